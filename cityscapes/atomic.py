@@ -1,0 +1,65 @@
+"""The one place that writes files: whole under their final name, or not at all.
+
+A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that a reader, a
+crash or a full disk never meets half a file, and what stood there before stays until the new one is complete.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from cityscapes.errors import MachineError
+
+
+@contextmanager
+def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open `path` for writing bytes; its folders are made, and it appears under its name when the block ends well.
+
+    `durable` waits until the disk has it (fsync of the file and of its folder); turn it off for files that can be made
+    again. Raises MachineError when the disk is full or refuses the write; a previous file is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable:
+            _fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MachineError(f"{path}: no space left to write it; free some and run again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise MachineError(
+                f"{path}: not allowed to write here; choose another folder or mend its rights"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path` atomically."""
+    with open_atomically(path, durable=durable) as file:
+        file.write(content)
+
+
+def write_text(path: str | Path, content: str, *, durable: bool = True) -> None:
+    """Write `content` to `path` atomically, as UTF-8 with `\\n` line ends."""
+    write_bytes(path, content.encode("utf-8"), durable=durable)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""The user's mistakes, told in one line, and the exit status each kind ends with.
+
+A message says what is wrong, where, what is allowed and how to mend it. Libraries raise; only a command line's `main`
+and the papermill engine turn an error into an exit status.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A mistake that its reader can mend: shown as one line, in a terminal and below a notebook cell."""
+
+    exit_status = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython prints below the cell: the kind of error and its one line, no traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParameterError(UserError):
+    """A parameter or argument that is unknown, of the wrong type or outside what is allowed."""
+
+    exit_status = 2
+
+
+class InputError(UserError):
+    """Input data that is damaged, inconsistent or of the wrong kind."""
+
+    exit_status = 3
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """Input data that is not where it was looked for."""
+
+
+class MachineError(UserError):
+    """Something that the machine refuses: no space, no permission, no network, no such device, no memory."""
+
+    exit_status = 4
+
+
+class DivergedError(UserError):
+    """Training that has produced a value that is not a finite number."""
+
+    exit_status = 5
+
+
+class IntegrityError(UserError):
+    """A checkpoint or weights file that is damaged, or that belongs to another model."""
+
+    exit_status = 6
+
+
+class BusyError(UserError):
+    """A folder that another process is writing to."""
+
+    exit_status = 7
+
+
+def run_command(main: Callable[[], int]) -> None:
+    """Run a command line's `main` and leave with its status; a user's mistake becomes one line on stderr.
+
+    `BrokenPipeError` (the reader of a pipe left) and Ctrl-C end quietly, with the statuses that shells expect.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)

@@ -1,0 +1,71 @@
+"""Where the files of a Cityscapes data set are, and how they are named.
+
+`<root>/leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png` and
+`<root>/gtFine/<split>/<city>/<city>_<seq>_<frame>_gtFine_<kind>`, with six digits for sequence and frame.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from cityscapes.errors import MissingInputError
+
+SPLITS = ("train", "val", "test")
+
+IMAGE_SUFFIX = "_leftImg8bit.png"
+POLYGONS_SUFFIX = "_gtFine_polygons.json"
+LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
+COLOR_SUFFIX = "_gtFine_color.png"
+INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
+
+_NAME = re.compile(r"(?P<city>[A-Za-z][A-Za-z-]*)_(?P<sequence>\d{6})_(?P<frame>\d{6})")
+
+
+class Frame(NamedTuple):
+    """One image of the data set; tuples sort by split, city, sequence and frame, which is the order of a drive."""
+
+    split: str
+    city: str
+    sequence: str
+    frame: str
+
+    @property
+    def name(self) -> str:
+        """The stem that all files of the frame share, such as `aachen_000000_000019`."""
+        return f"{self.city}_{self.sequence}_{self.frame}"
+
+    def image(self, root: Path) -> Path:
+        """The path of the camera image below the data set's root."""
+        return root / "leftImg8bit" / self.split / self.city / (self.name + IMAGE_SUFFIX)
+
+    def annotation(self, root: Path, suffix: str) -> Path:
+        """The path of a provided annotation, for example `annotation(root, POLYGONS_SUFFIX)`."""
+        return root / "gtFine" / self.split / self.city / (self.name + suffix)
+
+    def generated(self, output: Path, suffix: str) -> Path:
+        """The path of a generated mask below `output`: `<output>/<split>/<city>/<name><suffix>`."""
+        return output / self.split / self.city / (self.name + suffix)
+
+
+def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX) -> list[Frame]:
+    """List the frames of one split, sorted, from the files that end in `suffix` (images, or polygons).
+
+    Raises MissingInputError when the split's folder is absent or holds no such file.
+    """
+    folder = root / ("leftImg8bit" if suffix == IMAGE_SUFFIX else "gtFine") / split
+    if not folder.is_dir():
+        found = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        here = f"it holds {', '.join(found)}" if found else "it is not there"
+        raise MissingInputError(
+            f"{folder}: no such split; looked in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
+            f"gtFine/ with the splits {', '.join(SPLITS)}"
+        )
+    frames = []
+    for path in folder.glob(f"*/*{suffix}"):
+        match = _NAME.fullmatch(path.name.removesuffix(suffix))
+        if match and match["city"] == path.parent.name:
+            frames.append(Frame(split, match["city"], match["sequence"], match["frame"]))
+    if not frames:
+        raise MissingInputError(f"{folder}: holds no file named <city>/<city>_<seq>_<frame>{suffix}")
+    return sorted(frames)

@@ -1,0 +1,42 @@
+# Each target sets up .venv/ by itself, once. In an environment of your own (conda, mamba): make demo VENV=
+VENV = .venv
+PYTHON = python3
+
+python = $(if $(VENV),$(VENV)/bin/python,python)
+ready = $(if $(VENV),$(VENV)/.ok)
+
+# More threads than this make the embedded city slower, and other counts change the last bits of a result.
+demo test: export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint lab bench
+
+demo: $(ready)  ## the whole pipeline on the embedded city, a notebook a stage
+	@$(python) -m dlv3p.demo
+
+test: $(ready)  ## every test: units, notebooks (nbval), command lines
+	@$(python) -m pytest
+
+lint: $(ready)  ## style of code and notebooks
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+
+lab: $(ready)  ## JupyterLab in notebooks/
+	@$(python) -m jupyter lab --notebook-dir=notebooks
+
+bench: $(ready)  ## timings beside the libraries that one would pick instead
+	@$(python) -m benchmarks
+
+# uv takes a minute where pip takes four, but knows no pip.conf: whoever uses a mirror gets pip.
+$(VENV)/.ok: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+	    echo "Python 3.11 to 3.14 is needed and '$(PYTHON)' is not: install one and name it, as in: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+	    exit 1; }
+	@echo "Setting up $(VENV)/, once: some 6 GB, one to five minutes"
+	@$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@{ $(python) -m pip install --quiet uv && \
+	   $(python) -m uv pip install --python $(python) --require-hashes -r requirements.lock; } || { \
+	   echo "uv could not install; pip goes on, more slowly"; \
+	   $(python) -m pip install --progress-bar off --require-hashes -r requirements.lock; }
+	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "$(VENV)/ is ready"

@@ -5,14 +5,17 @@ crash or a full disk never meets half a file, and what stood there before stays 
 """
 
 import errno
+import fcntl
 import os
 import secrets
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cityscapes.errors import MachineError
+from cityscapes.errors import BusyError, MachineError
 
 
 @contextmanager
@@ -35,15 +38,11 @@ def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[Binar
         if durable:
             _fsync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MachineError(f"{path}: no space left to write it; free some and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise MachineError(
-                f"{path}: not allowed to write here; choose another folder or mend its rights"
-            ) from error
+        _explain(error, path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> None:
@@ -55,6 +54,42 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> No
 def write_text(path: str | Path, content: str, *, durable: bool = True) -> None:
     """Write `content` to `path` atomically, as UTF-8 with `\\n` line ends."""
     write_bytes(path, content.encode("utf-8"), durable=durable)
+
+
+@contextmanager
+def lock_folder(folder: str | Path) -> Iterator[None]:
+    """Make `folder` and hold it for this process alone until the block ends, or the process does, however it ends.
+
+    Raises BusyError, at once, when another process or thread holds it. The lock file `.lock` stays behind; only the
+    operating system's lock on it counts, so a crash leaves nothing to clean up.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        _explain(error, folder)
+        raise
+    with open(descriptor, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = file.read(200).strip() or "another process"
+            raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        yield
+
+
+def _explain(error: OSError, path: Path) -> None:
+    """Raise MachineError for what a reader can mend; return for everything else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise MachineError(f"{path}: no space left to write it; free some and run again") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise MachineError(f"{path}: not allowed to write here; choose another folder or mend its rights") from error
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        raise MachineError(f"{path}: a file stands where a folder is needed, or a folder where a file is") from error
 
 
 def _fsync_folder(folder: Path) -> None:

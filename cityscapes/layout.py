@@ -4,11 +4,16 @@
 `<root>/gtFine/<split>/<city>/<city>_<seq>_<frame>_gtFine_<kind>`, with six digits for sequence and frame.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from cityscapes.errors import MissingInputError
+from cityscapes.workspace import data_folder, demo_city_folder
+
+ROOT_VARIABLE = "CITYSCAPES_DATASET"
+"""The environment variable that names the data set's root, the one that the official tools use."""
 
 SPLITS = ("train", "val", "test")
 
@@ -69,3 +74,17 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX) -> list[F
     if not frames:
         raise MissingInputError(f"{folder}: holds no file named <city>/<city>_<seq>_<frame>{suffix}")
     return sorted(frames)
+
+
+def default_root() -> Path:
+    """The data set's root where none is named.
+
+    `$CITYSCAPES_DATASET` when it is set; else the first of `data/` and `data/cityscapes/` that holds `gtFine/`; else
+    `data/demo_city/`, the embedded city, which may have to be written first.
+    """
+    if os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE]).expanduser()
+    for folder in (data_folder(), data_folder() / "cityscapes"):
+        if (folder / "gtFine").is_dir():
+            return folder
+    return demo_city_folder()

@@ -1,0 +1,213 @@
+"""Read `*_gtFine_polygons.json`: what may be drawn, in drawing order, with every limit checked before memory is spent.
+
+An annotation comes from anywhere, so nothing in it is believed: sizes, counts and coordinates are bounded, numbers are
+finite, and each refusal names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.labels import LABEL_BY_NAME, Label
+
+MAX_FILE_BYTES = 8 * 2**20
+MAX_SIDE = 16_384
+MAX_PIXELS = 64 * 2**20
+MAX_OBJECTS = 10_000
+MAX_POINTS = 20_000
+MAX_COORDINATE = 1_000_000
+MAX_CROSSINGS = 2**24
+"""How many image rows all edges of a file may cross together: real frames stay below 2**17, and each takes time."""
+
+
+class Polygon(NamedTuple):
+    """One drawn object: its class, and its vertices as int32 (P, 2) in x, y pixels; they may lie outside the image."""
+
+    label: Label
+    points: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The polygons of one frame in file order, where later ones cover earlier ones.
+
+    `height` and `width` are in pixels. Deleted objects are left out. `warnings` says what was skipped, a line each.
+    """
+
+    height: int
+    width: int
+    polygons: tuple[Polygon, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def read_polygons(path: str | Path) -> Annotation:
+    """Read and check one polygon file; raises InputError or MissingInputError with one line that names the place."""
+    return parse_polygons(read_polygon_bytes(path), path)
+
+
+def read_polygon_bytes(path: str | Path) -> bytes:
+    """Read a polygon file's bytes, at most MAX_FILE_BYTES; raises InputError or MissingInputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such polygon file")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); mend its rights or copy it again") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MB, the most a polygon file may hold")
+    return content
+
+
+def parse_polygons(content: bytes, source: str | Path) -> Annotation:
+    """Check the bytes of a polygon file and return its annotation; `source` is what messages call it.
+
+    Labels follow the official rule: an unknown name that ends in `group` counts as the name without it. Raises
+    InputError for everything that cannot be drawn as it says.
+    """
+    document = _load(content, source)
+    if type(document) is not dict:
+        _refuse(source, "", f"expected an object with imgHeight, imgWidth and objects, found {_kind(document)}")
+    height, width = (_side(document, key, source) for key in ("imgHeight", "imgWidth"))
+    if height * width > MAX_PIXELS:
+        _refuse(source, "/imgWidth", f"{width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
+    objects = _member(document, "objects", list, "", source)
+    if len(objects) > MAX_OBJECTS:
+        _refuse(source, "/objects", f"{len(objects)} objects, at most {MAX_OBJECTS} are allowed")
+    polygons: list[Polygon] = []
+    warnings: list[str] = []
+    unknown: Counter[str] = Counter()
+    for index, item in enumerate(objects):
+        polygon = _polygon(item, f"/objects/{index}", source, warnings, unknown)
+        if polygon is not None:
+            polygons.append(polygon)
+    if unknown:
+        listed = ", ".join(f"{name[:60]!r} x {count}" for name, count in unknown.most_common(20))
+        more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
+        raise InputError(f"{source}: labels that the Cityscapes table does not know: {listed}{more}; correct the names")
+    _refuse_endless_drawing(polygons, height, source)
+    return Annotation(height, width, tuple(polygons), tuple(warnings))
+
+
+def _load(content: bytes, source: str | Path) -> Any:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8 JSON or copy it again"
+        ) from error
+    try:
+        return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{source}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{source}: brackets nested too deeply for a polygon file") from error
+    except ValueError as error:  # the two hooks below, and Python's own limit on the digits of an integer
+        raise InputError(f"{source}: {str(error).split(';')[0]}") from error
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice[:60]!r} stands twice in one object, so its value is ambiguous")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number that JSON knows")
+
+
+def _refuse(source: str | Path, pointer: str, problem: str) -> NoReturn:
+    raise InputError(f"{source}: {pointer or '/'}: {problem}")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    shown = str(value)[:20] if type(value) is float else f"{value:.0e}" if _is_huge(value) else str(value)
+    return names.get(type(value)) or f"the number {shown}"
+
+
+def _is_huge(value: Any) -> bool:
+    return type(value) is int and 10**12 < abs(value) < 10**300
+
+
+def _member(item: Any, key: str, expected: type, pointer: str, source: str | Path) -> Any:
+    if type(item) is not dict:
+        _refuse(source, pointer, f"expected an object, found {_kind(item)}")
+    if key not in item:
+        _refuse(source, f"{pointer}/{key}", "is missing")
+    if type(item[key]) is not expected:
+        kind = {list: "a list", str: "a string"}[expected]
+        _refuse(source, f"{pointer}/{key}", f"expected {kind}, found {_kind(item[key])}")
+    return item[key]
+
+
+def _side(document: dict[str, Any], key: str, source: str | Path) -> int:
+    if key not in document:
+        _refuse(source, f"/{key}", "is missing")
+    value = document[key]
+    if type(value) is not int or not 1 <= value <= MAX_SIDE:
+        _refuse(source, f"/{key}", f"expected a whole number of pixels from 1 to {MAX_SIDE}, found {_kind(value)}")
+    return value
+
+
+def _polygon(item: Any, pointer: str, source: str | Path, warnings: list[str], unknown: Counter[str]) -> Polygon | None:
+    """Check one object; None when it is deleted, too short to draw, or of an unknown label (counted)."""
+    name = _member(item, "label", str, pointer, source)
+    deleted = item.get("deleted", 0)
+    if type(deleted) not in (int, bool) or deleted not in (0, 1):
+        _refuse(source, f"{pointer}/deleted", f"expected 0 or 1, found {_kind(deleted)}")
+    points = _points(_member(item, "polygon", list, pointer, source), f"{pointer}/polygon", source)
+    if deleted:
+        return None
+    label = LABEL_BY_NAME.get(name)
+    if label is None and name.endswith("group"):
+        label = LABEL_BY_NAME.get(name.removesuffix("group"))
+    if label is None:
+        unknown[name] += 1
+        return None
+    if len(points) < 2:
+        warnings.append(f"{source}: {pointer}/polygon: skipped a {name!r} of {len(points)} points")
+        return None
+    return Polygon(label, points)
+
+
+def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:
+    if len(polygon) > MAX_POINTS:
+        _refuse(source, pointer, f"{len(polygon)} points, at most {MAX_POINTS} are allowed")
+    try:  # checks in bulk, for speed; the loop below finds the place only when something is wrong
+        pairs = set(map(len, polygon)) <= {2} and set(map(type, chain.from_iterable(polygon))) <= {int, float}
+    except TypeError:
+        pairs = False
+    if pairs:
+        try:
+            points = np.array(polygon, np.float64).reshape(-1, 2)
+        except OverflowError:
+            points = np.full((1, 2), np.inf)
+        if (np.abs(points) <= MAX_COORDINATE).all():
+            return points.astype(np.int32)  # cuts a fraction off, as the official tool does
+    for index, point in enumerate(polygon):
+        if type(point) is not list or len(point) != 2 or not {type(value) for value in point} <= {int, float}:
+            _refuse(source, f"{pointer}/{index}", "expected a point [x, y] of two numbers")
+        if not all(abs(value) <= MAX_COORDINATE for value in point):
+            _refuse(source, f"{pointer}/{index}", f"a coordinate lies beyond {MAX_COORDINATE} pixels or is not finite")
+    raise AssertionError(f"{source}: {pointer}: refused without a reason")
+
+
+def _refuse_endless_drawing(polygons: list[Polygon], height: int, source: str | Path) -> None:
+    if not polygons:
+        return
+    rows = np.concatenate([polygon.points[:, 1] for polygon in polygons]).clip(0, height)
+    crossings = int(np.abs(np.diff(rows)).sum())
+    if crossings > MAX_CROSSINGS:
+        _refuse(source, "/objects", f"edges cross {crossings} image rows in all, at most {MAX_CROSSINGS} are allowed")

@@ -59,6 +59,12 @@ class BusyError(UserError):
     exit_status = 7
 
 
+def reason(error: Exception) -> str:
+    """Return what another library's error says, cut to its first line, or its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def run_command(main: Callable[[], int]) -> None:
     """Run a command line's `main` and leave with its status; a user's mistake becomes one line on stderr.
 

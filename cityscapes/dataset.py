@@ -1,0 +1,100 @@
+"""The images and train-id masks of one split, ready to be read one by one; no torch here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
+from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
+
+
+class CityscapesSplit:
+    """One split below a Cityscapes root; frames are sorted as a drive goes.
+
+    A mask is the one generated from polygons (below `generated`) where there is one, else the provided
+    `labelTrainIds.png`, else the provided `labelIds.png` through the label table.
+    """
+
+    class_names: Sequence[str] = CLASS_NAMES
+    colors: np.ndarray = TRAIN_ID_TO_COLOR
+    num_classes: int = NUM_CLASSES
+
+    def __init__(self, root: Path, split: str, *, generated: Path) -> None:
+        self.root, self.split, self.generated = root, split, generated
+        self.frames: list[Frame] = find_frames(root, split)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
+        return _read(self.frames[index].image(self.root)).convert("RGB")
+
+    def has_mask(self, index: int) -> bool:
+        """Say whether the frame has a mask from any of the three places."""
+        return any(path.is_file() for path in self._mask_paths(self.frames[index]))
+
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask: uint8 (H,W) train ids, 255 where ignored; raises InputError for ids that are not train ids."""
+        frame = self.frames[index]
+        for path in self._mask_paths(frame):
+            if path.is_file():
+                ids = _ids(path)
+                if path.name.endswith(LABEL_IDS_SUFFIX):
+                    return LABEL_ID_TO_TRAIN_ID[ids]
+                check_train_ids(ids, path)
+                return ids
+        raise MissingInputError(
+            f"{frame.name}: no mask for this {self.split} image in {self.generated} nor in {self.root / 'gtFine'}; "
+            f"make them with: python cityscapes/generate_gt.py --root {self.root} --splits {self.split}"
+        )
+
+    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Read an image and its mask; raises InputError when their sizes differ."""
+        image, mask = self.image(index), self.mask(index)
+        if image.size != mask.shape[::-1]:
+            raise InputError(
+                f"{self.frames[index].name}: the image has {image.width}x{image.height} pixels and its mask "
+                f"{mask.shape[1]}x{mask.shape[0]}; both must be of one size"
+            )
+        return image, mask
+
+    def _mask_paths(self, frame: Frame) -> tuple[Path, ...]:
+        return (
+            frame.generated(self.generated, TRAIN_IDS_SUFFIX),
+            frame.annotation(self.root, TRAIN_IDS_SUFFIX),
+            frame.annotation(self.root, LABEL_IDS_SUFFIX),
+        )
+
+
+def check_train_ids(ids: np.ndarray, path: Path) -> None:
+    """Refuse a mask whose ids are not train ids (0 to 18 and 255); raises InputError that lists them."""
+    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
+    strange = [int(value) for value in present if value >= NUM_CLASSES and value != IGNORE]
+    if strange:
+        hint = " These look like label ids." if max(strange) <= 33 else ""
+        raise InputError(
+            f"{path}: holds the ids {', '.join(map(str, strange[:10]))}; a train-id mask holds 0 to {NUM_CLASSES - 1} "
+            f"and {IGNORE}.{hint} Make train-id masks with: python cityscapes/generate_gt.py"
+        )
+
+
+def _ids(path: Path) -> np.ndarray:
+    image = _read(path)
+    if image.mode not in ("L", "P"):
+        raise InputError(f"{path}: has mode {image.mode}; a mask is an 8-bit PNG with one channel of ids (mode L)")
+    return np.array(image)
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path, formats=("PNG", "JPEG"))
+        image.load()
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
+    return image

@@ -1,0 +1,97 @@
+"""Checkpoints that describe themselves, survive a crash while they are written, and are checked before they are used.
+
+A checkpoint is one file with plain tensors, numbers and text (it loads with `weights_only=True`), beside a small JSON
+file with its sha256: a flipped bit in a tensor would otherwise load silently.
+"""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from cityscapes.atomic import open_atomically, write_bytes, write_text
+from cityscapes.errors import IntegrityError, MissingInputError, reason
+from dlv3p.config import TrainParameters
+from dlv3p.deeplab import build_model
+
+FORMAT = 1
+"""Version of what a checkpoint holds; a newer one is refused rather than half understood."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, text, lists and dicts of them) to `path`, and its sha256 to `<path>.json`."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getvalue()
+    write_bytes(path, content)
+    summary = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "epoch": state["epoch"]}
+    write_text(_sidecar(path), json.dumps(summary, indent=1) + "\n")
+
+
+def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; raises IntegrityError when it is damaged or newer than this code, MissingInputError if absent.
+
+    A file whose sha256 is not the recorded one is still taken when it is whole and its record is older than it: a crash
+    between the two writes leaves just that.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such checkpoint")
+    content = path.read_bytes()
+    recorded = json.loads(_sidecar(path).read_text()) if _sidecar(path).is_file() else {}
+    damaged = "sha256" in recorded and hashlib.sha256(content).hexdigest() != recorded["sha256"]
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
+        raise IntegrityError(f"{path}: damaged ({reason(error)})") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise IntegrityError(f"{path}: not a checkpoint of this suite")
+    if state["format"] > FORMAT:
+        raise IntegrityError(
+            f"{path}: has format {state['format']}, this version reads up to {FORMAT}; update the suite"
+        )
+    if damaged and state["epoch"] == recorded["epoch"]:
+        raise IntegrityError(
+            f"{path}: its bytes are not those that were written (sha256 differs); restore or delete it"
+        )
+    return state
+
+
+def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParameters]:
+    """Build the network that a checkpoint describes, with its weights, in evaluation mode on the CPU."""
+    parameters = TrainParameters.from_mapping(state["parameters"])
+    model = build_model(
+        parameters.architecture,
+        parameters.backbone,
+        output_stride=parameters.output_stride,
+        num_classes=len(state["class_names"]),
+        channels=parameters.channels,
+    )
+    model.load_state_dict(state["model"])
+    return model.eval(), parameters
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write the weights as safetensors, which runs no code when read; `metadata` goes into its header as JSON."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    header = {"dlv3p": json.dumps(metadata, sort_keys=True)}
+    with open_atomically(path) as file:
+        file.write(safetensors_bytes(state, metadata=header))
+
+
+def weights_sha256(state: dict[str, Tensor]) -> str:
+    """Return one hash of names, types, shapes and bytes of all tensors: equal if and only if the weights are."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

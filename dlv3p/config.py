@@ -1,0 +1,165 @@
+"""The parameters of every notebook, one frozen class a notebook; this module imports no torch.
+
+A notebook's parameters cell repeats the names and defaults of its class, so that papermill can set them; a test keeps
+the two in step. What follows from another choice (dilations, atrous rates, a run's name) is derived, never set.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from cityscapes.errors import ParameterError
+from dlv3p.parameters import Parameters, choice, number
+
+ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+OUTPUT_STRIDES = (8, 16)
+DEVICES = ("auto", "cpu", "cuda")
+PROGRESS = ("auto", "widgets", "lines", "none")
+CHECKPOINTS = ("best", "last")
+
+DEMO_CITY = "demo_city"
+"""The `data_root` that means the embedded city, which is written on first use."""
+
+
+@dataclass(frozen=True)
+class TrainParameters(Parameters):
+    """One training run. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
+
+    run: str = ""  # name of the folder below saved/; "" derives it from the parameters
+    data_root: str = DEMO_CITY  # "demo_city", or a folder with leftImg8bit/ and gtFine/
+    train_split: str = "train"
+    val_split: str = "val"
+    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
+    backbone: str = choice("resnet18", BACKBONES)
+    output_stride: int = choice(16, OUTPUT_STRIDES)
+    channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
+    initial_weights: str = "random"  # "random", "imagenet" or a torchvision ResNet file
+    image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
+    crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
+    crop_width: int = number(256, 33, 4096)
+    scale_low: float = number(0.75, 0.1, 1.0)  # random scale, log-uniform from low to high
+    scale_high: float = number(1.5, 1.0, 4.0)
+    color_jitter: float = number(0.3, 0.0, 1.0)  # strength of random brightness, contrast and saturation; 0 = off
+    epochs: int = number(30, 1, 10_000)
+    batch_size: int = number(8, 1, 1024)
+    optimizer: str = choice("adamw", ("adamw", "sgd"))
+    learning_rate: float = number(0.002, 1e-7, 10.0)  # of ASPP, decoder and classifier
+    backbone_rate_factor: float = number(1.0, 0.0, 10.0)  # the backbone learns at learning_rate times this; 0.1 = usual
+    weight_decay: float = number(0.01, 0.0, 1.0)
+    loss: str = choice("cross_entropy", ("cross_entropy", "focal"))
+    class_weights: str = choice("none", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
+    precision: str = choice("float32", ("float32", "bfloat16"))
+    seed: int = number(0, 0, 2**31 - 1)
+    workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself
+    threads: int = number(2, 1, 256)  # CPU threads of torch; other counts change the last bits
+    device: str = choice("auto", DEVICES)  # "auto" takes a GPU when there is one
+    progress: str = choice("auto", PROGRESS)
+
+    NOT_IDENTITY = ("run", "workers", "threads", "device", "progress")
+    """What may differ when a run goes on, because it does not say what is trained."""
+
+    def check(self) -> None:
+        """Check the names, which become folders."""
+        check_run_name(self.run)
+        if self.train_split == self.val_split:
+            raise ParameterError(
+                f"val_split={self.val_split!r}: must differ from train_split, or the score means nothing"
+            )
+
+    @property
+    def run_name(self) -> str:
+        """The run's folder: `run`, or what is trained and a short hash of everything that says how."""
+        if self.run:
+            return self.run
+        identity = {name: value for name, value in self.as_dict().items() if name not in self.NOT_IDENTITY}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+        return f"{self.architecture}-{self.backbone}-os{self.output_stride}-{digest}"
+
+
+@dataclass(frozen=True)
+class RunParameters(Parameters):
+    """What every notebook that looks at a finished run takes; all else it reads from the run's folder."""
+
+    run: str = ""  # folder below saved/; "" is the newest run, and trains the demo when there is none
+    checkpoint: str = choice("best", CHECKPOINTS)
+    device: str = choice("auto", DEVICES)
+    threads: int = number(2, 1, 256)
+
+    def check(self) -> None:
+        """Check the run's name, which is a folder."""
+        check_run_name(self.run)
+
+
+@dataclass(frozen=True)
+class EvaluateParameters(RunParameters):
+    """Score a run on a labelled split."""
+
+    data_root: str = ""  # "" is the run's own data
+    split: str = "val"
+    examples: int = number(3, 0, 50)  # images shown with their errors
+    progress: str = choice("auto", PROGRESS)
+
+
+@dataclass(frozen=True)
+class SavePredictionsParameters(RunParameters):
+    """Predict a split as label-id PNGs and pack them for the official server."""
+
+    data_root: str = ""
+    split: str = "test"
+    progress: str = choice("auto", PROGRESS)
+
+
+@dataclass(frozen=True)
+class RenderGifParameters(RunParameters):
+    """Show a drive: image, prediction, overlay and, where there is one, the truth."""
+
+    data_root: str = ""
+    split: str = "val"
+    city: str = ""  # "" takes all cities of the split
+    sequence: str = ""  # six digits; "" takes all sequences
+    frames: int = number(20, 1, 10_000)  # at most so many
+    width: int = number(960, 128, 4096)  # of the picture, in pixels
+    seconds_per_frame: float = number(0.5, 0.02, 60.0)
+    alpha: float = number(0.5, 0.0, 1.0)  # of the overlay's colours
+    show_truth: bool = True  # adds the truth where the split has it
+    progress: str = choice("auto", PROGRESS)
+
+
+@dataclass(frozen=True)
+class ProfileParameters(RunParameters):
+    """Count parameters and MACs, and measure latency and memory, at both output strides."""
+
+    height: int = number(128, 33, 4096)
+    width: int = number(256, 33, 8192)
+    batch_size: int = number(1, 1, 256)
+    warmup: int = number(3, 0, 1000)  # runs that are not counted
+    repeats: int = number(10, 1, 10_000)
+    precision: str = choice("float32", ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class VisualizeTrainingParameters(Parameters):
+    """Overlay the curves of several runs."""
+
+    runs: str = ""  # folders below saved/, separated by blanks; "" is all of them
+
+
+@dataclass(frozen=True)
+class QuickstartParameters(Parameters):
+    """The whole story on the embedded city."""
+
+    output_stride: int = choice(16, OUTPUT_STRIDES)
+    epochs: int = number(30, 1, 1000)
+    seed: int = number(0, 0, 2**31 - 1)
+    threads: int = number(2, 1, 256)
+    progress: str = choice("auto", PROGRESS)
+
+
+def check_run_name(run: str) -> None:
+    """Refuse a run name that is not one plain folder name; raises ParameterError."""
+    plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
+    if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
+        raise ParameterError(
+            f"run={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', a letter first"
+        )

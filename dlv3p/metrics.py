@@ -1,0 +1,72 @@
+"""Scores from a confusion matrix `confusion[truth, prediction]`, int64 (C,C), summed over all images of a split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Count pixels: int64 (C,C). Pixels whose truth is not a class (255) are left out, whatever is predicted there."""
+    valid = truth < num_classes
+    cells = truth[valid].long() * num_classes + prediction[valid].long()
+    return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-class and mean scores, 0 to 1. A class that neither truth nor prediction holds is nan, and in no mean.
+
+    `iou` is intersection over union (Jaccard), `dice` is 2TP / (2TP + FP + FN), `accuracy` is recall: TP / (TP + FN).
+    """
+
+    iou: np.ndarray
+    dice: np.ndarray
+    accuracy: np.ndarray
+    pixel_accuracy: float
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes that occur (mIoU)."""
+        return _mean(self.iou)
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes that occur (mDice)."""
+        return _mean(self.dice)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean class accuracy over the classes that the truth holds (mPA)."""
+        return _mean(self.accuracy)
+
+    def means(self) -> dict[str, float]:
+        """Return the four numbers that a training epoch logs, by their column names."""
+        return {
+            "mIoU": self.mean_iou,
+            "mDice": self.mean_dice,
+            "mPA": self.mean_accuracy,
+            "pixel_accuracy": self.pixel_accuracy,
+        }
+
+
+def scores(confusion: Tensor | np.ndarray) -> Scores:
+    """Work out the scores of a confusion matrix."""
+    counts = np.asarray(confusion).astype(np.float64)
+    hits, truth, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return Scores(
+        iou=_ratio(hits, truth + predicted - hits),
+        dice=_ratio(2 * hits, truth + predicted),
+        accuracy=_ratio(hits, truth),
+        pixel_accuracy=float(_ratio(hits.sum(), counts.sum())),
+    )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.divide(part, whole)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

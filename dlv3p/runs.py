@@ -1,0 +1,96 @@
+"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one."""
+
+import csv
+import difflib
+import fcntl
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cityscapes.atomic import write_text
+from cityscapes.errors import BusyError, MissingInputError, ParameterError
+from cityscapes.workspace import run_folder
+from dlv3p.config import TrainParameters
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "seconds",
+    *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy")),
+)
+"""The columns of metrics.csv, a line per epoch."""
+
+
+def checkpoint_path(run: str, name: str) -> Path:
+    """Return the path of a run's checkpoint, `name` being "last" or "best"."""
+    return run_folder(run) / "checkpoints" / f"{name}.pt"
+
+
+def list_runs() -> list[str]:
+    """List the runs that have a checkpoint, the one that was written to last at the end."""
+    saved = run_folder("").resolve()
+    paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.parent.parent.name for path in paths]
+
+
+def find_run(run: str) -> str:
+    """Return `run`, or the newest run for ""; raises MissingInputError that names those there are."""
+    runs = list_runs()
+    if not run and runs:
+        return runs[-1]
+    if run in runs:
+        return run
+    if not runs:
+        raise MissingInputError(f"{run_folder('').resolve()}: no run yet; run train.ipynb first")
+    near = difflib.get_close_matches(run, runs, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise MissingInputError(f"run={run!r}: no such run; {hint}There are {', '.join(runs)}")
+
+
+@contextmanager
+def hold_run(run: str) -> Iterator[Path]:
+    """Make the run's folder and hold it for this process; raises BusyError when another process holds it.
+
+    The lock goes with its process, so that a killed one leaves none behind.
+    """
+    folder = run_folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"run={run!r}: another process is training it; wait for it, or choose another run"
+            ) from error
+        yield folder
+
+
+def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
+    """Refuse to continue a run that was started with other parameters; raises ParameterError that lists them."""
+    asked = parameters.as_dict()
+    differing = [
+        f"{name}={recorded.get(name)!r} (asked for {value!r})"
+        for name, value in asked.items()
+        if name not in TrainParameters.NOT_IDENTITY and recorded.get(name) != value
+    ]
+    if differing:
+        raise ParameterError(
+            f"run={run!r} was trained with {', '.join(differing)}; choose another run, or ask for the same parameters"
+        )
+
+
+def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write metrics.csv: a line per epoch, numbers in full precision."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / "metrics.csv", text.getvalue())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that a person can read; refuses nan, which is not JSON."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,81 @@
+"""Parameters are checked when they are set, and a wrong one is told in one line that helps."""
+
+import dataclasses
+
+import pytest
+
+from cityscapes.errors import ParameterError
+from dlv3p import config
+from dlv3p.config import TrainParameters
+
+FAMILIES = [
+    value
+    for value in vars(config).values()
+    if isinstance(value, type) and issubclass(value, config.Parameters) and value is not config.Parameters
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defaults_are_allowed(family):
+    assert family.from_mapping(family().as_dict()) == family()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"ouput_stride": 8}, ["'ouput_stride'", "did you mean 'output_stride'"]),
+        ({"output_stride": 12}, ["output_stride=12", "8, 16"]),
+        ({"output_stride": "8"}, ["output_stride='8'", "whole number"]),
+        ({"output_stride": 8.0}, ["output_stride=8.0", "whole number"]),
+        ({"backbone": "resnet51"}, ["backbone='resnet51'", "did you mean resnet50"]),
+        ({"learning_rate": "1e-2"}, ["learning_rate='1e-2'", "0.01"]),
+        ({"learning_rate": float("nan")}, ["learning_rate=nan", "allowed"]),
+        ({"epochs": True}, ["epochs=True", "whole number"]),
+        ({"epochs": 0}, ["epochs=0", "1 to"]),
+        ({"run": "../elsewhere"}, ["run='../elsewhere'", "letters"]),
+        ({"run": "a/b"}, ["run='a/b'"]),
+        ({"val_split": "train"}, ["val_split='train'", "differ"]),
+    ],
+)
+def test_a_wrong_parameter_is_told_in_one_line_with_its_remedy(values, words):
+    with pytest.raises(ParameterError) as refusal:
+        TrainParameters.from_mapping(values)
+    message = str(refusal.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_whole_number_is_taken_for_a_real_one():
+    assert TrainParameters.from_mapping({"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_from_cell_takes_the_parameters_among_other_variables():
+    assert TrainParameters.from_cell({"output_stride": 8, "np": object(), "_": 3}).output_stride == 8
+
+
+def test_the_run_name_says_what_is_trained_and_changes_with_every_parameter_that_matters():
+    names = {TrainParameters().run_name}
+    assert TrainParameters().run_name.startswith("deeplabv3plus-resnet18-os16-")
+    changes = {"output_stride": 8, "seed": 1, "epochs": 7, "learning_rate": 0.003, "loss": "focal", "image_scale": 0.5}
+    for name, value in changes.items():
+        names.add(TrainParameters.from_mapping({name: value}).run_name)
+    assert len(names) == 1 + len(changes)
+
+
+@pytest.mark.parametrize(("name", "value"), [("workers", 0), ("threads", 1), ("device", "cpu"), ("progress", "none")])
+def test_the_run_name_stays_when_only_the_machine_changes(name, value):
+    assert TrainParameters.from_mapping({name: value}).run_name == TrainParameters().run_name
+
+
+def test_a_given_run_name_is_kept():
+    assert TrainParameters(run="my_first-run").run_name == "my_first-run"
+
+
+def test_parameters_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainParameters().epochs = 3
+
+
+def test_the_table_shown_in_a_notebook_escapes_markup():
+    assert "<img" not in TrainParameters(data_root="<img src=x>")._repr_html_()

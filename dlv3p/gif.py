@@ -1,0 +1,168 @@
+"""Animations of predictions: `compose_frame` lays out one frame, `write_gif` writes them as one GIF or WebP.
+
+A GIF holds 256 colours. Here all frames share one table: first the flat colours (classes, text, background), which come
+out exact, then the colours that serve the photographs best. So nothing flickers from frame to frame.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from cityscapes.atomic import open_atomically
+from cityscapes.errors import InputError, ParameterError
+from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
+
+PANELS = ("image", "prediction", "overlay", "truth", "errors")
+"""What a frame can show; the last two need the truth."""
+
+_SAMPLED_FRAMES = 16
+_TABLE_SIZE = 255  # the 256th index is the transparent one, which marks pixels that stay as they were
+_FLAT_COLORS = 96
+
+
+def compose_frame(
+    image: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    truth: np.ndarray | None = None,
+    width: int = 960,
+    panels: Sequence[str] = (),
+    columns: int | None = None,
+    class_names: Sequence[str] = CLASS_NAMES,
+    colors: np.ndarray = TRAIN_ID_TO_COLOR,
+    title: str = "",
+) -> np.ndarray:
+    """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid, and the classes' legend below.
+
+    `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
+    by default everything but the errors. `title` stands behind the first panel's name. Raises ParameterError for a
+    panel that does not exist or that lacks its truth.
+    """
+    panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
+    for name in panels:
+        if name not in PANELS:
+            raise ParameterError(f"panels: {name!r} is unknown; choose from {', '.join(PANELS)}")
+        if name in ("truth", "errors") and truth is None:
+            raise ParameterError(f"panels: {name!r} needs the truth, which this data does not have; leave it out")
+    columns = columns or (2 if len(panels) % 2 == 0 else len(panels))
+    draw = {
+        "image": lambda: image,
+        "prediction": lambda: colorize(prediction, colors),
+        "overlay": lambda: overlay(image, prediction, colors=colors),
+        "truth": lambda: colorize(truth, colors),
+        "errors": lambda: error_map(prediction, truth),
+    }
+    titles = [f"{name} · {title}" if title and index == 0 else name for index, name in enumerate(panels)]
+    grid = side_by_side(
+        {shown: draw[name]() for shown, name in zip(titles, panels, strict=True)}, width=width, columns=columns
+    )
+    if "truth" in panels:
+        class_names, colors = (*class_names, "ignored"), np.vstack([colors[: len(class_names)], (0, 0, 0)])
+    strips = [grid, legend(class_names, colors, width=width)]
+    if "errors" in panels:
+        strips.append(legend(ERROR_NAMES, ERROR_COLORS, width=width))
+    return np.concatenate(strips)
+
+
+def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> None:
+    """Write frames uint8 (H, W, 3) of one size as an endless animation: GIF, or WebP where `path` ends in `.webp`.
+
+    Frames may come from a generator. The same frames give the same bytes. A GIF shows a frame that repeats the one
+    before it by holding that one longer. Raises InputError for no frames and for frames of different sizes.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".gif", ".webp"):
+        raise ParameterError(f"{path}: an animation's name ends in .gif or .webp")
+    if not seconds_per_frame > 0:
+        raise ParameterError(f"seconds_per_frame: {seconds_per_frame} is not allowed; give more than 0")
+    frames = _checked(frames, path)
+    options = {"duration": round(1000 * seconds_per_frame), "loop": 0}
+    if path.suffix.lower() == ".gif":
+        sample = list(islice(frames, _SAMPLED_FRAMES))
+        table = _shared_table(sample)
+        frames = (_indices(frame, table) for frame in chain(sample, frames))
+        # Grey frames and a palette are how Pillow takes indices into one table for the whole file.
+        options |= {"palette": _packed(table), "optimize": True, "transparency": _TABLE_SIZE}
+    else:
+        options |= {"quality": 90, "method": 4}
+    _encode(frames, path, options)
+
+
+def _encode(frames: Iterable[np.ndarray], path: Path, options: dict) -> None:
+    import imageio.v3 as imageio
+
+    content = io.BytesIO()
+    with imageio.imopen(content, "w", plugin="pillow", extension=path.suffix.lower()) as animation:
+        for frame in frames:
+            animation.write(frame, is_batch=False, **options)
+    with open_atomically(path) as file:
+        file.write(content.getbuffer())
+
+
+def _checked(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    size = None
+    for number, frame in enumerate(frames, start=1):
+        size = size or frame.shape
+        if frame.shape != size:
+            raise InputError(
+                f"{path}: frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, frame 1 {size[1]}x{size[0]}; "
+                "an animation's frames have one size"
+            )
+        yield frame
+    if size is None:
+        raise InputError(f"{path}: there is no frame to write; choose at least one image")
+
+
+def _shared_table(sample: Sequence[np.ndarray]) -> np.ndarray:
+    """Choose the colours uint8 (n <= 255, 3) of a whole animation from some of its frames."""
+    from PIL import Image
+
+    # A colour is flat where pixels equal their right and lower neighbours; a photograph has few of these.
+    codes, counts = np.unique(np.concatenate([_flat_codes(frame) for frame in sample]), return_counts=True)
+    flat = codes[np.lexsort((codes, -counts))][:_FLAT_COLORS]
+    pixels = np.concatenate([frame[::3, ::3].reshape(-1, 3) for frame in sample])
+    others = pixels[~np.isin(_codes(pixels), flat)]
+    if not len(others):
+        return _colors(flat)
+    # Median cut over everything but the flat colours, so that large flat areas do not use up its boxes.
+    mosaic = Image.fromarray(others[None]).quantize(_TABLE_SIZE - len(flat), method=Image.Quantize.MEDIANCUT, kmeans=1)
+    photo = _codes(np.array(mosaic.getpalette(), np.uint8).reshape(-1, 3))
+    return _colors(np.concatenate([flat, np.setdiff1d(photo, flat)]))
+
+
+def _indices(frame: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Replace each pixel by the index of its own colour in `table`, or else of a near one: uint8 (H, W)."""
+    from PIL import Image
+
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_packed(table)[: 3 * len(table)])
+    near = np.array(Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE))
+    codes, known = _codes(frame), _codes(table)
+    order = np.argsort(known)
+    place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
+    return np.where(known[order][place] == codes, order[place], near).astype(np.uint8)
+
+
+def _packed(table: np.ndarray) -> bytes:
+    """`table` as 256 RGB triples, filled up with colours that it does not hold, for Pillow merges equal ones."""
+    free = np.setdiff1d(np.arange(512), _codes(table))[: 256 - len(table)]
+    return np.concatenate([table, _colors(free)]).tobytes()
+
+
+def _codes(colors: np.ndarray) -> np.ndarray:
+    wide = colors.astype(np.int32)
+    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+
+
+def _colors(codes: np.ndarray) -> np.ndarray:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
+
+
+def _flat_codes(frame: np.ndarray) -> np.ndarray:
+    codes = _codes(frame)
+    corner = codes[:-1, :-1]
+    return corner[(corner == codes[1:, :-1]) & (corner == codes[:-1, 1:]) & (corner == codes[1:, 1:])]

@@ -1,0 +1,226 @@
+"""Pictures from arrays: class colours, overlays, error maps, legends, titled panels, and the figures of an evaluation.
+
+Pictures are uint8 arrays (H, W, 3) and figures are matplotlib `Figure`s that no global state knows about: a notebook
+shows one by naming it on the last line of a cell, `save_figure` writes one to a file.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cityscapes.atomic import write_bytes
+from cityscapes.errors import InputError
+from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import ImageFont
+
+ERROR_NAMES = ("right", "wrong", "ignored")
+ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
+"""RGB of `ERROR_NAMES`: light, medium and dark, so that they stay apart for colour-blind readers and in print."""
+
+_INK = (32, 32, 32)
+_PAPER = (255, 255, 255)
+
+
+def colorize(train_ids: np.ndarray, colors: np.ndarray = TRAIN_ID_TO_COLOR) -> np.ndarray:
+    """Paint a mask of train ids (H, W) in its class colours: uint8 (H, W, 3).
+
+    `colors` is uint8 (K, 3), row k for train id k. Ids without a row, such as 255 in a table of 11 classes, are black.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = colors
+    return table[np.asarray(train_ids, np.uint8)]
+
+
+def overlay(
+    image: np.ndarray, train_ids: np.ndarray, *, alpha: float = 0.5, colors: np.ndarray = TRAIN_ID_TO_COLOR
+) -> np.ndarray:
+    """Lay class colours over a picture uint8 (H, W, 3); `alpha` is their share, and ignored pixels show the picture."""
+    _check_same_size("overlay", image[..., 0], train_ids)
+    mixed = (1 - alpha) * image + alpha * colorize(train_ids, colors)
+    counted = (np.asarray(train_ids) != IGNORE)[..., None]
+    return np.where(counted, np.rint(mixed), image).astype(np.uint8)
+
+
+def error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Show where `prediction` (H, W) is right, wrong, or not counted because `truth` is 255: uint8 (H, W, 3)."""
+    _check_same_size("error_map", prediction, truth)
+    kind = np.where(prediction == truth, 0, 1)
+    return ERROR_COLORS[np.where(truth == IGNORE, 2, kind)]
+
+
+def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, columns: int | None = None) -> np.ndarray:
+    """Draw a swatch and a name for each class, in reading order, on a strip uint8 (h, `width`, 3).
+
+    The text grows with `width`; names that do not fit their column are shortened. Pass only the classes to show.
+    """
+    from PIL import Image, ImageDraw
+
+    size = _text_size(width)
+    font = _font(size)
+    gap = round(0.55 * size)
+    swatch = (round(1.5 * size), size)
+    room = max((font.getlength(name) for name in class_names), default=0) + swatch[0] + 3 * gap
+    fitting = max(1, int((width - gap) // room))
+    columns = columns or math.ceil(len(class_names) / math.ceil(max(1, len(class_names)) / fitting)) or 1
+    column_width, row_height = (width - gap) / columns, round(1.75 * size)
+    rows = math.ceil(len(class_names) / columns)
+
+    picture = Image.new("RGB", (width, rows * row_height + gap), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    for index, name in enumerate(class_names):
+        x = round(gap + (index % columns) * column_width)
+        middle = gap // 2 + row_height // 2 + (index // columns) * row_height
+        top = middle - swatch[1] // 2
+        fill = tuple(int(value) for value in colors[index])
+        draw.rectangle((x, top, x + swatch[0], top + swatch[1]), fill=fill, outline=_INK)
+        text = _shortened(name, font, column_width - swatch[0] - 2 * gap)
+        draw.text((x + swatch[0] + gap, middle), text, fill=_INK, font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def side_by_side(panels: Mapping[str, np.ndarray], *, width: int = 1200, columns: int | None = None) -> np.ndarray:
+    """Set titled pictures uint8 (h, w, 3) in a grid, in order: uint8 (H, `width`, 3).
+
+    Each is scaled to its column; pictures of few colours, such as class maps, keep those colours exactly.
+    """
+    from PIL import Image, ImageDraw
+
+    columns = min(columns or len(panels), len(panels))
+    size = _text_size(width)
+    gap, bar, font = max(2, size // 2), round(1.7 * size), _font(size)
+    cell_width = (width - gap * (columns + 1)) // columns
+    cells = [_scaled(picture, cell_width) for picture in panels.values()]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [bar + max(cell.height for cell in row) for row in rows]
+
+    sheet = Image.new("RGB", (width, sum(heights) + gap), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    titles = iter(panels)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            x = gap + column * (cell_width + gap)
+            title = _shortened(next(titles), font, cell_width)
+            draw.text((x, top + bar // 2 + 1), title, fill=_INK, font=font, anchor="lm")
+            sheet.paste(cell, (x, top + bar))
+        top += height
+    return np.asarray(sheet)
+
+
+def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
+    """Draw one bar a class, the best on top, with the mean as a line; classes that never occur (NaN) say so."""
+    ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
+    values = np.array([value for _, value in ordered], float)
+    figure = new_figure(8, 1.2 + 0.28 * len(ordered))
+    axes = figure.subplots()
+    axes.barh([name for name, _ in ordered], np.nan_to_num(values), color="#0072B2")
+    for row, value in enumerate(values):
+        text = "does not occur" if math.isnan(value) else f"{value:.3f}"
+        axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9)
+    if np.isfinite(values).any():
+        mean = float(np.nanmean(values))
+        axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)
+        figure.legend(loc="outside upper right", frameon=False)
+    axes.set(xlim=(0, 1.1), xlabel="IoU", xticks=np.linspace(0, 1, 6), ylim=(-0.6, len(ordered) - 0.4))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Figure":
+    """Draw `confusion[truth, prediction]`, rows as shares of their truth in percent; rows without pixels stay empty."""
+    import seaborn
+
+    total = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(100.0 * confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    # A cell that rounds to nothing stays blank: 361 zeros would bury the few numbers that matter.
+    text = np.where(np.nan_to_num(share) >= 0.5, np.char.mod("%.0f", np.nan_to_num(share)), "")
+    side = 2.2 + 0.42 * len(class_names)
+    figure = new_figure(side + 0.8, side)
+    axes = figure.subplots()
+    axes.set_facecolor("#EEEEEE")
+    seaborn.heatmap(
+        share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, square=True, linewidths=0.5, linecolor="white",
+        xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8},
+        cbar_kws={"label": "share of the true pixels [%]", "shrink": 0.8}, ax=axes,
+    )  # fmt: skip
+    axes.set(xlabel="prediction", ylabel="truth")
+    axes.tick_params(axis="x", rotation=90)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure, sizes in inches, that a notebook shows where it is the last line of a cell."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    # pyplot would show it too, but it keeps every figure in memory and shows a returned one twice.
+    figure._repr_png_ = lambda: png(figure, dpi=90)
+    return figure
+
+
+def png(figure: "Figure", *, dpi: int = 120) -> bytes:
+    """Render a figure as PNG; the same figure gives the same bytes, for they carry neither time nor version."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()
+
+
+def save_figure(figure: "Figure", path: str | Path, *, dpi: int = 120) -> None:
+    """Write a figure to `path` as PNG."""
+    write_bytes(path, png(figure, dpi=dpi))
+
+
+def save_picture(picture: np.ndarray, path: str | Path) -> None:
+    """Write a picture uint8 (H, W, 3) to `path` as PNG."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    write_bytes(path, content.getvalue())
+
+
+def _check_same_size(name: str, first: np.ndarray, second: np.ndarray) -> None:
+    if first.shape != second.shape:
+        raise InputError(f"{name}: sizes differ, {first.shape} and {second.shape} (height, width); resize one of them")
+
+
+def _scaled(picture: np.ndarray, width: int):
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    height = max(1, round(image.height * width / image.width))
+    few_colors = image.getcolors(256) is not None
+    return image.resize((width, height), Image.Resampling.NEAREST if few_colors else Image.Resampling.LANCZOS)
+
+
+def _text_size(width: int) -> int:
+    return min(36, max(10, round(width / 60)))
+
+
+@cache
+def _font(size: int) -> "ImageFont.FreeTypeFont":
+    import matplotlib
+    from PIL import ImageFont
+
+    # matplotlib brings this font along, so that pictures look the same on every machine.
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _shortened(text: str, font: "ImageFont.FreeTypeFont", room: float) -> str:
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text + "…"

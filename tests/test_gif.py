@@ -1,0 +1,124 @@
+"""Animations keep class colours exactly, flicker nowhere and are the same bytes each time."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.errors import InputError, ParameterError
+from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
+from dlv3p.gif import PANELS, compose_frame, write_gif
+
+
+def sample(seed, size=(48, 96)):
+    rng = np.random.default_rng(seed)
+    smooth = np.linspace(0, 200, size[1])[None, :, None] + rng.integers(0, 56, (*size, 3))
+    coarse = rng.integers(0, 19, (6, 12)).astype(np.uint8)
+    return smooth.astype(np.uint8), np.kron(coarse, np.ones((8, 8), np.uint8))
+
+
+def frames(count, **options):
+    return [compose_frame(*sample(seed), width=320, **options) for seed in range(count)]
+
+
+def read(path):
+    with Image.open(path) as animation:
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            yield np.asarray(animation.convert("RGB"))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_has_every_frame_in_order_and_its_duration(tmp_path, suffix):
+    made = frames(3)
+    write_gif(iter(made), tmp_path / f"a{suffix}", seconds_per_frame=0.25)
+    found = list(read(tmp_path / f"a{suffix}"))
+    assert len(found) == 3
+    for index, frame in enumerate(found):
+        distance = [np.abs(frame.astype(int) - other).mean() for other in made]
+        assert np.argmin(distance) == index
+        assert distance[index] < 8
+    with Image.open(tmp_path / f"a{suffix}") as animation:
+        animation.load()
+        assert animation.info["duration"] == 250
+        assert animation.info["loop"] == 0
+
+
+def test_class_colors_are_exact_in_every_frame(tmp_path):
+    made = frames(20)  # more than the palette is chosen from
+    write_gif(made, tmp_path / "a.gif")
+    for wanted, found in zip(made, read(tmp_path / "a.gif"), strict=True):
+        for color in TRAIN_ID_TO_COLOR[:19]:
+            where = (wanted == color).all(axis=-1)
+            assert where.any()
+            assert (found[where] == color).all()
+
+
+def test_pixels_that_do_not_change_do_not_flicker(tmp_path):
+    image, prediction = sample(0)
+    made = [compose_frame(image, np.roll(prediction, shift), width=320) for shift in range(0, 32, 8)]
+    write_gif(made, tmp_path / "a.gif")
+    found = list(read(tmp_path / "a.gif"))
+    still = (np.stack(made) == made[0]).all(axis=(0, -1))
+    assert still.mean() > 0.3
+    assert all((frame[still] == found[0][still]).all() for frame in found)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_the_same_frames_give_the_same_bytes(tmp_path, suffix):
+    for name in ("a", "b"):
+        write_gif(frames(2), tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_a_single_frame_and_plain_frames_can_be_written(tmp_path):
+    write_gif([np.full((4, 5, 3), 77, np.uint8)], tmp_path / "a.gif")
+    assert [frame.tolist() for frame in read(tmp_path / "a.gif")] == [[[[77] * 3] * 5] * 4]
+
+
+def test_no_frames_are_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(InputError, match="no frame"):
+        write_gif([], tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("position", [1, 17])
+def test_mixed_sizes_are_refused_and_the_old_file_stays(tmp_path, position):
+    (tmp_path / "a.gif").write_bytes(b"old")
+    made = [np.zeros((4, 6, 3), np.uint8)] * 18
+    made[position] = np.zeros((4, 7, 3), np.uint8)
+    with pytest.raises(InputError, match=f"frame {position + 1} has 7x4 pixels, frame 1 6x4"):
+        write_gif(made, tmp_path / "a.gif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+    assert (tmp_path / "a.gif").read_bytes() == b"old"
+
+
+def test_other_suffixes_and_durations_are_refused(tmp_path):
+    with pytest.raises(ParameterError, match=r"\.gif or \.webp"):
+        write_gif(frames(1), tmp_path / "a.mp4")
+    for seconds in (0, -1, float("nan")):
+        with pytest.raises(ParameterError, match="seconds_per_frame"):
+            write_gif(frames(1), tmp_path / "a.gif", seconds_per_frame=seconds)
+
+
+def test_frames_have_the_width_asked_for_and_one_size_for_every_image():
+    shapes = {frame.shape for frame in frames(3, title="3/9")}
+    assert len(shapes) == 1
+    assert shapes.pop()[1] == 320
+
+
+@pytest.mark.parametrize("panels", list(itertools.combinations(PANELS, 2)))
+def test_every_choice_of_panels_can_be_drawn(panels):
+    image, prediction = sample(0)
+    truth = prediction.copy()
+    truth[:8] = IGNORE
+    assert compose_frame(image, prediction, truth=truth, panels=panels, width=320).shape[1] == 320
+
+
+def test_truth_and_errors_are_refused_where_there_is_no_truth():
+    for panel in ("truth", "errors"):
+        with pytest.raises(ParameterError, match=panel):
+            compose_frame(*sample(0), panels=("image", panel))
+    with pytest.raises(ParameterError, match="'mask' is unknown"):
+        compose_frame(*sample(0), panels=("mask",))

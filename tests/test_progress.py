@@ -1,0 +1,214 @@
+"""Progress says where a job is: plain lines where nobody can see widgets, a bar and curves where somebody can."""
+
+import math
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cityscapes.errors import ParameterError
+from dlv3p import progress, widgets
+from dlv3p.progress import LineProgress, format_duration, make_progress, track
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+ROW = {
+    "epoch": 3, "train_loss": 1.23456, "val_loss": 1.11, "train_mIoU": 0.4, "val_mIoU": 0.3123,
+    "learning_rate": 0.0093, "seconds": 12.34,
+}  # fmt: skip
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Pretend to be a notebook kernel whose launcher has no notebook's name in its environment."""
+    shell = SimpleNamespace(kernel=object(), user_ns={})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setattr(progress, "_environment_of", lambda process: {})
+    return shell
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Collect what would be displayed in a notebook."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    return shown
+
+
+def test_a_terminal_gets_lines(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    assert progress.resolve_mode("auto") == "lines"
+
+
+def test_a_kernel_without_a_notebooks_name_gets_lines(kernel):
+    assert progress.resolve_mode("auto") == "lines"
+
+
+def test_a_kernel_of_jupyter_server_gets_widgets(kernel, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/train.ipynb")
+    assert progress.resolve_mode("auto") == "widgets"
+
+
+def test_papermill_called_from_a_notebook_gets_lines(kernel, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/train.ipynb")
+    monkeypatch.setattr(progress, "_environment_of", lambda process: {"JPY_SESSION_NAME": "notebooks/train.ipynb"})
+    assert progress.resolve_mode("auto") == "lines"
+
+
+def test_a_kernel_of_vs_code_gets_widgets(kernel):
+    kernel.user_ns["__vsc_ipynb_file__"] = "train.ipynb"
+    assert progress.resolve_mode("auto") == "widgets"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_environment_of_a_process_can_be_read():
+    assert progress._environment_of(os.getpid())["PATH"]
+    assert progress._environment_of(-1) == {}
+
+
+def test_an_unknown_mode_is_refused():
+    for refused in (make_progress, lambda mode: track([], mode=mode)):
+        with pytest.raises(ParameterError, match="'bar' is not a mode; choose from auto, widgets, lines, none"):
+            refused("bar")
+
+
+def test_an_epoch_is_one_line_with_what_varies_at_the_end(capsys):
+    clock = Clock()
+    lines = LineProgress(clock=clock)
+    lines.start(40, 10, first_epoch=2)
+    lines.step(2, 1, 0.5)
+    clock.now = 10.0  # two of 39 epochs
+    lines.epoch(ROW)
+    expected = "epoch  3/40  loss 1.2346  val loss 1.1100  val mIoU 0.312  lr 0.0093  12.3 s  (eta 3 min)\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_values_that_are_absent_or_nan_are_left_out_of_the_line(capsys):
+    lines = LineProgress()
+    lines.start(3, 10)
+    lines.epoch({"epoch": 3, "train_loss": 1.0, "val_loss": math.nan, "val_mIoU": None})
+    lines.finish("done")
+    assert capsys.readouterr().out == "epoch 3/3  loss 1.0000\ndone\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (91, "2 min"), (5000, "83 min"), (7500, "2 h 05 min")]
+)
+def test_durations_read_as_a_person_would_say_them(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_none_prints_nothing(capsys):
+    silent = make_progress("none")
+    silent.start(1, 1)
+    silent.step(1, 1, 0.5)
+    silent.epoch(ROW)
+    silent.failed("no")
+    silent.finish("yes")
+    assert list(track(range(3), mode="none")) == [0, 1, 2]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("mode", ["lines", "widgets", "none"])
+@pytest.mark.parametrize("items", [[], [1], list(range(250)), iter(range(5))])
+def test_track_passes_every_item_on(mode, items, shown):
+    items, expected = (iter(range(5)), list(range(5))) if not isinstance(items, list) else (items, list(items))
+    assert list(track(items, title="t", mode=mode)) == expected
+
+
+def test_track_prints_about_ten_lines_and_the_end(capsys):
+    list(track(range(250), title="evaluate val", mode="lines"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("evaluate val   25/250")
+    assert lines[-1].startswith("evaluate val  250/250  ")
+
+
+def test_the_bar_is_updated_at_most_five_times_a_second():
+    clock = Clock()
+    bar = widgets.Bar(1000, "t", clock=clock)
+    seen = []
+    bar.text.observe(lambda change: seen.append(change["new"]), "value")
+    for done in range(1, 1001):
+        clock.now = done / 1000
+        bar.update(done, f"{done}/1000")
+    assert 4 <= len(seen) <= 6
+
+
+def test_a_resumed_run_counts_its_time_from_where_it_went_on():
+    clock = Clock()
+    bar = widgets.Bar(100, "t", clock=clock)
+    bar.begin_at(90)
+    clock.now = 5.0
+    bar.update(95)
+    assert "eta 5 s" in bar.text.value
+    assert bar.bar.value == 95
+
+
+def run_widgets(clock, epochs=4):
+    live = widgets.WidgetProgress(clock=clock)
+    live.start(epochs, 2)
+    for epoch in range(1, epochs + 1):
+        for step in (1, 2):
+            clock.now += 1
+            live.step(epoch, step, 0.5)
+        live.epoch(ROW | {"epoch": epoch})
+    return live
+
+
+def test_a_bar_ends_full_and_green_and_its_message_is_also_printed(shown, capsys):
+    live = run_widgets(Clock())
+    live.finish("best val mIoU 0.5 at epoch 3")
+    bar, _, curves = shown[0].children
+    assert bar.children[0].bar_style == "success"
+    assert bar.children[0].value == bar.children[0].max == 8
+    assert bytes(curves.value).startswith(b"\x89PNG")
+    assert capsys.readouterr().out == "best val mIoU 0.5 at epoch 3\n"
+
+
+def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
+    clock = Clock()
+    live = run_widgets(clock, epochs=2)
+    live._bar.done = 3
+    live.failed("interrupted")
+    bar = shown[0].children[0].children[0]
+    assert bar.bar_style == "danger"
+    assert bar.value == 3
+
+
+def test_a_loop_that_ends_early_turns_its_bar_red(shown):
+    for item in track(range(9), title="t", mode="widgets"):
+        if item == 4:
+            break
+    assert shown[0].children[0].bar_style == "danger"
+
+
+def test_drawing_the_curves_costs_a_hundredth_of_the_time(shown, monkeypatch):
+    clock, drawn = Clock(), []
+
+    def draw(rows, epochs):
+        drawn.append(clock.now)
+        clock.now += 0.1
+        return b""
+
+    monkeypatch.setattr(widgets, "draw_curves", draw)
+    run_widgets(clock, epochs=500)  # 2 s each
+    assert len(drawn) == pytest.approx(clock.now / 10, rel=0.25)
+
+
+def test_curves_can_be_drawn_from_one_epoch_and_with_gaps():
+    rows = [{"epoch": 1, "train_loss": 1.0, "val_loss": None}, {"epoch": 2, "train_loss": np.nan, "val_mIoU": 0.5}]
+    for count in (1, 2):
+        assert widgets.draw_curves(rows[:count], epochs=2).startswith(b"\x89PNG")

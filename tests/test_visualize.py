@@ -1,0 +1,151 @@
+"""Pictures show what the arrays say: exact colours, untouched ignored pixels, sizes as asked for."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from cityscapes.errors import InputError
+from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
+from dlv3p import visualize
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+
+
+@pytest.fixture
+def mask():
+    mask = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16) % 20
+    mask[mask == 19] = IGNORE
+    return mask
+
+
+def colors_in(picture):
+    return {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+
+
+def test_every_class_gets_its_own_color_and_ignored_pixels_are_black(mask):
+    picture = visualize.colorize(mask)
+    assert picture.dtype == np.uint8
+    for train_id in range(19):
+        assert colors_in(picture[mask == train_id]) == {tuple(TRAIN_ID_TO_COLOR[train_id].tolist())}
+    assert colors_in(picture[mask == IGNORE]) == {(0, 0, 0)}
+
+
+def test_a_short_color_table_serves_other_data_sets():
+    colors = np.array([(1, 2, 3), (4, 5, 6)], np.uint8)
+    picture = visualize.colorize(np.array([[0, 1, IGNORE]]), colors)
+    assert picture.tolist() == [[[1, 2, 3], [4, 5, 6], [0, 0, 0]]]
+
+
+def test_overlay_shows_the_image_where_pixels_are_ignored(image, mask):
+    mixed = visualize.overlay(image, mask, alpha=0.7)
+    assert np.array_equal(mixed[mask == IGNORE], image[mask == IGNORE])
+    assert not np.array_equal(mixed, image)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_overlay_alpha_is_the_share_of_the_class_color(image, mask, alpha):
+    mask = np.where(mask == IGNORE, 0, mask)
+    expected = visualize.colorize(mask) if alpha else image
+    assert np.array_equal(visualize.overlay(image, mask, alpha=alpha), expected)
+
+
+def test_error_map_tells_right_wrong_and_ignored_apart():
+    truth, prediction = np.array([[3, 3, IGNORE, IGNORE]]), np.array([[3, 4, 4, IGNORE]])
+    right, wrong, ignored = visualize.ERROR_COLORS.tolist()
+    assert visualize.error_map(prediction, truth).tolist() == [[right, wrong, ignored, ignored]]
+
+
+def test_error_colors_differ_in_lightness_so_that_hue_is_not_needed():
+    lightness = np.sort(visualize.ERROR_COLORS @ [0.2126, 0.7152, 0.0722])
+    assert np.all(np.diff(lightness) > 60)
+
+
+def test_sizes_that_differ_are_refused_in_one_line(image, mask):
+    with pytest.raises(InputError, match=r"\(6, 16\)") as caught:
+        visualize.overlay(image, mask[:6])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="error_map"):
+        visualize.error_map(mask, mask[:6])
+
+
+@pytest.mark.parametrize("width", [160, 640, 1920])
+def test_legend_has_the_width_asked_for_and_every_color(width):
+    strip = visualize.legend(CLASS_NAMES, TRAIN_ID_TO_COLOR, width=width)
+    assert strip.shape[1:] == (width, 3)
+    assert {tuple(color) for color in TRAIN_ID_TO_COLOR[:19].tolist()} <= colors_in(strip)
+
+
+def test_legend_text_grows_with_the_width():
+    def height(width):
+        return visualize.legend(["road"], TRAIN_ID_TO_COLOR, width=width).shape[0]
+
+    assert height(1800) > 1.5 * height(600)
+
+
+def test_legend_shows_only_the_classes_given():
+    strip = visualize.legend(["sky"], TRAIN_ID_TO_COLOR[10:11], width=320)
+    assert (70, 130, 180) in colors_in(strip)
+    assert (128, 64, 128) not in colors_in(strip)
+
+
+def test_legend_shortens_names_that_do_not_fit():
+    strip = visualize.legend(["a name that no column could hold"] * 4, TRAIN_ID_TO_COLOR, width=200, columns=4)
+    assert strip.shape[1] == 200
+
+
+def test_legend_survives_having_nothing_to_show():
+    assert visualize.legend([], TRAIN_ID_TO_COLOR, width=200).shape[1] == 200
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2, 9])
+def test_panels_of_class_maps_keep_exact_colors_when_scaled(mask, columns):
+    picture = visualize.colorize(mask)
+    sheet = visualize.side_by_side({"one": picture, "two": picture, "three": picture}, width=601, columns=columns)
+    assert sheet.shape[1] == 601
+    assert colors_in(picture) <= colors_in(sheet)
+    saturated = {color for color in colors_in(sheet) if max(color) - min(color) > 8}
+    assert saturated <= colors_in(picture)
+
+
+def test_figures_are_the_same_bytes_each_time_and_carry_no_software_version(tmp_path):
+    confusion = np.array([[9, 1, 0], [0, 5, 5], [0, 0, 0]])
+    for name in ("a.png", "b.png"):
+        visualize.save_figure(visualize.confusion_heatmap(confusion, ["x", "y", "z"]), tmp_path / name)
+    content = (tmp_path / "a.png").read_bytes()
+    assert content == (tmp_path / "b.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert b"Software" not in content
+    assert b"Matplotlib" not in content
+
+
+def test_heatmap_rows_are_percent_of_the_truth_and_empty_rows_stay_empty():
+    figure = visualize.confusion_heatmap(np.array([[3, 1, 0], [0, 0, 0], [0, 0, 7]]), ["x", "y", "z"])
+    values = figure.axes[0].collections[0].get_array().filled(np.nan).reshape(3, 3)
+    assert values[0].tolist() == [75, 25, 0]
+    assert np.isnan(values[1]).all()
+
+
+def test_iou_bars_name_classes_that_never_occur_and_leave_them_out_of_the_mean():
+    figure = visualize.class_iou_bars({"road": 0.9, "train": float("nan"), "car": 0.5})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(texts) == ["0.500", "0.900", "does not occur"]
+    assert "mean 0.700" in [text.get_text() for text in figure.legends[0].get_texts()]
+    visualize.png(visualize.class_iou_bars({"train": float("nan")}))
+
+
+def test_figures_show_themselves_in_a_notebook_and_stay_out_of_pyplot():
+    figure = visualize.class_iou_bars({"road": 0.9})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_a_picture_saved_is_the_picture_read(tmp_path, image):
+    from PIL import Image
+
+    visualize.save_picture(image, tmp_path / "new" / "picture.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "picture.png")), image)

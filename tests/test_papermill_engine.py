@@ -1,0 +1,312 @@
+"""papermill as a person types it, on small notebooks: in a terminal, in a pipe, with a pipe as stdin."""
+
+import json
+import os
+import pickle
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import nbformat
+import papermill
+import pytest
+from click.testing import CliRunner
+from nbclient.exceptions import DeadKernelError
+from papermill.cli import papermill as papermill_command
+from papermill.exceptions import PapermillExecutionError
+
+from cityscapes.errors import MachineError, ParameterError
+from dlv3p.papermill_engine import (
+    ONLY_ASKS,
+    OPTION_VALUES,
+    FailedNotebook,
+    RefusedParameters,
+    UnwritableCopy,
+    with_output_path,
+)
+
+PAPERMILL = str(Path(sys.executable).with_name("papermill"))
+SHOW = "print(output_stride, type(output_stride).__name__)"
+PARAMETERS = "output_stride: int = 16  # 8 or 16\nlearning_rate: float = 0.002\nrun: str = ''"
+
+
+def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    """Write a notebook of the suite: a parameters cell and the given code cells."""
+    notebook = nbformat.v4.new_notebook(metadata={"dlv3p": {"parameters": "TrainParameters"}})
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with `notebooks/train.ipynb`, which shows its output stride."""
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    write_notebook(tmp_path / "notebooks" / "train.ipynb", SHOW)
+    return tmp_path
+
+
+def run(*words: str, cwd: Path, **streams: object) -> subprocess.CompletedProcess[str]:
+    """Run papermill without a terminal, with an empty pipe as stdin unless told otherwise."""
+    streams = streams or {"input": ""}
+    return subprocess.run(
+        [PAPERMILL, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=120, **streams
+    )
+
+
+def run_in_terminal(*words: str, cwd: Path) -> tuple[int, str]:
+    """Run papermill in a pseudo-terminal; return its status and everything that it shows."""
+    terminal, end = pty.openpty()
+    process = subprocess.Popen([PAPERMILL, *words], cwd=cwd, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:  # EIO: the last process has closed its end
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(terminal)
+    return process.wait(timeout=120), shown.decode()
+
+
+def printed(path: Path) -> str:
+    """What the last cell of an executed copy printed."""
+    return nbformat.read(path, as_version=4).cells[-1].outputs[0].text
+
+
+def last_line(text: str) -> str:
+    """The last line of what a command wrote to stderr."""
+    return text.strip().splitlines()[-1]
+
+
+def test_command_works_as_typed_in_a_terminal(workspace: Path) -> None:
+    status, shown = run_in_terminal("train.ipynb", "-p", "output_stride", "8", cwd=workspace / "notebooks")
+    assert status == 0, shown
+    copy = workspace / "outputs" / "train_output_stride=8.ipynb"
+    assert printed(copy) == "8 int\n"
+    assert str(copy) in shown
+
+
+@pytest.mark.parametrize("streams", [{"input": ""}, {"stdin": subprocess.DEVNULL}], ids=["pipe", "null"])
+def test_command_works_as_typed_without_a_terminal(workspace: Path, streams: dict[str, object]) -> None:
+    notebook = workspace / "notebooks" / "train.ipynb"
+    before = notebook.read_bytes()
+    result = run("train.ipynb", "-p", "output_stride", "8", cwd=notebook.parent, **streams)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert printed(workspace / "outputs" / "train_output_stride=8.ipynb") == "8 int\n"
+    assert notebook.read_bytes() == before
+
+
+def test_an_explicit_path_is_left_alone(workspace: Path) -> None:
+    words = "notebooks/train.ipynb outputs/x.ipynb -p output_stride 8 --prepare-only"
+    result = run(*words.split(), cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (workspace / "outputs").iterdir()] == ["x.ipynb"]
+    assert (
+        nbformat.read(workspace / "outputs" / "x.ipynb", as_version=4).cells[1].source.endswith("output_stride = 8\n")
+    )
+
+
+def test_python_dash_m_papermill_gets_the_path_too(workspace: Path) -> None:
+    words = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", "--prepare-only"]
+    subprocess.run(words, cwd=workspace, check=True, input=b"", capture_output=True, timeout=60)
+    assert (workspace / "outputs" / "train.ipynb").exists()
+
+
+REFUSED = {
+    "unknown": (["-p", "ouput_stride", "8"], ["'ouput_stride'", "'output_stride'"]),
+    "value": (["-p", "output_stride", "12"], ["output_stride=12", "8, 16"]),
+    "type": (["-r", "output_stride", "8"], ["output_stride='8'", "whole number"]),
+    "code": (["-p", "output_stride=8;print", "1"], ["'output_stride=8;print'", "not the name"]),
+    "two lines": (["-p", "output_stride\nepochs", "1"], ["not the name"]),
+    "not a number": (["-p", "learning_rate", "nan"], ["learning_rate=nan"]),
+    "yaml": (["-y", "{learning_rate: 1e-2}"], ["learning_rate='1e-2'", "YAML"]),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_parameter_is_refused_in_one_line(workspace: Path, words: list[str], said: list[str]) -> None:
+    copy = workspace / "outputs" / "x.ipynb"
+    copy.parent.mkdir()
+    copy.write_text("an earlier copy")
+    result = CliRunner().invoke(papermill_command, [str(workspace / "notebooks" / "train.ipynb"), str(copy), *words])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert all(part in result.stderr for part in said), result.stderr
+    assert copy.read_text() == "an earlier copy"
+
+
+def test_a_refusal_in_a_terminal_ends_with_its_line(workspace: Path) -> None:
+    status, shown = run_in_terminal("notebooks/train.ipynb", "-p", "ouput_stride", "8", cwd=workspace)
+    assert status == 2
+    assert last_line(shown).startswith("Error: unknown parameter 'ouput_stride'")
+    assert "Traceback" not in shown
+    assert not (workspace / "outputs").exists()
+
+
+def test_a_refusal_is_a_value_error_for_programs(workspace: Path) -> None:
+    with pytest.raises(ParameterError, match="output_stride=12") as refusal:
+        papermill.execute_notebook(
+            workspace / "notebooks" / "train.ipynb", None, {"output_stride": 12}, progress_bar=False
+        )
+    assert isinstance(refusal.value, ValueError)
+    assert isinstance(refusal.value, click.ClickException)
+
+
+@pytest.mark.parametrize("cell", ["output_stride: int = 8 * 2", "import os", "print('hello')", "a = ("])
+def test_a_parameters_cell_holds_literals_only(workspace: Path, cell: str) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "own.ipynb", parameters=cell)
+    with pytest.raises(RefusedParameters, match="parameters cell, line 1"):
+        papermill.execute_notebook(notebook, None, progress_bar=False)
+
+
+def test_a_mistake_found_by_a_cell_ends_with_its_line_and_status(workspace: Path) -> None:
+    cells = [
+        "from cityscapes.errors import InputError",
+        "raise InputError('a.json: no objects; mend it')",
+        "print('later')",
+    ]
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", *cells)
+    result = run(str(notebook), cwd=workspace)
+    assert result.returncode == 3
+    assert last_line(result.stderr) == "Error: a.json: no objects; mend it"
+    assert "Traceback" not in result.stderr
+    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    marks = [cell for cell in copy.cells if "papermill-error-cell-tag" in cell.metadata.get("tags", [])]
+    assert len(marks) == 2
+    assert copy.metadata.papermill.exception is True
+    assert copy.cells[-1].metadata.papermill.status == "pending"
+    assert [output.ename for output in copy.cells[-2].outputs] == ["InputError"]
+
+
+def test_another_error_keeps_its_traceback(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "1 / 0")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError") as failure:
+        papermill.execute_notebook(notebook, None, progress_bar=False)
+    assert type(failure.value) is PapermillExecutionError
+
+
+def test_a_dead_kernel_is_told_in_the_copy(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "import os; os._exit(9)", "print('later')")
+    result = run(str(notebook), cwd=workspace)
+    assert result.returncode == 138
+    assert "the kernel died in cell 2" in last_line(result.stderr)
+    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    assert copy.metadata.papermill.exception is True
+    states = [cell.metadata.papermill.status for cell in copy.cells if cell.cell_type == "code"]
+    assert states == ["completed", "failed", "pending"]
+    assert "An Exception was encountered" in copy.cells[0].source
+
+
+def test_other_notebooks_are_left_to_papermill(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "own.ipynb", SHOW)
+    content = json.loads(notebook.read_text())
+    del content["metadata"]["dlv3p"]
+    notebook.write_text(json.dumps(content))
+    executed = papermill.execute_notebook(notebook, None, {"output_stride": 12, "other": 1}, progress_bar=False)
+    assert executed.cells[-1].outputs[0].text == "12 int\n"
+    assert with_output_path([str(notebook)]) == [str(notebook)]
+
+
+@pytest.fixture
+def default(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The name of the copy that a command line gets; `-` where it gets none."""
+    monkeypatch.chdir(workspace / "notebooks")
+
+    def name(*words: str) -> str:
+        added = [word for word in with_output_path(words) if word not in words]
+        return str(Path(*added).relative_to(workspace / "outputs")) if added else "-"
+
+    return name
+
+
+def test_default_path_follows_every_way_to_write_an_option(default: Callable[..., str]) -> None:
+    assert default("train.ipynb") == "train.ipynb"
+    assert default("-p", "epochs", "2", "train.ipynb") == "train_epochs=2.ipynb"
+    assert default("train.ipynb", "-pepochs", "2", "--parameters_raw=run", "a") == "train_epochs=2_run=a.ipynb"
+    assert default("train.ipynb", "-p", "seed", "-1", "-k", "python3", "--log-output") == "train_seed=-1.ipynb"
+    assert default("-f", "recipes/a.yaml", "--cwd=..", "--", "train.ipynb") == "train.ipynb"
+
+
+def test_default_path_is_left_out_where_it_would_do_harm(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "other.ipynb") == "-"
+    assert default("train.ipynb", "--help-notebook") == "-"
+    assert default("missing.ipynb") == "-"
+    assert default("-", "-p", "epochs", "2") == "-"
+    assert default() == "-"
+
+
+def test_default_path_survives_any_value(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "-p", "data_root", "/data/{x}/../é") == "train_data_root=-data-x-..-.ipynb"
+    assert len(default("train.ipynb", "-p", "data_root", "x" * 1000)) < 200
+
+
+def test_an_executed_copy_does_not_overwrite_itself(workspace: Path, default: Callable[..., str]) -> None:
+    copy = write_notebook(workspace / "outputs" / "train_epochs=2.ipynb")
+    assert default(str(copy)) == "train_epochs=2_again.ipynb"
+
+
+def test_default_path_is_not_taken_for_a_missing_value(workspace: Path) -> None:
+    notebook = str(workspace / "notebooks" / "train.ipynb")
+    words = with_output_path([notebook, "-p", "epochs"])
+    assert words == [notebook, str(workspace / "outputs" / "train.ipynb"), "-p", "epochs"]
+
+
+def test_option_table_is_that_of_papermill() -> None:
+    options = [option for option in papermill_command.params if isinstance(option, click.Option)]
+    words = {name: 0 if option.is_flag else option.nargs for option in options for name in option.opts}
+    assert {name: number for name, number in words.items() if number} == OPTION_VALUES
+    assert ONLY_ASKS - {"-h", "--help"} <= words.keys()
+
+
+def test_a_copy_is_written_whole_or_not_at_all(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = workspace / "outputs" / "x.ipynb"
+    copy.parent.mkdir()
+    copy.write_text("an earlier copy")
+
+    def refuse(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(MachineError, match="no space left"):
+        papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", copy, progress_bar=False)
+    assert copy.read_text() == "an earlier copy"
+    assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_a_copy_may_go_to_a_device(workspace: Path) -> None:
+    result = run("notebooks/train.ipynb", "/dev/stdout", "--prepare-only", cwd=workspace)
+    assert json.loads(result.stdout)["nbformat"] == 4
+
+
+def test_a_copy_may_go_to_a_new_folder_and_through_a_link(workspace: Path) -> None:
+    link = workspace / "link.ipynb"
+    link.symlink_to("new/x.ipynb")
+    papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", link, prepare_only=True)
+    assert link.is_symlink()
+    assert (workspace / "new" / "x.ipynb").is_file()
+
+
+def test_errors_survive_the_way_back_from_another_process() -> None:
+    failure = PapermillExecutionError(3, 2, "cell", "InputError", "a line", [])
+    for error in (FailedNotebook(failure), RefusedParameters("a line"), UnwritableCopy("a line")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), copy.exit_code, str(copy)) == (type(error), error.exit_code, "a line")
+    assert FailedNotebook(failure).cell_index == 3
+    assert issubclass(DeadKernelError, RuntimeError)
+
+
+def test_importing_the_engine_imports_no_torch() -> None:
+    check = "import papermill, sys; assert 'dlv3p.papermill_engine' in sys.modules; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)

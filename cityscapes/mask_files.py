@@ -12,19 +12,21 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cityscapes.errors import InputError, MissingInputError, UserError
+from cityscapes.errors import InputError, MissingInputError, UserError, reason
 
+MAX_PIXELS = 64 * 2**20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = len(_SIGNATURE) + 4 + 4 + 13 + 4
 _SEAL_KEYWORD = b"cityscapes.mask_files\0"
 _SEAL_LENGTH = 4 + 4 + len(_SEAL_KEYWORD) + 64 + 1 + 64 + 4
 
 
-def encode_png(pixels: np.ndarray, *, made_from: bytes, palette: np.ndarray | None = None) -> bytes:
-    """Encode uint8 (H, W), grey or with an RGB `palette` uint8 (256, 3), or RGBA (H, W, 4), as a sealed PNG file.
+def encode_png(pixels: np.ndarray, *, made_from: bytes | None = None, palette: np.ndarray | None = None) -> bytes:
+    """Encode uint8 (H, W), grey or with an RGB `palette` uint8 (256, 3), or RGBA (H, W, 4), as a PNG file.
 
-    `made_from` is anything that identifies the input. Each row is stored as the difference to the row above, which
-    leaves almost nothing in a label image: runs of zeros, which the cheapest settings of zlib already pack well.
+    `made_from` is anything that identifies the input; with it the file is sealed. Each row is
+    stored as the difference to the row above, which leaves almost nothing in a label image: runs of zeros, which the
+    cheapest settings of zlib already pack well.
     """
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
@@ -39,7 +41,7 @@ def encode_png(pixels: np.ndarray, *, made_from: bytes, palette: np.ndarray | No
     header = _SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))
     body = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
     body += _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-    return header + _seal(header, body, made_from) + body
+    return header + (b"" if made_from is None else _seal(header, body, made_from)) + body
 
 
 def is_made_from(path: Path, made_from: bytes) -> bool:
@@ -52,8 +54,10 @@ def is_made_from(path: Path, made_from: bytes) -> bool:
     return content[_HEADER_END : _HEADER_END + _SEAL_LENGTH] == _seal(header, body, made_from)
 
 
-def read_label_png(file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int]) -> np.ndarray:
-    """Read a label image: a whole PNG of one 8-bit channel and of `size` (height, width); returns uint8 (H, W).
+def read_label_png(
+    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read a label image: a whole PNG of one 8-bit channel and, if given, of `size` (height, width); uint8 (H, W).
 
     The header is checked before memory is spent on pixels. Raises InputError, or MissingInputError; `source` is what
     the message calls the file.
@@ -61,19 +65,21 @@ def read_label_png(file: str | Path | BinaryIO, *, source: str | None = None, si
     from PIL import Image
 
     source = source or str(file)
-    height, width = size
     try:
         with Image.open(file, formats=("PNG",)) as image:
+            height, width = size or image.size[::-1]
             if (image.mode, image.size) != ("L", (width, height)):
                 found = f"mode {image.mode}, {image.width} x {image.height}"
                 raise InputError(f"{source}: expected one 8-bit channel (mode L), {width} x {height}, found {found}")
+            if height * width > MAX_PIXELS:
+                raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
             return np.array(image)
     except UserError:
         raise
     except FileNotFoundError as error:
         raise MissingInputError(f"{source}: no such label image") from error
     except Exception as error:  # a damaged PNG may raise nearly anything
-        raise InputError(f"{source}: not a whole PNG ({str(error)[:80]}); make or copy it again") from error
+        raise InputError(f"{source}: not a whole PNG ({reason(error)}); make or copy it again") from error
 
 
 def _seal(header: bytes, body: bytes, made_from: bytes) -> bytes:

@@ -68,7 +68,7 @@ def _fill_polygons(image, points, ends, values):
     half, start = np.float32(0.5), 0
     for polygon in range(len(ends)):
         count = ends[polygon] - start
-        # First pass: how many crossings each row has, so that second pass can put them side by side.
+        # First pass: how many crossings each row has, so that the second pass can put them side by side.
         firsts = np.zeros(height + 1, np.int64)
         for i in range(count):
             y0, y1 = points[start + i, 1], points[start + (i + 1) % count, 1]
@@ -98,5 +98,6 @@ def _fill_polygons(image, points, ends, values):
                 gap //= 2
             for i in range(0, len(row) - 1, 2):
                 left, right = math.ceil(row[i] - 0.5), math.floor(row[i + 1] + 0.5)
-                image[y, max(left, 0) : min(right, width - 1) + 1] = values[polygon]
+                for x in range(max(left, 0), min(right, width - 1) + 1):
+                    image[y, x] = values[polygon]
         start = ends[polygon]

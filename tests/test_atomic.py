@@ -1,0 +1,100 @@
+"""Files appear whole or not at all, and one process at a time writes to a folder."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cityscapes.atomic import lock_folder, open_atomically, write_bytes, write_text
+from cityscapes.errors import BusyError, MachineError
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_content_arrives_and_folders_are_made(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "ä\n")
+    assert (tmp_path / "a/b/c.txt").read_bytes() == "ä\n".encode()
+    assert listing(tmp_path / "a" / "b") == ["c.txt"]
+
+
+def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_bytes(tmp_path / "file", b"old")
+    with pytest.raises(TypeError), open_atomically(tmp_path / "file") as file:
+        file.writelines([b"half of the new", None])
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert listing(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_refusing_disk_is_told_in_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, failing, code):
+    write_bytes(tmp_path / "file", b"old")
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, failing, refuse)
+    with pytest.raises(MachineError, match="file: (no space left|not allowed)"):
+        write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert listing(tmp_path) == ["file"]
+
+
+def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path):
+    write_bytes(tmp_path / "file", b"")
+    with pytest.raises(MachineError, match="a file stands where a folder is needed"):
+        write_bytes(tmp_path / "file" / "inner", b"")
+    with pytest.raises(MachineError, match="a file stands where a folder is needed"), lock_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_full_disk_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    code = """
+import resource, signal, sys
+from cityscapes.atomic import write_bytes
+from cityscapes.errors import MachineError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_bytes(sys.argv[1], bytes(100_000))
+except MachineError as error:
+    print(error)
+"""
+    write_bytes(tmp_path / "file", b"old")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "file"], capture_output=True, text=True, check=True)
+    assert "no space left" in done.stdout
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert listing(tmp_path) == ["file"]
+
+
+def test_the_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
+    with (
+        lock_folder(tmp_path / "out"),
+        pytest.raises(BusyError, match=rf"process {os.getpid()} on .* is writing here"),
+        lock_folder(tmp_path / "out"),
+    ):
+        pass
+    with lock_folder(tmp_path / "out"):
+        pass
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path):
+    code = (
+        "import sys\nfrom cityscapes.atomic import lock_folder\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        with pytest.raises(BusyError, match=f"process {holder.pid} on"), lock_folder(tmp_path):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with lock_folder(tmp_path):
+        pass

@@ -78,6 +78,23 @@ class TrainParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class PrepareCityscapesParameters(Parameters):
+    """Draw masks from polygons and look at them before anyone trains."""
+
+    data_root: str = DEMO_CITY
+    splits: str = "train val"  # separated by blanks
+    workers: int = number(0, 0, 256)  # 0 takes all cores
+    force: bool = False
+    color_mode: str = choice("rgba", ("rgba", "palette"))
+    examples: int = number(2, 0, 50)
+
+    def check(self) -> None:
+        """Check that there is a split to prepare."""
+        if not self.splits.split():
+            raise ParameterError(f"splits={self.splits!r}: name at least one split, as in 'train val'")
+
+
+@dataclass(frozen=True)
 class RunParameters(Parameters):
     """What every notebook that looks at a finished run takes; all else it reads from the run's folder."""
 

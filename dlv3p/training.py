@@ -166,10 +166,7 @@ class TrainingRun:
 
     def _loaders(self) -> tuple[DataLoader, DataLoader]:
         p = self.parameters
-        augmentation = Augmentation(
-            p.crop_height, p.crop_width, p.image_scale, p.scale_low, p.scale_high, p.color_jitter
-        )
-        samples = TrainingSamples(self.training, augmentation, seed=p.seed)
+        samples = TrainingSamples(self.training, make_augmentation(p), seed=p.seed)
         return (
             training_loader(samples, batch_size=p.batch_size, workers=p.workers),
             validation_loader(WholeImages(self.validation, image_scale=p.image_scale), workers=p.workers),
@@ -237,6 +234,18 @@ class TrainingRun:
         model, parameters = model_from_checkpoint(state)
         metadata = {"parameters": parameters.as_dict(), "class_names": state["class_names"], "epoch": state["epoch"]}
         save_weights(weights, model, metadata)
+
+
+def make_augmentation(parameters: TrainParameters) -> Augmentation:
+    """Return the augmentation of a run's training crops."""
+    return Augmentation(
+        parameters.crop_height,
+        parameters.crop_width,
+        image_scale=parameters.image_scale,
+        scale_low=parameters.scale_low,
+        scale_high=parameters.scale_high,
+        color_jitter=parameters.color_jitter,
+    )
 
 
 def make_optimizer(model: nn.Module, parameters: TrainParameters) -> torch.optim.Optimizer:

@@ -1,0 +1,120 @@
+"""The pictures that notebooks show: what a network is given, what it makes of it, and a drive as an animation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import MissingInputError
+from cityscapes.labels import IGNORE
+from dlv3p.config import RenderGifParameters, TrainParameters
+from dlv3p.data import TrainingSamples
+from dlv3p.evaluation import Evaluation
+from dlv3p.gif import compose_frame
+from dlv3p.inference import Predictor
+from dlv3p.progress import track
+from dlv3p.training import make_augmentation
+from dlv3p.transforms import MEAN, STD
+from dlv3p.visualize import colorize, error_map, legend, overlay, side_by_side
+
+PICTURE_WIDTH = 1200
+
+
+def samples_picture(split: CityscapesSplit, indices: list[int]) -> Image.Image:
+    """Show images beside their masks, with the classes that occur in them as a legend."""
+    panels, seen = {}, set()
+    for index in indices:
+        image, mask = split.pair(index)
+        panels[split.frames[index].name] = np.asarray(image)
+        panels[f"mask of {split.frames[index].frame}"] = colorize(mask, split.colors)
+        seen.update(np.unique(mask).tolist())
+    return _with_legend(panels, sorted(seen - {IGNORE}), split)
+
+
+def crops_picture(parameters: TrainParameters, split: CityscapesSplit, *, count: int = 4) -> Image.Image:
+    """Show the first crops of an epoch as the network gets them, scaled, flipped and jittered, under their masks."""
+    samples = TrainingSamples(split, make_augmentation(parameters), seed=parameters.seed)
+    panels = {}
+    for index in range(min(count, len(split))):
+        image, mask = samples[1, index]
+        colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
+        picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
+        panels[split.frames[index].name] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4)
+    return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
+
+
+def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
+    """Show images with prediction, truth and errors side by side, one image a row; `names` are frame names."""
+    predictor, split = evaluation.predictor, evaluation.split
+    index_of = {frame.name: index for index, frame in enumerate(split.frames)}
+    panels, seen = {}, set()
+    for name in names:
+        image, truth = split.pair(index_of[name])
+        prediction = predictor(image)
+        panels[name] = np.asarray(image)
+        panels[f"prediction {len(panels)}"] = colorize(prediction, split.colors)
+        panels[f"truth {len(panels) - 1}"] = colorize(truth, split.colors)
+        panels[f"errors {len(panels) - 2}"] = error_map(prediction, truth)
+        seen.update(np.unique(prediction).tolist(), np.unique(truth).tolist())
+    return _with_legend(panels, sorted(seen - {IGNORE}), split, columns=4)
+
+
+def choose_frames(split: CityscapesSplit, *, city: str = "", sequence: str = "", count: int) -> list[int]:
+    """Choose up to `count` frames of a drive in order; raises MissingInputError that names what there is."""
+    chosen = [
+        index
+        for index, frame in enumerate(split.frames)
+        if city in ("", frame.city) and sequence in ("", frame.sequence)
+    ]
+    if not chosen:
+        drives = sorted({f"{frame.city} {frame.sequence}" for frame in split.frames})
+        raise MissingInputError(
+            f"city={city!r}, sequence={sequence!r}: no such frame in {split.split}; there are {', '.join(drives[:20])}"
+        )
+    return chosen[:count]
+
+
+def drive_frames(
+    predictor: Predictor, split: CityscapesSplit, indices: list[int], parameters: RenderGifParameters
+) -> Iterator[np.ndarray]:
+    """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one."""
+    truths = parameters.show_truth and all(_is_labelled(split, index) for index in indices)
+    for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
+        image = split.image(index)
+        yield compose_frame(
+            np.asarray(image),
+            predictor(image),
+            truth=split.mask(index) if truths else None,
+            width=parameters.width,
+            alpha=parameters.alpha,
+            class_names=split.class_names,
+            colors=split.colors,
+            title=split.frames[index].name,
+        )
+
+
+def class_shares(split: CityscapesSplit) -> pd.DataFrame:
+    """Count a split's masks: a row per class with its share of the labelled pixels and of the images, most first."""
+    pixels, images = np.zeros(split.num_classes, np.int64), np.zeros(split.num_classes, np.int64)
+    for index in range(len(split)):
+        counts = np.bincount(split.mask(index).ravel(), minlength=256)[: split.num_classes]
+        pixels += counts
+        images += counts > 0
+    columns = {"share of pixels": pixels / max(1, pixels.sum()), "share of images": images / len(split)}
+    table = pd.DataFrame(columns, index=pd.Index(split.class_names, name="class"))
+    return table.sort_values("share of pixels", ascending=False, kind="stable")
+
+
+def _is_labelled(split: CityscapesSplit, index: int) -> bool:
+    return split.has_mask(index) and bool((split.mask(index) != IGNORE).any())
+
+
+def _with_legend(
+    panels: dict[str, np.ndarray], train_ids: list[int], split: CityscapesSplit, *, columns: int = 2
+) -> Image.Image:
+    names = [split.class_names[train_id] for train_id in train_ids]
+    pictures = side_by_side(panels, width=PICTURE_WIDTH, columns=columns)
+    strip = legend(names, split.colors[train_ids], width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([pictures, strip]))

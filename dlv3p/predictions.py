@@ -1,0 +1,59 @@
+"""Predict a split as label-id PNGs, pack them for the official server, and check the zip as a stranger would."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.submission import Manifest, Report, build_submission, check_submission, save_prediction
+from cityscapes.workspace import output_folder
+from dlv3p.inference import Predictor
+from dlv3p.progress import track
+from dlv3p.runs import write_json
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The folder of predictions, the zip that was built from it, and what a check of that zip says."""
+
+    folder: Path
+    manifest: Manifest
+    report: Report
+
+
+def save_predictions(predictor: Predictor, split: CityscapesSplit, *, progress: str = "auto") -> Path:
+    """Write one label-id PNG an image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
+
+    The folder's name says which weights made it, so that an interrupted call goes on where it stopped and never mixes
+    two networks' predictions.
+    """
+    weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
+    folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
+    for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
+        frame = split.frames[index]
+        path = folder / frame.city / f"{frame.name}_labelIds.png"
+        if not path.is_file():
+            save_prediction(predictor(split.image(index)), path)
+    return folder
+
+
+def pack_submission(predictor: Predictor, split: CityscapesSplit, folder: Path) -> Submission:
+    """Zip the predictions of a split to `outputs/<run>/submission.zip` (`submission_<split>.zip` but for test)."""
+    name = "submission" if split.split == "test" else f"submission_{split.split}"
+    path = output_folder(predictor.run) / f"{name}.zip"
+    size = split.image(0).size[::-1]
+    manifest = build_submission(folder, path, expected=split.frames, size=size)
+    report = check_submission(path, expected=split.frames, size=size)
+    content = {
+        "run": predictor.run,
+        "checkpoint": predictor.checkpoint.name,
+        "epoch": predictor.epoch,
+        "split": split.split,
+        "files": len(manifest.names),
+        "bytes": manifest.size_bytes,
+        "sha256": manifest.sha256,
+        "problems": list(report.problems),
+        "warnings": list(report.warnings),
+    }
+    write_json(path.with_suffix(".json"), content)
+    return Submission(folder, manifest, report)

@@ -1,0 +1,75 @@
+"""Images and masks of a split: where they are looked for, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+
+FRAME = Frame("val", "town", "000000", "000001")
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def split(tmp_path):
+    write(FRAME.image(tmp_path), np.zeros((4, 6, 3), np.uint8))
+    return CityscapesSplit(tmp_path, "val", generated=tmp_path / "generated")
+
+
+def test_a_generated_mask_comes_before_a_provided_one(split):
+    write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.full((4, 6), 1, np.uint8))
+    write(FRAME.generated(split.generated, TRAIN_IDS_SUFFIX), np.full((4, 6), 2, np.uint8))
+    assert (split.mask(0) == 2).all()
+
+
+def test_provided_label_ids_are_turned_into_train_ids(split):
+    write(FRAME.annotation(split.root, LABEL_IDS_SUFFIX), np.array([[7, 26, 0, 33, 4, 29]] * 4, np.uint8))
+    assert split.mask(0)[0].tolist() == [0, 13, 255, 18, 255, 255]
+
+
+def test_a_missing_mask_names_the_command_that_makes_it(split):
+    assert not split.has_mask(0)
+    with pytest.raises(MissingInputError, match=r"python cityscapes/generate_gt\.py"):
+        split.mask(0)
+
+
+def test_label_ids_in_place_of_train_ids_are_recognised(split):
+    write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.full((4, 6), 26, np.uint8))
+    with pytest.raises(InputError, match=r"ids 26.*look like label ids"):
+        split.mask(0)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(split):
+    write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.zeros((4, 5), np.uint8))
+    with pytest.raises(InputError, match=r"6x4 pixels and its mask 5x4"):
+        split.pair(0)
+
+
+def test_a_colour_picture_is_no_mask(split):
+    write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(InputError, match="mode RGB"):
+        split.mask(0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_truncated_image_is_told_with_its_name(split, share):
+    path = FRAME.image(split.root)
+    write(path, np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=path.name) as refusal:
+        split.image(0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_another_image_format_under_the_name_is_refused(split):
+    path = FRAME.image(split.root)
+    Image.new("RGB", (6, 4)).save(path, "BMP")
+    with pytest.raises(InputError, match="cannot be read"):
+        split.image(0)

@@ -1,0 +1,190 @@
+"""Runs are exact: two are equal, and one that was stopped and continued equals one that was not."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.workspace import run_folder
+from dlv3p import training
+from dlv3p.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.config import TrainParameters
+from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
+from dlv3p.training import train
+
+TINY = {
+    "channels": 8,
+    "crop_height": 64,
+    "crop_width": 64,
+    "batch_size": 2,
+    "epochs": 3,
+    "workers": 0,
+    "threads": 1,
+    "device": "cpu",
+    "progress": "none",
+}
+
+
+def tiny(city, **changes):
+    return TrainParameters.from_mapping({**TINY, "data_root": str(city), **changes})
+
+
+def final_hash(run):
+    state = load_checkpoint(checkpoint_path(run, "last"))
+    optimizer = {
+        f"{index} {name}": value
+        for index, group in state["optimizer"]["state"].items()
+        for name, value in group.items()
+    }
+    return weights_sha256(state["model"]), weights_sha256(optimizer)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(city, tmp_path_factory):
+    """The hash of a run that nothing disturbed, and its history without seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("uninterrupted")))
+        result = train(tiny(city, run="whole"))
+        return final_hash("whole"), without_seconds(result.history)
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_same_run_gives_the_same_weights_with_any_number_of_workers(city, workspace, uninterrupted, workers):
+    result = train(tiny(city, run="again", workers=workers))
+    assert (final_hash("again"), without_seconds(result.history)) == uninterrupted
+
+
+def test_another_seed_gives_other_weights(city, workspace, uninterrupted):
+    train(tiny(city, run="other", seed=1))
+    assert final_hash("other")[0] != uninterrupted[0][0]
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3, 4])
+def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspace, uninterrupted, monkeypatch, saves):
+    done = []
+
+    def dies(path, state):
+        if len(done) == saves:
+            raise Stop
+        done.append(path)
+        save(path, state)
+
+    save = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint", dies)
+    with pytest.raises(Stop):
+        train(tiny(city, run="stopped"))
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    result = train(tiny(city, run="stopped", workers=1))
+    assert (final_hash("stopped"), without_seconds(result.history)) == uninterrupted
+
+
+def test_a_finished_run_returns_at_once_and_touches_nothing(city, workspace, monkeypatch):
+    first = train(tiny(city, run="done", epochs=1))
+    before = {path: path.stat().st_mtime_ns for path in run_folder("done").rglob("*") if path.name != ".lock"}
+    monkeypatch.setattr(training.TrainingRun, "_epoch", None)
+    again = train(tiny(city, run="done", epochs=1))
+    assert again.history == first.history
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_folder_holds_what_the_next_notebook_needs(city, workspace):
+    result = train(tiny(city, epochs=2))
+    assert result.folder == run_folder(result.run)
+    assert {path.name for path in result.folder.iterdir()} >= {"run.json", "metrics.csv", "model.safetensors"}
+    with open(result.folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == HISTORY_COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["val_mIoU"]) == result.history[1]["val_mIoU"]
+    record = json.loads((result.folder / "run.json").read_text())
+    assert record["parameters"] == tiny(city, epochs=2).as_dict()
+    assert len(record["data"]["train"]["fingerprint"]) == 64
+    assert record["versions"]["torch"] == torch.__version__
+    best = max(row["val_mIoU"] for row in result.history)
+    assert result.best_mean_iou == best
+    assert load_checkpoint(checkpoint_path(result.run, "best"))["epoch"] == result.best_epoch
+
+
+def test_the_learning_rate_follows_the_poly_schedule(city, workspace):
+    result = train(tiny(city, learning_rate=0.01, epochs=2))
+    steps = 2 * (6 // 2)
+    expected = [0.01 * (1 - (epoch * 3 - 1) / steps) ** 0.9 for epoch in (1, 2)]
+    assert [row["learning_rate"] for row in result.history] == pytest.approx(expected)
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(city, workspace, capsys):
+    first = train(tiny(city, run="hurt", epochs=3))
+    path = checkpoint_path("hurt", "last")
+    path.write_bytes(path.read_bytes()[:1000])
+    again = train(tiny(city, run="hurt", epochs=3))
+    assert "going on from the best checkpoint" in capsys.readouterr().out
+    assert without_seconds(again.history) == without_seconds(first.history)
+
+
+def test_a_run_without_any_good_checkpoint_is_never_started_afresh(city, workspace):
+    train(tiny(city, run="lost", epochs=1))
+    for name in ("last", "best"):
+        checkpoint_path("lost", name).write_bytes(b"")
+    with pytest.raises(IntegrityError):
+        train(tiny(city, run="lost", epochs=1))
+
+
+def test_other_parameters_under_the_same_name_are_refused_with_the_difference(city, workspace):
+    train(tiny(city, run="mine", epochs=1))
+    with pytest.raises(ParameterError, match=r"epochs=1 \(asked for 2\)"):
+        train(tiny(city, run="mine", epochs=2))
+
+
+def test_a_run_that_another_process_holds_is_refused(city, workspace):
+    with hold_run("held"), pytest.raises(BusyError, match="another process"):
+        train(tiny(city, run="held"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, workspace, monkeypatch):
+    train(tiny(city, run="nan", epochs=1))
+    before = checkpoint_path("nan", "last").read_bytes()
+    monkeypatch.setattr(training, "refuse_other_parameters", lambda *_: None)
+    monkeypatch.setattr(training, "make_loss", lambda *_: lambda logits, mask: logits.sum() * math.nan)
+    with pytest.raises(DivergedError, match="loss is nan"):
+        train(tiny(city, run="nan", epochs=2))
+    assert checkpoint_path("nan", "last").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "learning_rate": 0.01},
+        {"loss": "focal"},
+        {"class_weights": "inverse_log"},
+        {"precision": "bfloat16"},
+        {"architecture": "deeplabv3", "output_stride": 8},
+        {"image_scale": 0.5},
+        {"batch_size": 100},
+    ],
+)
+def test_every_choice_trains(city, workspace, changes):
+    result = train(tiny(city, epochs=1, **changes))
+    assert math.isfinite(result.history[0]["train_loss"])
+    assert 0 <= result.best_mean_iou <= 1
+
+
+def test_find_run_names_the_runs_there_are(city, workspace):
+    with pytest.raises(MissingInputError, match="no run yet"):
+        find_run("")
+    for run in ("first", "second"):
+        train(tiny(city, run=run, epochs=1))
+    assert list_runs() == ["first", "second"]
+    assert find_run("") == "second"
+    with pytest.raises(MissingInputError, match="did you mean 'first'"):
+        find_run("frist")

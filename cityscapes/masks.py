@@ -98,6 +98,5 @@ def _fill_polygons(image, points, ends, values):
                 gap //= 2
             for i in range(0, len(row) - 1, 2):
                 left, right = math.ceil(row[i] - 0.5), math.floor(row[i + 1] + 0.5)
-                for x in range(max(left, 0), min(right, width - 1) + 1):
-                    image[y, x] = values[polygon]
+                image[y, max(left, 0) : max(min(right, width - 1) + 1, 0)] = values[polygon]
         start = ends[polygon]

@@ -7,6 +7,7 @@ file with its sha256: a flipped bit in a tensor would otherwise load silently.
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from cityscapes.atomic import open_atomically, write_bytes, write_text
 from cityscapes.errors import IntegrityError, MissingInputError, reason
 from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_model
+from dlv3p.deeplab import build_network
 
 FORMAT = 1
 """Version of what a checkpoint holds; a newer one is refused rather than half understood."""
@@ -64,13 +65,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
 def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParameters]:
     """Build the network that a checkpoint describes, with its weights, in evaluation mode on the CPU."""
     parameters = TrainParameters.from_mapping(state["parameters"])
-    model = build_model(
-        parameters.architecture,
-        parameters.backbone,
-        output_stride=parameters.output_stride,
-        num_classes=len(state["class_names"]),
-        channels=parameters.channels,
-    )
+    model = build_network(replace(parameters, initial_weights="random"), len(state["class_names"]))
     model.load_state_dict(state["model"])
     return model.eval(), parameters
 

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from dlv3p.aspp import ASPP, ATROUS_RATES, conv_bn_relu
 from dlv3p.backbones import ResNetBackbone, load_imagenet_weights
+from dlv3p.config import TrainParameters
 
 LOW_LEVEL_CHANNELS = 48
 """How far DeepLabV3+ narrows the low-level features, so that they do not outweigh the encoder's (section 4.1)."""
@@ -112,3 +113,15 @@ def build_model(
         load_imagenet_weights(features, backbone, initial_weights)
     model = ARCHITECTURES[architecture]
     return model(features, output_stride=output_stride, num_classes=num_classes, channels=channels)
+
+
+def build_network(parameters: TrainParameters, num_classes: int) -> nn.Module:
+    """Build the network that a run's parameters describe, as `build_model` does."""
+    return build_model(
+        parameters.architecture,
+        parameters.backbone,
+        output_stride=parameters.output_stride,
+        num_classes=num_classes,
+        channels=parameters.channels,
+        initial_weights=parameters.initial_weights,
+    )

@@ -5,7 +5,7 @@ so a checkpoint needs no random state, and a run that was killed ends with the w
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from dlv3p.data import (
     training_loader,
     validation_loader,
 )
-from dlv3p.deeplab import build_model, upsample
+from dlv3p.deeplab import build_network, upsample
 from dlv3p.devices import choose_device
 from dlv3p.losses import Loss, cross_entropy, inverse_log_weights, make_loss
 from dlv3p.metrics import confusion_matrix, scores
@@ -77,14 +77,8 @@ class TrainingRun:
         self.best_epoch, self.best_mean_iou = 0, -1.0
         torch.manual_seed(parameters.seed)
         saved = self._last_checkpoint()
-        self.model = build_model(
-            parameters.architecture,
-            parameters.backbone,
-            output_stride=parameters.output_stride,
-            num_classes=training.num_classes,
-            channels=parameters.channels,
-            initial_weights="random" if saved else parameters.initial_weights,
-        ).to(self.device)
+        start = replace(parameters, initial_weights="random") if saved else parameters
+        self.model = build_network(start, training.num_classes).to(self.device)
         self.optimizer = make_optimizer(self.model, parameters)
         if saved:
             self._restore(saved)

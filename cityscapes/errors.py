@@ -4,6 +4,7 @@ A message says what is wrong, where, what is allowed and how to mend it. Librari
 and the papermill engine turn an error into an exit status.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -70,6 +71,9 @@ def run_command(main: Callable[[], int]) -> None:
 
     `BrokenPipeError` (the reader of a pipe left) and Ctrl-C end quietly, with the statuses that shells expect.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show is no error
     try:
         status = main()
     except UserError as error:

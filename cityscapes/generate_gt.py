@@ -217,11 +217,8 @@ def main() -> int:
     """Run the command line and return its exit status: 0, or 3 when a frame failed."""
     arguments = _parser().parse_args()
     root = arguments.root or default_root()
-    if arguments.root is None and root == demo_city_folder() and not (root / "gtFine").is_dir():
-        from cityscapes.demo_city import write_demo_city
-
-        print(f"no data set found: writing the embedded city to {root}")
-        write_demo_city(root)
+    if arguments.root is None and root == demo_city_folder():
+        _finish_demo_city(root)
     output = arguments.output or generated_masks_folder()
     report = generate_masks(
         root,
@@ -233,6 +230,21 @@ def main() -> int:
     )
     _print_report(report, root, output)
     return InputError.exit_status if report.failed else 0
+
+
+def _finish_demo_city(root: Path) -> None:
+    """Write the embedded city where there is none, or the rest of one that was interrupted; any whole one will do."""
+    import json
+
+    from cityscapes.demo_city import DESCRIPTION, write_demo_city
+
+    try:
+        whole = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["complete"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        print(f"no data set found: writing the embedded city to {root}", flush=True)
+        write_demo_city(root)
 
 
 def _parser() -> argparse.ArgumentParser:

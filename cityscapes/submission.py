@@ -244,7 +244,7 @@ def main() -> int:
             problems = error.problems
     _print_lines("error", problems)
     if problems:
-        print(f"error: {arguments.zip}: {len(problems)} problems", file=sys.stderr)
+        print(f"error: {arguments.zip}: problems found: {len(problems)}", file=sys.stderr)
         return InputError.exit_status
     print(summary)
     return 0

@@ -59,6 +59,13 @@ def test_a_bug_keeps_its_traceback():
         errors.run_command(bug)
 
 
+def test_a_name_that_the_terminal_cannot_show_is_shown_escaped():
+    code = "from cityscapes.errors import run_command\nrun_command(lambda: print('m\\u00fcll \\udcff') or 0)"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "m\\xfcll \\udcff\n")
+
+
 def test_a_reader_that_leaves_the_pipe_ends_the_command_quietly():
     code = (
         "from cityscapes.errors import run_command\nrun_command(lambda: [print('x' * 999) for _ in range(999)] and 0)"

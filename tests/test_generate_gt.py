@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cityscapes import demo_city
 from cityscapes.atomic import lock_folder
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
-from cityscapes.generate_gt import SUFFIXES, generate_masks
+from cityscapes.generate_gt import SUFFIXES, generate_masks, main
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 FRAMES = [Frame(split, "ulm", "000000", f"{i:06}") for split in ("train", "val") for i in range(3)]
-BROKEN, GOOD = FRAMES[1], [FRAMES[0], *FRAMES[2:]]
+BROKEN = FRAMES[1]
+REAL = Path(__file__).parents[2] / "shared" / "data" / "cityscapes"
 
 
 def write_polygons(root: Path, frame: Frame, *, label: str = "car", height: int = 24, width: int = 48) -> None:
@@ -233,6 +235,30 @@ def test_the_command_takes_its_root_from_the_environment(root, tmp_path):
     done = command(COMMAND, CITYSCAPES_DATASET=str(root), DLV3P_WORKSPACE=str(tmp_path / "space"))
     assert done.returncode == 0, done.stderr
     assert FRAMES[0].generated(tmp_path / "space" / "data" / "generated_gt", LABEL_IDS_SUFFIX).is_file()
+
+
+def test_the_bare_command_writes_the_embedded_city_once_and_finishes_one_that_was_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["generate_gt.py"])
+    monkeypatch.setattr(demo_city, "DEFAULT_FRAMES", {"train": 2, "val": 1, "test": 0})
+    whole = []
+    for damage in (None, None, "unfinished"):
+        if damage:
+            description = tmp_path / "data" / "demo_city" / demo_city.DESCRIPTION
+            description.write_text(description.read_text().replace('"complete": true', '"complete": false'))
+            next((tmp_path / "data" / "demo_city" / "gtFine").rglob("*.json")).unlink()
+        assert main() == 0
+        whole.append(contents(tmp_path / "data"))
+    assert len([name for name in whole[0] if name.endswith("_labelTrainIds.png")]) >= 3
+    assert whole[0] == whole[1] == whole[2]
+
+
+@pytest.mark.skipif(not (REAL / "gtFine").is_dir(), reason="the Cityscapes sample is not here")
+def test_official_masks_are_all_matched(tmp_path):
+    report = generate_masks(REAL, tmp_path)
+    assert report.compared == report.written > 0
+    assert (report.differing_pixels, report.percent_equal, report.failed) == (0, 100.0, ())
 
 
 def test_usage_mistakes_end_with_two(tmp_path):

@@ -110,6 +110,8 @@ def test_the_same_predictions_give_the_same_bytes(predictions, tmp_path):
     second = build_submission(predictions, tmp_path / "2.zip", expected=FRAMES[::-1], size=None)
     assert first.sha256 == second.sha256
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "1.zip") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def remove(folder: Path) -> None:

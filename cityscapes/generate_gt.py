@@ -7,29 +7,21 @@ date is left alone, so a run that was killed goes on where it stopped. Needs no 
 """
 
 import argparse
+import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from cityscapes.atomic import lock_folder, write_bytes
-from cityscapes.errors import InputError, MachineError, ParameterError, UserError, run_command
-from cityscapes.layout import (
-    COLOR_SUFFIX,
-    LABEL_IDS_SUFFIX,
-    POLYGONS_SUFFIX,
-    SPLITS,
-    TRAIN_IDS_SUFFIX,
-    Frame,
-    default_root,
-    find_frames,
-)
+from cityscapes.atomic import lock_folder
+from cityscapes.errors import InputError, ParameterError, run_command
+from cityscapes.frame_masks import Job, Result, is_up_to_date, make_masks
+from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
 COLOR_MODES = ("rgba", "palette")
-SUFFIXES = (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, COLOR_SUFFIX)
-_RULE = b"fill rule 1"  # raise the number when masks come out differently, so that old ones are seen as stale
 
 
 @dataclass(frozen=True)
@@ -83,111 +75,30 @@ def generate_masks(
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
     frames = [frame for split in dict.fromkeys(splits) for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX)]
-    with lock_folder(output):
-        _remove_leftovers(frames, output)
-        results = list(_make_all(frames, root, output, workers, force=force, color_mode=color_mode, progress=progress))
-    return _summarize(results, time.monotonic() - start)
+    jobs = [Job(frame, root, output, color_mode, force) for frame in frames]
+    results: list[Result] = []
+    # Threads, not processes: drawing, packing and hashing release the interpreter's lock, and threads work the same in
+    # a notebook, in a test and in a script that has no main guard.
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        pending = [job for job, done in zip(jobs, pool.map(is_up_to_date, jobs), strict=True) if not done]
+        if pending:  # where there is nothing to do, nobody else's lock is in the way
+            with lock_folder(output):
+                _remove_leftovers(frames, output)
+                results = _make_all(pending, pool, progress)
+    return _summarize(results, up_to_date=len(jobs) - len(pending), seconds=time.monotonic() - start)
 
 
-@dataclass
-class _Result:
-    """What became of one frame."""
-
-    path: Path
-    written: bool = False
-    up_to_date: bool = False
-    problems: list[str] = field(default_factory=list)
-    warnings: tuple[str, ...] = ()
-    compared: bool = False
-    differing_pixels: int = 0
-    total_pixels: int = 0
-
-
-def _make_all(frames, root, output, workers, *, force, color_mode, progress) -> Iterator[_Result]:
-    """Yield one result a frame, in no particular order.
-
-    Threads, not processes: drawing, packing and hashing release the interpreter's lock, and threads work the same in a
-    notebook, a test and a script that has no main guard.
-    """
-    import os
-
+def _make_all(jobs: Sequence[Job], pool: ThreadPoolExecutor, progress: bool | None) -> list[Result]:
     from tqdm import tqdm
 
+    futures = [pool.submit(make_masks, job) for job in jobs]
     hidden = None if progress is None else not progress
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        jobs = [pool.submit(_make_one, frame, root, output, force=force, color_mode=color_mode) for frame in frames]
-        try:
-            for job in tqdm(as_completed(jobs), "masks", len(jobs), unit="frame", disable=hidden, leave=False):
-                yield job.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _make_one(frame: Frame, root: Path, output: Path, *, force: bool, color_mode: str) -> _Result:
-    result = _Result(frame.annotation(root, POLYGONS_SUFFIX))
     try:
-        _make_masks(result, frame, root, output, force=force, color_mode=color_mode)
-    except MachineError:
+        finished = tqdm(as_completed(futures), "masks", len(futures), unit="frame", leave=False, disable=hidden)
+        return [future.result() for future in finished]
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)  # before the lock on the folder is given back
         raise
-    except UserError as error:
-        result.problems.append(str(error))
-    return result
-
-
-def _make_masks(result: _Result, frame: Frame, root: Path, output: Path, *, force: bool, color_mode: str) -> None:
-    from cityscapes.mask_files import encode_png, is_made_from
-    from cityscapes.masks import draw_label_ids, to_train_ids
-    from cityscapes.polygons import parse_polygons, read_polygon_bytes
-
-    content = read_polygon_bytes(result.path)
-    kinds = {LABEL_IDS_SUFFIX: "ids", TRAIN_IDS_SUFFIX: "train ids", COLOR_SUFFIX: color_mode}
-    origins = {suffix: b"%s %s %s" % (kind.encode(), _RULE, content) for suffix, kind in kinds.items()}
-    targets = {suffix: frame.generated(output, suffix) for suffix in SUFFIXES}
-    wanted = [suffix for suffix in SUFFIXES if force or not is_made_from(targets[suffix], origins[suffix])]
-    if not wanted:
-        result.up_to_date = True
-        return
-    stale = [targets[suffix] for suffix in wanted if targets[suffix].exists()]
-    if stale and not force:
-        raise InputError(
-            f"{stale[0]}: not what {result.path.name} gives as {color_mode}, or changed since; force rewrites it"
-        )
-    annotation = parse_polygons(content, result.path)
-    result.warnings = annotation.warnings
-    label_ids = draw_label_ids(annotation)
-    for suffix in wanted:
-        pixels, palette = label_ids, None
-        if suffix == TRAIN_IDS_SUFFIX:
-            pixels = to_train_ids(label_ids)
-        elif suffix == COLOR_SUFFIX:
-            pixels, palette = _color(label_ids, color_mode)
-        write_bytes(targets[suffix], encode_png(pixels, made_from=origins[suffix], palette=palette), durable=False)
-    result.written = True
-    _compare(result, frame, root, label_ids)
-
-
-def _color(label_ids, color_mode: str):
-    from cityscapes.labels import LABEL_ID_TO_COLOR
-    from cityscapes.masks import to_rgba
-
-    return (to_rgba(label_ids), None) if color_mode == "rgba" else (label_ids, LABEL_ID_TO_COLOR)
-
-
-def _compare(result: _Result, frame: Frame, root: Path, label_ids) -> None:
-    """Compare with the masks that the data set provides, where it does; a damaged one is a problem of the frame."""
-    import numpy as np
-
-    from cityscapes.mask_files import read_label_png
-    from cityscapes.masks import to_train_ids
-
-    for suffix, ours in ((LABEL_IDS_SUFFIX, label_ids), (TRAIN_IDS_SUFFIX, to_train_ids(label_ids))):
-        path = frame.annotation(root, suffix)
-        if path.is_file():
-            theirs = read_label_png(path, size=label_ids.shape)
-            result.compared = True
-            result.differing_pixels += int(np.count_nonzero(ours != theirs))
-            result.total_pixels += ours.size
 
 
 def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
@@ -197,13 +108,13 @@ def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _summarize(results: Sequence[_Result], seconds: float) -> Report:
+def _summarize(results: Sequence[Result], *, up_to_date: int, seconds: float) -> Report:
     results = sorted(results, key=lambda result: result.path)
     differing = [(result.path, result.differing_pixels) for result in results if result.differing_pixels]
     return Report(
         written=sum(result.written for result in results),
-        up_to_date=sum(result.up_to_date for result in results),
-        failed=tuple((result.path, problem) for result in results for problem in result.problems),
+        up_to_date=up_to_date,
+        failed=tuple((result.path, result.problem) for result in results if result.problem),
         warnings=tuple((result.path, warning) for result in results for warning in result.warnings),
         compared=sum(result.compared for result in results),
         differing_pixels=sum(result.differing_pixels for result in results),
@@ -268,8 +179,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_report(report: Report, root: Path, output: Path, *, most: int = 50) -> None:
-    import sys
-
     for kind, items in (("warning", report.warnings), ("error", report.failed)):
         for _, line in items[:most]:
             print(f"{kind}: {line}", file=sys.stderr)

@@ -15,8 +15,9 @@ from PIL import Image
 
 from cityscapes import demo_city
 from cityscapes.atomic import lock_folder
-from cityscapes.errors import BusyError, MissingInputError, ParameterError
-from cityscapes.generate_gt import SUFFIXES, generate_masks, main
+from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError
+from cityscapes.frame_masks import SUFFIXES
+from cityscapes.generate_gt import generate_masks, main
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
 
@@ -193,6 +194,26 @@ def test_a_second_run_on_the_same_output_is_refused(root, tmp_path):
     assert done.returncode == 7
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_run_that_has_nothing_to_write_does_not_mind_another_one(root, tmp_path):
+    generate_masks(root, tmp_path / "out")
+    with lock_folder(tmp_path / "out"):
+        assert generate_masks(root, tmp_path / "out").up_to_date == 6
+        with pytest.raises(BusyError):
+            generate_masks(root, tmp_path / "out", force=True)
+
+
+def test_a_full_disk_stops_the_run_in_one_line(root, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(MachineError, match="no space left"):
+        generate_masks(root, tmp_path / "out")
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").rglob("*.png*"))
+    assert generate_masks(root, tmp_path / "out").written == 6
 
 
 def test_a_killed_run_leaves_only_whole_files_and_the_next_one_finishes(root, tmp_path):

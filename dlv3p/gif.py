@@ -34,13 +34,14 @@ def compose_frame(
     columns: int | None = None,
     class_names: Sequence[str] = CLASS_NAMES,
     colors: np.ndarray = TRAIN_ID_TO_COLOR,
+    alpha: float = 0.5,
     title: str = "",
 ) -> np.ndarray:
     """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid, and the classes' legend below.
 
     `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
-    by default everything but the errors. `title` stands behind the first panel's name. Raises ParameterError for a
-    panel that does not exist or that lacks its truth.
+    by default everything but the errors. `alpha` is the overlay's share of class colour. `title` stands behind the
+    first panel's name. Raises ParameterError for a panel that does not exist or that lacks its truth.
     """
     panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
     for name in panels:
@@ -52,7 +53,7 @@ def compose_frame(
     draw = {
         "image": lambda: image,
         "prediction": lambda: colorize(prediction, colors),
-        "overlay": lambda: overlay(image, prediction, colors=colors),
+        "overlay": lambda: overlay(image, prediction, alpha=alpha, colors=colors),
         "truth": lambda: colorize(truth, colors),
         "errors": lambda: error_map(prediction, truth),
     }

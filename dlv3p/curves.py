@@ -1,0 +1,138 @@
+"""Training curves: the metrics.csv of one or several runs as one table, its figure, and each run's best epoch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.workspace import run_folder
+from dlv3p.runs import HISTORY_COLUMNS, find_run
+from dlv3p.visualize import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS = ("loss", "mIoU", "mDice", "mPA")
+"""What `plot_curves` shows: cross entropy or focal loss, and the three means over classes, 0 to 1."""
+
+_DASHES = {"val": "", "train": (3, 1.5)}
+_MARKERS = {"val": "o", "train": "X"}
+_SCORES = (*METRICS, "pixel_accuracy")
+_MARKED_EPOCHS = 40  # more points than this merge into a thick line
+
+
+def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
+    """Read saved/<run>/metrics.csv of each run, or of all runs that have one: a row per run, epoch and split.
+
+    Columns: run, output_stride, epoch, split ("train" or "val"), loss, mIoU, mDice, mPA, pixel_accuracy,
+    learning_rate, seconds (of the epoch, both splits). Raises MissingInputError, which names the runs there are, and
+    InputError for a damaged file.
+    """
+    runs = list(dict.fromkeys(runs)) or sorted(path.parent.name for path in run_folder("").glob("*/metrics.csv"))
+    if not runs:
+        raise MissingInputError(f"{run_folder('').resolve()}: no run with a metrics.csv yet; run train.ipynb first")
+    return pd.concat([_read_run(find_run(run)) for run in runs], ignore_index=True)
+
+
+def plot_curves(metrics: pd.DataFrame) -> "Figure":
+    """Draw loss, mIoU, mDice and mPA over the epochs: a colour per run, val solid and train dashed."""
+    import seaborn
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
+    table = metrics.assign(label=[_label(*pair) for pair in zip(metrics.run, metrics.output_stride, strict=True)])
+    labels = list(dict.fromkeys(table.label))
+    palette = seaborn.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
+    few = table.epoch.max() <= _MARKED_EPOCHS
+    figure = new_figure(11, 7.2 + 0.25 * len(labels))
+    for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
+        seaborn.lineplot(
+            table, x="epoch", y=metric, hue="label", hue_order=labels, palette=palette, style="split",
+            style_order=_DASHES, dashes=_DASHES, markers=_MARKERS if few else False,
+            markersize=5, markeredgewidth=0, estimator=None, ax=axes,
+        )  # fmt: skip
+        highest = table[metric].max()
+        axes.set(title=metric, xlabel="epoch", ylabel="", xlim=(0.5, table.epoch.max() + 0.5))
+        axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.get_legend().remove()
+    figure.axes[0].legend(handles=[_split_line(split, few) for split in _DASHES], frameon=False, loc="upper right")
+    figure.legend(
+        handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
+        labels=labels, loc="outside lower center", ncols=1 if len(labels) <= 6 else 2, frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Find each run's epoch of the highest val mIoU, the first of equals.
+
+    Columns: run, output_stride, best_epoch, val_mIoU, val_mDice, val_mPA at that epoch, last_epoch, seconds (of all
+    epochs). A run whose val mIoU never was a number has NaN there.
+    """
+    rows = []
+    for run, of_run in metrics.groupby("run", sort=False):
+        val = of_run[of_run.split == "val"]
+        known = val.dropna(subset="mIoU")
+        best = known.loc[known.mIoU.idxmax()] if len(known) else dict.fromkeys(("epoch", *METRICS), float("nan"))
+        rows.append(
+            {
+                "run": run,
+                "output_stride": of_run.output_stride.iloc[0],
+                "best_epoch": best["epoch"],
+                **{f"val_{name}": best[name] for name in ("mIoU", "mDice", "mPA")},
+                "last_epoch": int(of_run.epoch.max()),
+                "seconds": round(float(val.seconds.sum()), 1),
+            }
+        )
+    return pd.DataFrame(rows).astype({"best_epoch": "Int64", "output_stride": "Int64"})
+
+
+def _read_run(run: str) -> pd.DataFrame:
+    path = run_folder(run) / "metrics.csv"
+    if not path.is_file():
+        raise MissingInputError(f"{path}: not there; {run!r} was not trained, choose the run that it was made from")
+    try:
+        wide = pd.read_csv(path)
+        missing = [name for name in HISTORY_COLUMNS if name not in wide]
+        if missing or wide.empty:
+            raise ValueError(f"no column {missing[0]!r}" if missing else "no epoch")
+        wide = wide.astype({name: int if name == "epoch" else float for name in HISTORY_COLUMNS})
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb, which goes on") from error
+    splits = []
+    for split in ("train", "val"):
+        scores = {name: wide[f"{split}_{name}"] for name in _SCORES}
+        rest = {name: wide[name] for name in ("learning_rate", "seconds")}
+        splits.append(pd.DataFrame({"epoch": wide.epoch, "split": split, **scores, **rest}))
+    table = pd.concat(splits).sort_values("epoch", kind="stable")
+    table.insert(0, "run", run)
+    table.insert(1, "output_stride", _output_stride(path.with_name("run.json")))
+    return table
+
+
+def _output_stride(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["parameters"]["output_stride"])
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: not there; a run's folder holds it beside metrics.csv") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged, for parameters.output_stride cannot be read from it") from error
+
+
+def _label(run: str, output_stride: int) -> str:
+    return f"{run} (output stride {output_stride})"
+
+
+def _split_line(split: str, marked: bool):
+    from matplotlib.lines import Line2D
+
+    line = Line2D([], [], color="0.3", marker=_MARKERS[split] if marked else None, markersize=5, label=split)
+    if _DASHES[split]:
+        line.set_dashes(_DASHES[split])
+    return line

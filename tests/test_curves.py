@@ -1,0 +1,137 @@
+"""Curves and tables say what metrics.csv holds, for one run and for several."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
+from dlv3p import curves
+from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, write_metrics
+from dlv3p.visualize import png
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE_VARIABLE, str(tmp_path))
+
+
+def make_run(run, *, output_stride=16, val_miou=(0.1, 0.3, 0.2)):
+    """Write the folder of a run; the columns of epoch e hold e + 0.01, e + 0.02, ... but for the val mIoU given."""
+    history = []
+    for epoch, score in enumerate(val_miou, start=1):
+        row = {name: epoch + 0.01 * column for column, name in enumerate(HISTORY_COLUMNS)}
+        history.append(row | {"epoch": epoch, "seconds": 2.5, "val_mIoU": score})
+    checkpoint = checkpoint_path(run, "best")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    (run_folder(run) / "run.json").write_text(json.dumps({"parameters": {"output_stride": output_stride}}))
+    write_metrics(run_folder(run), history)
+    return history
+
+
+def test_every_value_of_the_file_is_in_the_table():
+    history = make_run("a", output_stride=8)
+    table = curves.read_metrics(["a"])
+    assert len(table) == 6
+    for row in table.to_dict("records"):
+        wanted = history[row["epoch"] - 1]
+        assert (row["run"], row["output_stride"]) == ("a", 8)
+        for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy"):
+            assert row[name] == pytest.approx(wanted[f"{row['split']}_{name}"], rel=1e-12)
+        assert row["seconds"] == 2.5
+
+
+def test_several_runs_come_in_the_order_asked_for_and_once_each():
+    make_run("a")
+    make_run("b", output_stride=8)
+    assert list(curves.read_metrics(["b", "a", "b"]).run.unique()) == ["b", "a"]
+
+
+def test_no_names_mean_every_run_that_was_trained():
+    make_run("a")
+    make_run("b")
+    make_run("a-pruned")
+    (run_folder("a-pruned") / "metrics.csv").unlink()
+    assert list(curves.read_metrics().run.unique()) == ["a", "b"]
+
+
+def test_a_missing_run_names_those_there_are():
+    make_run("deeplab-a")
+    with pytest.raises(MissingInputError, match="no such run; did you mean 'deeplab-a'"):
+        curves.read_metrics(["deeplab-b"])
+
+
+def test_an_empty_workspace_says_what_to_run():
+    with pytest.raises(MissingInputError, match=r"train\.ipynb"):
+        curves.read_metrics()
+
+
+@pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n", ",".join(HISTORY_COLUMNS) + "\n", "\0\1\2"])
+def test_a_damaged_file_is_named_in_one_line(content):
+    make_run("a")
+    (run_folder("a") / "metrics.csv").write_text(content)
+    with pytest.raises(InputError, match=r"metrics\.csv: is damaged") as caught:
+        curves.read_metrics(["a"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_that_is_no_number_is_damage():
+    make_run("a")
+    path = run_folder("a") / "metrics.csv"
+    path.write_text(path.read_text().replace("2.5", "soon", 1))
+    with pytest.raises(InputError, match="damaged"):
+        curves.read_metrics(["a"])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"parameters": {}}'])
+def test_a_damaged_record_of_the_run_is_named(content):
+    make_run("a")
+    (run_folder("a") / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json"):
+        curves.read_metrics(["a"])
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_val_miou():
+    make_run("a", val_miou=(0.1, 0.3, 0.3, math.nan))
+    row = curves.best_epochs(curves.read_metrics(["a"])).iloc[0]
+    assert (row.best_epoch, row.val_mIoU, row.last_epoch, row.seconds) == (2, 0.3, 4, 10.0)
+    assert math.floor(row.val_mDice) == math.floor(row.val_mPA) == 2
+
+
+def test_a_run_without_any_score_has_no_best_epoch():
+    make_run("a", val_miou=(math.nan,))
+    row = curves.best_epochs(curves.read_metrics(["a"])).iloc[0]
+    assert np.isnan(row.val_mIoU)
+    assert str(row.best_epoch) == "<NA>"
+
+
+def test_each_panel_draws_each_run_and_split_and_the_legend_names_stride():
+    make_run("a")
+    make_run("b", output_stride=8, val_miou=(0.5, 0.6))
+    figure = curves.plot_curves(curves.read_metrics())
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "mIoU", "mDice", "mPA"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["a (output stride 16)", "b (output stride 8)"]
+    lines = [line for line in figure.axes[1].get_lines() if len(line.get_xdata())]
+    drawn = {tuple(np.round(line.get_ydata(), 6)): line for line in lines}
+    assert len(drawn) == 4
+    assert drawn[0.1, 0.3, 0.2].get_color() != drawn[0.5, 0.6].get_color()
+    assert not drawn[0.5, 0.6].is_dashed()
+    assert sum(line.is_dashed() for line in lines) == 2
+
+
+@pytest.mark.parametrize("val_miou", [(0.4,), (math.nan,), (math.nan, 0.2), tuple(np.linspace(0, 1, 60))])
+def test_figures_can_be_drawn_and_are_the_same_bytes_each_time(val_miou):
+    make_run("a", val_miou=val_miou)
+    first, second = (png(curves.plot_curves(curves.read_metrics())) for _ in range(2))
+    assert first == second
+
+
+def test_a_dozen_runs_have_a_dozen_colors():
+    for index in range(12):
+        make_run(f"run{index:02d}", val_miou=(0.2, 0.3))
+    figure = curves.plot_curves(curves.read_metrics())
+    assert len({tuple(line.get_color()) for line in figure.legends[0].get_lines()}) == 12

@@ -100,7 +100,6 @@ class WidgetProgress:
     def _draw(self) -> None:
         began = self._clock()
         self._curves.value = draw_curves(self._rows, self._epochs)
-        self._curves.layout.visibility, self._curves.layout.height = "visible", "auto"
         cost = self._clock() - began
         self._next_drawing = began + cost / _DRAWING_SHARE
 

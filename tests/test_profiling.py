@@ -92,9 +92,10 @@ def test_no_repeats_are_refused():
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system has no resettable memory peak")
-def test_memory_of_a_convolution_is_its_input_and_its_output():
-    result = measure_memory(nn.Conv2d(3, 64, 1), height=512, width=512)
-    assert result["process_mib"] == pytest.approx(3 + 64, abs=4)  # 512*512 float32 are 1 MiB a channel
+def test_memory_is_that_of_the_input_and_the_output():
+    # No convolution: what those take besides depends on the processor and on the number of threads.
+    result = measure_memory(nn.Upsample(scale_factor=8), height=256, width=256)
+    assert result["process_mib"] == pytest.approx(0.75 + 48, abs=3)  # 3 channels of float32, 256*256 and 2048*2048
     assert result["allocated_mib"] == result["reserved_mib"] == NOT_MEASURED
 
 

@@ -22,6 +22,9 @@ CITIES = {
     "val": ("eschenwalde", "falkenmund"),
     "test": ("gilsterau", "hohenried"),
 }
+DRIVES = {"train": range(0, 10, 2), "val": range(8), "test": range(10)}
+"""Which frames of each street a split has: for training more streets and longer steps, else drives to look at."""
+
 DESCRIPTION = "demo_city.json"
 VERSION = 1
 """Raised whenever the same arguments give other pixels or polygons, so that folders made before are not mistaken."""
@@ -40,8 +43,8 @@ def write_demo_city(
     """Write the demo city below `root`, in the layout of Cityscapes, and return `root`.
 
     `height` (64 to 1024) and `width` (64 to 2048) are in pixels; `frames` says how many frames train, val and test have
-    (default 160, 40 and 20; ten in a row are one drive). A finished city is left as it is, an interrupted one is
-    continued. `progress(split, done, total)` is called after each frame. Raises ParameterError for values outside
+    (default 160, 40 and 20; DRIVES says how many make one drive). A finished city is left as it is, an interrupted one
+    is continued. `progress(split, done, total)` is called after each frame. Raises ParameterError for values outside
     these ranges, and InputError when `root` holds other data; `force` replaces another demo city, nothing else.
     """
     root = Path(root)
@@ -123,20 +126,20 @@ def _write_split(
     progress: Callable[[str, int, int], None] | None,
 ) -> None:
     from cityscapes.demo_scene import Film
-    from cityscapes.demo_street import FRAMES_A_STREET, build_street
     from cityscapes.layout import POLYGONS_SUFFIX, Frame
 
     names = CITIES[split]
     film: Film | None = None
     for index in range(count):
-        sequence, number = divmod(index, FRAMES_A_STREET)
-        if number == 0:
+        sequence, place = divmod(index, len(DRIVES[split]))
+        number = DRIVES[split][place]
+        if place == 0:
             film = None
         turn, city = divmod(sequence, len(names))
         frame = Frame(split, names[city], f"{turn:06d}", f"{number:06d}")
         image, polygons = frame.image(root), frame.annotation(root, POLYGONS_SUFFIX)
         if not (image.is_file() and polygons.is_file()):
-            film = film or Film(build_street(seed, split, sequence), seed, split, sequence)
+            film = film or Film(seed, split, sequence)
             _write_frame(
                 film, number, image, polygons, height=height, width=width, noise=(seed, split, sequence, number)
             )
@@ -154,7 +157,7 @@ def _write_frame(film, number: int, image: Path, polygons: Path, *, height: int,
     from cityscapes.demo_paint import paint
     from cityscapes.demo_random import Dice
 
-    view = film.view(number)
+    view = film.view(number, height=height, width=width)
     content = annotation(view, height=height, width=width, secret=noise[1] == "test")
     street = film.street
     pixels = paint(view, street.light, height=height, width=width, horizon=street.horizon, dice=Dice(*noise, "noise"))

@@ -29,9 +29,9 @@ class Light(NamedTuple):
     noise: float
 
 
-def draw_light(dice: Dice) -> Light:
-    """Day with sun from one side, an overcast sky, or dusk."""
-    kind = dice.pick(("day", "day", "overcast", "dusk"))
+def draw_light(dice: Dice, *, turn: int) -> Light:
+    """Day with sun from one side, an overcast sky, or dusk, one in each `turn`."""
+    kind = ("day", "dusk", "overcast", "day")[turn % 4]
     exposure = dice.between(0.72, 1.25)
     gain = tuple(exposure * dice.between(0.88, 1.12) for _ in range(3))
     noise = dice.between(2.0, 9.0)
@@ -66,6 +66,6 @@ def draw_light(dice: Dice) -> Light:
     haze = dice.color((-0.03, 0.1), (0.3, 0.65), (0.6, 0.95))
     zenith = dice.color((0.6, 0.8), (0.25, 0.6), (0.2, 0.5))
     side = dice.pick((0, 1))
-    left, right = (0.75, 0.5) if side else (0.5, 0.75)
+    left, right = (0.85, 0.6) if side else (0.6, 0.85)
     tint = (dice.between(0.85, 1.05), 0.8, dice.between(0.75, 0.95))
-    return Light(left, right, 0.55, 0.62, 0.65, 0.45, tint, zenith, haze, dice.between(0.3, 1), 200, gain, noise + 2)
+    return Light(left, right, 0.65, 0.7, 0.65, 0.45, tint, zenith, haze, dice.between(0.3, 1), 200, gain, noise + 2)

@@ -5,12 +5,15 @@ on the surfaces, in metres, so that they shrink with distance and stay in place 
 that every machine rounds alike is used on pixels: no sines, no powers, no sums over arrays.
 """
 
+import math
+
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cityscapes.demo_camera import FOCAL
 from cityscapes.demo_light import Light
 from cityscapes.demo_random import Dice
-from cityscapes.demo_scene import FOCAL, Surface, View
+from cityscapes.demo_scene import Surface, View
 from cityscapes.demo_shapes import ASPHALT, FACADE, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
 
 TILE = 512
@@ -38,7 +41,7 @@ HASH = Dice("hash").bytes(1024).astype(np.float32) / 255
 
 def paint(view: View, light: Light, *, height: int, width: int, horizon: float, dice: Dice) -> np.ndarray:
     """Paint a view: uint8 (height, width, 3) RGB. `dice` gives the camera's noise."""
-    scale = 3 if height <= 160 else 2 if height <= 400 else 1
+    scale = 2 if height <= 400 else 1
     tall, wide = height * scale, width * scale
     numbers = Image.new("I", (wide, tall), 0)
     shade = Image.new("L", (wide, tall), 0)
@@ -52,15 +55,8 @@ def paint(view: View, light: Light, *, height: int, width: int, horizon: float, 
 def _fill(image: Image.Image, outlines: list[list[tuple[float, float]]], tall: int, value: int | None = None) -> None:
     draw = ImageDraw.Draw(image)
     middle = image.width / 2
-    limit = 20 * tall
     for number, outline in enumerate(outlines):
-        corners = [
-            (
-                int(max(min(u * tall, limit), -limit) + middle + limit) - limit,
-                int(max(min(v * tall, limit), -limit) + limit) - limit,
-            )
-            for u, v in outline
-        ]
+        corners = [(math.floor(u * tall + middle), math.floor(v * tall)) for u, v in outline]
         if len(corners) > 2:
             draw.polygon(corners, fill=number if value is None else value)
 
@@ -113,14 +109,14 @@ def _shaded(
     depth = depth.ravel()
     seed = columns["seed"][ids]
     grain = columns["grain"][ids]
-    coarse, fine = _noise(a, b + seed * np.float32(7.3), 9), _noise(b, a + seed * np.float32(3.1), 41)
+    coarse, fine = _noise(a, b + seed * np.float32(7.3), 40), _noise(b, a + seed * np.float32(3.1), 130)
     factor = 1 + grain * (coarse + fine / (1 + depth * np.float32(0.08)))
     rgb = [columns[name][ids] for name in ("red", "green", "blue")]
     material = columns["material"].astype(np.int8)
     pixel = depth / np.float32(FOCAL * tall)
+    kinds = material[ids]
     here = {
-        kind: np.flatnonzero((material == kind)[ids])
-        for kind in (SKY, FACADE, LEAVES, GRASS, MASONRY, PAVING, STRIPES, GLASS)
+        kind: np.flatnonzero(kinds == kind) for kind in (SKY, FACADE, LEAVES, GRASS, MASONRY, PAVING, STRIPES, GLASS)
     }
     for kind, pattern in (
         (MASONRY, _masonry),
@@ -180,12 +176,12 @@ def _stripes(a, b, pixel, period, seed, kind) -> np.ndarray:
 
 def _leaves(a, b, pixel, period, seed, kind) -> np.ndarray:
     offset = seed * np.float32(1.7)
-    clumps, twigs = _noise(a + offset, b, 24), _noise(b + offset, a, 70)
+    clumps, twigs = _noise(a + offset, b, 60), _noise(b + offset, a, 170)
     return np.clip(1 + np.float32(1.0) * clumps + np.float32(0.7) * twigs, np.float32(0.25), 2)
 
 
 def _grass(a, b, pixel, period, seed, kind) -> np.ndarray:
-    blades = _noise(a * np.float32(2.5), b * np.float32(0.8), 30)
+    blades = _noise(a * np.float32(2.5), b * np.float32(0.8), 60)
     return 1 + np.float32(0.55) * blades / (1 + pixel * 12)
 
 

@@ -207,6 +207,6 @@ def rider_back(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
     return parts
 
 
-def parked_cycles(dice: Dice, *, motor: bool) -> list[Part]:
+def parked_cycle(dice: Dice, *, motor: bool) -> list[Part]:
     """A bicycle or motorcycle that leans at the kerb with its side to the traffic."""
     return mirrored(motorcycle_side(dice) if motor else bicycle_side(dice), dice.pick((-1, 1)))

@@ -64,7 +64,7 @@ def building(dice: Dice, side: int, length: float) -> list[Part]:
 def wall(dice: Dice, length: float) -> list[Part]:
     """A wall of brick, stone or concrete along the street, with a coping and piers."""
     color = dice.color((-0.03, 0.12), (0.05, 0.55), (0.3, 0.85))
-    height = dice.between(1.7, 2.6)
+    height = dice.between(1.8, 2.9)
     stones = dice.pick(((0.5, 0.25), (0.9, 0.45), (1.6, 0.8)))
     pier = Paint(shaded(color, 0.8), MASONRY, stones, 0.15)
     parts = [Part(along(0, 0, height, 0, length), Paint(color, MASONRY, stones, 0.15), "wall")]
@@ -103,10 +103,14 @@ def fence_across(dice: Dice, width: float) -> list[Part]:
     return parts
 
 
-def _blob(dice: Dice, x: float, y: float, rx: float, ry: float, corners: int = 22) -> list[Point]:
+def _blob(dice: Dice, x: float, y: float, rx: float, ry: float, corners: int = 44) -> list[Point]:
+    """A leafy outline: large bulges with small ones on them."""
+    bulges = [dice.between(0.82, 1.12) for _ in range(corners // 4)]
     points = []
     for index in range(corners):
-        turn, reach = math.tau * index / corners, dice.between(0.8, 1.12)
+        low, share = divmod(index, 4)
+        bulge = bulges[low] + (bulges[(low + 1) % len(bulges)] - bulges[low]) * share / 4
+        turn, reach = math.tau * index / corners, bulge * dice.between(0.93, 1.05)
         points.append((x + rx * reach * math.cos(turn), y + ry * reach * math.sin(turn), 0.0))
     return points
 
@@ -132,7 +136,7 @@ def bush(dice: Dice, season: tuple[float, float]) -> list[Part]:
     """A bush or a piece of hedge."""
     color = dice.color(season, (0.3, 0.75), (0.18, 0.55))
     width, height = dice.between(0.8, 1.6), dice.between(0.5, 0.9)
-    outline = [(x, max(y, 0.0), z) for x, y, z in _blob(dice, 0, height * 0.8, width, height, 16)]
+    outline = [(x, max(y, 0.0), z) for x, y, z in _blob(dice, 0, height * 0.8, width, height, 24)]
     return [Part(outline, Paint(color, LEAVES, grain=0.5), "vegetation")]
 
 
@@ -258,8 +262,8 @@ def suitcase(dice: Dice) -> list[Part]:
     return [Part(facing(-0.25, 0.25, 0.05, 0.75, 0), paint, "dynamic"), Part(bar((0, 0.75), (0, 1.0), 0.08), DARK)]
 
 
-def zebra(width: float) -> list[Part]:
-    """A pedestrian crossing, 3 metres along the street."""
+def zebra(left: float, right: float) -> list[Part]:
+    """A pedestrian crossing from x `left` to `right`, 3 metres along the street."""
     white = Paint((225, 225, 220), grain=0.12)
-    count = int(width / 1.0)
-    return [Part(flat(-width / 2 + i + 0.2, -width / 2 + i + 0.75, 0, 3.0), white) for i in range(count)]
+    starts = [left + 1.0 * index for index in range(int(right - left))]
+    return [Part(flat(x + 0.2, x + 0.75, 0, 3.0), white) for x in starts]

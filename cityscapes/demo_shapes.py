@@ -35,6 +35,30 @@ class Part(NamedTuple):
     hull: bool = False
 
 
+BUILDINGS, BEHIND, BOUNDARY, BESIDE, AT_KERB, LANE, MIDDLE = range(7)
+"""Bands of a street from the outside inwards. A thing never hides one of a later band, so this is a drawing order."""
+
+
+class Thing(NamedTuple):
+    """Parts with a place in the street, x and z in metres, and a speed per frame.
+
+    It has one shape for each phase of its walk and a shadow of some width and length. `upright` figures are flat and
+    face the camera.
+    """
+
+    shapes: tuple[list[Part], ...]
+    x: float
+    z: float
+    band: int
+    speed: tuple[float, float] = (0.0, 0.0)
+    shadow: tuple[float, float] | None = None
+    upright: bool = False
+
+    def place(self, frame: int) -> tuple[float, float]:
+        """x and z at a frame."""
+        return self.x + self.speed[0] * frame, self.z + self.speed[1] * frame
+
+
 def shaded(color: Color, factor: float) -> Color:
     """The colour made darker (below 1) or lighter (above 1)."""
     red, green, blue = color

@@ -1,47 +1,54 @@
-"""What stands and moves in one street of the demo city: one street per sequence, 10 frames of driving through it.
+"""One street of the demo city per sequence: its cross-section, its ground, its frontage, what stands beside the road.
 
 World axes in metres: x to the right of the camera's lane, y up, z along the street; the camera starts at z 0. From the
-middle outwards: the camera's lane, a lane on either side, kerbs at 5 metres, sidewalks or grass, and then buildings,
-walls, fences and parks.
+middle outwards: the camera's lane, on some sides another lane, the kerb, a path or grass, and then buildings, walls,
+fences and parks.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from cityscapes import demo_people as people
 from cityscapes import demo_places as places
-from cityscapes import demo_vehicles as vehicles
 from cityscapes.demo_light import Light, draw_light
 from cityscapes.demo_random import Dice
-from cityscapes.demo_shapes import ASPHALT, GLASS, GRASS, PAVING, Paint, Part, flat, mirrored
+from cityscapes.demo_shapes import (
+    ASPHALT,
+    AT_KERB,
+    BEHIND,
+    BESIDE,
+    BOUNDARY,
+    BUILDINGS,
+    GLASS,
+    GRASS,
+    PAVING,
+    Paint,
+    Part,
+    Thing,
+    flat,
+    mirrored,
+)
+from cityscapes.demo_traffic import LANE_MIDDLE, draw_traffic, parked_cycle, walker
 
-KERB, PATH_END, EDGE = 5.0, 7.6, 9.6
-"""Distances from the middle of the street, in metres: the kerb, the end of the path beside it, the building line."""
+KERB_NEAR, KERB_FAR = 2.5, 4.8
+"""Where the kerb is, in metres from the middle of the camera's lane, without and with another lane on that side."""
 
-BUILDINGS, BEHIND, BOUNDARY, BESIDE, AT_KERB, LANE, MIDDLE = range(7)
-"""Bands from the outside inwards. A thing never hides one of a later band, so bands are drawn in this order."""
+PATH, EDGE = 2.7, 3.6
+"""Behind the kerb: where the path ends and where walls and buildings begin."""
 
-VIEW, FRAMES_A_STREET = 95.0, 10
-"""How far things are set up, in metres, and how many frames a street lasts."""
+VIEW = 100.0
+"""How far along the street things are set up, in metres."""
 
+LANES = ({-1: True, 1: True}, {-1: True, 1: False}, {-1: False, 1: True})
+"""The kinds of streets, in turn: on which sides (-1 left, 1 right) of the camera's lane there is another one."""
 
-class Thing(NamedTuple):
-    """Something with a place, a speed per frame, one shape per phase of its walk and the size of its shadow."""
-
-    shapes: tuple[list[Part], ...]
-    x: float
-    z: float
-    band: int
-    speed: tuple[float, float] = (0.0, 0.0)
-    shadow: tuple[float, float] | None = None
-
-    def place(self, frame: int) -> tuple[float, float]:
-        """x and z at a frame."""
-        return self.x + self.speed[0] * frame, self.z + self.speed[1] * frame
+Hues = tuple[float, float]
 
 
 class Street(NamedTuple):
-    """A street, ready to be filmed: `ground` is drawn first, `step` is the camera's way per frame in metres."""
+    """A street, ready to be filmed: `ground` is drawn first, `step` is the camera's way per frame in metres.
+
+    `horizon` is in image heights from the top, `camera_x` in metres, `bonnet` the camera car's paint.
+    """
 
     light: Light
     ground: list[Part]
@@ -59,214 +66,153 @@ def build_street(seed: int, split: str, sequence: int) -> Street:
         return Dice(seed, split, sequence, *names)
 
     look = dice("look")
-    light, step = draw_light(look), look.between(1.5, 2.0)
-    verge = look.pick((-1, 1))
+    light, step = draw_light(look, turn=sequence), look.between(1.5, 2.0)
+    lanes = LANES[sequence % len(LANES)]
+    kerbs = {side: KERB_FAR if lanes[side] else KERB_NEAR for side in (-1, 1)}
     season = look.pick(((0.2, 0.36), (0.2, 0.36), (0.06, 0.2), (0.13, 0.3)))
-    ground = _ground(look, verge)
-    things = [
-        *_lead(dice("lead"), step),
-        *_oncoming(dice("left"), step),
-        *_parked(dice("right")),
-        *_crossing(dice("cross")),
-    ]
-    for side in (-1, 1):
-        things += _frontage(dice("front", side), side, season)
-        things += _sidewalk(dice("walk", side), side, season)
+    things = draw_traffic(dice, lanes, step, turn=sequence)
+    for side, kerb in kerbs.items():
+        things += _frontage(dice("frontage", side), side, kerb, season)
+        things += _kerb(dice("kerb", side), side, kerb, season)
+        things += _path(dice("path", side), side, kerb)
     bonnet = Paint(look.color((0, 1), (0, 0.6), (0.1, 0.8)), GLASS, grain=0.02)
+    ground = _ground(dice("ground"), kerbs, lanes)
     return Street(light, ground, things, step, look.between(0.4, 0.47), look.between(-0.25, 0.25), bonnet)
 
 
-def _ground(dice: Dice, verge: int) -> list[Part]:
-    near, far = -10.0, 260.0
+def _strip(side: int, inner: float, outer: float, paint: Paint, label: str | None = None) -> Part:
+    """A strip of ground along the whole street, between two distances from its middle."""
+    low, high = sorted((side * inner, side * outer))
+    return Part(flat(low, high, -10.0, 260.0), paint, label)
+
+
+def _ground(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
     asphalt = dice.color((0, 1), (0.0, 0.12), (0.22, 0.6))
-    slabs = dice.color((-0.02, 0.12), (0.0, 0.3), (0.35, 0.8))
+    slabs = dice.color((-0.02, 0.12), (0.0, 0.3), (0.3, 0.8))
     grass = Paint(dice.color((0.11, 0.34), (0.25, 0.7), (0.22, 0.6)), GRASS, grain=0.35)
-    paving = Paint(slabs, PAVING, dice.pick(((0.6, 0.6), (1.0, 0.5), (0.3, 0.6))), 0.1)
+    paving = Paint(slabs, PAVING, dice.pick(((0.6, 0.6), (1.0, 0.5), (0.4, 0.6))), 0.1)
     stone = Paint(dice.color((0, 1), (0, 0.1), (0.45, 0.85)), PAVING, (0.3, 1.2), 0.1)
-    white = Paint((230, 230, 225), grain=0.15)
-    parts = [
-        Part(flat(-400, 400, near, far), grass, "terrain"),
-        Part(flat(-KERB, KERB, near, far), Paint(asphalt, ASPHALT, grain=0.16), "road"),
-    ]
-    for side in (-1, 1):
-        inner, outer = (KERB + 2.2, PATH_END + 1.6) if side == verge else (KERB, PATH_END)
-        low, high = sorted((side * inner, side * outer))
-        parts.append(Part(flat(low, high, near, far), paving, "sidewalk"))
-        low, high = sorted((side * KERB, side * (KERB + 0.25)))
-        parts.append(Part(flat(low, high, near, far), stone, "sidewalk"))
-    for x in (-1.65, 1.65):
-        for index in range(24):
-            z = near + index * 6.0
-            parts.append(Part(flat(x - 0.08, x + 0.08, z, z + 3.0), white))
-    parts.append(Part(flat(KERB - 0.35, KERB - 0.2, near, far), white))
-    if dice.chance(0.75):
-        steel = Paint((150, 150, 155))
-        parts += [Part(flat(x - 0.06, x + 0.06, near, far), steel) for x in (-4.1, -2.65)]
-    crossing = dice.between(8, 30)
-    parts += [part._replace(points=[(x, y, z + crossing) for x, y, z in part.points]) for part in places.zebra(9.6)]
-    cover = Paint((70, 70, 72), PAVING, (0.1, 0.1), 0.2)
-    for index in range(5):
-        x, z = dice.between(-1.2, 1.2), index * 14 + dice.between(3, 12)
-        parts.append(Part(flat(x - 0.35, x + 0.35, z, z + 0.7), cover))
-        patch = Paint(tuple(channel * dice.between(0.75, 0.9) for channel in asphalt), ASPHALT, grain=0.16)
-        x, z = dice.between(-4, 2), z + dice.between(2, 7)
-        parts.append(Part(flat(x, x + dice.between(1, 2.5), z, z + dice.between(2, 6)), patch))
+    road = Paint(asphalt, ASPHALT, grain=0.16)
+    verge = dice.pick((-1, 1, 1))
+    parts = [_strip(1, -400, 400, grass, "terrain"), _strip(1, -kerbs[-1], kerbs[1], road, "road")]
+    for side, kerb in kerbs.items():
+        inner, outer = (1.5, PATH + 0.7) if side == verge else (0.0, PATH)
+        parts.append(_strip(side, kerb + inner, kerb + outer, paving, "sidewalk"))
+        parts.append(_strip(side, kerb, kerb + 0.25, stone, "sidewalk"))
+    return parts + _patches(dice, asphalt) + _markings(dice, kerbs, lanes)
+
+
+def _patches(dice: Dice, asphalt: tuple[float, float, float]) -> list[Part]:
+    """Mended asphalt and manhole covers."""
+    parts, cover = [], Paint((70, 70, 72), PAVING, (0.1, 0.1), 0.2)
+    for index in range(6):
+        tone = dice.between(0.75, 0.92)
+        x, z = dice.between(-1.5, 0.5), index * 12 + dice.between(3, 9)
+        patch = Paint(tuple(channel * tone for channel in asphalt), ASPHALT, grain=0.16)
+        parts.append(Part(flat(x, x + dice.between(0.8, 1.6), z, z + dice.between(2, 6)), patch))
+        x, z = dice.between(-1.2, 1.2), z + dice.between(2, 7)
+        parts.append(Part(flat(x - 0.33, x + 0.33, z, z + 0.66), cover))
     return parts
 
 
-def _vehicle(dice: Dice, kind: str, x: float, z: float, *, oncoming: bool, speed: float = 0.0) -> tuple[Thing, float]:
-    """A vehicle whose near end is at z, and its length."""
-    side = -1 if x > 0 else 1
-    build: Callable = {"car": vehicles.car, "bus": vehicles.bus, "truck": vehicles.truck, "tram": vehicles.tram}[kind]
-    parts = build(dice, side, oncoming)
-    length = max(point[2] for part in parts for point in part.points) * 2
-    band = MIDDLE if abs(x) < 1.5 else LANE
-    width = 1.9 if kind == "car" else 2.6
-    return Thing((parts,), x, z + length / 2, band, (0.0, speed), (width, length)), length
+def _markings(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
+    """Dashes between lanes, lines at the kerbs, tram rails, pedestrian crossings."""
+    white, steel = Paint((230, 230, 225), grain=0.15), Paint((150, 150, 155))
+    parts = []
+    for side, kerb in kerbs.items():
+        parts.append(_strip(side, kerb - 0.35, kerb - 0.22, white))
+        if lanes[side]:
+            for index in range(24):
+                z = index * 6.0 - 10
+                parts.append(Part(flat(side * 1.65 - 0.08, side * 1.65 + 0.08, z, z + 3.0), white))
+    rails = -1 if lanes[-1] else 1
+    parts += [_strip(rails, LANE_MIDDLE + x - 0.06, LANE_MIDDLE + x + 0.06, steel) for x in (-0.72, 0.72)]
+    z = dice.between(7, 14)
+    while z < VIEW:
+        for stripe in places.zebra(-kerbs[-1] + 0.3, kerbs[1] - 0.3):
+            parts.append(stripe._replace(points=[(x, y, pz + z) for x, y, pz in stripe.points]))
+        z += dice.between(22, 45)
+    return parts
 
 
-def _rider(dice: Dice, x: float, z: float, speed: tuple[float, float], *, motor: bool) -> Thing:
-    if abs(speed[0]) > 0.0:
-        heading = 1 if speed[0] > 0 else -1
-        shapes = [people.rider_side(Dice(dice.below(10**9)), 0, motor=motor)]
-        key = dice.below(10**9)
-        shapes = [mirrored(people.rider_side(Dice(key), phase, motor=motor), heading) for phase in range(4)]
-        return Thing(tuple(shapes), x, z, MIDDLE, speed, (1.8, 0.5))
-    key = dice.below(10**9)
-    shapes = [people.rider_back(Dice(key), phase, motor=motor) for phase in range(4)]
-    return Thing(tuple(shapes), x, z, MIDDLE if abs(x) < 1.5 else LANE, speed, (0.7, 1.4))
-
-
-def _walker(dice: Dice, x: float, z: float, speed: tuple[float, float], band: int) -> Thing:
-    key = dice.below(10**9)
-    return Thing(tuple(people.person(Dice(key), phase) for phase in range(4)), x, z, band, speed, (0.7, 0.4))
-
-
-def _lead(dice: Dice, step: float) -> list[Thing]:
-    """What drives ahead of the camera: a rider near, a vehicle beyond."""
-    rider = _rider(
-        dice,
-        dice.between(0.4, 1.2) * dice.pick((-1, 1)),
-        dice.between(5.5, 9),
-        (0, step * dice.between(0.95, 1.1)),
-        motor=dice.chance(0.5),
-    )
-    kind = dice.pick(("car", "bus", "truck", "truck", "bus"))
-    ahead, _ = _vehicle(
-        dice, kind, dice.between(-0.3, 0.3), dice.between(15, 26), oncoming=False, speed=step * dice.between(0.95, 1.05)
-    )
-    return [rider, ahead]
-
-
-def _oncoming(dice: Dice, step: float) -> list[Thing]:
-    """The left lane: in turn a tram and other large vehicles with cars between them."""
-    things, x = [], -3.35
-    slow = -step * dice.between(0.1, 0.35)
-    z = dice.between(4, 10)
-    large = dice.shuffled(["tram", "bus", "truck"]) if dice.chance(0.4) else ["tram", *dice.shuffled(["bus", "truck"])]
-    for kind in ("car", *large, "car", "car", "tram"):
-        thing, length = _vehicle(dice, kind, x, z, oncoming=True, speed=slow)
-        things.append(thing)
-        z += length + dice.between(4, 9)
-    return things
-
-
-def _parked(dice: Dice) -> list[Thing]:
-    """The right lane: vehicles at rest, motorcycles and bicycles between them."""
-    things, z = [], dice.between(2, 7)
-    deck = dice.shuffled(["bus", "truck", "car", "car"]) + dice.shuffled(["bus", "truck", "car"])
-    for kind in deck:
-        for _ in range(2):
-            motor = dice.chance(0.5)
-            thing = Thing(
-                (people.parked_cycles(dice, motor=motor),), dice.between(2.9, 4.1), z, LANE, (0, 0), (1.8, 0.5)
-            )
-            things.append(thing)
-            z += dice.between(1.6, 3.2)
-        thing, length = _vehicle(dice, kind, dice.between(3.3, 3.6), z, oncoming=dice.chance(0.3))
-        things.append(thing)
-        z += length + dice.between(2, 5)
-    return things
-
-
-def _crossing(dice: Dice) -> list[Thing]:
-    """Riders and people who cross the street ahead of the camera, whichever frame it is."""
-    things = []
-    for index in range(5):
-        z, heading, speed = 9 + index * 6 + dice.between(0, 3), dice.pick((-1, 1)), dice.between(0.25, 0.6)
-        meeting = max(z / 1.8 - 6.0, 0.0)
-        x = dice.between(-1.0, 1.0) - heading * speed * meeting
-        things.append(_rider(dice, x, z, (heading * speed, 0.0), motor=index % 2 == 0))
-    for index in range(4):
-        heading, z = dice.pick((-1, 1)), 12 + index * 8 + dice.between(0, 5)
-        x = dice.between(-2.5, 2.5)
-        things.append(_walker(dice, x, z, (heading * dice.between(0.1, 0.3), 0.0), MIDDLE))
-    return things
-
-
-def _frontage(dice: Dice, side: int, season: tuple[float, float]) -> list[Thing]:
+def _frontage(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
     """Buildings, walls, fences and parks, one after the other, with trees and houses behind."""
-    things, z = [], -12.0 + dice.between(0, 6)
+    things: list[Thing] = []
     deck: list[str] = []
+    edge, z = side * (kerb + EDGE), dice.between(-12, -6)
     while z < VIEW + 25:
         deck = deck or dice.shuffled(["building", "wall", "fence", "wall", "fence", "building", "park"])
-        kind, length = deck.pop(), dice.between(8, 13)
-        key = Dice(dice.below(10**9))
-        edge = side * (EDGE + dice.between(-0.2, 0.6))
+        kind, length = deck.pop(), dice.between(7, 12)
         if kind == "building":
-            things.append(Thing((places.building(key, -side, length),), edge, z, BUILDINGS))
+            house = places.building(dice, -side, length)
+            things.append(Thing((house,), edge + side * dice.between(-0.2, 0.6), z, BUILDINGS))
         else:
-            if dice.chance(0.6):
-                things.append(Thing((places.building(key, -side, length),), side * dice.between(19, 24), z, BUILDINGS))
-            for _ in range(3):
-                tree = places.tree(dice, season)
-                things.append(Thing((tree,), side * dice.between(12, 16), z + dice.between(0, length), BEHIND))
-        if kind in ("wall", "fence"):
-            parts = places.wall(key, length) if kind == "wall" else places.fence(key, length)
-            things.append(Thing((parts,), side * (PATH_END + 1.7), z, BOUNDARY))
+            things += _behind(dice, side, kerb, z, length, season)
+        if kind == "wall":
+            things.append(Thing((places.wall(dice, length),), edge, z, BOUNDARY))
+        elif kind == "fence":
+            things.append(Thing((places.fence(dice, length),), edge, z, BOUNDARY))
         elif kind == "park":
-            across = mirrored(places.fence_across(key, 9.0), side)
-            things.append(Thing((across,), side * (PATH_END + 1.7), z + length - 0.5, BEHIND))
-            things += [
-                Thing((places.bush(dice, season),), side * dice.between(10, 13), z + dice.between(0, length), BEHIND)
-                for _ in range(3)
-            ]
+            across = mirrored(places.fence_across(dice, 9.0), side)
+            things.append(Thing((across,), edge, z + length - 0.5, BEHIND))
         z += length
     return things
 
 
-def _sidewalk(dice: Dice, side: int, season: tuple[float, float]) -> list[Thing]:
-    """Poles, signs, lights, trees and guard rails at the kerb; people, cycles and bins beside it."""
-    things, z = [], dice.between(4, 8)
+def _behind(dice: Dice, side: int, kerb: float, z: float, length: float, season: Hues) -> list[Thing]:
+    """What is seen over a wall, through a fence or in a park."""
+    things = []
+    if dice.chance(0.6):
+        x = side * (kerb + dice.between(15, 20))
+        things.append(Thing((places.building(dice, -side, length),), x, z, BUILDINGS))
+    for _ in range(3):
+        x = side * (kerb + dice.between(6.5, 11))
+        things.append(Thing((places.tree(dice, season),), x, z + dice.between(0, length), BEHIND))
+    for _ in range(2):
+        x = side * (kerb + dice.between(4.8, 8))
+        things.append(Thing((places.bush(dice, season),), x, z + dice.between(0, length), BEHIND))
+    return things
+
+
+def _kerb(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
+    """Poles, signs, traffic lights, trees and guard rails in a row at the kerb."""
+    things: list[Thing] = []
     deck: list[str] = []
+    z = dice.between(3.5, 7)
     while z < VIEW:
-        deck = deck or dice.shuffled(["sign", "light", "arm", "sign", "lamp", "light", "tree", "rail"])
-        kind, x = deck.pop(), side * (KERB + 0.45)
+        deck = deck or dice.shuffled(["sign", "sign", "sign", "sign", "light", "light", "arm", "lamp", "tree", "rail"])
+        kind, x = deck.pop(), side * (kerb + 0.45)
         if kind == "rail":
-            things.append(Thing((places.fence(dice, 6.0, low=True),), side * (KERB + 0.2), z, AT_KERB))
+            things.append(Thing((places.fence(dice, 6.0, low=True),), side * (kerb + 0.2), z, AT_KERB))
             z += 6.0
+        elif kind == "tree":
+            things.append(Thing((places.tree(dice, season),), x, z, AT_KERB, shadow=(3.0, 2.0)))
+        elif kind == "lamp":
+            things.append(Thing((places.lamp_post(dice, -side),), x, z, AT_KERB))
+        elif kind == "sign":
+            things.append(Thing((places.sign_post(dice),), x, z, AT_KERB, shadow=(0.4, 0.4)))
         else:
-            parts = {
-                "sign": lambda: places.sign_post(dice),
-                "light": lambda: places.traffic_light(dice, -side, arm=False),
-                "arm": lambda: places.traffic_light(dice, -side, arm=True),
-                "lamp": lambda: places.lamp_post(dice, -side),
-                "tree": lambda: places.tree(dice, season),
-            }[kind]()
-            things.append(Thing((parts,), x, z, AT_KERB, shadow=(3.0, 2.0) if kind == "tree" else (0.3, 0.3)))
-        z += dice.between(2.0, 4.5)
-    z = dice.between(4, 8)
+            things.append(Thing((places.traffic_light(dice, -side, arm=kind == "arm"),), x, z, AT_KERB))
+        z += dice.between(1.8, 4.2)
+    return things
+
+
+def _path(dice: Dice, side: int, kerb: float) -> list[Thing]:
+    """People, parked cycles, bins and suitcases on the path."""
+    things: list[Thing] = []
+    deck: list[str] = []
+    z = dice.between(3.5, 8)
     while z < VIEW:
-        x = side * dice.between(KERB + 0.9, PATH_END)
-        kind = dice.below(8)
-        if kind < 5:
-            things.append(_walker(dice, x, z, (0.0, dice.pick((-1, 1)) * dice.between(0.1, 0.3)), BESIDE))
-        elif kind == 5:
-            things.append(Thing((people.crowd(dice),), side * 6.3, z, BESIDE))
-        elif kind == 6:
-            things.append(Thing((people.parked_cycles(dice, motor=dice.chance(0.3)),), x, z, BESIDE))
+        deck = deck or dice.shuffled(["walker"] * 4 + ["bicycle", "motorcycle", "crowd", "static", "dynamic"])
+        kind, x = deck.pop(), side * (kerb + dice.between(0.9, PATH))
+        if kind == "walker":
+            things.append(walker(dice, x, z, (0.0, dice.pick((-1, 1)) * dice.between(0.1, 0.3)), BESIDE))
+        elif kind in ("bicycle", "motorcycle"):
+            things.append(parked_cycle(dice, x, z, BESIDE, motor=kind == "motorcycle"))
+        elif kind == "crowd":
+            things.append(Thing((people.crowd(dice),), side * (kerb + 1.7), z + 12, BESIDE, upright=True))
         else:
-            parts = places.bin_or_box(dice) if dice.chance(0.6) else places.suitcase(dice)
-            things.append(Thing((parts,), x, z, BESIDE))
-        z += dice.between(1.5, 5.0)
+            parts = places.bin_or_box(dice) if kind == "static" else places.suitcase(dice)
+            things.append(Thing((parts,), x, z, BESIDE, shadow=(0.7, 0.4)))
+        z += dice.between(1.5, 4.5)
     return things

@@ -10,6 +10,7 @@ from cityscapes.demo_shapes import (
     STRIPES,
     Paint,
     Part,
+    Point,
     along,
     bar,
     box,
@@ -46,6 +47,11 @@ def _wheels(side: int, width: float, radius: float, places: list[float]) -> list
     return parts
 
 
+def _body(label: str, hull: list[Point], feet: list[Point], paint: Paint) -> list[Part]:
+    """The whole outline, dark as it is below, and the body above it."""
+    return [Part(hull + feet, DARK, label, hull=True), Part(hull, paint, None, hull=True)]
+
+
 def _lamps(width: float, y: float, size: float, z: float, oncoming: bool) -> list[Part]:
     paint = WHITE if oncoming else RED
     edge = width / 2 - 0.08
@@ -75,12 +81,11 @@ def car(dice: Dice, side: int, oncoming: bool) -> list[Part]:
     glass += [(x, height - 0.1, roof_far - 0.04), (x, height - 0.1, roof_near + 0.04)]
     middle = (base_near + base_far) / 2
     hull = box(-half, half, 0.3, waist, near, -near) + box(-roof, roof, height, height, roof_near, roof_far)
-    hull += box(-half, half, 0.0, 0.0, 0.78 * near, -0.78 * near)
     screen = [(-half + 0.1, waist, base_near), (half - 0.1, waist, base_near)]
     screen += [(roof, height, roof_near), (-roof, height, roof_near)]
     pane = [(0.86 * px, waist + 0.06 if py == waist else height - 0.08, pz - 0.02) for px, py, pz in screen]
     return [
-        Part(hull, dim, "car", hull=True),
+        *_body("car", hull, box(-half, half, 0.0, 0.0, 0.78 * near, -0.78 * near), dim),
         Part(facing(-half + 0.1, half - 0.1, 0.08, 0.35, near * 0.9), DARK),
         Part(along(side * half, 0.12, 0.34, 0.8 * near, -0.8 * near), DARK),
         Part(along(side * half, 0.32, waist, near, -near), body),
@@ -105,9 +110,9 @@ def bus(dice: Dice, side: int, oncoming: bool) -> list[Part]:
     color = dice.color((0, 1), (0.4, 0.95), (0.45, 0.95))
     body, trim = Paint(color, grain=0.03), Paint(dice.color((0, 1), (0, 0.7), (0.25, 0.95)), grain=0.03)
     near, half, x = -length / 2, width / 2, side * width / 2
-    hull = box(-half, half, 0.28, height, near, -near) + box(-half, half, 0, 0, 0.7 * near, -0.7 * near)
+    hull = box(-half, half, 0.28, height, near, -near)
     parts = [
-        Part(hull, Paint(shaded(color, 0.75)), "bus", hull=True),
+        *_body("bus", hull, box(-half, half, 0, 0, 0.7 * near, -0.7 * near), Paint(shaded(color, 0.75))),
         Part(along(x, 0.28, height, near, -near), body),
         Part(along(x, 0.28, 0.75, near, -near), trim),
         Part(along(x, height - 0.3, height, near, -near), trim),
@@ -147,7 +152,7 @@ def truck(dice: Dice, side: int, oncoming: bool) -> list[Part]:
     cab_near, cab_far = (near, split - 0.15) if oncoming else (split + 0.15, -near)
     load_near, load_far = (split, -near) if oncoming else (near, split)
     hull = box(-half, half, 0.95, height, load_near, load_far) + box(-half, half, 0.4, cab_height, cab_near, cab_far)
-    hull += box(-half, half, 0, 0, 0.75 * near, -0.75 * near)
+    feet = box(-half, half, 0, 0, 0.8 * near, -0.8 * near)
     cab_side = [
         Part(along(x, 0.45, cab_height, cab_near, cab_far), cab),
         Part(along(x, 1.6, 2.4, cab_near + 0.3, cab_far - 0.5), WINDOW),
@@ -164,7 +169,7 @@ def truck(dice: Dice, side: int, oncoming: bool) -> list[Part]:
         0.5,
         [0.7 * near, -0.45 * near, -0.72 * near] if oncoming else [-0.7 * near, 0.45 * near, 0.72 * near],
     )
-    parts = [Part(hull, Paint(shaded(load_color, 0.5)), "truck", hull=True)]
+    parts = _body("truck", hull, feet, Paint(shaded(load_color, 0.5)))
     parts += (load_side + cab_side if oncoming else cab_side + load_side) + wheels
     if oncoming:
         parts += [
@@ -191,8 +196,8 @@ def truck(dice: Dice, side: int, oncoming: bool) -> list[Part]:
 
 
 def tram(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """A tram of three cars, 2.4 x 3.4 x 24 metres: tapered ends, skirts to the rails, tall glass, a pantograph."""
-    width, length, height = 2.4, dice.between(20, 25), 3.35
+    """A tram of three cars, 2.4 x 3.4 x 18 metres: tapered ends, skirts to the rails, tall glass, a pantograph."""
+    width, length, height = 2.4, dice.between(17, 20), 3.35
     color, band = dice.color((0, 1), (0.1, 0.95), (0.5, 0.97)), dice.color((0, 1), (0.2, 0.9), (0.25, 0.9))
     body, stripe = Paint(color, grain=0.03), Paint(band, grain=0.03)
     near, half, x, slim = -length / 2, width / 2, side * width / 2, 0.95
@@ -229,9 +234,6 @@ def tram(dice: Dice, side: int, oncoming: bool) -> list[Part]:
         Part(disc(0, 1.08, 0.15, near), WHITE if oncoming else RED),
         *_lamps(2 * slim, 0.62, 0.26, near, oncoming),
         Part(facing(-0.6, 0.6, 0.18, 0.42, near), DARK),
-        Part(
-            [(-0.6, 4.5, 0), (0.6, 4.5, 0), (0.1, 3.3, -0.6), (-0.1, 3.3, -0.6)],
-            DARK._replace(color=(70, 70, 75)),
-            "train",
-        ),
+        *(Part(bar((x, 4.3), (x * 0.3, 3.3), 0.06), DARK) for x in (-0.7, 0.7)),
+        Part(bar((-0.8, 4.3), (0.8, 4.3), 0.08), DARK),
     ]

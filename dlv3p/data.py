@@ -64,12 +64,17 @@ def open_split(root: Path, split: str) -> CityscapesSplit:
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the random generator of one sample: a counter-based one, keyed by what the sample is."""
-    return np.random.Generator(np.random.Philox(key=[seed, (epoch << 40) | index]))
+    return _generator(seed, (epoch << 40) | index)
 
 
 def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     """Return the order in which an epoch visits the samples: a permutation that depends on (seed, epoch) alone."""
-    return np.random.Generator(np.random.Philox(key=[seed, (1 << 63) | epoch])).permutation(length)
+    return _generator(seed, (1 << 63) | epoch).permutation(length)
+
+
+def _generator(seed: int, counter: int) -> np.random.Generator:
+    # A plain list would become floating point at 2^63, and the epoch would be rounded away.
+    return np.random.Generator(np.random.Philox(key=np.array([seed, counter], np.uint64)))
 
 
 class TrainingSamples(Dataset):

@@ -28,7 +28,7 @@ def samples_picture(split: CityscapesSplit, indices: list[int]) -> Image.Image:
     for index in indices:
         image, mask = split.pair(index)
         panels[split.frames[index].name] = np.asarray(image)
-        panels[f"mask of {split.frames[index].frame}"] = colorize(mask, split.colors)
+        panels[f"{split.frames[index].name}, mask"] = colorize(mask, split.colors)
         seen.update(np.unique(mask).tolist())
     return _with_legend(panels, sorted(seen - {IGNORE}), split)
 

@@ -93,8 +93,12 @@ class TrainingRun:
             loss = make_loss(parameters.loss, self._class_weights())
             progress = make_progress(parameters.progress)
             progress.start(parameters.epochs, len(loader), first)
-            for epoch in range(first, parameters.epochs + 1):
-                self._epoch(epoch, loader, whole, loss, progress)
+            try:
+                for epoch in range(first, parameters.epochs + 1):
+                    self._epoch(epoch, loader, whole, loss, progress)
+            except BaseException as error:
+                progress.failed(f"stopped by {type(error).__name__}; run again to go on from the last epoch")
+                raise
             progress.finish(f"best val mIoU {self.best_mean_iou:.4f} at epoch {self.best_epoch}")
         self._export_best()
         run = self.folder.name

@@ -59,7 +59,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_the_same_run_gives_the_same_weights_with_any_number_of_workers(city, workspace, uninterrupted, workers):
     result = train(tiny(city, run="again", workers=workers))
     assert (final_hash("again"), without_seconds(result.history)) == uninterrupted
@@ -110,7 +110,7 @@ def test_a_run_folder_holds_what_the_next_notebook_needs(city, workspace):
     record = json.loads((result.folder / "run.json").read_text())
     assert record["parameters"] == tiny(city, epochs=2).as_dict()
     assert len(record["data"]["train"]["fingerprint"]) == 64
-    assert record["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(record["versions"]["torch"])
     best = max(row["val_mIoU"] for row in result.history)
     assert result.best_mean_iou == best
     assert load_checkpoint(checkpoint_path(result.run, "best"))["epoch"] == result.best_epoch

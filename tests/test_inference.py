@@ -1,0 +1,156 @@
+"""From a finished run to label maps, scores, a zip and pictures."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cityscapes.errors import DivergedError, MissingInputError
+from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
+from cityscapes.workspace import output_folder
+from dlv3p.config import RenderGifParameters, RunParameters, TrainParameters
+from dlv3p.data import open_images, open_split
+from dlv3p.evaluation import evaluate
+from dlv3p.gallery import choose_frames, class_shares, crops_picture, drive_frames, examples_picture, samples_picture
+from dlv3p.inference import load_predictor
+from dlv3p.metrics import confusion_matrix
+from dlv3p.predictions import pack_submission, save_predictions
+from dlv3p.training import train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained(city, tmp_path_factory):
+    """A workspace with one run of one epoch, at half the images' size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("trained")))
+        parameters = {"run": "tiny", "channels": 8, "crop_height": 64, "crop_width": 64, "image_scale": 0.5}
+        parameters |= {"epochs": 1, "batch_size": 2, "workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
+        yield train(TrainParameters.from_mapping({"data_root": str(city), **parameters}))
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return load_predictor(RunParameters(device="cpu", threads=1))
+
+
+@pytest.fixture(scope="module")
+def evaluation(city, predictor):
+    return evaluate(predictor, open_split(city, "val"), progress="none")
+
+
+def test_the_newest_run_is_loaded_and_described_by_its_checkpoint(predictor, trained):
+    assert (predictor.run, predictor.epoch) == ("tiny", trained.best_epoch)
+    assert predictor.parameters.image_scale == 0.5
+    assert len(predictor.class_names) == 19
+
+
+def test_a_run_that_does_not_exist_is_told_with_those_that_do(trained):
+    with pytest.raises(MissingInputError, match="did you mean 'tiny'"):
+        load_predictor(RunParameters(run="tine"))
+
+
+@pytest.mark.parametrize("size", [(128, 64), (97, 65), (200, 100)])
+def test_a_prediction_has_the_size_of_its_image(predictor, size):
+    prediction = predictor(Image.new("RGB", size, (90, 90, 90)))
+    assert prediction.shape == size[::-1]
+    assert prediction.dtype == np.uint8
+    assert prediction.max() < 19
+
+
+def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predictor):
+    model = load_predictor(RunParameters(run="tiny", threads=1)).model
+    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    with pytest.raises(DivergedError, match="not finite"):
+        replace(predictor, model=model)(Image.new("RGB", (64, 64)))
+
+
+def test_an_evaluation_counts_every_labelled_pixel_of_every_image_once(city, predictor, evaluation):
+    split = open_split(city, "val")
+    expected = torch.zeros(19, 19, dtype=torch.int64)
+    for index in range(len(split)):
+        image, mask = split.pair(index)
+        expected += confusion_matrix(torch.from_numpy(mask), torch.from_numpy(predictor(image)), 19)
+    assert np.array_equal(evaluation.confusion, expected.numpy())
+
+
+def test_evaluation_agrees_with_the_score_of_the_training_epoch(trained, evaluation):
+    best = trained.history[trained.best_epoch - 1]
+    assert evaluation.scores.mean_iou == pytest.approx(best["val_mIoU"], abs=1e-9)
+    assert evaluation.scores.mean_dice == pytest.approx(best["val_mDice"], abs=1e-9)
+
+
+def test_the_saved_evaluation_holds_what_its_numbers_follow_from(evaluation):
+    content = json.loads(evaluation.save().read_text())
+    assert np.array(content["confusion"]).sum() == evaluation.confusion.sum()
+    assert content["mIoU"] == evaluation.scores.mean_iou
+    assert set(content["classes"]) == set(evaluation.predictor.class_names)
+    assert "single scale" in content["protocol"]
+    assert list(evaluation.images["mIoU"]) == sorted(evaluation.images["mIoU"])
+
+
+def test_predictions_are_label_ids_of_every_image_and_make_a_checked_zip(city, predictor):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    submission = pack_submission(predictor, split, folder)
+    assert submission.report.problems == ()
+    with zipfile.ZipFile(output_folder("tiny") / "submission.zip") as archive:
+        assert len(archive.namelist()) == len(split)
+        with archive.open(archive.namelist()[0]) as file:
+            saved = np.array(Image.open(file))
+    assert np.array_equal(saved, TRAIN_ID_TO_LABEL_ID[predictor(split.image(0))])
+    again = pack_submission(predictor, split, folder)
+    assert again.manifest.sha256 == submission.manifest.sha256
+
+
+def test_predicting_again_goes_on_where_it_stopped(city, predictor):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    first, second = sorted(folder.rglob("*.png"))
+    kept, content = first.stat().st_mtime_ns, second.read_bytes()
+    second.unlink()
+    assert save_predictions(predictor, split, progress="none") == folder
+    assert first.stat().st_mtime_ns == kept
+    assert second.read_bytes() == content
+
+
+def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained, evaluation):
+    split = open_split(city, "val")
+    parameters = TrainParameters(data_root=str(city), crop_height=64, crop_width=128)
+    names = list(evaluation.images["image"][:2])
+    for picture in (
+        samples_picture(split, [0, 1]),
+        crops_picture(parameters, split),
+        examples_picture(evaluation, names),
+    ):
+        assert picture.width == 1200
+        assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_drive_shows_the_truth_only_where_there_is_one(city, predictor):
+    labelled, unlabelled = open_split(city, "val"), open_images(city, "test")
+    parameters = RenderGifParameters(width=320, progress="none")
+    with_truth = list(drive_frames(predictor, labelled, [0], parameters))
+    without = list(drive_frames(predictor, unlabelled, [0], parameters))
+    hidden = list(drive_frames(predictor, labelled, [0], replace(parameters, show_truth=False)))
+    assert with_truth[0].shape[1] == without[0].shape[1] == 320
+    assert with_truth[0].shape != without[0].shape
+    assert hidden[0].shape == without[0].shape
+
+
+def test_frames_of_a_drive_are_chosen_in_order_and_a_wrong_sequence_names_what_there_is(city):
+    split = open_images(city, "val")
+    assert choose_frames(split, count=2) == [0, 1]
+    with pytest.raises(MissingInputError, match=split.frames[0].city):
+        choose_frames(split, sequence="999999", count=2)
+
+
+def test_class_shares_add_up_and_come_most_first(city):
+    shares = class_shares(open_split(city, "train"))
+    assert isinstance(shares, pd.DataFrame)
+    assert shares["share of pixels"].sum() == pytest.approx(1)
+    assert shares["share of pixels"].is_monotonic_decreasing

@@ -10,11 +10,16 @@ form and invented in substance.
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from cityscapes.atomic import write_bytes, write_text
 from cityscapes.errors import InputError, ParameterError, run_command
+from cityscapes.layout import POLYGONS_SUFFIX, Frame
 from cityscapes.workspace import demo_city_folder
+
+Progress = Callable[[str, int, int], None]
 
 DEFAULT_FRAMES = {"train": 160, "val": 40, "test": 20}
 CITIES = {
@@ -38,7 +43,7 @@ def write_demo_city(
     frames: Mapping[str, int] | None = None,
     seed: int = 0,
     force: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the demo city below `root`, in the layout of Cityscapes, and return `root`.
 
@@ -58,11 +63,9 @@ def write_demo_city(
                 f"{root}: holds another demo city ({_difference(found, city)}); choose another folder or force it"
             )
         _remove(root)
-    from cityscapes.atomic import write_text
-
     write_text(root / DESCRIPTION, json.dumps({**city, "complete": False}) + "\n")
-    for split, count in city["frames"].items():
-        _write_split(root, split, count, height=height, width=width, seed=seed, progress=progress)
+    for split in city["frames"]:
+        _write_split(root, split, city, progress)
     write_text(root / DESCRIPTION, json.dumps({**city, "complete": True}) + "\n")
     return root
 
@@ -115,78 +118,76 @@ def _remove(root: Path) -> None:
                 shutil.rmtree(root / kind / split / city, ignore_errors=True)
 
 
-def _write_split(
-    root: Path,
-    split: str,
-    count: int,
-    *,
-    height: int,
-    width: int,
-    seed: int,
-    progress: Callable[[str, int, int], None] | None,
-) -> None:
-    from cityscapes.demo_scene import Film
-    from cityscapes.layout import POLYGONS_SUFFIX, Frame
-
-    names = CITIES[split]
-    film: Film | None = None
+def frame_names(split: str, count: int) -> Iterator[tuple[int, int, Frame]]:
+    """The first frames of a split in the order in which they are written: street, frame of its drive, name."""
+    cities, drive = CITIES[split], DRIVES[split]
     for index in range(count):
-        sequence, place = divmod(index, len(DRIVES[split]))
-        number = DRIVES[split][place]
-        if place == 0:
-            film = None
-        turn, city = divmod(sequence, len(names))
-        frame = Frame(split, names[city], f"{turn:06d}", f"{number:06d}")
+        street, place = divmod(index, len(drive))
+        sequence, city = divmod(street, len(cities))
+        yield street, drive[place], Frame(split, cities[city], f"{sequence:06d}", f"{drive[place]:06d}")
+
+
+def _write_split(root: Path, split: str, city: dict, progress: Progress | None) -> None:
+    from cityscapes.demo_scene import Film
+
+    film: Film | None = None
+    total = city["frames"][split]
+    for done, (street, number, frame) in enumerate(frame_names(split, total), start=1):
         image, polygons = frame.image(root), frame.annotation(root, POLYGONS_SUFFIX)
         if not (image.is_file() and polygons.is_file()):
-            film = film or Film(seed, split, sequence)
-            _write_frame(
-                film, number, image, polygons, height=height, width=width, noise=(seed, split, sequence, number)
-            )
+            if film is None or film.number != street:
+                film = Film(city["seed"], split, street)
+            pixels, annotation = _draw(film, number, height=city["height"], width=city["width"])
+            write_bytes(polygons, annotation, durable=False)
+            write_bytes(image, pixels, durable=False)
         if progress:
-            progress(split, index + 1, count)
+            progress(split, done, total)
 
 
-def _write_frame(film, number: int, image: Path, polygons: Path, *, height: int, width: int, noise: tuple) -> None:
+def _draw(film, number: int, *, height: int, width: int) -> tuple[bytes, bytes]:
+    """The PNG and the polygons file of one frame."""
     from io import BytesIO
 
     from PIL import Image
 
-    from cityscapes.atomic import write_bytes
     from cityscapes.demo_annotation import annotation
     from cityscapes.demo_paint import paint
-    from cityscapes.demo_random import Dice
 
     view = film.view(number, height=height, width=width)
-    content = annotation(view, height=height, width=width, secret=noise[1] == "test")
-    street = film.street
-    pixels = paint(view, street.light, height=height, width=width, horizon=street.horizon, dice=Dice(*noise, "noise"))
     stream = BytesIO()
+    pixels = paint(view, film.street, height=height, width=width, dice=film.dice("noise", number))
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
-    write_bytes(polygons, json.dumps(content, separators=(",", ":")).encode() + b"\n", durable=False)
-    write_bytes(image, stream.getvalue(), durable=False)
+    polygons = annotation(view, height=height, width=width, secret=film.split == "test")
+    return stream.getvalue(), json.dumps(polygons, separators=(",", ":")).encode() + b"\n"
 
 
 def main() -> int:
     """Parse the arguments, write the city, and say where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: data/demo_city)")
-    parser.add_argument("--height", type=int, default=128, help="height of the images in pixels (default: %(default)s)")
-    parser.add_argument("--width", type=int, default=256, help="width of the images in pixels (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=128, help="of the images in pixels, 64 to 1024 (default: 128)")
+    parser.add_argument("--width", type=int, default=256, help="of the images in pixels, 64 to 2048 (default: 256)")
     for split, count in DEFAULT_FRAMES.items():
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"frames in {split} (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another city (default: %(default)s)")
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"frames in {split} (default: {count})")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another city (default: 0)")
     parser.add_argument("--force", action="store_true", help="replace a demo city that is already there")
-    arguments = parser.parse_args()
-    root = arguments.output or demo_city_folder()
-    frames = {split: getattr(arguments, split) for split in DEFAULT_FRAMES}
-    describe(height=arguments.height, width=arguments.width, frames=frames, seed=arguments.seed)
-    write_demo_city(
-        root, height=arguments.height, width=arguments.width, frames=frames, seed=arguments.seed, force=arguments.force
-    )
-    counts = ", ".join(f"{count} {split}" for split, count in frames.items())
-    print(f"{root}: {counts} frames of {arguments.height} x {arguments.width} pixels, seed {arguments.seed}")
+    options = vars(parser.parse_args())
+    root, force = options.pop("output") or demo_city_folder(), options.pop("force")
+    options["frames"] = {split: options.pop(split) for split in DEFAULT_FRAMES}
+    describe(**options)  # Refuses wrong values before anything slow is imported.
+    with _bar(sum(options["frames"].values())) as progress:
+        write_demo_city(root, **options, force=force, progress=progress)
+    counts = ", ".join(f"{count} {split}" for split, count in options["frames"].items())
+    print(f"{root}: {counts} frames of {options['height']} x {options['width']} pixels, seed {options['seed']}")
     return 0
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="frame", disable=None, leave=False) as bar:
+        yield lambda split, done, frames: bar.update()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from cityscapes.demo_light import Light
 from cityscapes.demo_random import Dice
 from cityscapes.demo_scene import Surface, View
 from cityscapes.demo_shapes import ASPHALT, FACADE, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
+from cityscapes.demo_street import Street
 
 TILE = 512
 GROUND = (ASPHALT, PAVING, GRASS)
@@ -39,7 +40,7 @@ NOISE = _noise_tile().ravel()
 HASH = Dice("hash").bytes(1024).astype(np.float32) / 255
 
 
-def paint(view: View, light: Light, *, height: int, width: int, horizon: float, dice: Dice) -> np.ndarray:
+def paint(view: View, street: Street, *, height: int, width: int, dice: Dice) -> np.ndarray:
     """Paint a view: uint8 (height, width, 3) RGB. `dice` gives the camera's noise."""
     scale = 2 if height <= 400 else 1
     tall, wide = height * scale, width * scale
@@ -47,9 +48,9 @@ def paint(view: View, light: Light, *, height: int, width: int, horizon: float, 
     shade = Image.new("L", (wide, tall), 0)
     _fill(numbers, [surface.outline for surface in view.surfaces], tall)
     _fill(shade, view.shadows, tall, value=1)
-    pixels = _shaded(np.asarray(numbers), np.asarray(shade), view.surfaces, light, horizon)
+    pixels = _shaded(np.asarray(numbers), np.asarray(shade), view.surfaces, street.light, street.horizon)
     pixels = np.asarray(Image.fromarray(pixels).reduce(scale)) if scale > 1 else _softened(pixels)
-    return _developed(pixels, light, dice)
+    return _developed(pixels, street.light, dice)
 
 
 def _fill(image: Image.Image, outlines: list[list[tuple[float, float]]], tall: int, value: int | None = None) -> None:

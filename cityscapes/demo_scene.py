@@ -75,16 +75,21 @@ def _dot(normals: np.ndarray, x, y, z) -> np.ndarray:
 class Film:
     """A street with a camera driving through it; `view` gives what it sees at each frame."""
 
-    def __init__(self, seed: int, split: str, sequence: int) -> None:
-        self.street: Street = build_street(seed, split, sequence)
+    def __init__(self, seed: int, split: str, number: int) -> None:
+        self.split, self.number, self._seed = split, number, seed
+        self.street: Street = build_street(self.dice, number)
         self._ground = _solid(self.street.ground)
-        self._backdrop = _solid(_backdrop(Dice(seed, split, sequence, "backdrop")))
+        self._backdrop = _solid(_backdrop(self.dice("backdrop")))
         self._solids: dict[tuple[int, int], _Solid] = {}
+
+    def dice(self, *names: int | str) -> Dice:
+        """Dice for something in this street."""
+        return Dice(self._seed, self.split, self.number, *names)
 
     def view(self, frame: int, *, height: int, width: int) -> View:
         """What is seen at a frame; the size in pixels only says how wide the view is and which details matter."""
         street = self.street
-        camera = Camera(street.camera_x, street.step * frame, street.horizon, width / height / 2, 1.2 / height)
+        camera = Camera(street.camera_x, street.step * frame, street.horizon, width / height / 2, 2.0 / height)
         view = View([], [], [])
         low, far = street.horizon + 0.02, camera.reach + 1
         sky = [(-far, -1.0), (far, -1.0), (far, low), (-far, low)]

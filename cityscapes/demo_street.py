@@ -5,6 +5,7 @@ middle outwards: the camera's lane, on some sides another lane, the kerb, a path
 fences and parks.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cityscapes import demo_people as people
@@ -35,7 +36,7 @@ KERB_NEAR, KERB_FAR = 2.5, 4.8
 PATH, EDGE = 2.7, 3.6
 """Behind the kerb: where the path ends and where walls and buildings begin."""
 
-VIEW = 100.0
+VIEW = 85.0
 """How far along the street things are set up, in metres."""
 
 LANES = ({-1: True, 1: True}, {-1: True, 1: False}, {-1: False, 1: True})
@@ -59,18 +60,14 @@ class Street(NamedTuple):
     bonnet: Paint
 
 
-def build_street(seed: int, split: str, sequence: int) -> Street:
-    """The street of a sequence; the same for the same arguments, whatever the image size."""
-
-    def dice(*names: int | str) -> Dice:
-        return Dice(seed, split, sequence, *names)
-
+def build_street(dice: Callable[..., Dice], number: int) -> Street:
+    """Build the street that is `number` in its split; `dice` gives the dice for each name in it."""
     look = dice("look")
-    light, step = draw_light(look, turn=sequence), look.between(1.5, 2.0)
-    lanes = LANES[sequence % len(LANES)]
+    light, step = draw_light(look, turn=number), look.between(1.5, 2.0)
+    lanes = LANES[number % len(LANES)]
     kerbs = {side: KERB_FAR if lanes[side] else KERB_NEAR for side in (-1, 1)}
     season = look.pick(((0.2, 0.36), (0.2, 0.36), (0.06, 0.2), (0.13, 0.3)))
-    things = draw_traffic(dice, lanes, step, turn=sequence)
+    things = draw_traffic(dice, lanes, step, turn=number)
     for side, kerb in kerbs.items():
         things += _frontage(dice("frontage", side), side, kerb, season)
         things += _kerb(dice("kerb", side), side, kerb, season)

@@ -15,6 +15,7 @@ VEHICLES: dict[str, Callable[[Dice, int, bool], list[Part]]] = {
     "bus": vehicles.bus,
     "truck": vehicles.truck,
     "tram": vehicles.tram,
+    "queue": vehicles.queue,
 }
 
 
@@ -48,7 +49,7 @@ def _vehicle(dice: Dice, kind: str, x: float, z: float, *, oncoming: bool, speed
     """A vehicle whose near end is at z, and its length."""
     parts = VEHICLES[kind](dice, -1 if x > 0 else 1, oncoming)
     length = 2 * max(point[2] for part in parts for point in part.points)
-    shadow = (1.9 if kind == "car" else 2.6, length)
+    shadow = (1.9 if kind in ("car", "queue") else 2.6, length)
     band = MIDDLE if abs(x) < 1.5 else LANE
     return Thing((parts,), x, z + length / 2, band, (0.0, speed), shadow), length
 
@@ -76,7 +77,7 @@ def _oncoming(dice: Dice, step: float, turn: int) -> list[Thing]:
     """The left lane: a tram and other large vehicles with cars between them, all coming closer."""
     things, z = [], dice.between(4, 10)
     speed = -step * dice.between(0.1, 0.35)
-    for kind in _turned(["tram", "car", "bus", "car", "truck", "car"], turn) + ["car", "bus"]:
+    for kind in _turned(["tram", "car", "bus", "car", "truck", "car"], turn) + ["queue", "car", "bus"]:
         thing, length = _vehicle(dice, kind, -LANE_MIDDLE, z, oncoming=True, speed=speed)
         things.append(thing)
         z += length + dice.between(6, 14)
@@ -87,7 +88,7 @@ def _parked(dice: Dice, turn: int, *, tram: bool) -> list[Thing]:
     """The right lane: vehicles at rest, with motorcycles and bicycles between them."""
     things, z = [], dice.between(2, 7)
     first = _turned(["bus", "car", "truck", "tram", "car"] if tram else ["truck", "car", "bus", "car"], turn // 3)
-    for kind in first + ["car", "truck", "bus"]:
+    for kind in first + ["queue", "truck", "bus"]:
         for _ in range(2):
             motor, x = dice.chance(0.5), LANE_MIDDLE + dice.between(-0.5, 0.8)
             things.append(parked_cycle(dice, x, z, LANE, motor=motor))

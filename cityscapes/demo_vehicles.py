@@ -104,6 +104,16 @@ def car(dice: Dice, side: int, oncoming: bool) -> list[Part]:
     ]
 
 
+def queue(dice: Dice, side: int, oncoming: bool) -> list[Part]:
+    """Three cars close together, under one outline because far away they cannot be told apart (`cargroup`)."""
+    parts: list[Part] = []
+    for z in (5.2, 0.0, -5.2):
+        for part in car(dice, side, oncoming):
+            parts.append(part._replace(points=[(px, py, pz + z) for px, py, pz in part.points], label=None))
+    outline = [point for part in parts if part.hull for point in part.points]
+    return [Part(outline, None, "cargroup", hull=True), *parts]
+
+
 def bus(dice: Dice, side: int, oncoming: bool) -> list[Part]:
     """A city bus: 2.5 x 3.1 x 10.5 metres, with a band of windows, doors and a lit destination."""
     width, length, height = 2.5, dice.between(9.5, 11.5), dice.between(2.95, 3.25)

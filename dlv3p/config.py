@@ -44,11 +44,11 @@ class TrainParameters(Parameters):
     epochs: int = number(30, 1, 10_000)
     batch_size: int = number(8, 1, 1024)
     optimizer: str = choice("adamw", ("adamw", "sgd"))
-    learning_rate: float = number(0.002, 1e-7, 10.0)  # of ASPP, decoder and classifier
+    learning_rate: float = number(0.003, 1e-7, 10.0)  # of ASPP, decoder and classifier
     backbone_rate_factor: float = number(1.0, 0.0, 10.0)  # the backbone learns at learning_rate times this; 0.1 = usual
     weight_decay: float = number(0.01, 0.0, 1.0)
     loss: str = choice("cross_entropy", ("cross_entropy", "focal"))
-    class_weights: str = choice("none", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
+    class_weights: str = choice("inverse_log", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
     precision: str = choice("float32", ("float32", "bfloat16"))
     seed: int = number(0, 0, 2**31 - 1)
     workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself

@@ -17,7 +17,7 @@ from dlv3p.inference import Predictor
 from dlv3p.progress import track
 from dlv3p.training import make_augmentation
 from dlv3p.transforms import MEAN, STD
-from dlv3p.visualize import colorize, error_map, legend, overlay, side_by_side
+from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 
 PICTURE_WIDTH = 1200
 
@@ -50,15 +50,18 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
     predictor, split = evaluation.predictor, evaluation.split
     index_of = {frame.name: index for index, frame in enumerate(split.frames)}
     panels, seen = {}, set()
-    for name in names:
+    for row, name in enumerate(names, start=1):
+        frame = split.frames[index_of[name]]
         image, truth = split.pair(index_of[name])
         prediction = predictor(image)
-        panels[name] = np.asarray(image)
-        panels[f"prediction {len(panels)}"] = colorize(prediction, split.colors)
-        panels[f"truth {len(panels) - 1}"] = colorize(truth, split.colors)
-        panels[f"errors {len(panels) - 2}"] = error_map(prediction, truth)
+        panels[f"{row}. {frame.sequence} {frame.frame}"] = np.asarray(image)
+        panels[f"{row}. prediction"] = colorize(prediction, split.colors)
+        panels[f"{row}. truth"] = colorize(truth, split.colors)
+        panels[f"{row}. errors"] = error_map(prediction, truth)
         seen.update(np.unique(prediction).tolist(), np.unique(truth).tolist())
-    return _with_legend(panels, sorted(seen - {IGNORE}), split, columns=4)
+    picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=4)
+    errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([np.asarray(picture), errors]))
 
 
 def choose_frames(split: CityscapesSplit, *, city: str = "", sequence: str = "", count: int) -> list[int]:

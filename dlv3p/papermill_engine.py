@@ -7,6 +7,7 @@ A notebook of the suite is known by its metadata, `"dlv3p": {"parameters": "Trai
   `outputs/train_output_stride=8.ipynb`. papermill 2.7 would demand the path in a terminal, write to stdout in a pipe
   and, with a pipe as stdin, take the notebook for the path and overwrite it.
 * Unknown parameters and values that are not allowed are refused before a kernel starts and before anything is written.
+* The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
 * A mistake that its reader can mend ends with one line and the exit status of its kind, not with a traceback.
 
 For all notebooks, a copy is written whole or not at all, and says in which cell a kernel died.
@@ -30,7 +31,10 @@ from papermill.iorw import LocalHandler
 
 from cityscapes import errors
 from cityscapes.atomic import write_text
-from cityscapes.workspace import workspace
+from cityscapes.workspace import run_folder, workspace
+from dlv3p import config
+from dlv3p.config import TrainParameters
+from dlv3p.parameters import Parameters
 
 OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 2) | dict.fromkeys(
     (
@@ -84,7 +88,7 @@ class SuiteEngine(NBClientEngine):
         if "dlv3p" not in nb.metadata:
             return super().execute_notebook(nb, kernel_name, **options)
         try:
-            check_parameters(nb)
+            parameters = check_parameters(nb)
         except errors.ParameterError as error:
             raise RefusedParameters(str(error)) from None
         try:
@@ -98,6 +102,8 @@ class SuiteEngine(NBClientEngine):
             if failure.ename in USER_ERRORS:
                 raise FailedNotebook(failure) from None
             raise
+        if isinstance(parameters, TrainParameters):
+            write_text(run_folder(parameters.run_name) / "train.ipynb", nbformat.writes(executed) + "\n")
         return executed
 
     @classmethod
@@ -120,10 +126,8 @@ def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:
     raise_for_execution_errors(nb, nb.metadata.papermill.output_path)
 
 
-def check_parameters(nb: nbformat.NotebookNode) -> None:
+def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
     """Check what a notebook's parameters cell and papermill's cell below it assign; raises ParameterError."""
-    from dlv3p import config
-
     for name in nb.metadata.papermill.get("parameters", {}):
         if not str(name).isidentifier():  # papermill would write it into the cell, and the kernel would run it
             raise errors.ParameterError(f"{name!r} is not the name of a parameter: allowed are letters, digits and '_'")
@@ -133,7 +137,7 @@ def check_parameters(nb: nbformat.NotebookNode) -> None:
             if tag in cell.metadata.get("tags", []):
                 values |= assigned_literals(cell.source)
     kind = nb.metadata["dlv3p"]["parameters"]
-    getattr(config, kind).from_mapping({name: values[name] for name in values if name not in PATH_PARAMETERS})
+    return getattr(config, kind).from_mapping({name: values[name] for name in values if name not in PATH_PARAMETERS})
 
 
 def assigned_literals(source: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def test_from_cell_takes_the_parameters_among_other_variables():
 def test_the_run_name_says_what_is_trained_and_changes_with_every_parameter_that_matters():
     names = {TrainParameters().run_name}
     assert TrainParameters().run_name.startswith("deeplabv3plus-resnet18-os16-")
-    changes = {"output_stride": 8, "seed": 1, "epochs": 7, "learning_rate": 0.003, "loss": "focal", "image_scale": 0.5}
+    changes = {"output_stride": 8, "seed": 1, "epochs": 7, "learning_rate": 0.002, "loss": "focal", "image_scale": 0.5}
     for name, value in changes.items():
         names.add(TrainParameters.from_mapping({name: value}).run_name)
     assert len(names) == 1 + len(changes)

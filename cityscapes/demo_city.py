@@ -3,7 +3,8 @@
     python cityscapes/demo_city.py                      160 + 40 + 20 frames of 128 x 256 in data/demo_city/
     python cityscapes/demo_city.py --height 1024 --width 2048 --train 4 --val 2 --test 1 --output /tmp/city
 
-The same arguments give the same scenes, at any size; nothing is downloaded. Split, city and frame names are real in
+The same arguments give the same scene at any size, the same polygons everywhere, and the same pixels with the same
+Pillow, whose polygon fill differs from version to version by a few edge pixels; nothing is downloaded. Split, city and frame names are real in
 form and invented in substance.
 """
 

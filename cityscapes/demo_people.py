@@ -68,9 +68,9 @@ def person(dice: Dice, phase: int) -> list[Part]:
 def crowd(dice: Dice) -> list[Part]:
     """Several people who cannot be told apart, under one outline."""
     parts: list[Part] = []
-    reach = 1.5
-    for index in range(5):
-        x = -reach + 2 * reach * index / 4
+    reach = 1.2
+    for index in range(6):
+        x = -reach + 2 * reach * index / 5
         for part in person(Dice(dice.below(10**6), "crowd", index), 1):
             parts.append(Part([(px + x, py, 0) for px, py, _ in part.points], part.paint))
     top = [(-reach - 0.3, 0), (-reach - 0.3, 1.4), (-reach, 1.78), (reach, 1.78), (reach + 0.3, 1.4), (reach + 0.3, 0)]

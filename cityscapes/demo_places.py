@@ -160,7 +160,7 @@ def lamp_post(dice: Dice, side: int) -> list[Part]:
     reach = 1.8 * side
     head = upright([(reach, height), (reach * 1.4, height - 0.1), (reach * 1.4, height + 0.1), (reach, height + 0.14)])
     return [
-        *_post(0.22, height, paint),
+        *_post(0.28, height, paint),
         Part(bar((0, height - 0.3), (reach, height + 0.05), 0.14), paint, "pole"),
         Part(head, Paint((235, 225, 190), glow=dice.chance(0.5)), "pole"),
     ]
@@ -217,7 +217,7 @@ def ring_mark(y: float, size: float) -> list[Point]:
 def sign_post(dice: Dice) -> list[Part]:
     """A pole with one or two traffic signs."""
     y = dice.between(2.2, 2.7)
-    parts = [*_post(0.18, y + 0.6, _metal(dice)), *_sign_face(dice, y)]
+    parts = [*_post(0.24, y + 0.6, _metal(dice)), *_sign_face(dice, y)]
     if dice.chance(0.4):
         parts += _sign_face(dice, y - 1.0)
     return parts
@@ -237,7 +237,7 @@ def _lamps(dice: Dice, x: float, y: float) -> list[Part]:
 def traffic_light(dice: Dice, side: int, *, arm: bool) -> list[Part]:
     """A pole with traffic lights; with `arm` a second set hangs over the road."""
     paint = _metal(dice)
-    parts = [*_post(0.2, 5.6 if arm else 3.4, paint)]
+    parts = [*_post(0.26, 5.6 if arm else 3.4, paint)]
     if arm:
         reach = 3.2 * side
         parts.append(Part(bar((0, 5.4), (reach, 5.5), 0.16), paint, "pole"))

@@ -1,5 +1,6 @@
 """The embedded city: the same bytes from the same arguments, every class, honest labels, no mixing of cities."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.demo_annotation import annotation
-from cityscapes.demo_city import CITIES, DESCRIPTION, DRIVES, describe, frame_names, write_demo_city
+from cityscapes.demo_city import CITIES, DESCRIPTION, DRIVES, VERSION, describe, frame_names, write_demo_city
 from cityscapes.demo_paint import paint
 from cityscapes.demo_scene import Film
 from cityscapes.errors import InputError, ParameterError
@@ -80,6 +81,12 @@ def test_same_arguments_give_the_same_bytes_in_another_process(tmp_path):
     arguments = ["--height=64", "--width=128", "--train=2", "--val=1", "--test=1", "--seed=7"]
     subprocess.run([sys.executable, COMMAND, f"--output={tmp_path / 'b'}", *arguments], check=True, capture_output=True)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_polygons_are_those_of_this_version(city):
+    # When this fails on purpose, raise VERSION: folders written before then are no longer taken for this city.
+    content = json.dumps([polygons(city, split) for split in FRAMES]).encode()
+    assert (VERSION, hashlib.sha256(content).hexdigest()[:16]) == (1, "d81163f3437def66")
 
 
 def test_fewer_frames_are_the_first_of_more(city, tmp_path):

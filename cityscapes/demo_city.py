@@ -4,8 +4,8 @@
     python cityscapes/demo_city.py --height 1024 --width 2048 --train 4 --val 2 --test 1 --output /tmp/city
 
 The same arguments give the same scene at any size, the same polygons everywhere, and the same pixels with the same
-Pillow, whose polygon fill differs from version to version by a few edge pixels; nothing is downloaded. Split, city and frame names are real in
-form and invented in substance.
+Pillow, whose polygon fill differs from version to version by a few edge pixels. Nothing is downloaded; the cities
+do not exist.
 """
 
 import argparse
@@ -61,8 +61,11 @@ def write_demo_city(
     if found and (force or not _same(found, city)):
         if not force:
             raise InputError(
-                f"{root}: holds another demo city ({_difference(found, city)}); choose another folder or force it"
+                f"{root}: holds another demo city ({_difference(found, city)}); "
+                "choose another folder, or replace it with --force (in Python: force=True)"
             )
+        # Interrupted while removing, the old city has to count as unfinished.
+        write_text(root / DESCRIPTION, json.dumps({**found, "complete": False}) + "\n")
         _remove(root)
     write_text(root / DESCRIPTION, json.dumps({**city, "complete": False}) + "\n")
     for split in city["frames"]:

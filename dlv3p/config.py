@@ -41,7 +41,7 @@ class TrainParameters(Parameters):
     scale_low: float = number(0.75, 0.1, 1.0)  # random scale, log-uniform from low to high
     scale_high: float = number(1.5, 1.0, 4.0)
     color_jitter: float = number(0.3, 0.0, 1.0)  # strength of random brightness, contrast and saturation; 0 = off
-    epochs: int = number(30, 1, 10_000)
+    epochs: int = number(26, 1, 10_000)
     batch_size: int = number(8, 1, 1024)
     optimizer: str = choice("adamw", ("adamw", "sgd"))
     learning_rate: float = number(0.003, 1e-7, 10.0)  # of ASPP, decoder and classifier
@@ -167,7 +167,7 @@ class QuickstartParameters(Parameters):
     """The whole story on the embedded city."""
 
     output_stride: int = choice(16, OUTPUT_STRIDES)
-    epochs: int = number(30, 1, 1000)
+    epochs: int = number(26, 1, 1000)
     seed: int = number(0, 0, 2**31 - 1)
     threads: int = number(2, 1, 256)
     progress: str = choice("auto", PROGRESS)

@@ -13,7 +13,7 @@ from cityscapes.errors import DivergedError
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.config import RunParameters, TrainParameters
 from dlv3p.deeplab import upsample
-from dlv3p.devices import choose_device
+from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.runs import checkpoint_path, find_run
 from dlv3p.transforms import normalize
 
@@ -37,7 +37,8 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, image: Image.Image) -> Tensor:
         """Predict one image: int64 (H,W) train ids on the predictor's device; raises DivergedError for nan logits."""
-        batch = normalize(image, image_scale=self.parameters.image_scale)[None].to(self.device)
+        batch = normalize(image, image_scale=self.parameters.image_scale)[None]
+        batch = batch.to(self.device, memory_format=LAYOUT)
         logits = self.model.logits_at_stride(batch)
         if not torch.isfinite(logits).all():
             raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
@@ -52,4 +53,6 @@ def load_predictor(parameters: RunParameters) -> Predictor:
     state = load_checkpoint(path)
     model, trained_with = model_from_checkpoint(state)
     device = choose_device(parameters.device)
-    return Predictor(run, path, state["epoch"], model.to(device), trained_with, state["class_names"], device)
+    return Predictor(
+        run, path, state["epoch"], model.to(device, memory_format=LAYOUT), trained_with, state["class_names"], device
+    )

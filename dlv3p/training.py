@@ -26,7 +26,7 @@ from dlv3p.data import (
     validation_loader,
 )
 from dlv3p.deeplab import build_network, upsample
-from dlv3p.devices import choose_device
+from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.losses import Loss, cross_entropy, inverse_log_weights, make_loss
 from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import Progress, make_progress
@@ -78,7 +78,7 @@ class TrainingRun:
         torch.manual_seed(parameters.seed)
         saved = self._last_checkpoint()
         start = replace(parameters, initial_weights="random") if saved else parameters
-        self.model = build_network(start, training.num_classes).to(self.device)
+        self.model = build_network(start, training.num_classes).to(self.device, memory_format=LAYOUT)
         self.optimizer = make_optimizer(self.model, parameters)
         if saved:
             self._restore(saved)
@@ -133,7 +133,8 @@ class TrainingRun:
             done = (epoch - 1) * len(loader) + step
             rate = self._set_rate(done, self.parameters.epochs * len(loader))
             torch.manual_seed(self.parameters.seed + done)  # dropout follows the step, not what happened before
-            image, mask = image.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
+            image = image.to(self.device, non_blocking=True, memory_format=LAYOUT)
+            mask = mask.to(self.device, non_blocking=True)
             value, prediction = self._step(image, mask, loss, done)
             total += value
             confusion += confusion_matrix(mask, prediction, self.training.num_classes)
@@ -268,7 +269,7 @@ def validate(model: nn.Module, loader: DataLoader, num_classes: int, device: tor
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     total = 0.0
     for image, mask in loader:
-        image, mask = image.to(device), mask.to(device)
+        image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
         logits = upsample(model.logits_at_stride(image), mask.shape[-2:])
         total += cross_entropy(logits, mask).item()
         confusion += confusion_matrix(mask, logits.argmax(dim=1), num_classes)

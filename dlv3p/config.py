@@ -86,7 +86,7 @@ class PrepareCityscapesParameters(Parameters):
     workers: int = number(0, 0, 256)  # 0 takes all cores
     force: bool = False
     color_mode: str = choice("rgba", ("rgba", "palette"))
-    examples: int = number(2, 0, 50)
+    examples: int = number(2, 1, 50)
 
     def check(self) -> None:
         """Check that there is a split to prepare."""
@@ -114,7 +114,7 @@ class EvaluateParameters(RunParameters):
 
     data_root: str = ""  # "" is the run's own data
     split: str = "val"
-    examples: int = number(3, 0, 50)  # images shown with their errors
+    examples: int = number(3, 1, 50)  # images shown with their errors
     progress: str = choice("auto", PROGRESS)
 
 

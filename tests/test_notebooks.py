@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
 from dlv3p import config
+from dlv3p.training import train
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -143,8 +144,9 @@ def altered(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, int
     raise AssertionError("no checked output has a number")
 
 
-def test_a_number_that_changes_fails_its_cell(tmp_path: Path) -> None:
+def test_a_number_that_changes_fails_its_cell(city: Path, tmp_path: Path, workspace: Path) -> None:
     """The proof that nbval can fail: a copy with one digit altered fails in that cell, the copy beside it passes."""
+    train(config.TrainParameters(data_root=str(city), crop_height=64, crop_width=64, epochs=1, workers=0))
     original = nbformat.read(FOLDER / "profile.ipynb", as_version=4)
     wrong, cell = altered(original)
     nbformat.write(original, tmp_path / "same.ipynb")

@@ -15,6 +15,7 @@ For all notebooks, a copy is written whole or not at all, and says in which cell
 
 import ast
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,10 +25,12 @@ from typing import Any
 
 import click
 import nbformat
+from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import LocalHandler
+from traitlets.config import Config
 
 from cityscapes import errors
 from cityscapes.atomic import write_text
@@ -110,13 +113,22 @@ class SuiteEngine(NBClientEngine):
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
         """Run the cells; when the kernel dies, mark the cell in which it died, which papermill calls completed."""
         try:
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
+            return super().execute_managed_notebook(nb_man, kernel_name, **{"config": private_sockets(), **options})
         except DeadKernelError:
             index, cell = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time][-1]
             line = f"the kernel died in cell {index + 1}; most often memory had run out, so ask for less at a time"
             cell.outputs.append(nbformat.v4.new_output("error", ename="DeadKernelError", evalue=line, traceback=[line]))
             nb_man.cell_exception(cell, cell_index=index)
             raise DeadKernelError(line) from None
+
+
+def private_sockets() -> Config:
+    """Let kernels talk through files that only this user can read, where their names fit; TCP is open to all users.
+
+    ipykernel prints a warning about TCP for every notebook. A socket's name has at most 107 bytes.
+    """
+    fits = os.name == "posix" and len(jupyter_runtime_dir()) + len("/kernel-") + 36 + len("-ipc-5") <= 107
+    return Config({"KernelManager": {"transport": "ipc"}} if fits else {})
 
 
 def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:

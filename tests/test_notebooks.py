@@ -147,7 +147,7 @@ def altered(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, int
 def test_a_number_that_changes_fails_its_cell(city: Path, tmp_path: Path, workspace: Path) -> None:
     """The proof that nbval can fail: a copy with one digit altered fails in that cell, the copy beside it passes."""
     train(config.TrainParameters(data_root=str(city), crop_height=64, crop_width=64, epochs=1, workers=0))
-    original = nbformat.read(FOLDER / "profile.ipynb", as_version=4)
+    original = nbformat.read(FOLDER / "save_predictions.ipynb", as_version=4)
     wrong, cell = altered(original)
     nbformat.write(original, tmp_path / "same.ipynb")
     nbformat.write(wrong, tmp_path / "wrong.ipynb")

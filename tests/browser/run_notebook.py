@@ -1,0 +1,177 @@
+"""Opens a notebook in a real JupyterLab, in a real browser, runs all cells, and reports what a person would see.
+
+    python tests/browser/run_notebook.py notebooks/quickstart.ipynb --set epochs=2 --screenshot quickstart.png
+
+Needs Debian's `chromium` and the Python package playwright, and downloads no browser. The notebook is a copy in a
+temporary folder, as are Jupyter's settings and what the notebook writes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import papermill
+import yaml
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+TOKEN = "only-for-this-test"
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # draw all cells, also those out of sight
+}
+SEEN = """() => {
+    const all = (selector) => [...document.querySelectorAll('.jp-Notebook ' + selector)];
+    const code = all('.jp-CodeCell');
+    const prompt = (cell) => cell.querySelector('.jp-InputArea-prompt').textContent;
+    return {
+        cells: code.length,
+        started: code.filter((cell) => /[\\d*]/.test(prompt(cell))).length,
+        run: code.filter((cell) => /\\d/.test(prompt(cell))).length,
+        errors: all('[data-mime-type="application/vnd.jupyter.error"]').map((output) => output.textContent.trim()),
+        bars: all('.jupyter-widgets .progress-bar').length,
+        full_bars: all('.jupyter-widgets .progress-bar-success').length,
+        images: all('img.widget-image').filter((image) => image.naturalWidth > 100).length,
+        figures: all('.jp-RenderedImage img').filter((image) => image.naturalWidth > 100).length,
+    };
+}"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the page shows: code cells, those that began and ended, error texts, widgets' bars and pictures, figures."""
+
+    cells: int
+    started: int
+    run: int
+    errors: list[str]
+    bars: int
+    full_bars: int
+    images: int
+    figures: int
+
+
+def run_in_jupyterlab(
+    notebook: Path, *, parameters: Mapping[str, Any] | None = None, screenshot: Path, seconds: float = 300
+) -> Seen:
+    """Run all cells of a copy of `notebook`, with other parameters if wanted, and return what is then to be seen.
+
+    Saves a picture of the whole notebook. Raises TimeoutError when it has not ended after so many seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
+        folder = Path(temporary)
+        copy = folder / "notebooks" / notebook.name
+        copy.parent.mkdir()
+        papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
+        with jupyter_server(folder) as url, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+            page = browser.new_page(viewport={"width": 1280, "height": 1000})
+            page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
+            try:
+                seen = run_all_cells(page, seconds)
+            finally:
+                take_picture(page, screenshot)
+            browser.close()
+    return seen
+
+
+@contextmanager
+def jupyter_server(folder: Path) -> Iterator[str]:
+    """Start JupyterLab on `folder/notebooks` with settings of its own; yield its address, and stop it afterwards."""
+    config = folder / "config" / "labconfig"
+    config.mkdir(parents=True)
+    (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+    names = ("CONFIG", "DATA", "RUNTIME")
+    environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
+    environment |= {"DLV3P_WORKSPACE": str(folder / "workspace"), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
+    options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
+    with open(folder / "server.log", "w") as log:
+        words = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        yield server_url(server, folder)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def server_url(server: subprocess.Popen, folder: Path, seconds: float = 60) -> str:
+    """Wait until the server has written where it listens."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        for file in (folder / "runtime").glob("jpserver-*.json"):
+            if (text := file.read_text()).endswith("}"):
+                return json.loads(text)["url"]
+        time.sleep(0.1)
+    raise TimeoutError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
+
+
+def run_all_cells(page: Page, seconds: float) -> Seen:
+    """Click Run > Run All Cells, and wait until every cell has run or one has failed."""
+    end = time.monotonic() + seconds
+    start_cells(page)
+    asked = time.monotonic()
+    while time.monotonic() < end:
+        seen = page.evaluate(SEEN)
+        if seen["errors"] or seen["run"] == seen["cells"] > 0:
+            page.wait_for_timeout(1000)  # for the last pictures to arrive
+            return Seen(**page.evaluate(SEEN))
+        if not seen["run"] and time.monotonic() > asked + 20:
+            page.reload()  # JupyterLab has lost what it was asked to run while it connected to the kernel
+            start_cells(page)
+            asked = time.monotonic()
+        page.wait_for_timeout(250)
+    raise TimeoutError(f"the notebook has not ended after {seconds:.0f} s: {seen}")
+
+
+def start_cells(page: Page) -> None:
+    """Wait for the kernel, and run all cells; the first one is quick, so it tells whether they run."""
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    page.wait_for_timeout(2000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
+def take_picture(page: Page, path: Path) -> None:
+    """Save a picture of the whole notebook, in a window that is high enough for it."""
+    height = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map((p) => p.scrollHeight))"
+    )
+    page.set_viewport_size({"width": 1280, "height": min(int(height) + 150, 12_000)})
+    page.evaluate("document.querySelectorAll('.jp-WindowedPanel-outer').forEach((panel) => panel.scrollTo(0, 0))")
+    page.wait_for_timeout(500)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+
+
+def main() -> int:
+    """Run one notebook and print what is to be seen; status 1 when a cell has failed."""
+    parser = argparse.ArgumentParser(description="Run a notebook in JupyterLab, in a browser.")
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")
+    parser.add_argument("--screenshot", type=Path, default=Path("outputs/browser/notebook.png"))
+    parser.add_argument("--seconds", type=float, default=300, help="how long the notebook may take")
+    words = parser.parse_args()
+    parameters = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words.set)}
+    seen = run_in_jupyterlab(words.notebook, parameters=parameters, screenshot=words.screenshot, seconds=words.seconds)
+    print(seen)
+    return bool(seen.errors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

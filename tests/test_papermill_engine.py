@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
+from terminal import in_terminal
 
 from cityscapes.errors import MachineError, ParameterError
 from dlv3p.papermill_engine import (
@@ -60,24 +60,6 @@ def run(*words: str, cwd: Path, **streams: object) -> subprocess.CompletedProces
     )
 
 
-def run_in_terminal(*words: str, cwd: Path) -> tuple[int, str]:
-    """Run papermill in a pseudo-terminal; return its status and everything that it shows."""
-    terminal, end = pty.openpty()
-    process = subprocess.Popen([PAPERMILL, *words], cwd=cwd, stdin=end, stdout=end, stderr=end)
-    os.close(end)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(terminal, 65536)
-        except OSError:  # EIO: the last process has closed its end
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(terminal)
-    return process.wait(timeout=120), shown.decode()
-
-
 def printed(path: Path) -> str:
     """What the last cell of an executed copy printed."""
     return nbformat.read(path, as_version=4).cells[-1].outputs[0].text
@@ -89,7 +71,7 @@ def last_line(text: str) -> str:
 
 
 def test_command_works_as_typed_in_a_terminal(workspace: Path) -> None:
-    status, shown = run_in_terminal("train.ipynb", "-p", "output_stride", "8", cwd=workspace / "notebooks")
+    status, shown = in_terminal(PAPERMILL, "train.ipynb", "-p", "output_stride", "8", cwd=workspace / "notebooks")
     assert status == 0, shown
     copy = workspace / "outputs" / "train_output_stride=8.ipynb"
     assert printed(copy) == "8 int\n"
@@ -148,7 +130,7 @@ def test_a_wrong_parameter_is_refused_in_one_line(workspace: Path, words: list[s
 
 
 def test_a_refusal_in_a_terminal_ends_with_its_line(workspace: Path) -> None:
-    status, shown = run_in_terminal("notebooks/train.ipynb", "-p", "ouput_stride", "8", cwd=workspace)
+    status, shown = in_terminal(PAPERMILL, "notebooks/train.ipynb", "-p", "ouput_stride", "8", cwd=workspace)
     assert status == 2
     assert last_line(shown).startswith("Error: unknown parameter 'ouput_stride'")
     assert "Traceback" not in shown

@@ -1,0 +1,90 @@
+"""Every command of the README as a person types it: in a terminal and in a pipe, from the root and from a folder."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from terminal import in_terminal
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+COMMANDS = sorted(
+    path.relative_to(ROOT)
+    for folder in ("cityscapes", "dlv3p", "benchmarks")
+    for path in (ROOT / folder).glob("*.py")
+    if "run_command(main)" in path.read_text()
+)
+
+
+def in_pipe(*words: str, cwd: Path = ROOT) -> tuple[int, str]:
+    """Run a command with an empty pipe as stdin; return its status and what it wrote."""
+    result = subprocess.run(
+        words, cwd=cwd, input="", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=300
+    )
+    return result.returncode, result.stdout
+
+
+both = pytest.mark.parametrize("run", [in_terminal, in_pipe])
+
+
+def test_the_commands_are_found() -> None:
+    assert {Path("cityscapes/generate_gt.py"), Path("cityscapes/submission.py"), Path("dlv3p/demo.py")} <= set(COMMANDS)
+
+
+@both
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_file_answers_for_help_from_the_root_and_from_its_folder(run, command: Path) -> None:
+    for words, cwd in ((command, ROOT), (command.name, ROOT / command.parent)):
+        status, shown = run(sys.executable, str(words), "--help", cwd=cwd)
+        assert status == 0, shown
+        assert shown.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_help_is_there_at_once(command: Path) -> None:
+    """A third of a second in the best of five, since the machine may be busy."""
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        in_pipe(sys.executable, str(command), "--help")
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.3
+
+
+@both
+def test_a_wrong_option_is_a_usage_error_without_a_traceback(run) -> None:
+    status, shown = run(sys.executable, "cityscapes/generate_gt.py", "--colour-mode", "palette")
+    assert status == 2
+    assert "Traceback" not in shown
+
+
+def test_output_that_nobody_reads_ends_quietly(city: Path, workspace: Path) -> None:
+    words = f"'{sys.executable}' cityscapes/generate_gt.py --root '{city}' --output '{workspace}/masks' | true"
+    result = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert result.stderr == ""
+
+
+def test_train_with_output_stride_8_works_as_typed_in_a_terminal(city: Path, workspace: Path) -> None:
+    """`cd notebooks && papermill train.ipynb -p output_stride 8`, on a smaller city."""
+    small = {
+        "data_root": city,
+        "epochs": 1,
+        "channels": 16,
+        "crop_height": 64,
+        "crop_width": 64,
+        "workers": 0,
+        "run": "a",
+    }
+    options = [word for name, value in small.items() for word in ("-p", name, str(value))]
+    words = [str(BIN / "papermill"), "train.ipynb", "-p", "output_stride", "8", "--log-output", *options]
+    before = (ROOT / "notebooks" / "train.ipynb").read_bytes()
+    status, shown = in_terminal(*words, cwd=ROOT / "notebooks")
+    assert (ROOT / "notebooks" / "train.ipynb").read_bytes() == before
+    assert status == 0, shown
+    (copy,) = (workspace / "outputs").glob("*.ipynb")
+    assert copy.name.startswith("train_output_stride=8_")
+    assert "exception" not in str(nbformat.read(copy, as_version=4).cells[0].source)
+    assert (workspace / "saved" / "a" / "model.safetensors").exists()

@@ -2,15 +2,14 @@
 
 import csv
 import difflib
-import fcntl
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cityscapes.atomic import write_text
+from cityscapes.atomic import lock_folder, write_text
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.config import TrainParameters
@@ -57,14 +56,11 @@ def hold_run(run: str) -> Iterator[Path]:
     The lock goes with its process, so that a killed one leaves none behind.
     """
     folder = run_folder(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(
-                f"run={run!r}: another process is training it; wait for it, or choose another run"
-            ) from error
+            stack.enter_context(lock_folder(folder))
+        except BusyError as error:
+            raise BusyError(f"run={run!r}: another process is training it; {error}") from error
         yield folder
 
 

@@ -147,7 +147,7 @@ def _finish_demo_city(root: Path) -> None:
     """Write the embedded city where there is none, or the rest of one that was interrupted; any whole one will do."""
     import json
 
-    from cityscapes.demo_city import DESCRIPTION, write_demo_city
+    from cityscapes.demo.city import DESCRIPTION, write_demo_city
 
     try:
         whole = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["complete"] is True

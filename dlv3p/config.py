@@ -9,10 +9,10 @@ import json
 from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
+from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.parameters import Parameters, choice, number
 
 ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 OUTPUT_STRIDES = (8, 16)
 DEVICES = ("auto", "cpu", "cuda")
 PROGRESS = ("auto", "widgets", "lines", "none")
@@ -31,7 +31,7 @@ class TrainParameters(Parameters):
     train_split: str = "train"
     val_split: str = "val"
     architecture: str = choice("deeplabv3plus", ARCHITECTURES)
-    backbone: str = choice("resnet18", BACKBONES)
+    backbone: str = choice("resnet18", tuple(BACKBONES))
     output_stride: int = choice(16, OUTPUT_STRIDES)
     channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
     initial_weights: str = "random"  # "random", "imagenet" or a torchvision ResNet file

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cityscapes.dataset import CityscapesSplit
-from cityscapes.demo_city import write_demo_city
+from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames

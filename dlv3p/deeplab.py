@@ -1,11 +1,15 @@
-"""DeepLabV3 (arXiv:1706.05587) and DeepLabV3+ (arXiv:1802.02611) over any backbone of `backbones`."""
+"""DeepLabV3 (arXiv:1706.05587) and DeepLabV3+ (arXiv:1802.02611) over any backbone of `backbones/`."""
+
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dlv3p.aspp import ASPP, ATROUS_RATES, conv_bn_relu
-from dlv3p.backbones import ResNetBackbone, load_imagenet_weights
+from dlv3p.backbones.catalog import BACKBONES
+from dlv3p.backbones.features import Backbone, BackboneOptions
+from dlv3p.backbones.resnet import load_imagenet_weights
 from dlv3p.config import TrainParameters
 
 LOW_LEVEL_CHANNELS = 48
@@ -25,7 +29,7 @@ class DeepLabV3(nn.Module):
     `logits_at_stride` stops before the last upsampling, for callers who want to do that in their own way.
     """
 
-    def __init__(self, backbone: ResNetBackbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
+    def __init__(self, backbone: Backbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
         super().__init__()
         rates = ATROUS_RATES[output_stride]
         self.backbone = backbone
@@ -64,7 +68,7 @@ class DeepLabV3Plus(nn.Module):
     `logits_at_stride` stops before the last upsampling, at a quarter of the image's height and width.
     """
 
-    def __init__(self, backbone: ResNetBackbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
+    def __init__(self, backbone: Backbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
         super().__init__()
         rates = ATROUS_RATES[output_stride]
         self.backbone = backbone
@@ -108,7 +112,7 @@ def build_model(
 
     `channels` is the width of ASPP and decoder, 256 in the papers. The result is in training mode, on the CPU.
     """
-    features = ResNetBackbone(backbone, output_stride=output_stride)
+    features = import_module(BACKBONES[backbone]).build(backbone, BackboneOptions(output_stride=output_stride))
     if initial_weights != "random":
         load_imagenet_weights(features, backbone, initial_weights)
     model = ARCHITECTURES[architecture]

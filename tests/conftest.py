@@ -2,7 +2,7 @@
 
 import pytest
 
-from cityscapes.demo_city import write_demo_city
+from cityscapes.demo.city import write_demo_city
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ BIN = Path(sys.executable).parent
 COMMANDS = sorted(
     path.relative_to(ROOT)
     for folder in ("cityscapes", "dlv3p", "benchmarks")
-    for path in (ROOT / folder).glob("*.py")
+    for path in (ROOT / folder).rglob("*.py")
     if "run_command(main)" in path.read_text()
 )
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.demo_annotation import annotation
-from cityscapes.demo_city import CITIES, DESCRIPTION, DRIVES, VERSION, describe, frame_names, write_demo_city
-from cityscapes.demo_paint import paint
-from cityscapes.demo_scene import Film
+from cityscapes.demo.annotation import annotation
+from cityscapes.demo.city import CITIES, DESCRIPTION, DRIVES, VERSION, describe, frame_names, write_demo_city
+from cityscapes.demo.paint import paint
+from cityscapes.demo.scene import Film
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import CLASS_NAMES, LABEL_BY_NAME, NUM_CLASSES
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from cityscapes.masks import draw_label_ids, to_train_ids
 from cityscapes.polygons import read_polygons
 
-COMMAND = Path(__file__).parents[1] / "cityscapes" / "demo_city.py"
+COMMAND = Path(__file__).parents[1] / "cityscapes" / "demo" / "city.py"
 FRAMES = {"train": 45, "val": 24, "test": 2}
 
 

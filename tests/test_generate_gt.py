@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes import demo_city
 from cityscapes.atomic import lock_folder
+from cityscapes.demo import city as demo_city
 from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError
 from cityscapes.frame_masks import SUFFIXES
 from cityscapes.generate_gt import generate_masks, main

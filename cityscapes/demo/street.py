@@ -8,11 +8,10 @@ fences and parks.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cityscapes import demo_people as people
-from cityscapes import demo_places as places
-from cityscapes.demo_light import Light, draw_light
-from cityscapes.demo_random import Dice
-from cityscapes.demo_shapes import (
+from cityscapes.demo import people, places
+from cityscapes.demo.light import Light, draw_light
+from cityscapes.demo.random_numbers import Dice
+from cityscapes.demo.shapes import (
     ASPHALT,
     AT_KERB,
     BEHIND,
@@ -28,7 +27,7 @@ from cityscapes.demo_shapes import (
     flat,
     mirrored,
 )
-from cityscapes.demo_traffic import LANE_MIDDLE, draw_traffic, parked_cycle, walker
+from cityscapes.demo.traffic import LANE_MIDDLE, draw_traffic, parked_cycle, walker
 
 KERB_NEAR, KERB_FAR = 2.5, 4.8
 """Where the kerb is, in metres from the middle of the camera's lane, without and with another lane on that side."""

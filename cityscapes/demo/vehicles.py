@@ -4,8 +4,8 @@
 their front, the others their back.
 """
 
-from cityscapes.demo_random import Color, Dice
-from cityscapes.demo_shapes import (
+from cityscapes.demo.random_numbers import Color, Dice
+from cityscapes.demo.shapes import (
     GLASS,
     STRIPES,
     Paint,

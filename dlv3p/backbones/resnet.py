@@ -6,52 +6,49 @@ same weights, the dense features taken every second or fourth pixel are those of
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, reason
+from dlv3p.backbones.features import Backbone, BackboneOptions, Features
 
-BACKBONES = {
+RESNETS = {
     "resnet18": (models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
     "resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
     "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
     "resnet101": (models.resnet101, models.ResNet101_Weights.IMAGENET1K_V2),
     "resnet152": (models.resnet152, models.ResNet152_Weights.IMAGENET1K_V2),
 }
-"""Name: (torchvision's builder, its ImageNet weights). A new ResNet is one line here."""
+"""Name: (torchvision's builder, its ImageNet weights)."""
 
 
-class Features(NamedTuple):
-    """What a head needs: `low_level` at stride 4 (fine edges) and `high_level` at the output stride (meaning)."""
+class ResNetBackbone(Backbone):
+    """A ResNet without its classifier."""
 
-    low_level: Tensor
-    high_level: Tensor
-
-
-class ResNetBackbone(nn.Module):
-    """A ResNet without its classifier: image (N,3,H,W) to Features.
-
-    `low_level_channels` and `high_level_channels` tell a head what to expect. Any height and width work.
-    """
-
-    def __init__(self, name: str, *, output_stride: int) -> None:
+    def __init__(self, name: str, options: BackboneOptions) -> None:
         super().__init__()
-        builder, _ = BACKBONES[name]
+        builder, _ = RESNETS[name]
         resnet = builder(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
-        replace_strides_with_dilation([self.layer3, self.layer4], output_stride=output_stride)
+        replace_strides_with_dilation([self.layer3, self.layer4], output_stride=options.output_stride)
         self.low_level_channels: int = resnet.layer2[0].conv1.in_channels
+        self.middle_channels: int = resnet.layer4[0].conv1.in_channels
         self.high_level_channels: int = resnet.fc.in_features
 
     def forward(self, image: Tensor) -> Features:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         low_level = self.layer1(stem)
-        return Features(low_level, self.layer4(self.layer3(self.layer2(low_level))))
+        middle = self.layer3(self.layer2(low_level))
+        return Features(low_level, middle, self.layer4(middle))
+
+
+def build(name: str, options: BackboneOptions) -> ResNetBackbone:
+    """Build one of `RESNETS`, with random weights."""
+    return ResNetBackbone(name, options)
 
 
 def replace_strides_with_dilation(stages: list[nn.Sequential], *, output_stride: int) -> None:
@@ -80,7 +77,7 @@ def load_imagenet_weights(backbone: ResNetBackbone, name: str, source: str) -> N
 
     Raises MachineError when torchvision cannot download them, and IntegrityError when a file does not fit.
     """
-    weights = BACKBONES[name][1]
+    weights = RESNETS[name][1]
     state = _download(weights, name) if source == "imagenet" else _read(Path(source).expanduser(), name)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     expected = backbone.state_dict()

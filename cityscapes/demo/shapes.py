@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cityscapes.demo_random import Color
+from cityscapes.demo.random_numbers import Color
 
 Point = tuple[float, float, float]
 
 PLAIN, SKY, ASPHALT, PAVING, GRASS, MASONRY, FACADE, LEAVES, STRIPES, GLASS = range(10)
-"""Materials: what `demo_paint` draws on a surface besides its colour."""
+"""Materials: what `paint` draws on a surface besides its colour."""
 
 
 class Paint(NamedTuple):

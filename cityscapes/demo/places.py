@@ -2,8 +2,8 @@
 
 import math
 
-from cityscapes.demo_random import Dice
-from cityscapes.demo_shapes import (
+from cityscapes.demo.random_numbers import Dice
+from cityscapes.demo.shapes import (
     FACADE,
     LEAVES,
     MASONRY,
@@ -20,7 +20,7 @@ from cityscapes.demo_shapes import (
     shaded,
     upright,
 )
-from cityscapes.demo_vehicles import DARK
+from cityscapes.demo.vehicles import DARK
 
 
 def building(dice: Dice, side: int, length: float) -> list[Part]:

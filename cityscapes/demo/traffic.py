@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from cityscapes import demo_people as people
-from cityscapes import demo_vehicles as vehicles
-from cityscapes.demo_random import Dice
-from cityscapes.demo_shapes import LANE, MIDDLE, Part, Thing, mirrored
+from cityscapes.demo import people, vehicles
+from cityscapes.demo.random_numbers import Dice
+from cityscapes.demo.shapes import LANE, MIDDLE, Part, Thing, mirrored
 
 LANE_MIDDLE = 3.3
 """How far the middle of the neighbouring lanes is from the camera's, in metres."""

@@ -10,12 +10,12 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cityscapes.demo_camera import FOCAL
-from cityscapes.demo_light import Light
-from cityscapes.demo_random import Dice
-from cityscapes.demo_scene import Surface, View
-from cityscapes.demo_shapes import ASPHALT, FACADE, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
-from cityscapes.demo_street import Street
+from cityscapes.demo.camera import FOCAL
+from cityscapes.demo.light import Light
+from cityscapes.demo.random_numbers import Dice
+from cityscapes.demo.scene import Surface, View
+from cityscapes.demo.shapes import ASPHALT, FACADE, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
+from cityscapes.demo.street import Street
 
 TILE = 512
 GROUND = (ASPHALT, PAVING, GRASS)

@@ -1,7 +1,7 @@
 """Write the embedded city: street scenes in the layout and the annotation format of Cityscapes, made from a seed.
 
-    python cityscapes/demo_city.py                      160 + 40 + 20 frames of 128 x 256 in data/demo_city/
-    python cityscapes/demo_city.py --height 1024 --width 2048 --train 4 --val 2 --test 1 --output /tmp/city
+    python cityscapes/demo/city.py                      160 + 40 + 20 frames of 128 x 256 in data/demo_city/
+    python cityscapes/demo/city.py --height 1024 --width 2048 --train 4 --val 2 --test 1 --output /tmp/city
 
 The same arguments give the same scene at any size, the same polygons everywhere, and the same pixels with the same
 Pillow, whose polygon fill differs from version to version by a few edge pixels. Nothing is downloaded; the cities
@@ -132,7 +132,7 @@ def frame_names(split: str, count: int) -> Iterator[tuple[int, int, Frame]]:
 
 
 def _write_split(root: Path, split: str, city: dict, progress: Progress | None) -> None:
-    from cityscapes.demo_scene import Film
+    from cityscapes.demo.scene import Film
 
     film: Film | None = None
     total = city["frames"][split]
@@ -154,8 +154,8 @@ def _draw(film, number: int, *, height: int, width: int) -> tuple[bytes, bytes]:
 
     from PIL import Image
 
-    from cityscapes.demo_annotation import annotation
-    from cityscapes.demo_paint import paint
+    from cityscapes.demo.annotation import annotation
+    from cityscapes.demo.paint import paint
 
     view = film.view(number, height=height, width=width)
     stream = BytesIO()

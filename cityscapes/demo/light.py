@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from cityscapes.demo_random import Color, Dice
+from cityscapes.demo.random_numbers import Color, Dice
 
 
 class Light(NamedTuple):

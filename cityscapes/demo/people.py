@@ -1,8 +1,8 @@
 """People, bicycles and motorcycles of the demo city, as parts; `phase` is 0 to 3, a quarter of a step each."""
 
-from cityscapes.demo_random import Color, Dice
-from cityscapes.demo_shapes import Paint, Part, bar, disc, mirrored, ring, shaded, upright
-from cityscapes.demo_vehicles import DARK, RED, RIM, TYRE, vehicle_color
+from cityscapes.demo.random_numbers import Color, Dice
+from cityscapes.demo.shapes import Paint, Part, bar, disc, mirrored, ring, shaded, upright
+from cityscapes.demo.vehicles import DARK, RED, RIM, TYRE, vehicle_color
 
 STRIDE = (0.3, 0.12, -0.3, -0.12)
 """How far the feet are apart in each phase, in metres."""

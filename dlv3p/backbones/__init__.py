@@ -1,0 +1,1 @@
+"""Feature extractors: a family a file, and `catalog.py`, which names them all."""

@@ -1,0 +1,50 @@
+"""What every backbone is asked for, and what it gives back; the heads know nothing else of it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """Maps of one batch: `low_level` (N,C,h,w) at stride 4, `middle` before the last stage, `high_level` at the end.
+
+    `middle` and `high_level` are at the output stride or below it; the auxiliary head reads `middle`.
+    """
+
+    low_level: Tensor
+    middle: Tensor
+    high_level: Tensor
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """How a backbone is built; a family refuses with ParameterError what its networks cannot be.
+
+    `output_stride` is 8, 16 or 32. `multi_grid` multiplies the dilations of the last stage's blocks (DeepLabV3, section
+    3.2.1). `norm` is batch, sync, frozen or group (with weight standardisation). `first_dilation` says whether the
+    block that would have strided keeps the `previous` dilation (torchvision) or takes the `new` one (MindSpore).
+    `pooling` says what becomes of a pooling layer that would go below the output stride: `dropped`, as published for
+    VoVNet and DenseNet, or kept at stride 1 and `dilated`.
+    """
+
+    output_stride: int = 16
+    multi_grid: tuple[int, ...] = (1, 1, 1)
+    norm: str = "batch"
+    first_dilation: str = "previous"
+    pooling: str = "dropped"
+
+
+class Backbone(nn.Module):
+    """Base of all backbones: image (N,3,H,W), any height and width, to Features.
+
+    The three numbers of channels tell a head what to expect.
+    """
+
+    low_level_channels: int
+    middle_channels: int
+    high_level_channels: int
+
+    def forward(self, image: Tensor) -> Features:
+        """Extract the features of a batch."""
+        raise NotImplementedError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from cityscapes.demo_city import write_demo_city
+from cityscapes.demo.city import write_demo_city
 from cityscapes.frame_masks import Job, make_masks
 from cityscapes.labels import LABEL_BY_NAME
 from cityscapes.layout import POLYGONS_SUFFIX, Frame, find_frames

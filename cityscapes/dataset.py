@@ -29,9 +29,17 @@ class CityscapesSplit:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def name(self, index: int) -> str:
+        """Return a frame's name, such as `aachen_000000_000019`."""
+        return self.frames[index].name
+
+    def image_path(self, index: int) -> Path:
+        """Return where a frame's image lies."""
+        return self.frames[index].image(self.root)
+
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return _read(self.frames[index].image(self.root)).convert("RGB")
+        return _read(self.image_path(index)).convert("RGB")
 
     def has_mask(self, index: int) -> bool:
         """Say whether the frame has a mask from any of the three places."""

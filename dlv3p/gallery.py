@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import MissingInputError
 from cityscapes.labels import IGNORE
 from dlv3p.config import RenderGifParameters, TrainParameters
-from dlv3p.data import TrainingSamples
 from dlv3p.evaluation import Evaluation
 from dlv3p.gif import compose_frame
 from dlv3p.inference import Predictor
+from dlv3p.loader import TrainingSamples
 from dlv3p.progress import track
+from dlv3p.split import Split
 from dlv3p.training import make_augmentation
 from dlv3p.transforms import MEAN, STD
 from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
@@ -22,18 +22,18 @@ from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, lege
 PICTURE_WIDTH = 1200
 
 
-def samples_picture(split: CityscapesSplit, indices: list[int]) -> Image.Image:
+def samples_picture(split: Split, indices: list[int]) -> Image.Image:
     """Show images beside their masks, with the classes that occur in them as a legend."""
     panels, seen = {}, set()
     for index in indices:
         image, mask = split.pair(index)
-        panels[split.frames[index].name] = np.asarray(image)
-        panels[f"{split.frames[index].name}, mask"] = colorize(mask, split.colors)
+        panels[split.name(index)] = np.asarray(image)
+        panels[f"{split.name(index)}, mask"] = colorize(mask, split.colors)
         seen.update(np.unique(mask).tolist())
     return _with_legend(panels, sorted(seen - {IGNORE}), split)
 
 
-def crops_picture(parameters: TrainParameters, split: CityscapesSplit, *, count: int = 4) -> Image.Image:
+def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
     """Show the first crops of an epoch as the network gets them, scaled, flipped and jittered, under their masks."""
     samples = TrainingSamples(split, make_augmentation(parameters), seed=parameters.seed)
     panels = {}
@@ -41,7 +41,7 @@ def crops_picture(parameters: TrainParameters, split: CityscapesSplit, *, count:
         image, mask = samples[1, index]
         colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
         picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
-        panels[split.frames[index].name] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4)
+        panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4)
     return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
 
 
@@ -64,7 +64,7 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
     return Image.fromarray(np.concatenate([np.asarray(picture), errors]))
 
 
-def choose_frames(split: CityscapesSplit, *, city: str = "", sequence: str = "", count: int) -> list[int]:
+def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: int) -> list[int]:
     """Choose up to `count` frames of a drive in order; raises MissingInputError that names what there is."""
     chosen = [
         index
@@ -80,7 +80,7 @@ def choose_frames(split: CityscapesSplit, *, city: str = "", sequence: str = "",
 
 
 def drive_frames(
-    predictor: Predictor, split: CityscapesSplit, indices: list[int], parameters: RenderGifParameters
+    predictor: Predictor, split: Split, indices: list[int], parameters: RenderGifParameters
 ) -> Iterator[np.ndarray]:
     """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one."""
     truths = parameters.show_truth and all(_is_labelled(split, index) for index in indices)
@@ -94,11 +94,11 @@ def drive_frames(
             alpha=parameters.alpha,
             class_names=split.class_names,
             colors=split.colors,
-            title=split.frames[index].name,
+            title=split.name(index),
         )
 
 
-def class_shares(split: CityscapesSplit) -> pd.DataFrame:
+def class_shares(split: Split) -> pd.DataFrame:
     """Count a split's masks: a row per class with its share of the labelled pixels and of the images, most first."""
     pixels, images = np.zeros(split.num_classes, np.int64), np.zeros(split.num_classes, np.int64)
     for index in range(len(split)):
@@ -110,13 +110,11 @@ def class_shares(split: CityscapesSplit) -> pd.DataFrame:
     return table.sort_values("share of pixels", ascending=False, kind="stable")
 
 
-def _is_labelled(split: CityscapesSplit, index: int) -> bool:
+def _is_labelled(split: Split, index: int) -> bool:
     return split.has_mask(index) and bool((split.mask(index) != IGNORE).any())
 
 
-def _with_legend(
-    panels: dict[str, np.ndarray], train_ids: list[int], split: CityscapesSplit, *, columns: int = 2
-) -> Image.Image:
+def _with_legend(panels: dict[str, np.ndarray], train_ids: list[int], split: Split, *, columns: int = 2) -> Image.Image:
     names = [split.class_names[train_id] for train_id in train_ids]
     pictures = side_by_side(panels, width=PICTURE_WIDTH, columns=columns)
     strip = legend(names, split.colors[train_ids], width=PICTURE_WIDTH)

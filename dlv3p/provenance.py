@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cityscapes.dataset import CityscapesSplit
+from dlv3p.split import Split
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -42,11 +42,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def data_fingerprint(split: CityscapesSplit) -> str:
+def data_fingerprint(split: Split) -> str:
     """Return one sha256 over the names and sizes of a split's images: another set of files gives another value."""
     digest = hashlib.sha256()
-    for frame in split.frames:
-        digest.update(f"{frame.name} {frame.image(split.root).stat().st_size}\n".encode())
+    for index in range(len(split)):
+        digest.update(f"{split.name(index)} {split.image_path(index).stat().st_size}\n".encode())
     return digest.hexdigest()
 
 

@@ -12,26 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import DivergedError, IntegrityError
 from cityscapes.labels import IGNORE
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.config import TrainParameters
-from dlv3p.data import (
-    TrainingSamples,
-    WholeImages,
-    open_split,
-    resolve_data_root,
-    training_loader,
-    validation_loader,
-)
+from dlv3p.data import open_split, resolve_data_root
 from dlv3p.deeplab import build_network, upsample
 from dlv3p.devices import LAYOUT, choose_device
+from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
 from dlv3p.losses import Loss, cross_entropy, inverse_log_weights, make_loss
 from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import Progress, make_progress
 from dlv3p.provenance import data_fingerprint, provenance
 from dlv3p.runs import checkpoint_path, hold_run, refuse_other_parameters, write_json, write_metrics
+from dlv3p.split import Split
 from dlv3p.transforms import Augmentation
 
 POLY_POWER = 0.9
@@ -68,9 +62,7 @@ def train(parameters: TrainParameters) -> TrainingResult:
 class TrainingRun:
     """The state of a run: model, optimiser, schedule, history and best score; `fit` takes it to its last epoch."""
 
-    def __init__(
-        self, parameters: TrainParameters, folder: Path, training: CityscapesSplit, validation: CityscapesSplit
-    ) -> None:
+    def __init__(self, parameters: TrainParameters, folder: Path, training: Split, validation: Split) -> None:
         self.parameters, self.folder, self.training, self.validation = parameters, folder, training, validation
         self.device = choose_device(parameters.device)
         self.history: list[dict[str, float]] = []

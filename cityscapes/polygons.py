@@ -22,8 +22,10 @@ MAX_PIXELS = 64 * 2**20
 MAX_OBJECTS = 10_000
 MAX_POINTS = 20_000
 MAX_COORDINATE = 1_000_000
-MAX_CROSSINGS = 2**24
+MAX_CROSSINGS = 2**22
 """How many image rows all edges of a file may cross together: real frames stay below 2**17, and each takes time."""
+MAX_PAINTED = 2**32
+"""How many pixels the boxes around all polygons may hold together: real frames stay below 2**24."""
 
 
 class Polygon(NamedTuple):
@@ -92,7 +94,7 @@ def parse_polygons(content: bytes, source: str | Path) -> Annotation:
         listed = ", ".join(f"{name[:60]!r} x {count}" for name, count in unknown.most_common(20))
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
         raise InputError(f"{source}: labels that the Cityscapes table does not know: {listed}{more}; correct the names")
-    _refuse_endless_drawing(polygons, height, source)
+    _refuse_endless_drawing(polygons, height, width, source)
     return Annotation(height, width, tuple(polygons), tuple(warnings))
 
 
@@ -204,10 +206,19 @@ def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:
     raise AssertionError(f"{source}: {pointer}: refused without a reason")
 
 
-def _refuse_endless_drawing(polygons: list[Polygon], height: int, source: str | Path) -> None:
+def _refuse_endless_drawing(polygons: list[Polygon], height: int, width: int, source: str | Path) -> None:
+    """Bound the time that drawing takes: the rows that edges cross, and the pixels of the boxes that may be filled."""
     if not polygons:
         return
-    rows = np.concatenate([polygon.points[:, 1] for polygon in polygons]).clip(0, height)
-    crossings = int(np.abs(np.diff(rows)).sum())
+    points = np.concatenate([polygon.points for polygon in polygons]).clip(0, (width, height))
+    ends = np.cumsum([len(polygon.points) for polygon in polygons])
+    starts = np.concatenate([[0], ends[:-1]])
+    following = np.arange(1, len(points) + 1)
+    following[ends - 1] = starts
+    crossings = int(np.abs(points[following, 1] - points[:, 1]).sum())
     if crossings > MAX_CROSSINGS:
         _refuse(source, "/objects", f"edges cross {crossings} image rows in all, at most {MAX_CROSSINGS} are allowed")
+    boxes = np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)
+    painted = int(boxes.prod(axis=1, dtype=np.int64).sum())
+    if painted > MAX_PAINTED:
+        _refuse(source, "/objects", f"polygons span {painted} pixels in all, at most {MAX_PAINTED} are allowed")

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
-from dlv3p.backbones.catalog import BACKBONES
+from dlv3p.backbones.catalog import BACKBONES, TIMM
 from dlv3p.parameters import Parameters, choice, number
 
 ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
@@ -31,7 +31,7 @@ class TrainParameters(Parameters):
     train_split: str = "train"
     val_split: str = "val"
     architecture: str = choice("deeplabv3plus", ARCHITECTURES)
-    backbone: str = choice("resnet18", tuple(BACKBONES))
+    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
     output_stride: int = choice(16, OUTPUT_STRIDES)
     channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
     initial_weights: str = "random"  # "random", "imagenet" or a torchvision ResNet file

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlv3p.aspp import ASPP, ATROUS_RATES, conv_bn_relu
-from dlv3p.backbones.catalog import BACKBONES
+from dlv3p.backbones.catalog import find
 from dlv3p.backbones.features import Backbone, BackboneOptions
-from dlv3p.backbones.resnet import load_imagenet_weights
+from dlv3p.backbones.imagenet import load_imagenet_weights
 from dlv3p.config import TrainParameters
 
 LOW_LEVEL_CHANNELS = 48
@@ -108,11 +108,11 @@ def build_model(
     channels: int = 256,
     initial_weights: str = "random",
 ) -> nn.Module:
-    """Build a network; `initial_weights` is "random", "imagenet" or the path of a torchvision ResNet file.
+    """Build a network; `initial_weights` is "random", "imagenet" or the path of a public ImageNet file.
 
     `channels` is the width of ASPP and decoder, 256 in the papers. The result is in training mode, on the CPU.
     """
-    features = import_module(BACKBONES[backbone]).build(backbone, BackboneOptions(output_stride=output_stride))
+    features = import_module(find(backbone)).build(backbone, BackboneOptions(output_stride=output_stride))
     if initial_weights != "random":
         load_imagenet_weights(features, backbone, initial_weights)
     model = ARCHITECTURES[architecture]

@@ -9,9 +9,9 @@ from typing import Any, Self, get_type_hints
 from cityscapes.errors import ParameterError
 
 
-def choice(default: Any, allowed: tuple[Any, ...]) -> Any:
-    """A field that takes one of the `allowed` values."""
-    return field(default=default, metadata={"allowed": allowed})
+def choice(default: Any, allowed: tuple[Any, ...], prefix: str | None = None) -> Any:
+    """A field that takes one of the `allowed` values, or any text that follows the `prefix`."""
+    return field(default=default, metadata={"allowed": allowed, "prefix": prefix})
 
 
 def number(default: float, low: float, high: float) -> Any:
@@ -81,11 +81,14 @@ def _checked_type(name: str, value: Any, expected: type | types.UnionType) -> An
 
 
 def _check_range(item: Field, value: Any) -> None:
-    allowed = item.metadata.get("allowed")
+    allowed, prefix = item.metadata.get("allowed"), item.metadata.get("prefix")
+    if prefix is not None and value.startswith(prefix):
+        return
     if allowed is not None and value not in allowed:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in allowed], n=1)
         hint = f"; did you mean {near[0]}?" if near and isinstance(value, str) else ""
-        raise ParameterError(f"{item.name}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
+        listed = ", ".join([*map(str, allowed), *([f"{prefix}<name>"] if prefix else [])])
+        raise ParameterError(f"{item.name}={value!r}: allowed are {listed}{hint}")
     low, high = item.metadata.get("range", (None, None))
     if low is not None and not low <= value <= high:  # also refuses NaN
         default = "" if item.default is MISSING else f" (default {item.default})"

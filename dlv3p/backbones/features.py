@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from cityscapes.errors import ParameterError
+
 
 class Features(NamedTuple):
     """Maps of one batch: `low_level` (N,C,h,w) at stride 4, `middle` before the last stage, `high_level` at the end.
@@ -25,7 +27,8 @@ class BackboneOptions:
     3.2.1). `norm` is batch, sync, frozen or group (with weight standardisation). `first_dilation` says whether the
     block that would have strided keeps the `previous` dilation (torchvision) or takes the `new` one (MindSpore).
     `pooling` says what becomes of a pooling layer that would go below the output stride: `dropped`, as published for
-    VoVNet and DenseNet, or kept at stride 1 and `dilated`.
+    VoVNet and DenseNet, or kept at stride 1 and `dilated`. `mobilenet_padding` says where MobileNetV2 pads: inside its
+    depthwise convolutions (`torchvision`), or before the expansion and not at all at the stem (`fixed`, VainF).
     """
 
     output_stride: int = 16
@@ -33,6 +36,7 @@ class BackboneOptions:
     norm: str = "batch"
     first_dilation: str = "previous"
     pooling: str = "dropped"
+    mobilenet_padding: str = "torchvision"
 
 
 class Backbone(nn.Module):
@@ -48,3 +52,12 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> Features:
         """Extract the features of a batch."""
         raise NotImplementedError
+
+
+def require(name: str, options: BackboneOptions, **allowed: tuple) -> None:
+    """Raise ParameterError when a switch of `options` has none of the values that the backbone called `name` allows."""
+    for switch, values in allowed.items():
+        value = getattr(options, switch)
+        if value not in values:
+            listed = ", ".join(map(str, values))
+            raise ParameterError(f"{switch}={value!r}: {name} allows {listed}; change {switch} or take a ResNet")

@@ -5,23 +5,19 @@ dilated so that they see what they saw before ("atrous" convolution: DeepLabV3, 
 same weights, the dense features taken every second or fourth pixel are those of the ordinary stride-32 network.
 """
 
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from cityscapes.errors import IntegrityError, MachineError, MissingInputError, reason
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
 
 RESNETS = {
-    "resnet18": (models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2),
-    "resnet101": (models.resnet101, models.ResNet101_Weights.IMAGENET1K_V2),
-    "resnet152": (models.resnet152, models.ResNet152_Weights.IMAGENET1K_V2),
+    "resnet18": models.resnet18,
+    "resnet34": models.resnet34,
+    "resnet50": models.resnet50,
+    "resnet101": models.resnet101,
+    "resnet152": models.resnet152,
 }
-"""Name: (torchvision's builder, its ImageNet weights)."""
+"""Name: torchvision's builder."""
 
 
 class ResNetBackbone(Backbone):
@@ -29,8 +25,7 @@ class ResNetBackbone(Backbone):
 
     def __init__(self, name: str, options: BackboneOptions) -> None:
         super().__init__()
-        builder, _ = RESNETS[name]
-        resnet = builder(weights=None)
+        resnet = RESNETS[name](weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2 = resnet.layer1, resnet.layer2
         self.layer3, self.layer4 = resnet.layer3, resnet.layer4
@@ -70,50 +65,3 @@ def replace_strides_with_dilation(stages: list[nn.Sequential], *, output_stride:
                 module.dilation = module.padding = (dilation, dilation)
             if strided and module.kernel_size == (3, 3):
                 dilation *= 2
-
-
-def load_imagenet_weights(backbone: ResNetBackbone, name: str, source: str) -> None:
-    """Fill `backbone` with ImageNet weights: `source` is "imagenet" (torchvision's own) or the path of such a file.
-
-    Raises MachineError when torchvision cannot download them, and IntegrityError when a file does not fit.
-    """
-    weights = RESNETS[name][1]
-    state = _download(weights, name) if source == "imagenet" else _read(Path(source).expanduser(), name)
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    expected = backbone.state_dict()
-    wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
-    wrong += [key for key in state if key not in expected]
-    if wrong:
-        raise IntegrityError(
-            f"initial_weights={source!r} is not a torchvision {name}: {len(wrong)} entries are missing, unknown or of "
-            f"another shape, the first {wrong[0]!r}; give a {name} file or another backbone"
-        )
-    backbone.load_state_dict(state)
-
-
-def _download(weights: models.WeightsEnum, name: str) -> dict[str, Tensor]:
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
-        file = weights.url.rsplit("/", 1)[-1]
-        raise MachineError(
-            f"initial_weights='imagenet': cannot download {weights.url} ({error}); fetch {file} on a machine with a "
-            f"network and put it into {torch.hub.get_dir()}/checkpoints/, or give its path as initial_weights, or "
-            f"'random' to start {name} from scratch"
-        ) from error
-
-
-def _read(path: Path, name: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MissingInputError(
-            f"initial_weights={str(path)!r}: no such file; allowed are 'random', 'imagenet' or a path"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
-        raise IntegrityError(
-            f"{path}: not a readable weights file ({reason(error)}); give a torchvision {name} file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise IntegrityError(f"{path}: holds no plain table of tensors; give a torchvision {name} file")
-    return state

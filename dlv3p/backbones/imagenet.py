@@ -1,0 +1,124 @@
+"""Initial weights learnt on ImageNet: those of torchvision and timm by name, and the public files by path."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import models
+
+from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError, reason
+from dlv3p.backbones.catalog import TIMM
+from dlv3p.backbones.features import Backbone
+
+TORCHVISION_WEIGHTS = {
+    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet34": "ResNet34_Weights.IMAGENET1K_V1",
+    "resnet50": "ResNet50_Weights.IMAGENET1K_V2",
+    "resnet101": "ResNet101_Weights.IMAGENET1K_V2",
+    "resnet152": "ResNet152_Weights.IMAGENET1K_V2",
+    "densenet121": "DenseNet121_Weights.IMAGENET1K_V1",
+    "densenet161": "DenseNet161_Weights.IMAGENET1K_V1",
+    "densenet169": "DenseNet169_Weights.IMAGENET1K_V1",
+    "densenet201": "DenseNet201_Weights.IMAGENET1K_V1",
+    "mobilenet_v2": "MobileNet_V2_Weights.IMAGENET1K_V2",
+    "mobilenet_v3_large": "MobileNet_V3_Large_Weights.IMAGENET1K_V2",
+}
+"""Backbone: what "imagenet" stands for, the newest where there are several."""
+
+_BEHIND_THE_FEATURES = re.compile(r"(fc|classifier|features\.18)\.")
+"""The classifier; in MobileNetV2 also the layer before it, which DeepLab leaves out."""
+
+_DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""How DenseNet files from before 2018 write `norm1`: as `norm.1`."""
+
+
+def load_imagenet_weights(backbone: Backbone, name: str, source: str) -> None:
+    """Fill `backbone`, which is called `name`, with the weights of `source`: "imagenet" or the path of a file.
+
+    A prefix `module.`, a classifier and absent counts of batches are accepted in a file; any other difference is
+    refused with IntegrityError, which lists it. Raises MissingInputError when there is no such file, MachineError when
+    the weights cannot be downloaded, and ParameterError when no library offers any under this name.
+    """
+    state = None if source == "imagenet" else _read(Path(source).expanduser(), name)
+    if name.startswith(TIMM):
+        from dlv3p.backbones.timm_backbone import imagenet_state
+
+        state = imagenet_state(name, state)
+    elif state is None:
+        state = _download(name)
+    state = {_renamed(key): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not _BEHIND_THE_FEATURES.match(key)}
+    expected = backbone.state_dict()
+    differences = list_differences(expected, state)
+    if differences:
+        raise IntegrityError(
+            f"initial_weights={source!r} is not a {kind(name)}: {differences}; give such a file or another backbone"
+        )
+    backbone.load_state_dict({key: state.get(key, value) for key, value in expected.items()})
+
+
+def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Say in one line how the names and shapes of two state dicts differ; nothing when they do not.
+
+    Batch norm's counts of batches are passed over: older files lack them and no network of ours reads them.
+    """
+    expected, found = (
+        {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+        for state in (expected, found)
+    )
+    shapes = [f"{key} {found[key]} for {shape}" for key, shape in expected.items() if found.get(key, shape) != shape]
+    kinds = {
+        "missing": [key for key in expected if key not in found],
+        "unknown": [key for key in found if key not in expected],
+        "of another shape": shapes,
+    }
+    return ", ".join(
+        f"{len(keys)} entries {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in kinds.items()
+        if keys
+    )
+
+
+def kind(name: str) -> str:
+    """Say which file a backbone's initial weights are read from."""
+    return f"torchvision {name} file" if name in TORCHVISION_WEIGHTS else f"{name} file"
+
+
+def _renamed(key: str) -> str:
+    return _DOTTED_LAYER.sub(r"\1\2", key.removeprefix("module."))
+
+
+def _download(name: str) -> Mapping[str, Tensor]:
+    if name not in TORCHVISION_WEIGHTS:
+        raise ParameterError(
+            f"initial_weights='imagenet': no library offers {name}; give the path of the public file, such as "
+            f"{name}_statedict_norm.pth, or 'random' to start from scratch"
+        )
+    weights = models.get_weight(TORCHVISION_WEIGHTS[name])
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        file = weights.url.rsplit("/", 1)[-1]
+        raise MachineError(
+            f"initial_weights='imagenet': cannot download {weights.url} ({error}); fetch {file} on a machine with a "
+            f"network and put it into {torch.hub.get_dir()}/checkpoints/, or give its path as initial_weights, or "
+            f"'random' to start {name} from scratch"
+        ) from error
+
+
+def _read(path: Path, name: str) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise MissingInputError(
+            f"initial_weights={str(path)!r}: no such file; allowed are 'random', 'imagenet' or a path"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
+        raise IntegrityError(f"{path}: not a readable weights file ({reason(error)}); give a {kind(name)}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise IntegrityError(f"{path}: holds no plain table of tensors; give a {kind(name)}")
+    return state

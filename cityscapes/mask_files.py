@@ -62,15 +62,28 @@ def read_label_png(
     The header is checked before memory is spent on pixels. Raises InputError, or MissingInputError; `source` is what
     the message calls the file.
     """
+    return _read_png(file, source or str(file), size, ("L",), "one 8-bit channel (mode L)").astype(np.uint8, copy=False)
+
+
+def read_instance_png(
+    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read an instance image like `read_label_png`, but of one 16-bit channel; uint16 (H, W)."""
+    # Older Pillow calls the 16-bit grey of a PNG file "I".
+    return _read_png(file, source or str(file), size, ("I;16", "I"), "one 16-bit channel (mode I;16)").astype(np.uint16)
+
+
+def _read_png(
+    file: str | Path | BinaryIO, source: str, size: tuple[int, int] | None, modes: tuple[str, ...], expected: str
+) -> np.ndarray:
     from PIL import Image
 
-    source = source or str(file)
     try:
         with Image.open(file, formats=("PNG",)) as image:
             height, width = size or image.size[::-1]
-            if (image.mode, image.size) != ("L", (width, height)):
+            if image.mode not in modes or image.size != (width, height):
                 found = f"mode {image.mode}, {image.width} x {image.height}"
-                raise InputError(f"{source}: expected one 8-bit channel (mode L), {width} x {height}, found {found}")
+                raise InputError(f"{source}: expected {expected}, {width} x {height}, found {found}")
             if height * width > MAX_PIXELS:
                 raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
             return np.array(image)

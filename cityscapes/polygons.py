@@ -29,10 +29,14 @@ MAX_PAINTED = 2**32
 
 
 class Polygon(NamedTuple):
-    """One drawn object: its class, and its vertices as int32 (P, 2) in x, y pixels; they may lie outside the image."""
+    """One drawn object: its class, and its vertices as int32 (P, 2) in x, y pixels; they may lie outside the image.
+
+    `is_group` marks several objects in one outline (`cargroup`), which cannot be told apart.
+    """
 
     label: Label
     points: np.ndarray
+    is_group: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,16 +176,16 @@ def _polygon(item: Any, pointer: str, source: str | Path, warnings: list[str], u
     points = _points(_member(item, "polygon", list, pointer, source), f"{pointer}/polygon", source)
     if deleted:
         return None
-    label = LABEL_BY_NAME.get(name)
+    label, is_group = LABEL_BY_NAME.get(name), False
     if label is None and name.endswith("group"):
-        label = LABEL_BY_NAME.get(name.removesuffix("group"))
+        label, is_group = LABEL_BY_NAME.get(name.removesuffix("group")), True
     if label is None:
         unknown[name] += 1
         return None
     if len(points) < 2:
         warnings.append(f"{source}: {pointer}/polygon: skipped a {name!r} of {len(points)} points")
         return None
-    return Polygon(label, points)
+    return Polygon(label, points, is_group)
 
 
 def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The fill rule of the official masks, their three encodings, and the files that hold them."""
 
+import json
 import math
 import os
 import subprocess
@@ -13,14 +14,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_frames import ABSENT, POLYGON_FILES, beside, restored
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.labels import LABEL_BY_NAME, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
-from cityscapes.mask_files import encode_png, is_made_from, read_label_png
-from cityscapes.masks import draw_label_ids, to_rgba, to_train_ids
-from cityscapes.polygons import Annotation, Polygon, read_polygons
+from cityscapes.mask_files import encode_png, is_made_from, read_instance_png, read_label_png
+from cityscapes.masks import draw_instance_ids, draw_label_ids, to_label_ids, to_rgba, to_train_ids
+from cityscapes.polygons import Annotation, Polygon, parse_polygons, read_polygons
 
-REAL = sorted((Path(__file__).parents[2] / "shared" / "data" / "cityscapes").glob("gtFine/*/*/*_polygons.json"))
 HEIGHT, WIDTH = 20, 30
 
 
@@ -49,11 +50,17 @@ def by_the_rule(points: list[tuple[int, int]]) -> np.ndarray:
     return filled
 
 
-@pytest.mark.skipif(not REAL, reason="the Cityscapes sample is not here")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name[:-21])
+@pytest.mark.skipif(not POLYGON_FILES, reason=ABSENT)
+@pytest.mark.parametrize("path", POLYGON_FILES, ids=lambda path: path.name[:-21])
 def test_official_masks_are_reproduced_pixel_for_pixel(path):
-    official = np.array(Image.open(str(path).replace("polygons.json", "labelIds.png")))
-    assert np.count_nonzero(draw_label_ids(read_polygons(path)) != official) == 0
+    label_ids = read_label_png(beside(path, "labelIds.png"))
+    instance_ids = read_instance_png(beside(path, "instanceIds.png"))
+    assert instance_ids.max() > 1000
+    drawn = parse_polygons(restored(path), path)
+    assert np.count_nonzero(draw_label_ids(read_polygons(path)) != label_ids) == 0
+    assert np.count_nonzero(draw_label_ids(drawn) != label_ids) == 0
+    assert np.count_nonzero(draw_instance_ids(drawn) != instance_ids) == 0
+    assert np.count_nonzero(to_label_ids(instance_ids) != label_ids) == 0
 
 
 NEAR = st.tuples(st.integers(-5, WIDTH + 5), st.integers(-5, HEIGHT + 5))
@@ -94,6 +101,36 @@ def test_later_polygons_cover_earlier_ones():
 def test_license_plates_are_not_drawn():
     whole = [(-1, -1), (40, -1), (40, 40), (-1, 40)]
     assert set(np.unique(draw_label_ids(annotation(("car", whole), ("license plate", whole))))) == {26}
+
+
+def square(left: int) -> list[tuple[int, int]]:
+    return [(left, 0), (left + 1, 0), (left + 1, 9), (left, 9)]
+
+
+def test_instances_are_numbered_by_label_in_file_order_even_where_hidden():
+    names = ["car", "road", "person", "license plate", "car", "cargroup", "polegroup", "car"]
+    objects = [{"label": name, "polygon": square(4 if i == 4 else 3 * i)} for i, name in enumerate(names)]
+    objects.append({"label": "sky", "polygon": square(4)})  # hides the second car, which keeps its number
+    objects.append({"label": "car", "polygon": square(27), "deleted": 1})
+    document = {"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}
+    drawn = parse_polygons(json.dumps(document).encode(), "file.json")
+    instance_ids = draw_instance_ids(drawn)
+    assert (instance_ids.dtype, instance_ids.shape) == (np.uint16, (HEIGHT, WIDTH))
+    assert sorted(np.unique(instance_ids).tolist()) == [0, 7, 18, 23, 26, 24000, 26000, 26002]
+    assert (instance_ids[0, 15], instance_ids[0, 21]) == (26, 26002)
+    np.testing.assert_array_equal(to_label_ids(instance_ids), draw_label_ids(drawn))
+
+
+def test_more_instances_than_three_digits_can_number_are_refused():
+    assert draw_instance_ids(annotation(*[("car", square(2))] * 1000)).max() == 26999
+    with pytest.raises(InputError, match="1001 objects are a 'car'"):
+        draw_instance_ids(annotation(*[("car", square(2))] * 1001))
+
+
+def test_instance_images_of_another_mode_are_refused(tmp_path):
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="expected one 16-bit channel"):
+        read_instance_png(tmp_path / "mask.png")
 
 
 def test_encodings_follow_the_label_table():

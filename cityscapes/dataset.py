@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.image_files import read_ids, read_image
 from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
 
@@ -39,7 +40,7 @@ class CityscapesSplit:
 
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return _read(self.image_path(index)).convert("RGB")
+        return read_image(self.image_path(index))
 
     def has_mask(self, index: int) -> bool:
         """Say whether the frame has a mask from any of the three places."""
@@ -50,7 +51,7 @@ class CityscapesSplit:
         frame = self.frames[index]
         for path in self._mask_paths(frame):
             if path.is_file():
-                ids = _ids(path)
+                ids = read_ids(path)
                 if path.name.endswith(LABEL_IDS_SUFFIX):
                     return LABEL_ID_TO_TRAIN_ID[ids]
                 check_train_ids(ids, path)
@@ -88,21 +89,3 @@ def check_train_ids(ids: np.ndarray, path: Path) -> None:
             f"{path}: holds the ids {', '.join(map(str, strange[:10]))}; a train-id mask holds 0 to {NUM_CLASSES - 1} "
             f"and {IGNORE}.{hint} Make train-id masks with: python cityscapes/generate_gt.py"
         )
-
-
-def _ids(path: Path) -> np.ndarray:
-    image = _read(path)
-    if image.mode not in ("L", "P"):
-        raise InputError(f"{path}: has mode {image.mode}; a mask is an 8-bit PNG with one channel of ids (mode L)")
-    return np.array(image)
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path, formats=("PNG", "JPEG"))
-        image.load()
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: no such file") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
-    return image

@@ -10,6 +10,14 @@ BACKBONES = {
     "resnet50": "dlv3p.backbones.resnet",
     "resnet101": "dlv3p.backbones.resnet",
     "resnet152": "dlv3p.backbones.resnet",
+    "vovnet39": "dlv3p.backbones.vovnet",
+    "vovnet57": "dlv3p.backbones.vovnet",
+    "densenet121": "dlv3p.backbones.densenet",
+    "densenet161": "dlv3p.backbones.densenet",
+    "densenet169": "dlv3p.backbones.densenet",
+    "densenet201": "dlv3p.backbones.densenet",
+    "mobilenet_v2": "dlv3p.backbones.mobilenet",
+    "mobilenet_v3_large": "dlv3p.backbones.mobilenet",
 }
 """Name: the module whose `build(name, options)` makes it."""
 

@@ -1,6 +1,6 @@
 """What every backbone is asked for, and what it gives back; the heads know nothing else of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -55,9 +55,13 @@ class Backbone(nn.Module):
 
 
 def require(name: str, options: BackboneOptions, **allowed: tuple) -> None:
-    """Raise ParameterError when a switch of `options` has none of the values that the backbone called `name` allows."""
-    for switch, values in allowed.items():
-        value = getattr(options, switch)
+    """Raise ParameterError when `options` asks the backbone called `name` for something that it cannot be.
+
+    `allowed` lists the values of the switches that the backbone has; the others must keep their default.
+    """
+    allowed = {"output_stride": (8, 16, 32)} | allowed
+    for item in fields(options):
+        value, values = getattr(options, item.name), allowed.get(item.name, (item.default,))
         if value not in values:
             listed = ", ".join(map(str, values))
-            raise ParameterError(f"{switch}={value!r}: {name} allows {listed}; change {switch} or take a ResNet")
+            raise ParameterError(f"{item.name}={value!r}: {name} allows {listed}; change it or take another backbone")

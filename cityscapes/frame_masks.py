@@ -81,6 +81,7 @@ def _make(job: Job, result: Result) -> None:
     from cityscapes.polygons import parse_polygons, read_polygon_bytes
 
     content = read_polygon_bytes(job.polygons)
+    annotation = parse_polygons(content, job.polygons)  # first, for a damaged file makes every mask look changed
     wanted = _wanted(job, content)
     stale = [job.target(suffix) for suffix in wanted if job.target(suffix).exists()]
     if stale and not job.force:
@@ -88,7 +89,6 @@ def _make(job: Job, result: Result) -> None:
             f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode}, or changed since; "
             "look at it, then make it again with --force"
         )
-    annotation = parse_polygons(content, job.polygons)
     result.warnings = annotation.warnings
     label_ids = draw_label_ids(annotation)
     for suffix in wanted:

@@ -66,14 +66,19 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX) -> list[F
             f"{folder}: no such split; looked in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
             f"gtFine/ with the splits {', '.join(SPLITS)}"
         )
-    frames = []
-    for path in folder.glob(f"*/*{suffix}"):
-        match = _NAME.fullmatch(path.name.removesuffix(suffix))
-        if match and match["city"] == path.parent.name:
-            frames.append(Frame(split, match["city"], match["sequence"], match["frame"]))
+    found = [frame_of(path, split, suffix) for path in folder.glob(f"*/*{suffix}")]
+    frames = [frame for frame in found if frame is not None]
     if not frames:
         raise MissingInputError(f"{folder}: holds no file named <city>/<city>_<seq>_<frame>{suffix}")
     return sorted(frames)
+
+
+def frame_of(path: Path, split: str, suffix: str) -> Frame | None:
+    """Return the frame that a file belongs to, None where its name or its city's folder does not fit."""
+    match = _NAME.fullmatch(path.name.removesuffix(suffix))
+    if match is None or not path.name.endswith(suffix) or match["city"] != path.parent.name:
+        return None
+    return Frame(split, match["city"], match["sequence"], match["frame"])
 
 
 def default_root() -> Path:

@@ -7,7 +7,6 @@ file with its sha256: a flipped bit in a tensor would otherwise load silently.
 import hashlib
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
 def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParameters]:
     """Build the network that a checkpoint describes, with its weights, in evaluation mode on the CPU."""
     parameters = TrainParameters.from_mapping(state["parameters"])
-    model = build_network(replace(parameters, initial_weights="random"), len(state["class_names"]))
+    model = build_network(parameters, len(state["class_names"]))
     model.load_state_dict(state["model"])
     return model.eval(), parameters
 

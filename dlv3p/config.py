@@ -9,32 +9,35 @@ import json
 from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
-from dlv3p.backbones.catalog import BACKBONES, TIMM
+from dlv3p.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters import Parameters, choice, number
 
-ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
-OUTPUT_STRIDES = (8, 16)
 DEVICES = ("auto", "cpu", "cuda")
 PROGRESS = ("auto", "widgets", "lines", "none")
 CHECKPOINTS = ("best", "last")
 
 DEMO_CITY = "demo_city"
 """The `data_root` that means the embedded city, which is written on first use."""
+DEMO_VOC = "demo_voc"
+"""The `data_root` that means the embedded PASCAL VOC, written on first use as well."""
 
 
 @dataclass(frozen=True)
-class TrainParameters(Parameters):
-    """One training run. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
+class TrainingDataParameters(Parameters):
+    """What is trained on, and the folder where the result goes."""
 
     run: str = ""  # name of the folder below saved/; "" derives it from the parameters
-    data_root: str = DEMO_CITY  # "demo_city", or a folder with leftImg8bit/ and gtFine/
+    data_root: str = DEMO_CITY  # "demo_city", "demo_voc", or the folder of Cityscapes, VOC or your own data
     train_split: str = "train"
     val_split: str = "val"
-    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
-    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
-    output_stride: int = choice(16, OUTPUT_STRIDES)
+
+
+@dataclass(frozen=True)
+class TrainParameters(NetworkParameters, TrainingDataParameters):
+    """One training run of any network. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
+
     channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
-    initial_weights: str = "random"  # "random", "imagenet" or a torchvision ResNet file
+    initial_weights: str = "random"  # "random", "imagenet" or a public ImageNet file
     image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
     crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
     crop_width: int = number(256, 33, 4096)
@@ -60,7 +63,8 @@ class TrainParameters(Parameters):
     """What may differ when a run goes on, because it does not say what is trained."""
 
     def check(self) -> None:
-        """Check the names, which become folders."""
+        """Check the network's switches, and the names, which become folders."""
+        super().check()
         check_run_name(self.run)
         if self.train_split == self.val_split:
             raise ParameterError(

@@ -1,131 +1,126 @@
 """DeepLabV3 (arXiv:1706.05587) and DeepLabV3+ (arXiv:1802.02611) over any backbone of `backbones/`."""
 
+from collections import OrderedDict
 from importlib import import_module
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from dlv3p.aspp import ASPP, ATROUS_RATES, conv_bn_relu
+from dlv3p.aspp import ASPP
 from dlv3p.backbones.catalog import find
-from dlv3p.backbones.features import Backbone, BackboneOptions
+from dlv3p.backbones.features import Backbone, BackboneOptions, Features
 from dlv3p.backbones.imagenet import load_imagenet_weights
-from dlv3p.config import TrainParameters
+from dlv3p.convolution import conv_bn_relu, initialize
+from dlv3p.decoder import Decoder, upsample
+from dlv3p.network import NetworkParameters
+from dlv3p.norms import set_momentum, use_norm
 
-LOW_LEVEL_CHANNELS = 48
-"""How far DeepLabV3+ narrows the low-level features, so that they do not outweigh the encoder's (section 4.1)."""
-
-ASPP_DROPOUT = 0.1
-
-
-def upsample(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize features or logits bilinearly; every upsampling of the project goes through here."""
-    return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
+AUXILIARY_DROPOUT = 0.1
 
 
-class DeepLabV3(nn.Module):
-    """Backbone, ASPP, one 3x3 convolution, classifier: image (N,3,H,W) to logits (N,num_classes,H,W).
+class DeepLab(nn.Module):
+    """A backbone and what makes logits of its features: image (N,3,H,W) to logits (N,num_classes,H,W).
 
-    `logits_at_stride` stops before the last upsampling, for callers who want to do that in their own way.
+    Callers who want to upsample in their own way take `logits_at_stride`, and `upsample` for the network's way.
     """
 
-    def __init__(self, backbone: Backbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters) -> None:
         super().__init__()
-        rates = ATROUS_RATES[output_stride]
+        self.align_corners = parameters.align_corners
         self.backbone = backbone
-        self.aspp = ASPP(backbone.high_level_channels, channels, atrous_rates=rates, dropout=ASPP_DROPOUT)
-        self.head = conv_bn_relu(channels, channels, 3)
+        self.aspp = ASPP(backbone.high_level_channels, parameters)
+
+    def logits_of(self, features: Features) -> Tensor:
+        """Logits of a backbone's features, at the height and width where the network leaves them."""
+        raise NotImplementedError
+
+    def logits_at_stride(self, image: Tensor) -> Tensor:
+        """Logits before the last upsampling: at the output stride for DeepLabV3, at stride 4 for DeepLabV3+."""
+        return self.logits_of(self.backbone(image))
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits to (height, width) as this network was trained to."""
+        return upsample(logits, size, align_corners=self.align_corners)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.upsample(self.logits_at_stride(image), image.shape[-2:])
+
+    def forward_with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and those of the auxiliary head, both (N,num_classes,H,W); needs `auxiliary_head`."""
+        features, size = self.backbone(image), image.shape[-2:]
+        auxiliary = self.get_submodule("auxiliary")(features.middle)
+        return self.upsample(self.logits_of(features), size), self.upsample(auxiliary, size)
+
+
+class DeepLabV3(DeepLab):
+    """Backbone, ASPP, one 3x3 convolution where `head_convolution` says so, classifier."""
+
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters, num_classes: int) -> None:
+        super().__init__(backbone, parameters)
+        channels = parameters.channels
+        self.head = conv_bn_relu(channels, channels, 3, parameters) if parameters.head_convolution else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         initialize(self.aspp, self.head, self.classifier)
 
-    def logits_at_stride(self, image: Tensor) -> Tensor:
-        """Logits at the output stride."""
-        return self.classifier(self.head(self.aspp(self.backbone(image).high_level)))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return upsample(self.logits_at_stride(image), image.shape[-2:])
+    def logits_of(self, features: Features) -> Tensor:
+        return self.classifier(self.head(self.aspp(features.high_level)))
 
 
-class Decoder(nn.Module):
-    """Narrow the low-level features, join them with the upsampled ASPP output, refine both with one 3x3 convolution.
+class DeepLabV3Plus(DeepLab):
+    """Backbone, ASPP, decoder, classifier."""
 
-    The paper's decoder ends in two 3x3 convolutions; one is what the public PyTorch checkpoints hold.
-    """
-
-    def __init__(self, low_level_channels: int, channels: int) -> None:
-        super().__init__()
-        self.low = conv_bn_relu(low_level_channels, LOW_LEVEL_CHANNELS, 1)
-        self.fuse = conv_bn_relu(LOW_LEVEL_CHANNELS + channels, channels, 3)
-
-    def forward(self, low_level: Tensor, context: Tensor) -> Tensor:
-        low_level = self.low(low_level)
-        return self.fuse(torch.cat([low_level, upsample(context, low_level.shape[-2:])], dim=1))
-
-
-class DeepLabV3Plus(nn.Module):
-    """Backbone, ASPP, decoder, classifier: image (N,3,H,W) to logits (N,num_classes,H,W).
-
-    `logits_at_stride` stops before the last upsampling, at a quarter of the image's height and width.
-    """
-
-    def __init__(self, backbone: Backbone, *, output_stride: int, num_classes: int, channels: int = 256) -> None:
-        super().__init__()
-        rates = ATROUS_RATES[output_stride]
-        self.backbone = backbone
-        self.aspp = ASPP(backbone.high_level_channels, channels, atrous_rates=rates, dropout=ASPP_DROPOUT)
-        self.decoder = Decoder(backbone.low_level_channels, channels)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters, num_classes: int) -> None:
+        super().__init__(backbone, parameters)
+        self.decoder = Decoder(backbone.low_level_channels, parameters)
+        self.classifier = nn.Conv2d(parameters.channels, num_classes, 1)
         initialize(self.aspp, self.decoder, self.classifier)
 
-    def logits_at_stride(self, image: Tensor) -> Tensor:
-        """Logits at stride 4."""
-        features = self.backbone(image)
+    def logits_of(self, features: Features) -> Tensor:
         return self.classifier(self.decoder(features.low_level, self.aspp(features.high_level)))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return upsample(self.logits_at_stride(image), image.shape[-2:])
 
 
 ARCHITECTURES = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
 
 
-def initialize(*modules: nn.Module) -> None:
-    """He initialisation for convolutions, as for the heads of the public checkpoints; biases start at zero."""
-    for module in modules:
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
+def auxiliary_head(in_channels: int, parameters: NetworkParameters, num_classes: int) -> nn.Sequential:
+    """Build torchvision's FCN head: a 3x3 convolution to a quarter of the channels, norm, ReLU, dropout, classifier."""
+    block = conv_bn_relu(in_channels, in_channels // 4, 3, parameters)
+    classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+    head = nn.Sequential(OrderedDict(block.named_children(), dropout=nn.Dropout(AUXILIARY_DROPOUT)))
+    head.add_module("classifier", classifier)
+    initialize(head)
+    return head
+
+
+def build_network(parameters: NetworkParameters, num_classes: int, *, initial_weights: str = "random") -> DeepLab:
+    """Build the network that `parameters` describe, in training mode, on the default device.
+
+    `initial_weights` fills the backbone: "random", "imagenet" or the path of a public ImageNet file. Raises
+    ParameterError for switches that the backbone does not have.
+    """
+    options = BackboneOptions(
+        output_stride=parameters.output_stride,
+        multi_grid=parameters.grids,
+        first_dilation=parameters.first_dilation,
+        pooling=parameters.pooling,
+        mobilenet_padding=parameters.mobilenet_padding,
+    )
+    backbone = import_module(find(parameters.backbone)).build(parameters.backbone, options)
+    if parameters.backbone_norm_momentum:
+        set_momentum(backbone, parameters.backbone_norm_momentum)
+    model = ARCHITECTURES[parameters.architecture](backbone, parameters, num_classes)
+    classifiers = [model.classifier]
+    if parameters.auxiliary_head:
+        model.auxiliary = auxiliary_head(backbone.middle_channels, parameters, num_classes)
+        classifiers.append(model.auxiliary.classifier)
+    model = use_norm(model, parameters.norm, keep=tuple(classifiers))
+    if initial_weights != "random":
+        load_imagenet_weights(model.backbone, parameters.backbone, initial_weights)
+    return model
 
 
 def build_model(
-    architecture: str,
-    backbone: str,
-    *,
-    output_stride: int,
-    num_classes: int,
-    channels: int = 256,
-    initial_weights: str = "random",
-) -> nn.Module:
-    """Build a network; `initial_weights` is "random", "imagenet" or the path of a public ImageNet file.
-
-    `channels` is the width of ASPP and decoder, 256 in the papers. The result is in training mode, on the CPU.
-    """
-    features = import_module(find(backbone)).build(backbone, BackboneOptions(output_stride=output_stride))
-    if initial_weights != "random":
-        load_imagenet_weights(features, backbone, initial_weights)
-    model = ARCHITECTURES[architecture]
-    return model(features, output_stride=output_stride, num_classes=num_classes, channels=channels)
-
-
-def build_network(parameters: TrainParameters, num_classes: int) -> nn.Module:
-    """Build the network that a run's parameters describe, as `build_model` does."""
-    return build_model(
-        parameters.architecture,
-        parameters.backbone,
-        output_stride=parameters.output_stride,
-        num_classes=num_classes,
-        channels=parameters.channels,
-        initial_weights=parameters.initial_weights,
-    )
+    architecture: str, backbone: str, *, num_classes: int, initial_weights: str = "random", **switches: object
+) -> DeepLab:
+    """Build a network from keywords, each a field of NetworkParameters, as `build_network` does."""
+    values = {"architecture": architecture, "backbone": backbone, **switches}
+    return build_network(NetworkParameters.from_mapping(values), num_classes, initial_weights=initial_weights)

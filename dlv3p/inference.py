@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from cityscapes.errors import DivergedError
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.config import RunParameters, TrainParameters
-from dlv3p.deeplab import upsample
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.runs import checkpoint_path, find_run
 from dlv3p.transforms import normalize
@@ -42,7 +41,7 @@ class Predictor:
         logits = self.model.logits_at_stride(batch)
         if not torch.isfinite(logits).all():
             raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
-        return upsample(logits, (image.height, image.width)).argmax(dim=1)[0]
+        return self.model.upsample(logits, (image.height, image.width)).argmax(dim=1)[0]
 
 
 def load_predictor(parameters: RunParameters) -> Predictor:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,12 @@ def hold_run(run: str) -> Iterator[Path]:
 
 
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
-    """Refuse to continue a run that was started with other parameters; raises ParameterError that lists them."""
+    """Refuse to continue a run that was started with other parameters; raises ParameterError that lists them.
+
+    A parameter that is younger than the run had no other value than its default.
+    """
     asked = parameters.as_dict()
+    recorded = {item.name: item.default for item in fields(parameters)} | recorded
     differing = [
         f"{name}={recorded.get(name)!r} (asked for {value!r})"
         for name, value in asked.items()

@@ -5,7 +5,7 @@ so a checkpoint needs no random state, and a run that was killed ends with the w
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from cityscapes.labels import IGNORE
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split, resolve_data_root
-from dlv3p.deeplab import build_network, upsample
+from dlv3p.deeplab import build_network
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
 from dlv3p.losses import Loss, cross_entropy, inverse_log_weights, make_loss
@@ -69,8 +69,9 @@ class TrainingRun:
         self.best_epoch, self.best_mean_iou = 0, -1.0
         torch.manual_seed(parameters.seed)
         saved = self._last_checkpoint()
-        start = replace(parameters, initial_weights="random") if saved else parameters
-        self.model = build_network(start, training.num_classes).to(self.device, memory_format=LAYOUT)
+        weights = "random" if saved else parameters.initial_weights
+        model = build_network(parameters, training.num_classes, initial_weights=weights)
+        self.model = model.to(self.device, memory_format=LAYOUT)
         self.optimizer = make_optimizer(self.model, parameters)
         if saved:
             self._restore(saved)
@@ -262,7 +263,7 @@ def validate(model: nn.Module, loader: DataLoader, num_classes: int, device: tor
     total = 0.0
     for image, mask in loader:
         image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
-        logits = upsample(model.logits_at_stride(image), mask.shape[-2:])
+        logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])
         total += cross_entropy(logits, mask).item()
         confusion += confusion_matrix(mask, logits.argmax(dim=1), num_classes)
     return {"loss": total / len(loader), **scores(confusion.cpu()).means()}

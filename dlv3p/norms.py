@@ -1,0 +1,127 @@
+"""The normalisation of a whole network: batch norm as it is built, or what a switch makes of it.
+
+Networks are built with batch norm everywhere; `use_norm` then exchanges the layers in place, so that neither backbones
+nor heads need to know of the choice. Names in the state dict stay.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from cityscapes.errors import ParameterError
+
+GROUPS = 32
+"""Group norm's groups (arXiv:1803.08494, section 4.1)."""
+
+STANDARDIZATION_EPSILON = 1e-5
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its running statistics in training too, and that learns nothing (DeepLabV3, section 4.1)."""
+
+    def __init__(self, channels: int, *, eps: float, momentum: float | None) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+class WeightStandardizedConv2d(nn.Conv2d):
+    """Convolution whose weights have mean 0 and deviation 1 in every filter (arXiv:1903.10520; chenxi116).
+
+    The deviation is the unbiased one, and epsilon is added to it, not to the variance.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), correction=1, keepdim=True)
+        weight = (self.weight - mean) / (deviation + STANDARDIZATION_EPSILON)
+        return self._conv_forward(features, weight, self.bias)
+
+
+def use_norm(network: nn.Module, norm: str, *, keep: tuple[nn.Module, ...] = ()) -> nn.Module:
+    """Give `network` another `norm` than batch, in place, and return it.
+
+    * "sync" shares statistics between processes, and is batch norm where there are none or no GPU, since torch can
+      synchronise on GPUs only.
+    * "frozen" keeps statistics, weights and biases as they were loaded.
+    * "group" takes group norm, and standardises the weights of all convolutions but those in `keep` (the classifiers,
+      which no norm follows).
+
+    Raises ParameterError for a network of timm whose norms contain their activation.
+    """
+    if norm == "sync":
+        together = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network) if together and torch.cuda.is_available() else network
+    if norm in ("frozen", "group"):
+        _refuse_fused_norms(network, norm)
+        _exchange(network, nn.BatchNorm2d, _frozen if norm == "frozen" else _grouped)
+    if norm == "group":
+        _exchange(network, nn.Conv2d, _standardized, keep)
+    return network
+
+
+def set_momentum(network: nn.Module, momentum: float) -> None:
+    """Let the running statistics of batch norms move by `momentum` a step; TensorFlow's decay is one minus that."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
+
+
+def batch_norm_of_one(norm: nn.Module, pooled: Tensor) -> Tensor:
+    """Apply `norm` to a map of one pixel (N,C,1,1), from which batch norm cannot estimate a variance when N is 1.
+
+    In training, batch norm then uses its running statistics and leaves them as they are.
+    """
+    if isinstance(norm, nn.BatchNorm2d) and norm.training and pooled.shape[0] == 1:
+        return functional.batch_norm(pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(pooled)
+
+
+def _refuse_fused_norms(network: nn.Module, norm: str) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and type(module) not in (nn.BatchNorm2d, FrozenBatchNorm2d):
+            raise ParameterError(
+                f"norm={norm!r}: {name} is a {type(module).__name__}, which cannot be exchanged; allowed with this "
+                "backbone are batch, sync"
+            )
+
+
+def _exchange(network: nn.Module, kind: type, make: Callable[..., nn.Module], keep: tuple[nn.Module, ...] = ()) -> None:
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is kind and not any(child is kept for kept in keep):
+                setattr(parent, name, make(child))
+
+
+def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:
+    frozen = FrozenBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+    frozen.load_state_dict(norm.state_dict())
+    return frozen
+
+
+def _grouped(norm: nn.BatchNorm2d) -> nn.GroupNorm:
+    # A group of one channel has no variance on a map of one pixel; 48 channels cannot make 32 groups.
+    channels = norm.num_features
+    return nn.GroupNorm(math.gcd(GROUPS, channels, channels // 2), channels, eps=norm.eps)
+
+
+def _standardized(conv: nn.Conv2d) -> WeightStandardizedConv2d:
+    with torch.device("meta"):
+        standardized = WeightStandardizedConv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+        )
+    standardized.weight, standardized.bias = conv.weight, conv.bias
+    return standardized

@@ -16,7 +16,7 @@ from cityscapes.errors import DivergedError, IntegrityError
 from cityscapes.labels import IGNORE
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.config import TrainParameters
-from dlv3p.data import open_split, resolve_data_root
+from dlv3p.data import open_training, resolve_data_root
 from dlv3p.deeplab import build_network
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
@@ -53,7 +53,7 @@ def train(parameters: TrainParameters) -> TrainingResult:
     """
     torch.set_num_threads(parameters.threads)
     root = resolve_data_root(parameters.data_root)
-    training, validation = open_split(root, parameters.train_split), open_split(root, parameters.val_split)
+    training, validation = open_training(root, parameters.train_split, parameters.val_split)
     with hold_run(parameters.run_name) as folder:
         run = TrainingRun(parameters, folder, training, validation)
         return run.fit()

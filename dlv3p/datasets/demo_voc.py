@@ -18,9 +18,9 @@ from cityscapes.demo.city import write_demo_city
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
 from cityscapes.labels import IGNORE
-from dlv3p.datasets.sbd import encode_palette_png
+from dlv3p.datasets.sbd import augment_voc, encode_palette_png
 from dlv3p.datasets.voc import CLASS_NAMES
-from dlv3p.datasets.voc_archives import SBD, VOC
+from dlv3p.datasets.voc_archives import SBD, VOC, unpack_archive
 
 COUNTS = {"train": 12, "val": 8, "beyond": 16}
 """Images of VOC's train and val splits, and those that only SBD annotates."""
@@ -47,6 +47,14 @@ def write_demo_voc_archives(folder: Path) -> None:
     sbd |= {f"cls/{name}.mat": _matlab(mask) for name, mask in zip(names, masks, strict=True)}
     _write_tar(folder / VOC.file, VOC.folder, kit)
     _write_tar(folder / SBD.file, SBD.folder, sbd)
+
+
+def write_demo_voc(root: Path) -> Path:
+    """Write the archives below `root`, unpack both, join SBD's masks to VOC's, and return `root`."""
+    archives = root / "archives"
+    write_demo_voc_archives(archives)
+    augment_voc(unpack_archive(VOC, archives, root), unpack_archive(SBD, archives, root))
+    return root
 
 
 def _pictures() -> tuple[list[str], list[bytes], list[np.ndarray]]:

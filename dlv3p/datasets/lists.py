@@ -29,10 +29,10 @@ def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
         if not words:
             continue
         where = f"{path}, line {number}"
-        if len(words) == 1:
+        if len(words) == 1 and "/" not in words[0]:
             words = [f"{images}/{words[0]}.jpg", f"{masks}/{words[0]}.png"]
         if len(words) != 2:
-            raise InputError(f"{where}: {len(words)} words; expected an id, or an image and its mask")
+            raise InputError(f"{where}: {line.strip()[:80]!r} is neither an id nor an image and its mask")
         image, mask = (_below(root, word, where) for word in words)
         if image.stem in pairs:
             raise InputError(f"{where}: {image.stem} is named a second time; remove one of the lines")
@@ -40,11 +40,6 @@ def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
     if not pairs:
         raise MissingInputError(f"{path}: names no image")
     return list(pairs.values())
-
-
-def write_list(pairs: list[str]) -> str:
-    """Return the text of a list of bare ids, sorted, a line each."""
-    return "".join(f"{name}\n" for name in sorted(pairs))
 
 
 def _below(root: Path, word: str, where: str) -> Path:

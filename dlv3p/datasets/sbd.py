@@ -17,6 +17,7 @@ from cityscapes.errors import InputError, MachineError, MissingInputError, reaso
 from dlv3p.datasets.pairs import strange_ids
 from dlv3p.datasets.palette import voc_palette
 from dlv3p.datasets.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
+from dlv3p.progress import track
 
 
 def read_sbd_mask(path: Path) -> np.ndarray:
@@ -39,12 +40,12 @@ def read_sbd_mask(path: Path) -> np.ndarray:
     return ids
 
 
-def augment_voc(kit: Path, sbd: Path, *, progress=None) -> list[str]:
+def augment_voc(kit: Path, sbd: Path, *, progress: str = "none") -> list[str]:
     """Add SBD's masks to a development kit and write the list `train_aug`; returns its ids, sorted.
 
     `sbd` holds cls/, train.txt and val.txt. SegmentationClassAug gets a palette PNG for each SBD image beyond VOC's
     train and val, and a copy of VOC's own masks, so that any of the published lists finds its files there. What is
-    there already is kept, so an interrupted call goes on. `progress(done, total)` is called after each mask. Raises
+    there already is kept, so an interrupted call goes on. Raises
     InputError that counts all damaged files.
     """
     train = {pair.name: pair for pair in read_voc_list(kit, "train")}
@@ -55,10 +56,8 @@ def augment_voc(kit: Path, sbd: Path, *, progress=None) -> list[str]:
     jobs = [(sbd / "cls" / f"{name}.mat", folder / f"{name}.png") for name in beyond]
     jobs += [(pair.mask, folder / f"{pair.name}.png") for pair in (train | val).values()]
     with ThreadPoolExecutor() as pool:
-        for done, problem in enumerate(pool.map(_add, jobs), start=1):
+        for problem in track(pool.map(_add, jobs), total=total, title="masks of VOC and SBD", mode=progress):
             problems += [problem] if problem else []
-            if progress is not None:
-                progress(done, total)
     if problems:
         raise InputError(f"{len(problems)} of {total} masks could not be made, the first: {problems[0]}")
     names = sorted({*beyond, *train})

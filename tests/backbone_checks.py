@@ -35,7 +35,7 @@ def shake(backbone: Backbone) -> Backbone:
 def strided_and_dense(name: str, height: int, width: int, output_stride: int, **options) -> tuple[Features, Features]:
     """Features of the stride-32 network and of the dense one on the same weights, the latter taken at the strides."""
     torch.manual_seed(0)
-    strided, dense = make(name, output_stride=32), make(name, output_stride=output_stride, **options)
+    strided, dense = (make(name, output_stride=stride, **options) for stride in (32, output_stride))
     shake(strided)
     dense.double().eval().load_state_dict(strided.state_dict())
     image = torch.randn(1, 3, height, width, dtype=torch.float64)

@@ -1,32 +1,55 @@
 """The Cityscapes label table as data, and the look-up tables that follow from it.
 
-The facts are those of the data set's published definition (`cityscapesscripts/helpers/labels.py`).
+The facts are those of the data set's published definition (`cityscapesscripts/helpers/labels.py`). Other polygon data
+sets bring a table of their own, see `cityscapes/label_files.py`.
 """
 
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from cityscapes.errors import InputError
+
 IGNORE = 255
 """The train id of pixels that neither the loss nor a score counts."""
 
+INSTANCES_PER_LABEL = 1000
+"""An instance id is label id x 1000 + a number below 1000; smaller ids are label ids, of what has no instances."""
+
+_LARGEST_WITH_INSTANCES = 2**16 // INSTANCES_PER_LABEL - 1
+
 
 class Label(NamedTuple):
-    """One class of the data set.
-
-    `label_id` is what `*_labelIds.png` holds and what the evaluation server expects: never renumber it. A negative id
-    means "not drawn". `train_id` is what networks are trained on, 255 where the class is not trained. `category` groups
-    classes for the category scores. `has_instances` says whether single objects are told apart (only these have an
-    iIoU). `ignored` classes are left out of every score. `color` is RGB, 0 to 255, for the colour masks.
-    """
+    """One class of a data set: a row of the label table. What follows from a field stands below it."""
 
     name: str
+    """What polygon files call it. A name that is not in the table and ends in `group` means the name without it."""
+
     label_id: int
+    """What `*_labelIds.png` holds and what the evaluation server expects: never renumber it. 0 to 255, once each; 0 is
+    also the class of pixels that no polygon covers. A negative id means that its objects are not drawn."""
+
     train_id: int
+    """What networks are trained on and `*_labelTrainIds.png` holds: 0, 1, 2, ... without a gap. Labels that share one
+    are trained as one class, which a submission writes as the first of them. 255 leaves the class out of training:
+    neither the loss nor a score sees its pixels. -1 is for what is not drawn."""
+
     category: str
+    """Classes of one category are counted as one in the category scores."""
+
     has_instances: bool
+    """Whether objects are told apart: they get instance ids, and the class an iIoU. Needs a label id of 1 to 64, so
+    that instance ids fit into 16 bits."""
+
     ignored: bool
+    """Whether the official scores leave the class out, as truth and in the average."""
+
     color: tuple[int, int, int]
+    """RGB, 0 to 255, of the colour masks and legends. Classes may share a colour; nothing is ever read back from it."""
 
 
 # fmt: off
@@ -70,41 +93,126 @@ LABELS: tuple[Label, ...] = (
 )
 # fmt: on
 
-LABEL_BY_NAME: dict[str, Label] = {label.name: label for label in LABELS}
-LABEL_BY_ID: dict[int, Label] = {label.label_id: label for label in LABELS}
 
-TRAINED_LABELS: tuple[Label, ...] = tuple(
-    sorted((label for label in LABELS if 0 <= label.train_id < IGNORE), key=lambda label: label.train_id)
-)
-NUM_CLASSES: int = len(TRAINED_LABELS)
-CLASS_NAMES: tuple[str, ...] = tuple(label.name for label in TRAINED_LABELS)
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """The classes of one data set and what follows from them; raises InputError where they contradict each other.
+
+    The look-up tables are read-only. `label_ids_to_train_ids[mask]` maps a whole mask.
+    """
+
+    labels: tuple[Label, ...]
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+
+    def __reduce__(self):
+        return LabelTable, (self.labels,)  # what follows from the labels does not travel to other processes
+
+    @cached_property
+    def by_name(self) -> dict[str, Label]:
+        """The labels by name."""
+        return {label.name: label for label in self.labels}
+
+    @cached_property
+    def by_id(self) -> dict[int, Label]:
+        """The labels by label id, with those that are not drawn."""
+        return {label.label_id: label for label in self.labels}
+
+    @cached_property
+    def trained(self) -> tuple[Label, ...]:
+        """The trained classes in the order of their train ids; where labels share one, the first of them."""
+        first = {label.train_id: label for label in reversed(self.labels) if 0 <= label.train_id < IGNORE}
+        return tuple(first[train_id] for train_id in sorted(first))
+
+    @cached_property
+    def label_id_to_train_id(self) -> np.ndarray:
+        """uint8 (256,): `label_id_to_train_id[label_ids]` is the train-id mask; ids outside the table become 255."""
+        return _lookup({i: label.train_id for i, label in self.by_id.items() if i >= 0}, IGNORE)
+
+    @cached_property
+    def train_id_to_label_id(self) -> np.ndarray:
+        """uint8 (256,): the label id that the server expects for each train id; 255 and the unknown become 0."""
+        return _lookup({label.train_id: label.label_id for label in self.trained}, 0)
+
+    @cached_property
+    def label_id_to_color(self) -> np.ndarray:
+        """uint8 (256, 3): RGB of each label id; black outside the table."""
+        return _lookup({i: label.color for i, label in self.by_id.items() if i >= 0}, (0, 0, 0))
+
+    @cached_property
+    def train_id_to_color(self) -> np.ndarray:
+        """uint8 (256, 3): RGB of each train id; black for 255."""
+        return _lookup({label.train_id: label.color for label in self.trained}, (0, 0, 0))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the table, in hexadecimal: masks remember by it which table they were drawn with."""
+        return hashlib.sha256(repr([tuple(label) for label in self.labels]).encode()).hexdigest()
 
 
-def _table(values: dict[int, int], other: int) -> np.ndarray:
-    table = np.full(256, other, np.uint8)
+def check_labels(
+    labels: Sequence[Label], place: Callable[[int], str] = lambda index: f"label table: row {index + 1}"
+) -> None:
+    """Raise InputError for the first label that contradicts itself or another; `place(index)` names its row."""
+    for index, column, problem in _problems(labels):
+        raise InputError(f"{place(index)}, column {column}: {problem}")
+
+
+def _problems(labels: Sequence[Label]) -> Iterator[tuple[int, str, str]]:
+    names: dict[str, int] = {}
+    ids: dict[int, str] = {}
+    for index, label in enumerate(labels):
+        if not label.name or label.name != label.name.strip():
+            yield index, "name", f"{label.name!r} is empty or begins or ends with a space"
+        if names.setdefault(label.name, index) != index:
+            yield index, "name", f"{label.name!r} is in the table twice; names tell labels apart"
+        if not -255 <= label.label_id <= 255:
+            yield index, "label_id", f"{label.label_id} does not fit a mask; choose 0 to 255, -1 for what is not drawn"
+        if ids.setdefault(label.label_id, label.name) != label.name:
+            yield index, "label_id", f"{label.label_id} is also the id of {ids[label.label_id]!r}"
+        if not -1 <= label.train_id <= 255:
+            yield index, "train_id", f"{label.train_id} is not a train id; choose 0 to 254, or 255 for not trained"
+        if label.train_id == -1 and label.label_id >= 0:
+            yield index, "train_id", "-1 is for labels that are not drawn; choose 255 for not trained"
+        if label.label_id < 0 <= label.train_id < IGNORE:
+            yield index, "train_id", f"{label.train_id} cannot be trained: a negative label_id is not drawn; choose -1"
+        if not label.category:
+            yield index, "category", "is empty; labels without a group of their own may be called 'void'"
+        if label.has_instances and not 1 <= label.label_id <= _LARGEST_WITH_INSTANCES:
+            problem = f"the instance ids of label_id {label.label_id} would not fit 16 bits, or would be label ids"
+            yield index, "has_instances", f"{problem}; give it a label_id of 1 to {_LARGEST_WITH_INSTANCES}"
+        if len(label.color) != 3 or not all(0 <= value <= 255 for value in label.color):
+            yield index, "color", f"{label.color} is not red, green and blue of 0 to 255"
+    if 0 not in ids:
+        last = max(len(labels) - 1, 0)
+        yield last, "label_id", "no label has the id 0, which pixels outside all polygons get; add one ('unlabeled')"
+    trained = sorted({label.train_id for label in labels if 0 <= label.train_id < IGNORE})
+    for expected, train_id in enumerate(trained):
+        if train_id != expected:
+            index = next(i for i, label in enumerate(labels) if label.train_id == train_id)
+            yield index, "train_id", f"{train_id} comes without a {expected}; count 0, 1, 2, ... without a gap"
+
+
+def _lookup(values: dict[int, int] | dict[int, tuple[int, int, int]], other: int | tuple[int, int, int]) -> np.ndarray:
+    table = np.tile(np.array(other, np.uint8), (256, *[1] * np.ndim(other)))
     for index, value in values.items():
         table[index] = value
     table.flags.writeable = False
     return table
 
 
-LABEL_ID_TO_TRAIN_ID: np.ndarray = _table({i: label.train_id for i, label in LABEL_BY_ID.items() if i >= 0}, IGNORE)
-"""uint8 (256,): `LABEL_ID_TO_TRAIN_ID[label_ids]` is the train-id mask; ids outside the table become 255."""
+CITYSCAPES = LabelTable(LABELS)
+"""The table that everything uses unless told otherwise; the names below are its parts."""
 
-TRAIN_ID_TO_LABEL_ID: np.ndarray = _table({label.train_id: label.label_id for label in TRAINED_LABELS}, 0)
-"""uint8 (256,): the label id that the server expects for each train id; 255 and everything unknown become 0."""
+LABEL_BY_NAME: dict[str, Label] = CITYSCAPES.by_name
+LABEL_BY_ID: dict[int, Label] = CITYSCAPES.by_id
 
+TRAINED_LABELS: tuple[Label, ...] = CITYSCAPES.trained
+NUM_CLASSES: int = len(TRAINED_LABELS)
+CLASS_NAMES: tuple[str, ...] = tuple(label.name for label in TRAINED_LABELS)
 
-def _colors(labels: dict[int, Label]) -> np.ndarray:
-    table = np.zeros((256, 3), np.uint8)
-    for index, label in labels.items():
-        table[index] = label.color
-    table.flags.writeable = False
-    return table
-
-
-LABEL_ID_TO_COLOR: np.ndarray = _colors({i: label for i, label in LABEL_BY_ID.items() if i >= 0})
-"""uint8 (256, 3): RGB of each label id; black outside the table."""
-
-TRAIN_ID_TO_COLOR: np.ndarray = _colors({label.train_id: label for label in TRAINED_LABELS})
-"""uint8 (256, 3): RGB of each train id; black for 255."""
+LABEL_ID_TO_TRAIN_ID: np.ndarray = CITYSCAPES.label_id_to_train_id
+TRAIN_ID_TO_LABEL_ID: np.ndarray = CITYSCAPES.train_id_to_label_id
+LABEL_ID_TO_COLOR: np.ndarray = CITYSCAPES.label_id_to_color
+TRAIN_ID_TO_COLOR: np.ndarray = CITYSCAPES.train_id_to_color

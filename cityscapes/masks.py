@@ -9,18 +9,9 @@ from collections import Counter
 import numpy as np
 
 from cityscapes.errors import InputError
-from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
+from cityscapes.labels import CITYSCAPES, INSTANCES_PER_LABEL, LabelTable
 from cityscapes.polygons import Annotation, Polygon
 from cityscapes.raster import fill_polygons
-
-INSTANCES_PER_LABEL = 1000
-"""An instance id is label id x 1000 + a number below 1000; smaller ids are label ids, of what has no instances."""
-
-_RGBA = np.concatenate([LABEL_ID_TO_COLOR, np.full((256, 1), 255, np.uint8)], axis=1)
-
-_INSTANCE_ID_TO_LABEL_ID = np.arange(2**16)
-_INSTANCE_ID_TO_LABEL_ID[INSTANCES_PER_LABEL:] //= INSTANCES_PER_LABEL
-_INSTANCE_ID_TO_LABEL_ID = _INSTANCE_ID_TO_LABEL_ID.astype(np.uint8)
 
 
 def draw_label_ids(annotation: Annotation) -> np.ndarray:
@@ -55,17 +46,25 @@ def draw_instance_ids(annotation: Annotation) -> np.ndarray:
 
 def to_label_ids(instance_ids: np.ndarray) -> np.ndarray:
     """Map instance ids, uint16 (H, W), to label ids, uint8 (H, W)."""
-    return np.take(_INSTANCE_ID_TO_LABEL_ID, instance_ids)
+    label_ids = instance_ids // np.uint16(INSTANCES_PER_LABEL)
+    np.copyto(label_ids, instance_ids, where=label_ids == 0)
+    return label_ids.astype(np.uint8)
 
 
-def to_train_ids(label_ids: np.ndarray) -> np.ndarray:
+def to_train_ids(label_ids: np.ndarray, *, table: LabelTable = CITYSCAPES) -> np.ndarray:
     """Map label ids, uint8 (H, W), to train ids, uint8 (H, W); 255 where a class is not trained."""
-    return np.take(LABEL_ID_TO_TRAIN_ID, label_ids)
+    return np.take(table.label_id_to_train_id, label_ids)
 
 
-def to_rgba(label_ids: np.ndarray) -> np.ndarray:
+def to_rgba(label_ids: np.ndarray, *, table: LabelTable = CITYSCAPES) -> np.ndarray:
     """Map label ids, uint8 (H, W), to the colours of the official files, opaque RGBA, uint8 (H, W, 4)."""
-    return np.take(_RGBA.view(np.uint32)[:, 0], label_ids).view(np.uint8).reshape(*label_ids.shape, 4)
+    rgba = np.take(rgba_of_label_ids(table).view(np.uint32)[:, 0], label_ids)
+    return rgba.view(np.uint8).reshape(*label_ids.shape, 4)
+
+
+def rgba_of_label_ids(table: LabelTable) -> np.ndarray:
+    """The opaque colour of each label id, uint8 (256, 4)."""
+    return np.concatenate([table.label_id_to_color, np.full((256, 1), 255, np.uint8)], axis=1)
 
 
 def _drawn(annotation: Annotation) -> list[Polygon]:

@@ -4,7 +4,6 @@ An annotation comes from anywhere, so nothing in it is believed: sizes, counts a
 finite, and each refusal names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+import orjson
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.labels import LABEL_BY_NAME, Label
+from cityscapes.labels import CITYSCAPES, Label, LabelTable
+from cityscapes.strict_json import load_json
 
 MAX_FILE_BYTES = 8 * 2**20
 MAX_SIDE = 16_384
@@ -52,9 +53,9 @@ class Annotation:
     warnings: tuple[str, ...] = ()
 
 
-def read_polygons(path: str | Path) -> Annotation:
+def read_polygons(path: str | Path, *, table: LabelTable = CITYSCAPES) -> Annotation:
     """Read and check one polygon file; raises InputError or MissingInputError with one line that names the place."""
-    return parse_polygons(read_polygon_bytes(path), path)
+    return parse_polygons(read_polygon_bytes(path), path, table=table)
 
 
 def read_polygon_bytes(path: str | Path) -> bytes:
@@ -72,7 +73,7 @@ def read_polygon_bytes(path: str | Path) -> bytes:
     return content
 
 
-def parse_polygons(content: bytes, source: str | Path) -> Annotation:
+def parse_polygons(content: bytes, source: str | Path, *, table: LabelTable = CITYSCAPES) -> Annotation:
     """Check the bytes of a polygon file and return its annotation; `source` is what messages call it.
 
     Labels follow the official rule: an unknown name that ends in `group` counts as the name without it. Raises
@@ -90,47 +91,34 @@ def parse_polygons(content: bytes, source: str | Path) -> Annotation:
     polygons: list[Polygon] = []
     warnings: list[str] = []
     unknown: Counter[str] = Counter()
-    for index, item in enumerate(objects):
-        polygon = _polygon(item, f"/objects/{index}", source, warnings, unknown)
+    outlines = _all_points(objects) or [None] * len(objects)
+    for index, (item, points) in enumerate(zip(objects, outlines, strict=True)):
+        polygon = _polygon(item, points, f"/objects/{index}", source, table, warnings, unknown)
         if polygon is not None:
             polygons.append(polygon)
     if unknown:
         listed = ", ".join(f"{name[:60]!r} x {count}" for name, count in unknown.most_common(20))
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
-        raise InputError(f"{source}: labels that the Cityscapes table does not know: {listed}{more}; correct the names")
+        raise InputError(
+            f"{source}: labels that the label table does not know: {listed}{more}; correct the names, or bring a table"
+        )
     _refuse_endless_drawing(polygons, height, width, source)
     return Annotation(height, width, tuple(polygons), tuple(warnings))
 
 
 def _load(content: bytes, source: str | Path) -> Any:
+    """Parse fast where the fast parser can have missed nothing, else with the strict one, which knows the place.
+
+    The fast parser keeps the last of two equal keys without a word. But each key of the file has a colon of its own, so
+    when the file has no more colons than there are members left, none was dropped.
+    """
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8 JSON or copy it again"
-        ) from error
-    try:
-        return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{source}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{source}: brackets nested too deeply for a polygon file") from error
-    except ValueError as error:  # the two hooks below, and Python's own limit on the digits of an integer
-        raise InputError(f"{source}: {str(error).split(';')[0]}") from error
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {twice[:60]!r} stands twice in one object, so its value is ambiguous")
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number that JSON knows")
+        document = orjson.loads(content)
+        if content.count(b":") == len(document) + sum(map(len, document["objects"])):
+            return document
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        pass
+    return load_json(content, source)
 
 
 def _refuse(source: str | Path, pointer: str, problem: str) -> NoReturn:
@@ -167,18 +155,27 @@ def _side(document: dict[str, Any], key: str, source: str | Path) -> int:
     return value
 
 
-def _polygon(item: Any, pointer: str, source: str | Path, warnings: list[str], unknown: Counter[str]) -> Polygon | None:
+def _polygon(
+    item: Any,
+    points: np.ndarray | None,
+    pointer: str,
+    source: str | Path,
+    table: LabelTable,
+    warnings: list[str],
+    unknown: Counter[str],
+) -> Polygon | None:
     """Check one object; None when it is deleted, too short to draw, or of an unknown label (counted)."""
     name = _member(item, "label", str, pointer, source)
     deleted = item.get("deleted", 0)
     if type(deleted) not in (int, bool) or deleted not in (0, 1):
         _refuse(source, f"{pointer}/deleted", f"expected 0 or 1, found {_kind(deleted)}")
-    points = _points(_member(item, "polygon", list, pointer, source), f"{pointer}/polygon", source)
+    if points is None:
+        points = _points(_member(item, "polygon", list, pointer, source), f"{pointer}/polygon", source)
     if deleted:
         return None
-    label, is_group = LABEL_BY_NAME.get(name), False
+    label, is_group = table.by_name.get(name), False
     if label is None and name.endswith("group"):
-        label, is_group = LABEL_BY_NAME.get(name.removesuffix("group")), True
+        label, is_group = table.by_name.get(name.removesuffix("group")), True
     if label is None:
         unknown[name] += 1
         return None
@@ -188,26 +185,42 @@ def _polygon(item: Any, pointer: str, source: str | Path, warnings: list[str], u
     return Polygon(label, points, is_group)
 
 
+def _all_points(objects: list[Any]) -> list[np.ndarray] | None:
+    """The points of all objects, checked in bulk for speed; None where anything is wrong, found later one by one."""
+    try:
+        outlines = [item["polygon"] for item in objects]
+        vertices = list(chain.from_iterable(outlines))
+        numbers = list(chain.from_iterable(vertices))
+        lists = set(map(type, outlines)) | set(map(type, vertices)) <= {list}
+        if not lists or set(map(len, vertices)) - {2} or max(map(len, outlines), default=0) > MAX_POINTS:
+            return None
+        return np.split(_pixels(numbers), np.cumsum([len(outline) for outline in outlines])[:-1])
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _pixels(numbers: list[Any]) -> np.ndarray:
+    """Convert x, y, x, y, ... to whole pixels, int32 (P, 2); raises ValueError for what no coordinate can be."""
+    if not set(map(type, numbers)) <= {int, float}:
+        raise ValueError("not numbers")
+    try:
+        points = np.array(numbers, np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise ValueError("beyond all numbers") from error
+    if not (np.abs(points) <= MAX_COORDINATE).all():
+        raise ValueError("too far away, or not finite")
+    return points.astype(np.int32)  # cuts a fraction off, as the official tool does
+
+
 def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:
     if len(polygon) > MAX_POINTS:
         _refuse(source, pointer, f"{len(polygon)} points, at most {MAX_POINTS} are allowed")
-    try:  # checks in bulk, for speed; the loop below finds the place only when something is wrong
-        pairs = set(map(len, polygon)) <= {2} and set(map(type, chain.from_iterable(polygon))) <= {int, float}
-    except TypeError:
-        pairs = False
-    if pairs:
-        try:
-            points = np.array(polygon, np.float64).reshape(-1, 2)
-        except OverflowError:
-            points = np.full((1, 2), np.inf)
-        if (np.abs(points) <= MAX_COORDINATE).all():
-            return points.astype(np.int32)  # cuts a fraction off, as the official tool does
     for index, point in enumerate(polygon):
         if type(point) is not list or len(point) != 2 or not {type(value) for value in point} <= {int, float}:
             _refuse(source, f"{pointer}/{index}", "expected a point [x, y] of two numbers")
         if not all(abs(value) <= MAX_COORDINATE for value in point):
             _refuse(source, f"{pointer}/{index}", f"a coordinate lies beyond {MAX_COORDINATE} pixels or is not finite")
-    raise AssertionError(f"{source}: {pointer}: refused without a reason")
+    return _pixels(list(chain.from_iterable(polygon)))
 
 
 def _refuse_endless_drawing(polygons: list[Polygon], height: int, width: int, source: str | Path) -> None:

@@ -1,0 +1,44 @@
+"""Read JSON that came from anywhere: what is ambiguous or not JSON is refused in one line that names the place."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cityscapes.errors import InputError
+
+
+def load_json(content: bytes, source: str | Path) -> Any:
+    """Parse UTF-8 JSON, with or without a byte order mark; `source` is what messages call it.
+
+    Raises InputError for other encodings, broken or too deeply nested JSON, NaN and infinities, and for a key that
+    stands twice in one object.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8 JSON or copy it again"
+        ) from error
+    try:
+        return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{source}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{source}: brackets nested too deeply") from error
+    except ValueError as error:  # the two hooks below, and Python's own limit on the digits of an integer
+        raise InputError(f"{source}: {str(error).split(';')[0]}") from error
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {twice[:60]!r} stands twice in one object, so its value is ambiguous")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number that JSON knows")

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.dataset import CityscapesSplit
-from cityscapes.submission import Manifest, Report, build_submission, check_submission, save_prediction
+from cityscapes.submission_build import build_submission, save_prediction
+from cityscapes.submission_check import Report, check_submission
+from cityscapes.submission_manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.progress import track

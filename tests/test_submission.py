@@ -15,13 +15,9 @@ from PIL import Image
 from cityscapes.errors import MachineError, MissingInputError, ParameterError
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import Frame
-from cityscapes.submission import (
-    PREDICTION_SUFFIX,
-    SubmissionError,
-    build_submission,
-    check_submission,
-    save_prediction,
-)
+from cityscapes.problems import ProblemsError
+from cityscapes.submission_build import PREDICTION_SUFFIX, build_submission, save_prediction
+from cityscapes.submission_check import check_submission
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "submission.py"
 SIZE = (16, 32)
@@ -163,7 +159,7 @@ FAULTS = [
 def test_a_bad_prediction_is_named_no_zip_is_written_and_the_old_one_stays(predictions, tmp_path, fault, expected):
     fault(predictions)
     (tmp_path / "s.zip").write_bytes(b"old")
-    with pytest.raises(SubmissionError) as caught:
+    with pytest.raises(ProblemsError) as caught:
         build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
     assert any(expected in problem for problem in caught.value.problems)
     assert "\n" not in str(caught.value)
@@ -175,7 +171,7 @@ def test_all_problems_are_listed_at_once(predictions, tmp_path):
     replace(png(GREY, "RGB"))(predictions)
     add_extra(predictions)
     (predictions / "bonn" / NAMES[0]).unlink()
-    with pytest.raises(SubmissionError) as caught:
+    with pytest.raises(ProblemsError) as caught:
         build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
     assert len(caught.value.problems) == 3
 
@@ -185,7 +181,7 @@ def test_train_ids_in_place_of_label_ids_are_recognised(predictions, tmp_path):
     for i, path in enumerate(sorted(predictions.rglob("*.png"))):
         path.write_bytes(png(train_ids(i)))
         members[path.name] = path.read_bytes()
-    with pytest.raises(SubmissionError, match="look like train ids"):
+    with pytest.raises(ProblemsError, match="look like train ids"):
         build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
     assert "look like train ids" in problems_of(write_zip(tmp_path / "s.zip", members))
 
@@ -214,7 +210,7 @@ def test_a_kill_while_zipping_leaves_the_old_zip(predictions, tmp_path):
     code = """
 import os, signal, sys, zipfile
 from cityscapes.layout import find_frames, Frame
-from cityscapes.submission import build_submission
+from cityscapes.submission_build import build_submission
 write, seen = zipfile.ZipFile.writestr, []
 def kill_at_third(*arguments):
     seen.append(write(*arguments))

@@ -1,0 +1,111 @@
+"""Score a folder of prediction PNGs, whoever made them, against the truth of a split."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cityscapes.encodings import ENCODINGS, recognise, wrong_ids
+from cityscapes.errors import MissingInputError, ParameterError, UserError
+from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
+from cityscapes.mask_files import read_label_png
+from cityscapes.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.pixel_counts import PixelCounts, count_pixels, ids_in
+from cityscapes.problems import ProblemsError
+from cityscapes.submission_rules import match_names
+from cityscapes.truth_files import TruthFiles
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """The scores of a folder, the encoding that its files were read as, label or train, and why that one."""
+
+    scores: OfficialScores
+    encoding: str
+    because: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One prediction: what is wrong with it, or its ids and its counts under each encoding that they fit."""
+
+    name: str
+    problem: str | None
+    ids: frozenset[int] = frozenset()
+    counts: tuple[tuple[str, PixelCounts], ...] = ()
+
+
+def score_folder(
+    predictions: str | Path,
+    truth: Sequence[TruthFiles],
+    *,
+    ids: str = "auto",
+    workers: int = 0,
+    progress: bool | None = None,
+) -> FolderScores:
+    """Score the PNGs below a folder, one for each frame of `truth`, named `<city>_<seq>_<frame>*.png`.
+
+    `ids` is label or train, or auto, which tells by the ids themselves and refuses what is unclear. `workers` is the
+    number of threads, 0 for one a core; `progress` shows a bar, by default only on a terminal. Raises ProblemsError
+    with every bad, missing or extra file, MissingInputError, ParameterError.
+    """
+    predictions = Path(predictions)
+    if ids not in ("auto", *ENCODINGS):
+        raise ParameterError(f"ids is {ids!r}; choose auto, {' or '.join(ENCODINGS)}")
+    if type(workers) is not int or not 0 <= workers <= 1024:
+        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+    if not predictions.is_dir():
+        raise MissingInputError(f"{predictions}: no such folder of predictions")
+    by_name = {files.name: files for files in truth}
+    paths = [(path.name, path) for path in sorted(predictions.rglob("*.png"))]
+    matched, problems = match_names(paths, list(by_name))
+    findings = list(_each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, workers, progress))
+    problems += [finding.problem for finding in findings if finding.problem]
+    if problems:
+        raise ProblemsError(predictions, "not scored", problems)
+    encoding, because, warnings = _decide(ids, findings, predictions)
+    accumulator = ScoreAccumulator()
+    for finding in findings:
+        accumulator.add_counts(finding.name, dict(finding.counts)[encoding])
+    return FolderScores(accumulator.result(), encoding, because, warnings)
+
+
+def _decide(ids: str, findings: Sequence[_Finding], source: Path) -> tuple[str, str, tuple[str, ...]]:
+    believed, because = recognise({finding.name: finding.ids for finding in findings})
+    if ids == "auto":
+        if believed is None:
+            raise ProblemsError(source, "not scored", [because])
+        return believed, because, ()
+    doubt = () if believed in (None, ids) else (f"read as {ids} ids, as asked, but they look like {believed} ids",)
+    return ids, "as asked", doubt
+
+
+def _score(path: Path, files: TruthFiles, ids: str) -> _Finding:
+    try:
+        truth, instances = files.read()
+        prediction = read_label_png(path, size=truth.shape)
+        found = ids_in(prediction)
+        if wrong := wrong_ids(found, ids):
+            return _Finding(str(path), f"{path}: {wrong}")
+        counts = []
+        for encoding in ENCODINGS if ids == "auto" else (ids,):
+            if not wrong_ids(found, encoding):
+                table = TRAIN_ID_TO_LABEL_ID if encoding == "train" else None
+                counts.append((encoding, count_pixels(str(path), truth, prediction, instances, label_ids=table)))
+        return _Finding(str(path), None, found, tuple(counts))
+    except UserError as error:
+        return _Finding(str(path), str(error))
+
+
+def _each(work: Callable, items: Sequence, workers: int, progress: bool | None) -> Iterator:
+    """Yield the results in order; threads, because decoding and counting let each other work."""
+    from tqdm import tqdm
+
+    hidden = None if progress is None else not progress
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        yield from tqdm(pool.map(work, items), "score", len(items), unit="image", leave=False, disable=hidden)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

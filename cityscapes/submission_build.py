@@ -1,0 +1,104 @@
+"""Write predictions as the server reads them, and pack a folder of them into a zip that is the same every time."""
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cityscapes.atomic import open_atomically, write_bytes
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.layout import Frame
+from cityscapes.problems import ProblemsError
+from cityscapes.submission_manifest import Manifest, sha256_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PREDICTION_SUFFIX = "_prediction_labelIds.png"
+
+
+def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
+    """Write one prediction, integer (H, W) of train ids 0 to 18, as the label-id PNG that the server reads.
+
+    Raises ParameterError for another shape or for other ids; 255 is none, since a pixel without a class only costs.
+    """
+    import numpy as np
+
+    from cityscapes.labels import NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
+    from cityscapes.mask_files import encode_png
+
+    train_ids = np.asarray(train_ids)
+    if train_ids.ndim != 2 or train_ids.size == 0 or not np.issubdtype(train_ids.dtype, np.integer):
+        raise ParameterError(f"{path}: expected train ids, integer (H, W), found {train_ids.dtype} {train_ids.shape}")
+    if train_ids.min() < 0 or train_ids.max() >= NUM_CLASSES:
+        wrong = sorted(set(np.unique(train_ids).tolist()) - set(range(NUM_CLASSES)))[:10]
+        raise ParameterError(f"{path}: train ids are 0 to {NUM_CLASSES - 1}, found also {', '.join(map(str, wrong))}")
+    write_bytes(path, encode_png(TRAIN_ID_TO_LABEL_ID[train_ids]), durable=False)
+
+
+def build_submission(
+    predictions: str | Path,
+    output_zip: str | Path,
+    *,
+    expected: Sequence[Frame],
+    size: tuple[int, int] | None = None,
+    progress: bool | None = False,
+) -> Manifest:
+    """Zip the predictions below a folder, one for each `expected` frame; the same files give the same bytes.
+
+    A manifest with the hashes is written beside the zip. `size` is (height, width) of every image, None for any. Raises
+    ProblemsError with every problem, after which no zip is written and an old one stays; MachineError when the disk is
+    full.
+    """
+    predictions, output_zip = Path(predictions), Path(output_zip)
+    if not predictions.is_dir():
+        raise MissingInputError(f"{predictions}: no such folder of predictions")
+    from cityscapes.encodings import EVALUATED_IDS, looks_like_train_ids
+    from cityscapes.submission_rules import LIKE_TRAIN_IDS, inspect_files, match_names
+
+    paths = sorted(predictions.rglob("*.png"))
+    problems = [f"{path}: a link; copy the file itself" for path in paths if path.is_symlink()]
+    files = [(path.name, path) for path in paths if not path.is_symlink()]
+    matched, mismatches = match_names(files, [frame.name for frame in expected])
+    problems += mismatches
+    used: set[int] = set()
+    hashes: dict[str, str] = {}
+    with open_atomically(output_zip) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            findings = inspect_files(matched, _read_file, size=size, allowed=EVALUATED_IDS, progress=progress)
+            for name, finding in findings:
+                used |= finding.ids
+                if finding.problem:
+                    problems.append(finding.problem)
+                elif not problems:
+                    archive.writestr(_member(name), finding.content)
+                    hashes[name] = hashlib.sha256(finding.content).hexdigest()
+        if problems:
+            listed = [LIKE_TRAIN_IDS] * looks_like_train_ids(used) + problems
+            raise ProblemsError(predictions, "no zip written", listed)
+        file.flush()
+        manifest = _verify(Path(file.name), output_zip, hashes)
+    manifest.save()
+    return manifest
+
+
+def _read_file(path: Path) -> bytes:
+    from cityscapes.submission_rules import MAX_FILE_BYTES
+
+    with open(path, "rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    member.create_system, member.external_attr = 3, 0o100644 << 16
+    return member
+
+
+def _verify(written: Path, output_zip: Path, hashes: dict[str, str]) -> Manifest:
+    """Read the zip back, which has no name yet, and describe it."""
+    with zipfile.ZipFile(written) as archive:
+        if archive.testzip() is not None or archive.namelist() != list(hashes):
+            raise InputError(f"{written}: came back from the disk damaged; build it again, on another disk")
+    return Manifest(output_zip, hashes, written.stat().st_size, sha256_of(written))

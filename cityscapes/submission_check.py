@@ -1,0 +1,141 @@
+"""Check a submission's zip as a stranger: nothing in it is believed, nothing is unpacked to disk."""
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.layout import Frame
+from cityscapes.submission_manifest import compare_with_manifest
+
+if TYPE_CHECKING:
+    from cityscapes.official_scores import OfficialScores, ScoreAccumulator
+    from cityscapes.submission_rules import Finding
+    from cityscapes.truth_files import TruthFiles
+
+MAX_DIRECTORY_BYTES = 4 * 2**20
+
+_UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found: how many files were looked at, what the server would refuse or misread, what costs score.
+
+    `scores` are those that the server would give, where the truth is known and nothing is wrong with the zip.
+    """
+
+    path: Path
+    files: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    scores: "OfficialScores | None" = None
+
+
+def check_submission(
+    zip_path: str | Path,
+    *,
+    expected: Sequence[Frame],
+    size: tuple[int, int] | None = None,
+    truth: Mapping[str, "TruthFiles"] | None = None,
+    progress: bool | None = False,
+) -> Report:
+    """Check a zip from anywhere against the `expected` frames and `size` (height, width), and list every problem.
+
+    With `truth`, by frame name, the zip's own PNGs are scored too. A manifest beside the zip has to agree with it.
+    Limits on counts and sizes hold whatever the zip claims. Raises MissingInputError when there is no such file;
+    everything else is a problem in the report.
+    """
+    zip_path = Path(zip_path)
+    if not zip_path.is_file():
+        raise MissingInputError(f"{zip_path}: no such zip file")
+    from cityscapes.encodings import EVALUATED_IDS, looks_like_train_ids
+    from cityscapes.official_scores import ScoreAccumulator
+    from cityscapes.submission_rules import LIKE_TRAIN_IDS
+
+    problems: list[str] = []
+    used: set[int] = set()
+    hashes: dict[str, str] = {}
+    accumulator = ScoreAccumulator() if truth else None
+    files = 0
+    try:
+        _refuse_huge_directory(zip_path)
+        with zipfile.ZipFile(zip_path) as archive:
+            for name, finding in _inspect(archive, expected, size, truth, progress, problems):
+                files += 1
+                used |= finding.ids
+                if finding.problem:
+                    problems.append(finding.problem)
+                    continue
+                hashes[name] = hashlib.sha256(finding.content).hexdigest()
+                _count(accumulator, name, finding)
+    except Exception as error:  # a damaged or hostile zip may raise nearly anything
+        problems.append(f"{zip_path}: not a zip that can be read ({reason(error)})")
+    problems += compare_with_manifest(zip_path, hashes)
+    problems = [LIKE_TRAIN_IDS] * looks_like_train_ids(used) + problems
+    spare = ", ".join(map(str, sorted(used - EVALUATED_IDS)))
+    warnings = (
+        (f"label ids {spare} are never counted as right; predict the 19 evaluated classes only",) if spare else ()
+    )
+    scores = accumulator.result() if accumulator and not problems else None
+    return Report(zip_path, files, tuple(problems), warnings, scores)
+
+
+def _inspect(
+    archive: zipfile.ZipFile,
+    expected: Sequence[Frame],
+    size: tuple[int, int] | None,
+    truth: Mapping[str, "TruthFiles"] | None,
+    progress: bool | None,
+    problems: list[str],
+) -> Iterable[tuple[str, "Finding"]]:
+    """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
+    from cityscapes.encodings import TABLE_IDS
+    from cityscapes.submission_rules import MAX_FILE_BYTES, inspect_files, match_names
+
+    def read(member: zipfile.ZipInfo) -> bytes:
+        if member.file_size > MAX_FILE_BYTES:
+            raise InputError(f"{member.filename}: unpacks to more than {MAX_FILE_BYTES >> 20} MB")
+        return archive.read(member)
+
+    safe, unsafe = _safe_members(archive.infolist())
+    matched, mismatches = match_names(safe, [frame.name for frame in expected])
+    problems += unsafe + mismatches
+    return inspect_files(matched, read, size=size, allowed=TABLE_IDS, truth=truth, progress=progress)
+
+
+def _count(accumulator: "ScoreAccumulator | None", name: str, finding: "Finding") -> None:
+    if accumulator is not None and finding.counts is not None:
+        accumulator.add_counts(name, finding.counts)
+
+
+def _safe_members(members: Iterable[zipfile.ZipInfo]) -> tuple[list[tuple[str, zipfile.ZipInfo]], list[str]]:
+    safe, problems = [], []
+    for member in members:
+        name = member.orig_filename
+        if _UNSAFE.search(name):
+            problems.append(f"{name!r}: unsafe name; plain file names only")
+        elif (member.external_attr >> 16) & 0o170000 == 0o120000:
+            problems.append(f"{name!r}: a link; put the file itself into the zip")
+        elif not member.is_dir():
+            safe.append((name.rsplit("/", 1)[-1], member))
+    return safe, problems
+
+
+def _refuse_huge_directory(path: Path) -> None:
+    """Look at the zip's end record before its directory is loaded, which a bomb may fill with millions of names."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 66_000))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        raise InputError("no end record; the file is cut off or no zip")
+    if (
+        tail[end - 20 : end - 16] == b"PK\6\7"
+        or int.from_bytes(tail[end + 12 : end + 16], "little") > MAX_DIRECTORY_BYTES
+    ):
+        raise InputError("its directory is far larger than a submission needs")

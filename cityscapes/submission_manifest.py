@@ -1,0 +1,72 @@
+"""The record beside a submission's zip: the SHA-256 of the zip and of each file inside, to tell later what was sent."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cityscapes.atomic import write_text
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A zip that was built: its path, the SHA-256 of each file inside by name and in order, its size and SHA-256."""
+
+    path: Path
+    files: Mapping[str, str]
+    size_bytes: int
+    sha256: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names inside the zip, in order."""
+        return tuple(self.files)
+
+    def save(self) -> Path:
+        """Write `<zip>.manifest.json` beside the zip and return its path."""
+        content = {
+            "format": FORMAT,
+            "zip": self.path.name,
+            "bytes": self.size_bytes,
+            "sha256": self.sha256,
+            "files": dict(self.files),
+        }
+        write_text(manifest_path(self.path), json.dumps(content, indent=1) + "\n")
+        return manifest_path(self.path)
+
+
+def manifest_path(zip_path: Path) -> Path:
+    """The path of a zip's manifest: `submission.zip.manifest.json` beside `submission.zip`."""
+    return zip_path.with_name(zip_path.name + ".manifest.json")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare_with_manifest(zip_path: Path, files: Mapping[str, str]) -> list[str]:
+    """List how a zip differs from the manifest beside it, a line each; nothing where there is none.
+
+    `files` are the SHA-256 of the files inside that are sound, by name.
+    """
+    path = manifest_path(zip_path)
+    if not path.is_file():
+        return []
+    remedy = "build the zip again, or remove the manifest if it is another zip's"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        recorded, whole = dict(content["files"]), content["sha256"]
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return [f"{path}: not a manifest that can be read; {remedy}"]
+    if sha256_of(zip_path) == whole:
+        return []
+    problems = [f"{zip_path}: is not the zip that {path.name} records (its SHA-256 differs); {remedy}"]
+    changed = [name for name in recorded if name in files and files[name] != recorded[name]]
+    return problems + [f"{name}: differs from what {path.name} records" for name in changed]

@@ -28,7 +28,10 @@ _NAME = re.compile(r"(?P<city>[A-Za-z][A-Za-z-]*)_(?P<sequence>\d{6})_(?P<frame>
 
 
 class Frame(NamedTuple):
-    """One image of the data set; tuples sort by split, city, sequence and frame, which is the order of a drive."""
+    """One image of the data set; tuples sort by split, city, sequence and frame, which is the order of a drive.
+
+    Frames of other data sets, whose names mean nothing here, have their whole name as `frame` and no `sequence`.
+    """
 
     split: str
     city: str
@@ -38,7 +41,7 @@ class Frame(NamedTuple):
     @property
     def name(self) -> str:
         """The stem that all files of the frame share, such as `aachen_000000_000019`."""
-        return f"{self.city}_{self.sequence}_{self.frame}"
+        return f"{self.city}_{self.sequence}_{self.frame}" if self.sequence else self.frame
 
     def image(self, root: Path) -> Path:
         """The path of the camera image below the data set's root."""
@@ -53,10 +56,10 @@ class Frame(NamedTuple):
         return output / self.split / self.city / (self.name + suffix)
 
 
-def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX) -> list[Frame]:
+def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name: bool = False) -> list[Frame]:
     """List the frames of one split, sorted, from the files that end in `suffix` (images, or polygons).
 
-    Raises MissingInputError when the split's folder is absent or holds no such file.
+    `any_name` takes other data sets' `<folder>/<any name><suffix>` as well. Raises MissingInputError when the split's folder is absent or holds no such file.
     """
     folder = root / ("leftImg8bit" if suffix == IMAGE_SUFFIX else "gtFine") / split
     if not folder.is_dir():
@@ -66,10 +69,15 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX) -> list[F
             f"{folder}: no such split; looked in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
             f"gtFine/ with the splits {', '.join(SPLITS)}"
         )
-    found = [frame_of(path, split, suffix) for path in folder.glob(f"*/*{suffix}")]
+    paths = list(folder.glob(f"*/*{suffix}"))
+    found = [frame_of(path, split, suffix) for path in paths]
+    if any_name:
+        other = [Frame(split, path.parent.name, "", path.name.removesuffix(suffix)) for path in paths]
+        found = [frame or name for frame, name in zip(found, other, strict=True)]
     frames = [frame for frame in found if frame is not None]
     if not frames:
-        raise MissingInputError(f"{folder}: holds no file named <city>/<city>_<seq>_<frame>{suffix}")
+        name = "<folder>/<name>" if any_name else "<city>/<city>_<seq>_<frame>"
+        raise MissingInputError(f"{folder}: holds no file named {name}{suffix}")
     return sorted(frames)
 
 

@@ -108,11 +108,9 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, initial_we
     if parameters.backbone_norm_momentum:
         set_momentum(backbone, parameters.backbone_norm_momentum)
     model = ARCHITECTURES[parameters.architecture](backbone, parameters, num_classes)
-    classifiers = [model.classifier]
     if parameters.auxiliary_head:
         model.auxiliary = auxiliary_head(backbone.middle_channels, parameters, num_classes)
-        classifiers.append(model.auxiliary.classifier)
-    model = use_norm(model, parameters.norm, keep=tuple(classifiers))
+    model = use_norm(model, parameters.norm)
     if initial_weights != "random":
         load_imagenet_weights(model.backbone, parameters.backbone, initial_weights)
     return model

@@ -52,10 +52,12 @@ class NetworkParameters(Parameters):
     auxiliary_head: bool = False  # a second, small head on the middle features, for training; torchvision
 
     def check(self) -> None:
-        """Check the lists of numbers."""
+        """Check the lists of numbers, and what excludes each other."""
         _numbers("multi_grid", self.multi_grid)
         if self.atrous_rates:
             _numbers("atrous_rates", self.atrous_rates)
+        if self.norm == "group" and self.convolution_bias:
+            raise ParameterError("convolution_bias=True: not with norm='group', which wants convolutions without bias")
 
     @property
     def grids(self) -> tuple[int, ...]:

@@ -44,25 +44,26 @@ class WeightStandardizedConv2d(nn.Conv2d):
         return self._conv_forward(features, weight, self.bias)
 
 
-def use_norm(network: nn.Module, norm: str, *, keep: tuple[nn.Module, ...] = ()) -> nn.Module:
+def use_norm(network: nn.Module, norm: str) -> nn.Module:
     """Give `network` another `norm` than batch, in place, and return it.
 
     * "sync" shares statistics between processes, and is batch norm where there are none or no GPU, since torch can
       synchronise on GPUs only.
     * "frozen" keeps statistics, weights and biases as they were loaded.
-    * "group" takes group norm, and standardises the weights of all convolutions but those in `keep` (the classifiers,
-      which no norm follows).
+    * "group" takes group norm, and standardises the weights of all convolutions without a bias: those with one, such
+      as the classifier, are followed by no norm.
 
     Raises ParameterError for a network of timm whose norms contain their activation.
     """
+    if norm != "batch":
+        _refuse_fused_norms(network, norm)
     if norm == "sync":
         together = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         return nn.SyncBatchNorm.convert_sync_batchnorm(network) if together and torch.cuda.is_available() else network
     if norm in ("frozen", "group"):
-        _refuse_fused_norms(network, norm)
         _exchange(network, nn.BatchNorm2d, _frozen if norm == "frozen" else _grouped)
     if norm == "group":
-        _exchange(network, nn.Conv2d, _standardized, keep)
+        _exchange(network, nn.Conv2d, _standardized)
     return network
 
 
@@ -85,17 +86,15 @@ def batch_norm_of_one(norm: nn.Module, pooled: Tensor) -> Tensor:
 
 def _refuse_fused_norms(network: nn.Module, norm: str) -> None:
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and type(module) not in (nn.BatchNorm2d, FrozenBatchNorm2d):
-            raise ParameterError(
-                f"norm={norm!r}: {name} is a {type(module).__name__}, which cannot be exchanged; allowed with this "
-                "backbone are batch, sync"
-            )
+        if isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d:
+            kind = type(module).__name__
+            raise ParameterError(f"norm={norm!r}: {name} is a {kind}, which cannot be exchanged; take norm='batch'")
 
 
-def _exchange(network: nn.Module, kind: type, make: Callable[..., nn.Module], keep: tuple[nn.Module, ...] = ()) -> None:
+def _exchange(network: nn.Module, kind: type, make: Callable[..., nn.Module]) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is kind and not any(child is kept for kept in keep):
+            if type(child) is kind:
                 setattr(parent, name, make(child))
 
 
@@ -111,7 +110,9 @@ def _grouped(norm: nn.BatchNorm2d) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(GROUPS, channels, channels // 2), channels, eps=norm.eps)
 
 
-def _standardized(conv: nn.Conv2d) -> WeightStandardizedConv2d:
+def _standardized(conv: nn.Conv2d) -> nn.Conv2d:
+    if conv.bias is not None:
+        return conv
     with torch.device("meta"):
         standardized = WeightStandardizedConv2d(
             conv.in_channels,
@@ -121,7 +122,7 @@ def _standardized(conv: nn.Conv2d) -> WeightStandardizedConv2d:
             conv.padding,
             conv.dilation,
             conv.groups,
-            conv.bias is not None,
+            bias=False,
         )
-    standardized.weight, standardized.bias = conv.weight, conv.bias
+    standardized.weight = conv.weight
     return standardized

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from cityscapes.errors import ParameterError
-from dlv3p.backbones.features import Backbone, BackboneOptions, Features
+from dlv3p.backbones.features import Backbone, BackboneOptions, Features, require
 
 
 class BasicBlock(resnet.BasicBlock):
@@ -77,7 +77,8 @@ class ResNetBackbone(Backbone):
 
 
 def build(name: str, options: BackboneOptions) -> ResNetBackbone:
-    """Build one of `RESNETS`, with random weights; raises ParameterError for a multi-grid of other than its blocks."""
+    """Build one of `RESNETS`, with random weights; raises ParameterError for a multi-grid that does not fit its blocks."""
+    require(name, options, multi_grid=(options.multi_grid,), first_dilation=("previous", "new"))
     last = RESNETS[name][1][-1]
     if set(options.multi_grid) != {1} and len(options.multi_grid) != last:
         given = " ".join(map(str, options.multi_grid))

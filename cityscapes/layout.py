@@ -59,7 +59,8 @@ class Frame(NamedTuple):
 def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name: bool = False) -> list[Frame]:
     """List the frames of one split, sorted, from the files that end in `suffix` (images, or polygons).
 
-    `any_name` takes other data sets' `<folder>/<any name><suffix>` as well. Raises MissingInputError when the split's folder is absent or holds no such file.
+    `any_name` takes other data sets' `<folder>/<any name><suffix>` as well. Raises MissingInputError when the split's
+    folder is absent or holds no such file.
     """
     folder = root / ("leftImg8bit" if suffix == IMAGE_SUFFIX else "gtFine") / split
     if not folder.is_dir():

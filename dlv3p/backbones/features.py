@@ -24,11 +24,12 @@ class BackboneOptions:
     """How a backbone is built; a family refuses with ParameterError what its networks cannot be.
 
     `output_stride` is 8, 16 or 32. `multi_grid` multiplies the dilations of the last stage's blocks (DeepLabV3, section
-    3.2.1). `norm` is batch, sync, frozen or group (with weight standardisation). `first_dilation` says whether the
-    block that would have strided keeps the `previous` dilation (torchvision) or takes the `new` one (MindSpore).
-    `pooling` says what becomes of a pooling layer that would go below the output stride: `dropped`, as published for
-    VoVNet and DenseNet, or kept at stride 1 and `dilated`. `mobilenet_padding` says where MobileNetV2 pads: inside its
-    depthwise convolutions (`torchvision`), or before the expansion and not at all at the stem (`fixed`, VainF).
+    3.2.1). `norm` is batch, sync, frozen or group (with weight standardisation); a family builds batch norm and only
+    says whether `dlv3p.norms` may exchange it. `first_dilation` says whether the block that would have strided keeps
+    the `previous` dilation (torchvision's ResNets) or takes the `new` one (MindSpore). `pooling` says what becomes of a
+    pooling layer that would go below the output stride: `dropped`, as published for VoVNet and DenseNet, or kept at
+    stride 1 and `dilated`. `mobilenet_padding` says where MobileNetV2 pads: inside its depthwise convolutions
+    (`torchvision`), or before the expansion and not at all at the stem (`fixed`, VainF).
     """
 
     output_stride: int = 16
@@ -62,6 +63,13 @@ def require(name: str, options: BackboneOptions, **allowed: tuple) -> None:
     allowed = {"output_stride": (8, 16, 32)} | allowed
     for item in fields(options):
         value, values = getattr(options, item.name), allowed.get(item.name, (item.default,))
-        if value not in values:
-            listed = ", ".join(map(str, values))
-            raise ParameterError(f"{item.name}={value!r}: {name} allows {listed}; change it or take another backbone")
+        same_grid = item.name == "multi_grid" and set(value) == {1}
+        if value not in values and not same_grid:
+            listed = ", ".join(map(_shown, values))
+            raise ParameterError(
+                f"{item.name}={_shown(value)}: {name} allows {listed}; change it or take another backbone"
+            )
+
+
+def _shown(value: object) -> str:
+    return repr(" ".join(map(str, value)) if isinstance(value, tuple) else value)

@@ -1,0 +1,116 @@
+"""Networks of timm: dilated where timm can, and clear words where it cannot."""
+
+import sys
+
+import pytest
+import torch
+from backbone_checks import agree, calls_of_activations, make, strided_and_dense
+
+from cityscapes.errors import IntegrityError, MachineError, ParameterError
+from dlv3p.backbones.catalog import find
+from dlv3p.backbones.imagenet import load_imagenet_weights
+from dlv3p.config import TrainParameters
+
+NAMES = ["timm:resnet18d", "timm:regnetx_002", "timm:mobilenetv2_050"]
+"""Small ones, of three of timm's ways to give features."""
+
+
+def needs_timm():
+    return pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_features_are_at_stride_4_and_at_the_output_stride(name, output_stride):
+    needs_timm()
+    with torch.device("meta"):
+        backbone = make(name, output_stride=output_stride)
+        features = backbone(torch.zeros(1, 3, 64, 128))
+    announced = (backbone.low_level_channels, backbone.middle_channels, backbone.high_level_channels)
+    assert tuple(map_.shape[1] for map_ in features) == announced
+    assert features.low_level.shape[-2:] == (16, 32)
+    assert features.high_level.shape[-2:] == (64 // output_stride, 128 // output_stride)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97)])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_dense_features_are_those_of_the_strided_network(output_stride, height, width):
+    needs_timm()
+    assert agree(*strided_and_dense("timm:resnet18", height, width, output_stride))
+
+
+def test_every_activation_is_called_once():
+    needs_timm()
+    with torch.device("meta"):
+        assert set(calls_of_activations(make("timm:resnet18d"))) == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("timm:resnet5d", "did you mean timm:resnet50d"),
+        ("timm:hf_hub:someone/resnet50", "knows no such network"),
+        ("timm:densenet121", "take densenet121 or densenet161"),
+        ("timm:ese_vovnet39b", "take vovnet39 or vovnet57"),
+        ("timm:vit_tiny_patch16_224", "cannot dilate"),
+    ],
+)
+def test_unknown_names_and_networks_that_cannot_be_dilated_are_refused_in_one_line(name, said):
+    needs_timm()
+    with pytest.raises(ParameterError, match=said) as refusal, torch.device("meta"):
+        make(name, output_stride=8)
+    assert "\n" not in str(refusal.value)
+
+
+def test_features_at_other_strides_than_asked_for_are_refused(monkeypatch):
+    timm = needs_timm()
+    deaf = timm.create_model("resnet18", features_only=True)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: deaf)
+    with pytest.raises(ParameterError, match="at the strides 2, 4, 8, 16, 32; needed are 4 and, at the end, 8"):
+        make("timm:resnet18", output_stride=8)
+
+
+def test_without_timm_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MachineError, match="pip install timm"):
+        make("timm:resnet18")
+
+
+@pytest.mark.parametrize("switch", [{"norm": "frozen"}, {"pooling": "dilated"}, {"multi_grid": (1, 2, 4)}])
+def test_switches_that_timm_lacks_are_refused(switch):
+    with pytest.raises(ParameterError, match="timm:resnet18 allows"):
+        make("timm:resnet18", **switch)
+
+
+def test_a_file_of_the_classifier_fills_the_backbone(tmp_path):
+    timm = needs_timm()
+    classifier = timm.create_model("resnet18d")
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    backbone = make("timm:resnet18d")
+    load_imagenet_weights(backbone, "timm:resnet18d", str(tmp_path / "weights.pth"))
+    assert torch.equal(backbone.body.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
+    with pytest.raises(IntegrityError, match="not the weights of timm:resnet26d") as refusal:
+        load_imagenet_weights(make("timm:resnet26d"), "timm:resnet26d", str(tmp_path / "weights.pth"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_network_is_told_in_one_line(monkeypatch):
+    timm = needs_timm()
+
+    def refuse(*args, **kwargs):
+        raise OSError("Name or service\nnot known")
+
+    backbone = make("timm:resnet18d")
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(MachineError, match="no weights for timm:resnet18d .Name or service not known") as refusal:
+        load_imagenet_weights(backbone, "timm:resnet18d", "imagenet")
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_of_timm_pass_the_configuration_and_the_catalogue():
+    assert TrainParameters(backbone="timm:resnet18d").backbone == "timm:resnet18d"
+    assert find("timm:resnet18d") == "dlv3p.backbones.timm_backbone"
+    with pytest.raises(ParameterError, match="timm:<name>; did you mean resnet101"):
+        TrainParameters(backbone="resnet10l")
+    with pytest.raises(ParameterError, match="allowed are .*timm:<name>; did you mean vovnet39"):
+        find("vovnet38")

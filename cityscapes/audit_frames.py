@@ -1,0 +1,247 @@
+"""What an audit looks at: the files of a split sorted by frame, and one frame's image and masks, by header and ids.
+
+No image is decoded, only masks are; a damaged image shows in its header or in its last bytes.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cityscapes.errors import reason
+from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, frame_of
+
+MAX_PIXELS = 64 * 2**20
+OTHER_SUFFIXES = (
+    "_gtFine_color.png",
+    "_gtFine_instanceIds.png",
+    "_gtFine_instanceTrainIds.png",
+    "_leftImg8bit.txt",
+)
+"""What may lie beside a frame's files and is no business of training."""
+
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""How a file of each format ends, before what some programs append."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit found: its kind in plain words, where, what is wrong there, and how to mend it.
+
+    `where` is a file, a frame or a class, printable. An error would stop or spoil training; the rest is worth a look.
+    """
+
+    kind: str
+    split: str
+    where: str
+    problem: str
+    remedy: str
+    is_error: bool = True
+
+
+@dataclass
+class FrameFiles:
+    """The files of one frame by suffix: image, polygons and masks of the data set, and the generated train ids."""
+
+    frame: Frame
+    provided: dict[str, Path] = field(default_factory=dict)
+    generated: Path | None = None
+
+    @property
+    def image(self) -> Path | None:
+        """The camera image."""
+        return self.provided.get(IMAGE_SUFFIX)
+
+    @property
+    def masks(self) -> list[Path]:
+        """The masks that hold classes; training reads the first."""
+        found = (self.generated, self.provided.get(TRAIN_IDS_SUFFIX), self.provided.get(LABEL_IDS_SUFFIX))
+        return [path for path in found if path is not None]
+
+
+@dataclass
+class FrameAudit:
+    """What one frame's files hold: the image's (width, height), pixels by train id where a mask can be read."""
+
+    files: FrameFiles
+    findings: list[Finding] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    pixels: list[int] | None = None
+
+
+def shown(path: str | Path, root: Path | None = None) -> str:
+    """Return a path as it can be printed anywhere, below `root` if it lies there."""
+    path = Path(path)
+    text = str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else str(path)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def list_files(root: Path, split: str, generated: Path) -> tuple[dict[Frame, FrameFiles], list[Finding]]:
+    """Sort a split's files by frame; what belongs to no frame is a finding.
+
+    Of the generated masks only those of known frames count, for several data sets may share that folder.
+    """
+    frames: dict[Frame, FrameFiles] = {}
+    strangers: list[tuple[Path, str | None]] = []
+    wanted = {"leftImg8bit": (IMAGE_SUFFIX,), "gtFine": (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, POLYGONS_SUFFIX)}
+    for kind, suffixes in wanted.items():
+        folder = root / kind / split
+        for path in _files(folder):
+            suffix = next((suffix for suffix in suffixes if path.name.endswith(suffix)), None)
+            frame = frame_of(path, split, suffix) if suffix else None
+            if frame is not None and path.parent.parent == folder:
+                frames.setdefault(frame, FrameFiles(frame)).provided[suffix] = path
+            elif not path.name.endswith(OTHER_SUFFIXES):
+                strangers.append((path, suffix))
+    for frame, files in frames.items():
+        mask = frame.generated(generated, TRAIN_IDS_SUFFIX)
+        files.generated = mask if mask.is_file() else None
+    known = {path.stem.lower() for files in frames.values() for path in files.provided.values()}
+    return dict(sorted(frames.items())), [_stranger(*stranger, split, root, known) for stranger in strangers]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent) / name for name in sorted(names))
+
+
+def _stranger(path: Path, suffix: str | None, split: str, root: Path, known: set[str]) -> Finding:
+    where = shown(path, root)
+    if path.stem.lower() in known:
+        remedy = "remove the one that is wrong; training reads the one that is named and placed as the official files"
+        return Finding("frame that is there twice", split, where, "another file has this name too", remedy)
+    if suffix is not None:
+        remedy = f"name it <city>/<city>_<six digits>_<six digits>{suffix}, in the folder of its city, or remove it"
+        return Finding("name that does not fit", split, where, "it is left out of training", remedy)
+    remedy = "remove it if nothing else needs it; training does not read it"
+    return Finding("file that nobody reads", split, where, "it belongs to no frame", remedy, is_error=False)
+
+
+def audit_frame(files: FrameFiles, root: Path) -> FrameAudit:
+    """Look at one frame's image header and masks; every problem becomes a finding, nothing is raised."""
+    audit = FrameAudit(files)
+    _find_missing(audit, root)
+    if files.image is not None:
+        audit.size = _image_size(audit, files.image, root)
+    for number, path in enumerate(files.masks):
+        pixels = _mask_pixels(audit, path, root)
+        if number == 0:
+            audit.pixels = pixels
+    if audit.pixels is not None and not any(audit.pixels[:255]):
+        remedy = "leave it out of training if it was not annotated; nothing can be learned from it"
+        _add(audit, "frame without a labelled pixel", files.frame.name, "all of it is void", remedy, is_error=False)
+    return audit
+
+
+def _add(audit: FrameAudit, kind: str, where: str, problem: str, remedy: str, *, is_error: bool = True) -> None:
+    audit.findings.append(Finding(kind, audit.files.frame.split, where, problem, remedy, is_error))
+
+
+def _find_missing(audit: FrameAudit, root: Path) -> None:
+    files, name, split = audit.files, audit.files.frame.name, audit.files.frame.split
+    if files.image is None:
+        remedy = "copy the image again, or remove the frame's other files"
+        there = shown(next(iter(files.provided.values())), root)
+        _add(audit, "mask without an image", name, f"there is {there}, but no image", remedy)
+    elif not files.masks and split != "test":  # nobody trains on test, whose masks are not public
+        if POLYGONS_SUFFIX in files.provided:
+            remedy = f"make them: python cityscapes/generate_gt.py --root {shown(root)} --splits {split}"
+            _add(audit, "masks not made yet", name, "there are polygons, but no masks", remedy, is_error=False)
+        else:
+            remedy = "copy its annotation again, or remove the image"
+            _add(audit, "image without a mask", name, "there are neither polygons nor masks", remedy)
+
+
+def _image_size(audit: FrameAudit, path: Path, root: Path) -> tuple[int, int] | None:
+    """Read the header and the last bytes of an image; None where they are damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=tuple(_ENDS)) as image:
+            size, mode, end = image.size, image.mode, _ENDS[image.format]
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 1024))
+            if end not in file.read():
+                raise ValueError("its end is missing")
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")
+    except Exception as error:  # a damaged file may raise nearly anything
+        remedy = "copy it again from the archive that it came from"
+        _add(audit, "damaged file", shown(path, root), f"not a whole image ({_reason(error, path)})", remedy)
+        return None
+    if mode != "RGB":
+        remedy = "check that it is a camera image; it is read as RGB"
+        _add(audit, "image of another kind", shown(path, root), f"its mode is {mode}, not RGB", remedy, is_error=False)
+    return size
+
+
+def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
+    """Decode a mask and count its pixels by train id, 256 numbers; None where it cannot be used."""
+    from PIL import Image
+
+    from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
+
+    where, as_train_ids = shown(path, root), path.name.endswith(TRAIN_IDS_SUFFIX)
+    remake = "remove it and make it again with: python cityscapes/generate_gt.py"
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            mode, size = image.mode, image.size
+            if size[0] * size[1] > MAX_PIXELS:
+                raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")
+            counts = image.histogram() if mode in ("L", "P") else []
+    except Exception as error:  # a damaged PNG may raise nearly anything
+        _add(audit, "damaged file", where, f"not a whole PNG ({_reason(error, path)})", remake)
+        return None
+    if audit.size and size != audit.size:
+        problem = f"the mask has {size[0]} x {size[1]} pixels, its image {audit.size[0]} x {audit.size[1]}"
+        _add(audit, "sizes that differ", where, problem, "take image and annotation from one release, of one size")
+    if not counts:
+        problem = f"its mode is {mode}, which holds colours or other numbers; a mask holds ids in one 8-bit channel"
+        _add(audit, "wrong kind of mask", where, problem, f"it may be the colour mask under this name: {remake}")
+        return None
+    ids = {value: count for value, count in enumerate(counts) if count}
+    if problem := explain_ids(ids, as_train_ids=as_train_ids):
+        _add(audit, "ids outside the table", where, problem, remake)
+        return None
+    pixels = [0] * 256
+    for value, count in ids.items():
+        pixels[value if as_train_ids else int(LABEL_ID_TO_TRAIN_ID[value])] += count
+    return pixels
+
+
+def explain_ids(ids: Mapping[int, int], *, as_train_ids: bool) -> str | None:
+    """Say which ids (with their pixels) do not belong into a mask and what they look like; None where all belong."""
+    from cityscapes.labels import IGNORE, LABELS, NUM_CLASSES
+
+    train_ids = {*range(NUM_CLASSES), IGNORE}
+    label_ids = {label.label_id for label in LABELS if label.label_id >= 0}
+    grey = {(299 * r + 587 * g + 114 * b + 500) // 1000 for r, g, b in (label.color for label in LABELS)}
+    expected, allowed = ("train ids", train_ids) if as_train_ids else ("label ids", label_ids)
+    strange = sorted(set(ids) - allowed)
+    if not strange:
+        return None
+    if as_train_ids and set(ids) <= {*range(NUM_CLASSES), NUM_CLASSES}:
+        hint = f"; void seems to be numbered {NUM_CLASSES} here, which must be {IGNORE}"
+    elif as_train_ids and set(ids) <= label_ids:
+        hint = "; these look like label ids, expected train ids"
+    elif not as_train_ids and set(ids) <= train_ids:
+        hint = "; these look like train ids, expected label ids"
+    elif not as_train_ids and strange == [IGNORE]:
+        hint = f"; {IGNORE} may stand for -1, the license plate, which official masks do not hold"
+    elif set(ids) <= {shade + step for shade in grey for step in (-1, 0, 1)}:
+        hint = "; these look like a colour mask turned into grey"
+    else:
+        hint = ""
+    listed = ", ".join(map(str, strange[:10])) + (f" and {len(strange) - 10} more" if len(strange) > 10 else "")
+    return f"holds {listed} ({sum(ids[value] for value in strange):,} pixels), which are no {expected}{hint}"
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """What a library says of a damaged file, without the file's name, which stands before it already."""
+    if not path.exists():
+        return "it is not there: a link that leads nowhere"
+    if path.stat().st_size == 0:
+        return "it is empty"
+    text = reason(error)
+    return "no image that can be read" if str(path) in text or "cannot identify" in text else shown(text)

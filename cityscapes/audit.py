@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cityscapes.audit_frames import Finding, FrameAudit, audit_frame, list_files, shown
+from cityscapes.audit_frames import FrameAudit, audit_frame, list_files, shown
 from cityscapes.errors import InputError, MissingInputError, ParameterError, run_command
+from cityscapes.findings import Finding, tell
 from cityscapes.layout import IMAGE_SUFFIX, SPLITS, default_root
 from cityscapes.workspace import generated_masks_folder
 
@@ -70,16 +71,7 @@ class AuditReport:
 
     def lines(self, *, most: int = 10) -> list[str]:
         """Tell the findings in plain words: a heading a kind, up to `most` places below it, then the remedy."""
-        kinds: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
-        for finding in self.findings:
-            kinds[finding.kind, finding.is_error].append(finding)
-        lines = []
-        for (kind, is_error), findings in kinds.items():
-            lines.append(f"{'error' if is_error else 'note'}: {kind}: {len(findings)}")
-            lines += [f"  {finding.where}: {finding.problem}" for finding in findings[:most]]
-            lines += [f"  and {len(findings) - most} more"] * (len(findings) > most)
-            lines += [f"  -> {remedy}" for remedy in dict.fromkeys(finding.remedy for finding in findings[:most])]
-        return lines
+        return tell(self.findings, most=most)
 
 
 def audit(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cityscapes.errors import reason
+from cityscapes.findings import Finding
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, frame_of
 
 MAX_PIXELS = 64 * 2**20
@@ -22,21 +23,6 @@ OTHER_SUFFIXES = (
 
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 """How a file of each format ends, before what some programs append."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that an audit found: its kind in plain words, where, what is wrong there, and how to mend it.
-
-    `where` is a file, a frame or a class, printable. An error would stop or spoil training; the rest is worth a look.
-    """
-
-    kind: str
-    split: str
-    where: str
-    problem: str
-    remedy: str
-    is_error: bool = True
 
 
 @dataclass

@@ -20,6 +20,8 @@ DEMO_CITY = "demo_city"
 """The `data_root` that means the embedded city, which is written on first use."""
 DEMO_VOC = "demo_voc"
 """The `data_root` that means the embedded PASCAL VOC, written on first use as well."""
+FLAWED_FOLDER = "flawed_folder"
+"""The `data_root` that means an embedded plain folder with mistakes in it, for the audit to find."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,32 @@ class PrepareCityscapesParameters(Parameters):
 
     def check(self) -> None:
         """Check that there is a split to prepare."""
+        if not self.splits.split():
+            raise ParameterError(f"splits={self.splits!r}: name at least one split, as in 'train val'")
+
+
+@dataclass(frozen=True)
+class PrepareVocParameters(Parameters):
+    """Unpack PASCAL VOC, join SBD's masks to it, and look at both."""
+
+    data_root: str = DEMO_VOC
+    archives: str = ""
+    with_sbd: bool = True
+    examples: int = number(2, 1, 50)
+    progress: str = choice("auto", PROGRESS)
+
+
+@dataclass(frozen=True)
+class AuditDataParameters(Parameters):
+    """Look through a data set of any kind before anyone trains on it."""
+
+    data_root: str = FLAWED_FOLDER
+    splits: str = "train val"  # separated by blanks
+    examples: int = number(2, 1, 50)
+    progress: str = choice("auto", PROGRESS)
+
+    def check(self) -> None:
+        """Check that there is a split to look at."""
         if not self.splits.split():
             raise ParameterError(f"splits={self.splits!r}: name at least one split, as in 'train val'")
 

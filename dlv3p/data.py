@@ -11,7 +11,8 @@ from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
-from dlv3p.config import DEMO_CITY, DEMO_VOC
+from dlv3p.config import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
+from dlv3p.datasets.demo_flawed import write_flawed_folder
 from dlv3p.datasets.demo_voc import write_demo_voc
 from dlv3p.datasets.folder import FolderSplit, is_folder
 from dlv3p.datasets.voc import VocSplit, is_voc
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
 
 
 def resolve_data_root(data_root: str) -> Path:
-    """Return the folder that a `data_root` parameter means; "demo_city" and "demo_voc" are written on first use.
+    """Return the folder that a `data_root` parameter means; the embedded ones are written on first use.
 
     A relative path counts from the current folder, else from the workspace; `~` and `$VARIABLES` are expanded.
     """
@@ -38,6 +39,8 @@ def resolve_data_root(data_root: str) -> Path:
         return write_demo_city(demo_city_folder())
     if data_root == DEMO_VOC:
         return write_demo_voc(data_folder() / DEMO_VOC)
+    if data_root == FLAWED_FOLDER:
+        return write_flawed_folder(data_folder() / FLAWED_FOLDER)
     expanded = Path(os.path.expandvars(data_root)).expanduser()
     candidates = [expanded.absolute(), workspace() / expanded]
     for folder in candidates:

@@ -41,7 +41,9 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
         image, mask = samples[1, index]
         colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
         picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
-        panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4)
+        panels[split.name(index)] = overlay(
+            picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors
+        )
     return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
 
 

@@ -6,18 +6,15 @@ files without one, and SBD annotates some images of VOC's train and val splits a
 
 import io
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from cityscapes.atomic import open_atomically
-from cityscapes.dataset import CityscapesSplit
-from cityscapes.demo.city import write_demo_city
-from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
 from cityscapes.labels import IGNORE
+from dlv3p.datasets.demo_pictures import city_pictures
 from dlv3p.datasets.sbd import augment_voc, encode_palette_png
 from dlv3p.datasets.voc import CLASS_NAMES
 from dlv3p.datasets.voc_archives import SBD, VOC, unpack_archive
@@ -64,15 +61,11 @@ def _pictures() -> tuple[list[str], list[bytes], list[np.ndarray]]:
         if name in _SAME_THING:
             classes[index] = CLASS_NAMES.index(_SAME_THING[name])
     images, masks = [], []
-    with tempfile.TemporaryDirectory() as temporary:
-        root = write_demo_city(Path(temporary) / "city", frames={"train": sum(COUNTS.values()), "val": 1, "test": 1})
-        generate_masks(root, Path(temporary) / "masks", splits=("train",), progress=False)
-        split = CityscapesSplit(root, "train", generated=Path(temporary) / "masks")
-        for index in range(len(split)):
-            buffer = io.BytesIO()
-            split.image(index).save(buffer, "JPEG", quality=92)
-            images.append(buffer.getvalue())
-            masks.append(classes[split.mask(index)])
+    for image, train_ids in city_pictures(sum(COUNTS.values())):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=92)
+        images.append(buffer.getvalue())
+        masks.append(classes[train_ids])
     return [f"2007_{index:06d}" for index in range(1, len(images) + 1)], images, masks
 
 

@@ -28,10 +28,15 @@ class Classes(NamedTuple):
 
 
 class PairedSplit:
-    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes."""
+    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes.
 
-    def __init__(self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes) -> None:
-        self.root, self.split, self.pairs = root, split, tuple(pairs)
+    `strays` names masks that lie there and belong to no image.
+    """
+
+    def __init__(
+        self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, strays: Sequence[str] = ()
+    ) -> None:
+        self.root, self.split, self.pairs, self.strays = root, split, tuple(pairs), tuple(strays)
         self.class_names: Sequence[str] = classes.names
         self.colors: np.ndarray = classes.colors
         self.num_classes: int = len(classes.names)

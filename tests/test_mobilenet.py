@@ -158,7 +158,6 @@ def test_channels_are_as_announced_and_training_reaches_every_weight(name, chann
     ("name", "switch"),
     [
         ("mobilenet_v2", {"multi_grid": (1, 2, 4)}),
-        ("mobilenet_v2", {"norm": "group"}),
         ("mobilenet_v2", {"pooling": "dilated"}),
         ("mobilenet_v3_large", {"mobilenet_padding": "fixed"}),
     ],

@@ -60,5 +60,5 @@ class DenseNetBackbone(Backbone):
 
 def build(name: str, options: BackboneOptions) -> DenseNetBackbone:
     """Build one of `DENSENETS`, with random weights; raises ParameterError for switches that it lacks."""
-    require(name, options, pooling=("dropped", "dilated"), norm=("batch", "sync", "frozen", "group"))
+    require(name, options, pooling=("dropped", "dilated"))
     return DenseNetBackbone(name, options)

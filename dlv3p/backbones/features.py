@@ -24,17 +24,15 @@ class BackboneOptions:
     """How a backbone is built; a family refuses with ParameterError what its networks cannot be.
 
     `output_stride` is 8, 16 or 32. `multi_grid` multiplies the dilations of the last stage's blocks (DeepLabV3, section
-    3.2.1). `norm` is batch, sync, frozen or group (with weight standardisation); a family builds batch norm and only
-    says whether `dlv3p.norms` may exchange it. `first_dilation` says whether the block that would have strided keeps
-    the `previous` dilation (torchvision's ResNets) or takes the `new` one (MindSpore). `pooling` says what becomes of a
-    pooling layer that would go below the output stride: `dropped`, as published for VoVNet and DenseNet, or kept at
-    stride 1 and `dilated`. `mobilenet_padding` says where MobileNetV2 pads: inside its depthwise convolutions
-    (`torchvision`), or before the expansion and not at all at the stem (`fixed`, VainF).
+    3.2.1). `first_dilation` says whether the block that would have strided keeps the `previous` dilation (torchvision's
+    ResNets) or takes the `new` one (MindSpore). `pooling` says what becomes of a pooling layer that would go below the
+    output stride: `dropped`, as published for VoVNet and DenseNet, or kept at stride 1 and `dilated`.
+    `mobilenet_padding` says where MobileNetV2 pads: inside its depthwise convolutions (`torchvision`), or before the
+    expansion and not at all at the stem (`fixed`, VainF). The norm is exchanged in the finished network.
     """
 
     output_stride: int = 16
     multi_grid: tuple[int, ...] = (1, 1, 1)
-    norm: str = "batch"
     first_dilation: str = "previous"
     pooling: str = "dropped"
     mobilenet_padding: str = "torchvision"

@@ -102,6 +102,5 @@ def pad_before_expansion(layers: nn.Sequential) -> None:
 def build(name: str, options: BackboneOptions) -> MobileNetBackbone:
     """Build one of `MOBILENETS`, with random weights; raises ParameterError for switches that it lacks."""
     paddings = ("torchvision", "fixed") if name == "mobilenet_v2" else ("torchvision",)
-    norms = ("batch", "sync", "frozen")
-    require(name, options, first_dilation=("previous", "new"), mobilenet_padding=paddings, norm=norms)
+    require(name, options, first_dilation=("previous", "new"), mobilenet_padding=paddings)
     return MobileNetBackbone(name, options)

@@ -77,7 +77,7 @@ class ResNetBackbone(Backbone):
 
 
 def build(name: str, options: BackboneOptions) -> ResNetBackbone:
-    """Build one of `RESNETS`, with random weights; raises ParameterError for a multi-grid that does not fit its blocks."""
+    """Build one of `RESNETS`, with random weights; raises ParameterError for a multi-grid that does not fit."""
     require(name, options, multi_grid=(options.multi_grid,), first_dilation=("previous", "new"))
     last = RESNETS[name][1][-1]
     if set(options.multi_grid) != {1} and len(options.multi_grid) != last:

@@ -97,5 +97,5 @@ def build_stage(index: int, blocks: int, options: BackboneOptions) -> nn.Sequent
 
 def build(name: str, options: BackboneOptions) -> VoVNetBackbone:
     """Build one of `VOVNETS`, with random weights; raises ParameterError for switches that it lacks."""
-    require(name, options, pooling=("dropped", "dilated"), norm=("batch", "sync", "frozen", "group"))
+    require(name, options, pooling=("dropped", "dilated"))
     return VoVNetBackbone(name, options)

@@ -1,37 +1,59 @@
-"""The three masks of one frame: whether they are up to date, how they are made, and how they compare.
+"""The masks of one frame: whether they are up to date, how they are made, and how they compare.
 
-numpy, numba and Pillow are imported where they are used, so that a command line answers `--help` at once.
+numpy, numba and Pillow are imported where they are used, so that a command line answers `--help` at once. Jobs and
+results are small and can be pickled, for executors in other processes and on other machines.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.atomic import write_bytes
 from cityscapes.errors import InputError, MachineError, UserError
-from cityscapes.layout import COLOR_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+from cityscapes.layout import (
+    COLOR_SUFFIX,
+    INSTANCE_IDS_SUFFIX,
+    LABEL_IDS_SUFFIX,
+    POLYGONS_SUFFIX,
+    TRAIN_IDS_SUFFIX,
+    Frame,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from cityscapes.labels import LabelTable
+
 SUFFIXES = (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, COLOR_SUFFIX)
-_RULE = b"fill rule 1"  # raise the number when masks come out differently, so that old ones are seen as stale
+_RULE = "fill rule 1"  # raise the number when masks come out differently, so that old ones are seen as stale
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame, where its polygons are (`root`), where its masks go (`output`), and as what: rgba or palette."""
+    """One frame, where its polygons are (`root`), where its masks go (`output`), and as what: rgba or palette.
+
+    `instances` asks for instance ids too. `table` None is the Cityscapes table.
+    """
 
     frame: Frame
     root: Path
     output: Path
     color_mode: str
     force: bool = False
+    instances: bool = False
+    table: "LabelTable | None" = None
 
     @property
     def polygons(self) -> Path:
         """The polygon file."""
         return self.frame.annotation(self.root, POLYGONS_SUFFIX)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The masks asked for."""
+        return (*SUFFIXES, INSTANCE_IDS_SUFFIX) if self.instances else SUFFIXES
 
     def target(self, suffix: str) -> Path:
         """The mask of one suffix."""
@@ -40,25 +62,37 @@ class Job:
 
 @dataclass
 class Result:
-    """What became of one frame; `compared` says that masks were provided, and the pixel counts are of those."""
+    """What became of one frame; `compared` has (differing, all) pixels of each provided mask, by its suffix."""
 
     path: Path
     written: bool = False
     problem: str | None = None
     warnings: tuple[str, ...] = ()
-    compared: bool = False
-    differing_pixels: int = 0
-    total_pixels: int = 0
+    compared: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def is_up_to_date(job: Job) -> bool:
-    """Tell whether all masks are there, whole, and made from the polygons as they are now; reads only."""
+class State(Enum):
+    """What is there of a frame's masks: all of them, not all, or one that does not fit the polygons."""
+
+    DONE = 0
+    MISSING = 1
+    STALE = 2
+
+
+def look_at(job: Job) -> tuple[Frame, State]:
+    """Tell what is there; reads only. Masks of a polygon file that cannot be read are missing."""
     from cityscapes.polygons import read_polygon_bytes
 
+    present = [suffix for suffix in job.suffixes if job.target(suffix).exists()]
+    if job.force or not present:
+        return job.frame, State.MISSING
     try:
-        return not job.force and not _wanted(job, read_polygon_bytes(job.polygons))
+        wanted = _wanted(job, _origins(job, read_polygon_bytes(job.polygons)))
     except UserError:
-        return False
+        return job.frame, State.MISSING
+    if set(wanted) & set(present):
+        return job.frame, State.STALE
+    return job.frame, State.MISSING if wanted else State.DONE
 
 
 def make_masks(job: Job) -> Result:
@@ -77,68 +111,86 @@ def make_masks(job: Job) -> Result:
 
 
 def _make(job: Job, result: Result) -> None:
-    from cityscapes.masks import draw_label_ids
+    from cityscapes.labels import CITYSCAPES
     from cityscapes.polygons import parse_polygons, read_polygon_bytes
 
-    content = read_polygon_bytes(job.polygons)
-    annotation = parse_polygons(content, job.polygons)  # first, for a damaged file makes every mask look changed
-    wanted = _wanted(job, content)
+    content, table = read_polygon_bytes(job.polygons), job.table or CITYSCAPES
+    origins = _origins(job, content)
+    wanted = _wanted(job, origins)
     stale = [job.target(suffix) for suffix in wanted if job.target(suffix).exists()]
     if stale and not job.force:
         raise InputError(
-            f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode}, or changed since; "
-            "look at it, then make it again with --force"
+            f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode} with this label table, or changed "
+            "since; look at it, then make it again with --force"
         )
+    annotation = parse_polygons(content, job.polygons, table=table)
     result.warnings = annotation.warnings
-    label_ids = draw_label_ids(annotation)
-    for suffix in wanted:
-        write_bytes(job.target(suffix), _encode(job, suffix, label_ids, content), durable=False)
+    rasters = _draw(job, annotation)
+    for suffix, file in _encode(job, wanted, rasters, table, origins):
+        write_bytes(job.target(suffix), file, durable=False)
     result.written = True
-    _compare(job, result, label_ids)
+    _compare(job, result, rasters, table)
 
 
-def _wanted(job: Job, content: bytes) -> list[str]:
+def _wanted(job: Job, origins: dict[str, bytes]) -> list[str]:
+    """The masks that are not there, or not what the polygons give."""
     from cityscapes.mask_files import is_made_from
 
-    return [
-        suffix
-        for suffix in SUFFIXES
-        if job.force or not is_made_from(job.target(suffix), _origin(job, suffix, content))
-    ]
+    return [s for s in job.suffixes if job.force or not is_made_from(job.target(s), origins[s])]
 
 
-def _origin(job: Job, suffix: str, content: bytes) -> bytes:
-    """What a mask is made from: the polygon file, the rule, and what the mask shows of them."""
-    mode = job.color_mode if suffix == COLOR_SUFFIX else "L"
-    return b"%s %s %s %s" % (suffix.encode(), mode.encode(), _RULE, content)
+def _origins(job: Job, content: bytes) -> dict[str, bytes]:
+    """What each mask is made from: the polygon file, the label table, the rule, and what the mask shows of them."""
+    from cityscapes.labels import CITYSCAPES
+
+    table, polygons = (job.table or CITYSCAPES).digest, hashlib.sha256(content).hexdigest()
+    modes = {suffix: job.color_mode if suffix == COLOR_SUFFIX else "grey" for suffix in job.suffixes}
+    return {suffix: f"{suffix} {modes[suffix]} {_RULE} {table} {polygons}".encode() for suffix in job.suffixes}
 
 
-def _encode(job: Job, suffix: str, label_ids: "np.ndarray", content: bytes) -> bytes:
-    from cityscapes.labels import LABEL_ID_TO_COLOR
-    from cityscapes.mask_files import encode_png
-    from cityscapes.masks import to_rgba, to_train_ids
+def _draw(job: Job, annotation) -> dict[str, "np.ndarray"]:
+    """One raster: of instance ids, which give the label ids, where they are asked for, else of label ids."""
+    from cityscapes.masks import draw_instance_ids, draw_label_ids, to_label_ids
 
-    pixels, palette = label_ids, None
-    if suffix == TRAIN_IDS_SUFFIX:
-        pixels = to_train_ids(label_ids)
-    elif suffix == COLOR_SUFFIX and job.color_mode == "rgba":
-        pixels = to_rgba(label_ids)
-    elif suffix == COLOR_SUFFIX:
-        palette = LABEL_ID_TO_COLOR
-    return encode_png(pixels, made_from=_origin(job, suffix, content), palette=palette)
+    if not job.instances:
+        return {LABEL_IDS_SUFFIX: draw_label_ids(annotation)}
+    try:
+        instance_ids = draw_instance_ids(annotation)
+    except InputError as error:
+        raise InputError(f"{job.polygons}: {error}") from error
+    return {LABEL_IDS_SUFFIX: to_label_ids(instance_ids), INSTANCE_IDS_SUFFIX: instance_ids}
 
 
-def _compare(job: Job, result: Result, label_ids: "np.ndarray") -> None:
+def _encode(job: Job, wanted: list[str], rasters: dict[str, "np.ndarray"], table: "LabelTable", origins):
+    """Yield (suffix, PNG file); label ids and a palette mask hold the same pixels, which are packed once."""
+    from cityscapes.mask_files import encode_png, pack_pixels
+    from cityscapes.masks import rgba_of_label_ids
+
+    label_ids, packed = rasters[LABEL_IDS_SUFFIX], None
+    looks = {TRAIN_IDS_SUFFIX: {"table": table.label_id_to_train_id}, COLOR_SUFFIX: {"table": rgba_of_label_ids(table)}}
+    if job.color_mode == "palette":
+        looks[COLOR_SUFFIX] = {"palette": table.label_id_to_color}
+    for suffix in wanted:
+        look = looks.get(suffix, {})
+        if suffix in (LABEL_IDS_SUFFIX, COLOR_SUFFIX) and "table" not in look:
+            look["packed"] = packed = packed or pack_pixels(label_ids)
+        yield suffix, encode_png(rasters.get(suffix, label_ids), made_from=origins[suffix], **look)
+
+
+def _compare(job: Job, result: Result, rasters: dict[str, "np.ndarray"], table: "LabelTable") -> None:
     """Compare with the masks that the data set provides, where it does; raises InputError for a damaged one."""
     import numpy as np
 
-    from cityscapes.mask_files import read_label_png
+    from cityscapes.mask_files import read_instance_png, read_label_png
     from cityscapes.masks import to_train_ids
 
-    for suffix, ours in ((LABEL_IDS_SUFFIX, label_ids), (TRAIN_IDS_SUFFIX, to_train_ids(label_ids))):
+    for suffix in (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, INSTANCE_IDS_SUFFIX):
         path = job.frame.annotation(job.root, suffix)
-        if path.is_file():
-            theirs = read_label_png(path, size=label_ids.shape)
-            result.compared = True
-            result.differing_pixels += int(np.count_nonzero(ours != theirs))
-            result.total_pixels += ours.size
+        if suffix not in job.suffixes or not path.is_file():
+            continue
+        ours = rasters.get(suffix)
+        if ours is None:
+            ours = to_train_ids(rasters[LABEL_IDS_SUFFIX], table=table)
+        read = read_instance_png if suffix == INSTANCE_IDS_SUFFIX else read_label_png
+        theirs = read(path, size=ours.shape)
+        result.compared[suffix] = (int(np.count_nonzero(ours != theirs)), ours.size)

@@ -1,4 +1,4 @@
-"""Make label-id, train-id and colour masks from the polygons of a Cityscapes data set.
+"""Make label-id, train-id, colour and instance-id masks from the polygons of a Cityscapes data set, or of another one.
 
     python cityscapes/generate_gt.py --root /data/cityscapes --output data/generated_gt --splits train val
 
@@ -8,45 +8,27 @@ date is left alone, so a run that was killed goes on where it stopped. Needs no 
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cityscapes.atomic import lock_folder
+from cityscapes.bounded_map import map_bounded
 from cityscapes.errors import InputError, ParameterError, run_command
-from cityscapes.frame_masks import Job, Result, is_up_to_date, make_masks
+from cityscapes.frame_masks import Job, Result, State, look_at, make_masks
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
+from cityscapes.mask_report import Report, Tally, print_report
+from cityscapes.mask_sources import record_source, refuse_another_source
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
+if TYPE_CHECKING:
+    from cityscapes.labels import LabelTable
+
 COLOR_MODES = ("rgba", "palette")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did: counts of frames, and what was wrong where.
-
-    `failed` and `warnings` hold (polygon file, one line). `compared` frames were drawn now and have official masks
-    beside their polygons; `differing_pixels` of `total_pixels` differ there, label ids and train ids together, in the
-    frames of `differing`, (polygon file, pixels), worst first.
-    """
-
-    written: int = 0
-    up_to_date: int = 0
-    failed: tuple[tuple[Path, str], ...] = ()
-    warnings: tuple[tuple[Path, str], ...] = ()
-    compared: int = 0
-    differing_pixels: int = 0
-    total_pixels: int = 0
-    differing: tuple[tuple[Path, int], ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def percent_equal(self) -> float:
-        """The share of compared pixels that equal the official masks, 0 to 100; nan where nothing was compared."""
-        return 100 * (1 - self.differing_pixels / self.total_pixels) if self.total_pixels else float("nan")
 
 
 def generate_masks(
@@ -58,13 +40,24 @@ def generate_masks(
     force: bool = False,
     color_mode: str = "rgba",
     progress: bool | None = None,
+    instances: bool = False,
+    table: "LabelTable | None" = None,
+    executor: Executor | None = None,
 ) -> Report:
-    """Make the three masks of every frame below `root` that has polygons, and report what was done.
+    """Make the masks of every frame below `root` that has polygons, and report what was done.
 
-    `workers` is the number of threads, 0 for one a core. `force` makes every mask again; without it, one that was made
-    from other polygons or changed since is left and reported as failed. `color_mode` is rgba, as the official files, or
-    palette, smaller and faster. `progress` shows a bar; by default only on a terminal. Bad polygon files are reported,
-    not raised; raises ParameterError, MissingInputError, MachineError, and BusyError when another run writes there.
+    They are label ids, train ids, colour and, with `instances`, instance ids. `workers` is the number of threads, 0 for
+    one a core. `force` makes every mask again; without it, one that was made from other polygons or changed since is
+    left and reported as failed. `color_mode` is rgba, as the official files, or palette, smaller and faster. `progress`
+    shows a bar; by default only on a terminal. `table` has the labels of another data set, whose polygon files may be
+    named `gtFine/<split>/<folder>/<any name>_gtFine_polygons.json`. Bad polygon files are reported, not raised.
+
+    `executor` is any `concurrent.futures.Executor` that does the work instead of threads, in other processes or on
+    other machines that see the same folders; `dask.distributed.Client(...).get_executor()` is one. `workers` is then
+    how many it has, as far as one knows.
+
+    Raises ParameterError, MissingInputError, MachineError, BusyError when another run writes there, and InputError when
+    masks of another data set are in the place of this one's.
     """
     start = time.monotonic()
     root, output = Path(root), Path(output)
@@ -74,31 +67,39 @@ def generate_masks(
         raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
-    frames = [frame for split in dict.fromkeys(splits) for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX)]
-    jobs = [Job(frame, root, output, color_mode, force) for frame in frames]
-    results: list[Result] = []
+    if executor:
+        root, output = root.absolute(), output.absolute()  # its workers may stand in another folder
+    frames = [
+        frame
+        for split in dict.fromkeys(splits)
+        for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX, any_name=table is not None)
+    ]
+    job = partial(Job, root=root, output=output, color_mode=color_mode, force=force, instances=instances, table=table)
     # Threads, not processes: drawing, packing and hashing release the interpreter's lock, and threads work the same in
     # a notebook, in a test and in a script that has no main guard.
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        pending = [job for job, done in zip(jobs, pool.map(is_up_to_date, jobs), strict=True) if not done]
+    threads = workers or os.cpu_count() or 1
+    in_flight = 4 * ((workers or 256) if executor else threads)  # enough that no worker waits for the next frame
+    with nullcontext(executor) if executor else ThreadPoolExecutor(threads) as pool:
+        states = dict(map_bounded(pool, look_at, map(job, frames), in_flight=in_flight))
+        pending = [frame for frame in frames if states[frame] is not State.DONE]
+        tally = Tally()
         if pending:  # where there is nothing to do, nobody else's lock is in the way
             with lock_folder(output):
+                refuse_another_source(output, [frame for frame in pending if states[frame] is State.STALE], root)
+                record_source(output, pending, root)
                 _remove_leftovers(frames, output)
-                results = _make_all(pending, pool, progress)
-    return _summarize(results, up_to_date=len(jobs) - len(pending), seconds=time.monotonic() - start)
+                results = map_bounded(pool, make_masks, map(job, pending), in_flight=in_flight)
+                with closing(results):  # whatever happens, nobody writes when the lock is given back
+                    for result in _with_progress(results, len(pending), progress):
+                        tally.add(result)
+    return tally.report(up_to_date=len(frames) - len(pending), seconds=time.monotonic() - start)
 
 
-def _make_all(jobs: Sequence[Job], pool: ThreadPoolExecutor, progress: bool | None) -> list[Result]:
+def _with_progress(results: Iterable[Result], total: int, progress: bool | None) -> Iterable[Result]:
     from tqdm import tqdm
 
-    futures = [pool.submit(make_masks, job) for job in jobs]
     hidden = None if progress is None else not progress
-    try:
-        finished = tqdm(as_completed(futures), "masks", len(futures), unit="frame", leave=False, disable=hidden)
-        return [future.result() for future in finished]
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)  # before the lock on the folder is given back
-        raise
+    return tqdm(results, "masks", total, unit="frame", leave=False, disable=hidden)
 
 
 def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
@@ -106,22 +107,6 @@ def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
     for folder in {frame.generated(output, "").parent for frame in frames}:
         for path in folder.glob(".*_gtFine_*.png.*.tmp"):
             path.unlink(missing_ok=True)
-
-
-def _summarize(results: Sequence[Result], *, up_to_date: int, seconds: float) -> Report:
-    results = sorted(results, key=lambda result: result.path)
-    differing = [(result.path, result.differing_pixels) for result in results if result.differing_pixels]
-    return Report(
-        written=sum(result.written for result in results),
-        up_to_date=up_to_date,
-        failed=tuple((result.path, result.problem) for result in results if result.problem),
-        warnings=tuple((result.path, warning) for result in results for warning in result.warnings),
-        compared=sum(result.compared for result in results),
-        differing_pixels=sum(result.differing_pixels for result in results),
-        total_pixels=sum(result.total_pixels for result in results),
-        differing=tuple(sorted(differing, key=lambda item: -item[1])),
-        seconds=seconds,
-    )
 
 
 def main() -> int:
@@ -138,9 +123,19 @@ def main() -> int:
         workers=arguments.workers,
         force=arguments.force,
         color_mode=arguments.color_mode,
+        instances=arguments.instances,
+        table=_label_table(arguments.labels),
     )
-    _print_report(report, root, output)
+    print_report(report, root, output)
     return InputError.exit_status if report.failed else 0
+
+
+def _label_table(path: Path | None) -> "LabelTable | None":
+    if path is None:
+        return None
+    from cityscapes.label_files import read_label_table
+
+    return read_label_table(path)
 
 
 def _finish_demo_city(root: Path) -> None:
@@ -162,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Make label-id, train-id and colour masks from the polygons of a Cityscapes data set.",
         epilog="Masks that are there and up to date are left alone. Exit status: 0 done, 2 wrong usage, 3 bad input "
-        "(the good frames are written all the same), 4 disk full or not writable, 7 another run writes there.",
+        "(the good frames are written all the same), 4 disk full or not writable, 7 another run writes there. "
+        "On a cluster: in Python, generate_masks(..., executor=dask.distributed.Client(ADDRESS).get_executor()).",
     )
     parser.add_argument(
         "--root",
@@ -175,31 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one a core)")
     parser.add_argument("--force", action="store_true", help="make every mask again, also those that look changed")
     parser.add_argument("--color-mode", choices=COLOR_MODES, default="rgba", help="rgba (default) is the official form")
+    parser.add_argument("--instances", action="store_true", help="make instance-id masks too, 16 bits as the official")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="the label table of another data set, CSV or JSON; `python cityscapes/label_files.py > labels.csv` writes "
+        "the Cityscapes table to start from",
+    )
     return parser
-
-
-def _print_report(report: Report, root: Path, output: Path, *, most: int = 50) -> None:
-    for kind, items in (("warning", report.warnings), ("error", report.failed)):
-        for _, line in items[:most]:
-            print(f"{kind}: {line}", file=sys.stderr)
-        if len(items) > most:
-            print(f"{kind}: and {len(items) - most} more", file=sys.stderr)
-    sys.stderr.flush()
-    rows = [
-        ("polygons from", root),
-        ("masks in", output),
-        ("frames written", report.written),
-        ("frames up to date", report.up_to_date),
-        ("frames failed", len({path for path, _ in report.failed})),
-        ("compared with provided masks", f"{report.compared} frames written now"),
-    ]
-    if report.compared:
-        rows.append(("pixels differing", f"{report.differing_pixels:,} of {report.total_pixels:,}"))
-        rows.append(("pixels equal", f"{report.percent_equal:.6f} %"))
-    rows += [("  differs most", f"{path.name}: {pixels:,}") for path, pixels in report.differing[:10]]
-    rows.append(("seconds", f"{report.seconds:.1f}"))
-    for name, value in rows:
-        print(f"{name:30}{value}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def root(tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".lock", ".made_from"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -80,7 +80,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
             return self.run
         identity = {name: value for name, value in self.as_dict().items() if name not in self.NOT_IDENTITY}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-        return f"{self.architecture}-{self.backbone}-os{self.output_stride}-{digest}"
+        backbone = self.backbone.replace(":", "-")  # of timm:<name>; not every file system takes a colon
+        return f"{self.architecture}-{backbone}-os{self.output_stride}-{digest}"
 
 
 @dataclass(frozen=True)

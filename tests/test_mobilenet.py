@@ -1,6 +1,7 @@
 """The MobileNets: torchvision's names, VainF's padding, torchvision's dilation, and dense features that agree."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from torchvision.ops.misc import SqueezeExcitation
 
 from cityscapes.errors import ParameterError
 from dlv3p.backbones.mobilenet import spatial_convolution
+from dlv3p.deeplab import build_model
+from dlv3p.macs import count_macs, count_parameters
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "checkpoints"
 NAMES = ["mobilenet_v2", "mobilenet_v3_large"]
@@ -166,3 +169,21 @@ def test_switches_that_it_lacks_are_refused_in_one_line(name, switch):
     with pytest.raises(ParameterError, match=f"{next(iter(switch))}=.*{name} allows") as refusal:
         make(name, **switch)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters", "giga_macs"), [("deeplabv3", 5_113_877, 5.84), ("deeplabv3plus", 5_225_717, 16.82)]
+)
+def test_the_published_mobilenet_v2_deeplabs_have_these_parameters_and_multiply_adds(
+    architecture, parameters, giga_macs
+):
+    build = partial(build_model, architecture, "mobilenet_v2", num_classes=21, mobilenet_padding="fixed")
+    with torch.device("meta"):
+        assert count_parameters(build())["total"] == parameters
+    assert count_macs(build, 513, 513)["total"] == pytest.approx(giga_macs * 1e9, rel=0.001)
+
+
+def test_torchvisions_mobilenet_v3_deeplab_has_as_many_parameters():
+    with torch.device("meta"):
+        model = build_model("deeplabv3", "mobilenet_v3_large", num_classes=21, auxiliary_head=True)
+    assert count_parameters(model)["total"] == 11_029_328

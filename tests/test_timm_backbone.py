@@ -108,7 +108,9 @@ def test_no_network_is_told_in_one_line(monkeypatch):
 
 
 def test_names_of_timm_pass_the_configuration_and_the_catalogue():
-    assert TrainParameters(backbone="timm:resnet18d").backbone == "timm:resnet18d"
+    parameters = TrainParameters(backbone="timm:resnet18d")
+    assert parameters.backbone == "timm:resnet18d"
+    assert parameters.run_name.startswith("deeplabv3plus-timm-resnet18d-os16-")
     assert find("timm:resnet18d") == "dlv3p.backbones.timm_backbone"
     with pytest.raises(ParameterError, match="timm:<name>; did you mean resnet101"):
         TrainParameters(backbone="resnet10l")

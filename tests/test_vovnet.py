@@ -1,6 +1,7 @@
 """VoVNet: the public files' names, the published dilation, and pooling that leaves the features where they were."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from backbone_checks import agree, calls_of_activations, make, shapes, strided_a
 from torch import nn
 
 from cityscapes.errors import ParameterError
+from dlv3p.deeplab import build_model
+from dlv3p.macs import count_macs, count_parameters
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "checkpoints"
 
@@ -93,3 +96,13 @@ def test_switches_that_it_lacks_are_refused_in_one_line(switch):
     with pytest.raises(ParameterError, match=f"{next(iter(switch))}=.*vovnet39 allows") as refusal:
         make("vovnet39", **switch)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "giga_macs"), [("vovnet39", 29_513_621, 53.80), ("vovnet57", 43_553_621, 68.17)]
+)
+def test_the_published_deeplab_has_these_parameters_and_multiply_adds(name, parameters, giga_macs):
+    build = partial(build_model, "deeplabv3", name, num_classes=21, head_convolution=False)
+    with torch.device("meta"):
+        assert count_parameters(build())["total"] == parameters
+    assert count_macs(build, 513, 513)["total"] == pytest.approx(giga_macs * 1e9, rel=0.001)

@@ -12,20 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from cityscapes.labels import IGNORE
-
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
-"""Of ImageNet's RGB in 0..1: what torchvision's weights expect."""
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R 601 weights of red, green and blue in a pixel's brightness."""
+from dlv3p.photometric import blur_crop, jitter_crop, normalize_crop
+from dlv3p.windows import Window, resize_ids, resize_pixels
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, flip and colour jitter, as in DeepLabV3 section 4.1 (jitter as in the VainF recipe).
+    """Random scale, crop, flip, colour jitter and blur, as in DeepLabV3 section 4.1 (jitter as in the VainF recipe).
 
-    The scale is drawn log-uniformly from `scale_low` to `scale_high`, on top of the fixed `image_scale`.
+    The scale is drawn from `scale_low` to `scale_high`, on top of the fixed `image_scale`: log-uniformly as in
+    chenxi116/DeepLabv3.pytorch, so that halving is as likely as doubling, or uniformly as in VainF's recipe and in the
+    MindSpore system, whose crops are larger on average. With `blur` above 0, every second crop is blurred by a Gaussian
+    of 0 to `blur` pixels.
     """
 
     crop_height: int
@@ -34,50 +32,59 @@ class Augmentation:
     scale_low: float = 0.5
     scale_high: float = 2.0
     color_jitter: float = 0.0
+    scale_distribution: str = "log_uniform"
+    blur: float = 0.0
 
     def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a crop: image float32 (3,h,w) normalised, mask int64 (h,w); padding is the mean colour and 255."""
-        scale = self.image_scale * float(np.exp(rng.uniform(np.log(self.scale_low), np.log(self.scale_high))))
-        pixels, ids = self._crop(image, Image.fromarray(mask), scale, rng)
+        return self.crop(np.asarray(image), mask, self.window(image.height, image.width, rng), rng)
+
+    def window(
+        self, height: int, width: int, rng: np.random.Generator, center: tuple[int, int] | None = None
+    ) -> Window:
+        """Choose the window of an image of `height` x `width` pixels that becomes a crop.
+
+        `center`, row and column of a pixel, asks for a window around it, as far as the image's edges allow.
+        """
+        scale = self.image_scale * self._scale(rng)
+        scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
+        crop_height, crop_width = min(self.crop_height, scaled_height), min(self.crop_width, scaled_width)
+        left = int(rng.integers(scaled_width - crop_width + 1))
+        top = int(rng.integers(scaled_height - crop_height + 1))
+        across, down = width / scaled_width, height / scaled_height
+        if center is not None:
+            top = _around(center[0] / down, crop_height, scaled_height)
+            left = _around(center[1] / across, crop_width, scaled_width)
+        right, bottom = min((left + crop_width) * across, width), min((top + crop_height) * down, height)
+        return Window(height, width, left * across, top * down, right, bottom, crop_height, crop_width)
+
+    def crop(
+        self, pixels: np.ndarray, mask: np.ndarray, window: Window, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Make the crop of a window: `pixels`, uint8 (H,W,3), may be a corner (see `Window`); `mask` is uint8 (H,W)."""
+        colors, ids = resize_pixels(pixels, window), resize_ids(mask, window)
         if rng.random() < 0.5:
-            pixels, ids = pixels[:, ::-1], ids[:, ::-1]
-        colors = jitter(pixels.astype(np.float32) / 255, self.color_jitter, rng)
-        crop = np.zeros((self.crop_height, self.crop_width, 3), np.float32)  # zero after normalising is the mean colour
+            colors, ids = np.ascontiguousarray(colors[:, ::-1]), ids[:, ::-1]
+        factors = rng.uniform(1 - self.color_jitter, 1 + self.color_jitter, size=3).astype(np.float32)
+        if self.blur and rng.random() < 0.5:
+            colors = blur_crop(colors, rng.uniform(0, self.blur))
+        crop = np.zeros((3, self.crop_height, self.crop_width), np.float32)  # zero after normalising is the mean colour
         truth = np.full((self.crop_height, self.crop_width), IGNORE, np.int64)
-        crop[: ids.shape[0], : ids.shape[1]] = (colors - MEAN) / STD
+        if self.color_jitter:
+            jitter_crop(colors, factors, crop)
+        else:
+            normalize_crop(colors, crop)
         truth[: ids.shape[0], : ids.shape[1]] = ids
-        return torch.from_numpy(crop.transpose(2, 0, 1).copy()), torch.from_numpy(truth)
+        return torch.from_numpy(crop), torch.from_numpy(truth)
 
-    def _crop(
-        self, image: Image.Image, mask: Image.Image, scale: float, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Resize only the window that is kept, which costs far less than resizing the whole image first."""
-        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        crop_width, crop_height = min(self.crop_width, width), min(self.crop_height, height)
-        left, top = int(rng.integers(width - crop_width + 1)), int(rng.integers(height - crop_height + 1))
-        across, down = image.width / width, image.height / height
-        box = (
-            left * across,
-            top * down,
-            min((left + crop_width) * across, image.width),
-            min((top + crop_height) * down, image.height),
-        )
-        size = (crop_width, crop_height)
-        pixels = image.resize(size, Image.Resampling.BILINEAR, box=box)
-        ids = mask.resize(size, Image.Resampling.NEAREST, box=box)
-        return np.asarray(pixels), np.asarray(ids)
+    def _scale(self, rng: np.random.Generator) -> float:
+        if self.scale_distribution == "uniform":
+            return float(rng.uniform(self.scale_low, self.scale_high))
+        return float(np.exp(rng.uniform(np.log(self.scale_low), np.log(self.scale_high))))
 
 
-def jitter(colors: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Change brightness, contrast and saturation by random factors in 1-strength to 1+strength; colours are 0 to 1."""
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, size=3).astype(np.float32)
-    if strength == 0:
-        return colors
-    colors = colors * brightness
-    mean = np.float32((colors @ LUMA).mean())
-    colors = (colors - mean) * contrast + mean
-    gray = (colors @ LUMA)[..., None]
-    return np.clip((colors - gray) * saturation + gray, 0, 1)
+def _around(center: float, length: int, available: int) -> int:
+    return min(max(round(center - length / 2), 0), available - length)
 
 
 def normalize(image: Image.Image, *, image_scale: float = 1.0) -> Tensor:
@@ -85,5 +92,6 @@ def normalize(image: Image.Image, *, image_scale: float = 1.0) -> Tensor:
     if image_scale != 1.0:
         size = (max(1, round(image.width * image_scale)), max(1, round(image.height * image_scale)))
         image = image.resize(size, Image.Resampling.BILINEAR)
-    colors = (np.asarray(image, np.float32) / 255 - MEAN) / STD
-    return torch.from_numpy(colors.transpose(2, 0, 1).copy())
+    out = np.empty((3, image.height, image.width), np.float32)
+    normalize_crop(np.asarray(image), out)
+    return torch.from_numpy(out)

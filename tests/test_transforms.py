@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dlv3p.transforms import MEAN, STD, Augmentation, jitter, normalize
+from dlv3p.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
+from dlv3p.transforms import Augmentation, normalize
 
 PLAIN = Augmentation(32, 48, scale_low=1.0, scale_high=1.0)
 
@@ -72,20 +73,71 @@ def test_scales_cover_their_range_evenly_in_logarithm():
     assert 110 < smaller < 190
 
 
-def test_jitter_of_strength_zero_changes_nothing_and_more_changes_within_bounds():
-    colors = generator().random((4, 5, 3)).astype(np.float32)
-    assert jitter(colors, 0.0, generator()) is colors
-    changed = jitter(colors, 0.5, generator(3))
-    assert not np.allclose(changed, colors)
-    assert changed.min() >= 0
-    assert changed.max() <= 1
+@pytest.mark.parametrize(("distribution", "mean"), [("log_uniform", 1.5 / np.log(4)), ("uniform", 1.25)])
+def test_scales_have_the_mean_of_their_distribution(distribution, mean):
+    augmentation = Augmentation(64, 64, scale_low=0.5, scale_high=2.0, scale_distribution=distribution)
+    windows = [augmentation.window(1000, 1000, generator(key)) for key in range(2000)]
+    scales = [window.width / (window.right - window.left) for window in windows]
+    assert np.mean(scales) == pytest.approx(mean, abs=0.04)
+    assert min(scales) == pytest.approx(0.5, abs=0.01)
+    assert max(scales) == pytest.approx(2, abs=0.01)
 
 
-def test_jitter_draws_as_often_at_any_strength():
-    one, other = generator(), generator()
-    jitter(np.zeros((1, 1, 3), np.float32), 0.0, one)
-    jitter(np.zeros((1, 1, 3), np.float32), 0.5, other)
-    assert one.random() == other.random()
+@pytest.mark.parametrize("key", range(20))
+def test_a_window_around_a_pixel_holds_it_and_stays_inside_the_image(key):
+    rng = generator(key)
+    center = int(rng.integers(100)), int(rng.integers(200))
+    window = Augmentation(48, 64).window(100, 200, generator(key), center)
+    assert 0 <= window.top <= center[0] <= window.bottom <= 100
+    assert 0 <= window.left <= center[1] <= window.right <= 200
+    if window.top > 0 and window.bottom < 99:
+        assert abs((window.top + window.bottom) / 2 - center[0]) <= 2
+    if window.left > 0 and window.right < 199:
+        assert abs((window.left + window.right) / 2 - center[1]) <= 2
+
+
+def jittered(pixels, factors):
+    out = np.empty((3, *pixels.shape[:2]), np.float32)
+    jitter_crop(pixels, np.array(factors, np.float32), out)
+    return out.transpose(1, 2, 0) * STD + MEAN
+
+
+def test_jitter_changes_brightness_contrast_and_saturation_and_stays_within_colours():
+    pixels = generator().integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    colors = (pixels / 255).astype(np.float32)
+    assert jittered(pixels, (1, 1, 1)) == pytest.approx(colors, abs=1e-6)
+    assert jittered(pixels, (0.7, 1, 1)) == pytest.approx(0.7 * colors, abs=1e-6)
+    mean = (colors @ LUMA).mean()
+    assert jittered(pixels, (1, 0.6, 1)) == pytest.approx((colors - mean) * 0.6 + mean, abs=1e-6)
+    gray = (colors @ LUMA)[..., None]
+    assert jittered(pixels, (1, 1, 1.4)) == pytest.approx(((colors - gray) * 1.4 + gray).clip(0, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("blur", [0.0, 2.0])
+def test_jitter_and_blur_leave_all_other_choices_alone(blur):
+    image, mask = picture(64, 96)
+    _, plain = Augmentation(32, 48)(image, mask, generator(7))
+    _, other = Augmentation(32, 48, color_jitter=0.5, blur=blur)(image, mask, generator(7))
+    assert torch.equal(plain, other)
+
+
+def test_every_second_crop_is_blurred_and_no_mask():
+    image, mask = picture(32, 48)
+    augmentation = Augmentation(32, 48, scale_low=1.0, scale_high=1.0, blur=3.0)
+    changed = 0
+    for key in range(100):
+        (crop, truth), (sharp, ids) = augmentation(image, mask, generator(key)), PLAIN(image, mask, generator(key))
+        assert torch.equal(truth, ids)
+        changed += not torch.equal(crop, sharp)
+    assert 30 < changed < 70
+
+
+def test_blur_spreads_a_dot_and_keeps_its_sum():
+    dot = np.zeros((31, 31, 3), np.uint8)
+    dot[15, 15] = 255
+    spread = blur_crop(dot, 1.5).astype(int)
+    assert spread[15, 15, 0] < 40
+    assert spread[..., 0].sum() == pytest.approx(255, rel=0.15)
 
 
 def test_normalize_gives_zero_for_the_mean_colour_and_scales_the_size():

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cityscapes.errors import MissingInputError
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.config import RenderGifParameters, TrainParameters
 from dlv3p.evaluation import Evaluation
@@ -41,22 +42,19 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
         image, mask = samples[1, index]
         colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
         picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
-        panels[split.name(index)] = overlay(
-            picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors
-        )
+        panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors)
     return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
 
 
 def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
     """Show images with prediction, truth and errors side by side, one image a row; `names` are frame names."""
     predictor, split = evaluation.predictor, evaluation.split
-    index_of = {frame.name: index for index, frame in enumerate(split.frames)}
+    index_of = {split.name(index): index for index in range(len(split))}
     panels, seen = {}, set()
     for row, name in enumerate(names, start=1):
-        frame = split.frames[index_of[name]]
         image, truth = split.pair(index_of[name])
         prediction = predictor(image)
-        panels[f"{row}. {frame.sequence} {frame.frame}"] = np.asarray(image)
+        panels[f"{row}. {name[-14:]}"] = np.asarray(image)
         panels[f"{row}. prediction"] = colorize(prediction, split.colors)
         panels[f"{row}. truth"] = colorize(truth, split.colors)
         panels[f"{row}. errors"] = error_map(prediction, truth)
@@ -67,7 +65,14 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
 
 
 def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: int) -> list[int]:
-    """Choose up to `count` frames of a drive in order; raises MissingInputError that names what there is."""
+    """Choose up to `count` frames of a drive in order; raises MissingInputError that names what there is.
+
+    Only Cityscapes knows drives; of another data set all images are taken in their order.
+    """
+    if not isinstance(split, CityscapesSplit):
+        if city or sequence:
+            raise ParameterError(f"city={city!r}, sequence={sequence!r}: {split.root} has no drives; leave both empty")
+        return list(range(len(split)))[:count]
     chosen = [
         index
         for index, frame in enumerate(split.frames)

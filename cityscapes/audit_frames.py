@@ -198,21 +198,18 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
 
 def explain_ids(ids: Mapping[int, int], *, as_train_ids: bool) -> str | None:
     """Say which ids (with their pixels) do not belong into a mask and what they look like; None where all belong."""
+    from cityscapes.encodings import ALLOWED_IDS
     from cityscapes.labels import IGNORE, LABELS, NUM_CLASSES
 
-    train_ids = {*range(NUM_CLASSES), IGNORE}
-    label_ids = {label.label_id for label in LABELS if label.label_id >= 0}
-    grey = {(299 * r + 587 * g + 114 * b + 500) // 1000 for r, g, b in (label.color for label in LABELS)}
-    expected, allowed = ("train ids", train_ids) if as_train_ids else ("label ids", label_ids)
-    strange = sorted(set(ids) - allowed)
+    expected, other = ("train", "label") if as_train_ids else ("label", "train")
+    strange = sorted(set(ids) - ALLOWED_IDS[expected])
     if not strange:
         return None
+    grey = {(299 * r + 587 * g + 114 * b + 500) // 1000 for r, g, b in (label.color for label in LABELS)}
     if as_train_ids and set(ids) <= {*range(NUM_CLASSES), NUM_CLASSES}:
         hint = f"; void seems to be numbered {NUM_CLASSES} here, which must be {IGNORE}"
-    elif as_train_ids and set(ids) <= label_ids:
-        hint = "; these look like label ids, expected train ids"
-    elif not as_train_ids and set(ids) <= train_ids:
-        hint = "; these look like train ids, expected label ids"
+    elif set(ids) <= ALLOWED_IDS[other]:
+        hint = f"; these look like {other} ids, expected {expected} ids"
     elif not as_train_ids and strange == [IGNORE]:
         hint = f"; {IGNORE} may stand for -1, the license plate, which official masks do not hold"
     elif set(ids) <= {shade + step for shade in grey for step in (-1, 0, 1)}:
@@ -220,7 +217,7 @@ def explain_ids(ids: Mapping[int, int], *, as_train_ids: bool) -> str | None:
     else:
         hint = ""
     listed = ", ".join(map(str, strange[:10])) + (f" and {len(strange) - 10} more" if len(strange) > 10 else "")
-    return f"holds {listed} ({sum(ids[value] for value in strange):,} pixels), which are no {expected}{hint}"
+    return f"holds {listed} ({sum(ids[value] for value in strange):,} pixels), which are no {expected} ids{hint}"
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -1,0 +1,180 @@
+"""What one looks at before training on masks: where they differ, the palette, what classes weigh, edges on images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cityscapes.agreement import Agreement
+from cityscapes.audit import AuditReport
+from cityscapes.errors import InputError
+from cityscapes.labels import (
+    CLASS_NAMES,
+    IGNORE,
+    LABEL_BY_ID,
+    LABEL_ID_TO_COLOR,
+    LABELS,
+    TRAIN_ID_TO_COLOR,
+    TRAIN_ID_TO_LABEL_ID,
+)
+from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
+from cityscapes.masks import to_label_ids
+from dlv3p.split import Split
+from dlv3p.visualize import legend, new_figure, overlay, side_by_side
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURE_WIDTH = 1200
+DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
+"""RGB of pixels that agree and differ, light and dark, so that they stay apart in print."""
+
+_AS_LABEL_IDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    LABEL_IDS_SUFFIX: np.asarray,
+    TRAIN_IDS_SUFFIX: TRAIN_ID_TO_LABEL_ID.__getitem__,
+    INSTANCE_IDS_SUFFIX: to_label_ids,
+}
+
+
+def agreement_table(agreements: Sequence[Agreement]) -> pd.DataFrame:
+    """A row a mask, the worst first: how many pixels differ, and the share that agrees, in percent."""
+    rows = [
+        {
+            "frame": f"{pair.frame.split} {pair.frame.name}",
+            "mask": _kind(pair),
+            "differing pixels": pair.differing,
+            "percent equal": 100 * (1 - pair.differing / pair.total) if pair.total else float("nan"),
+            "problem": pair.problem,
+        }
+        for pair in sorted(agreements, key=lambda pair: (not pair.problem, -pair.differing))
+    ]
+    return pd.DataFrame(rows, columns=["frame", "mask", "differing pixels", "percent equal", "problem"])
+
+
+def agreement_in_words(agreements: Sequence[Agreement]) -> str:
+    """Say in one line how far masks agree with the provided ones, and with how many."""
+    if not agreements:
+        return "Nothing to compare with: this data set brings polygons, but no masks of its own."
+    differing, total = sum(pair.differing for pair in agreements), sum(pair.total for pair in agreements)
+    kinds = ", ".join(dict.fromkeys(map(_kind, agreements)))
+    frames = len({pair.frame for pair in agreements})
+    what = f"{frames} frames, {total:,} pixels of {kinds}"
+    broken = sum(bool(pair.problem) for pair in agreements)
+    also = f" {broken} masks could not be compared." if broken else ""
+    return (f"{differing:,} pixels differ: {what}." if differing else f"No difference: {what}.") + also
+
+
+def differences_picture(agreements: Sequence[Agreement], *, count: int = 3) -> Image.Image | None:
+    """Show the worst spot of up to `count` masks that differ, worst first; None where all agree."""
+    worst = sorted((pair for pair in agreements if pair.differing), key=lambda pair: -pair.differing)[:count]
+    pictures = [difference_picture(*pair.read(), name=pair.frame.name, suffix=pair.suffix) for pair in worst]
+    return Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])) if pictures else None
+
+
+def difference_picture(
+    official: np.ndarray,
+    ours: np.ndarray,
+    *,
+    name: str,
+    suffix: str = LABEL_IDS_SUFFIX,
+    window: tuple[int, int] = (24, 48),
+) -> Image.Image:
+    """Show the `window` (height, width) in which most pixels differ: official, ours, and which pixels, enlarged.
+
+    Both masks are integer (H, W) of the ids that `suffix` names. Raises InputError where their sizes differ.
+    """
+    if official.shape != ours.shape:
+        raise InputError(f"{name}: sizes differ, {official.shape} and {ours.shape} (height, width); compare equal ones")
+    differs = official != ours
+    rows, columns = worst_spot(differs, window)
+    labels = [_AS_LABEL_IDS[suffix](mask[rows, columns]) for mask in (official, ours)]
+    here = differs[rows, columns]
+    panels = {
+        f"{name}, official": LABEL_ID_TO_COLOR[labels[0]],
+        f"ours, from row {rows.start}, column {columns.start}": LABEL_ID_TO_COLOR[labels[1]],
+        f"{here.sum()} of {differs.sum():,} pixels that differ": np.where(here[..., None], *DIFFERENCE_COLORS[::-1]),
+    }
+    present = np.union1d(*labels)
+    names = [LABEL_BY_ID[i].name if i in LABEL_BY_ID else f"id {i}" for i in present.tolist()]
+    swatches = np.concatenate([LABEL_ID_TO_COLOR[present], DIFFERENCE_COLORS])
+    strip = legend([*names, "equal", "different"], swatches, width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH), strip]))
+
+
+def worst_spot(differs: np.ndarray, window: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of the window (height, width), or less, that holds most of `differs`, bool (H, W)."""
+    height, width = (min(size, side) for size, side in zip(window, differs.shape, strict=True))
+    sums = np.pad(differs.astype(np.int32), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    held = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    best = np.argwhere(held == held.max())
+    # The middle one of equally good ones, so that a single pixel is not shown at the edge.
+    top, left = best[np.square(best - best.mean(axis=0)).sum(axis=1).argmin()].tolist()
+    return slice(top, top + height), slice(left, left + width)
+
+
+def palette_picture() -> Image.Image:
+    """Show each class's colour with its name, train id and label id; those without a train id are void."""
+    drawn = sorted((label for label in LABELS if label.label_id >= 0), key=lambda label: label.train_id)
+    train_ids = ["void" if label.train_id == IGNORE else f"train {label.train_id}" for label in drawn]
+    names = [
+        f"{label.name}: {train_id}, label {label.label_id}" for label, train_id in zip(drawn, train_ids, strict=True)
+    ]
+    colors = LABEL_ID_TO_COLOR[[label.label_id for label in drawn]]
+    return Image.fromarray(legend(names, colors, width=PICTURE_WIDTH, columns=3))
+
+
+def split_table(report: AuditReport) -> pd.DataFrame:
+    """A row a split: frames, cities, image sizes, where the masks come from, and the share of void pixels."""
+    rows = {
+        counts.split: {
+            "frames": counts.frames,
+            "cities": _counted(counts.cities),
+            "sizes": _counted({f"{width} x {height}": n for (width, height), n in counts.sizes.items()}),
+            "masks": _counted(counts.masks),
+            "void [%]": 100 * counts.pixels[IGNORE] / max(1, sum(counts.pixels)),
+        }
+        for counts in report.splits
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def class_pixel_bars(report: AuditReport) -> "Figure":
+    """Draw a bar a class and split: its pixels on a logarithmic scale, in class colours, most frequent on top."""
+    table = np.array([counts.pixels[: len(CLASS_NAMES)] for counts in report.splits])
+    order = np.argsort(table.sum(axis=0), kind="stable")
+    low, high = (table[table > 0].min() / 10, table.max()) if table.any() else (0.1, 1)
+    figure = new_figure(3.0 + 4.2 * len(report.splits), 6.2)
+    axes = figure.subplots(1, len(report.splits), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, counts, pixels in zip(axes, report.splits, table[:, order], strict=True):
+        names, colors = [CLASS_NAMES[i] for i in order], TRAIN_ID_TO_COLOR[order] / 255
+        axis.barh(names, np.maximum(pixels, low), color=colors, edgecolor="#333333", linewidth=0.6)
+        for row, value in enumerate(pixels.tolist()):
+            text = f"{100 * value / pixels.sum():.2g} %" if value else "does not occur"
+            axis.text(1.3 * max(value, low), row, text, va="center", fontsize=8)
+        axis.set(xscale="log", xlim=(low, 40 * high), xlabel="pixels", ylim=(-0.6, len(order) - 0.4))
+        axis.set_title(f"{counts.split}, frames: {counts.frames}", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def overlays_picture(split: Split, indices: Sequence[int]) -> Image.Image:
+    """Show images beside themselves under their masks, with the classes that occur; void shows the image."""
+    panels, seen = {}, set()
+    for index in indices:
+        image, mask = split.pair(index)
+        panels[split.name(index)] = np.asarray(image)
+        panels[f"{split.name(index)}, mask over it"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
+        seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
+    classes = sorted(seen)
+    strip = legend([split.class_names[i] for i in classes], split.colors[classes], width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=2), strip]))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in sorted(counts.items()) if n)
+
+
+def _kind(pair: Agreement) -> str:
+    return pair.suffix.removeprefix("_gtFine_").removesuffix(".png")

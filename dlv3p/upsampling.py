@@ -1,0 +1,134 @@
+"""From logits at the output stride to train ids at full size, without the full-size logits between the two.
+
+Bilinear upsampling and argmax over the classes run together, a tile of a row at a time, so that nothing is stored but
+the label map. The result equals `torch.nn.functional.interpolate` and `argmax` in every pixel, also where two classes
+differ by a rounding only: torch's CPU kernels (aten/src/ATen/native/cpu/UpSampleKernel.cpp) are a few sums of four
+products, which differ by layout, channel, processor and number of threads in the order of the terms and in what is
+fused (multiplied and added with one rounding). Which of the known orders the torch at hand uses is found out by asking
+it to upsample a few rows of random numbers; a torch that uses an order not known here does the work itself.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dlv3p.upsampling_kernel import ORDERS, compiled
+
+PROBED_SUM = 129
+"""Torch picks its kernel by whether height and width add up to more than 128, so what is probed must do so as well."""
+
+
+def upsample_argmax(logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Upsample logits (N,C,h,w) bilinearly to `size` and take the best class: uint8 (N,*size), on the same device.
+
+    Equal to `interpolate(logits, size, mode="bilinear").argmax(dim=1)`; of equal classes the first one wins. Logits
+    must be finite and C at most 256. On a CPU, float32 needs less than 1 MB a thread beside the result and uses
+    `torch.get_num_threads()` threads. Elsewhere torch does it band by band where that is exact: where the size is that
+    of the logits times a power of two, and corners are not aligned.
+    """
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        arithmetic = _arithmetic(logits, size, align_corners)
+        if arithmetic is not None:
+            return _fused(logits, size, align_corners, *arithmetic)
+    return _in_bands(logits, size, align_corners)
+
+
+def source_positions(length: int, wanted: int, align_corners: bool, fused: bool) -> tuple[np.ndarray, ...]:
+    """Return where each of `wanted` output pixels lies among `length` input pixels, as torch computes it.
+
+    The four arrays are the neighbours before and after, int64, and their weights, float32. `fused` says whether scale
+    and offset are applied with one rounding.
+    """
+    pixel = np.arange(wanted, dtype=np.float32)
+    one, half = np.float32(1), np.float32(0.5)
+    if align_corners:
+        scale = np.float32(length - 1) / np.float32(wanted - 1) if wanted > 1 else np.float32(0)
+        position = pixel * scale
+    else:
+        scale = np.float32(length) / np.float32(wanted)
+        if fused:  # exact in float64, so that the cast is the only rounding
+            position = (np.float64(scale) * (pixel + 0.5) - 0.5).astype(np.float32)
+        else:
+            position = scale * (pixel + half) - half
+        position = np.maximum(position, np.float32(0))
+    before = np.minimum(position.astype(np.int64), length - 1)
+    after = np.minimum(before + 1, length - 1)
+    share = np.clip(position - before.astype(np.float32), np.float32(0), one)
+    return before, after, one - share, share
+
+
+def _fused(logits: Tensor, size: tuple[int, int], align_corners: bool, fused: bool, orders: np.ndarray) -> Tensor:
+    height, width = size
+    rows = source_positions(logits.shape[2], height, align_corners, fused)
+    columns = source_positions(logits.shape[3], width, align_corners, fused)
+    result = torch.empty((len(logits), height, width), dtype=torch.uint8)
+    (upsample_rows, _), threads = compiled(), min(torch.get_num_threads(), height)
+    edges = np.linspace(0, height, threads + 1).astype(int)
+    for image, labels in zip(logits.detach().numpy(), result.numpy(), strict=True):
+
+        def band(first: int, last: int, image: np.ndarray = image, labels: np.ndarray = labels) -> None:
+            upsample_rows(image, tuple(array[first:last] for array in rows), columns, orders, labels[first:last])
+
+        if threads == 1:
+            band(0, height)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(band, edges[:-1], edges[1:]))
+    return result
+
+
+def _in_bands(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Let torch upsample a few rows at a time, with a row more on either side, where that changes no bit."""
+    height, width = logits.shape[-2:]
+    factor = size[0] // height
+    exact = not align_corners and factor & (factor - 1) == 0 and (factor * height, factor * width) == tuple(size)
+    band = 16 if exact and factor > 1 else height
+    parts = []
+    for first in range(0, height, band):
+        last = min(first + band, height)
+        above, below = min(first, 1), min(height - last, 1)
+        rows = logits[:, :, first - above : last + below]
+        wanted = size if band == height else (factor * rows.shape[2], size[1])
+        upsampled = functional.interpolate(rows, size=wanted, mode="bilinear", align_corners=align_corners)
+        kept = upsampled[:, :, factor * above : upsampled.shape[2] - factor * below] if band < height else upsampled
+        parts.append(kept.argmax(dim=1).to(torch.uint8))
+    return torch.cat(parts, dim=1)
+
+
+def _arithmetic(logits: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[bool, np.ndarray] | None:
+    channels, height, width = logits.shape[1:]
+    last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
+    if not last and not logits.is_contiguous():
+        return None
+    rows = min(size[0], max(8, PROBED_SUM - size[1]))
+    return _probe((channels, min(height, 7), width), (rows, size[1]), last, align_corners, torch.get_num_threads())
+
+
+@lru_cache(maxsize=64)
+def _probe(
+    shape: tuple[int, int, int], size: tuple[int, int], channels_last: bool, align_corners: bool, threads: int
+) -> tuple[bool, np.ndarray] | None:
+    """Find how torch upsamples (C,h,w) to `size` with this many threads: positions fused or not, and an order a class.
+
+    None when it is in no way that is known.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, *shape), generator=generator)
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    _, blend = compiled()
+    expected = functional.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)[0].numpy()
+    for fused in (True, False):
+        positions = [source_positions(*lengths, align_corners, fused) for lengths in zip(shape[1:], size, strict=True)]
+        orders = np.full(shape[0], -1)
+        for number in range(len(ORDERS)):
+            values = np.empty_like(expected, order="C")
+            blend(logits[0].numpy(), *positions, number, values)
+            orders[(orders < 0) & (values == expected).all(axis=(1, 2))] = number
+        if (orders >= 0).all():
+            return fused, orders
+    return None

@@ -1,0 +1,161 @@
+"""The compiled core of `upsampling.py`: rows of logits to rows of labels, in the very arithmetic of torch's kernels.
+
+Numba keeps a product and a sum apart unless told otherwise; where torch fuses them, `fused` rounds once as well. Each
+function of `ORDERS` blends the four neighbours of a pixel: upper left and right, lower left and right.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+
+import numba
+import numpy as np
+from numba.extending import intrinsic
+
+TILE = 512
+"""Columns at a time: what is kept of them, for all classes of Cityscapes, fits into a processor's second cache."""
+
+ROUNDING = np.float32(4e-6)
+"""More than two blended values can be off by, as a share of the largest logit: some thirty times float32's step."""
+
+_COMPILING = threading.Lock()
+
+
+@intrinsic
+def fused(typing_context, factor, other, addend):  # called by the compiler, with types for values
+    """Return factor * other + addend of float32 with one rounding."""
+    return numba.float32(*3 * (numba.float32,)), lambda context, builder, signature, values: builder.fma(*values)
+
+
+@numba.njit
+def columns_first(top, top_right, bottom, bottom_right, left, right, above, below):
+    """Blend left and right in both rows, then the rows: torch's way for planes, one a class."""
+    upper = fused(left, top, right * top_right)
+    return fused(above, upper, below * fused(left, bottom, right * bottom_right))
+
+
+@numba.njit
+def lower_first(top, top_right, bottom, bottom_right, left, right, above, below):
+    """Add the four weighted neighbours from below: torch's way for as many classes as fill a vector register."""
+    lower = fused(below * right, bottom_right, (below * left) * bottom)
+    return fused(above * left, top, fused(above * right, top_right, lower))
+
+
+@numba.njit
+def upper_first(top, top_right, bottom, bottom_right, left, right, above, below):
+    """Add the four weighted neighbours from above: torch's way for the classes that a register leaves over."""
+    upper = fused(above * left, top, (above * right) * top_right)
+    return fused(below * right, bottom_right, fused(below * left, bottom, upper))
+
+
+ORDERS = (columns_first, lower_first, upper_first)
+"""The compiler needs them named one by one; their numbers are their places here."""
+
+
+@numba.njit
+def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile):
+    """Let class `c` win the pixels of a tile where it is the best so far.
+
+    The tile's four parts, in one array so that the compiler sees that they do not overlap, are the best value, its
+    class, and the weights of the left and of the right.
+    """
+    challenger = np.float32(c)
+    for x in range(len(top)):
+        left, right = tile[2 * TILE + x], tile[3 * TILE + x]
+        value = order(top[x], top_right[x], bottom[x], bottom_right[x], left, right, above, below)
+        better = value > tile[x]
+        tile[x] = value if better else tile[x]
+        tile[TILE + x] = challenger if better else tile[TILE + x]
+
+
+def upsample_rows(image, rows, columns, orders, labels):
+    """Fill rows of `labels`, uint8 (H,W), with the best class of the logits `image`, float32 (C,h,w) of any strides.
+
+    `rows` and `columns` say where these pixels lie, as `source_positions` does; `orders` has a number of `ORDERS` for
+    every class. Classes whose largest logit around a tile is below another class's smallest are passed over.
+    """
+    classes, (height, width) = len(image), labels.shape
+    logits = np.empty((2, classes, image.shape[2]), np.float32)  # of two source rows, those of even number in front
+    lowest, highest = np.empty((2, classes), np.float32), np.empty((2, classes), np.float32)
+    spread = np.empty((2, 2, classes, TILE), np.float32)  # row, left or right neighbour, class, pixel of the tile
+    is_spread, tile = np.empty((2, classes), np.bool_), np.empty(4 * TILE, np.float32)
+    for start in range(0, width, TILE):
+        size = min(TILE, width - start)
+        before, after = columns[0][start : start + size], columns[1][start : start + size]
+        tile[2 * TILE : 2 * TILE + size] = columns[2][start : start + size]
+        tile[3 * TILE : 3 * TILE + size] = columns[3][start : start + size]
+        first, held = before[0], np.full(2, -1)
+        for y in range(height):
+            for row in (rows[0][y], rows[1][y]):
+                i = row % 2
+                if held[i] == row:
+                    continue
+                held[i], is_spread[i] = row, False
+                for c in range(classes):
+                    low = high = image[c, row, first]
+                    for x in range(first, after[size - 1] + 1):
+                        logit = image[c, row, x]
+                        logits[i, c, x - first] = logit
+                        low, high = min(low, logit), max(high, logit)
+                    lowest[i, c], highest[i, c] = low, high
+            i, j = rows[0][y] % 2, rows[1][y] % 2
+            certain, largest = np.float32(-np.inf), np.float32(0)
+            for c in range(classes):
+                low, high = min(lowest[i, c], lowest[j, c]), max(highest[i, c], highest[j, c])
+                certain, largest = max(certain, low), max(largest, max(-low, high))
+            tile[:TILE], tile[TILE : 2 * TILE] = -np.inf, 0
+            for c in range(classes):
+                if max(highest[i, c], highest[j, c]) < certain - ROUNDING * largest:
+                    continue
+                for k in (i, j):
+                    if not is_spread[k, c]:
+                        is_spread[k, c] = True
+                        source, left, right = logits[k, c], spread[k, 0, c], spread[k, 1, c]
+                        for x in range(size):
+                            left[x], right[x] = source[before[x] - first], source[after[x] - first]
+                top, top_right = spread[i, 0, c][:size], spread[i, 1, c][:size]
+                bottom, bottom_right = spread[j, 0, c][:size], spread[j, 1, c][:size]
+                above, below = rows[2][y], rows[3][y]
+                if orders[c] == 0:
+                    challenge(columns_first, c, top, top_right, bottom, bottom_right, above, below, tile)
+                elif orders[c] == 1:
+                    challenge(lower_first, c, top, top_right, bottom, bottom_right, above, below, tile)
+                else:
+                    challenge(upper_first, c, top, top_right, bottom, bottom_right, above, below, tile)
+            for x in range(size):
+                labels[y, start + x] = np.uint8(tile[TILE + x])
+
+
+def blend(image, rows, columns, order, values):
+    """Fill `values` (C,H,W) with the logits `image` (C,h,w), blended in one of `ORDERS`."""
+    for c in range(len(values)):
+        for y in range(values.shape[1]):
+            top, bottom, above, below = image[c, rows[0][y]], image[c, rows[1][y]], rows[2][y], rows[3][y]
+            for x in range(values.shape[2]):
+                i, j, left, right = columns[0][x], columns[1][x], columns[2][x], columns[3][x]
+                if order == 0:
+                    value = columns_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
+                elif order == 1:
+                    value = lower_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
+                else:
+                    value = upper_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
+                values[c, y, x] = value
+
+
+@lru_cache(maxsize=1)
+def _compile() -> tuple[Callable[..., None], Callable[..., None]]:
+    positions = numba.types.Tuple((numba.int64[::1], numba.int64[::1], numba.float32[::1], numba.float32[::1]))
+    image = numba.types.Array(numba.float32, 3, "A", readonly=True)
+    labels = numba.void(image, positions, positions, numba.int64[::1], numba.uint8[:, ::1])
+    values = numba.void(image, positions, positions, numba.int64, numba.float32[:, :, ::1])
+    kernels = ((labels, upsample_rows), (values, blend))
+    try:
+        return tuple(numba.njit(kind, cache=True, nogil=True)(function) for kind, function in kernels)
+    except Exception:  # a cache that cannot be written or read costs some seconds, not the labels
+        return tuple(numba.njit(kind, nogil=True)(function) for kind, function in kernels)
+
+
+def compiled() -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return `upsample_rows` and `blend` as machine code, which other threads may run beside Python."""
+    with _COMPILING:
+        return _compile()

@@ -1,0 +1,139 @@
+"""Fused upsampling and argmax: not a pixel differs from torch's own, and the full-size logits are never there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from dlv3p import upsampling
+from dlv3p.memory import _resident
+from dlv3p.upsampling import upsample_argmax
+
+
+def expected_labels(logits, size, align_corners):
+    """What is to be reproduced, by torch."""
+    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners).argmax(dim=1)
+
+
+def random_logits(shape, *, channels_last, quantum=0.0, spread=1.0, seed=0):
+    """Normal logits, rounded to multiples of `quantum` where that is given, so that many are equal."""
+    logits = spread * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    if quantum:
+        logits = (logits / quantum).round() * quantum
+    return logits.contiguous(memory_format=torch.channels_last) if channels_last else logits
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Torch's threads as the tests found them, and one of them to start with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+sides = st.integers(1, 40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 2), st.sampled_from([1, 2, 3, 4, 5, 8, 16, 19, 21, 37]), sides, sides),
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    align_corners=st.booleans(),
+    channels_last=st.booleans(),
+    quantum=st.sampled_from([0.0, 1.0, 0.25, 2**-7]),
+    spread=st.sampled_from([1e-3, 1.0, 1e4]),
+    threads=st.integers(1, 2),
+    seed=st.integers(0, 1000),
+)
+@example((1, 19, 40, 40), (160, 160), False, True, 1.0, 1.0, 1, 0)
+@example((1, 19, 33, 17), (129, 65), True, False, 1.0, 1.0, 2, 0)
+def test_no_pixel_differs_from_interpolate_and_argmax(
+    shape, size, align_corners, channels_last, quantum, spread, threads, seed
+):
+    torch.set_num_threads(threads)
+    logits = random_logits(shape, channels_last=channels_last, quantum=quantum, spread=spread, seed=seed)
+    labels = upsample_argmax(logits, size, align_corners=align_corners)
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels.long(), expected_labels(logits, size, align_corners))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(256, 512), (65, 129)])
+def test_no_pixel_of_a_cityscapes_image_differs(shape, channels_last, align_corners):
+    logits = random_logits((1, 19, *shape), channels_last=channels_last)
+    labels = upsample_argmax(logits, (1024, 2048), align_corners=align_corners)
+    assert torch.equal(labels.long(), expected_labels(logits, (1024, 2048), align_corners))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_classes_that_differ_by_a_rounding_are_told_apart_as_torch_does(channels_last):
+    """Every class is the first one plus roundings, so that the order of additions alone decides."""
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(1, 1, 30, 40, generator=generator)
+    logits = first * (1 + 1e-7 * torch.randint(-1, 2, (1, 19, 30, 40), generator=generator))
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    for align_corners in (False, True):
+        labels = upsample_argmax(logits, (117, 161), align_corners=align_corners)
+        assert torch.equal(labels.long(), expected_labels(logits, (117, 161), align_corners))
+
+
+def test_the_first_of_equal_classes_wins_and_hopeless_classes_never_do():
+    logits = torch.zeros(1, 5, 4, 4)
+    logits[:, 3:] = -1e3
+    assert torch.equal(upsample_argmax(logits, (16, 16)), torch.zeros(1, 16, 16, dtype=torch.uint8))
+    logits[:, 2] = torch.finfo(torch.float32).tiny
+    assert torch.equal(upsample_argmax(logits, (16, 16)), torch.full((1, 16, 16), 2, dtype=torch.uint8))
+
+
+def test_large_opposite_logits_do_not_hide_a_class_that_wins():
+    """A class is passed over only where another is certainly better, whatever cancels between its corners."""
+    for seed in range(20):
+        logits = random_logits((1, 6, 9, 9), channels_last=True, seed=seed)
+        logits[:, 1] = 1e6 * logits[:, 1].sign() + logits[:, 1]
+        assert torch.equal(upsample_argmax(logits, (36, 36)).long(), expected_labels(logits, (36, 36), False))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak")
+def test_memory_at_cityscapes_size_peaks_below_five_megabytes():
+    logits = random_logits((1, 19, 256, 512), channels_last=True)
+    upsample_argmax(logits, (1024, 2048))  # compiles and asks torch, which is no memory of a prediction
+    if upsampling._arithmetic(logits, (1024, 2048), align_corners=False) is None:
+        pytest.skip("this torch upsamples in an order that is not known, and so does the work itself")
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    upsample_argmax(logits, (1024, 2048))
+    assert (_resident("VmHWM") - before) * 1024 < 5e6
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3, 5), (12, 20)), ((40, 8), (160, 32)), ((33, 9), (65, 17))])
+def test_a_torch_of_unknown_arithmetic_does_the_work_itself(shape, size, monkeypatch):
+    monkeypatch.setattr(upsampling, "_probe", lambda *arguments: None)
+    for channels_last in (False, True):
+        for align_corners in (False, True):
+            logits = random_logits((2, 7, *shape), channels_last=channels_last, quantum=0.25)
+            labels = upsample_argmax(logits, size, align_corners=align_corners)
+            assert labels.dtype == torch.uint8
+            assert torch.equal(labels.long(), expected_labels(logits, size, align_corners))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_and_strided_logits_are_torch_s_own_work(dtype):
+    logits = random_logits((1, 7, 16, 20), channels_last=False).to(dtype)
+    assert torch.equal(upsample_argmax(logits, (64, 80)).long(), expected_labels(logits, (64, 80), False))
+    part = random_logits((1, 7, 16, 20), channels_last=True)[:, :, ::2, 3:]
+    assert torch.equal(upsample_argmax(part, (64, 80)).long(), expected_labels(part, (64, 80), False))
+
+
+def test_a_fused_position_has_one_rounding():
+    before, after, left, right = upsampling.source_positions(5, 20, align_corners=False, fused=True)
+    assert before[:4].tolist() == [0, 0, 0, 0]
+    assert (before[-1], after[-1]) == (4, 4)
+    assert np.allclose(left + right, 1)
+    assert right[2:4].tolist() == [0.125, 0.375]

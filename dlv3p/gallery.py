@@ -17,7 +17,7 @@ from dlv3p.loader import TrainingSamples
 from dlv3p.progress import track
 from dlv3p.split import Split
 from dlv3p.training import make_augmentation
-from dlv3p.transforms import MEAN, STD
+from dlv3p.photometric import MEAN, STD
 from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 
 PICTURE_WIDTH = 1200

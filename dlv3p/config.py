@@ -86,13 +86,14 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
 @dataclass(frozen=True)
 class PrepareCityscapesParameters(Parameters):
-    """Draw masks from polygons and look at them before anyone trains."""
+    """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = DEMO_CITY
     splits: str = "train val"  # separated by blanks
     workers: int = number(0, 0, 256)  # 0 takes all cores
     force: bool = False
     color_mode: str = choice("rgba", ("rgba", "palette"))
+    instances: bool = False
     examples: int = number(2, 1, 50)
 
     def check(self) -> None:

@@ -15,6 +15,7 @@ from dlv3p.config import RunParameters, TrainParameters
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.runs import checkpoint_path, find_run
 from dlv3p.transforms import normalize
+from dlv3p.upsampling import upsample_argmax
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,18 @@ class Predictor:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""
-        return self.predict(image).cpu().numpy().astype(np.uint8)
+        return self.predict(image).cpu().numpy()
 
     @torch.inference_mode()
     def predict(self, image: Image.Image) -> Tensor:
-        """Predict one image: int64 (H,W) train ids on the predictor's device; raises DivergedError for nan logits."""
+        """Predict one image: uint8 (H,W) train ids on the predictor's device; raises DivergedError for nan logits."""
         batch = normalize(image, image_scale=self.parameters.image_scale)[None]
         batch = batch.to(self.device, memory_format=LAYOUT)
         logits = self.model.logits_at_stride(batch)
         if not torch.isfinite(logits).all():
             raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
-        return self.model.upsample(logits, (image.height, image.width)).argmax(dim=1)[0]
+        size = (image.height, image.width)
+        return upsample_argmax(logits, size, align_corners=self.model.align_corners)[0]
 
 
 def load_predictor(parameters: RunParameters) -> Predictor:

@@ -7,6 +7,7 @@ results are small and can be pickled, for executors in other processes and on ot
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,19 +46,16 @@ class Job:
     instances: bool = False
     table: "LabelTable | None" = None
 
-    @property
+    @cached_property
     def polygons(self) -> Path:
         """The polygon file."""
         return self.frame.annotation(self.root, POLYGONS_SUFFIX)
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """The masks asked for."""
-        return (*SUFFIXES, INSTANCE_IDS_SUFFIX) if self.instances else SUFFIXES
-
-    def target(self, suffix: str) -> Path:
-        """The mask of one suffix."""
-        return self.frame.generated(self.output, suffix)
+    @cached_property
+    def targets(self) -> dict[str, Path]:
+        """The masks asked for, by suffix."""
+        suffixes = (*SUFFIXES, INSTANCE_IDS_SUFFIX) if self.instances else SUFFIXES
+        return {suffix: self.frame.generated(self.output, suffix) for suffix in suffixes}
 
 
 @dataclass
@@ -83,7 +81,7 @@ def look_at(job: Job) -> tuple[Frame, State]:
     """Tell what is there; reads only. Masks of a polygon file that cannot be read are missing."""
     from cityscapes.polygons import read_polygon_bytes
 
-    present = [suffix for suffix in job.suffixes if job.target(suffix).exists()]
+    present = [suffix for suffix in job.targets if job.targets[suffix].exists()]
     if job.force or not present:
         return job.frame, State.MISSING
     try:
@@ -117,7 +115,7 @@ def _make(job: Job, result: Result) -> None:
     content, table = read_polygon_bytes(job.polygons), job.table or CITYSCAPES
     origins = _origins(job, content)
     wanted = _wanted(job, origins)
-    stale = [job.target(suffix) for suffix in wanted if job.target(suffix).exists()]
+    stale = [job.targets[suffix] for suffix in wanted if job.targets[suffix].exists()]
     if stale and not job.force:
         raise InputError(
             f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode} with this label table, or changed "
@@ -127,7 +125,7 @@ def _make(job: Job, result: Result) -> None:
     result.warnings = annotation.warnings
     rasters = _draw(job, annotation)
     for suffix, file in _encode(job, wanted, rasters, table, origins):
-        write_bytes(job.target(suffix), file, durable=False)
+        write_bytes(job.targets[suffix], file, durable=False)
     result.written = True
     _compare(job, result, rasters, table)
 
@@ -136,7 +134,7 @@ def _wanted(job: Job, origins: dict[str, bytes]) -> list[str]:
     """The masks that are not there, or not what the polygons give."""
     from cityscapes.mask_files import is_made_from
 
-    return [s for s in job.suffixes if job.force or not is_made_from(job.target(s), origins[s])]
+    return [s for s in job.targets if job.force or not is_made_from(job.targets[s], origins[s])]
 
 
 def _origins(job: Job, content: bytes) -> dict[str, bytes]:
@@ -144,8 +142,8 @@ def _origins(job: Job, content: bytes) -> dict[str, bytes]:
     from cityscapes.labels import CITYSCAPES
 
     table, polygons = (job.table or CITYSCAPES).digest, hashlib.sha256(content).hexdigest()
-    modes = {suffix: job.color_mode if suffix == COLOR_SUFFIX else "grey" for suffix in job.suffixes}
-    return {suffix: f"{suffix} {modes[suffix]} {_RULE} {table} {polygons}".encode() for suffix in job.suffixes}
+    modes = {suffix: job.color_mode if suffix == COLOR_SUFFIX else "grey" for suffix in job.targets}
+    return {suffix: f"{suffix} {modes[suffix]} {_RULE} {table} {polygons}".encode() for suffix in job.targets}
 
 
 def _draw(job: Job, annotation) -> dict[str, "np.ndarray"]:
@@ -186,7 +184,7 @@ def _compare(job: Job, result: Result, rasters: dict[str, "np.ndarray"], table: 
 
     for suffix in (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, INSTANCE_IDS_SUFFIX):
         path = job.frame.annotation(job.root, suffix)
-        if suffix not in job.suffixes or not path.is_file():
+        if suffix not in job.targets or not path.is_file():
             continue
         ours = rasters.get(suffix)
         if ours is None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from zlib_ng import zlib_ng
+from isal import isal_zlib
 
 from cityscapes.errors import InputError, MissingInputError, UserError, reason
-from cityscapes.row_filter import filter_looked_up_rows, filter_rows
+from cityscapes.row_filter import filtered_strips
 
 MAX_PIXELS = 64 * 2**20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -36,8 +36,8 @@ def encode_png(
     It is uint8 (H, W), grey or with an RGB `palette` uint8 (256, 3); uint16 (H, W), grey; or RGBA, uint8 (H, W, 4).
     With a look-up `table` uint8 (256,) or (256, 4), `table[pixels]` is encoded, grey or RGBA, in less time than it
     takes to make it. `made_from` is anything that identifies the input; with it the file is sealed. `packed` is what
-    `pack_pixels` gave for the same pixels, so that two files can share it. The same pixels give the same bytes with the
-    same version of zlib-ng, on any machine.
+    `pack_pixels` gave for the same pixels, so that two files can share it. The same pixels give the same bytes with one
+    version of ISA-L on one kind of processor.
     """
     height, width = pixels.shape[:2]
     channels = (pixels if table is None else table).shape[2 if table is None else 1 :]
@@ -51,9 +51,10 @@ def encode_png(
 
 def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes:
     """Filter and compress an image as `encode_png` does: the part of the file that costs time."""
-    filtered = filter_rows(pixels) if table is None else filter_looked_up_rows(pixels, table.reshape(256, -1))
-    # Level 2 finds the long runs of zeros that the filter leaves; more effort takes longer and saves next to nothing.
-    return zlib_ng.compress(filtered, 2)
+    # Level 1 finds the long runs of zeros that the filter leaves; more effort takes longer and saves next to nothing.
+    packer = isal_zlib.compressobj(1)
+    strips = filtered_strips(pixels, None if table is None else table.reshape(256, -1))
+    return b"".join([packer.compress(strip) for strip in strips] + [packer.flush()])
 
 
 def is_made_from(path: Path, made_from: bytes) -> bool:

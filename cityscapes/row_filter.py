@@ -1,41 +1,58 @@
-"""The PNG filter "up": each row as its difference to the row above, which leaves almost nothing of a label image."""
+"""The PNG filter "up": each row as its difference to the row above, which leaves almost nothing of a label image.
+
+Images are filtered a strip of rows at a time: a strip stays in the processor's cache until it is packed, and memory for
+a second image is never asked for.
+"""
 
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 
 _COMPILING = threading.Lock()
+_STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with
 
 
-def filter_rows(pixels: np.ndarray) -> np.ndarray:
-    """Filter an image, uint8 (H, W) or (H, W, C) or uint16 (H, W); uint8 (H, 1 + bytes a row), as PNG packs them."""
-    rows = pixels.astype(">u2").view(np.uint8) if pixels.dtype == np.uint16 else pixels.reshape(len(pixels), -1)
-    filtered = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = _UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    return filtered
+def filtered_strips(pixels: np.ndarray, table: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield an image's filtered rows in strips, uint8 (rows, 1 + bytes a row), as PNG packs them.
 
-
-def filter_looked_up_rows(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Return `filter_rows(table[pixels])` for pixels uint8 (H, W) and a table uint8 (256, C), without that image.
-
-    Where a pixel equals the one above, so do their entries, and the difference is 0 without a look: that is nearly
-    everywhere in a label image.
+    The image is `pixels`, uint8 (H, W) or (H, W, C) or uint16 (H, W); or, with a `table` uint8 (256, C), it is
+    `table[pixels]` of pixels uint8 (H, W), which is then never made: where a pixel equals the one above, so do their
+    entries, and the difference is 0 without a look. That is nearly everywhere in a label image.
     """
-    height, width = pixels.shape
-    filtered = np.zeros((height, 1 + width * table.shape[1]), np.uint8)
-    filtered[:, 0] = _UP
-    filtered[0, 1:] = table[pixels[0]].reshape(-1)
-    flat = np.require(pixels, np.uint8, ["C", "W"]).reshape(-1)
-    changes = np.zeros(-(-(flat.size - width) // 8), np.uint64)  # eight pixels in a word, which mostly is 0
-    np.bitwise_xor(flat[width:], flat[:-width], out=changes.view(np.uint8)[: flat.size - width])
+    height = len(pixels)
+    row_bytes = pixels[:1].nbytes if table is None else pixels.shape[1] * table.shape[1]
+    rows = max(_STRIP_BYTES // (1 + row_bytes), 1)
+    if table is None:
+        whole = pixels.reshape(height, -1)
+    else:  # what was compiled takes no read-only arrays
+        whole, table = np.require(pixels, np.uint8, ["C", "W"]), np.array(table, np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        filtered = np.zeros((bottom - top, 1 + row_bytes), np.uint8)
+        filtered[:, 0] = _UP
+        strip = whole[max(top - 1, 0) : bottom]  # with the row above
+        if table is None:
+            strip = strip.astype(">u2").view(np.uint8) if strip.dtype == np.uint16 else strip
+        if top == 0:
+            filtered[0, 1:] = strip[0] if table is None else table[strip[0]].reshape(-1)
+        below = filtered[1:] if top == 0 else filtered
+        if table is None:
+            np.subtract(strip[1:], strip[:-1], out=below[:, 1:])
+        else:
+            _look_up_changes(strip, table, below)
+        yield filtered
+
+
+def _look_up_changes(strip: np.ndarray, table: np.ndarray, filtered: np.ndarray) -> None:
+    size = filtered.shape[0] * strip.shape[1]
+    changes = np.zeros(-(-size // 8), np.uint64)  # eight pixels in a word, which mostly is 0
+    np.bitwise_xor(strip[1:].reshape(-1), strip[:-1].reshape(-1), out=changes.view(np.uint8)[:size])
     with _COMPILING:
         fill = _compile_filter()
-    fill(changes, flat, np.array(table, np.uint8), filtered)
-    return filtered
+    fill(changes, strip, table, filtered)
 
 
 @lru_cache(maxsize=1)
@@ -43,22 +60,25 @@ def _compile_filter():
     """Compile the loop below, once a process; kept on disk where there is a place for it."""
     import numba
 
-    signature = "void(uint64[::1], uint8[::1], uint8[:, ::1], uint8[:, ::1])"
+    signature = "void(uint64[::1], uint8[:, ::1], uint8[:, ::1], uint8[:, ::1])"
     try:
         return numba.njit(signature, cache=True, nogil=True)(_fill_changes)
     except Exception:  # a cache that cannot be written or read costs a second, not the masks
         return numba.njit(signature, nogil=True)(_fill_changes)
 
 
-def _fill_changes(changes, pixels, table, filtered):
-    """Fill in the differences where a pixel differs from the one above; compiled by numba."""
+def _fill_changes(changes, strip, table, filtered):
+    """Fill in the differences where a pixel of the strip differs from the one above; compiled by numba."""
+    rows, width = filtered.shape[0], strip.shape[1]
     channels = table.shape[1]
-    width = (filtered.shape[1] - 1) // channels
     for word in range(len(changes)):
         if changes[word]:
-            for above in range(8 * word, min(8 * word + 8, len(pixels) - width)):
-                old, new = pixels[above], pixels[above + width]
-                if old != new:
-                    y, x = divmod(above + width, width)
+            y, x = divmod(8 * word, width)
+            for _ in range(8):
+                if y < rows and strip[y, x] != strip[y + 1, x]:
+                    old, new = strip[y, x], strip[y + 1, x]
                     for c in range(channels):
                         filtered[y, 1 + x * channels + c] = table[new, c] - table[old, c]
+                x += 1
+                if x == width:
+                    y, x = y + 1, 0

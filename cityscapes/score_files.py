@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cityscapes.encodings import ENCODINGS, recognise, wrong_ids
 from cityscapes.errors import MissingInputError, ParameterError, UserError
+from cityscapes.grey_png import read_label_image
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
-from cityscapes.mask_files import read_label_png
 from cityscapes.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.problems import ProblemsError
@@ -85,7 +85,7 @@ def _decide(ids: str, findings: Sequence[_Finding], source: Path) -> tuple[str, 
 def _score(path: Path, files: TruthFiles, ids: str) -> _Finding:
     try:
         truth, instances = files.read()
-        prediction = read_label_png(path, size=truth.shape)
+        prediction = read_label_image(path, size=truth.shape)
         found = ids_in(prediction)
         if wrong := wrong_ids(found, ids):
             return _Finding(str(path), f"{path}: {wrong}")

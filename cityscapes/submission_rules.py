@@ -7,17 +7,15 @@ encoding is scored without a word.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from cityscapes.errors import UserError, reason
-from cityscapes.mask_files import read_label_png
+from cityscapes.grey_png import MAX_FILE_BYTES, read_label_bytes
 from cityscapes.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.truth_files import TruthFiles
 
-MAX_FILE_BYTES = 16 * 2**20
 LIKE_TRAIN_IDS = (
     "all files: the ids look like train ids (0 to 18); the server counts label ids, as save_prediction writes"
 )
@@ -99,7 +97,7 @@ def _inspect(
         content = read(file)
         if len(content) > MAX_FILE_BYTES:
             return Finding(b"", f"{name}: larger than {MAX_FILE_BYTES >> 20} MB", frozenset())
-        label_ids = read_label_png(BytesIO(content), source=name, size=size)
+        label_ids = read_label_bytes(content, name, size=size)
         ids = ids_in(label_ids)
         if wrong := ", ".join(map(str, sorted(ids - set(allowed))[:10])):
             return Finding(content, f"{name}: holds ids that no submission may: {wrong}", ids)

@@ -31,13 +31,13 @@ class TruthFiles:
 
     def read(self) -> tuple["np.ndarray", "np.ndarray | None"]:
         """Read or draw label ids, uint8 (H, W), and instance ids, uint16 (H, W) or None; raises InputError."""
-        from cityscapes.mask_files import read_instance_png, read_label_png
+        from cityscapes.grey_png import read_instance_image, read_label_image
         from cityscapes.masks import draw_instance_ids, to_label_ids
         from cityscapes.polygons import read_polygons
 
-        label_ids = None if self.label_ids is None else read_label_png(self.label_ids)
+        label_ids = None if self.label_ids is None else read_label_image(self.label_ids)
         if self.instance_ids is not None:
-            instance_ids = read_instance_png(self.instance_ids)
+            instance_ids = read_instance_image(self.instance_ids)
         elif self.polygons is not None:
             instance_ids = draw_instance_ids(read_polygons(self.polygons))
             label_ids = to_label_ids(instance_ids) if label_ids is None else label_ids

@@ -59,8 +59,10 @@ def load_imagenet_weights(backbone: Backbone, name: str, source: str) -> None:
     backbone.load_state_dict({key: state.get(key, value) for key, value in expected.items()})
 
 
-def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, most: int = 3) -> str:
     """Say in one line how the names and shapes of two state dicts differ; nothing when they do not.
+
+    Of each kind of difference the first `most` are named, and all are counted.
 
     Batch norm's counts of batches are passed over: older files lack them and no network of ours reads them.
     """
@@ -75,7 +77,7 @@ def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
         "of another shape": shapes,
     }
     return ", ".join(
-        f"{len(keys)} entries {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        f"{len(keys)} entries {what} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
         for what, keys in kinds.items()
         if keys
     )

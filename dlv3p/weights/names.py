@@ -1,0 +1,128 @@
+"""What the entries of public files are called, beside what they are called here.
+
+A table has our names on the left and the file's on the right. A name stands for everything below it, and of several
+that fit the longest counts, so that a table can be read in both directions.
+"""
+
+from collections.abc import Mapping
+
+Names = Mapping[str, str]
+
+RESNET = {"backbone": "backbone"}
+FLAT = {"backbone": ""}
+
+VAINF_MOBILENET = {
+    **{f"backbone.features.{index}": f"backbone.low_level_features.{index}" for index in range(4)},
+    **{f"backbone.features.{index}": f"backbone.high_level_features.{index}" for index in range(4, 18)},
+}
+TORCHVISION_MOBILENET = {"backbone.features": "backbone"}
+YOR_RESNET = {
+    "backbone.conv1": "resnet.layer_0.0",
+    "backbone.bn1": "resnet.layer_0.1",
+    **{f"backbone.layer{stage}": f"resnet.layer_{stage}" for stage in range(1, 5)},
+}
+
+
+def _torchvision_aspp(theirs: str) -> dict[str, str]:
+    """The ASPP of torchvision, and of VainF who took it over, at the name `theirs`."""
+    names = {"aspp.pool.conv": "convs.4.1", "aspp.pool.bn": "convs.4.2"}
+    for ours, branch in (
+        *((f"aspp.branch{index}", f"convs.{index}") for index in range(4)),
+        ("aspp.project", "project"),
+    ):
+        names |= {f"{ours}.conv": f"{branch}.0", f"{ours}.bn": f"{branch}.1"} | _separable(
+            f"{ours}.conv", f"{branch}.0"
+        )
+    return {ours: f"{theirs}.{name}" for ours, name in names.items()}
+
+
+def _separable(ours: str, theirs: str) -> dict[str, str]:
+    return {f"{ours}.depthwise": f"{theirs}.body.0", f"{ours}.pointwise": f"{theirs}.body.1"}
+
+
+VAINF_PLUS = {
+    **_torchvision_aspp("classifier.aspp"),
+    "decoder.low.conv": "classifier.project.0",
+    "decoder.low.bn": "classifier.project.1",
+    "decoder.fuse.conv": "classifier.classifier.0",
+    **_separable("decoder.fuse.conv", "classifier.classifier.0"),
+    "decoder.fuse.bn": "classifier.classifier.1",
+    "classifier": "classifier.classifier.3",
+}
+VAINF_V3 = {
+    **_torchvision_aspp("classifier.classifier.0"),
+    "head.conv": "classifier.classifier.1",
+    **_separable("head.conv", "classifier.classifier.1"),
+    "head.bn": "classifier.classifier.2",
+    "classifier": "classifier.classifier.4",
+}
+TORCHVISION = {
+    **_torchvision_aspp("classifier.0"),
+    "head.conv": "classifier.1",
+    "head.bn": "classifier.2",
+    "classifier": "classifier.4",
+    "auxiliary.conv": "aux_classifier.0",
+    "auxiliary.bn": "aux_classifier.1",
+    "auxiliary.classifier": "aux_classifier.4",
+}
+CHENXI = {
+    **{f"aspp.branch{index}.conv": f"aspp.aspp{index + 1}" for index in range(4)},
+    **{f"aspp.branch{index}.bn": f"aspp.aspp{index + 1}_bn" for index in range(4)},
+    "aspp.pool.conv": "aspp.aspp5",
+    "aspp.pool.bn": "aspp.aspp5_bn",
+    "aspp.project.conv": "aspp.conv2",
+    "aspp.project.bn": "aspp.bn2",
+    "classifier": "aspp.conv3",
+}
+YOR = {
+    "aspp.branch0.conv": "aspp.convs.0.0",
+    "aspp.branch0.bn": "aspp.convs.0.1",
+    **{f"aspp.branch{index}.conv": f"aspp.convs.{index}.dilated_conv.0" for index in range(1, 4)},
+    **{f"aspp.branch{index}.bn": f"aspp.convs.{index}.dilated_conv.1" for index in range(1, 4)},
+    "aspp.pool.conv": "aspp.convs.4.pool.1",
+    "aspp.pool.bn": "aspp.convs.4.pool.2",
+    "aspp.project.conv": "aspp.project.0",
+    "aspp.project.bn": "aspp.project.1",
+    "decoder.low.conv": "decoder.project_low_level_features.0",
+    "decoder.low.bn": "decoder.project_low_level_features.1",
+    "decoder.fuse.conv": "decoder.classifer.0",  # spelt so in the files
+    "decoder.fuse.bn": "decoder.classifer.1",
+    "classifier": "decoder.classifer.3",
+}
+MINDSPORE = {
+    "backbone": "resnet",
+    **{f"aspp.branch{index}.conv": f"aspp.aspp{index + 1}.aspp_conv.0" for index in range(4)},
+    **{f"aspp.branch{index}.bn": f"aspp.aspp{index + 1}.aspp_conv.1" for index in range(4)},
+    "aspp.pool.conv": "aspp.aspp_pooling.conv.0",
+    "aspp.pool.bn": "aspp.aspp_pooling.conv.1",
+    "aspp.project.conv": "aspp.conv1",
+    "aspp.project.bn": "aspp.bn1",
+    "classifier": "aspp.conv2",
+}
+
+MINDSPORE_LEAVES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+"""MindSpore's names of what a batch norm holds, and PyTorch's."""
+
+
+def to_ours(name: str, names: Names) -> str | None:
+    """Return what an entry of a public file is called here, or nothing when the table has no place for it."""
+    return _replaced(name, {theirs: ours for ours, theirs in names.items()})
+
+
+def to_theirs(name: str, names: Names) -> str:
+    """Return what one of our entries is called in a public file; those without a place there keep their name."""
+    return _replaced(name, names) or name
+
+
+def _replaced(name: str, table: Mapping[str, str]) -> str | None:
+    words = name.split(".")
+    for length in range(len(words), -1, -1):
+        stem, rest = ".".join(words[:length]), words[length:]
+        if stem in table:
+            return ".".join([word for word in (table[stem], *rest) if word])
+    return None

@@ -1,0 +1,156 @@
+"""Weights files of every container, read into plain tensors, or refused in one line before anything is copied."""
+
+import hashlib
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cityscapes.errors import IntegrityError, MissingInputError, reason
+from dlv3p.weights.pickles import load_pickled
+
+WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
+"""The entries below which files keep their weights: VainF; chenxi116 and stigma0617; yoR; our checkpoints."""
+
+SIGNS = {
+    b"<": "a web page, not a weights file: the link asked for a login, or wants ?dl=1 at its end (Dropbox)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
+    b"\x1f\x8b": "packed with gzip; unpack it first",
+    b"\x89HDF": "an HDF5 file (Keras), which is not read here; save its weights with torch.save or as safetensors",
+}
+"""What a file begins with that is no weights file, and what it is."""
+
+OURS = "dlv3p"
+"""The entry in a safetensors header that describes our networks."""
+
+MOST_ARRAY_RATIO = 200
+"""An array in an `.npz` may be so many times larger than its packed bytes."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file's tensors by name, what else it holds, and the description that our own files carry.
+
+    `container` is torch, safetensors or npz; `wrapper` the entry that the tensors stood below, "" for none.
+    """
+
+    path: Path
+    container: str
+    tensors: dict[str, Tensor]
+    wrapper: str
+    others: dict[str, Any]
+    description: Mapping[str, Any] | None
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Read a weights file: `torch.save`, safetensors or `.npz`, on the CPU.
+
+    Tensors may be mapped from the file, so copy what is to stay. Raises MissingInputError when there is no such file,
+    and IntegrityError, in one line, for anything that is no weights file, is damaged, or would run code.
+    """
+    if path.is_dir():
+        raise IntegrityError(f"{path}: a folder, not a weights file; give one of the files in it")
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such weights file")
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        raise IntegrityError(f"{path}: empty; fetch it again")
+    if start[7:9] == b"\0{":  # behind the length of the header, which is no longer than 2^56 bytes
+        return _read_safetensors(path)
+    for sign, what in SIGNS.items():
+        if start.lstrip().startswith(sign):
+            raise IntegrityError(f"{path}: {what}")
+    if start[257:262] == b"ustar":
+        raise IntegrityError(f"{path}: a tar archive; unpack it first, and give the weights file in it")
+    return _read_npz(path) if start.startswith(b"PK") and _is_npz(path) else _read_torch(path)
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain_tensors(path: Path, entries: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return `entries` if they are tensors by name, each with all its numbers in the file; raises IntegrityError.
+
+    A forged tensor of a few bytes can claim any shape, with strides of 0; it is refused here, before anyone copies it.
+    """
+    for name, value in entries.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise IntegrityError(f"{path}: {str(name)[:80]!r} is a {type(value).__name__}, where a tensor is expected")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise IntegrityError(f"{path}: {name} is no plain tensor of numbers ({value.dtype}, {value.layout})")
+        claimed, there = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if claimed > there:
+            raise IntegrityError(f"{path}: {name} claims {claimed} bytes, where the file holds {there}; it is forged")
+    return dict(entries)
+
+
+def _read_torch(path: Path) -> WeightsFile:
+    content = load_pickled(path, path)
+    if not isinstance(content, dict) or not content:
+        raise IntegrityError(f"{path}: holds a {type(content).__name__}, not a table of tensors by name")
+    wrapper = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), "")
+    others = {str(name): value for name, value in content.items() if name != wrapper} if wrapper else {}
+    tensors = plain_tensors(path, content[wrapper] if wrapper else content)
+    return WeightsFile(path, "torch", tensors, wrapper, others, others if "format" in others else None)
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(metadata[OURS]) if OURS in metadata else None
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+        raise IntegrityError(f"{path}: damaged, or no safetensors file ({reason(error)}); fetch it again") from error
+    if description is not None and not isinstance(description, dict):
+        raise IntegrityError(f"{path}: its description is no table; write the file again")
+    others = {name: value for name, value in metadata.items() if name != OURS}
+    return WeightsFile(path, "safetensors", plain_tensors(path, tensors), "", others, description)
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> WeightsFile:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _refuse_forged_array(archive, member, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    except IntegrityError:
+        raise
+    except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
+        raise IntegrityError(f"{path}: damaged, or no plain arrays ({reason(error)}); write it again") from error
+    return WeightsFile(path, "npz", plain_tensors(path, tensors), "", {}, None)
+
+
+def _refuse_forged_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an array whose header claims another size than the member has, before NumPy makes room for it."""
+    with archive.open(member) as file:
+        read_header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, _, kind = read_header(file)
+        claimed = math.prod(shape) * kind.itemsize + file.tell()
+    if kind.kind not in "fiub" or claimed != member.file_size:
+        raise IntegrityError(f"{path}: {member.filename} is no plain array of {shape} numbers; write the file again")
+    if member.file_size > MOST_ARRAY_RATIO * max(member.compress_size, 512):
+        raise IntegrityError(f"{path}: {member.filename} unpacks to {member.file_size} bytes; it is forged")

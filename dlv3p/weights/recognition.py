@@ -1,0 +1,195 @@
+"""What a weights file is: its source, its network's switches, its weights under our names.
+
+Names tell the source and the backbone, shapes the widths and the number of classes. What neither tells is the source's
+own (`sources.py`); the output stride, which fits any weights, may be given, or stand in the file's name.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from cityscapes.errors import IntegrityError, ParameterError, reason
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.config import TrainParameters
+from dlv3p.network import NetworkParameters
+from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
+from dlv3p.weights.reading import WeightsFile
+from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
+
+OWN = "this project"
+"""The title of files that we wrote."""
+
+PREFIXES = ("module.", "network.")
+"""What stands before all names: of files saved through DataParallel, and of MindSpore's."""
+
+DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
+"""How DenseNet files from before 2018 write `norm1`: as `norm.1`."""
+
+FAMILIES = {
+    "layer1.0.": {20: "resnet18", 36: "resnet34", 53: "resnet50", 104: "resnet101", 155: "resnet152"},
+    "stem.stem_1/": {39: "vovnet39", 57: "vovnet57"},
+    "features.denseblock1.": {120: "densenet121", 160: "densenet161", 168: "densenet169", 200: "densenet201"},
+    "features.1.conv.": {51: "mobilenet_v2"},
+    "features.1.block.": {62: "mobilenet_v3_large"},
+}
+"""How a backbone's names begin, and how many convolutions each of the family has."""
+
+PUBLIC_CLASSES = {19: CLASS_NAMES, 20: (*CLASS_NAMES, "void")}
+"""The classes that a public file of so many was trained on: Cityscapes, and yoR's with the ignored pixels as a class."""
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A file's network: `parameters` is None for a backbone alone, `class_names` where the file does not say them.
+
+    `state` holds the weights under our names, where possible those of the file's own memory; `unknown` lists entries
+    that have no place here. `stride_from` says in words where the output stride is from.
+    """
+
+    file: WeightsFile
+    title: str
+    source: Source | None
+    backbone: str
+    parameters: NetworkParameters | None
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    state: dict[str, Tensor]
+    unknown: tuple[str, ...]
+    stride_from: str
+
+    def name_in_file(self, name: str) -> str:
+        """Return what one of our entries is called in the file."""
+        return to_theirs(name, self.source.names) if self.source else name
+
+
+def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recognized:
+    """Find out what a file is; raises IntegrityError, which names what is known here, when it is none of that."""
+    if file.description is not None:
+        return _own(file, file.description, output_stride)
+    tensors = _normalized(file.tensors)
+    key, backbone, named = _find_source(file, tensors)
+    source = SOURCES[key]
+    state = {ours: tensors[name] for name, ours in named.items() if ours is not None}
+    unknown = tuple(name for name, ours in named.items() if ours is None)
+    if key in BLUE_FIRST:
+        state |= _red_first(state)
+    if not source.architecture:
+        return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "")
+    stride, stride_from = _output_stride(file, source, output_stride)
+    switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
+    parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state)})
+    num_classes = _rows(file, state, "classifier.weight")
+    class_names = PUBLIC_CLASSES.get(num_classes)
+    return Recognized(
+        file, source.title, source, backbone, parameters, num_classes, class_names, state, unknown, stride_from
+    )
+
+
+def find_backbone(state: Mapping[str, Tensor]) -> str | None:
+    """Return the backbone that a state dict in our names has: of its family the one with as many convolutions."""
+    own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    convolutions = sum(value.ndim == 4 for value in own.values())
+    for beginning, by_count in FAMILIES.items():
+        if any(name.startswith(beginning) for name in own):
+            return by_count[min(by_count, key=lambda count: abs(count - convolutions))]
+    return None
+
+
+def _normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take away what stands before all names, and write MindSpore's and old DenseNets' names in the usual way."""
+    for prefix in PREFIXES:
+        # MindSpore's optimiser and counters stand beside its network
+        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        tensors = inside or tensors
+    result = {}
+    for name, value in tensors.items():
+        stem, _, leaf = DOTTED_LAYER.sub(r"\1\2", name).rpartition(".")
+        stem = stem.replace("down_sample_layer", "downsample")
+        result[f"{stem}.{MINDSPORE_LEAVES.get(leaf, leaf)}"] = value
+    return result
+
+
+def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, str | None]]:
+    """Return the key of the source, the backbone, and our names (or None) by the names of `tensors`."""
+    signed = [key for key, source in SOURCES.items() if source.sign in tensors]
+    for key in signed:
+        named = {name: to_ours(name, SOURCES[key].names) for name in tensors}
+        backbone = find_backbone({ours: tensors[name] for name, ours in named.items() if ours is not None})
+        if backbone is not None and backbone.startswith(SOURCES[key].families):
+            return key, backbone, named
+    if signed:
+        raise IntegrityError(
+            f"{file.path}: of {SOURCES[signed[0]].title}, but over a backbone that is not known with it here"
+        )
+    if "aspp.branch0.conv.weight" in tensors:
+        raise IntegrityError(
+            f"{file.path}: weights of this project without their description; give the run's checkpoint, or the "
+            "safetensors file beside its run.json"
+        )
+    known = ", ".join(dict.fromkeys(source.title for source in SOURCES.values()))
+    raise IntegrityError(
+        f"{file.path}: its entries ({', '.join(list(tensors)[:3])[:200]}, ...) are of no network that is known here, "
+        f"which are {known}"
+    )
+
+
+def _red_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the first convolution's input from blue, green, red to red, green, blue.
+
+    MindSpore's DeepLabV3 subtracts and divides by ImageNet's means and deviations times 255, in that order of channels,
+    so with it turned our normalisation feeds it the same numbers.
+    """
+    return {name: value.flip(1) for name, value in state.items() if name == "backbone.conv1.weight" and value.ndim == 4}
+
+
+def _output_stride(file: WeightsFile, source: Source, given: int | None) -> tuple[int, str]:
+    if given is not None:
+        return given, "as asked for"
+    if match := re.search(r"os_?(8|16)(?!\d)", file.path.name):
+        return int(match[1]), "from the file's name; the weights fit any"
+    return source.output_stride, "as published; the weights fit any"
+
+
+def _switches_shown(file: WeightsFile, state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Return the switches that names and shapes show."""
+    switches: dict[str, object] = {
+        "channels": _rows(file, state, "aspp.project.conv.weight"),
+        "norm": "batch" if any(name.endswith("running_mean") for name in state) else "group",
+        "convolution_bias": "aspp.project.conv.bias" in state,
+        "separable": "plain" if "aspp.branch1.conv.depthwise.weight" in state else "off",
+        "auxiliary_head": any(name.startswith("auxiliary.") for name in state),
+    }
+    if "decoder.low.conv.weight" in state:
+        switches["low_level_channels"] = _rows(file, state, "decoder.low.conv.weight")
+    return switches
+
+
+def _rows(file: WeightsFile, state: Mapping[str, Tensor], name: str) -> int:
+    """Return the first size of an entry: the output channels of a convolution."""
+    if name not in state or state[name].ndim != 4 or not len(state[name]):
+        raise IntegrityError(f"{file.path}: lacks a convolution for {name}; it is cut short or of another network")
+    return len(state[name])
+
+
+def _own(file: WeightsFile, description: Mapping[str, object], output_stride: int | None) -> Recognized:
+    """Take our own description at its word, as far as it is well-formed and agrees with the classifier's shape."""
+    values, class_names = description.get("parameters"), description.get("class_names")
+    if not isinstance(values, dict) or not isinstance(class_names, list | tuple):
+        raise IntegrityError(f"{file.path}: its description lacks parameters or class_names; write it again")
+    own_names = {item.name for item in fields(NetworkParameters)}
+    try:
+        TrainParameters.from_mapping(values)
+        switches = {name: value for name, value in values.items() if name in own_names}
+        if output_stride is not None:
+            switches["output_stride"] = output_stride
+        parameters = NetworkParameters.from_mapping(switches)
+    except (ParameterError, TypeError) as error:
+        raise IntegrityError(f"{file.path}: its description does not fit this version: {reason(error)}") from error
+    num_classes = _rows(file, file.tensors, "classifier.weight")
+    if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
+        raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")
+    stride_from = "as described" if output_stride is None else "as asked for"
+    state, names = dict(file.tensors), tuple(class_names)
+    return Recognized(file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from)

@@ -113,6 +113,7 @@ def _make(job: Job, result: Result) -> None:
     from cityscapes.polygons import parse_polygons, read_polygon_bytes
 
     content, table = read_polygon_bytes(job.polygons), job.table or CITYSCAPES
+    annotation = parse_polygons(content, job.polygons, table=table)  # first: a damaged file makes masks look changed
     origins = _origins(job, content)
     wanted = _wanted(job, origins)
     stale = [job.targets[suffix] for suffix in wanted if job.targets[suffix].exists()]
@@ -121,7 +122,6 @@ def _make(job: Job, result: Result) -> None:
             f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode} with this label table, or changed "
             "since; look at it, then make it again with --force"
         )
-    annotation = parse_polygons(content, job.polygons, table=table)
     result.warnings = annotation.warnings
     rasters = _draw(job, annotation)
     for suffix, file in _encode(job, wanted, rasters, table, origins):

@@ -1,5 +1,10 @@
-"""Score a run on a labelled split: whole images, at the size of their masks, ignored pixels left out."""
+"""Score a run on a labelled split: whole images, at the size of their masks, ignored pixels left out.
 
+On Cityscapes the official scores are added up along the way, from the same predictions and without a file: iIoU and
+categories come on top, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,22 +13,31 @@ import pandas as pd
 import torch
 
 from cityscapes.dataset import CityscapesSplit
+from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
+from cityscapes.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.pixel_counts import count_pixels
+from cityscapes.truth_files import TruthFiles, truth_of_frames
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.metrics import Scores, confusion_matrix, scores
 from dlv3p.progress import track
 from dlv3p.runs import write_json
+from dlv3p.split import Split
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one checkpoint on one split; `images` has a row per image, worst mIoU first."""
+    """The scores of one checkpoint on one split; `images` has a row per image, worst mIoU first.
+
+    `official` are the scores of the Cityscapes server, None for other data.
+    """
 
     predictor: Predictor
-    split: CityscapesSplit
+    split: Split
     confusion: np.ndarray
     scores: Scores
     images: pd.DataFrame
+    official: OfficialScores | None
 
     def classes(self) -> pd.DataFrame:
         """Return a table with a row per class: IoU, Dice, accuracy, and the share of the split's labelled pixels."""
@@ -36,8 +50,22 @@ class Evaluation:
         }
         return pd.DataFrame(columns, index=pd.Index(self.predictor.class_names, name="class"))
 
+    def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""
+        if self.official is None:
+            empty = pd.DataFrame(columns=["IoU", "iIoU"])
+            return empty, empty
+        scores, averages = self.official, list(self.official.averages.values())
+        return (
+            _table("class", scores.class_iou, scores.class_iiou, averages[:2]),
+            _table("category", scores.category_iou, scores.category_iiou, averages[2:]),
+        )
+
     def save(self) -> Path:
-        """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there."""
+        """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
+
+        Under `official` stands the official result file's content, null for data that is not Cityscapes.
+        """
         classes = {
             name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
             for name, row in self.classes().to_dict("index").items()
@@ -54,23 +82,46 @@ class Evaluation:
             "classes": classes,
             "confusion": self.confusion.tolist(),
             "confusion_axes": ["truth", "prediction"],
+            "official": None if self.official is None else self.official.as_official_json(),
         }
         path = output_folder(self.predictor.run) / "evaluation.json"
         write_json(path, content)
         return path
 
 
-def evaluate(predictor: Predictor, split: CityscapesSplit, *, progress: str = "auto") -> Evaluation:
+def evaluate(predictor: Predictor, split: Split, *, progress: str = "auto") -> Evaluation:
     """Predict and score every image of a split."""
     num_classes = len(predictor.class_names)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    truth, official = _official_truth(predictor, split), ScoreAccumulator()
     rows = []
     for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
-        image, mask = split.pair(index)
+        name, (image, mask) = split.name(index), split.pair(index)
         prediction = predictor.predict(image).cpu()
         counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
         confusion += counts
         one = scores(counts)
-        rows.append({"image": split.frames[index].name, "mIoU": one.mean_iou, "pixel_accuracy": one.pixel_accuracy})
+        rows.append({"image": name, "mIoU": one.mean_iou, "pixel_accuracy": one.pixel_accuracy})
+        if truth:
+            label_ids, instances = truth[name].read()
+            train_ids = prediction.numpy().astype(np.uint8, copy=False)
+            pixels = count_pixels(name, label_ids, train_ids, instances, label_ids=TRAIN_ID_TO_LABEL_ID)
+            official.add_counts(name, pixels)
     images = pd.DataFrame(rows).sort_values("mIoU", kind="stable").reset_index(drop=True)
-    return Evaluation(predictor, split, confusion.numpy(), scores(confusion), images)
+    return Evaluation(
+        predictor, split, confusion.numpy(), scores(confusion), images, official.result() if truth else None
+    )
+
+
+def _official_truth(predictor: Predictor, split: Split) -> dict[str, TruthFiles] | None:
+    if not isinstance(split, CityscapesSplit) or tuple(predictor.class_names) != tuple(CLASS_NAMES):
+        return None
+    return truth_of_frames(split.frames, split.root, split.generated)
+
+
+def _table(
+    kind: str, iou: Mapping[str, float], iiou: Mapping[str, float] | None, averages: Sequence[float | None]
+) -> pd.DataFrame:
+    table = pd.DataFrame({"IoU": pd.Series(iou), "iIoU": pd.Series(iiou or {}, dtype=float)}, index=list(iou))
+    table.loc["average"] = [np.nan if value is None else value for value in averages]
+    return table.rename_axis(kind)

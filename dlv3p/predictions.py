@@ -2,33 +2,41 @@
 
 import json
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import ParameterError
 from cityscapes.submission_build import build_submission, save_prediction
 from cityscapes.submission_check import Report, check_submission
 from cityscapes.submission_manifest import Manifest
+from cityscapes.truth_files import truth_of_frames
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.progress import track
 from dlv3p.runs import write_json
+from dlv3p.split import Split
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The folder of predictions, the zip that was built from it, and what a check of that zip says."""
+    """The folder of predictions, the zip that was built from it, and what a check of that zip says.
+
+    On a labelled split `report.scores` are the official scores, read from the zip as the server would.
+    """
 
     folder: Path
     manifest: Manifest
     report: Report
 
 
-def save_predictions(predictor: Predictor, split: CityscapesSplit, *, progress: str = "auto") -> Path:
+def save_predictions(predictor: Predictor, split: Split, *, progress: str = "auto") -> Path:
     """Write one label-id PNG an image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
     The folder's name says which weights made it, so that an interrupted call goes on where it stopped and never mixes
-    two networks' predictions.
+    two networks' predictions. Raises ParameterError for data that is not Cityscapes.
     """
+    split = _cityscapes(split)
     weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
     folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
@@ -39,13 +47,15 @@ def save_predictions(predictor: Predictor, split: CityscapesSplit, *, progress: 
     return folder
 
 
-def pack_submission(predictor: Predictor, split: CityscapesSplit, folder: Path) -> Submission:
+def pack_submission(predictor: Predictor, split: Split, folder: Path) -> Submission:
     """Zip the predictions of a split to `outputs/<run>/submission.zip` (`submission_<split>.zip` but for test)."""
+    split = _cityscapes(split)
     name = "submission" if split.split == "test" else f"submission_{split.split}"
     path = output_folder(predictor.run) / f"{name}.zip"
     size = split.image(0).size[::-1]
     manifest = build_submission(folder, path, expected=split.frames, size=size)
-    report = check_submission(path, expected=split.frames, size=size)
+    truth = truth_of_frames(split.frames, split.root, split.generated)
+    report = check_submission(path, expected=split.frames, size=size, truth=truth)
     content = {
         "run": predictor.run,
         "checkpoint": predictor.checkpoint.name,
@@ -56,6 +66,22 @@ def pack_submission(predictor: Predictor, split: CityscapesSplit, folder: Path) 
         "sha256": manifest.sha256,
         "problems": list(report.problems),
         "warnings": list(report.warnings),
+        "official": _averages(report),
     }
     write_json(path.with_suffix(".json"), content)
     return Submission(folder, manifest, report)
+
+
+def _cityscapes(split: Split) -> CityscapesSplit:
+    if not isinstance(split, CityscapesSplit):
+        raise ParameterError(
+            f"data_root: {split.root} is not laid out as Cityscapes, whose server takes Cityscapes only"
+        )
+    return split
+
+
+def _averages(report: Report) -> dict[str, float | None] | None:
+    """The four official numbers for a JSON file, null where there is none; None where the truth is not known."""
+    if report.scores is None:
+        return None
+    return {name: None if value is None or isnan(value) else value for name, value in report.scores.averages.items()}

@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_frames import ABSENT, POLYGON_FILES, beside, restored
+from real_frames import ROOT as REAL
 
 from cityscapes.atomic import lock_folder
 from cityscapes.demo import city as demo_city
-from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import BusyError, InputError, MachineError, MissingInputError, ParameterError
 from cityscapes.frame_masks import SUFFIXES
 from cityscapes.generate_gt import generate_masks, main
+from cityscapes.label_files import read_label_table
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
-from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 FRAMES = [Frame(split, "ulm", "000000", f"{i:06}") for split in ("train", "val") for i in range(3)]
 BROKEN = FRAMES[1]
-REAL = Path(__file__).parents[2] / "shared" / "data" / "cityscapes"
 
 
 def write_polygons(root: Path, frame: Frame, *, label: str = "car", height: int = 24, width: int = 48) -> None:
@@ -275,11 +277,158 @@ def test_the_bare_command_writes_the_embedded_city_once_and_finishes_one_that_wa
     assert whole[0] == whole[1] == whole[2]
 
 
-@pytest.mark.skipif(not (REAL / "gtFine").is_dir(), reason="the Cityscapes sample is not here")
+@pytest.mark.skipif(not POLYGON_FILES, reason=ABSENT)
 def test_official_masks_are_all_matched(tmp_path):
     report = generate_masks(REAL, tmp_path)
-    assert report.compared == report.written > 0
+    assert report.compared == report.written == 9
     assert (report.differing_pixels, report.percent_equal, report.failed) == (0, 100.0, ())
+
+
+@pytest.mark.skipif(not POLYGON_FILES, reason=ABSENT)
+def test_official_instance_ids_are_all_matched(tmp_path):
+    for path in POLYGON_FILES:
+        copy = tmp_path / "city" / path.relative_to(REAL)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(restored(path))
+        for kind in ("labelIds.png", "instanceIds.png"):
+            shutil.copy(beside(path, kind), copy.parent)
+    report = generate_masks(tmp_path / "city", tmp_path / "out", instances=True)
+    pixels = 9 * 1024 * 2048
+    assert report.by_kind == ((LABEL_IDS_SUFFIX, 0, pixels), (INSTANCE_IDS_SUFFIX, 0, pixels))
+    assert (report.compared, report.differing_pixels, report.failed) == (9, 0, ())
+    for path in POLYGON_FILES:
+        ours = tmp_path / "out" / beside(path, "instanceIds.png").relative_to(REAL / "gtFine")
+        with Image.open(ours) as image, Image.open(beside(path, "instanceIds.png")) as official:
+            assert (image.mode, image.size) == (official.mode, official.size)
+            assert np.array_equal(np.array(image), np.array(official))
+
+
+def test_instance_ids_come_on_request_and_complete_what_is_there(root, tmp_path):
+    generate_masks(root, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    report = generate_masks(root, tmp_path / "out", instances=True)
+    assert (report.written, report.up_to_date, report.failed) == (6, 0, ())
+    after = contents(tmp_path / "out")
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 6
+    for frame in FRAMES:
+        image = np.array(Image.open(frame.generated(tmp_path / "out", INSTANCE_IDS_SUFFIX)))
+        assert set(np.unique(image)) == {0, 7, 26000}
+    done = command(COMMAND, "--root", root, "--output", tmp_path / "again", "--instances")
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "again") == after
+
+
+def test_a_difference_of_instance_ids_alone_is_counted(root, tmp_path):
+    generate_masks(root, tmp_path / "out", instances=True)
+    provided = FRAMES[0].annotation(root, INSTANCE_IDS_SUFFIX)
+    pixels = np.array(Image.open(FRAMES[0].generated(tmp_path / "out", INSTANCE_IDS_SUFFIX)))
+    pixels[pixels == 26000] = 26001
+    Image.fromarray(pixels).save(provided)
+    report = generate_masks(root, tmp_path / "again", instances=True)
+    differing = int((pixels == 26001).sum())
+    assert report.by_kind == ((INSTANCE_IDS_SUFFIX, differing, 24 * 48),)
+    assert generate_masks(root, tmp_path / "without").compared == 0
+
+
+def test_too_many_instances_are_a_bad_file_by_its_name(root, tmp_path):
+    car = {"label": "car", "polygon": [[0, 0], [1, 0], [1, 1]]}
+    path = BROKEN.annotation(root, POLYGONS_SUFFIX)
+    path.write_text(json.dumps({"imgHeight": 8, "imgWidth": 8, "objects": [car] * 1001}))
+    assert generate_masks(root, tmp_path / "plain").failed == ()
+    ((_, line),) = generate_masks(root, tmp_path / "out", instances=True).failed
+    assert line.startswith(f"{path}: 1001 objects are a 'car'")
+
+
+OTHER_LABELS = """name,label_id,train_id,category,has_instances,ignored,color
+background,0,0,none,false,false,#102030
+cat,64,1,animal,true,false,#ff0000
+kitten,3,1,animal,true,false,#ff8000
+shadow,9,255,none,false,true,#000000
+collar,-1,-1,none,false,true,#0000ff
+"""
+
+
+@pytest.fixture
+def cats(tmp_path):
+    """A data set with names, labels and sizes of its own, as its makers would lay it out, and its label table."""
+    names = ["shadow", "cat", "catgroup", "kitten", "cat", "collar"]
+    objects = [{"label": name, "polygon": [[4 * i, 1], [4 * i + 3, 5]]} for i, name in enumerate(names)]
+    path = tmp_path / "cats" / "gtFine" / "val" / "0" / "IMG 0001_gtFine_polygons.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"imgHeight": 7, "imgWidth": 31, "objects": objects}))
+    (tmp_path / "labels.csv").write_text(OTHER_LABELS)
+    return tmp_path / "cats"
+
+
+def test_another_data_set_gets_masks_by_its_own_label_table(cats, tmp_path):
+    arguments = ["--root", cats, "--output", tmp_path / "out", "--splits", "val", "--instances"]
+    done = command(COMMAND, *arguments, "--labels", tmp_path / "labels.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    stem = tmp_path / "out" / "val" / "0" / "IMG 0001_gtFine_"
+    masks = {kind: np.array(Image.open(f"{stem}{kind}.png")) for kind in ("labelIds", "labelTrainIds", "instanceIds")}
+    assert set(np.unique(masks["labelIds"])) == {0, 3, 9, 64}
+    assert set(np.unique(masks["instanceIds"])) == {0, 9, 64, 3000, 64000, 64001}
+    expected = np.array([{0: 0, 3: 1, 9: 255, 64: 1}[value] for value in masks["labelIds"].flat], np.uint8)
+    np.testing.assert_array_equal(masks["labelTrainIds"].ravel(), expected)
+    colors = np.array(Image.open(f"{stem}color.png"))
+    assert set(map(tuple, colors[masks["labelIds"] == 3])) == {(255, 128, 0, 255)}
+    assert set(map(tuple, colors[masks["labelIds"] == 0])) == {(16, 32, 48, 255)}
+
+
+def test_another_label_table_makes_masks_stale(cats, tmp_path):
+    table = read_label_table(tmp_path / "labels.csv")
+    assert generate_masks(cats, tmp_path / "out", splits=["val"], table=table).written == 1
+    assert generate_masks(cats, tmp_path / "out", splits=["val"], table=table).up_to_date == 1
+    (tmp_path / "labels.csv").write_text(OTHER_LABELS.replace("#ff8000", "#ff8001"))
+    changed = read_label_table(tmp_path / "labels.csv")
+    ((_, line),) = generate_masks(cats, tmp_path / "out", splits=["val"], table=changed).failed
+    assert "with this label table" in line
+    assert generate_masks(cats, tmp_path / "out", splits=["val"], table=changed, force=True).failed == ()
+
+
+def test_a_bad_label_table_and_labels_it_lacks_are_one_line_each(cats, tmp_path):
+    arguments = ["--root", cats, "--output", tmp_path / "out", "--splits", "val", "--labels", tmp_path / "labels.csv"]
+    (tmp_path / "labels.csv").write_text(OTHER_LABELS.replace("kitten", "puppy"))
+    done = command(COMMAND, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "'kitten' x 1" in done.stderr
+    (tmp_path / "labels.csv").write_text(OTHER_LABELS.replace("64", "65"))
+    done = command(COMMAND, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert "labels.csv: row 3, column has_instances" in done.stderr
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_frames_of_two_data_sets_with_equal_names_are_told_apart(root, tmp_path):
+    other = tmp_path / "other"
+    for frame in FRAMES[3:]:
+        write_polygons(other, frame, label="bus")
+    write_polygons(other, Frame("val", "bonn", "000000", "000000"), label="bus")
+    generate_masks(root, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    done = command(COMMAND, "--root", other, "--output", tmp_path / "out", "--splits", "val")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert done.stderr.startswith(f"error: {tmp_path / 'out' / 'val' / 'ulm'}: holds masks made from {root}")
+    assert "--output" in done.stderr
+    assert contents(tmp_path / "out") == before
+    assert generate_masks(other, tmp_path / "out", splits=["val"], force=True).failed == ()
+    with pytest.raises(InputError, match=f"holds masks made from {other}"):
+        generate_masks(root, tmp_path / "out")
+
+
+def test_data_sets_with_cities_of_their_own_and_moved_ones_share_a_folder(root, tmp_path):
+    write_polygons(tmp_path / "other", Frame("val", "bonn", "000000", "000000"))
+    generate_masks(tmp_path / "other", tmp_path / "out", splits=["val"])
+    generate_masks(root, tmp_path / "out")
+    assert generate_masks(tmp_path / "other", tmp_path / "out", splits=["val"]).up_to_date == 1
+    root.rename(tmp_path / "moved")
+    FRAMES[0].generated(tmp_path / "out", LABEL_IDS_SUFFIX).unlink()
+    report = generate_masks(tmp_path / "moved", tmp_path / "out")
+    assert (report.written, report.up_to_date, report.failed) == (1, 5, ())
+    shutil.copytree(tmp_path / "moved", root)  # a copy with the same polygons is no other data set
+    FRAMES[0].generated(tmp_path / "out", LABEL_IDS_SUFFIX).unlink()
+    assert generate_masks(root, tmp_path / "out").written == 1
 
 
 def test_usage_mistakes_end_with_two(tmp_path):

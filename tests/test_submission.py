@@ -1,5 +1,7 @@
 """A submission is built only when every file is right, always with the same bytes; a check lists every problem."""
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -15,9 +17,12 @@ from PIL import Image
 from cityscapes.errors import MachineError, MissingInputError, ParameterError
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import Frame
+from cityscapes.official_scores import ScoreAccumulator
 from cityscapes.problems import ProblemsError
 from cityscapes.submission_build import PREDICTION_SUFFIX, build_submission, save_prediction
 from cityscapes.submission_check import check_submission
+from cityscapes.submission_manifest import manifest_path
+from cityscapes.truth_files import TruthFiles, find_truth
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "submission.py"
 SIZE = (16, 32)
@@ -98,7 +103,7 @@ def test_a_zip_holds_every_prediction_once_under_a_plain_name(predictions, tmp_p
     assert check_submission(tmp_path / "s.zip", expected=FRAMES, size=SIZE).problems == ()
 
 
-def test_the_same_predictions_give_the_same_bytes(predictions, tmp_path):
+def test_s3_the_same_predictions_give_the_same_bytes(predictions, tmp_path):
     first = build_submission(predictions, tmp_path / "1.zip", expected=FRAMES, size=SIZE)
     for path in predictions.rglob("*.png"):
         os.utime(path, (1, 1))
@@ -156,7 +161,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "expected"), FAULTS)
-def test_a_bad_prediction_is_named_no_zip_is_written_and_the_old_one_stays(predictions, tmp_path, fault, expected):
+def test_s1_a_bad_prediction_is_named_no_zip_is_written_and_the_old_one_stays(predictions, tmp_path, fault, expected):
     fault(predictions)
     (tmp_path / "s.zip").write_bytes(b"old")
     with pytest.raises(ProblemsError) as caught:
@@ -167,7 +172,7 @@ def test_a_bad_prediction_is_named_no_zip_is_written_and_the_old_one_stays(predi
     assert not list(tmp_path.glob(".*"))
 
 
-def test_all_problems_are_listed_at_once(predictions, tmp_path):
+def test_s1_all_problems_are_listed_at_once(predictions, tmp_path):
     replace(png(GREY, "RGB"))(predictions)
     add_extra(predictions)
     (predictions / "bonn" / NAMES[0]).unlink()
@@ -176,7 +181,7 @@ def test_all_problems_are_listed_at_once(predictions, tmp_path):
     assert len(caught.value.problems) == 3
 
 
-def test_train_ids_in_place_of_label_ids_are_recognised(predictions, tmp_path):
+def test_s1_train_ids_in_place_of_label_ids_are_recognised(predictions, tmp_path):
     members = {}
     for i, path in enumerate(sorted(predictions.rglob("*.png"))):
         path.write_bytes(png(train_ids(i)))
@@ -194,7 +199,7 @@ def test_an_absent_folder_or_zip_is_missing_input(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_zip(predictions, tmp_path, monkeypatch, failing):
+def test_s2_a_disk_that_refuses_leaves_the_old_zip(predictions, tmp_path, monkeypatch, failing):
     (tmp_path / "s.zip").write_bytes(b"old")
 
     def refuse(*_):
@@ -206,23 +211,74 @@ def test_a_full_disk_leaves_the_old_zip(predictions, tmp_path, monkeypatch, fail
     assert (tmp_path / "s.zip").read_bytes() == b"old"
 
 
-def test_a_kill_while_zipping_leaves_the_old_zip(predictions, tmp_path):
-    code = """
-import os, signal, sys, zipfile
-from cityscapes.layout import find_frames, Frame
-from cityscapes.submission_build import build_submission
-write, seen = zipfile.ZipFile.writestr, []
-def kill_at_third(*arguments):
-    seen.append(write(*arguments))
-    len(seen) == 3 and os.kill(os.getpid(), signal.SIGKILL)
-zipfile.ZipFile.writestr = kill_at_third
-frames = [Frame("test", *name.split("_")[:3]) for name in sys.argv[3:]]
-build_submission(sys.argv[1], sys.argv[2], expected=frames)
+KILLED = """
+import os, signal, sys
+from cityscapes.layout import Frame
+from cityscapes import submission_build
+module, name, left = sys.argv[3:6]
+owner = sys.modules[module] if module in sys.modules else __import__(module)
+for part in name.split(".")[:-1]:
+    owner = getattr(owner, part)
+call, left = getattr(owner, name.split(".")[-1]), [int(left)]
+def until_killed(*arguments, **options):
+    result = call(*arguments, **options)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, name.split(".")[-1], until_killed)
+frames = [Frame("test", *name.split("_")[:3]) for name in sys.argv[6:]]
+submission_build.build_submission(sys.argv[1], sys.argv[2], expected=frames)
 """
-    (tmp_path / "s.zip").write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", code, predictions, tmp_path / "s.zip", *NAMES], check=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "count"),
+    [
+        ("zipfile", "ZipFile.writestr", 1),
+        ("zipfile", "ZipFile.writestr", 3),
+        ("zipfile", "ZipFile.testzip", 1),
+        ("os", "fsync", 1),
+    ],
+)
+def test_s2_a_kill_while_zipping_leaves_the_old_zip(predictions, tmp_path, module, name, count):
+    old = write_zip(tmp_path / "s.zip", {"old": b"old"}).read_bytes()
+    words = [predictions, tmp_path / "s.zip", module, name, str(count), *NAMES]
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert (tmp_path / "s.zip").read_bytes() == b"old"
+    assert (tmp_path / "s.zip").read_bytes() == old
+    assert not manifest_path(tmp_path / "s.zip").exists()
+    build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
+    assert problems_of(tmp_path / "s.zip") == ""
+
+
+def test_s2_a_kill_between_zip_and_manifest_is_seen_by_the_check(predictions, tmp_path):
+    build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
+    save_prediction(train_ids(99), predictions / "ulm" / NAMES[-1])
+    words = [predictions, tmp_path / "s.zip", "os", "replace", "1", *NAMES]
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert "is not the zip that s.zip.manifest.json records" in problems_of(tmp_path / "s.zip")
+
+
+def test_s2_no_space_leaves_the_old_zip_and_exits_with_4(root, predictions, tmp_path):
+    old = write_zip(tmp_path / "s.zip", {"old": b"old"}).read_bytes()
+    code = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import numba  # whose own files may be large
+from cityscapes import submission_rules
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    words = [COMMAND, "build", predictions, tmp_path / "s.zip", "--root", root]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "s.zip").read_bytes() == old
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("folder", ["", "results/", "a/b c/"])
@@ -242,12 +298,12 @@ def test_ids_that_are_never_right_are_only_a_warning(good_zip, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../x.png", "/x.png", "a/../../x.png", "C:x.png", "a\\x.png", "..", f"../{NAMES[0]}", f"..\\{NAMES[0]}"]
 )
-def test_names_that_would_leave_the_folder_are_problems(good_zip, tmp_path, name):
+def test_s4_names_that_would_leave_the_folder_are_problems(good_zip, tmp_path, name):
     path = write_zip(tmp_path / "s.zip", {**read_zip(good_zip), name: b""})
     assert f"{name!r}: unsafe name" in problems_of(path)
 
 
-def test_a_link_in_a_zip_is_a_problem(good_zip, tmp_path):
+def test_s4_a_link_in_a_zip_is_a_problem(good_zip, tmp_path):
     members = read_zip(good_zip)
     del members[NAMES[0]]
     write_zip(tmp_path / "s.zip", members)
@@ -259,14 +315,14 @@ def test_a_link_in_a_zip_is_a_problem(good_zip, tmp_path):
 
 
 @pytest.mark.parametrize(("fault", "expected"), [fault for fault in FAULTS if fault[0] is not link])
-def test_a_check_finds_in_any_zip_what_a_build_refuses(predictions, tmp_path, fault, expected):
+def test_s1_a_check_finds_in_any_zip_what_a_build_refuses(predictions, tmp_path, fault, expected):
     fault(predictions)
     members = {str(path.relative_to(predictions)): path.read_bytes() for path in predictions.rglob("*.png")}
     assert expected in problems_of(write_zip(tmp_path / "s.zip", members))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_the_same_name_twice_in_a_zip_is_a_problem(good_zip):
+def test_s1_the_same_name_twice_in_a_zip_is_a_problem(good_zip):
     with zipfile.ZipFile(good_zip, "a") as archive:
         archive.writestr(NAMES[0], b"")
     assert "2 files, one is allowed" in problems_of(good_zip)
@@ -301,6 +357,75 @@ def test_no_damaged_zip_crashes_the_check_or_passes_it(good_zip, tmp_path):
     assert harmless < 75
 
 
+def test_s4_only_plain_names_get_into_a_zip(predictions, tmp_path):
+    deep = predictions / "a b" / "c"
+    deep.mkdir(parents=True)
+    (predictions / "ulm" / NAMES[-1]).rename(deep / NAMES[-1])
+    manifest = build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
+    assert list(manifest.names) == NAMES
+
+
+def test_s3_the_manifest_holds_the_hash_of_the_zip_and_of_every_file_inside(predictions, tmp_path):
+    manifest = build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE)
+    content = json.loads(manifest_path(tmp_path / "s.zip").read_text())
+    assert content["sha256"] == manifest.sha256 == hashlib.sha256((tmp_path / "s.zip").read_bytes()).hexdigest()
+    assert content["bytes"] == (tmp_path / "s.zip").stat().st_size
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in predictions.rglob("*.png")}
+    assert content["files"] == hashes
+
+
+def test_a_zip_that_its_manifest_does_not_record_is_a_problem_which_names_the_file(good_zip):
+    members = read_zip(good_zip)
+    members[NAMES[1]] = png(np.full(SIZE, 26, np.uint8))
+    listed = problems_of(write_zip(good_zip, members))
+    assert "is not the zip that good.zip.manifest.json records" in listed
+    assert f"{NAMES[1]}: differs from what good.zip.manifest.json records" in listed
+    assert NAMES[0] not in listed
+    manifest_path(good_zip).unlink()
+    assert problems_of(good_zip) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3, "sha256": "", "format": 1}', "[" * 100_000])
+def test_a_manifest_that_cannot_be_read_is_a_problem_not_a_crash(good_zip, content):
+    manifest_path(good_zip).write_text(content)
+    assert "not a manifest that can be read" in problems_of(good_zip)
+
+
+def true_files(tmp_path: Path) -> dict[str, TruthFiles]:
+    """Truth of every frame: two cars on a road, one far away."""
+    truth = {}
+    for frame in FRAMES:
+        objects = np.full(SIZE, 7, np.uint16)
+        objects[4:12, 4:20], objects[2:4, 24:28] = 26000, 26001
+        label_ids = np.where(objects > 1000, objects // 1000, objects).astype(np.uint8)
+        paths = [tmp_path / "truth" / f"{frame.name}_{kind}.png" for kind in ("labelIds", "instanceIds")]
+        paths[0].parent.mkdir(exist_ok=True)
+        for path, pixels in zip(paths, (label_ids, objects), strict=True):
+            Image.fromarray(pixels).save(path)
+        truth[frame.name] = TruthFiles(frame.name, *paths, None)
+    return truth
+
+
+def test_a_check_with_the_truth_gives_the_scores_of_the_files_inside(good_zip, tmp_path):
+    truth = true_files(tmp_path)
+    accumulator = ScoreAccumulator()
+    for (name, content), frame in zip(read_zip(good_zip).items(), sorted(truth), strict=True):
+        label_ids, objects = truth[frame].read()
+        accumulator.add(name, label_ids, np.array(Image.open(BytesIO(content))), objects)
+    scores = check_submission(good_zip, expected=FRAMES, size=SIZE, truth=truth).scores
+    assert scores.averages == accumulator.result().averages
+    assert scores.averages["averageScoreInstClasses"] < 0.2
+    assert check_submission(good_zip, expected=FRAMES, size=SIZE).scores is None
+
+
+def test_a_zip_with_problems_has_no_scores(good_zip, tmp_path):
+    members = read_zip(good_zip)
+    del members[NAMES[0]]
+    report = check_submission(write_zip(good_zip, members), expected=FRAMES, size=SIZE, truth=true_files(tmp_path))
+    assert report.scores is None
+    assert report.problems
+
+
 def command(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
 
@@ -326,7 +451,7 @@ def test_the_command_builds_and_checks_against_the_images_of_the_split(root, pre
     assert done.stderr.count("expected one 8-bit channel (mode L), 2048 x 1024") == 4
 
 
-def test_the_command_lists_every_problem_and_writes_no_zip(root, predictions, tmp_path):
+def test_s1_the_command_lists_every_problem_and_writes_no_zip(root, predictions, tmp_path):
     remove(predictions)
     add_extra(predictions)
     done = command("build", predictions, tmp_path / "s.zip", "--root", root)
@@ -334,3 +459,15 @@ def test_the_command_lists_every_problem_and_writes_no_zip(root, predictions, tm
     assert len(done.stderr.splitlines()) == 3
     assert not (tmp_path / "s.zip").exists()
     assert command("build", predictions).returncode == 2
+
+
+def test_checking_a_labelled_split_predicts_the_score(city, tmp_path):
+    frames = find_truth(city, "val")
+    for frame in frames:
+        train_ids = LABEL_ID_TO_TRAIN_ID[frame.read()[0]]
+        save_prediction(np.where(train_ids == 255, 0, train_ids), tmp_path / "p" / f"{frame.name}.png")
+    assert command("build", tmp_path / "p", tmp_path / "s.zip", "--root", city, "--split", "val").returncode == 0
+    done = command("check", tmp_path / "s.zip", "--root", city, "--split", "val")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("Classes", "InstClasses", "Categories", "InstCategories"):
+        assert f"averageScore{name} 1.0000" in " ".join(done.stdout.split())

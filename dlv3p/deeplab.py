@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from dlv3p.aspp import ASPP
 from dlv3p.backbones.catalog import find
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
-from dlv3p.backbones.imagenet import load_imagenet_weights
 from dlv3p.convolution import conv_bn_relu, initialize
 from dlv3p.decoder import Decoder, upsample
 from dlv3p.network import NetworkParameters
 from dlv3p.norms import set_momentum, use_norm
+from dlv3p.weights.initial import load_initial_weights
 
 AUXILIARY_DROPOUT = 0.1
 
@@ -94,8 +94,8 @@ def auxiliary_head(in_channels: int, parameters: NetworkParameters, num_classes:
 def build_network(parameters: NetworkParameters, num_classes: int, *, initial_weights: str = "random") -> DeepLab:
     """Build the network that `parameters` describe, in training mode, on the default device.
 
-    `initial_weights` fills the backbone: "random", "imagenet" or the path of a public ImageNet file. Raises
-    ParameterError for switches that the backbone does not have.
+    `initial_weights` is "random", "imagenet", which fills the backbone, or the path of any file that `dlv3p.weights`
+    knows; what was taken of it is printed. Raises ParameterError for switches that the backbone does not have.
     """
     options = BackboneOptions(
         output_stride=parameters.output_stride,
@@ -112,7 +112,7 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, initial_we
         model.auxiliary = auxiliary_head(backbone.middle_channels, parameters, num_classes)
     model = use_norm(model, parameters.norm)
     if initial_weights != "random":
-        load_imagenet_weights(model.backbone, parameters.backbone, initial_weights)
+        print(load_initial_weights(model, parameters, initial_weights), flush=True)
     return model
 
 

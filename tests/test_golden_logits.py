@@ -26,11 +26,19 @@ fill = load_fill() if FOLDER.is_dir() else None
 NAMES = fill.names(logits_only=True) if fill else []
 
 
-def check_golden(name: str, tmp_path: Path) -> None:
-    """Write the file as it is published, load it by its path, and compare the logits at every size."""
-    specification = fill.load_spec(name)
-    path = tmp_path / "published.pth"  # tells nothing about the network
-    torch.save(fill.published(name), path)
+def published(name: str, folder: Path) -> Path:
+    """Write the file as it is published; two strides share one. Its own name tells nothing about the network."""
+    path = folder / f"published-{fill.load_spec(name)['fill_crc32']}.pth"
+    if not path.exists():
+        for previous in folder.glob("published-*.pth"):
+            previous.unlink()
+        torch.save(fill.published(name), path)
+    return path
+
+
+def check_golden(name: str, folder: Path) -> None:
+    """Load the published file by its path, and compare the logits at every size."""
+    specification, path = fill.load_spec(name), published(name, folder)
 
     def by_path(_: object):
         model, parameters, class_names = load_model(path, output_stride=specification["output_stride"])
@@ -49,8 +57,8 @@ def check_golden(name: str, tmp_path: Path) -> None:
 def golden_test(name: str):
     """One test function for a network, so that it can be selected by name."""
 
-    def test(tmp_path):
-        check_golden(name, tmp_path)
+    def test(tmp_path_factory):
+        check_golden(name, tmp_path_factory.getbasetemp())
 
     test.__doc__ = f"The logits of {name}."
     return test

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError, reason
+from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.features import Backbone
+from dlv3p.weights.reading import read_weights
 
 TORCHVISION_WEIGHTS = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
@@ -27,21 +28,26 @@ TORCHVISION_WEIGHTS = {
 }
 """Backbone: what "imagenet" stands for, the newest where there are several."""
 
-_BEHIND_THE_FEATURES = re.compile(r"(fc|classifier|features\.18)\.")
+_BEHIND_THE_FEATURES = re.compile(r"(fc|classifier|end_point|features\.18)\.")
 """The classifier; in MobileNetV2 also the layer before it, which DeepLab leaves out."""
 
 _DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """How DenseNet files from before 2018 write `norm1`: as `norm.1`."""
 
 
-def load_imagenet_weights(backbone: Backbone, name: str, source: str) -> None:
+def load_imagenet_weights(
+    backbone: Backbone, name: str, source: str, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Fill `backbone`, which is called `name`, with the weights of `source`: "imagenet" or the path of a file.
+
+    `state` are the tensors of that file where it has been read already.
 
     A prefix `module.`, a classifier and absent counts of batches are accepted in a file; any other difference is
     refused with IntegrityError, which lists it. Raises MissingInputError when there is no such file, MachineError when
     the weights cannot be downloaded, and ParameterError when no library offers any under this name.
     """
-    state = None if source == "imagenet" else _read(Path(source).expanduser(), name)
+    if state is None and source != "imagenet":
+        state = _read(Path(source).expanduser())
     if name.startswith(TIMM):
         from dlv3p.backbones.timm_backbone import imagenet_state
 
@@ -110,17 +116,9 @@ def _download(name: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path, name: str) -> Mapping[str, Tensor]:
+def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise MissingInputError(
             f"initial_weights={str(path)!r}: no such file; allowed are 'random', 'imagenet' or a path"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
-        raise IntegrityError(f"{path}: not a readable weights file ({reason(error)}); give a {kind(name)}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise IntegrityError(f"{path}: holds no plain table of tensors; give a {kind(name)}")
-    return state
+    return read_weights(path).tensors

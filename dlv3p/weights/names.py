@@ -25,15 +25,12 @@ YOR_RESNET = {
 
 def _torchvision_aspp(theirs: str) -> dict[str, str]:
     """The ASPP of torchvision, and of VainF who took it over, at the name `theirs`."""
-    names = {"aspp.pool.conv": "convs.4.1", "aspp.pool.bn": "convs.4.2"}
-    for ours, branch in (
-        *((f"aspp.branch{index}", f"convs.{index}") for index in range(4)),
-        ("aspp.project", "project"),
-    ):
-        names |= {f"{ours}.conv": f"{branch}.0", f"{ours}.bn": f"{branch}.1"} | _separable(
-            f"{ours}.conv", f"{branch}.0"
-        )
-    return {ours: f"{theirs}.{name}" for ours, name in names.items()}
+    branches = {f"aspp.branch{index}": f"{theirs}.convs.{index}" for index in range(4)}
+    names = {"aspp.pool.conv": f"{theirs}.convs.4.1", "aspp.pool.bn": f"{theirs}.convs.4.2"}
+    for ours, block in (branches | {"aspp.project": f"{theirs}.project"}).items():
+        names |= {f"{ours}.conv": f"{block}.0", f"{ours}.bn": f"{block}.1"}
+        names |= _separable(f"{ours}.conv", f"{block}.0")
+    return names
 
 
 def _separable(ours: str, theirs: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ FAMILIES = {
 """How a backbone's names begin, and how many convolutions each of the family has."""
 
 PUBLIC_CLASSES = {19: CLASS_NAMES, 20: (*CLASS_NAMES, "void")}
-"""The classes that a public file of so many was trained on: Cityscapes, and yoR's with the ignored pixels as a class."""
+"""What a public file of so many classes was trained on: Cityscapes, and yoR with the ignored pixels as a class."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,17 @@ class CityscapesSplit:
         """Return where a frame's image lies."""
         return self.frames[index].image(self.root)
 
+    def mask_path(self, index: int) -> Path:
+        """Return where a frame's mask lies, the first of the three places; raises MissingInputError for none."""
+        frame = self.frames[index]
+        for path in self._mask_paths(frame):
+            if path.is_file():
+                return path
+        raise MissingInputError(
+            f"{frame.name}: no mask for this {self.split} image in {self.generated} nor in {self.root / 'gtFine'}; "
+            f"make them with: python cityscapes/generate_gt.py --root {self.root} --splits {self.split}"
+        )
+
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""
         return read_image(self.image_path(index))
@@ -48,18 +59,12 @@ class CityscapesSplit:
 
     def mask(self, index: int) -> np.ndarray:
         """Read a mask: uint8 (H,W) train ids, 255 where ignored; raises InputError for ids that are not train ids."""
-        frame = self.frames[index]
-        for path in self._mask_paths(frame):
-            if path.is_file():
-                ids = read_ids(path)
-                if path.name.endswith(LABEL_IDS_SUFFIX):
-                    return LABEL_ID_TO_TRAIN_ID[ids]
-                check_train_ids(ids, path)
-                return ids
-        raise MissingInputError(
-            f"{frame.name}: no mask for this {self.split} image in {self.generated} nor in {self.root / 'gtFine'}; "
-            f"make them with: python cityscapes/generate_gt.py --root {self.root} --splits {self.split}"
-        )
+        path = self.mask_path(index)
+        ids = read_ids(path)
+        if path.name.endswith(LABEL_IDS_SUFFIX):
+            return np.take(LABEL_ID_TO_TRAIN_ID, ids)
+        check_train_ids(ids, path)
+        return ids
 
     def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """Read an image and its mask; raises InputError when their sizes differ."""
@@ -81,8 +86,7 @@ class CityscapesSplit:
 
 def check_train_ids(ids: np.ndarray, path: Path) -> None:
     """Refuse a mask whose ids are not train ids (0 to 18 and 255); raises InputError that lists them."""
-    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
-    strange = [int(value) for value in present if value >= NUM_CLASSES and value != IGNORE]
+    strange = np.unique(ids[(ids >= NUM_CLASSES) & (ids != IGNORE)]).tolist()
     if strange:
         hint = " These look like label ids." if max(strange) <= 33 else ""
         raise InputError(

@@ -43,9 +43,12 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
     crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
     crop_width: int = number(256, 33, 4096)
-    scale_low: float = number(0.75, 0.1, 1.0)  # random scale, log-uniform from low to high
+    scale_low: float = number(0.75, 0.1, 1.0)  # random scale, drawn from low to high
     scale_high: float = number(1.5, 1.0, 4.0)
+    scale_distribution: str = choice("log_uniform", ("log_uniform", "uniform"))
     color_jitter: float = number(0.3, 0.0, 1.0)  # strength of random brightness, contrast and saturation; 0 = off
+    blur: float = number(0.0, 0.0, 10.0)  # every second crop is blurred by 0 to so many pixels; 0 = off
+    class_uniform: float = number(0.0, 0.0, 1.0)  # share of crops around a class that is drawn uniformly; 0 = off
     epochs: int = number(26, 1, 10_000)
     batch_size: int = number(8, 1, 1024)
     optimizer: str = choice("adamw", ("adamw", "sgd"))
@@ -57,11 +60,15 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     precision: str = choice("float32", ("float32", "bfloat16"))
     seed: int = number(0, 0, 2**31 - 1)
     workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself
+    decoded_cache: bool = False  # keeps decoded images on disk: faster, at height x width x 3 bytes an image
+    on_bad_sample: str = choice("stop", ("stop", "skip"))  # "skip" replaces a damaged file by the next sample
+    loader_timeout: int = number(300, 1, 86_400)  # seconds after which a worker that gives no batch is an error
     threads: int = number(2, 1, 256)  # CPU threads of torch; other counts change the last bits
     device: str = choice("auto", DEVICES)  # "auto" takes a GPU when there is one
     progress: str = choice("auto", PROGRESS)
 
-    NOT_IDENTITY = ("run", "workers", "threads", "device", "progress")
+    LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
+    NOT_IDENTITY = ("run", *LOADING, "threads", "device", "progress")
     """What may differ when a run goes on, because it does not say what is trained."""
 
     def check(self) -> None:

@@ -13,11 +13,10 @@ from dlv3p.config import RenderGifParameters, TrainParameters
 from dlv3p.evaluation import Evaluation
 from dlv3p.gif import compose_frame
 from dlv3p.inference import Predictor
-from dlv3p.loader import TrainingSamples
+from dlv3p.photometric import MEAN, STD
 from dlv3p.progress import track
 from dlv3p.split import Split
-from dlv3p.training import make_augmentation
-from dlv3p.photometric import MEAN, STD
+from dlv3p.training import make_samples
 from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 
 PICTURE_WIDTH = 1200
@@ -36,7 +35,7 @@ def samples_picture(split: Split, indices: list[int]) -> Image.Image:
 
 def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
     """Show the first crops of an epoch as the network gets them, scaled, flipped and jittered, under their masks."""
-    samples = TrainingSamples(split, make_augmentation(parameters), seed=parameters.seed)
+    samples = make_samples(parameters, split)
     panels = {}
     for index in range(min(count, len(split))):
         image, mask = samples[1, index]

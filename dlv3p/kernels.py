@@ -55,6 +55,15 @@ def finish_saturated(
     _compiled(_finish_saturated, signature)(pixels, table, gray, saturation, mean, std, out)
 
 
+def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
+    """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
+
+    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
+    """
+    signature = "int32[:, ::1](Array(uint8, 2, 'C', readonly=True), int64, int64)"
+    return _compiled(_find_representatives, signature)(ids, classes, side)
+
+
 @lru_cache(maxsize=16)
 def _compiled(function: Callable, signature: str) -> Callable:
     import numba
@@ -164,3 +173,37 @@ def _finish_saturated(pixels, table, gray, saturation, mean, std, out):
             for i in range(3):
                 color = (table[pixels[y, x, i]] - gray[y, x]) * saturation + gray[y, x]
                 out[i, y, x] = (min(max(color, low), high) - mean[i]) / std[i]
+
+
+def _find_representatives(ids, classes, side):
+    height, width = ids.shape
+    down, across = (height + side - 1) // side, (width + side - 1) // side
+    counts = np.zeros((classes, down, across), np.int64)
+    rows, columns = np.zeros_like(counts), np.zeros_like(counts)
+    for y in range(height):
+        for x in range(width):
+            c = ids[y, x]
+            if c < classes:
+                counts[c, y // side, x // side] += 1
+                rows[c, y // side, x // side] += y
+                columns[c, y // side, x // side] += x
+    nearest = np.full(counts.shape, np.iinfo(np.int64).max)
+    best = np.zeros((classes, down, across, 2), np.int64)
+    for y in range(height):
+        for x in range(width):
+            c = ids[y, x]
+            if c < classes:
+                i, j = y // side, x // side
+                n = counts[c, i, j]
+                distance = (y * n - rows[c, i, j]) ** 2 + (x * n - columns[c, i, j]) ** 2
+                if distance < nearest[c, i, j]:
+                    nearest[c, i, j], best[c, i, j, 0], best[c, i, j, 1] = distance, y, x
+    found = np.empty((np.count_nonzero(counts), 3), np.int32)
+    k = 0
+    for c in range(classes):
+        for i in range(down):
+            for j in range(across):
+                if counts[c, i, j]:
+                    found[k, 0], found[k, 1], found[k, 2] = c, best[c, i, j, 0], best[c, i, j, 1]
+                    k += 1
+    return found

@@ -1,12 +1,15 @@
 """Loaders whose every byte is a function of (seed, epoch, index), whatever the workers, crashes and restarts."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from cityscapes.errors import InputError
+from dlv3p.batches import Batches, CarefulSamples, collate
+from dlv3p.decoded_cache import DecodedCache
+from dlv3p.lazy_image import open_image
+from dlv3p.sampling import ClassUniform, EpochSampler, sample_generator
 from dlv3p.split import Split
 from dlv3p.transforms import Augmentation, normalize
 
@@ -14,49 +17,39 @@ LOADER_TIMEOUT = 300
 """Seconds after which a worker that does not answer is an error rather than a wait for ever."""
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return the random generator of one sample: a counter-based one, keyed by what the sample is."""
-    return _generator(seed, (epoch << 40) | index)
-
-
-def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """Return the order in which an epoch visits the samples: a permutation that depends on (seed, epoch) alone."""
-    return _generator(seed, (1 << 63) | epoch).permutation(length)
-
-
-def _generator(seed: int, counter: int) -> np.random.Generator:
-    # A plain list would become floating point at 2^63, and the epoch would be rounded away.
-    return np.random.Generator(np.random.Philox(key=np.array([seed, counter], np.uint64)))
-
-
 class TrainingSamples(Dataset):
-    """Augmented crops, asked for by (epoch, index): image float (3,h,w) and mask int64 (h,w)."""
+    """Augmented crops, asked for by (epoch, index): image float (3,h,w) and mask int64 (h,w).
 
-    def __init__(self, split: Split, augmentation: Augmentation, *, seed: int) -> None:
+    `class_uniform` lifts rare classes; `cache` holds images that need not be decoded again, and changes no byte.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        class_uniform: ClassUniform | None = None,
+        cache: DecodedCache | None = None,
+    ) -> None:
         self.split, self.augmentation, self.seed = split, augmentation, seed
+        self.class_uniform, self.cache = class_uniform, cache
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Read and augment a sample; raises InputError for a damaged file, and where image and mask differ in size."""
         epoch, index = key
-        image, mask = self.split.pair(index)
-        return self.augmentation(image, mask, sample_generator(self.seed, epoch, index))
-
-
-class EpochSampler(Sampler):
-    """Yields the (epoch, index) keys of the epoch that `epoch` is set to, cut to whole batches."""
-
-    def __init__(self, length: int, batch_size: int, *, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-        self.used = length - length % batch_size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in epoch_order(self.seed, self.epoch, self.length)[: self.used]:
-            yield self.epoch, int(index)
-
-    def __len__(self) -> int:
-        return self.used
+        shown, center = self.class_uniform.choose(epoch, index) if self.class_uniform else (index, None)
+        rng = sample_generator(self.seed, epoch, index)
+        image = self.cache.open(shown) if self.cache else open_image(self.split, shown)
+        mask = self.split.mask(shown)
+        if mask.shape != (image.height, image.width):
+            self.split.pair(shown)  # raises, in the data set's own words
+            raise InputError(f"{self.split.name(shown)}: its image and its mask differ in size")
+        window = self.augmentation.window(image.height, image.width, rng, center)
+        return self.augmentation.crop(image.corner(*window.corner()), mask, window, rng)
 
 
 class WholeImages(Dataset):
@@ -73,24 +66,43 @@ class WholeImages(Dataset):
         return normalize(image, image_scale=self.image_scale), torch.from_numpy(mask.astype(np.int64))
 
 
-def training_loader(samples: TrainingSamples, *, batch_size: int, workers: int) -> DataLoader:
+def training_loader(
+    samples: TrainingSamples, *, batch_size: int, workers: int, timeout: float = LOADER_TIMEOUT, skip_bad: bool = False
+) -> Batches:
     """Return a loader of whole batches; set `loader.sampler.epoch` before each pass.
 
-    A split smaller than one batch gives one batch of what there is.
+    A split smaller than one batch gives one batch of what there is. Where processes train together, each gets its part
+    of every batch. With `skip_bad`, a sample that cannot be read is told of and replaced by the next one.
     """
-    batch_size = min(batch_size, len(samples))
-    sampler = EpochSampler(len(samples), batch_size, seed=samples.seed)
-    return DataLoader(samples, batch_size=batch_size, sampler=sampler, **_workers(workers))
+    rank, ranks = _place_among_processes()
+    batch_size = max(1, min(batch_size, len(samples) // ranks))
+    sampler = EpochSampler(len(samples), batch_size, seed=samples.seed, rank=rank, ranks=ranks)
+    careful = CarefulSamples(samples, skip=skip_bad)
+    return _batches(careful, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
 
 
-def validation_loader(images: WholeImages, *, workers: int) -> DataLoader:
+def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT) -> Batches:
     """Return a loader of single images in the split's order, so that sizes may differ."""
-    return DataLoader(images, batch_size=1, shuffle=False, **_workers(workers))
+    return _batches(CarefulSamples(images), batch_size=1, sampler=None, workers=workers, timeout=timeout)
 
 
-def _workers(workers: int) -> dict:
-    """Return the loader's process options; its own generator keeps it from drawing on torch's global random state."""
-    options = {"num_workers": workers, "generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options) -> Batches:
     if workers:
-        options |= {"persistent_workers": True, "timeout": LOADER_TIMEOUT}
-    return options
+        options |= {"persistent_workers": True, "timeout": timeout}
+    return Batches(
+        DataLoader(
+            samples,
+            num_workers=workers,
+            collate_fn=collate,
+            generator=torch.Generator(),  # one of its own keeps it from drawing on torch's global random state
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+    )
+
+
+def _place_among_processes() -> tuple[int, int]:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

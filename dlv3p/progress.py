@@ -31,8 +31,8 @@ class Progress(Protocol):
     def epoch(self, row: Mapping[str, float]) -> None:
         """Report a whole epoch.
 
-        `row` holds epoch, train_loss, val_loss, train_mIoU, val_mIoU, learning_rate, seconds; all but epoch may be
-        absent or NaN.
+        `row` holds epoch, train_loss, val_loss, train_mIoU, val_mIoU, learning_rate, seconds, data_wait; all but epoch
+        may be absent or NaN.
         """
 
     def finish(self, message: str = "") -> None:
@@ -120,13 +120,14 @@ class LineProgress:
 
 
 def describe_epoch(row: Mapping[str, float]) -> list[str]:
-    """Put what is known of an epoch into words: losses and val mIoU, learning rate, seconds."""
+    """Put what is known of an epoch into words: losses and val mIoU, learning rate, seconds, and those without data."""
     words = {
         "train_loss": "loss {:.4f}",
         "val_loss": "val loss {:.4f}",
         "val_mIoU": "val mIoU {:.3f}",
         "learning_rate": "lr {:.2g}",
         "seconds": "{:.1f} s",
+        "data_wait": "{:.1f} s waiting for data",
     }
     known = {key: row[key] for key in words if row.get(key) is not None and not math.isnan(row[key])}
     return [words[key].format(value) for key, value in known.items()]

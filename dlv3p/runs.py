@@ -19,6 +19,7 @@ HISTORY_COLUMNS = (
     "epoch",
     "learning_rate",
     "seconds",
+    "data_wait",
     *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy")),
 )
 """The columns of metrics.csv, a line per epoch."""

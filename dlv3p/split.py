@@ -12,7 +12,8 @@ class Split(Protocol):
     """The images of one split and, where they exist, their masks, by index; every kind of data set has such a class.
 
     `root` and `split` say what was opened. Classes are numbered 0 to `num_classes` - 1 as in `class_names`; `colors`,
-    uint8 (256,3), is RGB by class, black where there is none.
+    uint8 (256,3), is RGB by class, black where there is none. A split whose paths are no files, as in shards, also has
+    `fingerprint`, a str that names its content, and `image_bytes(index)`, an image's file as it would be.
     """
 
     root: Path
@@ -28,6 +29,9 @@ class Split(Protocol):
 
     def image_path(self, index: int) -> Path:
         """Return where an image's file lies."""
+
+    def mask_path(self, index: int) -> Path:
+        """Return where an image's mask lies, in whatever form; raises MissingInputError where there is none."""
 
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""

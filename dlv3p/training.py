@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from cityscapes.errors import DivergedError, IntegrityError
 from cityscapes.labels import IGNORE
+from dlv3p.batches import Batches, worker_faults
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.class_regions import class_regions
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_training, resolve_data_root
+from dlv3p.decoded_cache import DecodedCache
 from dlv3p.deeplab import build_network
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
@@ -25,6 +27,7 @@ from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import Progress, make_progress
 from dlv3p.provenance import data_fingerprint, provenance
 from dlv3p.runs import checkpoint_path, hold_run, refuse_other_parameters, write_json, write_metrics
+from dlv3p.sampling import ClassUniform
 from dlv3p.split import Split
 from dlv3p.transforms import Augmentation
 
@@ -87,8 +90,9 @@ class TrainingRun:
             progress = make_progress(parameters.progress)
             progress.start(parameters.epochs, len(loader), first)
             try:
-                for epoch in range(first, parameters.epochs + 1):
-                    self._epoch(epoch, loader, whole, loss, progress)
+                with worker_faults(parameters.loader_timeout):
+                    for epoch in range(first, parameters.epochs + 1):
+                        self._epoch(epoch, loader, whole, loss, progress)
             except BaseException as error:
                 progress.failed(f"stopped by {type(error).__name__}; run again to go on from the last epoch")
                 raise
@@ -97,11 +101,12 @@ class TrainingRun:
         run = self.folder.name
         return TrainingResult(run, self.folder, self.history, self.best_epoch, self.best_mean_iou)
 
-    def _epoch(self, epoch: int, loader: DataLoader, whole: DataLoader, loss: Loss, progress: Progress) -> None:
+    def _epoch(self, epoch: int, loader: Batches, whole: Batches, loss: Loss, progress: Progress) -> None:
         started = time.monotonic()
         rate, train_row = self._train_epoch(epoch, loader, loss, progress)
         val_row = validate(self.model, whole, self.training.num_classes, self.device)
         row = {"epoch": epoch, "learning_rate": rate, "seconds": round(time.monotonic() - started, 3)}
+        row["data_wait"] = round(loader.waited, 3)
         row |= {f"train_{name}": value for name, value in train_row.items()}
         row |= {f"val_{name}": value for name, value in val_row.items()}
         self.history.append(row)
@@ -115,7 +120,7 @@ class TrainingRun:
         progress.epoch(row)
 
     def _train_epoch(
-        self, epoch: int, loader: DataLoader, loss: Loss, progress: Progress
+        self, epoch: int, loader: Batches, loss: Loss, progress: Progress
     ) -> tuple[float, dict[str, float]]:
         """Return the learning rate of the epoch's last step, and the scores of its augmented crops."""
         self.model.train()
@@ -156,12 +161,13 @@ class TrainingRun:
             group["lr"] = group["peak_rate"] * factor
         return self.parameters.learning_rate * factor
 
-    def _loaders(self) -> tuple[DataLoader, DataLoader]:
+    def _loaders(self) -> tuple[Batches, Batches]:
         p = self.parameters
-        samples = TrainingSamples(self.training, make_augmentation(p), seed=p.seed)
+        samples = make_samples(p, self.training)
+        options = {"workers": p.workers, "timeout": p.loader_timeout}
         return (
-            training_loader(samples, batch_size=p.batch_size, workers=p.workers),
-            validation_loader(WholeImages(self.validation, image_scale=p.image_scale), workers=p.workers),
+            training_loader(samples, batch_size=p.batch_size, skip_bad=p.on_bad_sample == "skip", **options),
+            validation_loader(WholeImages(self.validation, image_scale=p.image_scale), **options),
         )
 
     def _class_weights(self) -> Tensor | None:
@@ -228,6 +234,19 @@ class TrainingRun:
         save_weights(weights, model, metadata)
 
 
+def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
+    """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
+    uniform, cache = None, None
+    if parameters.class_uniform:
+        regions = class_regions(split, progress=parameters.progress)
+        uniform = ClassUniform(regions, share=parameters.class_uniform, seed=parameters.seed)
+    if parameters.decoded_cache:
+        cache = DecodedCache(split)
+        cache.prepare(progress=parameters.progress)
+    augmentation = make_augmentation(parameters)
+    return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
+
+
 def make_augmentation(parameters: TrainParameters) -> Augmentation:
     """Return the augmentation of a run's training crops."""
     return Augmentation(
@@ -237,6 +256,8 @@ def make_augmentation(parameters: TrainParameters) -> Augmentation:
         scale_low=parameters.scale_low,
         scale_high=parameters.scale_high,
         color_jitter=parameters.color_jitter,
+        scale_distribution=parameters.scale_distribution,
+        blur=parameters.blur,
     )
 
 
@@ -256,7 +277,7 @@ def make_optimizer(model: nn.Module, parameters: TrainParameters) -> torch.optim
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, loader: DataLoader, num_classes: int, device: torch.device) -> dict[str, float]:
+def validate(model: nn.Module, loader: Batches, num_classes: int, device: torch.device) -> dict[str, float]:
     """Return loss, mIoU, mDice, mPA and pixel accuracy over whole images, at the size of their masks."""
     model.eval()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)

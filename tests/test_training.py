@@ -52,7 +52,7 @@ def uninterrupted(city, tmp_path_factory):
 
 
 def without_seconds(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+    return [{name: value for name, value in row.items() if name not in ("seconds", "data_wait")} for row in history]
 
 
 class Stop(Exception):

@@ -52,6 +52,13 @@ class PairedSplit:
         """Return where an image's file lies."""
         return self.pairs[index].image
 
+    def mask_path(self, index: int) -> Path:
+        """Return where an image's mask lies; raises MissingInputError where there is none."""
+        path = self.pairs[index].mask
+        if not path.is_file():
+            raise MissingInputError(f"{path}: no such mask, for the image {self.pairs[index].image.name}")
+        return path
+
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""
         return read_image(self.pairs[index].image)
@@ -62,9 +69,7 @@ class PairedSplit:
 
     def mask(self, index: int) -> np.ndarray:
         """Read a mask: uint8 (H,W) of classes, 255 where ignored; raises InputError for any other value."""
-        path = self.pairs[index].mask
-        if not path.is_file():
-            raise MissingInputError(f"{path}: no such mask, for the image {self.pairs[index].image.name}")
+        path = self.mask_path(index)
         ids = self.read_mask(path)
         self._refuse_strange_ids(ids, path)
         return ids
@@ -95,8 +100,7 @@ class PairedSplit:
 
 def strange_ids(ids: np.ndarray, num_classes: int) -> list[int]:
     """List the ids of a mask, uint8, that are neither a class nor 255."""
-    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
-    return [int(value) for value in present if value >= num_classes and value != IGNORE]
+    return np.unique(ids[(ids >= num_classes) & (ids != IGNORE)]).tolist()
 
 
 def _hint(strange: list[int], num_classes: int) -> str:

@@ -1,0 +1,123 @@
+"""What goes wrong in a loader's worker, told in one line in the notebook; and how long each step waits for its data.
+
+A worker cannot raise a user's error without a traceback around it, so it hands the error over in place of a sample. A
+worker that dies, or that never answers, is an error of the machine.
+"""
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from cityscapes.errors import InputError, MachineError, UserError
+
+MOST_REPLACEMENTS = 10
+"""After so many bad samples in a row, more than single files must be wrong."""
+
+
+class CarefulSamples(Dataset):
+    """Samples and what is to be told of them; with `skip`, the next good one stands in for a bad one."""
+
+    def __init__(self, samples: Dataset, *, skip: bool = False) -> None:
+        self.samples, self.skip = samples, skip
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor, str] | UserError:
+        """Return image, mask and a warning or "", or the error that `Batches` shall raise."""
+        try:
+            return *self.samples[key], ""
+        except InputError as error:
+            return self._replacement(*key, error) if self.skip else error
+        except UserError as error:
+            return error
+
+    def _replacement(self, epoch: int, index: int, error: InputError) -> tuple[Tensor, Tensor, str] | UserError:
+        for step in range(1, MOST_REPLACEMENTS + 1):
+            try:
+                return *self.samples[epoch, (index + step) % len(self)], str(error)
+            except InputError:
+                continue
+        return InputError(f"{error}; and {MOST_REPLACEMENTS} more samples in a row are bad, too many to be skipped")
+
+
+def collate(samples: list[tuple[Tensor, Tensor, str] | UserError]) -> tuple[Tensor, Tensor, list[str]] | UserError:
+    """Join samples to a batch, or return the first error among them."""
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    image, mask = default_collate([sample[:2] for sample in samples])
+    return image, mask, [sample[2] for sample in samples if sample[2]]
+
+
+class Batches:
+    """The batches of a loader, image float (N,3,h,w) and mask int64 (N,h,w), its faults told in one line.
+
+    `waited` is the time in seconds that the last pass has spent waiting for batches so far.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader, self.sampler, self.waited = loader, loader.sampler, 0.0
+        self._told: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.waited, batches = 0.0, None
+        while True:
+            began = time.monotonic()
+            with worker_faults(self.loader.timeout):
+                batches = iter(self.loader) if batches is None else batches
+                batch = next(batches, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            if isinstance(batch, UserError):
+                raise batch
+            self._tell(batch[2])
+            yield batch[0], batch[1]
+
+    def _tell(self, warnings: list[str]) -> None:
+        for warning in warnings:
+            if warning not in self._told:
+                self._told.add(warning)
+                print(f"warning: {warning}; another sample takes its place", flush=True)
+
+
+@contextmanager
+def worker_faults(timeout: float = 0) -> Iterator[None]:
+    """Turn what torch raises for a worker that died or that hangs into MachineError.
+
+    A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        message = _explanation(error, timeout)
+        if message is None:
+            raise
+        raise MachineError(message) from error
+
+
+def _explanation(error: RuntimeError, timeout: float) -> str | None:
+    text = f"{error} {error.__cause__ or ''}"
+    if "DataLoader timed out" in text:
+        return (
+            f"the loader's workers gave nothing for {timeout:g} s; a disk or a network may hang. Run again to go on "
+            "from the last checkpoint, with workers=0 to see where it hangs, or a larger loader_timeout"
+        )
+    died = re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text)
+    if died or "No space left on device" in text:
+        how = re.search(r"killed by signal: ([^.]*)\.", text)
+        number = next((n for n in signal.Signals if how and signal.strsignal(n) == how.group(1)), None)
+        return (
+            f"a loader worker died{f' (signal {number:d})' if number else ''}, likely for lack of memory or of space "
+            "in /dev/shm; run again to go on from the last checkpoint, with fewer workers or a smaller batch_size"
+        )
+    return None

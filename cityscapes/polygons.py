@@ -194,7 +194,8 @@ def _all_points(objects: list[Any]) -> list[np.ndarray] | None:
         lists = set(map(type, outlines)) | set(map(type, vertices)) <= {list}
         if not lists or set(map(len, vertices)) - {2} or max(map(len, outlines), default=0) > MAX_POINTS:
             return None
-        return np.split(_pixels(numbers), np.cumsum([len(outline) for outline in outlines])[:-1])
+        ends = np.cumsum([len(outline) for outline in outlines])
+        return np.split(_pixels(numbers), ends)[:-1]  # what comes behind the last end is nothing
     except (TypeError, KeyError, ValueError):
         return None
 

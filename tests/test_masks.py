@@ -18,7 +18,7 @@ from real_frames import ABSENT, POLYGON_FILES, beside, restored
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.labels import LABEL_BY_NAME, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
-from cityscapes.mask_files import encode_png, is_made_from, read_instance_png, read_label_png
+from cityscapes.mask_files import encode_png, is_made_from, pack_pixels, read_instance_png, read_label_png
 from cityscapes.masks import draw_instance_ids, draw_label_ids, to_label_ids, to_rgba, to_train_ids
 from cityscapes.polygons import Annotation, Polygon, parse_polygons, read_polygons
 
@@ -183,8 +183,41 @@ def test_png_files_hold_the_pixels_they_were_given(shape):
     np.testing.assert_array_equal(np.array(image), pixels)
 
 
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1, 1), (1, 9), (9, 1), (300, 1000), (3, 200_000)])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_look_up_tables_are_applied_while_packing(shape, noisy):
+    random = np.random.default_rng(1)
+    pixels = np.zeros(shape, np.uint8) + np.uint8(5)
+    pixels[random.random(shape) < (0.9 if noisy else 0.02)] = 200
+    pixels[:, shape[1] // 2 :] += np.uint8(3)
+    pixels.flags.writeable = False
+    for table in (random.integers(0, 256, 256, np.uint8), random.integers(0, 256, (256, 4), np.uint8)):
+        content = encode_png(pixels, table=table)
+        assert (
+            content
+            == encode_png(pixels, table=table)
+            == encode_png(pixels, packed=pack_pixels(pixels, table=table), table=table)
+        )
+        image = opened(content)
+        assert image.mode == ("L" if table.ndim == 1 else "RGBA")
+        np.testing.assert_array_equal(np.array(image), table[pixels])
+
+
+@pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (1, 1), (300, 1000)])
+def test_instance_files_hold_sixteen_bits(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 2**16, shape, np.uint16)
+    (tmp_path / "mask.png").write_bytes(encode_png(pixels, made_from=b"x"))
+    assert Image.open(tmp_path / "mask.png").mode == "I;16"
+    read = read_instance_png(tmp_path / "mask.png", size=shape)
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, pixels)
+
+
 def test_palette_files_hold_the_ids_and_show_the_colors():
-    image = opened(encode_png(PIXELS, palette=LABEL_ID_TO_COLOR))
+    image = opened(encode_png(PIXELS, palette=LABEL_ID_TO_COLOR, packed=pack_pixels(PIXELS)))
+    assert encode_png(PIXELS, palette=LABEL_ID_TO_COLOR) == encode_png(
+        PIXELS, palette=LABEL_ID_TO_COLOR, packed=pack_pixels(PIXELS)
+    )
     assert image.mode == "P"
     np.testing.assert_array_equal(np.array(image), PIXELS)
     np.testing.assert_array_equal(np.array(image.convert("RGB")), LABEL_ID_TO_COLOR[PIXELS])

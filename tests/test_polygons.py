@@ -230,3 +230,23 @@ def test_any_json_is_either_drawn_safely_or_refused_in_one_line(value):
 def test_any_damage_to_a_file_is_either_harmless_or_refused_in_one_line(junk, place, length):
     content = document([labelled("road"), labelled("cargroup", [[0, 0], [9, 0], [5.5, 7]], deleted=0)])
     read_or_refuse(content[:place] + junk + content[place + length :])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"imgHeight": 8, "imgHeight": 9, "imgWidth": 16, "objects": []}',
+        '{"imgHeight": 8, "imgWidth": 16, "objects": [{"label": "road", "polygon": [], "polygon": [[1, 1], [5, 5]]}]}',
+        '{"imgHeight": 8, "imgWidth": 16, "objects": [{"label": "x", "label": "road", "polygon": [], "a\\u003a": 1}]}',
+        '{"imgHeight": 8, "imgWidth": 16, "objects": [], "note": {"a": 1, "a": 2}}',
+        '{"imgHeight": 8, "imgWidth": 16, "objects": [], "note\\u003a\\u003a": 1, "imgWidth": 16}',
+    ],
+)
+def test_a_key_that_stands_twice_is_found_wherever_the_fast_parser_would_drop_it(text):
+    assert "stands twice in one object" in refusal(text.encode())
+
+
+def test_colons_inside_text_and_nested_members_are_read_by_the_strict_parser_alike():
+    plain = parse(document([labelled("road")]))
+    noted = parse(document([labelled("road", date="12:30:59")], comment={"deep": {"a:b": ":"}}))
+    assert [polygon.points.tolist() for polygon in noted.polygons] == [p.points.tolist() for p in plain.polygons]

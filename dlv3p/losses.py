@@ -19,7 +19,7 @@ FOCAL_GAMMA = 2.0
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean cross entropy of the valid pixels, each weighted by its class where weights (C,) are given."""
     total = functional.cross_entropy(logits, mask, weight=class_weights, ignore_index=IGNORE, reduction="sum")
-    return total / _valid_weight(mask, class_weights)
+    return total / valid_weight(mask, class_weights)
 
 
 def focal(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -28,7 +28,7 @@ def focal(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> 
     pixels = pixels * (1 - torch.exp(-pixels)) ** FOCAL_GAMMA
     if class_weights is not None:
         pixels = pixels * class_weights[mask.clamp(max=len(class_weights) - 1)]
-    return pixels.sum() / _valid_weight(mask, class_weights)
+    return pixels.sum() / valid_weight(mask, class_weights)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "focal": focal}
@@ -50,7 +50,8 @@ def inverse_log_weights(pixels_per_class: Tensor) -> Tensor:
     return (weights / scale).float()
 
 
-def _valid_weight(mask: Tensor, class_weights: Tensor | None) -> Tensor:
+def valid_weight(mask: Tensor, class_weights: Tensor | None) -> Tensor:
+    """What a loss is divided by: the number of valid pixels, or the sum of their class weights; above 0."""
     valid = mask != IGNORE
     if class_weights is None:
         return valid.sum().clamp(min=1)

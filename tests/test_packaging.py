@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DEPENDENCIES = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+EXTRAS = PROJECT["optional-dependencies"]
+STATED = PROJECT["dependencies"] + sum(EXTRAS.values(), [])
+DEPENDENCIES = [line for line in STATED if Requirement(line).name != PROJECT["name"]]
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
@@ -31,6 +33,11 @@ def test_lock_pins_every_dependency_within_its_range(dependency: str) -> None:
     versions = locked_versions(requirement.name)
     assert versions, f"{requirement.name} is not in requirements.lock: make it again, its first lines say how"
     assert all(requirement.specifier.contains(version) for version in versions)
+
+
+def test_tests_ask_for_every_extra_so_that_none_is_skipped_for_want_of_one() -> None:
+    (of_ours,) = [Requirement(line) for line in EXTRAS["test"] if Requirement(line).name == PROJECT["name"]]
+    assert of_ours.extras == EXTRAS.keys() - {"test"}
 
 
 def test_lock_has_a_hash_for_every_pin_and_names_no_private_index() -> None:

@@ -39,7 +39,7 @@ _AS_LABEL_IDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> pd.DataFrame:
-    """A row a mask, the worst first: how many pixels differ, and the share that agrees, in percent."""
+    """A row a mask, the worst first: how many pixels differ, the share that agrees, and what cannot be compared."""
     rows = [
         {
             "frame": f"{pair.frame.split} {pair.frame.name}",
@@ -50,7 +50,8 @@ def agreement_table(agreements: Sequence[Agreement]) -> pd.DataFrame:
         }
         for pair in sorted(agreements, key=lambda pair: (not pair.problem, -pair.differing))
     ]
-    return pd.DataFrame(rows, columns=["frame", "mask", "differing pixels", "percent equal", "problem"])
+    table = pd.DataFrame(rows, columns=["frame", "mask", "differing pixels", "percent equal", "problem"])
+    return table if table["problem"].any() else table.drop(columns="problem")
 
 
 def agreement_in_words(agreements: Sequence[Agreement]) -> str:

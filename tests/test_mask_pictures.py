@@ -87,7 +87,7 @@ def test_a_data_set_without_masks_of_its_own_has_nothing_to_compare(drawn):
     agreements = list(compare_masks(city, ["train", "val"], made))
     assert agreements == []
     assert agreement_in_words(agreements).startswith("Nothing to compare with")
-    assert len(agreement_table(agreements)) == 0
+    assert agreement_table(agreements).shape == (0, 4)
     assert differences_picture(agreements) is None
 
 

@@ -258,7 +258,7 @@ def outcome(content: bytes, folder: Path | None = None) -> dict[str, Any]:
             found["ids"] = np.flatnonzero(sum(np.bincount(row, minlength=256) for row in label_ids)).tolist()
             for table in (None, CITYSCAPES.label_id_to_train_id, rgba_of_label_ids(CITYSCAPES)):
                 encode_png(label_ids, made_from=content, table=table)
-            # Instance ids number a thousand objects; in the largest frame both rasters at once are more than is allowed.
+            # Instance ids number a thousand objects; and both rasters of the largest frame are more than is allowed.
             if len(annotation.polygons) < 1000 and label_ids.size < 2**24:
                 found["agree"] = bool((to_label_ids(draw_instance_ids(annotation)) == label_ids).all())
         else:

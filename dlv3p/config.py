@@ -58,6 +58,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     loss: str = choice("cross_entropy", ("cross_entropy", "focal"))
     class_weights: str = choice("inverse_log", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
     precision: str = choice("float32", ("float32", "bfloat16"))
+    activation_checkpointing: bool = False  # computes the backbone twice and keeps half as much; same weights
+    chunked_loss: bool = False  # upsamples logits band by band within the loss; other last bits
     seed: int = number(0, 0, 2**31 - 1)
     workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself
     decoded_cache: bool = False  # keeps decoded images on disk: faster, at height x width x 3 bytes an image
@@ -68,7 +70,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     progress: str = choice("auto", PROGRESS)
 
     LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
-    NOT_IDENTITY = ("run", *LOADING, "threads", "device", "progress")
+    NOT_IDENTITY = ("run", "activation_checkpointing", "chunked_loss", *LOADING, "threads", "device", "progress")
     """What may differ when a run goes on, because it does not say what is trained."""
 
     def check(self) -> None:

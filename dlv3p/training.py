@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, IntegrityError
 from cityscapes.labels import IGNORE
+from dlv3p.activation_checkpointing import checkpoint_activations
 from dlv3p.batches import Batches, worker_faults
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.chunked_loss import make_chunked_loss
 from dlv3p.class_regions import class_regions
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_training, resolve_data_root
@@ -30,6 +32,7 @@ from dlv3p.runs import checkpoint_path, hold_run, refuse_other_parameters, write
 from dlv3p.sampling import ClassUniform
 from dlv3p.split import Split
 from dlv3p.transforms import Augmentation
+from dlv3p.upsampling import upsample_argmax
 
 POLY_POWER = 0.9
 MOMENTUM = 0.9
@@ -75,6 +78,8 @@ class TrainingRun:
         weights = "random" if saved else parameters.initial_weights
         model = build_network(parameters, training.num_classes, initial_weights=weights)
         self.model = model.to(self.device, memory_format=LAYOUT)
+        if parameters.activation_checkpointing:
+            checkpoint_activations(self.model)
         self.optimizer = make_optimizer(self.model, parameters)
         if saved:
             self._restore(saved)
@@ -86,7 +91,7 @@ class TrainingRun:
         first, parameters = len(self.history) + 1, self.parameters
         if first <= parameters.epochs:
             loader, whole = self._loaders()
-            loss = make_loss(parameters.loss, self._class_weights())
+            loss = self._loss()
             progress = make_progress(parameters.progress)
             progress.start(parameters.epochs, len(loader), first)
             try:
@@ -141,7 +146,7 @@ class TrainingRun:
 
     def _step(self, image: Tensor, mask: Tensor, loss: Loss, done: int) -> tuple[float, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.parameters.precision == "bfloat16"):
-            logits = self.model(image)
+            logits = self.model.logits_at_stride(image) if self.parameters.chunked_loss else self.model(image)
         value = loss(logits.float(), mask)
         if not torch.isfinite(value):
             raise DivergedError(
@@ -152,6 +157,9 @@ class TrainingRun:
         value.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self.optimizer.step()
+        if self.parameters.chunked_loss:
+            size, align_corners = mask.shape[-2:], self.model.align_corners
+            return value.item(), upsample_argmax(logits.detach().float(), size, align_corners=align_corners)
         return value.item(), logits.detach().argmax(dim=1)
 
     def _set_rate(self, step: int, steps: int) -> float:
@@ -169,6 +177,12 @@ class TrainingRun:
             training_loader(samples, batch_size=p.batch_size, skip_bad=p.on_bad_sample == "skip", **options),
             validation_loader(WholeImages(self.validation, image_scale=p.image_scale), **options),
         )
+
+    def _loss(self) -> Loss:
+        name, weights = self.parameters.loss, self._class_weights()
+        if self.parameters.chunked_loss:
+            return make_chunked_loss(name, weights, align_corners=self.parameters.align_corners)
+        return make_loss(name, weights)
 
     def _class_weights(self) -> Tensor | None:
         if self.parameters.class_weights == "none":

@@ -9,9 +9,13 @@ from torch.nn import functional
 
 from dlv3p.activation_checkpointing import blocks, checkpoint_activations, saved_bytes
 from dlv3p.backbones.catalog import BACKBONES
+from dlv3p.checkpoint import load_checkpoint
 from dlv3p.chunked_loss import make_chunked_loss
+from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_model
 from dlv3p.losses import make_loss
+from dlv3p.runs import checkpoint_path
+from dlv3p.training import train
 
 FAMILIES = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
 
@@ -106,3 +110,18 @@ def test_saved_bytes_counts_each_memory_once_and_no_parameters():
     assert saved_bytes(lambda: layer(data).sum(), layer) == data.nbytes
     data.requires_grad_()
     assert saved_bytes(lambda: (data * data).sum(), layer) == data.nbytes
+
+
+def test_a_run_has_the_same_weights_with_checkpoints_and_nearly_so_with_the_chunked_loss(city, workspace):
+    sizes = {"channels": 8, "crop_height": 64, "crop_width": 64, "epochs": 1, "batch_size": 3}
+    machine = {"workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
+    states, losses = {}, {}
+    for name in ("plain", "activation_checkpointing", "chunked_loss"):
+        switch = {} if name == "plain" else {name: True}
+        values = {"data_root": str(city), "run": name, **sizes, **machine, **switch}
+        result = train(TrainParameters.from_mapping(values))
+        states[name] = load_checkpoint(checkpoint_path(name, "last"))["model"]
+        losses[name] = result.history[0]["train_loss"]
+    plain, recomputed = states["plain"], states["activation_checkpointing"]
+    assert [key for key in plain if not torch.equal(plain[key], recomputed[key])] == []
+    assert losses["chunked_loss"] == pytest.approx(losses["plain"], rel=1e-4)

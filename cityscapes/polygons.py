@@ -4,9 +4,12 @@ An annotation comes from anywhere, so nothing in it is believed: sizes, counts a
 finite, and each refusal names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.
 """
 
+import gc
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -79,6 +82,27 @@ def parse_polygons(content: bytes, source: str | Path, *, table: LabelTable = CI
     Labels follow the official rule: an unknown name that ends in `group` counts as the name without it. Raises
     InputError for everything that cannot be drawn as it says.
     """
+    with _collector_paused():
+        return _parse(content, source, table)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's collector of cyclic garbage.
+
+    A file is thousands of small lists that all vanish soon and hold no cycle, but their number alone makes the
+    collector search the whole process again and again, which takes as long as making the masks.
+    """
+    was_running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_running:  # of threads that meet here, at least the first one sees it running and starts it again
+            gc.enable()
+
+
+def _parse(content: bytes, source: str | Path, table: LabelTable) -> Annotation:
     document = _load(content, source)
     if type(document) is not dict:
         _refuse(source, "", f"expected an object with imgHeight, imgWidth and objects, found {_kind(document)}")
@@ -194,8 +218,8 @@ def _all_points(objects: list[Any]) -> list[np.ndarray] | None:
         lists = set(map(type, outlines)) | set(map(type, vertices)) <= {list}
         if not lists or set(map(len, vertices)) - {2} or max(map(len, outlines), default=0) > MAX_POINTS:
             return None
-        ends = np.cumsum([len(outline) for outline in outlines])
-        return np.split(_pixels(numbers), ends)[:-1]  # what comes behind the last end is nothing
+        points, ends = _pixels(numbers), list(accumulate(map(len, outlines), initial=0))
+        return [points[start:end] for start, end in pairwise(ends)]
     except (TypeError, KeyError, ValueError):
         return None
 

@@ -1,5 +1,6 @@
 """Polygon files: what is right is read exactly, everything else is refused in one line that names the place."""
 
+import gc
 import json
 import time
 import tracemalloc
@@ -250,3 +251,15 @@ def test_colons_inside_text_and_nested_members_are_read_by_the_strict_parser_ali
     plain = parse(document([labelled("road")]))
     noted = parse(document([labelled("road", date="12:30:59")], comment={"deep": {"a:b": ":"}}))
     assert [polygon.points.tolist() for polygon in noted.polygons] == [p.points.tolist() for p in plain.polygons]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_python_s_collector_is_left_as_it_was_found(running):
+    was_running = gc.isenabled()
+    try:
+        (gc.enable if running else gc.disable)()
+        parse(document([labelled("road")]))
+        refusal(b"{")
+        assert gc.isenabled() == running
+    finally:
+        (gc.enable if was_running else gc.disable)()

@@ -15,9 +15,10 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from cityscapes.atomic import open_atomically, write_bytes, write_text
-from cityscapes.errors import IntegrityError, MissingInputError, reason
+from cityscapes.errors import IntegrityError, MissingInputError
 from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
+from dlv3p.weights.pickles import load_pickled
 
 FORMAT = 1
 """Version of what a checkpoint holds; a newer one is refused rather than half understood."""
@@ -44,10 +45,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     content = path.read_bytes()
     recorded = json.loads(_sidecar(path).read_text()) if _sidecar(path).is_file() else {}
     damaged = "sha256" in recorded and hashlib.sha256(content).hexdigest() != recorded["sha256"]
-    try:
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
-        raise IntegrityError(f"{path}: damaged ({reason(error)})") from error
+    state = load_pickled(io.BytesIO(content), path, device=device)
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")
     if state["format"] > FORMAT:

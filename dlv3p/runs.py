@@ -31,10 +31,14 @@ def checkpoint_path(run: str, name: str) -> Path:
 
 
 def list_runs() -> list[str]:
-    """List the runs that have a checkpoint, the one that was written to last at the end."""
+    """List the runs that were trained and have a checkpoint, the one that was written to last at the end.
+
+    Imported networks, which have no metrics.csv, are not among them: `find_run` takes them by their name.
+    """
     saved = run_folder("").resolve()
     paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
-    return [path.parent.parent.name for path in paths]
+    folders = [path.parent.parent for path in paths]
+    return [folder.name for folder in folders if (folder / "metrics.csv").is_file()]
 
 
 def find_run(run: str) -> str:
@@ -42,7 +46,7 @@ def find_run(run: str) -> str:
     runs = list_runs()
     if not run and runs:
         return runs[-1]
-    if run in runs:
+    if run and checkpoint_path(run, "best").is_file():
         return run
     if not runs:
         raise MissingInputError(f"{run_folder('').resolve()}: no run yet; run train.ipynb first")

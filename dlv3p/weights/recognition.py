@@ -13,6 +13,7 @@ from torch import Tensor
 from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.config import TrainParameters
+from dlv3p.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from dlv3p.network import NetworkParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
 from dlv3p.weights.reading import WeightsFile
@@ -36,8 +37,8 @@ FAMILIES = {
 }
 """How a backbone's names begin, and how many convolutions each of the family has."""
 
-PUBLIC_CLASSES = {19: CLASS_NAMES, 20: (*CLASS_NAMES, "void")}
-"""What a public file of so many classes was trained on: Cityscapes, and yoR with the ignored pixels as a class."""
+PUBLIC_CLASSES = {19: CLASS_NAMES, 20: (*CLASS_NAMES, "void"), 21: VOC_CLASS_NAMES}
+"""What public files of so many classes were trained on: Cityscapes, yoR with the ignored pixels as a class, and VOC."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Say what a weights file is, and convert it to this project's self-describing safetensors.
+
+    python -m dlv3p.weights inspect best_deeplabv3plus_resnet101_cityscapes_os16.pth
+    python -m dlv3p.weights convert best_deeplabv3plus_resnet101_cityscapes_os16.pth r101.safetensors
+
+Reads the files of VainF, chenxi116, stigma0617, yoR-rihsihS, torchvision and MindSpore (as .npz), and our own. Nothing
+in a file is ever run.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cityscapes.errors import ParameterError, run_command
+
+if TYPE_CHECKING:
+    from dlv3p.weights.recognition import Recognized
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    arguments = _parser().parse_args()
+    return arguments.run(arguments)
+
+
+def inspect_file(arguments: argparse.Namespace) -> int:
+    """Print what a file is, then check that its weights fit the network that it describes, to the last entry."""
+    from dlv3p.weights.inspection import describe
+
+    found = _recognize(arguments)
+    for name, line in describe(found).items():
+        print(f"{name:<14} {line}", flush=True)
+    if found.parameters is not None:
+        from dlv3p.loading import build_recognized
+
+        build_recognized(found)
+        print(f"{'fits':<14} every entry has its place and its shape")
+    return 0
+
+
+def convert_file(arguments: argparse.Namespace) -> int:
+    """Write a file's network as safetensors with its description."""
+    from dlv3p.loading import build_recognized, save_model
+
+    if arguments.output.suffix != ".safetensors":
+        raise ParameterError(f"{arguments.output}: the output is a safetensors file; let its name end in .safetensors")
+    found = _recognize(arguments)
+    model, parameters, class_names = build_recognized(found)
+    names = class_names or [f"class {index}" for index in range(found.num_classes)]
+    save_model(arguments.output, model, parameters, names)
+    print(arguments.output)
+    return 0
+
+
+def _recognize(arguments: argparse.Namespace) -> "Recognized":
+    from dlv3p.weights.reading import read_weights
+    from dlv3p.weights.recognition import recognize
+
+    return recognize(read_weights(arguments.file), output_stride=arguments.output_stride)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dlv3p.weights",
+        description="Say what a weights file is, or convert it.",
+        epilog="Exit status: 0 done, 2 wrong usage, 3 no such file, 4 the output cannot be written, 6 damaged, unknown "
+        "or unfitting file.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="say what a file is", description="Say what a file is.")
+    inspect.set_defaults(run=inspect_file)
+    convert = commands.add_parser(
+        "convert",
+        help="write a file as safetensors",
+        description="Write a file as safetensors that describe themselves.",
+    )
+    convert.set_defaults(run=convert_file)
+    for command in (inspect, convert):
+        command.add_argument("file", type=Path, metavar="FILE", help="a public weights file, a checkpoint, safetensors")
+        command.add_argument(
+            "--output-stride", type=int, choices=(8, 16, 32), help="of the network (default: what the file says)"
+        )
+    convert.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="the file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -66,7 +66,7 @@ def test_images_of_several_blocks_are_read_whole(tmp_path, dtype):
 
 
 ROWS = (b"\1" + bytes(range(20))) * 10
-GOOD = png(ROWS, 20, 10)
+GOOD, ZEROS = png(ROWS, 20, 10), png(bytes(210), 20, 10)
 
 
 def test_no_damage_passes_as_other_pixels():
@@ -90,9 +90,11 @@ def test_no_damage_passes_as_other_pixels():
         png(b"\5" + ROWS[1:], 20, 10),  # a filter that does not exist
         png(ROWS, 20, 10, extra=chunk(b"WHAT", b"")),  # a chunk that no reader may skip
         png(ROWS, 0, 10),
+        ZEROS[:16] + struct.pack(">II", 14, 14) + ZEROS[24:],  # as many bytes, but the header's checksum is another
         png(ROWS, 20, 10, end=False),
         png(ROWS, 10, 10, bits=16),  # another depth than asked for
     ],
+    ids=range(10),
 )
 def test_what_is_unusual_is_left_to_pillow(content):
     assert decode_grey_png(content, bits=8) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import official_tool
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import LABELS, TRAIN_ID_TO_LABEL_ID, TRAINED_LABELS
-from cityscapes.official_scores import ScoreAccumulator
+from cityscapes.official_scores import AVERAGE_OBJECT_PIXELS, ScoreAccumulator
 from cityscapes.pixel_counts import NUM_IDS, PixelCounts, count_pixels, ids_in
 
 try:
@@ -134,6 +134,19 @@ def test_neither_order_nor_merging_shows_in_any_bit(images, data):
     for part in parts:
         merged.merge(part)
     assert json.dumps(merged.result().as_official_json()) == json.dumps(whole.result().as_official_json())
+
+
+def test_the_sum_over_hundreds_of_objects_is_exact():
+    rng, no_pixels = np.random.default_rng(3), np.zeros((NUM_IDS, NUM_IDS), np.int64)
+    sizes = rng.integers(3, 10**6, 300).tolist()
+    accumulator = ScoreAccumulator()
+    for index, size in enumerate(sizes):
+        objects = np.array([[26_001, size, size // 3, size // 2]])
+        accumulator.add_counts(str(index), PixelCounts(no_pixels, objects))
+    weights = [AVERAGE_OBJECT_PIXELS["car"] / size for size in sizes]
+    hits = math.fsum(size // 3 * weight for size, weight in zip(sizes, weights, strict=True))
+    misses = math.fsum((size - size // 3) * weight for size, weight in zip(sizes, weights, strict=True))
+    assert accumulator.result().class_iiou["car"] == hits / (hits + misses)
 
 
 def test_e4_a_class_that_occurs_nowhere_is_nan_and_in_no_mean():

@@ -56,6 +56,7 @@ def measure(frames: list[Frame], root: Path, folder: Path, repeats: int) -> list
             ways = {"theirs": lambda frame=frame, new=new: official_way(frame.annotation(root, POLYGONS_SUFFIX), new)}
             for mode in MODES:
                 job = Job(frame, root, new / mode, mode)
+                next(iter(job.targets.values())).parent.mkdir(parents=True)
                 ways[mode] = lambda job=job: make_masks(job)
             order = list(ways) if turn % 2 else list(ways)[::-1]
             times = {name: seconds(ways[name]) for name in order}

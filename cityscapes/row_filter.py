@@ -74,11 +74,11 @@ def _fill_changes(changes, strip, table, filtered):
     for word in range(len(changes)):
         if changes[word]:
             y, x = divmod(8 * word, width)
-            for _ in range(8):
-                if y < rows and strip[y, x] != strip[y + 1, x]:
+            for _ in range(8):  # all eight, without a look which of them differ: guessing that wrong takes longer
+                if x == width:
+                    y, x = y + 1, 0
+                if y < rows:
                     old, new = strip[y, x], strip[y + 1, x]
                     for c in range(channels):
                         filtered[y, 1 + x * channels + c] = table[new, c] - table[old, c]
                 x += 1
-                if x == width:
-                    y, x = y + 1, 0

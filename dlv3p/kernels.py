@@ -37,6 +37,12 @@ def weigh_rows(rows: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: n
     _compiled(_weigh_rows, "void(uint8[:, ::1], int64[::1], int32[:, ::1], uint8[:, ::1])")(rows, starts, weights, out)
 
 
+def pick(ids: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    """Copy the ids, uint8 (H,W), at `rows` x `columns`, int64 (h,) and (w,), to `out`, int64 (h,w) or larger."""
+    signature = "void(Array(uint8, 2, 'C', readonly=True), int64[::1], int64[::1], int64[:, ::1])"
+    _compiled(_pick, signature)(ids, rows, columns, out)
+
+
 def finish(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
     """Look pixels, uint8 (h,w,3), up by channel in `table`, float32 (3,256), into `out`, float32 (3,H,W)."""
     _compiled(_finish, f"void({_PIXELS}, float32[:, ::1], float32[:, :, ::1])")(pixels, table, out)
@@ -155,6 +161,13 @@ def _weigh_rows(rows, starts, weights, out):
                     sums[x] += weight * np.int32(row[x])
         for x in range(width):
             out[y, x] = sums[x] >> PRECISION
+
+
+def _pick(ids, rows, columns, out):
+    for y in range(len(rows)):
+        row = ids[rows[y]]
+        for x in range(len(columns)):
+            out[y, x] = row[columns[x]]
 
 
 def _finish(pixels, table, out):

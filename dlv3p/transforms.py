@@ -62,19 +62,22 @@ class Augmentation:
         self, pixels: np.ndarray, mask: np.ndarray, window: Window, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Make the crop of a window: `pixels`, uint8 (H,W,3), may be a corner (see `Window`); `mask` is uint8 (H,W)."""
-        colors, ids = resize_pixels(pixels, window), resize_ids(mask, window)
-        if rng.random() < 0.5:
-            colors, ids = np.ascontiguousarray(colors[:, ::-1]), ids[:, ::-1]
+        flip = bool(rng.random() < 0.5)
+        colors = resize_pixels(pixels, window, flip=flip)
         factors = rng.uniform(1 - self.color_jitter, 1 + self.color_jitter, size=3).astype(np.float32)
         if self.blur and rng.random() < 0.5:
             colors = blur_crop(colors, rng.uniform(0, self.blur))
-        crop = np.zeros((3, self.crop_height, self.crop_width), np.float32)  # zero after normalising is the mean colour
-        truth = np.full((self.crop_height, self.crop_width), IGNORE, np.int64)
+        size = (self.crop_height, self.crop_width)
+        crop, truth = np.empty((3, *size), np.float32), np.empty(size, np.int64)
+        for outside in (crop[:, window.height :], crop[:, :, window.width :]):
+            outside[...] = 0  # after normalising, the mean colour
+        for outside in (truth[window.height :], truth[:, window.width :]):
+            outside[...] = IGNORE
+        resize_ids(np.ascontiguousarray(mask), window, truth, flip=flip)
         if self.color_jitter:
             jitter_crop(colors, factors, crop)
         else:
             normalize_crop(colors, crop)
-        truth[: ids.shape[0], : ids.shape[1]] = ids
         return torch.from_numpy(crop), torch.from_numpy(truth)
 
     def _scale(self, rng: np.random.Generator) -> float:

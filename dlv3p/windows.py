@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlv3p.kernels import PRECISION, weigh_columns, weigh_rows
+from dlv3p.kernels import PRECISION, pick, weigh_columns, weigh_rows
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class Window:
         return min(self.image_height, math.ceil(rows)), min(self.image_width, math.ceil(columns))
 
 
-def resize_pixels(pixels: np.ndarray, window: Window) -> np.ndarray:
-    """Resize a window of an image, uint8 (H,W,3), to uint8 (h,w,3), bilinear and antialiased.
+def resize_pixels(pixels: np.ndarray, window: Window, *, flip: bool = False) -> np.ndarray:
+    """Resize a window of an image, uint8 (H,W,3), to uint8 (h,w,3), bilinear and antialiased; `flip` swaps its sides.
 
     `pixels` may be a corner of at least `window.corner()` rows and columns.
     """
     starts, weights = _weights(window.image_width, window.left, window.right, window.width)
+    if flip:
+        starts, weights = np.ascontiguousarray(starts[::-1]), np.ascontiguousarray(weights[::-1])
     row_starts, row_weights = _weights(window.image_height, window.top, window.bottom, window.height)
     first = int(row_starts[0])
     last = int(row_starts[-1]) + row_weights.shape[1]
@@ -53,10 +55,11 @@ def resize_pixels(pixels: np.ndarray, window: Window) -> np.ndarray:
     return resized.reshape(window.height, window.width, 3)
 
 
-def resize_ids(ids: np.ndarray, window: Window) -> np.ndarray:
-    """Pick the nearest ids, (H,W), for a window: (h,w) of the same type."""
+def resize_ids(ids: np.ndarray, window: Window, out: np.ndarray, *, flip: bool = False) -> None:
+    """Pick the nearest ids, uint8 (H,W), of a window into the upper left corner of `out`, int64 (h,w) or larger."""
+    columns = _nearest(window.left, window.right, window.width)
     rows = _nearest(window.top, window.bottom, window.height)
-    return ids[rows][:, _nearest(window.left, window.right, window.width)]
+    pick(ids, rows, np.ascontiguousarray(columns[::-1]) if flip else columns, out)
 
 
 def _nearest(low: float, high: float, count: int) -> np.ndarray:

@@ -28,7 +28,20 @@ def test_pixels_and_ids_are_those_of_pillow(window):
     ids = np.asarray(Image.fromarray(IDS).resize(size, Image.Resampling.NEAREST, box=box))
     difference = np.abs(resize_pixels(PIXELS, window).astype(int) - pixels).max()
     assert difference <= (0 if window.height >= 150 or window.width <= 150 else 1)
-    assert np.array_equal(resize_ids(IDS, window), ids)
+    out = np.full((window.height + 2, window.width + 3), 77)
+    resize_ids(IDS, window, out)
+    assert np.array_equal(out[:-2, :-3], ids)
+    assert (out[-2:] == 77).all()
+    assert (out[:, -3:] == 77).all()
+
+
+@pytest.mark.parametrize("window", list(windows())[:20])
+def test_a_flip_swaps_the_sides(window):
+    straight, flipped = (np.zeros((window.height, window.width), np.int64) for _ in range(2))
+    resize_ids(IDS, window, straight)
+    resize_ids(IDS, window, flipped, flip=True)
+    assert np.array_equal(flipped, straight[:, ::-1])
+    assert np.array_equal(resize_pixels(PIXELS, window, flip=True), resize_pixels(PIXELS, window)[:, ::-1])
 
 
 @pytest.mark.parametrize("window", list(windows())[:20])

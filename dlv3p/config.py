@@ -199,6 +199,25 @@ class ProfileParameters(RunParameters):
 
 
 @dataclass(frozen=True)
+class ImportWeightsParameters(Parameters):
+    """Bring a weights file from elsewhere, see what it is, score it, and keep it as a run."""
+
+    weights: str = ""  # "" writes a stand-in in the layout of a public file
+    run: str = ""  # name of the folder below saved/; "" is the file's name
+    output_stride: int = choice(0, (0, *OUTPUT_STRIDES))  # 0 is what the file says, or what was published
+    data_root: str = DEMO_CITY
+    split: str = "val"
+    examples: int = number(2, 1, 50)  # images shown with their predictions
+    device: str = choice("auto", DEVICES)
+    threads: int = number(2, 1, 256)
+    progress: str = choice("auto", PROGRESS)
+
+    def check(self) -> None:
+        """Check the run's name, which is a folder."""
+        check_run_name(self.run)
+
+
+@dataclass(frozen=True)
 class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 

@@ -117,7 +117,7 @@ def _parse(content: bytes, source: str | Path, table: LabelTable) -> Annotation:
     unknown: Counter[str] = Counter()
     outlines = _all_points(objects) or [None] * len(objects)
     for index, (item, points) in enumerate(zip(objects, outlines, strict=True)):
-        polygon = _polygon(item, points, f"/objects/{index}", source, table, warnings, unknown)
+        polygon = _polygon(item, points, index, source, table, warnings, unknown)
         if polygon is not None:
             polygons.append(polygon)
     if unknown:
@@ -182,18 +182,21 @@ def _side(document: dict[str, Any], key: str, source: str | Path) -> int:
 def _polygon(
     item: Any,
     points: np.ndarray | None,
-    pointer: str,
+    index: int,
     source: str | Path,
     table: LabelTable,
     warnings: list[str],
     unknown: Counter[str],
 ) -> Polygon | None:
     """Check one object; None when it is deleted, too short to draw, or of an unknown label (counted)."""
-    name = _member(item, "label", str, pointer, source)
+    name = item.get("label") if type(item) is dict else None
+    if type(name) is not str:
+        _member(item, "label", str, f"/objects/{index}", source)
     deleted = item.get("deleted", 0)
     if type(deleted) not in (int, bool) or deleted not in (0, 1):
-        _refuse(source, f"{pointer}/deleted", f"expected 0 or 1, found {_kind(deleted)}")
+        _refuse(source, f"/objects/{index}/deleted", f"expected 0 or 1, found {_kind(deleted)}")
     if points is None:
+        pointer = f"/objects/{index}"
         points = _points(_member(item, "polygon", list, pointer, source), f"{pointer}/polygon", source)
     if deleted:
         return None
@@ -204,7 +207,7 @@ def _polygon(
         unknown[name] += 1
         return None
     if len(points) < 2:
-        warnings.append(f"{source}: {pointer}/polygon: skipped a {name!r} of {len(points)} points")
+        warnings.append(f"{source}: /objects/{index}/polygon: skipped a {name!r} of {len(points)} points")
         return None
     return Polygon(label, points, is_group)
 

@@ -54,7 +54,7 @@ def build_submission(
     predictions, output_zip = Path(predictions), Path(output_zip)
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
-    from cityscapes.encodings import EVALUATED_IDS, looks_like_train_ids
+    from cityscapes.prediction_ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.submission_rules import LIKE_TRAIN_IDS, inspect_files, match_names
 
     paths = sorted(predictions.rglob("*.png"))

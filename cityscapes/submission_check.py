@@ -53,8 +53,8 @@ def check_submission(
     zip_path = Path(zip_path)
     if not zip_path.is_file():
         raise MissingInputError(f"{zip_path}: no such zip file")
-    from cityscapes.encodings import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.official_scores import ScoreAccumulator
+    from cityscapes.prediction_ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.submission_rules import LIKE_TRAIN_IDS
 
     problems: list[str] = []
@@ -94,7 +94,7 @@ def _inspect(
     problems: list[str],
 ) -> Iterable[tuple[str, "Finding"]]:
     """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
-    from cityscapes.encodings import TABLE_IDS
+    from cityscapes.prediction_ids import TABLE_IDS
     from cityscapes.submission_rules import MAX_FILE_BYTES, inspect_files, match_names
 
     def read(member: zipfile.ZipInfo) -> bytes:

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import official_tool
-from cityscapes.encodings import recognise
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.evaluate import score_tables, write_scores
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
+from cityscapes.prediction_ids import recognise
 from cityscapes.problems import ProblemsError
 from cityscapes.score_files import score_folder
 from cityscapes.truth_files import find_truth

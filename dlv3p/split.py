@@ -13,7 +13,8 @@ class Split(Protocol):
 
     `root` and `split` say what was opened. Classes are numbered 0 to `num_classes` - 1 as in `class_names`; `colors`,
     uint8 (256,3), is RGB by class, black where there is none. A split whose paths are no files, as in shards, also has
-    `fingerprint`, a str that names its content, and `image_bytes(index)`, an image's file as it would be.
+    `fingerprint`, a str that names its content, `source_fingerprint`, that of the files it was made from, and
+    `image_bytes(index)`, an image's file as it would be.
     """
 
     root: Path

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks import official_tool
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.evaluate import score_tables, write_scores
+from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.prediction_ids import recognise
 from cityscapes.problems import ProblemsError
@@ -148,6 +149,18 @@ def test_objects_are_drawn_from_polygons_where_there_is_no_image_of_them(city, t
     scores = score_folder(tmp_path, frames, progress=False).scores
     assert scores.class_iiou["car"] > 0.1
     assert scores.averages["averageScoreClasses"] > 0.3
+
+
+def test_a_folder_of_generated_masks_is_a_truth_too(city, tmp_path):
+    generate_masks(city, tmp_path / "masks", splits=("val",), progress=False)
+    for index, frame in enumerate(find_truth(city, "val")):
+        write(tmp_path / "predictions" / f"{frame.name}.png", noisy(frame.read()[0], index))
+    drawn, generated = (
+        score_folder(tmp_path / "predictions", find_truth(folder), progress=False).scores
+        for folder in (city, tmp_path / "masks")
+    )
+    assert generated.class_iou == pytest.approx(drawn.class_iou, abs=0, nan_ok=True)
+    assert generated.category_iou == pytest.approx(drawn.category_iou, abs=0, nan_ok=True)
 
 
 def test_without_objects_or_polygons_there_is_no_iiou_and_the_command_says_so(truth, predictions, tmp_path):

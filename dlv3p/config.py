@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
-from dlv3p.network import OUTPUT_STRIDES, NetworkParameters
+from dlv3p.backbones.catalog import BACKBONES, TIMM
+from dlv3p.network import ARCHITECTURES, OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters import Parameters, choice, number
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -184,6 +185,21 @@ class RenderGifParameters(RunParameters):
     alpha: float = number(0.5, 0.0, 1.0)  # of the overlay's colours
     show_truth: bool = True  # adds the truth where the split has it
     progress: str = choice("auto", PROGRESS)
+
+
+@dataclass(frozen=True)
+class ArchitectureParameters(Parameters):
+    """Look at a network: shapes, dilations, receptive fields, and its size beside that of the others."""
+
+    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
+    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
+    channels: int = number(256, 8, 1024)  # width of ASPP and decoder
+    num_classes: int = number(19, 2, 256)
+    height: int = number(512, 33, 4096)  # of the image whose shapes and MACs are told
+    width: int = number(1024, 33, 8192)
+    field_height: int = number(257, 33, 2049)  # of the pictures of receptive fields
+    field_width: int = number(513, 33, 2049)
+    threads: int = number(2, 1, 256)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""Drawings of a network's shapes and of its receptive fields, as matplotlib figures."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dlv3p.visualize import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = {"image": "#DDDDDD", "backbone": "#88CCEE", "aspp": "#DDCC77", "head": "#44AA99", "logits": "#CC6677"}
+"""By part; light enough for black text, and apart for colour-blind readers."""
+
+DRAWN = {
+    "image": "image",
+    "low-level": "backbone",
+    "middle": "backbone",
+    "high-level": "backbone",
+    "aspp": "aspp",
+    "head": "head",
+    "decoder.fuse": "head",
+    "decoder.refine": "head",
+    "classifier": "logits",
+    "logits": "logits",
+}
+"""The parts that are drawn, and the colour of each."""
+
+
+def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
+    """Draw `part_shapes` by output stride below one another: boxes as high as the maps, on a square-root scale.
+
+    Each box says channels above, height x width below, and its stride inside; the arc is the way of the low-level
+    features into the decoder.
+    """
+    figure = new_figure(9.5, 2.1 * len(tables))
+    for axes, (stride, table) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
+        parts = [part for part in DRAWN if part in table.index]
+        for x, part in enumerate(parts):
+            row = table.loc[part]
+            half = 0.5 * (row["height"] / table.loc["image", "height"]) ** 0.5
+            axes.bar(x, 2 * half, 0.62, bottom=-half, color=COLORS[DRAWN[part]], edgecolor="#444444", linewidth=0.8)
+            axes.text(
+                x,
+                0,
+                f"{part}{' ' if half < 0.12 else chr(10)}1/{row['stride']:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+            )
+            axes.text(x, half + 0.04, f"{row['channels']:.0f}", ha="center", va="bottom", fontsize=7.5)
+            size = f"{row['height']:.0f} x {row['width']:.0f}"
+            axes.text(x, -half - 0.05, size, ha="center", va="top", fontsize=7.5)
+        for x in range(len(parts) - 1):
+            axes.annotate("", (x + 0.68, 0), (x + 0.32, 0), arrowprops={"arrowstyle": "->", "color": "#444444"})
+        if "decoder.fuse" in parts:
+            ends = parts.index("low-level"), parts.index("decoder.fuse")
+            curve = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.25", "color": "#117733", "linewidth": 1.3}
+            axes.annotate("", (ends[1] - 0.2, 0.5), (ends[0] + 0.2, 0.42), arrowprops=curve)
+        axes.set_xlim(-0.5, len(parts) - 0.5)
+        axes.set_ylim(-0.72, 0.95)
+        axes.set_title(f"output stride {stride}", loc="left", fontsize=9)
+        axes.axis("off")
+    return figure
+
+
+def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int]) -> "Figure":
+    """Draw effective fields by output stride, bright where the gradient is large, in steps of ten.
+
+    The dashed square, `boxes` pixels wide, is the receptive field of the backbone's last features.
+    """
+    figure = new_figure(9.5, 3.1)
+    for axes, (stride, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
+        height, width = field.shape
+        shown = axes.imshow(np.log10(np.maximum(field, 1e-3)), cmap="magma", vmin=-3, vmax=0)
+        left, top = (width - boxes[stride]) / 2, (height - boxes[stride]) / 2
+        x = [left, left + boxes[stride], left + boxes[stride], left, left]
+        y = [top, top, top + boxes[stride], top + boxes[stride], top]
+        axes.plot(x, y, "--", color="#FFFFFF", linewidth=1)
+        axes.set(title=f"output stride {stride}", xlim=(0, width - 1), ylim=(height - 1, 0))
+        axes.tick_params(labelsize=8)
+    figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="power of ten of the largest")
+    return figure

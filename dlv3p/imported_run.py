@@ -109,11 +109,12 @@ def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Im
     colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
     panels, seen = {}, set()
     for index in range(min(count, len(split))):
+        row = index + 1
         image = split.image(index)
         prediction = predictor(image)
         panels[split.name(index)] = np.asarray(image)
-        panels[f"{split.name(index)}, prediction"] = colorize(prediction, colors)
-        panels[f"{split.name(index)}, overlay"] = overlay(np.asarray(image), prediction, colors=colors)
+        panels[f"{row}. prediction"] = colorize(prediction, colors)
+        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
         seen.update(np.unique(prediction).tolist())
     classes = sorted(seen)
     names = [predictor.class_names[index] for index in classes]

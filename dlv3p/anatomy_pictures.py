@@ -41,7 +41,7 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
         for x, part in enumerate(parts):
             row = table.loc[part]
             half = 0.5 * (row["height"] / table.loc["image", "height"]) ** 0.5
-            axes.bar(x, 2 * half, 0.62, bottom=-half, color=COLORS[DRAWN[part]], edgecolor="#444444", linewidth=0.8)
+            axes.bar(x, 2 * half, 0.78, bottom=-half, color=COLORS[DRAWN[part]], edgecolor="#444444", linewidth=0.8)
             axes.text(
                 x,
                 0,
@@ -54,7 +54,7 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
             size = f"{row['height']:.0f} x {row['width']:.0f}"
             axes.text(x, -half - 0.05, size, ha="center", va="top", fontsize=7.5)
         for x in range(len(parts) - 1):
-            axes.annotate("", (x + 0.68, 0), (x + 0.32, 0), arrowprops={"arrowstyle": "->", "color": "#444444"})
+            axes.annotate("", (x + 0.6, 0), (x + 0.4, 0), arrowprops={"arrowstyle": "->", "color": "#444444"})
         if "decoder.fuse" in parts:
             ends = parts.index("low-level"), parts.index("decoder.fuse")
             curve = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.25", "color": "#117733", "linewidth": 1.3}
@@ -79,7 +79,9 @@ def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int]) -> "
         x = [left, left + boxes[stride], left + boxes[stride], left, left]
         y = [top, top, top + boxes[stride], top + boxes[stride], top]
         axes.plot(x, y, "--", color="#FFFFFF", linewidth=1)
-        axes.set(title=f"output stride {stride}", xlim=(0, width - 1), ylim=(height - 1, 0))
+        axes.set(title=f"output stride {stride}", xlabel="pixels", xlim=(0, width - 1), ylim=(height - 1, 0))
+        axes.title.set_size(9)
         axes.tick_params(labelsize=8)
-    figure.colorbar(shown, ax=figure.axes, shrink=0.7, label="power of ten of the largest")
+    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.7, ticks=[-3, -2, -1, 0])
+    bar.ax.set_yticklabels(["1/1000", "1/100", "1/10", "largest"], fontsize=8)
     return figure

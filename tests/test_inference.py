@@ -21,6 +21,7 @@ from dlv3p.inference import load_predictor
 from dlv3p.metrics import confusion_matrix
 from dlv3p.predictions import pack_submission, save_predictions
 from dlv3p.training import train
+from dlv3p.transforms import normalize
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,6 +61,16 @@ def test_a_prediction_has_the_size_of_its_image(predictor, size):
     assert prediction.shape == size[::-1]
     assert prediction.dtype == np.uint8
     assert prediction.max() < 19
+
+
+def test_a_prediction_is_the_best_class_of_the_full_size_logits(predictor, city):
+    image = open_split(city, "val").image(0)
+    with torch.no_grad():
+        logits = predictor.model.logits_at_stride(
+            normalize(image, image_scale=0.5)[None].to(memory_format=torch.channels_last)
+        )
+        expected = predictor.model.upsample(logits, image.size[::-1]).argmax(dim=1)[0]
+    assert torch.equal(predictor.predict(image).long(), expected)
 
 
 def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predictor):

@@ -308,13 +308,16 @@ def test_arrays_that_are_objects_or_forged_are_refused(tmp_path):
     refused(path)
     array = io.BytesIO()
     np.save(array, np.zeros(10, np.float32))
-    forged = array.getvalue().replace(b"(10,)", b"(99999999999,)"[:5].ljust(5))
     huge = array.getvalue().replace(b"'shape': (10,), }         ", b"'shape': (9999999999,), } ")
-    assert huge != array.getvalue()
-    for content in (forged, huge, array.getvalue()[:40], b"nothing"):
+    for content, words in (
+        (huge, "no plain array of (9999999999,)"),
+        (array.getvalue()[:60], "damaged"),
+        (array.getvalue()[:-1], "no plain array"),
+        (b"nothing", "damaged"),
+    ):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(f"{NAME}.npy", content)
-        refused(path)
+        assert words in refused(path)
     bomb = io.BytesIO()
     np.save(bomb, np.zeros(50_000_000, np.float32))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

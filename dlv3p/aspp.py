@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dlv3p.convolution import batch_norm, conv_bn_relu
 from dlv3p.network import NetworkParameters
@@ -19,7 +20,8 @@ class ImagePooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = batch_norm_of_one(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
-        return self.relu(pooled).expand(-1, -1, *features.shape[-2:])
+        # Not expand: a map without strides of its own is slow to concatenate.
+        return functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
 
 
 class ASPP(nn.Module):

@@ -32,9 +32,11 @@ def jitter_crop(pixels: np.ndarray, factors: np.ndarray, out: np.ndarray) -> Non
     """
     brightness, contrast, saturation = factors
     table = LEVELS * brightness
-    mean = np.float32((table[pixels] @ LUMA).mean())
+    colors = np.take(table, pixels)
+    mean = np.float32((colors @ LUMA).mean())
     table = (table - mean) * contrast + mean
-    finish_saturated(pixels, table, table[pixels] @ LUMA, saturation, MEAN, STD, out)
+    gray = np.take(table, pixels, out=colors, mode="clip") @ LUMA  # unlike "raise", "clip" needs no buffer
+    finish_saturated(pixels, table, gray, saturation, MEAN, STD, out)
 
 
 def blur_crop(pixels: np.ndarray, sigma: float) -> np.ndarray:

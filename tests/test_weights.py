@@ -370,6 +370,25 @@ def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monk
         run("inspect", tmp_path / "d.pth")
 
 
+def test_the_stand_in_holds_the_newest_run_where_it_is_plain(workspace):
+    from dlv3p.imported_run import write_stand_in
+    from dlv3p.runs import checkpoint_path
+
+    for number, (switches, taken) in enumerate(
+        (({"output_stride": 8, "channels": 16}, True), ({"channels": 16, "align_corners": True}, False))
+    ):
+        parameters = TrainParameters(**switches)
+        model = build_network(parameters, 19)
+        names = [f"class {index}" for index in range(19)]
+        state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": names, "model": model.state_dict()}
+        save_checkpoint(checkpoint_path(str(number), "best"), state)
+        (workspace / "saved" / str(number) / "metrics.csv").write_text("epoch\n")
+        loaded = load_model(write_stand_in())
+        same = weights_sha256(loaded.model.state_dict()) == weights_sha256(model.state_dict())
+        assert same == taken
+        assert loaded.parameters.output_stride == (8 if taken else 16)
+
+
 def test_an_imported_run_is_a_run_for_every_notebook(city, workspace, tmp_path):
     from dlv3p.data import open_split
     from dlv3p.evaluation import evaluate

@@ -21,7 +21,6 @@ from cityscapes.errors import IntegrityError, reason
 ALLOWED = {
     "collections.OrderedDict",
     "collections.Counter",
-    "collections.defaultdict",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",

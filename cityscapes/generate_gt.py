@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +23,15 @@ from cityscapes.frame_masks import Job, Result, State, look_at, make_masks
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
 from cityscapes.mask_report import Report, Tally, print_report
 from cityscapes.mask_sources import record_source, refuse_another_source
+from cityscapes.worker_processes import worker_processes
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
 if TYPE_CHECKING:
     from cityscapes.labels import LabelTable
 
 COLOR_MODES = ("rgba", "palette")
+MANY_FRAMES = 64
+"""From so many on it pays to start processes."""
 
 
 def generate_masks(
@@ -43,11 +46,13 @@ def generate_masks(
     instances: bool = False,
     table: "LabelTable | None" = None,
     executor: Executor | None = None,
+    processes: bool = False,
 ) -> Report:
     """Make the masks of every frame below `root` that has polygons, and report what was done.
 
     They are label ids, train ids, colour and, with `instances`, instance ids. `workers` is the number of threads, 0 for
-    one a core. `force` makes every mask again; without it, one that was made from other polygons or changed since is
+    one a core; with `processes` it is processes, which gain more and take a second to start, where there are many
+    frames. `force` makes every mask again; without it, one that was made from other polygons or changed since is
     left and reported as failed. `color_mode` is rgba, as the official files, or palette, smaller and faster. `progress`
     shows a bar; by default only on a terminal. `table` has the labels of another data set, whose polygon files may be
     named `gtFine/<split>/<folder>/<any name>_gtFine_polygons.json`. Bad polygon files are reported, not raised.
@@ -75,11 +80,9 @@ def generate_masks(
         for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX, any_name=table is not None)
     ]
     job = partial(Job, root=root, output=output, color_mode=color_mode, force=force, instances=instances, table=table)
-    # Threads, not processes: drawing, packing and hashing release the interpreter's lock, and threads work the same in
-    # a notebook, in a test and in a script that has no main guard.
-    threads = workers or os.cpu_count() or 1
-    in_flight = 4 * ((workers or 256) if executor else threads)  # enough that no worker waits for the next frame
-    with nullcontext(executor) if executor else ThreadPoolExecutor(threads) as pool:
+    count = workers or (256 if executor else os.cpu_count() or 1)
+    in_flight = 4 * count  # enough that no worker waits for the next frame
+    with _pool(executor, count, processes=processes and len(frames) >= MANY_FRAMES) as pool:
         states = dict(map_bounded(pool, look_at, map(job, frames), in_flight=in_flight))
         pending = [frame for frame in frames if states[frame] is not State.DONE]
         tally = Tally()
@@ -93,6 +96,14 @@ def generate_masks(
                     for result in _with_progress(results, len(pending), progress):
                         tally.add(result)
     return tally.report(up_to_date=len(frames) - len(pending), seconds=time.monotonic() - start)
+
+
+def _pool(executor: Executor | None, count: int, *, processes: bool) -> AbstractContextManager[Executor]:
+    if executor:
+        return nullcontext(executor)
+    # Threads work the same in a notebook, in a test and in a script that has no main guard; but parsing holds the
+    # interpreter's lock, so that two of them gain little.
+    return worker_processes(count) if processes and count > 1 else ThreadPoolExecutor(count)
 
 
 def _with_progress(results: Iterable[Result], total: int, progress: bool | None) -> Iterable[Result]:
@@ -125,6 +136,7 @@ def main() -> int:
         color_mode=arguments.color_mode,
         instances=arguments.instances,
         table=_label_table(arguments.labels),
+        processes=True,
     )
     print_report(report, root, output)
     return InputError.exit_status if report.failed else 0
@@ -168,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where masks go (default: data/generated_gt/)")
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=SPLITS, help="default: train val")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one a core)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: 0, one a core)")
     parser.add_argument("--force", action="store_true", help="make every mask again, also those that look changed")
     parser.add_argument("--color-mode", choices=COLOR_MODES, default="rgba", help="rgba (default) is the official form")
     parser.add_argument("--instances", action="store_true", help="make instance-id masks too, 16 bits as the official")

@@ -13,8 +13,10 @@ import pytest
 from cityscapes.atomic import lock_folder
 from cityscapes.bounded_map import map_bounded
 from cityscapes.errors import BusyError, MachineError
-from cityscapes.generate_gt import generate_masks
+from cityscapes.generate_gt import MANY_FRAMES, generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, Frame
+
+COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 
 
 def write_city(root: Path, frames: int, *, size: int = 16) -> Path:
@@ -52,6 +54,31 @@ def test_processes_make_the_same_files(city, tmp_path, monkeypatch):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         same_as_threads(city, Path("out"), executor)
         assert executor.submit(len, "abc").result() == 3  # the caller's executor stays open
+
+
+def test_the_command_makes_the_same_files_in_processes(tmp_path):
+    root = write_city(tmp_path / "city", MANY_FRAMES + 6)
+    generate_masks(root, tmp_path / "threads", splits=["train"])
+    words = ("--root", root, "--output", tmp_path / "processes", "--splits", "train", "--workers", "2")
+    subprocess.run([sys.executable, COMMAND, *map(str, words)], check=True, capture_output=True)
+    assert masks(tmp_path / "processes") == masks(tmp_path / "threads")
+
+
+def test_processes_die_with_a_command_that_is_killed():
+    """Whoever lives holds the pipe open: its end comes only when the command and all that it started are gone."""
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(COMMAND.parents[1])!r})
+from cityscapes.worker_processes import worker_processes
+if __name__ == "__main__":
+    with worker_processes(2) as pool:
+        print(len({{pool.submit(os.getpid).result() for _ in range(4)}}), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    shown, _ = command.communicate(timeout=60)
+    assert shown in ("1\n", "2\n")
+    assert command.returncode == -9
 
 
 def test_a_dask_cluster_makes_the_same_files(city, tmp_path):
@@ -119,7 +146,7 @@ def test_five_thousand_files_need_no_more_memory_than_ten(tmp_path):
     write_city(tmp_path / "many", 5000)
     code = """
 import resource, sys
-from cityscapes.generate_gt import generate_masks
+from cityscapes.generate_gt import MANY_FRAMES, generate_masks
 peaks = []
 for name, expected in (("few", 10), ("many", 5000)):
     root = f"{sys.argv[1]}/{name}"

@@ -16,6 +16,7 @@ from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_model, build_network
 from dlv3p.macs import count_macs, count_parameters
 from dlv3p.network import ARCHITECTURES, NetworkParameters
+from dlv3p.runs import refuse_other_parameters
 
 NETWORKS = [(architecture, backbone) for architecture in ARCHITECTURES for backbone in ("resnet18", "resnet50")]
 
@@ -154,6 +155,9 @@ def test_a_checkpoint_from_before_the_switches_means_what_it_meant():
     weights = build_network(TrainParameters(), len(names)).state_dict()
     model, found = model_from_checkpoint({"parameters": parameters, "class_names": names, "model": weights})
     assert found == TrainParameters()
+    refuse_other_parameters("old", parameters, TrainParameters())  # and its run may go on
+    with pytest.raises(ParameterError, match="norm='batch' .asked for 'group'"):
+        refuse_other_parameters("old", parameters, TrainParameters(norm="group"))
     assert weights_sha256(model.state_dict()) == weights_sha256(weights)
 
 

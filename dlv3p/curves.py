@@ -9,7 +9,7 @@ import pandas as pd
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.workspace import run_folder
-from dlv3p.runs import HISTORY_COLUMNS, find_run
+from dlv3p.runs import HISTORY_COLUMNS, LATER_COLUMNS, find_run
 from dlv3p.visualize import new_figure
 
 if TYPE_CHECKING:
@@ -99,10 +99,11 @@ def _read_run(run: str) -> pd.DataFrame:
         raise MissingInputError(f"{path}: not there; {run!r} was not trained, choose the run that it was made from")
     try:
         wide = pd.read_csv(path)
-        missing = [name for name in HISTORY_COLUMNS if name not in wide]
+        # Runs from before a column was added are whole without it.
+        missing = [name for name in HISTORY_COLUMNS if name not in wide and name not in LATER_COLUMNS]
         if missing or wide.empty:
             raise ValueError(f"no column {missing[0]!r}" if missing else "no epoch")
-        wide = wide.astype({name: int if name == "epoch" else float for name in HISTORY_COLUMNS})
+        wide = wide.astype({name: int if name == "epoch" else float for name in HISTORY_COLUMNS if name in wide})
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb, which goes on") from error
     splits = []

@@ -16,7 +16,11 @@ from dlv3p.datasets.demo_flawed import write_flawed_folder
 from dlv3p.datasets.demo_voc import write_demo_voc
 from dlv3p.datasets.folder import FolderSplit, is_folder
 from dlv3p.datasets.voc import VocSplit, is_voc
+from dlv3p.sharded_split import is_sharded, is_url, open_shards
 from dlv3p.split import Split
+
+Root = Path | str
+"""Where a data set lies: a folder, or for shards a URL."""
 
 
 class Kind(NamedTuple):
@@ -26,14 +30,15 @@ class Kind(NamedTuple):
     """
 
     layout: str
-    matches: Callable[[Path], bool]
+    matches: Callable[[Root], bool]
     open_split: Callable[..., Split]
 
 
-def resolve_data_root(data_root: str) -> Path:
+def resolve_data_root(data_root: str) -> Root:
     """Return the folder that a `data_root` parameter means; the embedded ones are written on first use.
 
-    A relative path counts from the current folder, else from the workspace; `~` and `$VARIABLES` are expanded.
+    A relative path counts from the current folder, else from the workspace; `~` and `$VARIABLES` are expanded. A URL,
+    such as s3://bucket/shards, is returned as it is.
     """
     if data_root == DEMO_CITY:
         return write_demo_city(demo_city_folder())
@@ -41,6 +46,8 @@ def resolve_data_root(data_root: str) -> Path:
         return write_demo_voc(data_folder() / DEMO_VOC)
     if data_root == FLAWED_FOLDER:
         return write_flawed_folder(data_folder() / FLAWED_FOLDER)
+    if is_url(data_root):
+        return data_root
     expanded = Path(os.path.expandvars(data_root)).expanduser()
     candidates = [expanded.absolute(), workspace() / expanded]
     for folder in candidates:
@@ -51,17 +58,17 @@ def resolve_data_root(data_root: str) -> Path:
     )
 
 
-def open_images(root: Path, split: str) -> Split:
+def open_images(root: Root, split: str) -> Split:
     """Open one split for its images alone; masks that lie there already can be read, and none is made or missed."""
     return _kind(root).open_split(root, split, labelled=False)
 
 
-def open_split(root: Path, split: str) -> Split:
+def open_split(root: Root, split: str) -> Split:
     """Open one split with its masks, one for each image; those that Cityscapes' polygons ask for are made first."""
     return _kind(root).open_split(root, split, labelled=True)
 
 
-def open_training(root: Path, train_split: str, val_split: str) -> tuple[Split, Split]:
+def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
     """Open the two splits of a training run; raises InputError when they share an image: its score would be a lie."""
     training, validation = open_split(root, train_split), open_split(root, val_split)
     seen = {(training.image_path(index), training.name(index)) for index in range(len(training))}
@@ -78,10 +85,11 @@ def open_training(root: Path, train_split: str, val_split: str) -> tuple[Split, 
     return training, validation
 
 
-def _kind(root: Path) -> Kind:
+def _kind(root: Root) -> Kind:
     for kind in KINDS:
         if kind.matches(root):
             return kind
+    root = Path(root)
     found = sorted(entry.name for entry in root.iterdir())[:8]
     raise MissingInputError(f"{root}: not a data set that is known here; one {_layouts()}; it holds {', '.join(found)}")
 
@@ -115,6 +123,7 @@ def _has_polygons(root: Path, split: str) -> bool:
 
 
 KINDS = (
+    Kind("<split>/index.json (shards, also behind a URL)", is_sharded, open_shards),
     Kind("leftImg8bit/ and gtFine/ (Cityscapes)", _is_cityscapes, _open_cityscapes),
     Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, VocSplit),
     Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, FolderSplit),

@@ -23,6 +23,8 @@ HISTORY_COLUMNS = (
     *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy")),
 )
 """The columns of metrics.csv, a line per epoch."""
+LATER_COLUMNS = ("data_wait",)
+"""Columns that runs of earlier versions lack."""
 
 
 def checkpoint_path(run: str, name: str) -> Path:

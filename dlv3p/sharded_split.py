@@ -42,7 +42,7 @@ class ShardedSplit:
     """One split in shards; it offers what every `Split` does, and `image_bytes` and `fingerprint` besides."""
 
     def __init__(self, root: str | Path, split: str) -> None:
-        self.root, self.split = (root if _is_url(root) else Path(root)), split
+        self.root, self.split = (root if is_url(root) else Path(root)), split
         content = self._index()
         self.class_names: Sequence[str] = tuple(content["classes"])
         self.num_classes = len(self.class_names)
@@ -132,7 +132,7 @@ class ShardedSplit:
     def _descriptor(self, name: str) -> int:
         process, descriptor = self._opened.get(name, (0, -1))
         if process != os.getpid():  # a forked worker must not share the file with its parent
-            path = self._fetched(name) if _is_url(self.root) else self.root / self.split / name
+            path = self._fetched(name) if is_url(self.root) else self.root / self.split / name
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
@@ -178,7 +178,7 @@ class ShardedSplit:
     def _index(self) -> dict[str, Any]:
         where = f"{self.root}/{self.split}/{INDEX}"
         try:
-            with _open_url(where) if _is_url(self.root) else open(where, "rb") as file:
+            with _open_url(where) if is_url(self.root) else open(where, "rb") as file:
                 content = json.load(file)
             if content["format"] != FORMAT or not content["shards"]:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
@@ -195,8 +195,8 @@ class ShardedSplit:
 
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
-    """Say whether a folder holds shards: of one split, or of any."""
-    return not _is_url(root) and any(Path(root).glob(f"{split}/{INDEX}"))
+    """Say whether a folder holds shards, of one split or of any; behind a URL nothing else is read."""
+    return is_url(root) or any(Path(root).glob(f"{split}/{INDEX}"))
 
 
 def open_shards(root: str | Path, split: str, *, labelled: bool = True) -> ShardedSplit:
@@ -212,7 +212,8 @@ def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError
     return IntegrityError(f"{path}: {what}; sha256 expected {expected}, found {found}; copy or write it again")
 
 
-def _is_url(root: str | Path) -> bool:
+def is_url(root: str | Path) -> bool:
+    """Say whether a data root is a URL, such as s3://bucket/shards."""
     return "://" in str(root)
 
 

@@ -69,6 +69,15 @@ def test_an_empty_workspace_says_what_to_run():
         curves.read_metrics()
 
 
+def test_a_run_from_before_a_column_was_added_is_read():
+    make_run("old")
+    path = run_folder("old") / "metrics.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    later = lines[0].index("data_wait")
+    path.write_text("".join(",".join(line[:later] + line[later + 1 :]) + "\n" for line in lines))
+    assert len(curves.read_metrics(["old"])) == 6
+
+
 @pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n", ",".join(HISTORY_COLUMNS) + "\n", "\0\1\2"])
 def test_a_damaged_file_is_named_in_one_line(content):
     make_run("a")

@@ -4,15 +4,19 @@ import csv
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p import training
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
 from dlv3p.config import TrainParameters
+from dlv3p.data import open_split
 from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
+from dlv3p.shards import write_shards
 from dlv3p.training import train
 
 TINY = {
@@ -188,3 +192,28 @@ def test_find_run_names_the_runs_there_are(city, workspace):
     assert find_run("") == "second"
     with pytest.raises(MissingInputError, match="did you mean 'first'"):
         find_run("frist")
+
+
+def test_a_run_from_shards_here_or_behind_a_url_ends_with_the_weights_of_one_from_files(city, uninterrupted, workspace):
+    for split in ("train", "val"):
+        write_shards(open_split(city, split), workspace / "shards", samples=4)
+    for run, root in (("folder", workspace / "shards"), ("url", (workspace / "shards").as_uri())):
+        train(tiny(root, run=run))
+        assert final_hash(run)[0] == uninterrupted[0][0]
+
+
+def test_a_plain_folder_trains_with_its_own_classes(city, workspace):
+    folder = workspace / "mine"
+    for name in ("train", "val"):
+        split = open_split(city, name)
+        for kind in ("images", "masks"):
+            (folder / kind / name).mkdir(parents=True)
+        for index in range(len(split)):
+            split.image(index).save(folder / "images" / name / f"{index}.png")
+            mask = np.where(split.mask(index) == 255, 255, split.mask(index) % 3).astype(np.uint8)
+            Image.fromarray(mask).save(folder / "masks" / name / f"{index}.png")
+    (folder / "classes.csv").write_text("id,name\n0,one\n1,two\n2,three\n")
+    train(tiny(folder, run="mine", epochs=1))
+    state = load_checkpoint(checkpoint_path("mine", "last"))
+    assert list(state["class_names"]) == ["one", "two", "three"]
+    assert state["model"]["classifier.weight"].shape[0] == 3

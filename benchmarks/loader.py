@@ -23,12 +23,12 @@ from torchvision.transforms.v2 import functional
 from cityscapes.demo.city import write_demo_city
 from cityscapes.workspace import WORKSPACE_VARIABLE
 from dlv3p.data import open_split
-from dlv3p.decoded_cache import DecodedCache
-from dlv3p.loader import TrainingSamples
-from dlv3p.photometric import MEAN, STD
-from dlv3p.sampling import sample_generator
+from dlv3p.samples.decoded_cache import DecodedCache
+from dlv3p.samples.loader import TrainingSamples
+from dlv3p.samples.photometric import MEAN, STD
+from dlv3p.samples.sampling import sample_generator
+from dlv3p.samples.transforms import Augmentation
 from dlv3p.split import Split
-from dlv3p.transforms import Augmentation
 
 
 def usual_way(split: Split, augmentation: Augmentation, seed: int, epoch: int, index: int):

@@ -24,9 +24,9 @@ from benchmarks import official_tool
 from cityscapes.demo.city import write_demo_city
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID, TRAINED_LABELS
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX
-from cityscapes.official_scores import OfficialScores, ScoreAccumulator
-from cityscapes.score_files import score_folder
-from cityscapes.truth_files import TruthFiles, find_truth
+from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.scores.score_files import score_folder
+from cityscapes.scores.truth_files import TruthFiles, find_truth
 
 WAYS = ("official from files", "ours from files", "ours from memory")
 

@@ -199,7 +199,7 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
 def explain_ids(ids: Mapping[int, int], *, as_train_ids: bool) -> str | None:
     """Say which ids (with their pixels) do not belong into a mask and what they look like; None where all belong."""
     from cityscapes.labels import IGNORE, LABELS, NUM_CLASSES
-    from cityscapes.prediction_ids import ALLOWED_IDS
+    from cityscapes.scores.prediction_ids import ALLOWED_IDS
 
     expected, other = ("train", "label") if as_train_ids else ("label", "train")
     strange = sorted(set(ids) - ALLOWED_IDS[expected])

@@ -19,8 +19,8 @@ from cityscapes.layout import SPLITS
 from cityscapes.problems import ProblemsError, print_problems
 
 if TYPE_CHECKING:
-    from cityscapes.official_scores import OfficialScores
-    from cityscapes.score_files import FolderScores
+    from cityscapes.scores.official_scores import OfficialScores
+    from cityscapes.scores.score_files import FolderScores
 
 MEANING = {"label": "label ids (road is 7)", "train": "train ids (road is 0)"}
 
@@ -28,8 +28,8 @@ MEANING = {"label": "label ids (road is 7)", "train": "train ids (road is 0)"}
 def main() -> int:
     """Run the command line and return its exit status: 0, or 3 when files are bad and nothing was scored."""
     arguments = _parser().parse_args()
-    from cityscapes.score_files import score_folder
-    from cityscapes.truth_files import find_truth
+    from cityscapes.scores.score_files import score_folder
+    from cityscapes.scores.truth_files import find_truth
 
     truth = find_truth(arguments.truth, arguments.split)
     print(f"truth: {len(truth)} images below {arguments.truth}", flush=True)

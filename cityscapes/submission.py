@@ -18,7 +18,7 @@ from cityscapes.layout import SPLITS, Frame, default_root, find_frames
 from cityscapes.problems import ProblemsError, print_problems
 
 if TYPE_CHECKING:
-    from cityscapes.truth_files import TruthFiles
+    from cityscapes.scores.truth_files import TruthFiles
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
 def _build(
     arguments: argparse.Namespace, root: Path, expected: Sequence[Frame], size: tuple[int, int]
 ) -> tuple[tuple[str, ...], str]:
-    from cityscapes.submission_build import build_submission
+    from cityscapes.submissions.build import build_submission
 
     try:
         manifest = build_submission(arguments.predictions, arguments.zip, expected=expected, size=size, progress=None)
@@ -54,7 +54,7 @@ def _build(
 def _check(
     arguments: argparse.Namespace, root: Path, expected: Sequence[Frame], size: tuple[int, int]
 ) -> tuple[tuple[str, ...], str]:
-    from cityscapes.submission_check import check_submission
+    from cityscapes.submissions.check import check_submission
 
     truth = _truth(root, expected)
     report = check_submission(arguments.zip, expected=expected, size=size, truth=truth, progress=None)
@@ -68,7 +68,7 @@ def _check(
 
 
 def _truth(root: Path, expected: Sequence[Frame]) -> "dict[str, TruthFiles] | None":
-    from cityscapes.truth_files import truth_of_frames
+    from cityscapes.scores.truth_files import truth_of_frames
     from cityscapes.workspace import generated_masks_folder
 
     return truth_of_frames(expected, root, generated_masks_folder())

@@ -15,8 +15,8 @@ from dlv3p.config import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
 from dlv3p.datasets.demo_flawed import write_flawed_folder
 from dlv3p.datasets.demo_voc import write_demo_voc
 from dlv3p.datasets.folder import FolderSplit, is_folder
+from dlv3p.datasets.sharded import is_sharded, is_url, open_shards
 from dlv3p.datasets.voc import VocSplit, is_voc
-from dlv3p.sharded_split import is_sharded, is_url, open_shards
 from dlv3p.split import Split
 
 Root = Path | str

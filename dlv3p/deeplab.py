@@ -44,11 +44,16 @@ class DeepLab(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self.upsample(self.logits_at_stride(image), image.shape[-2:])
 
+    def both_logits_at_stride(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits as `logits_at_stride` and those of the auxiliary head, each at its own; needs `auxiliary_head`."""
+        features = self.backbone(image)
+        return self.logits_of(features), self.get_submodule("auxiliary")(features.middle)
+
     def forward_with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and those of the auxiliary head, both (N,num_classes,H,W); needs `auxiliary_head`."""
-        features, size = self.backbone(image), image.shape[-2:]
-        auxiliary = self.get_submodule("auxiliary")(features.middle)
-        return self.upsample(self.logits_of(features), size), self.upsample(auxiliary, size)
+        logits, auxiliary = self.both_logits_at_stride(image)
+        size = image.shape[-2:]
+        return self.upsample(logits, size), self.upsample(auxiliary, size)
 
 
 class DeepLabV3(DeepLab):

@@ -14,9 +14,9 @@ import torch
 
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
-from cityscapes.official_scores import OfficialScores, ScoreAccumulator
-from cityscapes.pixel_counts import count_pixels
-from cityscapes.truth_files import TruthFiles, truth_of_frames
+from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.scores.pixel_counts import count_pixels
+from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.metrics import Scores, confusion_matrix, scores

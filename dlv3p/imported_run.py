@@ -18,10 +18,10 @@ from dlv3p.deeplab import build_network
 from dlv3p.inference import Predictor, load_predictor
 from dlv3p.loading import LoadedModel, save_model
 from dlv3p.network import NetworkParameters
+from dlv3p.pictures.visualize import colorize, legend, overlay, side_by_side
 from dlv3p.provenance import provenance
 from dlv3p.runs import checkpoint_path, hold_run, list_runs, write_json
 from dlv3p.split import Split
-from dlv3p.visualize import colorize, legend, overlay, side_by_side
 from dlv3p.weights.inspection import describe
 from dlv3p.weights.names import to_theirs
 from dlv3p.weights.recognition import Recognized

@@ -14,7 +14,7 @@ from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.config import RunParameters, TrainParameters
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.runs import checkpoint_path, find_run
-from dlv3p.transforms import normalize
+from dlv3p.samples.transforms import normalize
 from dlv3p.upsampling import upsample_argmax
 
 

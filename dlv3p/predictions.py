@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import ParameterError
-from cityscapes.submission_build import build_submission, save_prediction
-from cityscapes.submission_check import Report, check_submission
-from cityscapes.submission_manifest import Manifest
-from cityscapes.truth_files import truth_of_frames
+from cityscapes.scores.truth_files import truth_of_frames
+from cityscapes.submissions.build import build_submission, save_prediction
+from cityscapes.submissions.check import Report, check_submission
+from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.progress import track

@@ -84,7 +84,7 @@ def write_shards(
 
 def check_shards(folder: Path) -> list[str]:
     """Return a line for each shard of a split's folder that is missing or not what its index says."""
-    from dlv3p.sharded_split import ShardedSplit
+    from dlv3p.datasets.sharded import ShardedSplit
 
     ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an index that is wrong in itself
     faults = []

@@ -14,28 +14,30 @@ from torch import Tensor, nn
 from cityscapes.errors import DivergedError, IntegrityError
 from cityscapes.labels import IGNORE
 from dlv3p.activation_checkpointing import checkpoint_activations
-from dlv3p.batches import Batches, worker_faults
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.class_regions import class_regions
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_training, resolve_data_root
-from dlv3p.decoded_cache import DecodedCache
 from dlv3p.deeplab import build_network
 from dlv3p.devices import LAYOUT, choose_device
-from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
 from dlv3p.losses import Loss, cross_entropy, inverse_log_weights, make_loss
 from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import Progress, make_progress
 from dlv3p.provenance import data_fingerprint, provenance
 from dlv3p.runs import checkpoint_path, hold_run, refuse_other_parameters, write_json, write_metrics
-from dlv3p.sampling import ClassUniform
+from dlv3p.samples.batches import Batches, worker_faults
+from dlv3p.samples.class_regions import class_regions
+from dlv3p.samples.decoded_cache import DecodedCache
+from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
+from dlv3p.samples.sampling import ClassUniform
+from dlv3p.samples.transforms import Augmentation
 from dlv3p.split import Split
-from dlv3p.transforms import Augmentation
 from dlv3p.upsampling import upsample_argmax
 
 POLY_POWER = 0.9
 MOMENTUM = 0.9
+AUXILIARY_WEIGHT = 0.4
+"""How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""
 GRADIENT_NORM = 5.0
 """Longer gradients are cut to this length, which only a bad batch ever reaches."""
 
@@ -146,8 +148,10 @@ class TrainingRun:
 
     def _step(self, image: Tensor, mask: Tensor, loss: Loss, done: int) -> tuple[float, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.parameters.precision == "bfloat16"):
-            logits = self.model.logits_at_stride(image) if self.parameters.chunked_loss else self.model(image)
+            logits, *auxiliary = self._logits(image)
         value = loss(logits.float(), mask)
+        for other in auxiliary:
+            value = value + AUXILIARY_WEIGHT * loss(other.float(), mask)
         if not torch.isfinite(value):
             raise DivergedError(
                 f"step {done + 1}: the loss is {value.item()}; the last checkpoint in {self.folder} is from before. "
@@ -161,6 +165,13 @@ class TrainingRun:
             size, align_corners = mask.shape[-2:], self.model.align_corners
             return value.item(), upsample_argmax(logits.detach().float(), size, align_corners=align_corners)
         return value.item(), logits.detach().argmax(dim=1)
+
+    def _logits(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and behind them those of the auxiliary head, if any; at their strides for a chunked loss."""
+        model, chunked = self.model, self.parameters.chunked_loss
+        if self.parameters.auxiliary_head:
+            return model.both_logits_at_stride(image) if chunked else model.forward_with_auxiliary(image)
+        return (model.logits_at_stride(image) if chunked else model(image),)
 
     def _set_rate(self, step: int, steps: int) -> float:
         """Follow the poly schedule, (1 - step / steps)^0.9 (DeepLabV3, section 4.1); return the head's rate."""

@@ -108,7 +108,7 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
     """Draw loss and mIoU over the epochs, train dashed and val solid, as PNG; absent values leave gaps."""
     from matplotlib.ticker import MaxNLocator
 
-    from dlv3p.visualize import new_figure, png
+    from dlv3p.pictures.visualize import new_figure, png
 
     rows = list(rows)
     figure = new_figure(9, 2.8)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from dlv3p.anatomy import effective_field, model_sizes, part_shapes, receptive_fields, share_within, spread_convolutions
-from dlv3p.anatomy_pictures import DRAWN, draw_fields, draw_shapes
 from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.deeplab import build_model
 from dlv3p.macs import count_macs
 from dlv3p.network import NetworkParameters
-from dlv3p.visualize import png
+from dlv3p.pictures.anatomy import DRAWN, draw_fields, draw_shapes
+from dlv3p.pictures.visualize import png
 
 
 def build(stride, architecture="deeplabv3plus", backbone="resnet18", **switches):

@@ -7,9 +7,9 @@ from cityscapes.errors import InputError, MissingInputError
 from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 from dlv3p.data import open_images, open_split, resolve_data_root
-from dlv3p.loader import TrainingSamples, WholeImages, training_loader, validation_loader
-from dlv3p.sampling import EpochSampler, epoch_order
-from dlv3p.transforms import Augmentation
+from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
+from dlv3p.samples.sampling import EpochSampler, epoch_order
+from dlv3p.samples.transforms import Augmentation
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
 

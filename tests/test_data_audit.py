@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from dlv3p.data import resolve_data_root
-from dlv3p.data_pictures import class_share_bars, overlays_picture
 from dlv3p.datasets.audit import audit
 from dlv3p.datasets.demo_flawed import COUNTS, write_flawed_folder
+from dlv3p.pictures.audits import class_share_bars, overlays_picture
 
 CLASSES = "id,name,red,green,blue\n0,road,128,64,128\n1,car,0,0,142\n"
 

@@ -16,10 +16,10 @@ from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.evaluate import score_tables, write_scores
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
-from cityscapes.prediction_ids import recognise
 from cityscapes.problems import ProblemsError
-from cityscapes.score_files import score_folder
-from cityscapes.truth_files import find_truth
+from cityscapes.scores.prediction_ids import recognise
+from cityscapes.scores.score_files import score_folder
+from cityscapes.scores.truth_files import find_truth
 
 try:
     official_tool.load()

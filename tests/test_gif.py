@@ -8,7 +8,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
-from dlv3p.gif import PANELS, compose_frame, write_gif
+from dlv3p.pictures.gif import PANELS, compose_frame, write_gif
 
 
 def sample(seed, size=(48, 96)):

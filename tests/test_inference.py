@@ -16,12 +16,19 @@ from cityscapes.workspace import output_folder
 from dlv3p.config import RenderGifParameters, RunParameters, TrainParameters
 from dlv3p.data import open_images, open_split
 from dlv3p.evaluation import evaluate
-from dlv3p.gallery import choose_frames, class_shares, crops_picture, drive_frames, examples_picture, samples_picture
 from dlv3p.inference import load_predictor
 from dlv3p.metrics import confusion_matrix
+from dlv3p.pictures.gallery import (
+    choose_frames,
+    class_shares,
+    crops_picture,
+    drive_frames,
+    examples_picture,
+    samples_picture,
+)
 from dlv3p.predictions import pack_submission, save_predictions
+from dlv3p.samples.transforms import normalize
 from dlv3p.training import train
-from dlv3p.transforms import normalize
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError
-from dlv3p import decoded_cache, lazy_image
-from dlv3p.batches import Batches, CarefulSamples, collate
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
-from dlv3p.decoded_cache import DecodedCache
-from dlv3p.lazy_image import open_image
-from dlv3p.loader import TrainingSamples, training_loader
-from dlv3p.sampling import EpochSampler
+from dlv3p.samples import decoded_cache, lazy_image
+from dlv3p.samples.batches import Batches, CarefulSamples, collate
+from dlv3p.samples.decoded_cache import DecodedCache
+from dlv3p.samples.lazy_image import open_image
+from dlv3p.samples.loader import TrainingSamples, training_loader
+from dlv3p.samples.sampling import EpochSampler
+from dlv3p.samples.transforms import Augmentation
 from dlv3p.training import make_samples
-from dlv3p.transforms import Augmentation
 
 CROP = Augmentation(33, 48, color_jitter=0.3, blur=1.0)
 

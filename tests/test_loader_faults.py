@@ -13,15 +13,15 @@ from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
 from dlv3p import training
-from dlv3p.batches import MOST_REPLACEMENTS, worker_faults
 from dlv3p.checkpoint import load_checkpoint
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
-from dlv3p.loader import TrainingSamples, training_loader
 from dlv3p.losses import make_loss
 from dlv3p.runs import checkpoint_path
+from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
+from dlv3p.samples.loader import TrainingSamples, training_loader
+from dlv3p.samples.transforms import Augmentation
 from dlv3p.training import train
-from dlv3p.transforms import Augmentation
 
 CROP = Augmentation(33, 33, scale_low=1.0, scale_high=1.0)
 

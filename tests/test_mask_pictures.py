@@ -20,7 +20,7 @@ from cityscapes.layout import (
     Frame,
     find_frames,
 )
-from dlv3p.mask_pictures import (
+from dlv3p.pictures.masks import (
     DIFFERENCE_COLORS,
     agreement_in_words,
     agreement_table,
@@ -32,7 +32,7 @@ from dlv3p.mask_pictures import (
     split_table,
     worst_spot,
 )
-from dlv3p.visualize import png
+from dlv3p.pictures.visualize import png
 
 FRAME = Frame("val", "ulm", "000000", "000000")
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import DivergedError, ParameterError
-from cityscapes.score_files import score_folder
-from cityscapes.truth_files import find_truth
+from cityscapes.scores.score_files import score_folder
+from cityscapes.scores.truth_files import find_truth
 from cityscapes.workspace import output_folder
 from dlv3p.config import RunParameters, TrainParameters
 from dlv3p.data import open_images, open_split

@@ -13,11 +13,11 @@ import torch
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError
 from dlv3p import shards
 from dlv3p.data import open_images, open_split
-from dlv3p.loader import TrainingSamples, training_loader
+from dlv3p.datasets.sharded import is_sharded, open_shards
 from dlv3p.provenance import data_fingerprint
-from dlv3p.sharded_split import is_sharded, open_shards
+from dlv3p.samples.loader import TrainingSamples, training_loader
+from dlv3p.samples.transforms import Augmentation
 from dlv3p.shards import check_shards, main, write_shards
-from dlv3p.transforms import Augmentation
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
 

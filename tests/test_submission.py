@@ -17,12 +17,12 @@ from PIL import Image
 from cityscapes.errors import MachineError, MissingInputError, ParameterError
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import Frame
-from cityscapes.official_scores import ScoreAccumulator
 from cityscapes.problems import ProblemsError
-from cityscapes.submission_build import PREDICTION_SUFFIX, build_submission, save_prediction
-from cityscapes.submission_check import check_submission
-from cityscapes.submission_manifest import manifest_path
-from cityscapes.truth_files import TruthFiles, find_truth
+from cityscapes.scores.official_scores import ScoreAccumulator
+from cityscapes.scores.truth_files import TruthFiles, find_truth
+from cityscapes.submissions.build import PREDICTION_SUFFIX, build_submission, save_prediction
+from cityscapes.submissions.check import check_submission
+from cityscapes.submissions.manifest import manifest_path
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "submission.py"
 SIZE = (16, 32)
@@ -214,7 +214,7 @@ def test_s2_a_disk_that_refuses_leaves_the_old_zip(predictions, tmp_path, monkey
 KILLED = """
 import os, signal, sys
 from cityscapes.layout import Frame
-from cityscapes import submission_build
+from cityscapes.submissions import build as submission_build
 module, name, left = sys.argv[3:6]
 owner = sys.modules[module] if module in sys.modules else __import__(module)
 for part in name.split(".")[:-1]:
@@ -266,7 +266,7 @@ def test_s2_no_space_leaves_the_old_zip_and_exits_with_4(root, predictions, tmp_
 import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import numba  # whose own files may be large
-from cityscapes import submission_rules
+from cityscapes.submissions import rules as submission_rules
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 sys.argv[:] = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dlv3p.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
-from dlv3p.transforms import Augmentation, normalize
+from dlv3p.samples.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
+from dlv3p.samples.transforms import Augmentation, normalize
 
 PLAIN = Augmentation(32, 48, scale_low=1.0, scale_high=1.0)
 

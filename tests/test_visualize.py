@@ -7,7 +7,7 @@ import pytest
 
 from cityscapes.errors import InputError
 from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
-from dlv3p import visualize
+from dlv3p.pictures import visualize
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
 from dlv3p.loading import LoadedModel, drop_void, load_model, save_model
 from dlv3p.network import NetworkParameters
-from dlv3p.photometric import MEAN, STD
+from dlv3p.samples.photometric import MEAN, STD
 from dlv3p.weights.inspection import describe
 from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
 from dlv3p.weights.reading import read_weights

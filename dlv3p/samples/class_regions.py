@@ -11,8 +11,8 @@ import numpy as np
 
 from cityscapes.atomic import write_bytes
 from cityscapes.workspace import data_folder
-from dlv3p.kernels import find_representatives
 from dlv3p.progress import track
+from dlv3p.samples.kernels import find_representatives
 from dlv3p.split import Split
 
 REGIONS_PER_SIDE = 8

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError, reason
 from cityscapes.layout import Frame
-from cityscapes.submission_manifest import compare_with_manifest
+from cityscapes.submissions.manifest import compare_with_manifest
 
 if TYPE_CHECKING:
-    from cityscapes.official_scores import OfficialScores, ScoreAccumulator
-    from cityscapes.submission_rules import Finding
-    from cityscapes.truth_files import TruthFiles
+    from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
+    from cityscapes.scores.truth_files import TruthFiles
+    from cityscapes.submissions.rules import Finding
 
 MAX_DIRECTORY_BYTES = 4 * 2**20
 
@@ -53,9 +53,9 @@ def check_submission(
     zip_path = Path(zip_path)
     if not zip_path.is_file():
         raise MissingInputError(f"{zip_path}: no such zip file")
-    from cityscapes.official_scores import ScoreAccumulator
-    from cityscapes.prediction_ids import EVALUATED_IDS, looks_like_train_ids
-    from cityscapes.submission_rules import LIKE_TRAIN_IDS
+    from cityscapes.scores.official_scores import ScoreAccumulator
+    from cityscapes.scores.prediction_ids import EVALUATED_IDS, looks_like_train_ids
+    from cityscapes.submissions.rules import LIKE_TRAIN_IDS
 
     problems: list[str] = []
     used: set[int] = set()
@@ -94,8 +94,8 @@ def _inspect(
     problems: list[str],
 ) -> Iterable[tuple[str, "Finding"]]:
     """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
-    from cityscapes.prediction_ids import TABLE_IDS
-    from cityscapes.submission_rules import MAX_FILE_BYTES, inspect_files, match_names
+    from cityscapes.scores.prediction_ids import TABLE_IDS
+    from cityscapes.submissions.rules import MAX_FILE_BYTES, inspect_files, match_names
 
     def read(member: zipfile.ZipInfo) -> bytes:
         if member.file_size > MAX_FILE_BYTES:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlv3p.kernels import PRECISION, pick, weigh_columns, weigh_rows
+from dlv3p.samples.kernels import PRECISION, pick, weigh_columns, weigh_rows
 
 
 @dataclass(frozen=True)

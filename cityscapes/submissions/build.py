@@ -10,7 +10,7 @@ from cityscapes.atomic import open_atomically, write_bytes
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.layout import Frame
 from cityscapes.problems import ProblemsError
-from cityscapes.submission_manifest import Manifest, sha256_of
+from cityscapes.submissions.manifest import Manifest, sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,8 +54,8 @@ def build_submission(
     predictions, output_zip = Path(predictions), Path(output_zip)
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
-    from cityscapes.prediction_ids import EVALUATED_IDS, looks_like_train_ids
-    from cityscapes.submission_rules import LIKE_TRAIN_IDS, inspect_files, match_names
+    from cityscapes.scores.prediction_ids import EVALUATED_IDS, looks_like_train_ids
+    from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files, match_names
 
     paths = sorted(predictions.rglob("*.png"))
     problems = [f"{path}: a link; copy the file itself" for path in paths if path.is_symlink()]
@@ -84,7 +84,7 @@ def build_submission(
 
 
 def _read_file(path: Path) -> bytes:
-    from cityscapes.submission_rules import MAX_FILE_BYTES
+    from cityscapes.submissions.rules import MAX_FILE_BYTES
 
     with open(path, "rb") as file:
         return file.read(MAX_FILE_BYTES + 1)

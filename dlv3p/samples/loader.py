@@ -6,12 +6,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cityscapes.errors import InputError
-from dlv3p.batches import Batches, CarefulSamples, collate
-from dlv3p.decoded_cache import DecodedCache
-from dlv3p.lazy_image import open_image
-from dlv3p.sampling import ClassUniform, EpochSampler, sample_generator
+from dlv3p.samples.batches import Batches, CarefulSamples, collate
+from dlv3p.samples.decoded_cache import DecodedCache
+from dlv3p.samples.lazy_image import open_image
+from dlv3p.samples.sampling import ClassUniform, EpochSampler, sample_generator
+from dlv3p.samples.transforms import Augmentation, normalize
 from dlv3p.split import Split
-from dlv3p.transforms import Augmentation, normalize
 
 LOADER_TIMEOUT = 300
 """Seconds after which a worker that does not answer is an error rather than a wait for ever."""

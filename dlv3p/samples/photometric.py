@@ -6,7 +6,7 @@ Everything that maps one colour value to another is a table of 256 entries; only
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dlv3p.kernels import finish, finish_saturated
+from dlv3p.samples.kernels import finish, finish_saturated
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from dlv3p.class_regions import Regions
+from dlv3p.samples.class_regions import Regions
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:

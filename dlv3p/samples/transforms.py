@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from cityscapes.labels import IGNORE
-from dlv3p.photometric import blur_crop, jitter_crop, normalize_crop
-from dlv3p.windows import Window, resize_ids, resize_pixels
+from dlv3p.samples.photometric import blur_crop, jitter_crop, normalize_crop
+from dlv3p.samples.windows import Window, resize_ids, resize_pixels
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from cityscapes.atomic import open_atomically
 from cityscapes.errors import MachineError
 from cityscapes.workspace import data_folder
-from dlv3p.lazy_image import LazyImage, decoded
 from dlv3p.progress import track
+from dlv3p.samples.lazy_image import LazyImage, decoded
 from dlv3p.split import Split
 
 RESERVE = 2**30

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from cityscapes.errors import UserError, reason
 from cityscapes.grey_png import MAX_FILE_BYTES, read_label_bytes
-from cityscapes.pixel_counts import PixelCounts, count_pixels, ids_in
-from cityscapes.truth_files import TruthFiles
+from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
+from cityscapes.scores.truth_files import TruthFiles
 
 LIKE_TRAIN_IDS = (
     "all files: the ids look like train ids (0 to 18); the server counts label ids, as save_prediction writes"

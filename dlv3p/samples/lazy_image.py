@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlv3p.png import decode_corner, png_size
+from dlv3p.samples.png import decode_corner, png_size
 from dlv3p.split import Split
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from cityscapes.atomic import open_atomically
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
-from dlv3p.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
+from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 
 PANELS = ("image", "prediction", "overlay", "truth", "errors")
 """What a frame can show; the last two need the truth."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.grey_png import read_label_image
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
-from cityscapes.official_scores import OfficialScores, ScoreAccumulator
-from cityscapes.pixel_counts import PixelCounts, count_pixels, ids_in
-from cityscapes.prediction_ids import ENCODINGS, recognise, wrong_ids
 from cityscapes.problems import ProblemsError
-from cityscapes.submission_rules import match_names
-from cityscapes.truth_files import TruthFiles
+from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
+from cityscapes.scores.prediction_ids import ENCODINGS, recognise, wrong_ids
+from cityscapes.scores.truth_files import TruthFiles
+from cityscapes.submissions.rules import match_names
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from cityscapes.labels import (
 )
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks import to_label_ids
+from dlv3p.pictures.visualize import legend, new_figure, overlay, side_by_side
 from dlv3p.split import Split
-from dlv3p.visualize import legend, new_figure, overlay, side_by_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

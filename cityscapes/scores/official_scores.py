@@ -14,7 +14,7 @@ import numpy as np
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import LABEL_BY_ID, LABELS, TRAINED_LABELS
-from cityscapes.pixel_counts import NUM_IDS, OBJECT_CATEGORIES, PixelCounts, count_pixels
+from cityscapes.scores.pixel_counts import NUM_IDS, OBJECT_CATEGORIES, PixelCounts, count_pixels
 
 AVERAGE_OBJECT_PIXELS: Mapping[str, float] = {
     "person": 3462.4756337644,

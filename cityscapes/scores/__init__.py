@@ -1,0 +1,1 @@
+"""The official scores: counted, averaged, and read from anyone's files."""

@@ -1,0 +1,31 @@
+"""The auxiliary head learns with the rest of the network, whichever way the loss is computed."""
+
+import pytest
+import torch
+
+from dlv3p.checkpoint import load_checkpoint
+from dlv3p.config import TrainParameters
+from dlv3p.deeplab import build_network
+from dlv3p.runs import checkpoint_path
+from dlv3p.training import train
+
+
+def test_the_auxiliary_head_learns_and_changes_what_the_backbone_learns(city, workspace):
+    states = {}
+    for run, switches in {
+        "without": {},
+        "with": {"auxiliary_head": True},
+        "chunked": {"auxiliary_head": True, "chunked_loss": True},
+    }.items():
+        small = {"channels": 8, "crop_height": 64, "crop_width": 64, "epochs": 1, "workers": 0, "threads": 1}
+        quiet = {"device": "cpu", "progress": "none", "batch_size": 2, "data_root": str(city), "run": run}
+        parameters = TrainParameters.from_mapping(small | quiet | switches)
+        losses = train(parameters).history[-1]
+        states[run] = load_checkpoint(checkpoint_path(run, "last"))["model"], losses["train_loss"]
+    torch.manual_seed(0)
+    initial = build_network(parameters, 19).state_dict()
+    name, deep = "auxiliary.classifier.weight", "backbone.layer3.0.conv1.weight"
+    assert (states["with"][0][name] - initial[name]).abs().max() > 1e-4
+    assert (states["with"][0][deep] - states["without"][0][deep]).abs().max() > 1e-5
+    assert states["with"][1] > 1.2 * states["without"][1]
+    assert states["chunked"][1] == pytest.approx(states["with"][1], rel=0.01)

@@ -26,11 +26,8 @@ from dlv3p.progress import Progress, make_progress
 from dlv3p.provenance import data_fingerprint, provenance
 from dlv3p.runs import checkpoint_path, hold_run, refuse_other_parameters, write_json, write_metrics
 from dlv3p.samples.batches import Batches, worker_faults
-from dlv3p.samples.class_regions import class_regions
-from dlv3p.samples.decoded_cache import DecodedCache
-from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
-from dlv3p.samples.sampling import ClassUniform
-from dlv3p.samples.transforms import Augmentation
+from dlv3p.samples.crops import make_samples
+from dlv3p.samples.loader import WholeImages, training_loader, validation_loader
 from dlv3p.split import Split
 from dlv3p.upsampling import upsample_argmax
 
@@ -257,33 +254,6 @@ class TrainingRun:
         model, parameters = model_from_checkpoint(state)
         metadata = {"parameters": parameters.as_dict(), "class_names": state["class_names"], "epoch": state["epoch"]}
         save_weights(weights, model, metadata)
-
-
-def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
-    """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
-    uniform, cache = None, None
-    if parameters.class_uniform:
-        regions = class_regions(split, progress=parameters.progress)
-        uniform = ClassUniform(regions, share=parameters.class_uniform, seed=parameters.seed)
-    if parameters.decoded_cache:
-        cache = DecodedCache(split)
-        cache.prepare(progress=parameters.progress)
-    augmentation = make_augmentation(parameters)
-    return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
-
-
-def make_augmentation(parameters: TrainParameters) -> Augmentation:
-    """Return the augmentation of a run's training crops."""
-    return Augmentation(
-        parameters.crop_height,
-        parameters.crop_width,
-        image_scale=parameters.image_scale,
-        scale_low=parameters.scale_low,
-        scale_high=parameters.scale_high,
-        color_jitter=parameters.color_jitter,
-        scale_distribution=parameters.scale_distribution,
-        blur=parameters.blur,
-    )
 
 
 def make_optimizer(model: nn.Module, parameters: TrainParameters) -> torch.optim.Optimizer:

@@ -1,0 +1,36 @@
+"""The training crops of a run, as its parameters describe them."""
+
+from dlv3p.config import TrainParameters
+from dlv3p.samples.class_regions import class_regions
+from dlv3p.samples.decoded_cache import DecodedCache
+from dlv3p.samples.loader import TrainingSamples
+from dlv3p.samples.sampling import ClassUniform
+from dlv3p.samples.transforms import Augmentation
+from dlv3p.split import Split
+
+
+def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
+    """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
+    uniform, cache = None, None
+    if parameters.class_uniform:
+        regions = class_regions(split, progress=parameters.progress)
+        uniform = ClassUniform(regions, share=parameters.class_uniform, seed=parameters.seed)
+    if parameters.decoded_cache:
+        cache = DecodedCache(split)
+        cache.prepare(progress=parameters.progress)
+    augmentation = make_augmentation(parameters)
+    return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
+
+
+def make_augmentation(parameters: TrainParameters) -> Augmentation:
+    """Return the augmentation of a run's training crops."""
+    return Augmentation(
+        parameters.crop_height,
+        parameters.crop_width,
+        image_scale=parameters.image_scale,
+        scale_low=parameters.scale_low,
+        scale_high=parameters.scale_high,
+        color_jitter=parameters.color_jitter,
+        scale_distribution=parameters.scale_distribution,
+        blur=parameters.blur,
+    )

@@ -1,5 +1,6 @@
 """A plain folder of one's own: what is read, and what is refused with a line that says how to mend it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def test_names_may_hold_blanks_dots_and_folders(folder):
     split = open_split(folder, "train")
     assert split.name(2) == "night 1/frame.v2 ü"
     assert np.array_equal(split.mask(2), IDS)
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff", b"two words", b'it\'s "quoted"', b"a\nb", "\N{SNOWMAN} \N{GRINNING FACE}".encode(), b"n" * 251]
+)
+def test_l4_any_name_that_the_disk_takes_is_read_and_can_be_shown(folder, name):
+    for kind, suffix in ((b"images", b".jpg"), (b"masks", b".png")):
+        source = os.fsencode(folder) + b"/" + kind + b"/train/"
+        shutil.copy(source + b"a" + suffix, source + name + suffix)
+    split = open_split(folder, "train")
+    (index,) = [index for index in range(3) if split.name(index) not in ("a", "b")]
+    assert split.name(index).isprintable()
+    split.name(index).encode()
+    assert np.array_equal(split.pair(index)[1], IDS)
 
 
 def test_a_split_without_masks_opens_for_its_images_alone(folder):

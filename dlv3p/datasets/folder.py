@@ -17,7 +17,7 @@ from cityscapes.image_files import open_image
 from cityscapes.labels import IGNORE
 from dlv3p.datasets.class_table import read_class_table
 from dlv3p.datasets.links import inside
-from dlv3p.datasets.pairs import Pair, PairedSplit
+from dlv3p.datasets.pairs import Pair, PairedSplit, printable
 
 CLASSES_FILE = "classes.csv"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -33,9 +33,9 @@ class FolderSplit(PairedSplit):
         if labelled:
             _refuse_unpaired(root, split, images, masks)
         folder = root / "masks" / split
-        pairs = [Pair(name, path, masks.get(name, folder / f"{name}.png")) for name, path in images.items()]
+        pairs = [Pair(printable(name), path, masks.get(name, folder / f"{name}.png")) for name, path in images.items()]
         self._table = read_class_table(root / CLASSES_FILE)
-        strays = sorted(masks.keys() - images.keys())
+        strays = sorted(map(printable, masks.keys() - images.keys()))
         super().__init__(root, split, pairs, self._table.classes, strays=strays)
 
     def read_mask(self, path: Path) -> np.ndarray:
@@ -88,8 +88,8 @@ def _files(root: Path, kind: str, split: str, suffixes: tuple[str, ...]) -> dict
 
 def _refuse_unpaired(root: Path, split: str, images: dict[str, Path], masks: dict[str, Path]) -> None:
     lonely = {
-        f"images without a mask in masks/{split}": sorted(images.keys() - masks.keys()),
-        f"masks without an image in images/{split}": sorted(masks.keys() - images.keys()),
+        f"images without a mask in masks/{split}": sorted(map(printable, images.keys() - masks.keys())),
+        f"masks without an image in images/{split}": sorted(map(printable, masks.keys() - images.keys())),
     }
     texts = [
         f"{len(names)} {what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"

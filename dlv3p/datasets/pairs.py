@@ -98,6 +98,11 @@ class PairedSplit:
             )
 
 
+def printable(name: str) -> str:
+    """Return a file's name as it can be shown, and used for other files, anywhere; others stay distinct by escapes."""
+    return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
+
+
 def strange_ids(ids: np.ndarray, num_classes: int) -> list[int]:
     """List the ids of a mask, uint8, that are neither a class nor 255."""
     return np.unique(ids[(ids >= num_classes) & (ids != IGNORE)]).tolist()

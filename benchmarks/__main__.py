@@ -1,6 +1,8 @@
-"""Run every benchmark, one after the other."""
+"""Run every benchmark with its defaults, one after the other; each is a command of its own and answers `--help`."""
 
-from benchmarks import masks
+from benchmarks import loader, masks, models, official_scores
 
 if __name__ == "__main__":
-    masks.main()
+    for benchmark in (masks, official_scores, loader, models):
+        print(f"== python -m {benchmark.__name__}", flush=True)
+        benchmark.main()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlv3p.data import resolve_data_root
+from dlv3p.data import open_split, resolve_data_root
 from dlv3p.datasets.audit import audit
 from dlv3p.datasets.demo_flawed import COUNTS, write_flawed_folder
 from dlv3p.pictures.audits import class_share_bars, overlays_picture
+from dlv3p.shards import write_shards
 
 CLASSES = "id,name,red,green,blue\n0,road,128,64,128\n1,car,0,0,142\n"
 
@@ -114,3 +115,13 @@ def test_pictures_show_every_class_and_only_sound_images(flawed):
     assert names[-1] == shares.idxmax()
     assert len(names) == 19
     assert overlays_picture(report, count=3).width == 1200
+
+
+def test_shards_are_audited_like_the_files_that_they_were_made_from(sound):
+    Image.open(sound / "images" / "val" / "b.png").convert("L").save(sound / "images" / "val" / "b.png")
+    for split in ("train", "val"):
+        write_shards(open_split(sound, split), sound / "shards")
+    files, shards = (audit(root, ["train", "val"], progress="none") for root in (sound, sound / "shards"))
+    assert [finding.kind for finding in shards.findings] == ["images of another kind"]
+    assert shards.findings == files.findings
+    assert shards.summary().equals(files.summary())

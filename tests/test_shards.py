@@ -1,6 +1,8 @@
 """Shards hold the files unchanged, in the same bytes every time; training from them equals training from the files."""
 
+import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError
 from dlv3p import shards
 from dlv3p.data import open_images, open_split
+from dlv3p.datasets import sharded
 from dlv3p.datasets.sharded import is_sharded, open_shards
 from dlv3p.provenance import data_fingerprint
 from dlv3p.samples.loader import TrainingSamples, training_loader
@@ -290,3 +293,50 @@ def test_an_opened_split_can_be_sent_to_another_process(written):
     opened = open_shards(written, "train")
     opened.image(0)
     assert pickle.loads(pickle.dumps(opened)).image_bytes(0) == opened.image_bytes(0)
+
+
+def test_a_shard_that_is_gone_is_named_here_and_behind_a_url(written, remote):
+    (written / "train" / "train-000000.tar").unlink()
+    remote.rm("/bucket/train/train-000000.tar")
+    for root in (written, "memory://bucket"):
+        opened = open_shards(root, "train")
+        for read in (opened.image, opened.mask):
+            with pytest.raises(MissingInputError, match="train-000000.tar: (cannot be read|no such file)"):
+                read(0)
+
+
+def test_a_connection_that_breaks_is_an_error_of_the_machine(remote, workspace, monkeypatch):
+    opened = open_shards("memory://bucket", "train")
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise KeyError("a library's own error")
+
+    monkeypatch.setattr(sharded, "_open_url", lambda url: Broken())
+    with pytest.raises(MachineError, match="train-000000.tar: cannot be read to its end"):
+        opened.image(0)
+    assert not list((workspace / "data" / "fetched_shards").iterdir())
+
+
+@pytest.mark.parametrize("change", [{"classes": None}, {"colors": [[1, 2]]}, {"shards": [{"name": "a.tar"}]}])
+def test_an_index_that_lacks_something_is_refused(written, change):
+    path = written / "train" / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(IntegrityError, match="is no index of shards"):
+        open_shards(written, "train")
+
+
+def test_a_hash_cannot_lead_out_of_the_folder_of_fetched_shards(written):
+    path = written / "train" / "index.json"
+    content = json.loads(path.read_text())
+    content["shards"][0]["sha256"] = "../../elsewhere"
+    path.write_text(json.dumps(content))
+    with pytest.raises(IntegrityError, match="is no sha256"):
+        open_shards(f"file://{written}", "train")
+
+
+def test_reading_keeps_no_file_open(written):
+    opened = open_shards(written, "train")
+    before = len(os.listdir("/proc/self/fd"))
+    assert [opened.image(index) and opened.mask(index).size for index in range(len(opened))]
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,7 +1,7 @@
 """Look through any data set before anyone trains on it: what is missing, damaged, mixed up, doubled or unbalanced.
 
-Every image and mask is read as training reads it, so that nothing found here can stop a run later. Findings are data,
-told in plain words with a remedy each; nothing is changed on the disk.
+Every image and mask is read as training reads it, so that what is found sound here cannot stop a run later. Findings
+are data, told in plain words with a remedy each; nothing is changed on the disk.
 """
 
 import hashlib
@@ -9,16 +9,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding, tell
 from cityscapes.image_files import open_image
 from cityscapes.labels import IGNORE
-from dlv3p.data import open_images
+from dlv3p.data import Root, open_images
 from dlv3p.datasets.pairs import PairedSplit
 from dlv3p.progress import track
 from dlv3p.split import Split
@@ -93,7 +94,7 @@ class DataAudit:
         return pd.DataFrame(columns, index=pd.Index(first.class_names, name="class"))
 
 
-def audit(root: Path, splits: Sequence[str], *, progress: str = "auto") -> DataAudit:
+def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> DataAudit:
     """Read every image and mask of the splits below `root`, a data set of any kind, and report what is wrong.
 
     Raises MissingInputError where there is no such data set or split; all else that is wrong with it is a finding.
@@ -117,9 +118,8 @@ def audit(root: Path, splits: Sequence[str], *, progress: str = "auto") -> DataA
 def _look(split: Split, index: int) -> _Look:
     look = _Look(split.name(index))
     try:
-        stored = open_image(split.image_path(index))
-        look.size, look.mode = stored.size, stored.mode
-        look.digest = hashlib.sha256(stored.convert("RGB").tobytes()).digest()
+        look.mode, image = _mode_and_image(split, index)
+        look.size, look.digest = image.size, hashlib.sha256(image.tobytes()).digest()
     except UserError as error:
         _find(look, split, "image that cannot be read", error, "copy it again from where it came")
     if not split.has_mask(index):
@@ -140,6 +140,15 @@ def _look(split: Split, index: int) -> _Look:
             look, split, "mask that cannot be used", error, "mend the file, or the class table if that is what is wrong"
         )
     return look
+
+
+def _mode_and_image(split: Split, index: int) -> tuple[str, Image.Image]:
+    """Return the mode that an image is stored in, and the image as RGB."""
+    if hasattr(split, "image_bytes"):  # shards have files within files
+        image = split.image(index)
+        return Image.open(BytesIO(split.image_bytes(index))).mode, image
+    stored = open_image(split.image_path(index))
+    return stored.mode, stored.convert("RGB")
 
 
 def _find(look: _Look, split: Split, kind: str, problem: object, remedy: str, *, is_error: bool = True) -> None:

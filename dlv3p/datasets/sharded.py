@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,18 +44,15 @@ class ShardedSplit:
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root, self.split = (root if is_url(root) else Path(root)), split
-        content = self._index()
-        self.class_names: Sequence[str] = tuple(content["classes"])
-        self.num_classes = len(self.class_names)
-        self.colors = np.zeros((256, 3), np.uint8)
-        self.colors[: len(content["colors"])] = content["colors"]
-        self.source_fingerprint: str = content["fingerprint"]
-        self._shards = {shard["name"]: shard for shard in content["shards"]}
-        self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in content["shards"]).encode()).hexdigest()
-        samples = [(shard["name"], sample) for shard in content["shards"] for sample in shard["samples"]]
-        self._samples = sorted(samples, key=lambda pair: pair[1]["index"])
-        self._opened: dict[str, tuple[int, int]] = {}
-        self._check_ends()
+        where = f"{self.root}/{self.split}/{INDEX}"
+        try:
+            self._take(_read_index(where))
+        except FileNotFoundError as error:
+            raise MissingInputError(f"{where}: no such file; make it with: python -m dlv3p.shards write") from error
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{where}: is no index of shards ({reason(error)}); write them again") from error
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -103,9 +101,6 @@ class ShardedSplit:
             raise InputError(f"{self.image_path(index)}: {self.name(index)} and its mask differ in size")
         return image, mask
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": {}}  # descriptors belong to their process
-
     def _path(self, index: int, kind: str) -> Path:
         shard, sample = self._samples[index]
         return Path(str(self.root)) / self.split / shard / f"{sample['key']}.{Member(*sample[kind]).suffix}"
@@ -122,25 +117,23 @@ class ShardedSplit:
         return image
 
     def _read(self, index: int, kind: str) -> bytes:
+        """Read a member's bytes; opening its shard each time takes far less than decoding, and keeps no file open."""
         name, sample = self._samples[index]
-        member = Member(*sample[kind])
-        content = os.pread(self._descriptor(name), member.size, member.offset)
-        if zlib.crc32(content) != member.crc32:
-            self._refuse(name, "differs from its index")
+        member, path = Member(*sample[kind]), self._local(name)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self._shards[name]["bytes"]:
+                    self._refuse(name, file, f"has {size} bytes, not {self._shards[name]['bytes']}")
+                content = os.pread(file.fileno(), member.size, member.offset)
+                if zlib.crc32(content) != member.crc32:
+                    self._refuse(name, file, "differs from its index")
+        except OSError as error:
+            raise MissingInputError(f"{path}: cannot be read ({reason(error)}); the index names it") from error
         return content
 
-    def _descriptor(self, name: str) -> int:
-        process, descriptor = self._opened.get(name, (0, -1))
-        if process != os.getpid():  # a forked worker must not share the file with its parent
-            path = self._fetched(name) if is_url(self.root) else self.root / self.split / name
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise MissingInputError(f"{path}: cannot be opened ({error.strerror}); the index names it") from error
-            self._opened[name] = os.getpid(), descriptor
-            if os.fstat(descriptor).st_size != self._shards[name]["bytes"]:
-                self._refuse(name, f"has {os.fstat(descriptor).st_size} bytes, not {self._shards[name]['bytes']}")
-        return descriptor
+    def _local(self, name: str) -> Path:
+        return self._fetched(name) if is_url(self.root) else Path(self.root) / self.split / name
 
     def _fetched(self, name: str) -> Path:
         expected = self._shards[name]["sha256"]
@@ -148,20 +141,28 @@ class ShardedSplit:
         if not path.is_file():
             digest, url = hashlib.sha256(), f"{self.root}/{self.split}/{name}"
             with open_atomically(path, durable=False) as local:
-                with _open_url(url) as remote:
-                    while block := remote.read(BLOCK):
-                        digest.update(block)
-                        local.write(block)
+                for block in _fetch(url):
+                    digest.update(block)
+                    local.write(block)
                 if digest.hexdigest() != expected:
                     raise _mismatch(url, "differs from its index", expected, digest.hexdigest())
         return path
 
-    def _refuse(self, name: str, what: str) -> None:
-        descriptor, digest, position = self._opened[name][1], hashlib.sha256(), 0
-        while block := os.pread(descriptor, BLOCK, position):
-            digest.update(block)
-            position += len(block)
-        raise _mismatch(f"{self.root}/{self.split}/{name}", what, self._shards[name]["sha256"], digest.hexdigest())
+    def _refuse(self, name: str, file: io.RawIOBase, what: str) -> None:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        raise _mismatch(f"{self.root}/{self.split}/{name}", what, self._shards[name]["sha256"], found)
+
+    def _take(self, content: dict[str, Any]) -> None:
+        self.class_names: Sequence[str] = tuple(content["classes"])
+        self.num_classes = len(self.class_names)
+        self.colors = np.zeros((256, 3), np.uint8)
+        self.colors[: len(content["colors"])] = content["colors"]
+        self.source_fingerprint: str = content["fingerprint"]
+        self._shards = {shard["name"]: shard for shard in content["shards"]}
+        self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in content["shards"]).encode()).hexdigest()
+        samples = [(shard["name"], sample) for shard in content["shards"] for sample in shard["samples"]]
+        self._samples = sorted(samples, key=lambda pair: pair[1]["index"])
+        self._check_ends()
 
     def _check_ends(self) -> None:
         for name, sample in self._samples:
@@ -174,24 +175,6 @@ class ShardedSplit:
                             f"{member.offset + member.size} of {name}, which has {size} (sha256 expected "
                             f"{self._shards[name]['sha256']}); write the shards again"
                         )
-
-    def _index(self) -> dict[str, Any]:
-        where = f"{self.root}/{self.split}/{INDEX}"
-        try:
-            with _open_url(where) if is_url(self.root) else open(where, "rb") as file:
-                content = json.load(file)
-            if content["format"] != FORMAT or not content["shards"]:
-                raise ValueError(f"format {content['format']}, not {FORMAT}")
-            for shard in content["shards"]:
-                if Path(shard["name"]).name != shard["name"]:
-                    raise ValueError(f"{shard['name']!r} is no name of a file beside it")
-        except FileNotFoundError as error:
-            raise MissingInputError(f"{where}: no such file; make it with: python -m dlv3p.shards write") from error
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{where}: is no index of shards ({reason(error)}); write them again") from error
-        return content
 
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
@@ -206,6 +189,32 @@ def open_shards(root: str | Path, split: str, *, labelled: bool = True) -> Shard
     if labelled and bare:
         raise InputError(f"{root}/{split}: {len(bare)} of {len(opened)} images have no mask, the first {bare[0]}")
     return opened
+
+
+def _read_index(where: str) -> dict[str, Any]:
+    content = json.loads(b"".join(_fetch(where)) if is_url(where) else Path(where).read_bytes())
+    if content["format"] != FORMAT or not content["shards"]:
+        raise ValueError(f"format {content['format']}, not {FORMAT}")
+    for shard in content["shards"]:
+        if Path(shard["name"]).name != shard["name"]:
+            raise ValueError(f"{shard['name']!r} is no name of a file beside it")
+        if not re.fullmatch("[0-9a-f]{64}", shard["sha256"]):  # a fetched shard is kept under this name
+            raise ValueError(f"{shard['sha256']!r} is no sha256")
+    return content
+
+
+def _fetch(url: str) -> Iterator[bytes]:
+    """Yield a remote file block by block; raises MissingInputError when there is none, MachineError for the rest."""
+    try:
+        with _open_url(url) as remote:
+            while block := remote.read(BLOCK):
+                yield block
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{url}: no such file") from error
+    except UserError:
+        raise
+    except Exception as error:  # each protocol's library has errors of its own
+        raise MachineError(f"{url}: cannot be read to its end ({reason(error)}); try again") from error
 
 
 def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError:

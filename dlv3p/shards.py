@@ -143,8 +143,9 @@ def _mask(split: "Split", index: int) -> bytes:
 
 
 def _source(split: "Split", part: list[int]) -> str:
-    """Return a digest of the names and sizes of what a shard is made from."""
+    """Return a digest of the classes, and of the names and sizes of what a shard is made from."""
     digest = hashlib.sha256((getattr(split, "fingerprint", "") or "").encode())
+    digest.update(repr(list(split.class_names)).encode() + split.colors.tobytes())  # masks of colours get ids by these
     for index in part:
         paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
         sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import DivergedError, IntegrityError
+from cityscapes.errors import DivergedError, InputError, IntegrityError, ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.activation_checkpointing import checkpoint_activations
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
@@ -149,19 +149,23 @@ class TrainingRun:
         value = loss(logits.float(), mask)
         for other in auxiliary:
             value = value + AUXILIARY_WEIGHT * loss(other.float(), mask)
-        if not torch.isfinite(value):
-            raise DivergedError(
-                f"step {done + 1}: the loss is {value.item()}; the last checkpoint in {self.folder} is from before. "
-                f"Lower learning_rate (now {self.parameters.learning_rate}) and train as another run"
-            )
+        self._refuse_not_finite("loss", value, done)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        self._refuse_not_finite("gradient's length", length, done)  # an epoch's last step must not spoil what is saved
         self.optimizer.step()
         if self.parameters.chunked_loss:
             size, align_corners = mask.shape[-2:], self.model.align_corners
             return value.item(), upsample_argmax(logits.detach().float(), size, align_corners=align_corners)
         return value.item(), logits.detach().argmax(dim=1)
+
+    def _refuse_not_finite(self, what: str, value: Tensor, done: int) -> None:
+        if not torch.isfinite(value):
+            raise DivergedError(
+                f"step {done + 1}: the {what} is {value.item()}; the last checkpoint in {self.folder} is from before. "
+                f"Lower learning_rate (now {self.parameters.learning_rate}) and train as another run"
+            )
 
     def _logits(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits, and behind them those of the auxiliary head, if any; at their strides for a chunked loss."""
@@ -197,7 +201,12 @@ class TrainingRun:
             return None
         counts = torch.zeros(self.training.num_classes, dtype=torch.int64)
         for index in range(len(self.training)):
-            mask = torch.from_numpy(self.training.mask(index).astype("int64"))
+            try:
+                mask = torch.from_numpy(self.training.mask(index).astype("int64"))
+            except InputError:
+                if self.parameters.on_bad_sample == "stop":
+                    raise
+                continue  # told of by the loader, when its turn comes
             counts += torch.bincount(mask[mask != IGNORE], minlength=len(counts))
         return inverse_log_weights(counts).to(self.device)
 
@@ -225,6 +234,11 @@ class TrainingRun:
             return load_checkpoint(best)
 
     def _restore(self, state: dict) -> None:
+        if "optimizer" not in state:
+            raise ParameterError(
+                f"run={self.folder.name!r} was imported, not trained, and cannot go on; train as another run, with "
+                f"initial_weights={str(self.folder / 'model.safetensors')!r}"
+            )
         refuse_other_parameters(self.folder.name, state["parameters"], self.parameters)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dlv3p.checkpoint import load_checkpoint
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
 from dlv3p.losses import make_loss
+from dlv3p.pictures.gallery import crops_picture
 from dlv3p.runs import checkpoint_path
 from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
 from dlv3p.samples.loader import TrainingSamples, training_loader
@@ -187,3 +189,23 @@ def test_l9_a_mask_without_any_label_contributes_nothing(split, monkeypatch, nam
     half[0] = 7
     assert loss(logits, half).item() == pytest.approx(loss(logits[:1], half[:1]).item(), rel=1e-5)
     assert image.isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"class_uniform": 1.0}, {"decoded_cache": True}], ids=str)
+def test_t1_a_whole_run_that_skips_passes_over_bad_images_and_masks(split, workspace, capsys, changes):
+    cut(split.image_path(0), 0.5)
+    cut(split.mask_path(1), 0.5)
+    parameters = TrainParameters(
+        run="skips", data_root=str(split.root), channels=8, crop_height=33, crop_width=33, batch_size=2, epochs=1,
+        workers=0, on_bad_sample="skip", threads=1, device="cpu", progress="none", **changes,
+    )  # fmt: skip
+    assert crops_picture(parameters, split)
+    whole = training.TrainingRun(parameters, workspace / "saved" / "skips", split, split)
+    assert whole._class_weights().isfinite().all()
+    assert len(list(whole._loaders()[0])) == len(split) // 2
+    with pytest.raises(InputError, match=split.image_path(0).name):
+        crops_picture(replace(parameters, on_bad_sample="stop", class_uniform=0.0), split)
+    with pytest.raises(InputError, match=split.mask_path(1).name):
+        training.TrainingRun(
+            replace(parameters, run="stops", on_bad_sample="stop"), workspace / "stops", split, split
+        )._class_weights()

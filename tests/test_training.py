@@ -15,9 +15,13 @@ from dlv3p import training
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
+from dlv3p.imported_run import save_run
+from dlv3p.loading import build_recognized
 from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
 from dlv3p.shards import write_shards
 from dlv3p.training import train
+from dlv3p.weights.reading import read_weights
+from dlv3p.weights.recognition import recognize
 
 TINY = {
     "channels": 8,
@@ -163,6 +167,26 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, wor
     with pytest.raises(DivergedError, match="loss is nan"):
         train(tiny(city, run="nan", epochs=2))
     assert checkpoint_path("nan", "last").read_bytes() == before
+
+
+def test_a_gradient_that_is_not_finite_in_the_last_step_spoils_no_checkpoint(city, workspace, monkeypatch):
+    train(tiny(city, run="inf", epochs=1))
+    before = checkpoint_path("inf", "last").read_bytes()
+    monkeypatch.setattr(training, "refuse_other_parameters", lambda *_: None)
+    # The root is 0 and steeper than any number there: a loss that is finite, and a gradient that is not.
+    monkeypatch.setattr(training, "make_loss", lambda *_: lambda logits, mask: (logits - logits).sum().sqrt())
+    with pytest.raises(DivergedError, match="gradient's length is nan"):
+        train(tiny(city, run="inf", epochs=2))
+    assert checkpoint_path("inf", "last").read_bytes() == before
+
+
+def test_an_imported_network_does_not_go_on_as_a_run(city, workspace):
+    result = train(tiny(city, run="trained", epochs=1))
+    found = recognize(read_weights(result.folder / "model.safetensors"))
+    save_run(found, build_recognized(found), run="imported", data_root=str(city))
+    with pytest.raises(ParameterError, match=r"'imported' was imported.*initial_weights='.*model.safetensors'"):
+        train(tiny(city, run="imported"))
+    train(tiny(city, run="on", epochs=1, initial_weights=str(run_folder("imported") / "model.safetensors")))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit
-from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import IGNORE
 from dlv3p.config import RenderGifParameters, TrainParameters
 from dlv3p.evaluation import Evaluation
@@ -15,6 +15,7 @@ from dlv3p.inference import Predictor
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 from dlv3p.progress import track
+from dlv3p.samples.batches import CarefulSamples
 from dlv3p.samples.crops import make_samples
 from dlv3p.samples.photometric import MEAN, STD
 from dlv3p.split import Split
@@ -35,10 +36,13 @@ def samples_picture(split: Split, indices: list[int]) -> Image.Image:
 
 def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
     """Show the first crops of an epoch as the network gets them, scaled, flipped and jittered, under their masks."""
-    samples = make_samples(parameters, split)
+    samples = CarefulSamples(make_samples(parameters, split), skip=parameters.on_bad_sample == "skip")
     panels = {}
     for index in range(min(count, len(split))):
-        image, mask = samples[1, index]
+        sample = samples[1, index]
+        if isinstance(sample, UserError):
+            raise sample
+        image, mask, _ = sample
         colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
         picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
         panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors)

@@ -10,6 +10,7 @@ import io
 import numpy as np
 
 from cityscapes.atomic import write_bytes
+from cityscapes.errors import InputError
 from cityscapes.workspace import data_folder
 from dlv3p.progress import track
 from dlv3p.samples.kernels import find_representatives
@@ -32,24 +33,32 @@ class Regions:
         return self.table[start:end, 1:]
 
 
-def class_regions(split: Split, *, progress: str = "auto") -> Regions:
-    """Find the regions of a split's classes, or read them where the same masks were looked through before."""
+def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = False) -> Regions:
+    """Find the regions of a split's classes, or read them where the same masks were looked through before.
+
+    With `skip_bad`, a mask that cannot be read has none.
+    """
     path = data_folder() / "class_regions" / f"{_masks_fingerprint(split)}.npy"
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # not there, or damaged: then it is made
-        table = find_regions(split, progress=progress)
+        table = find_regions(split, progress=progress, skip_bad=skip_bad)
         content = io.BytesIO()
         np.save(content, table)
         write_bytes(path, content.getvalue(), durable=False)
     return Regions(table)
 
 
-def find_regions(split: Split, *, progress: str = "none") -> np.ndarray:
+def find_regions(split: Split, *, progress: str = "none", skip_bad: bool = False) -> np.ndarray:
     """Look through all masks of a split; return the table of `Regions`."""
     tables = [np.empty((0, 4), np.int32)]
     for index in track(range(len(split)), title="look for rare classes", mode=progress):
-        mask = np.ascontiguousarray(split.mask(index))
+        try:
+            mask = np.ascontiguousarray(split.mask(index))
+        except InputError:
+            if not skip_bad:
+                raise
+            continue
         side = max(1, -(-min(mask.shape) // REGIONS_PER_SIDE))
         found = find_representatives(mask, split.num_classes, side)
         tables.append(np.insert(found, 1, index, axis=1))
@@ -59,6 +68,7 @@ def find_regions(split: Split, *, progress: str = "none") -> np.ndarray:
 
 def _masks_fingerprint(split: Split) -> str:
     digest = hashlib.sha256(f"1 {REGIONS_PER_SIDE} {split.num_classes}\n".encode())
+    digest.update(repr(list(split.class_names)).encode() + split.colors.tobytes())  # masks of colours get ids by these
     stored = getattr(split, "fingerprint", None)  # shards know theirs
     for index in range(len(split)):
         if stored is None:

@@ -11,13 +11,13 @@ from dlv3p.split import Split
 
 def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
     """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
-    uniform, cache = None, None
+    uniform, cache, skip_bad = None, None, parameters.on_bad_sample == "skip"
     if parameters.class_uniform:
-        regions = class_regions(split, progress=parameters.progress)
+        regions = class_regions(split, progress=parameters.progress, skip_bad=skip_bad)
         uniform = ClassUniform(regions, share=parameters.class_uniform, seed=parameters.seed)
     if parameters.decoded_cache:
         cache = DecodedCache(split)
-        cache.prepare(progress=parameters.progress)
+        cache.prepare(progress=parameters.progress, skip_bad=skip_bad)
     augmentation = make_augmentation(parameters)
     return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
 

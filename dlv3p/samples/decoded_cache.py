@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cityscapes.atomic import open_atomically
-from cityscapes.errors import MachineError
+from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import data_folder
 from dlv3p.progress import track
 from dlv3p.samples.lazy_image import LazyImage, decoded
@@ -34,13 +35,21 @@ class DecodedCache:
         pixels = _mapped(path)
         return decoded(self._keep(index, path) if pixels is None else pixels)
 
-    def prepare(self, *, progress: str = "auto") -> None:
-        """Decode all images that are not there yet; raises MachineError, before it begins, when they cannot fit."""
-        missing = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None]
-        if missing:
-            self._refuse_full_disk(missing)
+    def prepare(self, *, progress: str = "auto", skip_bad: bool = False) -> None:
+        """Decode all images that are not there yet; raises MachineError, before it begins, when they cannot fit.
+
+        With `skip_bad`, an image that cannot be read is left for `open` to tell of.
+        """
+        missing, checked = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None], False
         for index in track(missing, title="decode images", mode=progress) if missing else ():
-            self._keep(index, self.path(index))
+            try:
+                if not checked:
+                    self._refuse_full_disk(self.split.image(index), len(missing))
+                checked = True
+                self._keep(index, self.path(index))
+            except InputError:
+                if not skip_bad:
+                    raise
 
     def path(self, index: int) -> Path:
         """Return where a decoded image is kept."""
@@ -59,14 +68,13 @@ class DecodedCache:
             file.write(pixels.data)  # unlike numpy's own writing, this tells a full disk from other errors
         return pixels
 
-    def _refuse_full_disk(self, missing: list[int]) -> None:
-        image = self.split.image(missing[0])
-        needed = 3 * image.width * image.height * len(missing)
+    def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
+        needed = 3 * image.width * image.height * count
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free - RESERVE
         if needed > free:
             raise MachineError(
-                f"{self.folder}: {len(missing)} decoded images take {needed / 1e9:.1f} GB and {max(0, free) / 1e9:.1f} "
+                f"{self.folder}: {count} decoded images take {needed / 1e9:.1f} GB and {max(0, free) / 1e9:.1f} "
                 "GB may be used; free some, move the workspace (DLV3P_WORKSPACE), or train without decoded_cache"
             )
 

@@ -335,6 +335,31 @@ def test_a_bomb_is_refused_before_it_unpacks(good_zip, tmp_path):
     assert "directory is far larger" in problems_of(write_zip(tmp_path / "many.zip", many))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_that_lies_about_its_size_is_not_unpacked(tmp_path, method):
+    code = """
+import resource, sys, zipfile
+from cityscapes.layout import Frame
+from cityscapes.submissions.check import check_submission
+from cityscapes.submissions.rules import inspect_files
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+report = check_submission(sys.argv[1], expected=[Frame("test", "ulm", "000000", "000019")], size=(16, 32))
+print(len(report.problems), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    path = write_zip(tmp_path / "s.zip", {})
+    with zipfile.ZipFile(path, "w", method) as archive, archive.open("ulm_000000_000019.png", "w") as member:
+        for _ in range(256):
+            member.write(bytes(2**20))
+    content = bytearray(path.read_bytes())
+    for start in (22, content.rfind(b"PK\1\2") + 24):  # the size unpacked, before the file and in the directory
+        content[start : start + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    problems, megabytes = map(int, done.stdout.split())
+    assert problems == 1
+    assert megabytes < 128
+
+
 @pytest.mark.parametrize("junk", [b"", b"PK", b"no zip at all", b"PK\5\6" + bytes(18), b"PK\5\6" + b"\xff" * 18])
 def test_what_is_no_zip_is_a_problem_not_a_crash(tmp_path, junk):
     (tmp_path / "s.zip").write_bytes(junk)

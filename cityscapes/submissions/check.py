@@ -100,7 +100,10 @@ def _inspect(
     def read(member: zipfile.ZipInfo) -> bytes:
         if member.file_size > MAX_FILE_BYTES:
             raise InputError(f"{member.filename}: unpacks to more than {MAX_FILE_BYTES >> 20} MB")
-        return archive.read(member)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{member.filename}: packed in a rare way; pack the zip again with deflate, as most do")
+        with archive.open(member) as file:  # reading it all would unpack first, and then see that the size was a lie
+            return file.read(MAX_FILE_BYTES + 1)
 
     safe, unsafe = _safe_members(archive.infolist())
     matched, mismatches = match_names(safe, [frame.name for frame in expected])

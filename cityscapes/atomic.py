@@ -26,7 +26,8 @@ def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[Binar
     again. Raises MachineError when the disk is full or refuses the write; a previous file is then untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    # The end of a name tells what it becomes; fifty letters leave room for the rest, even where each takes four bytes.
+    temporary = path.with_name(f".{path.name[-50:]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:

@@ -23,6 +23,13 @@ def test_content_arrives_and_folders_are_made(tmp_path):
     assert listing(tmp_path / "a" / "b") == ["c.txt"]
 
 
+@pytest.mark.parametrize("letter", ["a", "ä", "城", "🏙"])
+def test_the_longest_name_that_a_disk_takes_can_be_written(tmp_path, letter):
+    name = letter * (255 // len(letter.encode()))
+    write_bytes(tmp_path / name, b"new")
+    assert listing(tmp_path) == [name]
+
+
 def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path):
     write_bytes(tmp_path / "file", b"old")
     with pytest.raises(TypeError), open_atomically(tmp_path / "file") as file:

@@ -69,13 +69,15 @@ def reason(error: Exception) -> str:
 def run_command(main: Callable[[], int]) -> None:
     """Run a command line's `main` and leave with its status; a user's mistake becomes one line on stderr.
 
-    `BrokenPipeError` (the reader of a pipe left) and Ctrl-C end quietly, with the statuses that shells expect.
+    `BrokenPipeError` (the reader of a pipe left) and Ctrl-C end quietly, with the statuses that shells expect. What
+    else the operating system refuses, and nobody explained, is one line too, with the status of MachineError.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show is no error
     try:
         status = main()
+        sys.stdout.flush()  # the last lines wait until here to be refused
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_status
@@ -83,6 +85,12 @@ def run_command(main: Callable[[], int]) -> None:
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        print(f"error: {reason(error)}", file=sys.stderr)
+        status = MachineError.exit_status
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody takes the rest, which Python would try to write once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

@@ -66,12 +66,43 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_escaped():
     assert (done.returncode, done.stdout) == (0, "m\\xfcll \\udcff\n")
 
 
-def test_a_reader_that_leaves_the_pipe_ends_the_command_quietly():
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("lines", [999, 1])  # one line alone stays in the buffer until the command has ended
+def test_a_reader_that_leaves_the_pipe_ends_the_command_quietly(lines):
     code = (
-        "from cityscapes.errors import run_command\nrun_command(lambda: [print('x' * 999) for _ in range(999)] and 0)"
+        "from cityscapes.errors import run_command\n"
+        f"run_command(lambda: [print('x' * 999) for _ in range({lines})] and 0)"
     )
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is Linux's own")
+@pytest.mark.parametrize("lines", [999, 1])
+def test_output_that_finds_the_disk_full_is_one_line_and_a_status(lines):
+    code = (
+        "from cityscapes.errors import run_command\n"
+        f"run_command(lambda: [print('x' * 999) for _ in range({lines})] and 0)"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
+        )
+    assert (done.returncode, done.stderr) == (4, "error: [Errno 28] No space left on device\n")
+
+
+def test_what_the_operating_system_refuses_is_one_line_that_names_the_file(capsys):
+    name = "a" * 300
+    with pytest.raises(SystemExit) as caught:
+        errors.run_command(lambda: open(name).close() or 0)
+    assert caught.value.code == 4
+    output, line = capsys.readouterr()
+    assert (output, line.count("\n"), line[:7]) == ("", 1, "error: ")
+    assert name in line

@@ -30,7 +30,7 @@ class TrainingDataParameters(Parameters):
     """What is trained on, and the folder where the result goes."""
 
     run: str = ""  # name of the folder below saved/; "" derives it from the parameters
-    data_root: str = DEMO_CITY  # "demo_city", "demo_voc", or the folder of Cityscapes, VOC or your own data
+    data_root: str = DEMO_CITY  # demo_city, demo_voc, a folder (Cityscapes, VOC, your own, shards), or a URL
     train_split: str = "train"
     val_split: str = "val"
 
@@ -40,7 +40,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     """One training run of any network. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
 
     channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
-    initial_weights: str = "random"  # "random", "imagenet" or a public ImageNet file
+    initial_weights: str = "random"  # "random", "imagenet", or any file that `python -m dlv3p.weights inspect` knows
     image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
     crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
     crop_width: int = number(256, 33, 4096)

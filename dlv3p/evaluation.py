@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import ParameterError
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
@@ -90,8 +91,13 @@ class Evaluation:
 
 
 def evaluate(predictor: Predictor, split: Split, *, progress: str = "auto") -> Evaluation:
-    """Predict and score every image of a split."""
+    """Predict and score every image of a split; raises ParameterError when it has not as many classes as the run."""
     num_classes = len(predictor.class_names)
+    if split.num_classes != num_classes:  # the ids mean something else then, and the scores nothing
+        raise ParameterError(
+            f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
+            "score it on data with its own classes"
+        )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     truth, official = _official_truth(predictor, split), ScoreAccumulator()
     rows = []

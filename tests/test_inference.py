@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import DivergedError, MissingInputError
+from cityscapes.errors import DivergedError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.config import RenderGifParameters, RunParameters, TrainParameters
@@ -100,6 +100,11 @@ def test_evaluation_agrees_with_the_score_of_the_training_epoch(trained, evaluat
     best = trained.history[trained.best_epoch - 1]
     assert evaluation.scores.mean_iou == pytest.approx(best["val_mIoU"], abs=1e-9)
     assert evaluation.scores.mean_dice == pytest.approx(best["val_mDice"], abs=1e-9)
+
+
+def test_data_of_another_number_of_classes_is_not_scored(city, predictor):
+    with pytest.raises(ParameterError, match="has 19 classes and the run 'tiny' 5"):
+        evaluate(replace(predictor, class_names=list("abcde")), open_split(city, "val"), progress="none")
 
 
 def test_the_saved_evaluation_holds_what_its_numbers_follow_from(evaluation):

@@ -15,6 +15,7 @@ from dlv3p.datasets.palette import voc_palette
 from dlv3p.datasets.sbd import augment_voc, read_sbd_mask
 from dlv3p.datasets.voc import LISTS, VocSplit, find_kit, read_voc_list
 from dlv3p.datasets.voc_archives import SBD, VOC, unpack_archive
+from dlv3p.datasets.voc_preparation import prepare_voc
 
 pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
 
@@ -186,6 +187,11 @@ def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path):
         unpack_archive(VOC, tmp_path, tmp_path / "deep" / "data")
     assert not (tmp_path / "evil.txt.1").exists()
     assert not (tmp_path / "deep" / "evil.txt").exists()
+
+
+def test_a_kit_is_found_by_a_path_with_variables(root, monkeypatch):
+    monkeypatch.setenv("MY_DATA", str(root))
+    assert prepare_voc("$MY_DATA", archives="", with_sbd=False) == find_kit(root)
 
 
 def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """From the archives of PASCAL VOC and SBD to a development kit that is ready to train on, and what it then holds."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +22,8 @@ def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str 
     """
     if data_root == DEMO_VOC:
         return find_kit(write_demo_voc(data_folder() / DEMO_VOC))
-    root = Path(data_root).expanduser()
-    source = Path(archives).expanduser() if archives else root / "archives"
+    root = Path(os.path.expandvars(data_root)).expanduser()
+    source = Path(os.path.expandvars(archives)).expanduser() if archives else root / "archives"
     kit = find_kit(root) if is_voc(root) else unpack_archive(VOC, source, root)
     if with_sbd:
         augment_voc(kit, unpack_archive(SBD, source, root), progress=progress)

@@ -68,6 +68,14 @@ def open_split(root: Root, split: str) -> Split:
     return _kind(root).open_split(root, split, labelled=True)
 
 
+def open_for_viewing(root: Root, split: str) -> Split:
+    """Open one split with its masks as `open_split` does, or where it lacks some, for its images as `open_images`."""
+    try:
+        return open_split(root, split)
+    except InputError:
+        return open_images(root, split)
+
+
 def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
     """Open the two splits of a training run; raises InputError when they share an image: its score would be a lie."""
     training, validation = open_split(root, train_split), open_split(root, val_split)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from dlv3p.data import open_images, open_split, open_training
+from dlv3p.data import open_for_viewing, open_images, open_split, open_training
 from dlv3p.datasets.folder import FolderSplit
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camvid"
@@ -45,6 +45,16 @@ def test_images_masks_names_and_colors_come_back(folder):
 def test_equal_names_in_two_splits_are_two_images(folder):
     training, validation = open_training(folder, "train", "val")
     assert (len(training), len(validation)) == (2, 1)
+
+
+def test_a_split_can_be_viewed_with_all_some_or_none_of_its_masks(folder):
+    assert open_for_viewing(folder, "train").has_mask(0)
+    (folder / "masks/train/a.png").unlink()
+    assert [open_for_viewing(folder, "train").has_mask(index) for index in range(2)] == [False, True]
+    shutil.rmtree(folder / "masks/val")
+    assert len(open_for_viewing(folder, "val")) == 1
+    with pytest.raises(MissingInputError, match="no such split"):
+        open_for_viewing(folder, "drive")
 
 
 def test_a_palette_mask_gives_its_indices_not_its_colors(folder):

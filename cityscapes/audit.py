@@ -94,6 +94,8 @@ def audit(
     root, generated = Path(root), Path(generated or generated_masks_folder())
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
+    if type(workers) is not int or not 0 <= workers <= 1024:
+        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
     if not any((root / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
         raise MissingInputError(f"{shown(root)}: holds neither leftImg8bit/ nor gtFine/; give a Cityscapes root")
     counts, findings, images = [], [], []
@@ -192,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "--root",
         type=Path,
         metavar="DIR",
-        help="the data set (default: $CITYSCAPES_DATASET, else data/)",
+        help="the data set (default: $CITYSCAPES_DATASET, else data/, else the embedded city)",
     )
     parser.add_argument("--generated", type=Path, metavar="DIR", help="masks made from polygons (data/generated_gt/)")
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=SPLITS, help="default: train val")

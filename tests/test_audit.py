@@ -255,6 +255,12 @@ def test_many_findings_of_a_kind_are_counted_and_a_few_shown(root):
     assert len(lines) == 8
 
 
+@pytest.mark.parametrize("workers", [-1, 2000, True, 1.5])
+def test_a_wrong_number_of_threads_is_told(root, workers):
+    with pytest.raises(ParameterError, match="choose 1 to 1024 threads"):
+        look(root, workers=workers)
+
+
 def test_wrong_arguments_are_told(root, tmp_path):
     with pytest.raises(MissingInputError, match="neither leftImg8bit/ nor gtFine/"):
         audit(tmp_path / "nothing")

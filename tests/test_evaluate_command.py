@@ -151,6 +151,16 @@ def test_objects_are_drawn_from_polygons_where_there_is_no_image_of_them(city, t
     assert scores.averages["averageScoreClasses"] > 0.3
 
 
+def test_polygons_with_more_objects_than_can_be_numbered_are_named(tmp_path):
+    polygons = tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_polygons.json"
+    objects = [{"label": "car", "polygon": [[0, 0], [4, 0], [4, 4]]}] * 1001
+    polygons.parent.mkdir(parents=True)
+    polygons.write_text(json.dumps({"imgHeight": 8, "imgWidth": 8, "objects": objects}))
+    write(tmp_path / "predictions" / "ulm_000000_000019.png", np.full((8, 8), 7, np.uint8))
+    (problem,) = problems_of(tmp_path / "predictions", tmp_path).splitlines()
+    assert problem.startswith(f"{polygons}: 1001 objects are a 'car'")
+
+
 def test_a_folder_of_generated_masks_is_a_truth_too(city, tmp_path):
     generate_masks(city, tmp_path / "masks", splits=("val",), progress=False)
     for index, frame in enumerate(find_truth(city, "val")):

@@ -247,3 +247,9 @@ def test_views_and_other_integers_count_like_plain_arrays():
         changed = count_pixels("a", change(truth), change(prediction), change(truth.astype(np.int32)))
         np.testing.assert_array_equal(changed.confusion, plain.confusion)
     assert ids_in(truth) == set(np.unique(truth).tolist())
+
+
+def test_the_counts_of_an_image_keep_nothing_else_in_memory():
+    ids = np.full((2, 2), 7, np.uint8)
+    for instances in (None, ids.astype(np.uint16)):
+        assert count_pixels("a", ids, ids, instances).confusion.base is None

@@ -80,9 +80,8 @@ def count_pixels(
     strange = np.flatnonzero(confusion[NUM_IDS:].any(axis=1))
     if strange.size:
         raise InputError(f"{name}: the truth holds the id {strange[0] + NUM_IDS}, which the label table does not know")
-    if instances is None:
-        return PixelCounts(confusion[:NUM_IDS], None)
-    return PixelCounts(confusion[:NUM_IDS], _objects(name, objects, wrong_instance))
+    known = confusion[:NUM_IDS].copy()  # a view would keep the other rows too, for each of thousands of images
+    return PixelCounts(known, None if instances is None else _objects(name, objects, wrong_instance))
 
 
 def ids_in(ids: np.ndarray) -> frozenset[int]:

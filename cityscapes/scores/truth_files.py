@@ -39,7 +39,11 @@ class TruthFiles:
         if self.instance_ids is not None:
             instance_ids = read_instance_image(self.instance_ids)
         elif self.polygons is not None:
-            instance_ids = draw_instance_ids(read_polygons(self.polygons))
+            annotation = read_polygons(self.polygons)
+            try:
+                instance_ids = draw_instance_ids(annotation)
+            except InputError as error:
+                raise InputError(f"{self.polygons}: {error}") from error
             label_ids = to_label_ids(instance_ids) if label_ids is None else label_ids
         else:
             instance_ids = None

@@ -75,12 +75,14 @@ def _truth(root: Path, expected: Sequence[Frame]) -> "dict[str, TruthFiles] | No
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from cityscapes.image_files import FORMATS
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+    except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: not an image; copy it again, or give --size HEIGHT WIDTH") from error
 
 

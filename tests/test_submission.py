@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -483,6 +485,19 @@ def test_s1_the_command_lists_every_problem_and_writes_no_zip(root, predictions,
     assert len(done.stderr.splitlines()) == 3
     assert not (tmp_path / "s.zip").exists()
     assert command("build", predictions).returncode == 2
+
+
+def test_images_that_give_no_size_are_told_in_one_line(root, predictions, tmp_path):
+    header = struct.pack(">IIBBBBB", 10**5, 10**5, 8, 2, 0, 0, 0)  # more pixels than the imaging library believes
+    huge = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", b"")):
+        huge += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    for content in (b"no image", huge):
+        for frame in FRAMES:
+            frame.image(root).write_bytes(content)
+        done = command("build", predictions, tmp_path / "s.zip", "--root", root)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+        assert "not an image; copy it again, or give --size" in done.stderr
 
 
 def test_checking_a_labelled_split_predicts_the_score(city, tmp_path):

@@ -98,7 +98,7 @@ LABELS: tuple[Label, ...] = (
 class LabelTable:
     """The classes of one data set and what follows from them; raises InputError where they contradict each other.
 
-    The look-up tables are read-only. `label_ids_to_train_ids[mask]` maps a whole mask.
+    The look-up tables are read-only. `label_id_to_train_id[mask]` maps a whole mask.
     """
 
     labels: tuple[Label, ...]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.frame_masks import Result
+from cityscapes.problems import print_problems
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,7 @@ class Tally:
 def print_report(report: Report, root: Path, output: Path, *, most: int = 50) -> None:
     """Print warnings and errors to stderr, a line each and at most so many of a kind, and the figures to stdout."""
     for kind, items in (("warning", report.warnings), ("error", report.failed)):
-        for _, line in items[:most]:
-            print(f"{kind}: {line}", file=sys.stderr)
-        if len(items) > most:
-            print(f"{kind}: and {len(items) - most} more", file=sys.stderr)
+        print_problems(kind, [line for _, line in items], most)
     sys.stderr.flush()
     rows = [
         ("polygons from", root),

@@ -79,11 +79,12 @@ def open_for_viewing(root: Root, split: str) -> Split:
 def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
     """Open the two splits of a training run; raises InputError when they share an image: its score would be a lie."""
     training, validation = open_split(root, train_split), open_split(root, val_split)
-    seen = {(training.image_path(index), training.name(index)) for index in range(len(training))}
+    # By path alone: in a split that lies within another one, an image has another name.
+    seen = {os.path.normpath(training.image_path(index)) for index in range(len(training))}
     shared = [
         validation.name(index)
         for index in range(len(validation))
-        if (validation.image_path(index), validation.name(index)) in seen
+        if os.path.normpath(validation.image_path(index)) in seen
     ]
     if shared:
         raise InputError(

@@ -47,6 +47,13 @@ def test_equal_names_in_two_splits_are_two_images(folder):
     assert (len(training), len(validation)) == (2, 1)
 
 
+def test_a_split_within_another_one_cannot_be_its_validation(folder):
+    for kind in ("images", "masks"):
+        shutil.copytree(folder / kind / "val", folder / kind / "train" / "held_out")
+    with pytest.raises(InputError, match="'train' and 'train/held_out' share 1 images, the first a;"):
+        open_training(folder, "train", "train/held_out")
+
+
 def test_a_split_can_be_viewed_with_all_some_or_none_of_its_masks(folder):
     assert open_for_viewing(folder, "train").has_mask(0)
     (folder / "masks/train/a.png").unlink()

@@ -19,6 +19,8 @@ class Masks:
     """Masks alone, as far as regions are concerned; each is a file for its fingerprint."""
 
     num_classes = 5
+    class_names = ("a", "b", "c", "d", "e")
+    colors = np.zeros((256, 3), np.uint8)
 
     def __init__(self, masks, folder=Path()):
         self.masks, self.folder = masks, folder
@@ -124,6 +126,9 @@ def test_masks_are_looked_through_once_and_again_when_one_changes(masks, workspa
     assert len(passes) == 2
     masks.masks[1] = np.full((70, 96), 2, np.uint8)
     assert 2 in class_regions(masks, progress="none").classes
+    masks.class_names = masks.class_names[::-1]  # in a mask of colours, other ids
+    class_regions(masks, progress="none")
+    assert len(passes) == 4
 
 
 def test_parameters_choose_it_and_by_default_nothing_is_looked_through(city, workspace):

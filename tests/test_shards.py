@@ -126,6 +126,17 @@ def test_finished_shards_are_kept_and_damaged_or_changed_ones_written_again(spli
     assert first.stat().st_ino != kept
 
 
+def test_shards_are_written_again_when_the_class_table_changes(split, written, monkeypatch):
+    made = []
+    write = shards._write_shard
+    monkeypatch.setattr(shards, "_write_shard", lambda *arguments: made.append(1) or write(*arguments))
+    write_shards(split, written, samples=4)
+    assert not made
+    split.class_names = split.class_names[::-1]  # in a mask of colours, other ids
+    write_shards(split, written, samples=4)
+    assert len(made) == len(list((written / "train").glob("*.tar")))
+
+
 def test_writing_that_was_interrupted_goes_on_with_the_shards_that_are_finished(split, tmp_path, monkeypatch):
     write, done = shards._write_shard, []
 

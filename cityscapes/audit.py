@@ -8,7 +8,6 @@ Findings are data; nothing is changed on the disk. Needs no torch; `audit` is th
 
 import argparse
 import hashlib
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from cityscapes.audit_frames import FrameAudit, audit_frame, list_files, shown
 from cityscapes.errors import InputError, MissingInputError, ParameterError, run_command
 from cityscapes.findings import Finding, tell
 from cityscapes.layout import IMAGE_SUFFIX, SPLITS, default_root
+from cityscapes.workers import number_of_workers
 from cityscapes.workspace import generated_masks_folder
 
 
@@ -94,13 +94,12 @@ def audit(
     root, generated = Path(root), Path(generated or generated_masks_folder())
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
-    if type(workers) is not int or not 0 <= workers <= 1024:
-        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+    count = number_of_workers(workers)
     if not any((root / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
         raise MissingInputError(f"{shown(root)}: holds neither leftImg8bit/ nor gtFine/; give a Cityscapes root")
     counts, findings, images = [], [], []
     hidden = None if progress is None else not progress
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(count) as pool:
         for split in dict.fromkeys(splits):
             frames, found = list_files(root, split, generated)
             audits = pool.map(lambda files: audit_frame(files, root), frames.values())

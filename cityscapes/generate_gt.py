@@ -7,7 +7,6 @@ date is left alone, so a run that was killed goes on where it stopped. Needs no 
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find
 from cityscapes.mask_report import Report, Tally, print_report
 from cityscapes.mask_sources import record_source, refuse_another_source
 from cityscapes.worker_processes import worker_processes
+from cityscapes.workers import number_of_workers
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def generate_masks(
     root, output = Path(root), Path(output)
     if color_mode not in COLOR_MODES:
         raise ParameterError(f"color_mode is {color_mode!r}; choose one of {', '.join(COLOR_MODES)}")
-    if type(workers) is not int or not 0 <= workers <= 1024:
-        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+    count = number_of_workers(workers)
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
     if executor:
@@ -80,7 +79,8 @@ def generate_masks(
         for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX, any_name=table is not None)
     ]
     job = partial(Job, root=root, output=output, color_mode=color_mode, force=force, instances=instances, table=table)
-    count = workers or (256 if executor else os.cpu_count() or 1)
+    if executor and not workers:
+        count = 256
     in_flight = 4 * count  # enough that no worker waits for the next frame
     with _pool(executor, count, processes=processes and len(frames) >= MANY_FRAMES) as pool:
         states = dict(map_bounded(pool, look_at, map(job, frames), in_flight=in_flight))

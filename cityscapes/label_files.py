@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cityscapes.errors import InputError, MissingInputError, run_command
+from cityscapes.bounded_file import read_at_most
+from cityscapes.errors import InputError, run_command
 
 if TYPE_CHECKING:
     from cityscapes.labels import Label, LabelTable
@@ -67,16 +68,8 @@ def _cells(label: "Label") -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such label table")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend its rights or copy it again") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than 1 MB, so it is no label table")
-    return content
+    too_large = "larger than 1 MB, so it is no label table"
+    return read_at_most(path, MAX_FILE_BYTES, missing="no such label table", too_large=too_large)
 
 
 def _csv_rows(content: bytes, path: Path) -> list[tuple[int, dict[str, Any]]]:

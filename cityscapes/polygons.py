@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import orjson
 
-from cityscapes.errors import InputError, MissingInputError
+from cityscapes.bounded_file import read_at_most
+from cityscapes.errors import InputError
 from cityscapes.labels import CITYSCAPES, Label, LabelTable
 from cityscapes.strict_json import load_json
 
@@ -63,17 +64,8 @@ def read_polygons(path: str | Path, *, table: LabelTable = CITYSCAPES) -> Annota
 
 def read_polygon_bytes(path: str | Path) -> bytes:
     """Read a polygon file's bytes, at most MAX_FILE_BYTES; raises InputError or MissingInputError."""
-    path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such polygon file")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend its rights or copy it again") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MB, the most a polygon file may hold")
-    return content
+    too_large = f"larger than {MAX_FILE_BYTES >> 20} MB, the most a polygon file may hold"
+    return read_at_most(Path(path), MAX_FILE_BYTES, missing="no such polygon file", too_large=too_large)
 
 
 def parse_polygons(content: bytes, source: str | Path, *, table: LabelTable = CITYSCAPES) -> Annotation:

@@ -1,6 +1,5 @@
 """Score a folder of prediction PNGs, whoever made them, against the truth of a split."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.scores.prediction_ids import ENCODINGS, recognise, wrong_ids
 from cityscapes.scores.truth_files import TruthFiles
 from cityscapes.submissions.rules import match_names
+from cityscapes.workers import number_of_workers
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,13 @@ def score_folder(
     predictions = Path(predictions)
     if ids not in ("auto", *ENCODINGS):
         raise ParameterError(f"ids is {ids!r}; choose auto, {' or '.join(ENCODINGS)}")
-    if type(workers) is not int or not 0 <= workers <= 1024:
-        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+    count = number_of_workers(workers)
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
     by_name = {files.name: files for files in truth}
     paths = [(path.name, path) for path in sorted(predictions.rglob("*.png"))]
     matched, problems = match_names(paths, list(by_name))
-    findings = list(_each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, workers, progress))
+    findings = list(_each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, count, progress))
     problems += [finding.problem for finding in findings if finding.problem]
     if problems:
         raise ProblemsError(predictions, "not scored", problems)
@@ -104,7 +103,7 @@ def _each(work: Callable, items: Sequence, workers: int, progress: bool | None) 
     from tqdm import tqdm
 
     hidden = None if progress is None else not progress
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(workers)
     try:
         yield from tqdm(pool.map(work, items), "score", len(items), unit="image", leave=False, disable=hidden)
     finally:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cityscapes.atomic import open_atomically, write_bytes, write_text
 from cityscapes.errors import IntegrityError, MissingInputError
-from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
+from dlv3p.training_parameters import TrainParameters
 from dlv3p.weights.pickles import load_pickled
 
 FORMAT = 1

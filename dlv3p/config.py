@@ -4,94 +4,22 @@ A notebook's parameters cell repeats the names and defaults of its class, so tha
 the two in step. What follows from another choice (dilations, atrous rates, a run's name) is derived, never set.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
 from dlv3p.backbones.catalog import BACKBONES, TIMM
-from dlv3p.network import ARCHITECTURES, OUTPUT_STRIDES, NetworkParameters
+from dlv3p.network import ARCHITECTURES, OUTPUT_STRIDES
 from dlv3p.parameters import Parameters, choice, number
+from dlv3p.training_parameters import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
 
-DEVICES = ("auto", "cpu", "cuda")
-PROGRESS = ("auto", "widgets", "lines", "none")
+__all__ = ["TrainParameters"]
+
 CHECKPOINTS = ("best", "last")
 
-DEMO_CITY = "demo_city"
-"""The `data_root` that means the embedded city, which is written on first use."""
 DEMO_VOC = "demo_voc"
-"""The `data_root` that means the embedded PASCAL VOC, written on first use as well."""
+"""The `data_root` that means the embedded PASCAL VOC, written on first use."""
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` that means an embedded plain folder with mistakes in it, for the audit to find."""
-
-
-@dataclass(frozen=True)
-class TrainingDataParameters(Parameters):
-    """What is trained on, and the folder where the result goes."""
-
-    run: str = ""  # name of the folder below saved/; "" derives it from the parameters
-    data_root: str = DEMO_CITY  # demo_city, demo_voc, a folder (Cityscapes, VOC, your own, shards), or a URL
-    train_split: str = "train"
-    val_split: str = "val"
-
-
-@dataclass(frozen=True)
-class TrainParameters(NetworkParameters, TrainingDataParameters):
-    """One training run of any network. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
-
-    channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
-    initial_weights: str = "random"  # "random", "imagenet", or any file that `python -m dlv3p.weights inspect` knows
-    image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
-    crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
-    crop_width: int = number(256, 33, 4096)
-    scale_low: float = number(0.75, 0.1, 1.0)  # random scale, drawn from low to high
-    scale_high: float = number(1.5, 1.0, 4.0)
-    scale_distribution: str = choice("log_uniform", ("log_uniform", "uniform"))
-    color_jitter: float = number(0.3, 0.0, 1.0)  # strength of random brightness, contrast and saturation; 0 = off
-    blur: float = number(0.0, 0.0, 10.0)  # every second crop is blurred by 0 to so many pixels; 0 = off
-    class_uniform: float = number(0.0, 0.0, 1.0)  # share of crops around a class that is drawn uniformly; 0 = off
-    epochs: int = number(26, 1, 10_000)
-    batch_size: int = number(8, 1, 1024)
-    optimizer: str = choice("adamw", ("adamw", "sgd"))
-    learning_rate: float = number(0.003, 1e-7, 10.0)  # of ASPP, decoder and classifier
-    backbone_rate_factor: float = number(1.0, 0.0, 10.0)  # the backbone learns at learning_rate times this; 0.1 = usual
-    weight_decay: float = number(0.01, 0.0, 1.0)
-    loss: str = choice("cross_entropy", ("cross_entropy", "focal"))
-    class_weights: str = choice("inverse_log", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
-    precision: str = choice("float32", ("float32", "bfloat16"))
-    activation_checkpointing: bool = False  # computes the backbone twice and keeps half as much; same weights
-    chunked_loss: bool = False  # upsamples logits band by band within the loss; other last bits
-    seed: int = number(0, 0, 2**31 - 1)
-    workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself
-    decoded_cache: bool = False  # keeps decoded images on disk: faster, at height x width x 3 bytes an image
-    on_bad_sample: str = choice("stop", ("stop", "skip"))  # "skip" replaces a damaged file by the next sample
-    loader_timeout: int = number(300, 1, 86_400)  # seconds after which a worker that gives no batch is an error
-    threads: int = number(2, 1, 256)  # CPU threads of torch; other counts change the last bits
-    device: str = choice("auto", DEVICES)  # "auto" takes a GPU when there is one
-    progress: str = choice("auto", PROGRESS)
-
-    LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
-    NOT_IDENTITY = ("run", "activation_checkpointing", "chunked_loss", *LOADING, "threads", "device", "progress")
-    """What may differ when a run goes on, because it does not say what is trained."""
-
-    def check(self) -> None:
-        """Check the network's switches, and the names, which become folders."""
-        super().check()
-        check_run_name(self.run)
-        if self.train_split == self.val_split:
-            raise ParameterError(
-                f"val_split={self.val_split!r}: must differ from train_split, or the score means nothing"
-            )
-
-    @property
-    def run_name(self) -> str:
-        """The run's folder: `run`, or what is trained and a short hash of everything that says how."""
-        if self.run:
-            return self.run
-        identity = {name: value for name, value in self.as_dict().items() if name not in self.NOT_IDENTITY}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-        backbone = self.backbone.replace(":", "-")  # of timm:<name>; not every file system takes a colon
-        return f"{self.architecture}-{backbone}-os{self.output_stride}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -249,12 +177,3 @@ class QuickstartParameters(Parameters):
     seed: int = number(0, 0, 2**31 - 1)
     threads: int = number(2, 1, 256)
     progress: str = choice("auto", PROGRESS)
-
-
-def check_run_name(run: str) -> None:
-    """Refuse a run name that is not one plain folder name; raises ParameterError."""
-    plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
-    if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
-        raise ParameterError(
-            f"run={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', a letter first"
-        )

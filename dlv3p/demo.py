@@ -15,7 +15,8 @@ from pathlib import Path
 
 from cityscapes.errors import MissingInputError, run_command
 from cityscapes.workspace import output_folder, run_folder, workspace
-from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.config import RunParameters
+from dlv3p.training_parameters import TrainParameters
 
 STAGES = (
     "prepare_cityscapes",

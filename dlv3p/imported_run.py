@@ -12,7 +12,7 @@ from cityscapes.errors import ParameterError
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from cityscapes.workspace import output_folder
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint
-from dlv3p.config import RunParameters, TrainParameters, check_run_name
+from dlv3p.config import RunParameters
 from dlv3p.datasets.palette import voc_palette
 from dlv3p.deeplab import build_network
 from dlv3p.inference import Predictor, load_predictor
@@ -22,6 +22,7 @@ from dlv3p.pictures.visualize import colorize, legend, overlay, side_by_side
 from dlv3p.provenance import provenance
 from dlv3p.runs import checkpoint_path, hold_run, list_runs, write_json
 from dlv3p.split import Split
+from dlv3p.training_parameters import TrainParameters, check_run_name
 from dlv3p.weights.inspection import describe
 from dlv3p.weights.names import to_theirs
 from dlv3p.weights.recognition import Recognized

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
-from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.config import RunParameters
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.runs import checkpoint_path, find_run
 from dlv3p.samples.transforms import normalize
+from dlv3p.training_parameters import TrainParameters
 from dlv3p.upsampling import upsample_argmax
 
 

@@ -36,8 +36,8 @@ from cityscapes import errors
 from cityscapes.atomic import write_text
 from cityscapes.workspace import run_folder, workspace
 from dlv3p import config
-from dlv3p.config import TrainParameters
 from dlv3p.parameters import Parameters
+from dlv3p.training_parameters import TrainParameters
 
 OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 2) | dict.fromkeys(
     (

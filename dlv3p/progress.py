@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cityscapes.errors import ParameterError
-from dlv3p.config import PROGRESS
+from dlv3p.training_parameters import PROGRESS
 
 Item = TypeVar("Item")
 

@@ -13,7 +13,7 @@ from typing import Any
 from cityscapes.atomic import lock_folder, write_text
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
-from dlv3p.config import TrainParameters
+from dlv3p.training_parameters import TrainParameters
 
 HISTORY_COLUMNS = (
     "epoch",

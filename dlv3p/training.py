@@ -16,7 +16,6 @@ from cityscapes.labels import IGNORE
 from dlv3p.activation_checkpointing import checkpoint_activations
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.config import TrainParameters
 from dlv3p.data import open_training, resolve_data_root
 from dlv3p.deeplab import build_network
 from dlv3p.devices import LAYOUT, choose_device
@@ -29,6 +28,7 @@ from dlv3p.samples.batches import Batches, worker_faults
 from dlv3p.samples.crops import make_samples
 from dlv3p.samples.loader import WholeImages, training_loader, validation_loader
 from dlv3p.split import Split
+from dlv3p.training_parameters import TrainParameters
 from dlv3p.upsampling import upsample_argmax
 
 POLY_POWER = 0.9

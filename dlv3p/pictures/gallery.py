@@ -9,7 +9,7 @@ from PIL import Image
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import IGNORE
-from dlv3p.config import RenderGifParameters, TrainParameters
+from dlv3p.config import RenderGifParameters
 from dlv3p.evaluation import Evaluation
 from dlv3p.inference import Predictor
 from dlv3p.pictures.gif import compose_frame
@@ -19,6 +19,7 @@ from dlv3p.samples.batches import CarefulSamples
 from dlv3p.samples.crops import make_samples
 from dlv3p.samples.photometric import MEAN, STD
 from dlv3p.split import Split
+from dlv3p.training_parameters import TrainParameters
 
 PICTURE_WIDTH = 1200
 

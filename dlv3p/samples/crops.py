@@ -1,12 +1,12 @@
 """The training crops of a run, as its parameters describe them."""
 
-from dlv3p.config import TrainParameters
 from dlv3p.samples.class_regions import class_regions
 from dlv3p.samples.decoded_cache import DecodedCache
 from dlv3p.samples.loader import TrainingSamples
 from dlv3p.samples.sampling import ClassUniform
 from dlv3p.samples.transforms import Augmentation
 from dlv3p.split import Split
+from dlv3p.training_parameters import TrainParameters
 
 
 def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.labels import CLASS_NAMES
-from dlv3p.config import TrainParameters
 from dlv3p.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from dlv3p.network import NetworkParameters
+from dlv3p.training_parameters import TrainParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source

@@ -10,22 +10,36 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from cityscapes.errors import ParameterError
 from dlv3p.decoder import upsample
-from dlv3p.losses import Loss, make_loss, valid_weight
+from dlv3p.losses import PIXEL_MEANS, Loss, make_loss, valid_weight
 from dlv3p.upsampling import source_positions
 
 BAND_PIXELS = 2**16
 """Pixels at a time, over all images of a batch: some 5 MB for each tensor of 19 classes."""
 
 
-def make_chunked_loss(name: str, class_weights: Tensor | None = None, *, align_corners: bool = False) -> Loss:
+def make_chunked_loss(
+    name: str, class_weights: Tensor | None = None, *, align_corners: bool = False, **options: float
+) -> Loss:
     """Return the loss called `name` for logits (N,C,h,w) before their last upsampling and masks (N,H,W).
 
-    Value and gradient equal those of `make_loss` after bilinear upsampling, but for rounding.
+    Value and gradient equal those of `make_loss`, which takes the same `options`, after bilinear upsampling, but for
+    rounding. Raises ParameterError for a loss that is not one of PIXEL_MEANS: it needs all pixels at once.
     """
-    return lambda logits, mask: _BandByBand.apply(
-        logits, mask, make_loss(name, class_weights), class_weights, align_corners
-    )
+    if name not in PIXEL_MEANS:
+        allowed = " and ".join(PIXEL_MEANS)
+        raise ParameterError(
+            f"chunked_loss=True: not with loss={name!r}, which needs all pixels at once; with {allowed}"
+        )
+    loss = make_loss(name, class_weights, **options)
+
+    def chunked(logits: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return _BandByBand.apply(logits, mask, loss, class_weights, align_corners)
+
+    return chunked
 
 
 class _BandByBand(torch.autograd.Function):
@@ -40,7 +54,7 @@ class _BandByBand(torch.autograd.Function):
     ) -> Tensor:
         learning = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(logits) if learning else None
-        whole, total = valid_weight(mask, class_weights), torch.zeros((), device=logits.device)
+        whole, total = valid_weight(mask, class_weights), logits.new_zeros(())
         for first, last, before, after, above, below in _bands(logits, mask, align_corners):
             band, rows = mask[:, first:last], slice(int(before[0]), int(after[-1]) + 1)
             part = logits[:, :, rows].detach().requires_grad_(learning)

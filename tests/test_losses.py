@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dlv3p.losses import LOSSES, inverse_log_weights, make_loss
+from dlv3p.losses import inverse_log_weights, make_loss
+from dlv3p.training_parameters import LOSSES
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cityscapes.errors import ParameterError
 from dlv3p import chunked_loss
 from dlv3p.activation_checkpointing import saved_bytes
 from dlv3p.chunked_loss import make_chunked_loss
 from dlv3p.losses import PIXEL_MEANS, make_loss
+from dlv3p.training_parameters import LOSSES
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +92,18 @@ def test_nothing_of_full_size_is_saved_for_the_backward_pass():
     logits, mask = batch((6, 8), (24, 32))
     chunked = saved_bytes(lambda: make_chunked_loss("cross_entropy")(2 * logits, mask), nn.Identity())
     assert 0 < chunked <= logits.nbytes
+
+
+def test_a_focal_loss_takes_its_gamma_along():
+    logits, mask = batch((6, 8), (24, 32))
+    loss = make_loss("focal", focal_gamma=1.0)
+    upsampled = functional.interpolate(logits, mask.shape[-2:], mode="bilinear")
+    value = make_chunked_loss("focal", focal_gamma=1.0)(logits, mask)
+    assert value.item() == pytest.approx(loss(upsampled, mask).item(), rel=1e-6)
+    assert value.item() != pytest.approx(make_chunked_loss("focal")(logits, mask).item(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - set(PIXEL_MEANS)))
+def test_losses_that_need_all_pixels_at_once_are_refused(name):
+    with pytest.raises(ParameterError, match="needs all pixels at once; with cross_entropy and focal"):
+        make_chunked_loss(name)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dlv3p.aspp import ASPP
 from dlv3p.backbones.catalog import find
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
+from dlv3p.compression.widths import Widths, apply_widths
 from dlv3p.convolution import conv_bn_relu, initialize
 from dlv3p.decoder import Decoder, upsample
 from dlv3p.network import NetworkParameters
@@ -21,10 +22,12 @@ class DeepLab(nn.Module):
     """A backbone and what makes logits of its features: image (N,3,H,W) to logits (N,num_classes,H,W).
 
     Callers who want to upsample in their own way take `logits_at_stride`, and `upsample` for the network's way.
+    `widths` says which layers have been pruned; a file that is to be read again must hold it.
     """
 
     def __init__(self, backbone: Backbone, parameters: NetworkParameters) -> None:
         super().__init__()
+        self.widths: Widths = {}
         self.align_corners = parameters.align_corners
         self.backbone = backbone
         self.aspp = ASPP(backbone.high_level_channels, parameters)
@@ -96,11 +99,19 @@ def auxiliary_head(in_channels: int, parameters: NetworkParameters, num_classes:
     return head
 
 
-def build_network(parameters: NetworkParameters, num_classes: int, *, initial_weights: str = "random") -> DeepLab:
+def build_network(
+    parameters: NetworkParameters,
+    num_classes: int,
+    *,
+    initial_weights: str = "random",
+    widths: Widths | None = None,
+) -> DeepLab:
     """Build the network that `parameters` describe, in training mode, on the default device.
 
     `initial_weights` is "random", "imagenet", which fills the backbone, or the path of any file that `dlv3p.weights`
-    knows; what was taken of it is printed. Raises ParameterError for switches that the backbone does not have.
+    knows; what was taken of it is printed. `widths` narrow the layers of a network that has been pruned; those of a
+    pruned file are taken over with its weights. Raises ParameterError for switches that the backbone does not have,
+    IntegrityError for widths that do not fit the network.
     """
     options = BackboneOptions(
         output_stride=parameters.output_stride,
@@ -116,6 +127,8 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, initial_we
     if parameters.auxiliary_head:
         model.auxiliary = auxiliary_head(backbone.middle_channels, parameters, num_classes)
     model = use_norm(model, parameters.norm)
+    if widths:
+        apply_widths(model, widths, source="widths")
     if initial_weights != "random":
         print(load_initial_weights(model, parameters, initial_weights), flush=True)
     return model

@@ -78,6 +78,7 @@ def save_run(
             "parameters": parameters.as_dict(),
             "class_names": class_names,
             "model": loaded.model.state_dict(),
+            "widths": loaded.model.widths,
         }
         content = {
             "format": 1,

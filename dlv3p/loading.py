@@ -10,6 +10,7 @@ from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.imagenet import list_differences
 from dlv3p.checkpoint import load_checkpoint, save_weights
+from dlv3p.compression.widths import apply_widths
 from dlv3p.convolution import initialize
 from dlv3p.deeplab import DeepLab, build_network
 from dlv3p.network import NetworkParameters
@@ -68,6 +69,8 @@ def build_recognized(
     # Without numbers of its own, the network takes the file's, and costs no initialisation; timm wants the real thing.
     with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):
         model = build_network(found.parameters, found.num_classes)
+        if found.widths:
+            apply_widths(model, found.widths, source=str(path))
     state = fitting_state(found, model)
     class_names = found.class_names
     if wanted != found.num_classes:

@@ -7,6 +7,7 @@ from torch import nn
 from cityscapes.errors import IntegrityError
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.imagenet import list_differences, load_imagenet_weights
+from dlv3p.compression.widths import apply_widths
 from dlv3p.network import NetworkParameters
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
@@ -31,8 +32,8 @@ def load_initial_weights(model: nn.Module, parameters: NetworkParameters, source
 
     `source` is "imagenet", or the path of a file that is known here. Of a whole network everything is taken where its
     shapes are those of `model`, otherwise its backbone. Classifiers are taken where they have as many classes, and an
-    auxiliary head where both have one; what is not taken stays random. Raises IntegrityError when not even the backbone
-    fits.
+    auxiliary head where both have one; what is not taken stays random. A pruned network's widths are taken over first.
+    Raises IntegrityError when not even the backbone fits.
     """
     path = Path(source).expanduser()
     if source == "imagenet" or parameters.backbone.startswith(TIMM) or not path.is_file():
@@ -45,6 +46,9 @@ def load_initial_weights(model: nn.Module, parameters: NetworkParameters, source
         state = {name.removeprefix("backbone."): value for name, value in own.items()}
         load_imagenet_weights(model.backbone, parameters.backbone, source, state)
         return f"initial weights: the backbone {found.backbone}, {origin}"
+    if found.widths:
+        shared = {name: values for name, values in found.widths.items() if _is_there(model, name)}
+        apply_widths(model, shared, source=f"initial_weights={source!r}")
     if _fill_whole(model, found):
         network = f"{found.parameters.architecture} over {found.backbone}"
         return (
@@ -85,6 +89,11 @@ def _fill_whole(model: nn.Module, found: Recognized) -> bool:
     }
     model.load_state_dict(theirs | classifiers, strict=False)
     return True
+
+
+def _is_there(model: nn.Module, name: str) -> bool:
+    """Say whether a layer's widths concern a network: those of an auxiliary head do only where there is one."""
+    return hasattr(model, "auxiliary") or not name.startswith("auxiliary.")
 
 
 def _left_out(model: nn.Module, found: Recognized) -> str:

@@ -35,6 +35,8 @@ def describe(found: Recognized) -> dict[str, str]:
             "norm": network.norm,
             "switches": ", ".join(switches_set(network)) or "all as by default",
         }
+    if found.widths:
+        lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches say"
     learnt = sum(value.numel() for name, value in found.state.items() if _is_learnt(name))
     lines |= {"parameters": f"{learnt:,} in {len(found.state)} entries"}
     if file.others:

@@ -46,7 +46,8 @@ class Recognized:
     """A file's network: `parameters` is None for a backbone alone, `class_names` where the file does not say them.
 
     `state` holds the weights under our names, where possible those of the file's own memory; `unknown` lists entries
-    that have no place here. `stride_from` says in words where the output stride is from.
+    that have no place here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
+    network, unchecked: `apply_widths` does that.
     """
 
     file: WeightsFile
@@ -59,6 +60,7 @@ class Recognized:
     state: dict[str, Tensor]
     unknown: tuple[str, ...]
     stride_from: str
+    widths: Mapping[str, Mapping[str, int]] | None = None
 
     def name_in_file(self, name: str) -> str:
         """Return what one of our entries is called in the file."""
@@ -193,4 +195,9 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
         raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")
     stride_from = "as described" if output_stride is None else "as asked for"
     state, names = dict(file.tensors), tuple(class_names)
-    return Recognized(file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from)
+    widths = description.get("widths") or None
+    if not isinstance(widths, dict | None):
+        raise IntegrityError(f"{file.path}: its widths are no table; write it again")
+    return Recognized(
+        file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, widths
+    )

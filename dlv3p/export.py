@@ -1,6 +1,16 @@
-"""A network for other runtimes: one ONNX file that takes images of any number and size."""
+"""A network for other runtimes: one ONNX file, or one program of torch.export, for images of any number and size.
 
+    python -m dlv3p.export --run RUN --output network.onnx        (or network.pt2)
+
+The file ends in labels there, so that a reader needs neither this package nor the upsampling.
+"""
+
+import argparse
+import io
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,50 +18,141 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.atomic import write_bytes
-from cityscapes.errors import MachineError
+from cityscapes.errors import MachineError, ParameterError, run_command
 
 NEEDED = ("onnx", "onnxscript")
+FORMATS = (".onnx", ".pt2")
+LARGEST_DENOMINATOR = 100
+EXAMPLE_SIZE = (128, 256)
+"""Height and width of the image that a network is followed with; the file takes any."""
 
 
 class Labels(nn.Module):
-    """A network that ends in labels: image (N,3,H,W) to uint8 (N,H,W), for at most 256 classes."""
+    """A network that ends in labels: image (N,3,h,w) to uint8 (N,H,W), for at most 256 classes.
 
-    def __init__(self, model: nn.Module) -> None:
+    H and W are the image's size before it was resized by `image_scale`, as `full_size` says.
+    """
+
+    def __init__(self, model: nn.Module, image_scale: float = 1.0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.image_scale = model, image_scale
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.model(image).argmax(dim=1).to(torch.uint8)
+        logits = self.model.logits_at_stride(image)
+        size = full_size(image.shape[2:], self.image_scale)
+        return self.model.upsample(logits, size).argmax(dim=1).to(torch.uint8)
 
 
-def export_onnx(model: nn.Module, path: str | Path, *, height: int, width: int, with_argmax: bool = False) -> Path:
+def full_size(size: Sequence[int], image_scale: float) -> tuple[int, int]:
+    """Return height and width before an image was resized by `image_scale`: to the pixel where that divides evenly.
+
+    Whole numbers alone, so that an exporter can follow it for any size.
+    """
+    scale = Fraction(image_scale).limit_denominator(LARGEST_DENOMINATOR)
+    height, width = ((2 * length * scale.denominator + scale.numerator) // (2 * scale.numerator) for length in size)
+    return height, width
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    height: int,
+    width: int,
+    with_argmax: bool = False,
+    image_scale: float = 1.0,
+    fixed_batch: bool = False,
+) -> Path:
     """Write `model` in evaluation mode to `path`, weights included, and return the path.
 
     The file's input is `image`, normalised, float32 (N,3,H,W) of any N, H and W; its output is `logits` (N,C,H,W), or
-    `labels`, uint8 (N,H,W), with `with_argmax`. `height` and `width`, in pixels, are those of the image that the
-    network is followed with, larger than 32; take a usual size. Raises MachineError without the packages of the extra
-    `export`, or when the disk is full.
+    `labels`, uint8 (N,H,W), with `with_argmax`, at the size before `image_scale`. `fixed_batch` sets N to 1. `height`
+    and `width`, in pixels, are those of the image that the network is followed with, larger than 32; take a usual size.
+    Raises MachineError without the packages of the extra `export`, or when the disk is full.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    require("export to ONNX", NEEDED, "export")
+    with _followed(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.onnx.export(
+            (Labels(model, image_scale) if with_argmax else model).eval(),
+            (_example(model, height, width, fixed_batch),),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=["labels" if with_argmax else "logits"],
+            dynamic_shapes=({2: "height", 3: "width"} | ({} if fixed_batch else {0: "batch"}),),
+        )
+    write_bytes(path, program.model_proto.SerializeToString())
+    return Path(path)
+
+
+def export_program(model: nn.Module, path: str | Path, *, height: int, width: int, image_scale: float = 1.0) -> Path:
+    """Write `model` as an ExportedProgram of torch.export that ends in labels, and return the path (usually .pt2).
+
+    It runs by `torch.export.load(path).module()(image)`, with torch and without this package; image and labels, sizes
+    and errors as for `export_onnx`.
+    """
+    any_size = torch.export.Dim.DYNAMIC
+    with _followed(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.export.export(
+            Labels(model, image_scale).eval(),
+            (_example(model, height, width, fixed_batch=False),),
+            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+        )
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    write_bytes(path, content.getvalue())
+    return Path(path)
+
+
+def require(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raise MachineError, in one line, when one of the `packages` of an `extra` is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise MachineError(f"export to ONNX needs {' and '.join(missing)}; install with: pip install 'dlv3p[export]'")
-    was_training = {name: module.training for name, module in model.named_modules()}
+        raise MachineError(f"{what} needs {' and '.join(missing)}; install with: pip install 'dlv3p[{extra}]'")
+
+
+def _example(model: nn.Module, height: int, width: int, fixed_batch: bool) -> Tensor:
     # A batch of one would be taken for a constant.
-    image = torch.zeros(2, 3, height, width, device=next(model.parameters()).device)
+    return torch.zeros(1 if fixed_batch else 2, 3, height, width, device=next(model.parameters()).device)
+
+
+@contextmanager
+def _followed(model: nn.Module) -> Iterator[None]:
+    """Put `model` into evaluation mode for the block, and every part of it back into its own."""
+    was_training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about itself
-            program = torch.onnx.export(
-                (Labels(model) if with_argmax else model).eval(),
-                (image,),
-                dynamo=True,
-                verbose=False,
-                input_names=["image"],
-                output_names=["labels" if with_argmax else "logits"],
-                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-            )
+        yield
     finally:
         for name, module in model.named_modules():
             module.training = was_training[name]
-    write_bytes(path, program.model_proto.SerializeToString())
-    return Path(path)
+
+
+def main() -> int:
+    """Export a run, or a weights file, as the file's ending says."""
+    parser = argparse.ArgumentParser(prog="python -m dlv3p.export", description="Write a network for other runtimes.")
+    parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"))
+    parser.add_argument("--output", required=True, help="network.onnx, or network.pt2 for torch.export")
+    options = parser.parse_args()
+    ending = Path(options.output).suffix
+    if ending not in FORMATS:
+        raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
+    from dlv3p.config import RunParameters
+    from dlv3p.inference import load_predictor
+
+    predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
+    size = dict(zip(("height", "width"), EXAMPLE_SIZE, strict=True))
+    scale = predictor.parameters.image_scale
+    if ending == ".onnx":
+        path = export_onnx(predictor.model, options.output, with_argmax=True, image_scale=scale, **size)
+    else:
+        path = export_program(predictor.model, options.output, image_scale=scale, **size)
+    print(f"{path}: {path.stat().st_size:,} bytes, of {predictor.checkpoint}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

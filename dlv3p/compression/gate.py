@@ -1,0 +1,139 @@
+"""The one gate that pruned, quantised and exported networks pass: what was lost, and what was really gained.
+
+Every candidate is compared with a reference on the same images and in the same run. Multiply-adds are shown and never
+believed: a network with fewer of them that is not measurably faster fails, in red.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cityscapes.errors import InputError, ParameterError
+from dlv3p.compression.bootstrap import change_of_mean_iou
+from dlv3p.compression.gate_report import GateReport, GateRow, Limits
+from dlv3p.compression.process_memory import measure_process_memory
+from dlv3p.compression.turns import time_in_turns
+from dlv3p.metrics import confusion_matrix, scores
+from dlv3p.progress import track
+from dlv3p.samples.transforms import normalize
+from dlv3p.split import Split
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network in whatever runtime: `predict` takes an image (1,3,h,w), normalised float32 on the CPU, to train ids.
+
+    The ids are uint8 (1,H,W), an array or tensor on the host; H and W are the image's size before `image_scale`. Memory
+    is measured where `predict` can be pickled. `size_bytes` is what lies on the disk; None is "not known".
+    """
+
+    title: str
+    predict: Callable[[Tensor], Tensor | np.ndarray]
+    size_bytes: int | None = None
+    gmacs: float | None = None
+    parameters: int | None = None
+
+
+def pass_gate(
+    reference: Candidate,
+    candidates: Sequence[Candidate],
+    split: Split,
+    *,
+    image_scale: float = 1.0,
+    limits: Limits | None = None,
+    latency_size: tuple[int, int] | None = None,
+    threads: int = 2,
+    warmup: int = 2,
+    repeats: int = 15,
+    memory: bool = True,
+    progress: str = "auto",
+    clock: Callable[[], float] = time.perf_counter,
+) -> GateReport:
+    """Compare `candidates` with `reference` on a labelled split, and judge each by `limits` (default: `Limits()`).
+
+    Scores are those of the whole images of `split`, predicted at `image_scale`. Times and memory are of one image of
+    `latency_size` (height, width), by default that of the split's first image as the network sees it. `threads` is
+    set for torch here; the other runtimes of the candidates must have been given the same. Raises ParameterError for
+    titles that repeat, InputError for a split without images.
+    """
+    everyone = [reference, *candidates]
+    if len({one.title for one in everyone}) < len(everyone):
+        raise ParameterError(f"titles repeat: {', '.join(one.title for one in everyone)}; give each one its own")
+    if not len(split):
+        raise InputError(f"{split.root}: no images in the {split.split} split; nothing can be compared")
+    torch.set_num_threads(threads)
+    confusions, agreement = _predict_all(everyone, split, image_scale, progress)
+    image = _image_of_size(split.image(0), image_scale, latency_size)
+    size = (image.shape[2], image.shape[3])
+    # Bound now, so that no run looks up anything while it is timed.
+    runs = {one.title: (lambda predict=one.predict: predict(image)) for one in everyone}
+    timings = time_in_turns(runs, reference.title, warmup=warmup, repeats=repeats, clock=clock)
+    rows = []
+    for one, confusion, same in zip(everyone, confusions, agreement, strict=True):
+        change = None if one is reference else change_of_mean_iou(confusions[0], confusion)
+        peak = measure_process_memory(one.predict, size, threads=threads) if memory else None
+        mean_iou = scores(confusion.sum(axis=0)).mean_iou
+        costs = (one.size_bytes, one.gmacs, one.parameters)
+        rows.append(GateRow(one.title, mean_iou, change, same, timings[one.title], peak, *costs))
+    measured = {
+        "data_root": str(split.root),
+        "split": split.split,
+        "images": len(split),
+        "image_scale": image_scale,
+        "latency_height": size[0],
+        "latency_width": size[1],
+        "threads": threads,
+        "repeats": repeats,
+    }
+    return GateReport(tuple(rows), limits or Limits(), measured)
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _predict_all(
+    everyone: Sequence[Candidate], split: Split, image_scale: float, progress: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 confusion matrices (candidate, image, C, C) and each candidate's share of pixels like the first."""
+    confusions = np.zeros((len(everyone), len(split), split.num_classes, split.num_classes), np.int64)
+    same, pixels = np.zeros(len(everyone), np.int64), 0
+    for index in track(range(len(split)), total=len(split), title=f"gate {split.split}", mode=progress):
+        image, mask = split.pair(index)
+        batch, truth = normalize(image, image_scale=image_scale)[None], torch.from_numpy(mask)
+        first = None
+        for number, one in enumerate(everyone):
+            labels = _labels(one, batch, mask.shape, split.num_classes)
+            first = labels if first is None else first
+            same[number] += np.count_nonzero(labels == first)
+            confusions[number, index] = confusion_matrix(truth, torch.from_numpy(labels), split.num_classes)
+        pixels += mask.size
+    return confusions, same / pixels
+
+
+def _labels(one: Candidate, batch: Tensor, size: tuple[int, int], num_classes: int) -> np.ndarray:
+    """Predict one image: uint8 of `size`, to which ids that differ in size by rounding are brought by nearest."""
+    labels = np.asarray(one.predict(batch))
+    if labels.dtype != np.uint8 or labels.ndim != 3 or len(labels) != 1:
+        raise ParameterError(
+            f"{one.title}: predicts {labels.dtype} {labels.shape}; expected uint8 (1,H,W) of train ids"
+        )
+    if labels.max() >= num_classes:
+        raise ParameterError(f"{one.title}: predicts class {labels.max()}, and the split has {num_classes} classes")
+    if labels.shape[1:] != size:
+        labels = np.asarray(Image.fromarray(labels[0]).resize(size[::-1], Image.Resampling.NEAREST))[None]
+    return np.array(labels[0])
+
+
+def _image_of_size(image: Image.Image, image_scale: float, size: tuple[int, int] | None) -> Tensor:
+    if size is None:
+        return normalize(image, image_scale=image_scale)[None]
+    return normalize(image.resize(size[::-1], Image.Resampling.BILINEAR))[None]

@@ -1,0 +1,222 @@
+"""What the gate says: a row for every network, the verdict of the limits, and the same as a table, text and JSON."""
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cityscapes.workspace import output_folder
+from dlv3p.compression.bootstrap import Change
+from dlv3p.compression.turns import Timing
+from dlv3p.provenance import hardware
+from dlv3p.runs import write_json
+
+NOT_MEASURED = "not measured"
+NOT_FASTER = "fewer MACs, not faster"
+RED = "color: #ffffff; background-color: #b00020; font-weight: bold"
+GREEN = "color: #00600f"
+
+FEWER = 0.99
+"""A network has fewer MACs than another with less than this part of them."""
+FASTER = 1.03
+"""A network is faster when the median ratio reaches this and the interval's lower end is above 1: else it is noise."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may lose, in points of mIoU, and how many times faster than the reference it must be.
+
+    A `smallest_speedup` above 0 also asks that the gain is more than noise; 0 asks nothing, as for an export.
+    """
+
+    largest_loss: float = 0.5
+    smallest_speedup: float = 1.0
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """What was found about one network; `change` is None for the reference, memory is in MiB, None is not known."""
+
+    title: str
+    mean_iou: float
+    change: Change | None
+    agreement: float
+    timing: Timing
+    memory_mib: float | None
+    size_bytes: int | None
+    gmacs: float | None
+    parameters: int | None
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the network is faster than the reference by more than noise."""
+        return self.timing.speedup >= FASTER and self.timing.low > 1
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The rows, the reference first; `measured` says on what. Shows itself as a table with failures in red."""
+
+    rows: tuple[GateRow, ...]
+    limits: Limits
+    measured: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=hardware)
+
+    def verdict(self, row: GateRow) -> tuple[str, list[str]]:
+        """Return "reference", "pass" or "fail", and the remarks about a row: why it fails, and what is not sure.
+
+        The verdict goes by the measured change; where the interval holds the limit, a remark says so.
+        """
+        if row.change is None:
+            return "reference", []
+        reasons, remarks = [], []
+        limits, loss = self.limits, -row.change.points
+        if not loss <= limits.largest_loss:
+            reasons.append(f"loses {loss:.2f} points of mIoU, more than {limits.largest_loss:g}")
+        if row.change.low <= -limits.largest_loss <= row.change.high:
+            remarks.append(f"the interval includes the limit of {limits.largest_loss:g} points")
+        elif np.isnan(row.change.low):
+            remarks.append("one image gives no interval")
+        if self.not_faster(row):
+            reasons.append(NOT_FASTER)
+        if row.timing.speedup < limits.smallest_speedup:
+            reasons.append(f"{row.timing.speedup:.2f}x the speed, less than {limits.smallest_speedup:g}x")
+        elif limits.smallest_speedup > 0 and not row.is_faster:
+            reasons.append("not faster by more than noise")
+        return "fail" if reasons else "pass", reasons + remarks
+
+    def not_faster(self, row: GateRow) -> bool:
+        """Say whether a row has fewer MACs than the reference without being faster."""
+        first = self.rows[0]
+        counted = row.gmacs is not None and first.gmacs is not None
+        return counted and row.gmacs < FEWER * first.gmacs and not row.is_faster
+
+    @property
+    def passed(self) -> bool:
+        """Whether no candidate fails."""
+        return all(self.verdict(row)[0] != "fail" for row in self.rows)
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        first, records = self.rows[0], []
+        for row in self.rows:
+            verdict, remarks = self.verdict(row)
+            change = row.change or Change(0.0, 0.0, 0.0)
+            records.append(
+                {
+                    "title": row.title,
+                    "mIoU": row.mean_iou,
+                    "change": change.points,
+                    "change_low": change.low,
+                    "change_high": change.high,
+                    "agreement": row.agreement,
+                    "milliseconds": row.timing.milliseconds,
+                    "speedup": row.timing.speedup,
+                    "speedup_low": row.timing.low,
+                    "speedup_high": row.timing.high,
+                    "memory_mib": row.memory_mib,
+                    "memory_ratio": _ratio(row.memory_mib, first.memory_mib),
+                    "size_bytes": row.size_bytes,
+                    "size_ratio": _ratio(row.size_bytes, first.size_bytes),
+                    "parameters": row.parameters,
+                    "gmacs": row.gmacs,
+                    "macs_ratio": _ratio(row.gmacs, first.gmacs),
+                    "verdict": verdict,
+                    "remarks": "; ".join(remarks),
+                }
+            )
+        return records
+
+    def table(self) -> pd.DataFrame:
+        """Return a row per network, by title, with every number; ratios are candidate to reference, speed-ups inverse.
+
+        Changes are in points of mIoU, memory in MiB, sizes in bytes; what is not known is missing.
+        """
+        return pd.DataFrame(self._records).set_index("title")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values; what is not known is null."""
+        rows = [{name: None if _missing(value) else value for name, value in row.items()} for row in self._records]
+        return {"limits": asdict(self.limits), "measured": self.measured, "machine": self.machine, "rows": rows}
+
+    def save(self, run: str, name: str) -> Path:
+        """Write `outputs/<run>/<name>.json` and return its path."""
+        path = output_folder(run) / f"{name}.json"
+        write_json(path, self.as_json())
+        return path
+
+    def shown(self) -> pd.DataFrame:
+        """Return the table for people: text in every cell."""
+        columns = {
+            "mIoU": lambda row: f"{row['mIoU']:.4f}",
+            "change in points [95 %]": _change,
+            "same pixels": lambda row: f"{row['agreement']:.2%}",
+            "ms": lambda row: f"{row['milliseconds']:.1f}",
+            "speed-up [95 %]": _speedup,
+            "memory MiB": lambda row: _with_ratio(row["memory_mib"], "{:.0f}", row["memory_ratio"]),
+            "size MB": lambda row: _with_ratio(row["size_bytes"], "{:.1f}", row["size_ratio"], unit=1e6),
+            "M parameters": lambda row: "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f}",
+            "GMACs": lambda row: "" if row["gmacs"] is None else _with_ratio(row["gmacs"], "{:.2f}", row["macs_ratio"]),
+            "verdict": lambda row: row["verdict"] + (f": {row['remarks']}" if row["remarks"] else ""),
+        }
+        titles = pd.Index([row["title"] for row in self._records], name="network")
+        return pd.DataFrame(
+            {name: [show(row) for row in self._records] for name, show in columns.items()}, index=titles
+        )
+
+    def __str__(self) -> str:
+        return f"{self.shown().to_string()}\n{self._caption()}"
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook: failures red, passes green; all text escaped."""
+        styler = self.shown().style.format(escape="html").format_index(escape="html")
+        return styler.apply(self._colors, axis=None).set_caption(self._caption()).to_html()
+
+    def _colors(self, shown: pd.DataFrame) -> pd.DataFrame:
+        colors = pd.DataFrame("", index=shown.index, columns=shown.columns)
+        for row in self.rows:
+            verdict, _ = self.verdict(row)
+            if verdict != "reference":
+                colors.loc[row.title, "verdict"] = RED if verdict == "fail" else GREEN
+            if self.not_faster(row):
+                colors.loc[row.title, ["speed-up [95 %]", "GMACs"]] = RED
+        return colors
+
+    def _caption(self) -> str:
+        measured = self.measured
+        few = "; intervals from so few images are too narrow" if measured["images"] < 20 else ""
+        return (
+            f"{measured['images']} images of the {measured['split']} split{few}; times of "
+            f"{measured['latency_height']} x {measured['latency_width']} pixels, {measured['threads']} threads, "
+            f"{measured['repeats']} turns"
+        )
+
+
+def _ratio(value: float | None, reference: float | None) -> float | None:
+    return None if value is None or not reference else value / reference
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def _change(row: dict[str, Any]) -> str:
+    if row["verdict"] == "reference":
+        return ""
+    interval = "" if np.isnan(row["change_low"]) else f" [{row['change_low']:+.2f}, {row['change_high']:+.2f}]"
+    return f"{row['change']:+.2f}{interval}"
+
+
+def _speedup(row: dict[str, Any]) -> str:
+    if row["verdict"] == "reference":
+        return ""
+    return f"{row['speedup']:.2f}x [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
+
+
+def _with_ratio(value: float | None, shape: str, ratio: float | None, unit: float = 1.0) -> str:
+    if value is None:
+        return NOT_MEASURED
+    return shape.format(value / unit) + ("" if ratio in (None, 1) else f" ({ratio:.2f}x)")

@@ -1,0 +1,244 @@
+"""The gate tells what a smaller network lost and gained, and believes neither counts nor noise."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cityscapes.errors import InputError, ParameterError
+from dlv3p.compression.bootstrap import change_of_mean_iou
+from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
+from dlv3p.compression.gate_report import NOT_FASTER, Limits
+from dlv3p.compression.process_memory import measure_process_memory
+from dlv3p.compression.turns import time_in_turns
+
+CLASSES = 4
+
+
+class Masks:
+    """A split whose images show their own truth: red is ten times the class."""
+
+    root, split, num_classes = "here", "val", CLASSES
+
+    def __init__(self, images=6, size=(12, 20), seed=0):
+        self.masks = np.random.default_rng(seed).integers(0, CLASSES, (images, *size)).astype(np.uint8)
+
+    def __len__(self):
+        return len(self.masks)
+
+    def image(self, index):
+        return Image.fromarray(np.stack([self.masks[index] * 10] * 3, axis=2))
+
+    def pair(self, index):
+        return self.image(index), self.masks[index]
+
+
+@dataclass
+class Clock:
+    """A clock that goes on only when somebody works."""
+
+    now: float = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def read_truth(image):
+    return np.rint((image[:, 0].numpy() * 0.229 + 0.485) * 25.5).astype(np.uint8)
+
+
+def network(title, clock, *, seconds=1.0, noise=0.0, wrong_rows=0, **costs):
+    """A candidate that sees the truth but for the first rows, where class 0 becomes 1, and works for some seconds."""
+    random = np.random.default_rng(len(title))
+
+    def predict(image):
+        clock.now += seconds * (1 + noise * random.standard_normal())
+        labels = read_truth(image)
+        top = labels[:, :wrong_rows]
+        top[top == 0] = 1
+        return labels
+
+    return Candidate(title, predict, **costs)
+
+
+def judge(*networks, clock, split=None, **options):
+    first, *others = networks
+    options = {"limits": Limits(0.5, 1.0), "threads": 1, "memory": False, "progress": "none", **options}
+    return pass_gate(first, others, Masks() if split is None else split, clock=clock, **options)
+
+
+def mean_iou_by_hand(truth, labels):
+    return np.mean(
+        [((truth == c) & (labels == c)).sum() / ((truth == c) | (labels == c)).sum() for c in range(CLASSES)]
+    )
+
+
+def test_the_change_is_that_of_the_pooled_mean_iou_and_lies_in_its_interval():
+    clock, split = Clock(), Masks()
+    report = judge(network("dense", clock), network("small", clock, wrong_rows=3), clock=clock, split=split)
+    labels = split.masks.copy()
+    top = labels[:, :3]
+    top[top == 0] = 1
+    expected = 100 * (mean_iou_by_hand(split.masks, labels) - 1)
+    row = report.table().loc["small"]
+    assert row["change"] == pytest.approx(expected, abs=1e-9)
+    assert row["change_low"] < expected < row["change_high"] < 0
+    assert row["agreement"] == pytest.approx((labels == split.masks).mean(), abs=1e-12)
+    assert report.table().loc["dense", "mIoU"] == 1
+
+
+def test_fewer_macs_without_speed_are_red_whatever_the_counts_promise():
+    clock = Clock()
+    slow = network("pruned <b>", clock, seconds=1.04, gmacs=41.0, parameters=3)
+    fast = network("pruned well", clock, seconds=0.5, gmacs=41.0)
+    report = judge(network("dense", clock, gmacs=100.0), slow, fast, clock=clock, limits=Limits(0.5, 0.0))
+    verdict, remarks = report.verdict(report.rows[1])
+    assert (verdict, remarks) == ("fail", [NOT_FASTER])
+    assert report.verdict(report.rows[2]) == ("pass", [])
+    assert report.table().loc["pruned well", "speedup"] == pytest.approx(2)
+    assert not report.passed
+    assert str(report).count(NOT_FASTER) == 1
+    page = report._repr_html_()
+    assert "pruned &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert page.count("#b00020") >= 1
+
+
+def test_an_identical_network_never_wins():
+    clock = Clock()
+    for noise in (0.0, 0.01, 0.1):
+        twins = network("dense", clock, noise=noise, gmacs=1.0), network("twin", clock, noise=noise, gmacs=1.0)
+        report = judge(*twins, clock=clock)
+        assert report.verdict(report.rows[1])[0] == "fail"
+        assert "not faster by more than noise" in str(report) or "1x" in str(report)
+        row = report.table().loc["twin"]
+        assert (row["change"], row["change_low"], row["change_high"], row["agreement"]) == (0, 0, 0, 1)
+        export = judge(*twins, clock=clock, limits=Limits(0.0, 0.0))
+        assert export.passed, "an export need not be faster"
+
+
+def test_the_limits_decide_by_the_measured_change_and_say_when_the_interval_includes_them():
+    clock = Clock()
+    networks = network("dense", clock), network("small", clock, seconds=0.25, wrong_rows=3)
+    loss = -judge(*networks, clock=clock).table().loc["small", "change"]
+    for limit, expected in ((loss + 0.01, "pass"), (loss - 0.01, "fail")):
+        report = judge(*networks, clock=clock, limits=Limits(limit, 3.0))
+        verdict, remarks = report.verdict(report.rows[1])
+        assert verdict == expected
+        assert any("interval includes the limit" in remark for remark in remarks)
+    report = judge(*networks, clock=clock, limits=Limits(100.0, 4.5))
+    assert report.verdict(report.rows[1]) == ("fail", ["4.00x the speed, less than 4.5x"])
+
+
+def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_changes_nothing():
+    clock, order = Clock(), []
+
+    def work(title, seconds):
+        def run():
+            order.append(title)
+            clock.now += seconds * 1.1 ** len(order)
+
+        return run
+
+    runs = {"reference": work("reference", 3.0), "candidate": work("candidate", 1.0)}
+    timings = time_in_turns(runs, "reference", warmup=0, repeats=40, clock=clock)
+    # Neighbours in time differ by two steps of 1.1; means over all turns would be ruled by the last one.
+    assert 3 / 1.1**2 <= timings["candidate"].speedup <= 3 * 1.1**2
+    assert timings["reference"].speedup == timings["reference"].low == timings["reference"].high == 1
+    firsts = [title for title in order[::4]]
+    assert {"reference", "candidate"} == set(firsts), "the order changes from turn to turn"
+
+
+def test_the_interval_holds_the_true_change_as_often_as_it_says():
+    """Images of a population whose true change is known: about 95 of 100 intervals hold it."""
+    random = np.random.default_rng(0)
+
+    def population(images):
+        """Two networks' confusions of two classes; hard images are hard for both."""
+        hardness = random.beta(2, 8, images)
+        hits = [1000 * (1 - hardness * factor) + random.normal(0, 15, images) for factor in (1.0, 1.1)]
+        return [
+            np.stack([[hit, 1000 - hit], [0.5 * (1000 - hit), 1000 - 0.5 * (1000 - hit)]]).transpose(2, 0, 1)
+            for hit in hits
+        ]
+
+    truth = change_of_mean_iou(*population(200_000), resamples=2).points
+    intervals = [change_of_mean_iou(*population(60), resamples=500, seed=trial) for trial in range(600)]
+    held = np.mean([low <= truth <= high for _, low, high in intervals])
+    assert 0.92 <= held <= 0.98
+    reference, candidate = population(60)
+    paired, unpaired = (change_of_mean_iou(reference, other) for other in (candidate, candidate[::-1]))
+    assert paired.points == pytest.approx(unpaired.points)
+    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low), "what is hard for both cancels out"
+
+
+def test_one_image_gives_no_interval_and_a_class_that_is_nowhere_is_in_no_mean():
+    one = np.zeros((1, 3, 3), np.int64)
+    one[0, :2, :2] = [[8, 2], [0, 10]]
+    worse = one.copy()
+    worse[0, :2, :2] = [[6, 4], [0, 10]]
+    change = change_of_mean_iou(one, worse)
+    assert change.points == pytest.approx(100 * ((6 / 10 + 10 / 14) / 2 - (8 / 10 + 10 / 12) / 2))
+    assert np.isnan(change.low)
+    clock = Clock()
+    report = judge(network("dense", clock), network("other", clock), clock=clock, split=Masks(images=1))
+    assert "one image gives no interval" in str(report)
+    assert report.as_json()["rows"][1]["change_low"] is None
+
+
+def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspace):
+    clock = Clock()
+    report = judge(network("dense", clock, size_bytes=80, gmacs=2.0), network("b", clock, size_bytes=20), clock=clock)
+    content = json.loads(report.save("run", "gate").read_text())
+    assert (workspace / "outputs" / "run" / "gate.json").is_file()
+    assert content["limits"] == {"largest_loss": 0.5, "smallest_speedup": 1.0}
+    assert content["measured"]["images"] == 6
+    assert content["machine"]["cores"]
+    assert [row["size_ratio"] for row in content["rows"]] == [1, 0.25]
+    assert content["rows"][1]["macs_ratio"] is None
+    assert content["rows"][1]["memory_mib"] is None
+    assert "not measured" in str(report)
+
+
+def test_labels_at_another_scale_are_fitted_and_what_is_no_label_map_is_refused():
+    clock, split = Clock(), Masks()
+    whole = network("dense", clock)
+    cut = Candidate("cut", lambda image: whole.predict(image)[:, :11, :19])
+    assert 0.3 < judge(whole, cut, clock=clock, split=split).table().loc["cut", "agreement"] < 1
+    for wrong in (lambda image: read_truth(image).astype(np.int64), lambda image: read_truth(image)[0]):
+        with pytest.raises(ParameterError, match="bad: predicts .*expected uint8"):
+            judge(network("dense", clock), Candidate("bad", wrong), clock=clock)
+    with pytest.raises(ParameterError, match="predicts class 7, and the split has 4 classes"):
+        judge(network("dense", clock), Candidate("bad", lambda image: read_truth(image) + 4), clock=clock)
+    with pytest.raises(ParameterError, match="titles repeat"):
+        judge(network("dense", clock), network("dense", clock), clock=clock)
+    with pytest.raises(InputError, match="no images in the val split"):
+        judge(network("dense", clock), clock=clock, split=Masks(images=0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_is_measured_in_a_process_of_its_own_or_not_at_all():
+    peak = measure_process_memory(torch.nn.Upsample(scale_factor=8), (256, 384), threads=1)
+    assert 3 * 2048 * 3072 * 4 / 2**20 == 72
+    assert 71 <= peak <= 78
+    assert measure_process_memory(lambda image: image, (32, 48), threads=1) is None
+
+
+def test_size_on_disk_counts_a_folder_whole(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "model.xml").write_bytes(b"123")
+    (tmp_path / "deep" / "model.bin").write_bytes(b"4567")
+    assert size_on_disk(tmp_path) == 7
+    assert size_on_disk(tmp_path / "model.xml") == 3
+
+
+def test_a_report_without_limits_asks_for_half_a_point_and_a_gain():
+    clock = Clock()
+    report = judge(network("dense", clock), network("fast", clock, seconds=0.5), clock=clock, limits=None)
+    assert report.limits == Limits(0.5, 1.0)
+    assert report.passed
+    assert not replace(report, limits=Limits(0.5, 2.5)).passed

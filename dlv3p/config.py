@@ -4,12 +4,16 @@ A notebook's parameters cell repeats the names and defaults of its class, so tha
 the two in step. What follows from another choice (dilations, atrous rates, a run's name) is derived, never set.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from cityscapes.errors import ParameterError
 from dlv3p.backbones.catalog import BACKBONES, TIMM
 from dlv3p.network import ARCHITECTURES, OUTPUT_STRIDES
 from dlv3p.parameters import Parameters, choice, number
+from dlv3p.profiling.cases import NETWORKS, Case, list_cases
+from dlv3p.protocols import ProtocolParameters
 from dlv3p.training_parameters import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
 
 __all__ = ["TrainParameters"]
@@ -77,11 +81,12 @@ class RunParameters(Parameters):
 
     def check(self) -> None:
         """Check the run's name, which is a folder."""
+        super().check()
         check_run_name(self.run)
 
 
 @dataclass(frozen=True)
-class EvaluateParameters(RunParameters):
+class EvaluateParameters(ProtocolParameters, RunParameters):
     """Score a run on a labelled split."""
 
     data_root: str = ""  # "" is the run's own data
@@ -91,7 +96,7 @@ class EvaluateParameters(RunParameters):
 
 
 @dataclass(frozen=True)
-class SavePredictionsParameters(RunParameters):
+class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
     data_root: str = ""
@@ -132,14 +137,43 @@ class ArchitectureParameters(Parameters):
 
 @dataclass(frozen=True)
 class ProfileParameters(RunParameters):
-    """Count parameters and MACs, and measure latency and memory, at both output strides."""
+    """Measure what a network costs, over backbones, strides, sizes, batches, precisions, compiled or not.
 
-    height: int = number(128, 33, 4096)
-    width: int = number(256, 33, 8192)
-    batch_size: int = number(1, 1, 256)
+    Every list is a text with blanks between its values; all combinations are measured.
+    """
+
+    network: str = choice("run", NETWORKS)  # whose switches: the run's own, or those that a system published
+    backbones: str = ""  # "" is the run's own, or those that the system published
+    output_strides: str = "8 16"
+    sizes: str = "128x256"  # height x width in pixels
+    batch_sizes: str = "1"
+    precisions: str = "float32"  # of weights and activations
+    compiles: str = "off"  # off, on, or both
     warmup: int = number(3, 0, 1000)  # runs that are not counted
     repeats: int = number(10, 1, 10_000)
-    precision: str = choice("float32", ("float32", "bfloat16"))
+    energy_seconds: float = number(5.0, 0.0, 3600.0)  # of predictions without a pause; 0 leaves energy out
+    idle_seconds: float = number(2.0, 1.0, 3600.0)  # in which the idle power is measured before
+    progress: str = choice("auto", PROGRESS)
+
+    LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build the set as all others are; a list of one whole number, which papermill gives as one, is one too."""
+        texts = {name: str(values[name]) for name in cls.LISTS if type(values.get(name)) is int}
+        return super().from_mapping({**values, **texts})
+
+    def check(self) -> None:
+        """Check the run's name, and every value of the lists."""
+        super().check()
+        self.cases("resnet18")
+        if 0 < self.energy_seconds < 1:
+            raise ParameterError(f"energy_seconds={self.energy_seconds}: allowed are 0, which leaves it out, and 1 on")
+
+    def cases(self, backbones: str) -> list[Case]:
+        """Return all cases to measure; `backbones` is what "" stands for."""
+        lists = {name: getattr(self, name) for name in self.LISTS}
+        return list_cases(**lists | {"backbones": self.backbones or backbones})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Score a run on a labelled split: whole images, at the size of their masks, ignored pixels left out.
+"""Score a run on a labelled split by a protocol: at the size of the masks, ignored pixels left out.
 
 On Cityscapes the official scores are added up along the way, from the same predictions and without a file: iIoU and
 categories come on top, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import ParameterError
@@ -19,22 +20,25 @@ from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from cityscapes.workspace import output_folder
+from dlv3p.datasets.voc import VocSplit
 from dlv3p.inference import Predictor
 from dlv3p.metrics import Scores, confusion_matrix, scores
 from dlv3p.progress import track
+from dlv3p.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs import write_json
 from dlv3p.split import Split
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one checkpoint on one split; `images` has a row per image, worst mIoU first.
+    """The scores of one checkpoint on one split by one protocol; `images` has a row per image, worst mIoU first.
 
-    `official` are the scores of the Cityscapes server, None for other data.
+    `official` are the scores of the Cityscapes server, None for other data and for images that are not scored whole.
     """
 
     predictor: Predictor
     split: Split
+    protocol: Protocol
     confusion: np.ndarray
     scores: Scores
     images: pd.DataFrame
@@ -62,10 +66,15 @@ class Evaluation:
             _table("category", scores.category_iou, scores.category_iiou, averages[2:]),
         )
 
+    def scored_pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return an image and its mask as they were scored."""
+        return scored_pair(self.split, index, self.protocol)
+
     def save(self) -> Path:
         """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
 
-        Under `official` stands the official result file's content, null for data that is not Cityscapes.
+        Another protocol than whole images at a single scale has `evaluation_<protocol>.json`. Under `official` stands
+        the official result file's content, null for data that is not Cityscapes.
         """
         classes = {
             name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
@@ -78,19 +87,25 @@ class Evaluation:
             "data_root": str(self.split.root),
             "split": self.split.split,
             "images": len(self.split),
-            "protocol": "single scale, whole images, scored at the size of the masks, ignored pixels left out",
+            "data": data_name(self.split),
+            "protocol": str(self.protocol),
+            "protocol_name": self.protocol.name,
+            "protocol_switches": self.protocol.as_dict(),
+            "image_scale": self.predictor.parameters.image_scale,
             **self.scores.means(),
             "classes": classes,
             "confusion": self.confusion.tolist(),
             "confusion_axes": ["truth", "prediction"],
             "official": None if self.official is None else self.official.as_official_json(),
         }
-        path = output_folder(self.predictor.run) / "evaluation.json"
+        path = output_folder(self.predictor.run) / f"evaluation{self.protocol.suffix}.json"
         write_json(path, content)
         return path
 
 
-def evaluate(predictor: Predictor, split: Split, *, progress: str = "auto") -> Evaluation:
+def evaluate(
+    predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
+) -> Evaluation:
     """Predict and score every image of a split; raises ParameterError when it has not as many classes as the run."""
     num_classes = len(predictor.class_names)
     if split.num_classes != num_classes:  # the ids mean something else then, and the scores nothing
@@ -99,11 +114,11 @@ def evaluate(predictor: Predictor, split: Split, *, progress: str = "auto") -> E
             "score it on data with its own classes"
         )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    truth, official = _official_truth(predictor, split), ScoreAccumulator()
+    truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
     rows = []
     for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
-        name, (image, mask) = split.name(index), split.pair(index)
-        prediction = predictor.predict(image).cpu()
+        name, (image, mask) = split.name(index), scored_pair(split, index, protocol)
+        prediction = predictor.predict(image, protocol).cpu()
         counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
         confusion += counts
         one = scores(counts)
@@ -114,13 +129,40 @@ def evaluate(predictor: Predictor, split: Split, *, progress: str = "auto") -> E
             pixels = count_pixels(name, label_ids, train_ids, instances, label_ids=TRAIN_ID_TO_LABEL_ID)
             official.add_counts(name, pixels)
     images = pd.DataFrame(rows).sort_values("mIoU", kind="stable").reset_index(drop=True)
-    return Evaluation(
-        predictor, split, confusion.numpy(), scores(confusion), images, official.result() if truth else None
-    )
+    result = official.result() if truth else None
+    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result)
 
 
-def _official_truth(predictor: Predictor, split: Split) -> dict[str, TruthFiles] | None:
-    if not isinstance(split, CityscapesSplit) or tuple(predictor.class_names) != tuple(CLASS_NAMES):
+def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:
+    """Read an image and its mask, and cut both to the centre where the protocol says so."""
+    image, mask = split.pair(index)
+    side = protocol.center_crop
+    if not side:
+        return image, mask
+    # Short side and rounding as in torchvision's Resize and CenterCrop, which VainF/DeepLabV3Plus-Pytorch uses.
+    size = tuple(side * length // min(image.size) for length in image.size)
+    left, top = (round((length - side) / 2) for length in size)
+    box = (left, top, left + side, top + side)
+    labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).crop(box)
+    return image.resize(size, Image.Resampling.BILINEAR).crop(box), np.array(labels)
+
+
+def data_name(split: Split) -> str:
+    """Name the images that a score is about, in words that two runs share only where they are the same images."""
+    benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
+    return benchmark or f"{Path(split.root).name} {split.split}, {len(split)} images"
+
+
+BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
+"""Splits that everybody scores, by their kind, name and number of images."""
+
+
+def _official_truth(predictor: Predictor, split: Split, protocol: Protocol) -> dict[str, TruthFiles] | None:
+    if (
+        protocol.center_crop
+        or not isinstance(split, CityscapesSplit)
+        or tuple(predictor.class_names) != tuple(CLASS_NAMES)
+    ):
         return None
     return truth_of_frames(split.frames, split.root, split.generated)
 

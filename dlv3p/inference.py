@@ -1,4 +1,4 @@
-"""From a run to label maps of whole images, at the images' own size."""
+"""From a run to label maps of images, at the images' own size, by whatever protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,12 @@ from cityscapes.errors import DivergedError
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.config import RunParameters
 from dlv3p.devices import LAYOUT, choose_device
+from dlv3p.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs import checkpoint_path, find_run
 from dlv3p.samples.transforms import normalize
 from dlv3p.training_parameters import TrainParameters
 from dlv3p.upsampling import upsample_argmax
+from dlv3p.views import resized, sum_of_views, views_of
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,32 @@ class Predictor:
     class_names: Sequence[str]
     device: torch.device
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
+    def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""
-        return self.predict(image).cpu().numpy()
+        return self.predict(image, protocol).cpu().numpy()
 
     @torch.inference_mode()
-    def predict(self, image: Image.Image) -> Tensor:
-        """Predict one image: uint8 (H,W) train ids on the predictor's device; raises DivergedError for nan logits."""
-        batch = normalize(image, image_scale=self.parameters.image_scale)[None]
-        batch = batch.to(self.device, memory_format=LAYOUT)
+    def predict(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> Tensor:
+        """Predict one image: uint8 (H,W) train ids on the predictor's device; raises DivergedError for nan logits.
+
+        Several views are added up at the size that the network works at: the image's times the run's `image_scale`.
+        """
+        scale, align_corners = self.parameters.image_scale, self.model.align_corners
+        size = (image.height, image.width)
+        views = views_of(*size, protocol, image_scale=scale)
+        if len(views) == 1 and views[0].whole:
+            batch = normalize(resized(image, views[0].width, views[0].height))[None]
+            logits = self._logits(batch.to(self.device, memory_format=LAYOUT))
+            return upsample_argmax(logits, size, align_corners=align_corners)[0]
+        working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
+        total = sum_of_views(self._logits, image, views, working, align_corners=align_corners, device=self.device)
+        return upsample_argmax(total[None], size)[0]
+
+    def _logits(self, batch: Tensor) -> Tensor:
         logits = self.model.logits_at_stride(batch)
         if not torch.isfinite(logits).all():
             raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
-        size = (image.height, image.width)
-        return upsample_argmax(logits, size, align_corners=self.model.align_corners)[0]
+        return logits
 
 
 def load_predictor(parameters: RunParameters) -> Predictor:

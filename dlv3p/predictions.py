@@ -14,6 +14,7 @@ from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.inference import Predictor
 from dlv3p.progress import track
+from dlv3p.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs import write_json
 from dlv3p.split import Split
 
@@ -30,28 +31,37 @@ class Submission:
     report: Report
 
 
-def save_predictions(predictor: Predictor, split: Split, *, progress: str = "auto") -> Path:
+def save_predictions(
+    predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
+) -> Path:
     """Write one label-id PNG an image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
-    The folder's name says which weights made it, so that an interrupted call goes on where it stopped and never mixes
-    two networks' predictions. Raises ParameterError for data that is not Cityscapes.
+    The folder's name says which weights made it, and by which protocol, so that an interrupted call goes on where it
+    stopped and never mixes two networks' predictions. Raises ParameterError for data that is not Cityscapes, and for a
+    protocol that leaves a part of the image out.
     """
     split = _cityscapes(split)
+    if protocol.center_crop:
+        raise ParameterError(f"protocol={protocol.name!r}: sees the centre only, and the server wants whole images")
     weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
     folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
+    folder = folder.with_name(folder.name + protocol.suffix)
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]
         path = folder / frame.city / f"{frame.name}_labelIds.png"
         if not path.is_file():
-            save_prediction(predictor(split.image(index)), path)
+            save_prediction(predictor(split.image(index), protocol), path)
     return folder
 
 
-def pack_submission(predictor: Predictor, split: Split, folder: Path) -> Submission:
-    """Zip the predictions of a split to `outputs/<run>/submission.zip` (`submission_<split>.zip` but for test)."""
+def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:
+    """Zip the predictions of a split to `outputs/<run>/submission.zip`.
+
+    It is `submission_<split>.zip` but for test, and says the protocol too where that is not whole images.
+    """
     split = _cityscapes(split)
     name = "submission" if split.split == "test" else f"submission_{split.split}"
-    path = output_folder(predictor.run) / f"{name}.zip"
+    path = output_folder(predictor.run) / f"{name}{protocol.suffix}.zip"
     size = split.image(0).size[::-1]
     manifest = build_submission(folder, path, expected=split.frames, size=size)
     truth = truth_of_frames(split.frames, split.root, split.generated)
@@ -61,6 +71,8 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path) -> Submiss
         "checkpoint": predictor.checkpoint.name,
         "epoch": predictor.epoch,
         "split": split.split,
+        "protocol": str(protocol),
+        "protocol_switches": protocol.as_dict(),
         "files": len(manifest.names),
         "bytes": manifest.size_bytes,
         "sha256": manifest.sha256,

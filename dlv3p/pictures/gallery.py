@@ -56,8 +56,8 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
     index_of = {split.name(index): index for index in range(len(split))}
     panels, seen = {}, set()
     for row, name in enumerate(names, start=1):
-        image, truth = split.pair(index_of[name])
-        prediction = predictor(image)
+        image, truth = evaluation.scored_pair(index_of[name])
+        prediction = predictor(image, evaluation.protocol)
         panels[f"{row}. {name[-14:]}"] = np.asarray(image)
         panels[f"{row}. prediction"] = colorize(prediction, split.colors)
         panels[f"{row}. truth"] = colorize(truth, split.colors)

@@ -1,0 +1,130 @@
+"""Structured pruning: whole channels are taken out of a network, which is then smaller and needs no sparse kernels."""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cityscapes.errors import IntegrityError, ParameterError
+from dlv3p.backbones.catalog import TIMM
+from dlv3p.compression.channel_groups import ChannelGroups, _all_logits
+from dlv3p.compression.criteria import CRITERIA
+from dlv3p.compression.ranking import choose_channels
+from dlv3p.compression.widths import widths_of
+from dlv3p.deeplab import DeepLab, build_network
+from dlv3p.losses import cross_entropy
+from dlv3p.network import NetworkParameters
+
+PARTS = ("all", "backbone")
+
+STARLIGHT = {"criterion": "fpgm", "ranking": "uniform", "parts": "backbone", "sparsity": 0.5, "round_to": 1}
+"""How ICT-ANS/StarLight prunes: half of the filters of every convolution of the backbone, and of nothing else."""
+
+AUXILIARY_WEIGHT = 0.4
+"""As in training."""
+
+CHECKED_SIZES = ((97, 129), (128, 224))
+"""Heights and widths of the images on which a pruned network is tried."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned network in evaluation mode on the CPU, and by group the channels that went."""
+
+    model: DeepLab
+    removed: dict[str, list[int]]
+
+
+def prune_model(
+    model: DeepLab,
+    parameters: NetworkParameters,
+    *,
+    sparsity: float = 0.5,
+    criterion: str = "magnitude",
+    ranking: str = "uniform",
+    round_to: int = 16,
+    parts: str = "all",
+    batches: Iterable[tuple[Tensor, Tensor]] = (),
+) -> Pruned:
+    """Return a smaller network; `model`, which `parameters` describe, stays as it is.
+
+    `sparsity` is the share of channels that go, `criterion` one of CRITERIA, `ranking` as in `choose_channels`. The
+    classifiers keep their classes, and `parts="backbone"` leaves ASPP and decoder as wide as they are. "taylor" learns
+    from `batches` of training images and masks. Raises ParameterError for anything that is not allowed, for group norm
+    and for a network that cannot be pruned; MachineError without torch-pruning.
+    """
+    if criterion not in CRITERIA:
+        raise ParameterError(f"criterion={criterion!r}: allowed are {', '.join(CRITERIA)}")
+    if parts not in PARTS:
+        raise ParameterError(f"parts={parts!r}: allowed are {', '.join(PARTS)}")
+    if parameters.norm == "group":
+        raise ParameterError(
+            "norm='group': cannot be pruned, for the mean of a group of channels changes with each that goes; train "
+            "with norm='batch'"
+        )
+    smaller = copy.deepcopy(model).cpu().eval().requires_grad_(True)
+    groups = ChannelGroups(smaller, parts=parts)
+    if criterion == "taylor":
+        accumulate_gradients(smaller, batches)
+    scores = {name: CRITERIA[criterion](group) for name, group in groups.groups.items()}
+    removed = choose_channels(groups.groups, scores, sparsity=sparsity, ranking=ranking, round_to=round_to)
+    smaller.zero_grad(set_to_none=True)
+    for name, channels in removed.items():
+        groups.remove(name, channels)
+    return Pruned(_rebuilt(smaller, parameters), removed)
+
+
+def silence_channels(model: DeepLab, removed: dict[str, list[int]], *, parts: str = "all") -> DeepLab:
+    """Return a copy of `model`, as large as it is, in which the `removed` channels of its groups are always 0."""
+    masked = copy.deepcopy(model).eval().requires_grad_(True)
+    groups = ChannelGroups(masked, parts=parts)
+    for name, channels in removed.items():
+        groups.silence(name, channels)
+    return masked
+
+
+def accumulate_gradients(model: DeepLab, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Add up the gradients of the cross entropy over batches, with the norms as they are; raises without a batch."""
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    number = 0
+    for image, mask in batches:
+        logits = _all_logits(model, image)
+        first, *others = logits if isinstance(logits, tuple) else (logits,)
+        loss = cross_entropy(first, mask) + AUXILIARY_WEIGHT * sum(cross_entropy(other, mask) for other in others)
+        loss.backward()
+        number += 1
+    if not number:
+        raise ParameterError("criterion='taylor': needs batches of training images, and there is none")
+
+
+def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
+    """Build the network anew from its description alone, as every reader of its file will; prove that it is the same."""
+    num_classes = smaller.classifier.out_channels
+    with torch.device("cpu" if parameters.backbone.startswith(TIMM) else "meta"):
+        dense = build_network(parameters, num_classes)
+    try:
+        model = build_network(parameters, num_classes, widths=widths_of(smaller, dense))
+        model.load_state_dict(smaller.state_dict())
+    except (IntegrityError, RuntimeError) as error:
+        told = str(error).splitlines()[0]
+        raise ParameterError(
+            f"backbone={parameters.backbone!r}: cannot be pruned into a network that works ({told})"
+        ) from error
+    _compare(smaller.eval(), model.eval(), _all_logits)
+    return model
+
+
+@torch.inference_mode()
+def _compare(found: DeepLab, rebuilt: DeepLab, run: Callable) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size in CHECKED_SIZES:
+        image = torch.randn(1, 3, *size, generator=generator)
+        for one, other in zip(run(found, image), run(rebuilt, image), strict=True):
+            if one.shape != other.shape or not torch.equal(one, other):
+                raise ParameterError(
+                    f"the pruned network gives another answer for {size[0]}x{size[1]} pixels once it is built anew from "
+                    "its description; it is not kept, and the dense one stays as it is"
+                )

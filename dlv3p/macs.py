@@ -1,7 +1,7 @@
 """Parameters and multiply-adds (MACs) of a network, part by part, counted without computing anything.
 
-A MAC is one multiplication with its addition, which other tools count as two FLOPs. Convolutions and matrix products
-are counted, as is usual; normalisation, activations and bilinear upsampling are not.
+A MAC is one multiplication with its addition, and so two FLOPs; much that is published as FLOPs are MACs. Counted are
+convolutions and matrix products, as is usual; normalisation, activations and bilinear upsampling are not.
 """
 
 from collections.abc import Callable
@@ -33,3 +33,14 @@ def count_macs(build: Callable[[], nn.Module], height: int, width: int) -> dict[
     whole = type(model).__name__
     parts = {name: flops.get(f"{whole}.{name}", 0) // 2 for name, _ in model.named_children()}
     return parts | {"total": counter.get_total_flops() // 2}
+
+
+def count_parts(build: Callable[[], nn.Module], height: int, width: int) -> dict[str, dict[str, int]]:
+    """Count "parameters", "macs" and "flops" of each direct part of the network that `build` makes, and in total.
+
+    For one image of `height` x `width` pixels, on the meta device; FLOPs are two a MAC.
+    """
+    with torch.device("meta"):
+        parameters = count_parameters(build())
+    macs = count_macs(build, height, width)
+    return {part: {"parameters": parameters[part], "macs": macs[part], "flops": 2 * macs[part]} for part in macs}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dlv3p import upsampling
-from dlv3p.memory import _resident
+from dlv3p.profiling.memory import _resident
 from dlv3p.upsampling import upsample_argmax
 
 

@@ -1,0 +1,173 @@
+"""Drawings of what networks cost, a row of bars a measured case; what was not measured says so in place of its bar."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlv3p.pictures.visualize import new_figure
+from dlv3p.profiling.cases import case_of
+from dlv3p.profiling.measurable import NOT_MEASURED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PARTS = {
+    "backbone": "#88CCEE",
+    "aspp": "#DDCC77",
+    "decoder": "#44AA99",
+    "head": "#44AA99",
+    "classifier": "#CC6677",
+    "auxiliary": "#AA4499",
+    "upsampling": "#DDDDDD",
+}
+"""Colour by part; light enough for black text, and apart for colour-blind readers."""
+
+STAGES = {
+    "decode": "#DDCC77",
+    "normalise": "#999933",
+    "copy to device": "#CC6677",
+    "forward": "#88CCEE",
+    "upsample and argmax": "#44AA99",
+    "copy to host": "#882255",
+}
+"""Colour by stage from file to labels."""
+
+MEMORY = {"allocated_mib": "#88CCEE", "reserved_mib": "#DDCC77", "process_mib": "#CC6677"}
+ENERGY = {"joules_per_image": "#DDCC77", "net_joules_per_image": "#44AA99"}
+
+Row = Mapping[str, Any]
+_POINT, _MEDIAN = "#0072B2", "#D55E00"
+
+
+def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> "Figure":
+    """Draw parameters, MACs and median time of every case, each bar divided into the parts of the network.
+
+    `counts` is by title of the case and part what `count_parts` returns; times are those of the whole batch.
+    """
+    figure = new_figure(10, 1.3 + 0.42 * len(rows))
+    left, middle, right = figure.subplots(1, 3, sharey=True)
+    millions = [_scaled(counts[_title(row)], "parameters", 1e6) for row in rows]
+    thousands = [_scaled(counts[_title(row)], "macs", 1e9) for row in rows]
+    _stack(left, rows, millions, PARTS, "parameters, millions")
+    _stack(middle, rows, thousands, PARTS, "MACs of an image, thousand millions")
+    _stack(right, rows, [row["parts_ms"] for row in rows], PARTS, "time of a batch, ms")
+    _legend(figure, PARTS, [*millions, *(row["parts_ms"] for row in rows)])
+    return figure
+
+
+def draw_stages(rows: Sequence[Row]) -> "Figure":
+    """Draw the median milliseconds from a file's bytes to labels on the host, divided into their stages."""
+    figure = new_figure(9, 1.3 + 0.42 * len(rows))
+    stages = [{name: value for name, value in row["stages_ms"].items() if name in STAGES} for row in rows]
+    _stack(figure.subplots(), rows, stages, STAGES, "from the files of a batch to its labels, ms")
+    _legend(figure, STAGES, stages)
+    return figure
+
+
+def draw_latencies(rows: Sequence[Row]) -> "Figure":
+    """Draw every run that counts as a point, p10 to p90 as a line and the median as a stroke with its number."""
+    figure = new_figure(9, 1.3 + 0.42 * len(rows))
+    axes = _rows(figure.subplots(), rows, "forward pass of a batch, ms")
+    highest = max((max(row["times_ms"], default=0.0) for row in rows), default=0.0)
+    for y, row in enumerate(rows):
+        if not row["times_ms"]:
+            _missing(axes, y, row)
+            continue
+        axes.plot([row["p10_ms"], row["p90_ms"]], [y, y], color=_MEDIAN, linewidth=2, alpha=0.5)
+        axes.plot(row["times_ms"], [y] * len(row["times_ms"]), "o", color=_POINT, alpha=0.35, markersize=4)
+        axes.plot([row["p50_ms"]] * 2, [y - 0.3, y + 0.3], color=_MEDIAN, linewidth=2)
+        place = max(row["times_ms"]) + 0.015 * highest
+        axes.text(place, y, f"{row['p50_ms']:.3g}", va="center", fontsize=8, color=_MEDIAN)
+    axes.set_xlim(0, 1.1 * highest or 1)
+    return figure
+
+
+def draw_memory(rows: Sequence[Row]) -> "Figure":
+    """Draw the peak memory of a prediction in its three meanings, as far as they were measured."""
+    names = {"allocated_mib": "allocated", "reserved_mib": "reserved", "process_mib": "process"}
+    return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB")
+
+
+def draw_energy(rows: Sequence[Row]) -> "Figure":
+    """Draw the joules an image, all of them and those above an idle machine; where there are none, say why."""
+    names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
+    return _grouped(rows, ENERGY, names, "energy of an image, J", reason="energy_status")
+
+
+def _grouped(
+    rows: Sequence[Row], colors: Mapping[str, str], names: Mapping[str, str], label: str, *, reason: str = ""
+) -> "Figure":
+    figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
+    axes = _rows(figure.subplots(), rows, label)
+    height = 0.8 / len(colors)
+    highest = max((row[key] for row in rows for key in colors if not isinstance(row[key], str)), default=1.0)
+    for y, row in enumerate(rows):
+        if reason and all(isinstance(row[key], str) for key in colors):
+            axes.text(0.01 * highest, y, _wrapped(row[reason]), va="center", fontsize=8)
+            continue
+        for number, (key, color) in enumerate(colors.items()):
+            place = y + (number - (len(colors) - 1) / 2) * height
+            value = row[key]
+            if isinstance(value, str):
+                axes.text(0.01 * highest, place, f"{names[key]}: {value}", va="center", fontsize=8)
+                continue
+            axes.barh(place, value, 0.9 * height, color=color)
+            axes.text(value + 0.01 * highest, place, f"{names[key]} {value:.4g}", va="center", fontsize=8)
+    axes.set_xlim(0, 1.3 * highest)
+    return figure
+
+
+def _stack(
+    axes: "Axes", rows: Sequence[Row], values: Sequence[Mapping[str, float]], colors: Mapping[str, str], label: str
+) -> None:
+    _rows(axes, rows, label)
+    longest = max((sum(parts.values()) for parts in values), default=0.0) or 1.0
+    for y, (row, parts) in enumerate(zip(rows, values, strict=True)):
+        if not parts:
+            _missing(axes, y, row)
+            continue
+        left = 0.0
+        for part, value in parts.items():
+            axes.barh(y, value, 0.7, left=left, color=colors[part], edgecolor="#555555", linewidth=0.4)
+            if value > 0.12 * longest:
+                axes.text(left + value / 2, y, f"{value:.3g}", ha="center", va="center", fontsize=8)
+            left += value
+        axes.text(left + 0.015 * longest, y, f"{left:.3g}", va="center", fontsize=8, fontweight="bold")
+    axes.set_xlim(0, 1.16 * longest)
+
+
+def _rows(axes: "Axes", rows: Sequence[Row], label: str) -> "Axes":
+    """Set up a row a case, the first on top."""
+    axes.set_yticks(range(len(rows)), [_title(row).replace(", ", "\n", 1) for row in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(label, fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _missing(axes: "Axes", y: int, row: Row) -> None:
+    told = NOT_MEASURED if row["status"] == "ok" else row["status"]
+    axes.text(0.01, y, _wrapped(told), va="center", fontsize=8, transform=axes.get_yaxis_transform())
+
+
+def _legend(figure: "Figure", colors: Mapping[str, str], drawn: Sequence[Mapping[str, float]]) -> None:
+    from matplotlib.patches import Patch
+
+    names = [name for name in colors if any(parts.get(name) for parts in drawn)]
+    patches = [Patch(facecolor=colors[name], edgecolor="#555555", linewidth=0.4, label=name) for name in names]
+    if patches:
+        figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False, fontsize=8)
+
+
+def _title(row: Row) -> str:
+    return case_of(row).title
+
+
+def _scaled(parts: Mapping[str, Mapping[str, int]], key: str, by: float) -> dict[str, float]:
+    return {name: values[key] / by for name, values in parts.items() if name != "total"}
+
+
+def _wrapped(text: str, width: int = 95) -> str:
+    return "\n".join(textwrap.wrap(text, width))

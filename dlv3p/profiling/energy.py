@@ -1,0 +1,137 @@
+"""The energy that a prediction takes, from a counter of the machine or not at all.
+
+First the machine stands idle, which gives the power that would have been drawn anyway; then it predicts without a
+pause. The counter's difference over the second stretch is the gross energy, and what is above idle power the net one.
+No power is sampled and no power of a data sheet is multiplied with a time: such figures look measured and are not.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+
+from cityscapes.errors import ParameterError
+from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
+from dlv3p.profiling.nvml import Board
+from dlv3p.profiling.rapl import Packages
+
+SHORTEST_SECONDS = 1.0
+"""NVML refreshes its counter about ten times a second, so that shorter stretches mean nothing."""
+TOLERANCE = 1.05
+"""Mean watts above the limit times this cannot be: a board holds its limit on average, with some ripple."""
+_CATCH_UP_SECONDS = 10.0
+
+
+class Counter(Protocol):
+    """Counts joules; `limit_watts` is the most the board allows itself, None where that is not known."""
+
+    source: str
+    limit_watts: float | None
+
+    def joules(self) -> float:
+        """Return the joules until now, from any beginning; raises NotMeasurable when it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules an image, with and without the share of an idle machine, and the watts behind them.
+
+    Each is a number, "not measured" or "implausible"; `energy_status` says in words where it is from or why not.
+    """
+
+    joules_per_image: float | str = NOT_MEASURED
+    net_joules_per_image: float | str = NOT_MEASURED
+    mean_watts: float | str = NOT_MEASURED
+    idle_watts: float | str = NOT_MEASURED
+    limit_watts: float | str = NOT_MEASURED
+    energy_status: str = NOT_MEASURED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return names and values, which are plain JSON."""
+        return asdict(self)
+
+
+def open_counter(device: str | torch.device) -> Counter:
+    """Return the energy counter of a device: the GPU's board, or all processor packages; raises NotMeasurable."""
+    device = torch.device(device)
+    counter: Counter = Board(device) if device.type == "cuda" else Packages()
+    counter.joules()
+    return counter
+
+
+def unmeasured(reason: object) -> Energy:
+    """Return an Energy without figures that says why."""
+    return Energy(energy_status=f"{NOT_MEASURED}: {reason}")
+
+
+def measure_energy(
+    predict: Callable[[], object],
+    counter: Counter,
+    *,
+    images: int,
+    seconds: float = 5.0,
+    idle_seconds: float = 2.0,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Energy:
+    """Measure what `predict`, which handles `images` images and returns when the device is done, takes of energy.
+
+    The machine stands idle for `idle_seconds`, then `predict` runs over and over for at least `seconds`, at least once.
+    Raises ParameterError for stretches under SHORTEST_SECONDS. A counter that fails gives an Energy without figures.
+    """
+    if min(seconds, idle_seconds) < SHORTEST_SECONDS:
+        raise ParameterError(
+            f"seconds={seconds}, idle_seconds={idle_seconds}: counters need at least {SHORTEST_SECONDS:.0f} s each"
+        )
+    try:
+        idle_joules, idle_time = _count(lambda: sleep(idle_seconds), counter, clock)
+        predict()  # the clocks rise again
+        done = 0
+
+        def work() -> None:
+            nonlocal done
+            began = caught_up = clock()
+            while not done or clock() - began < seconds:
+                predict()
+                done += 1
+                if clock() - caught_up > _CATCH_UP_SECONDS:  # a counter that begins again must be seen doing so
+                    counter.joules()
+                    caught_up = clock()
+
+        joules, duration = _count(work, counter, clock)
+    except NotMeasurable as reason:
+        return unmeasured(reason)
+    return _energy(joules, duration, idle_joules / idle_time, counter, done * images)
+
+
+def _count(work: Callable[[], None], counter: Counter, clock: Callable[[], float]) -> tuple[float, float]:
+    joules, began = counter.joules(), clock()
+    work()
+    ended, after = clock(), counter.joules()
+    return after - joules, ended - began
+
+
+def _energy(joules: float, duration: float, idle_watts: float, counter: Counter, images: int) -> Energy:
+    watts, limit = joules / duration, counter.limit_watts
+    told = f"{counter.source}, {images} images in {duration:.1f} s"
+    if joules <= 0:
+        return unmeasured(f"{counter.source} did not move in {duration:.1f} s")
+    if limit is not None and watts > TOLERANCE * limit:
+        reason = f"{watts:.0f} W on average, above the limit of {limit:.0f} W; {told}"
+        marks = dict.fromkeys(("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts"), IMPLAUSIBLE)
+        return Energy(**marks, limit_watts=round(limit, 1), energy_status=f"{IMPLAUSIBLE}: {reason}")
+    net = joules - idle_watts * duration
+    return Energy(
+        joules_per_image=_significant(joules / images),
+        net_joules_per_image=_significant(net / images) if net > 0 else NOT_MEASURED,
+        mean_watts=round(watts, 1),
+        idle_watts=round(idle_watts, 1),
+        limit_watts=NOT_MEASURED if limit is None else round(limit, 1),
+        energy_status=told if net > 0 else f"{told}; no more than when idle, so nothing is left for the net energy",
+    )
+
+
+def _significant(value: float) -> float:
+    return float(f"{value:.4g}")

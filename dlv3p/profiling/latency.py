@@ -1,0 +1,161 @@
+"""How long a prediction takes, as a whole and part by part, on images that already lie on the device."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cityscapes.errors import MachineError, ParameterError
+from dlv3p.devices import LAYOUT
+from dlv3p.profiling.clocks import Clock, clock_of, time_call
+
+UPSAMPLING = "upsampling"
+"""The part behind the last module of a network: its logits at the image's size."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds that a batch takes: the tenth, the half and nine tenths of the runs were at least as fast.
+
+    `times_ms` are all runs that count, in their order; `first_ms` is the very first one, which also loads libraries,
+    chooses algorithms and compiles.
+    """
+
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+    first_ms: float
+    times_ms: tuple[float, ...]
+
+
+def prepare(model: nn.Module, device: str | torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return `model` as it predicts: in evaluation mode, on the device, channels_last, with weights of `dtype`.
+
+    It is `model` itself for float32, which is moved, and a copy for other types, so that no weight is rounded twice.
+    """
+    if dtype != torch.float32:
+        model = copy.deepcopy(model)
+    return model.eval().to(device=device, dtype=dtype, memory_format=LAYOUT)
+
+
+def compile_network(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return `model` under torch.compile as one graph of fixed shapes; what it cannot compile is an error.
+
+    torch keeps a few compiled versions of a function and then goes on uncompiled, without a word: they are dropped.
+    """
+    torch.compiler.reset()
+    return torch.compile(model, fullgraph=True, dynamic=False)
+
+
+def random_images(
+    batch: int, height: int, width: int, device: str | torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return normally distributed images (batch,3,height,width), always the same ones, in the suite's layout."""
+    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    return images.to(device=device, dtype=dtype, memory_format=LAYOUT)
+
+
+def measure_latency(
+    model: nn.Module,
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
+    warmup: int = 3,
+    repeats: int = 10,
+) -> Latency:
+    """Time predictions of a batch (batch,3,height,width) that already lies on the device, upsampling included.
+
+    `warmup` runs are not counted. The model is used as `prepare` says. Raises MachineError when memory runs out.
+    """
+    _check(warmup, repeats)
+    clock = clock_of(device)
+    with out_of_memory_explained(), torch.inference_mode():
+        network = prepare(model, device, dtype)
+        network = compile_network(network) if compiled else network
+        images = random_images(batch, height, width, device, dtype)
+        times = [time_call(lambda: network(images), clock) for _ in range(warmup + repeats)]
+    return latency_of(times, warmup)
+
+
+def measure_parts(
+    model: nn.Module,
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    warmup: int = 3,
+    repeats: int = 10,
+) -> dict[str, Latency]:
+    """Time the direct parts of `model` (backbone, aspp, ...) within whole predictions, and the upsampling behind them.
+
+    Arguments and errors are those of `measure_latency`. Nothing waits between the parts, so they add up to the whole.
+    Compiled networks have no parts to time: compilation joins them.
+    """
+    _check(warmup, repeats)
+    clock = clock_of(device)
+    with out_of_memory_explained(), torch.inference_mode():
+        network = prepare(model, device, dtype)
+        images = random_images(batch, height, width, device, dtype)
+        runs = [_time_parts(network, images, clock) for _ in range(warmup + repeats)]
+    return {part: latency_of([run[part] for run in runs], warmup) for part in runs[0]}
+
+
+def latency_of(times: list[float], warmup: int) -> Latency:
+    """Sum up the milliseconds of all runs in their order, of which the first `warmup` do not count."""
+    counted = [round(value, 4) for value in times[warmup:]]
+    percentiles = (round(float(value), 3) for value in np.percentile(counted, (10, 50, 90)))
+    return Latency(*percentiles, round(times[0], 3), tuple(counted))
+
+
+class OutOfMemoryError(MachineError):
+    """A prediction that does not fit into the memory of the device."""
+
+
+@contextmanager
+def out_of_memory_explained() -> Iterator[None]:
+    """Turn a lack of memory within the block, which torch tells in several ways, into an OutOfMemoryError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in told):
+            raise OutOfMemoryError(
+                "out of memory: the prediction does not fit; take a smaller image or batch"
+            ) from error
+        raise
+
+
+def _time_parts(network: nn.Module, images: Tensor, clock: Clock) -> dict[str, float]:
+    marks: dict[str, list[Any]] = {}
+    handles = []
+    for name, part in network.named_children():
+        if not isinstance(part, nn.Identity):
+            handles.append(part.register_forward_pre_hook(lambda *_, name=name: marks.update({name: [clock.mark()]})))
+            handles.append(part.register_forward_hook(lambda *_, name=name: marks[name].append(clock.mark())))
+    try:
+        clock.wait()
+        network(images)
+        ended = clock.mark()
+        clock.wait()
+    finally:
+        for handle in handles:
+            handle.remove()
+    times = {name: clock.milliseconds(*pair) for name, pair in marks.items()}
+    last = next(reversed(marks.values()))[-1]
+    return times | {UPSAMPLING: clock.milliseconds(last, ended)}
+
+
+def _check(warmup: int, repeats: int) -> None:
+    if repeats < 1 or warmup < 0:
+        raise ParameterError(f"repeats={repeats}, warmup={warmup}: at least 1 and 0 are allowed")

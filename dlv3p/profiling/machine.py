@@ -1,0 +1,66 @@
+"""What the figures of a profile were measured on, without which they mean little."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlv3p.profiling.measurable import NotMeasurable
+from dlv3p.profiling.nvml import Board
+from dlv3p.provenance import hardware
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores, threads, memory, GPU, driver, versions and rounding of convolutions, as plain JSON.
+
+    It is the same every time on the same machine with the same software and settings.
+    """
+    gpu = torch.cuda.is_available()
+    return hardware() | {
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _total_memory(),
+        "gpu_driver": _gpu_driver() if gpu else None,
+        "cuda": torch.version.cuda if gpu else None,
+        "cudnn": torch.backends.cudnn.version() if gpu else None,
+        "gpu_float32_convolutions": torch.backends.cudnn.conv.fp32_precision if gpu else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def load() -> dict[str, Any]:
+    """Return how busy the machine is at the moment, as plain JSON: what to look at where figures scatter.
+
+    `load_average` is that of the last minute, in cores. Of a GPU: its load, clocks and temperature where NVML tells
+    them, and its memory in use by anyone.
+    """
+    told: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None}
+    if not torch.cuda.is_available():
+        return told
+    device = torch.device("cuda", torch.cuda.current_device())
+    free, total = torch.cuda.mem_get_info(device)
+    told["gpu_used_bytes"] = total - free
+    try:
+        return told | {"gpu_state": Board(device).state()}
+    except NotMeasurable as reason:
+        return told | {"gpu_state": f"not measured: {reason}"}
+
+
+def _total_memory() -> int | None:
+    try:
+        first = Path("/proc/meminfo").read_text().split("\n", 1)[0]
+    except OSError:
+        return None
+    return int(first.split()[1]) * 1024
+
+
+def _gpu_driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.split("\n", 1)[0].strip()

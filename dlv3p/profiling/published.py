@@ -1,0 +1,185 @@
+"""The cost tables of two published systems, and ours beside them: columns apart, since machines and methods differ.
+
+vovnet_system       stigma0617/VoVNet-DeepLabV3, the backbone comparison of its README (PASCAL VOC, DeepLabV3)
+notebook_system     yoR-rihsihS/deeplabv3plus, the speed and memory of its README (Cityscapes, DeepLabV3+)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dlv3p.network import NetworkParameters
+from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED
+
+VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
+NOTEBOOK_SYSTEM = "yoR-rihsihS/deeplabv3plus, GPU not stated, 1 x 1024 x 2048"
+V100_LIMIT_WATTS = 300.0
+
+_STIGMA = {"architecture": "deeplabv3", "head_convolution": False, "align_corners": True, "aspp_dropout": 0.0}
+_YOR = {
+    "architecture": "deeplabv3plus",
+    "convolution_bias": True,
+    "low_level_channels": 64,
+    "concatenation": "aspp_first",
+    "align_corners": True,
+    "aspp_dropout": 0.0,
+}
+SWITCHES: dict[str, tuple[dict[str, Any], int]] = {"vovnet_system": (_STIGMA, 21), "notebook_system": (_YOR, 20)}
+"""By system: the switches of NetworkParameters that count here, and the number of classes."""
+
+
+class Backbone(NamedTuple):
+    """A row of the backbone comparison: mIoU in percent of VOC val, and what a frame costs; memory as nvidia-smi's."""
+
+    parameters: int
+    mean_iou: float
+    milliseconds: float
+    megabytes: float
+    joules: float
+
+    @property
+    def watts(self) -> float:
+        """The power that joules and milliseconds mean together."""
+        return self.joules / self.milliseconds * 1000
+
+
+BACKBONES = {
+    "resnet50": Backbone(39_048_533, 74.27, 24, 2193, 4.1),
+    "densenet201": Backbone(32_683_157, 75.63, 50, 3945, 7.0),
+    "vovnet39": Backbone(29_513_621, 75.71, 19, 1901, 3.1),
+    "resnet101": Backbone(58_040_661, 76.81, 32, 2865, 15.8),
+    "densenet161": Backbone(43_200_341, 76.13, 49, 4523, 8.3),
+    "vovnet57": Backbone(43_553_621, 77.4, 25, 2251, 4.2),
+}
+"""Output stride 16. The parameters are counted, all else is from the README."""
+
+NOTEBOOK_FIGURES = {8: (207.6, 2344), 16: (138.6, 1522)}
+"""By output stride, ResNet-50: milliseconds from file to labels, and MiB of the process as nvidia-smi shows them."""
+
+SWEPT = {"vovnet_system": " ".join(BACKBONES), "notebook_system": "resnet50"}
+"""By system: the backbones that it published."""
+
+OURS = (
+    "parameters, M",
+    "GMACs",
+    "mIoU, %",
+    "ms",
+    "allocated, MiB",
+    "reserved, MiB",
+    "process, MiB",
+    "J/frame",
+    "J/frame above idle",
+)
+"""Our columns of the backbone comparison."""
+
+
+class Subject(NamedTuple):
+    """What is profiled: a network's switches, its number of classes, and the backbones to take, blanks between them."""
+
+    network: NetworkParameters
+    num_classes: int
+    backbones: str
+
+
+def choose_subject(system: str, own: NetworkParameters, own_classes: int) -> Subject:
+    """Return the network of a published system, or for "run" one's own; a run's parameters are such a network."""
+    if system == "run":
+        return Subject(own, own_classes, own.backbone)
+    switches, num_classes = SWITCHES[system]
+    return Subject(NetworkParameters(**switches), num_classes, SWEPT[system])
+
+
+def backbone_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Set the rows of a sweep beside the published backbone comparison: "ours" first, then "published".
+
+    A row a case, and one for each published backbone that was not swept at output stride 16. A published energy that
+    no board could draw says "implausible" with its watts.
+    """
+    table = []
+    for row in rows:
+        known = BACKBONES.get(row["backbone"]) if row["output_stride"] == 16 else None
+        table.append(_named(row) | _ours(row) | _theirs(known))
+    swept = {row["backbone"] for row in rows if row["output_stride"] == 16}
+    for backbone, figures in BACKBONES.items():
+        if backbone not in swept:
+            named = {("", "backbone"): backbone, ("", "case"): "stride 16"}
+            table.append(named | {("ours", name): NOT_MEASURED for name in OURS} | _theirs(figures))
+    return _table(table)
+
+
+def notebook_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Set the rows of a sweep beside the published speed and memory at output strides 8 and 16: a row a case.
+
+    "End to end" is from a file's bytes to labels on the host; the published one reads the file and looks labels up in
+    three more, which ours does not.
+    """
+    table = []
+    for row in rows:
+        latency, memory = NOTEBOOK_FIGURES.get(row["output_stride"], ("", ""))
+        ours = {
+            ("ours", "end to end, ms"): row["stages_ms"].get("end to end", NOT_MEASURED),
+            ("ours", "forward, ms"): row["p50_ms"],
+            ("ours", "allocated, MiB"): row["allocated_mib"],
+            ("ours", "reserved, MiB"): row["reserved_mib"],
+            ("ours", "process, MiB"): row["process_mib"],
+        }
+        theirs = {
+            (f"published: {NOTEBOOK_SYSTEM}", "end to end, ms"): latency,
+            (f"published: {NOTEBOOK_SYSTEM}", "process, MiB"): memory,
+        }
+        table.append(_named(row) | ours | theirs)
+    return _table(table)
+
+
+def plausible_joules(figures: Backbone, limit_watts: float = V100_LIMIT_WATTS) -> float | str:
+    """Return a published energy, or why it cannot be: more watts than the board's limit."""
+    if figures.watts <= limit_watts:
+        return figures.joules
+    return f"{IMPLAUSIBLE}: {figures.joules} J means {figures.watts:.0f} W, the limit is {limit_watts:.0f} W"
+
+
+def _named(row: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    words = [f"{row['batch_size']} x {row['height']} x {row['width']}", row["precision"]]
+    words += ["compiled"] if row["compiled"] else []
+    status = [] if row["status"] == "ok" else [row["status"]]
+    return {
+        ("", "backbone"): row["backbone"],
+        ("", "case"): ", ".join([f"stride {row['output_stride']}", *words, row["device"], *status]),
+    }
+
+
+def _ours(row: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    values = (
+        _times(row["parameters"], 1e-6),
+        row["gmacs"],
+        _times(row.get("mIoU", NOT_MEASURED), 100),
+        row["p50_ms"],
+        *(row[f"{kind}_mib"] for kind in ("allocated", "reserved", "process")),
+        row["joules_per_image"],
+        row["net_joules_per_image"],
+    )
+    return {("ours", name): value for name, value in zip(OURS, values, strict=True)}
+
+
+def _theirs(figures: Backbone | None) -> dict[tuple[str, str], Any]:
+    if figures is None:
+        return {}
+    columns = {
+        "parameters, M": figures.parameters / 1e6,
+        "mIoU, %": figures.mean_iou,
+        "ms": figures.milliseconds,
+        "MB": figures.megabytes,
+        "J/frame": plausible_joules(figures),
+        "W": figures.watts,
+    }
+    return {(f"published: {VOVNET_SYSTEM}", name): value for name, value in columns.items()}
+
+
+def _times(value: float | str, factor: float) -> float | str:
+    return value if isinstance(value, str) else value * factor
+
+
+def _table(rows: list[dict[tuple[str, str], Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=pd.MultiIndex.from_tuples(dict.fromkeys(name for row in rows for name in row)))
+    return table.astype(object).where(table.notna(), "")

@@ -46,7 +46,7 @@ def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
     Pixel by pixel from the worst error down, the Jaccard loss 1 - I / U grows by 1 / U where a true pixel is lost and
     by I / (U (U - 1)) where a false one is added. Public code subtracts neighbours of a running 1 - I / U instead,
-    of which float32 keeps no digit when a batch has millions of pixels.
+    of which float32 keeps no digit when a batch has millions of pixels. Ignored pixels come last, where I is 0.
     """
     order = errors.masked_fill(~valid, -1).flatten().sort(descending=True, stable=True).indices
     lost = truth.flatten()[order]
@@ -54,4 +54,4 @@ def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     union = truth.sum() + (~lost).cumsum(0, dtype=torch.int32)
     below = (union - 1).clamp(min=1).to(errors.dtype)  # where it is 0, the only true pixel was lost: 1 / U is taken
     slopes = torch.where(lost, 1, intersection / below) / union
-    return torch.empty_like(slopes).scatter_(0, order, slopes).view_as(errors) * valid
+    return torch.empty_like(slopes).scatter_(0, order, slopes).view_as(errors)

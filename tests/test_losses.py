@@ -157,6 +157,12 @@ def test_equally_hard_pixels_share_what_room_there_is():
     assert torch.allclose(slopes[:, 0], torch.full((1, 1, 4), -0.5 / 4))
 
 
+def test_equally_hard_pixels_take_no_room_from_a_harder_one():
+    logits, truth = of_probabilities((0.1, 0.9), *3 * [(0.5, 0.5)]), torch.zeros(1, 1, 4, dtype=torch.int64)
+    expected = -(math.log(0.1) + math.log(0.5)) / 2
+    assert make_loss("hard_pixels", hard_share=0.5)(logits, truth).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_dice_is_as_computed_by_hand():
     """Class 0: P and T 0.8, |P| 0.8 + 0.4, |T| 1; class 1: P and T 0.6, |P| 0.2 + 0.6, |T| 1; class 2 is absent."""
     logits = of_probabilities((0.8, 0.2, 0.0), (0.4, 0.6, 0.0), (0.0, 0.1, 0.9))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cityscapes.errors import MachineError
-from dlv3p import export
 from dlv3p.deeplab import build_model
-from dlv3p.export import export_onnx
+from dlv3p.export import graphs
+from dlv3p.export.graphs import export_onnx
 
 ONE_OF_A_FAMILY = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
 
@@ -28,7 +28,7 @@ def run(path, image):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """DeepLabV3+ and its ONNX file, alone in its folder."""
-    for package in export.NEEDED:
+    for package in graphs.NEEDED:
         pytest.importorskip(package)
     model = build("deeplabv3plus", "resnet18", align_corners=True)
     model.train()
@@ -63,7 +63,7 @@ def test_the_file_stands_alone_and_the_network_is_as_it_was(exported, tmp_path):
 
 
 def test_without_the_packages_one_line_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match=r"needs onnx and onnxscript; .*dlv3p\[export\]") as refusal:
         export_onnx(build("deeplabv3", "resnet18"), tmp_path / "x.onnx", height=64, width=64)
     assert "\n" not in str(refusal.value)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dlv3p.devices import LAYOUT
-from dlv3p.export import full_size
+from dlv3p.export.graphs import full_size
 from dlv3p.upsampling import upsample_argmax
 
 

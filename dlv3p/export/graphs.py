@@ -1,11 +1,5 @@
-"""A network for other runtimes: one ONNX file, or one program of torch.export, for images of any number and size.
+"""Files of a network for other runtimes: ONNX and torch.export, for images of any number and size."""
 
-    python -m dlv3p.export --run RUN --output network.onnx        (or network.pt2)
-
-The file ends in labels there, so that a reader needs neither this package nor the upsampling.
-"""
-
-import argparse
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,13 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.atomic import write_bytes
-from cityscapes.errors import MachineError, ParameterError, run_command
+from cityscapes.errors import MachineError
 
 NEEDED = ("onnx", "onnxscript")
-FORMATS = (".onnx", ".pt2")
 LARGEST_DENOMINATOR = 100
-EXAMPLE_SIZE = (128, 256)
-"""Height and width of the image that a network is followed with; the file takes any."""
 
 
 class Labels(nn.Module):
@@ -128,31 +119,3 @@ def _followed(model: nn.Module) -> Iterator[None]:
     finally:
         for name, module in model.named_modules():
             module.training = was_training[name]
-
-
-def main() -> int:
-    """Export a run, or a weights file, as the file's ending says."""
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.export", description="Write a network for other runtimes.")
-    parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"))
-    parser.add_argument("--output", required=True, help="network.onnx, or network.pt2 for torch.export")
-    options = parser.parse_args()
-    ending = Path(options.output).suffix
-    if ending not in FORMATS:
-        raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
-    from dlv3p.config import RunParameters
-    from dlv3p.inference import load_predictor
-
-    predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
-    size = dict(zip(("height", "width"), EXAMPLE_SIZE, strict=True))
-    scale = predictor.parameters.image_scale
-    if ending == ".onnx":
-        path = export_onnx(predictor.model, options.output, with_argmax=True, image_scale=scale, **size)
-    else:
-        path = export_program(predictor.model, options.output, image_scale=scale, **size)
-    print(f"{path}: {path.stat().st_size:,} bytes, of {predictor.checkpoint}")
-    return 0
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,0 +1,45 @@
+"""Export a run for other runtimes.
+
+    python -m dlv3p.export --run RUN --output network.onnx        (or network.pt2 for torch.export)
+
+The file takes normalised images of any number and size and ends in labels, so that its reader needs neither this
+package nor the upsampling: see examples/run_exported.py. What comes out is what the gate in notebooks/quantize.ipynb
+checks.
+"""
+
+import argparse
+from pathlib import Path
+
+from cityscapes.errors import ParameterError, run_command
+
+FORMATS = (".onnx", ".pt2")
+EXAMPLE_SIZE = {"height": 128, "width": 256}
+"""The image, in pixels, that a network is followed with; the file takes any."""
+
+
+def main() -> int:
+    """Export a run, or a weights file, as the file's ending says."""
+    parser = argparse.ArgumentParser(prog="python -m dlv3p.export", description="Write a network for other runtimes.")
+    parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"))
+    parser.add_argument("--output", required=True, help="network.onnx, or network.pt2 for torch.export")
+    options = parser.parse_args()
+    ending = Path(options.output).suffix
+    if ending not in FORMATS:
+        raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
+    from dlv3p.config import RunParameters
+    from dlv3p.export.graphs import export_onnx, export_program
+    from dlv3p.inference import load_predictor
+
+    predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
+    scale = predictor.parameters.image_scale
+    if ending == ".onnx":
+        path = export_onnx(predictor.model, options.output, with_argmax=True, image_scale=scale, **EXAMPLE_SIZE)
+    else:
+        path = export_program(predictor.model, options.output, image_scale=scale, **EXAMPLE_SIZE)
+    print(f"{path}: {path.stat().st_size:,} bytes, of {predictor.checkpoint}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

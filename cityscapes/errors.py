@@ -60,6 +60,18 @@ class BusyError(UserError):
     exit_status = 7
 
 
+class StoppedError(UserError):
+    """A job that was asked to stop (Ctrl-C, a stop button), and that has kept what it had."""
+
+    exit_status = 130
+
+
+class TerminatedError(StoppedError):
+    """A job that a cluster or a service manager has stopped (SIGTERM), and that has kept what it had."""
+
+    exit_status = 143
+
+
 def reason(error: Exception) -> str:
     """Return what another library's error says, cut to its first line, or its kind when it says nothing."""
     lines = str(error).strip().splitlines()

@@ -51,7 +51,7 @@ def runs_or_demo(runs: str) -> list[str]:
     if runs.split():
         return [find_run(run) for run in runs.split()]
     if not list_runs():
-        from dlv3p.training import train
+        from dlv3p.train import train
 
         print("no run yet: training the demo first, which takes some minutes", flush=True)
         train(TrainParameters())

@@ -42,13 +42,16 @@ class Progress(Protocol):
         """End early, for example after an interrupt."""
 
 
-def make_progress(mode: str = "auto") -> Progress:
-    """Make what to report to: `widgets`, `lines`, `none`, or `auto`, widgets exactly where a person can see them."""
+def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None) -> Progress:
+    """Make what to report to: `widgets`, `lines`, `none`, or `auto`, widgets exactly where a person can see them.
+
+    Widgets have a button that calls `stop`.
+    """
     mode = resolve_mode(mode)
     if mode == "widgets":
         from dlv3p.widgets import WidgetProgress
 
-        return WidgetProgress()
+        return WidgetProgress(stop=stop)
     return LineProgress() if mode == "lines" else SilentProgress()
 
 

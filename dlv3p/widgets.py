@@ -56,8 +56,8 @@ class Bar:
 class WidgetProgress:
     """Shows the training: the bar counts steps, the curves show loss and mIoU of train and val."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, *, stop: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._stop = clock, stop
         self._rows: list[Mapping[str, float]] = []
         self._next_drawing = -math.inf
 

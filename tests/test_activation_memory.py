@@ -15,7 +15,7 @@ from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_model
 from dlv3p.losses import make_loss
 from dlv3p.runs import checkpoint_path
-from dlv3p.training import train
+from dlv3p.train import train
 
 FAMILIES = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
 

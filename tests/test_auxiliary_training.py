@@ -7,7 +7,7 @@ from dlv3p.checkpoint import load_checkpoint
 from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
 from dlv3p.runs import checkpoint_path
-from dlv3p.training import train
+from dlv3p.train import train
 
 
 def test_the_auxiliary_head_learns_and_changes_what_the_backbone_learns(city, workspace):

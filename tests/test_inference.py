@@ -28,7 +28,7 @@ from dlv3p.pictures.gallery import (
 )
 from dlv3p.predictions import pack_submission, save_predictions
 from dlv3p.samples.transforms import normalize
-from dlv3p.training import train
+from dlv3p.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,6 @@ from PIL import Image
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
-from dlv3p import training
 from dlv3p.checkpoint import load_checkpoint
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
@@ -23,7 +22,10 @@ from dlv3p.runs import checkpoint_path
 from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
 from dlv3p.samples.loader import TrainingSamples, training_loader
 from dlv3p.samples.transforms import Augmentation
-from dlv3p.training import train
+from dlv3p.train import train
+from dlv3p.training import state
+from dlv3p.training.class_weights import class_weights
+from dlv3p.training.run import TrainingRun
 
 CROP = Augmentation(33, 33, scale_low=1.0, scale_high=1.0)
 
@@ -80,13 +82,13 @@ def test_t1_a_run_stops_in_the_epoch_that_meets_it_and_goes_on_when_it_is_mended
     root = workspace / "city"
     shutil.copytree(city, root)
     path = next(iter(sorted((root / "leftImg8bit" / "train").rglob("*.png"))))
-    whole, save = path.read_bytes(), training.save_checkpoint
+    whole, save = path.read_bytes(), state.save_checkpoint
 
-    def cuts_a_file(target, state):
-        save(target, state)
+    def cuts_a_file(target, content):
+        save(target, content)
         cut(path, 0.5)
 
-    monkeypatch.setattr(training, "save_checkpoint", cuts_a_file)
+    monkeypatch.setattr(state, "save_checkpoint", cuts_a_file)
     parameters = TrainParameters(
         run="bad", data_root=str(root), channels=8, crop_height=33, crop_width=33, batch_size=2, epochs=2,
         workers=1, class_weights="none", threads=1, device="cpu", progress="none",
@@ -95,7 +97,7 @@ def test_t1_a_run_stops_in_the_epoch_that_meets_it_and_goes_on_when_it_is_mended
         train(parameters)
     assert load_checkpoint(checkpoint_path("bad", "last"))["epoch"] == 1
     path.write_bytes(whole)
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(state, "save_checkpoint", save)
     assert len(train(parameters).history) == 2
 
 
@@ -200,12 +202,10 @@ def test_t1_a_whole_run_that_skips_passes_over_bad_images_and_masks(split, works
         workers=0, on_bad_sample="skip", threads=1, device="cpu", progress="none", **changes,
     )  # fmt: skip
     assert crops_picture(parameters, split)
-    whole = training.TrainingRun(parameters, workspace / "saved" / "skips", split, split)
-    assert whole._class_weights().isfinite().all()
+    whole = TrainingRun(parameters, workspace / "saved" / "skips", split, split)
+    assert class_weights(parameters, split).isfinite().all()
     assert len(list(whole._loaders()[0])) == len(split) // 2
     with pytest.raises(InputError, match=split.image_path(0).name):
         crops_picture(replace(parameters, on_bad_sample="stop", class_uniform=0.0), split)
     with pytest.raises(InputError, match=split.mask_path(1).name):
-        training.TrainingRun(
-            replace(parameters, run="stops", on_bad_sample="stop"), workspace / "stops", split, split
-        )._class_weights()
+        class_weights(replace(parameters, on_bad_sample="stop"), split)

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
 from dlv3p import config
-from dlv3p.training import train
+from dlv3p.train import train
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -17,7 +17,7 @@ from dlv3p.data import open_images, open_split
 from dlv3p.evaluation import evaluate
 from dlv3p.inference import load_predictor
 from dlv3p.predictions import pack_submission, save_predictions
-from dlv3p.training import train
+from dlv3p.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)

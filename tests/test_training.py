@@ -11,7 +11,6 @@ from PIL import Image
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
-from dlv3p import training
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
@@ -19,7 +18,9 @@ from dlv3p.imported_run import save_run
 from dlv3p.loading import build_recognized
 from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
 from dlv3p.shards import write_shards
-from dlv3p.training import train
+from dlv3p.train import train
+from dlv3p.training import state, step
+from dlv3p.training.run import TrainingRun
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
@@ -41,13 +42,13 @@ def tiny(city, **changes):
 
 
 def final_hash(run):
-    state = load_checkpoint(checkpoint_path(run, "last"))
+    saved = load_checkpoint(checkpoint_path(run, "last"))
     optimizer = {
         f"{index} {name}": value
-        for index, group in state["optimizer"]["state"].items()
+        for index, group in saved["optimizer"]["state"].items()
         for name, value in group.items()
     }
-    return weights_sha256(state["model"]), weights_sha256(optimizer)
+    return weights_sha256(saved["model"]), weights_sha256(optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +83,17 @@ def test_another_seed_gives_other_weights(city, workspace, uninterrupted):
 def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspace, uninterrupted, monkeypatch, saves):
     done = []
 
-    def dies(path, state):
+    def dies(path, content):
         if len(done) == saves:
             raise Stop
         done.append(path)
-        save(path, state)
+        save(path, content)
 
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", dies)
+    save = state.save_checkpoint
+    monkeypatch.setattr(state, "save_checkpoint", dies)
     with pytest.raises(Stop):
         train(tiny(city, run="stopped"))
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(state, "save_checkpoint", save)
     result = train(tiny(city, run="stopped", workers=1))
     assert (final_hash("stopped"), without_seconds(result.history)) == uninterrupted
 
@@ -100,7 +101,7 @@ def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspa
 def test_a_finished_run_returns_at_once_and_touches_nothing(city, workspace, monkeypatch):
     first = train(tiny(city, run="done", epochs=1))
     before = {path: path.stat().st_mtime_ns for path in run_folder("done").rglob("*") if path.name != ".lock"}
-    monkeypatch.setattr(training.TrainingRun, "_epoch", None)
+    monkeypatch.setattr(TrainingRun, "_train", None)
     again = train(tiny(city, run="done", epochs=1))
     assert again.history == first.history
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -162,8 +163,8 @@ def test_a_run_that_another_process_holds_is_refused(city, workspace):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, workspace, monkeypatch):
     train(tiny(city, run="nan", epochs=1))
     before = checkpoint_path("nan", "last").read_bytes()
-    monkeypatch.setattr(training, "refuse_other_parameters", lambda *_: None)
-    monkeypatch.setattr(training, "make_loss", lambda *_: lambda logits, mask: logits.sum() * math.nan)
+    monkeypatch.setattr(state, "refuse_other_parameters", lambda *_: None)
+    monkeypatch.setattr(step, "make_loss", lambda *_, **__: lambda logits, mask: logits.sum() * math.nan)
     with pytest.raises(DivergedError, match="loss is nan"):
         train(tiny(city, run="nan", epochs=2))
     assert checkpoint_path("nan", "last").read_bytes() == before
@@ -172,9 +173,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, wor
 def test_a_gradient_that_is_not_finite_in_the_last_step_spoils_no_checkpoint(city, workspace, monkeypatch):
     train(tiny(city, run="inf", epochs=1))
     before = checkpoint_path("inf", "last").read_bytes()
-    monkeypatch.setattr(training, "refuse_other_parameters", lambda *_: None)
+    monkeypatch.setattr(state, "refuse_other_parameters", lambda *_: None)
     # The root is 0 and steeper than any number there: a loss that is finite, and a gradient that is not.
-    monkeypatch.setattr(training, "make_loss", lambda *_: lambda logits, mask: (logits - logits).sum().sqrt())
+    monkeypatch.setattr(step, "make_loss", lambda *_, **__: lambda logits, mask: (logits - logits).sum().sqrt())
     with pytest.raises(DivergedError, match="gradient's length is nan"):
         train(tiny(city, run="inf", epochs=2))
     assert checkpoint_path("inf", "last").read_bytes() == before

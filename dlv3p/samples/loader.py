@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from cityscapes.errors import InputError
+from cityscapes.errors import InputError, ParameterError
+from dlv3p.processes import place
 from dlv3p.samples.batches import Batches, CarefulSamples, collate
 from dlv3p.samples.decoded_cache import DecodedCache
 from dlv3p.samples.lazy_image import open_image
@@ -69,21 +70,28 @@ class WholeImages(Dataset):
 def training_loader(
     samples: TrainingSamples, *, batch_size: int, workers: int, timeout: float = LOADER_TIMEOUT, skip_bad: bool = False
 ) -> Batches:
-    """Return a loader of whole batches; set `loader.sampler.epoch` before each pass.
+    """Return a loader of the batches of whole steps; set `loader.sampler.epoch` before each pass.
 
-    A split smaller than one batch gives one batch of what there is. Where processes train together, each gets its part
-    of every batch. With `skip_bad`, a sample that cannot be read is told of and replaced by the next one.
+    Where processes train together, each gets its share of the `batch_size` samples of a step. A split smaller than that
+    gives one step of what there is. With `skip_bad`, a sample that cannot be read is told of and replaced by the next.
+    Raises ParameterError when the samples of a step cannot be shared out equally.
     """
-    rank, ranks = _place_among_processes()
-    batch_size = max(1, min(batch_size, len(samples) // ranks))
+    rank, ranks, _ = place()
+    if batch_size % ranks:
+        raise ParameterError(f"batch_size={batch_size}: cannot be shared by {ranks} processes; take a multiple")
+    batch_size = min(batch_size, len(samples)) // ranks
+    if not batch_size:
+        raise ParameterError(f"processes={ranks}: more than the {len(samples)} images there are to train on")
     sampler = EpochSampler(len(samples), batch_size, seed=samples.seed, rank=rank, ranks=ranks)
     careful = CarefulSamples(samples, skip=skip_bad)
     return _batches(careful, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
 
 
 def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT) -> Batches:
-    """Return a loader of single images in the split's order, so that sizes may differ."""
-    return _batches(CarefulSamples(images), batch_size=1, sampler=None, workers=workers, timeout=timeout)
+    """Return a loader of single images in the split's order, so that sizes may differ; each process gets its share."""
+    rank, ranks, _ = place()
+    shared = Subset(images, range(rank, len(images), ranks))
+    return _batches(CarefulSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
 
 
 def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options) -> Batches:
@@ -99,10 +107,3 @@ def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options
             **options,
         )
     )
-
-
-def _place_among_processes() -> tuple[int, int]:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

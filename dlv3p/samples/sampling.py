@@ -24,21 +24,31 @@ def _generator(seed: int, counter: int) -> np.random.Generator:
 
 
 class EpochSampler(Sampler):
-    """Yields the (epoch, index) keys of the epoch that `epoch` is set to, cut to whole batches of all ranks.
+    """Yields the (epoch, index) keys of the epoch that `epoch` is set to, cut to whole steps of all ranks.
 
-    Of every `ranks` keys in the epoch's order, rank r takes the r-th: together the ranks see what one alone would.
+    A step takes `batch_size` keys of each of `ranks`; of its keys, rank r has every `ranks`-th from the r-th on:
+    together the ranks see what one alone would. The first `skipped` steps are left out, which a run that goes on within
+    an epoch has behind it.
     """
 
     def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.length, self.seed, self.epoch, self.rank, self.ranks = length, seed, 0, rank, ranks
-        self.used = length - length % (batch_size * ranks)
+        self.length, self.seed, self.rank, self.ranks = length, seed, rank, ranks
+        self.epoch = self.skipped = 0
+        self.together = batch_size * ranks
+        self.used = length - length % self.together
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in epoch_order(self.seed, self.epoch, self.length)[self.rank : self.used : self.ranks]:
+        first = self.skipped * self.together + self.rank
+        for index in self.step_indices()[first : self.used : self.ranks]:
             yield self.epoch, int(index)
 
     def __len__(self) -> int:
         return self.used // self.ranks
+
+    def step_indices(self, step: int | None = None) -> np.ndarray:
+        """Return the epoch's order, or the part that all ranks together see in `step`, counted from 0."""
+        order = epoch_order(self.seed, self.epoch, self.length)
+        return order if step is None else order[step * self.together : (step + 1) * self.together]
 
 
 class ClassUniform:

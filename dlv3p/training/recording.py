@@ -1,0 +1,114 @@
+"""What a run writes down about itself, for those who want to repeat it: run.json, and what a step that failed had seen.
+
+run.json is written once, when the run starts; each time that it goes on elsewhere or later, a line is added.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cityscapes.errors import BusyError, IntegrityError
+from dlv3p.provenance import data_fingerprint, provenance
+from dlv3p.runs import refuse_other_parameters, write_json
+from dlv3p.split import Split
+from dlv3p.training_parameters import TrainParameters
+
+FORMAT = 1
+"""Version of run.json."""
+
+OWN_FILES = {".lock", "run.json", "checkpoints", "events"}
+"""What a run may have left behind that was killed before its first checkpoint."""
+
+SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
+"""What has to be equal for the last bits to be."""
+
+
+def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Split]) -> None:
+    """Write run.json of a new run; raises BusyError for a folder that holds anything else."""
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES and path.suffix != ".tmp")
+    if foreign:
+        raise BusyError(
+            f"{folder}: has no checkpoint, but holds {', '.join(foreign[:5])}; choose another run, or empty the folder"
+        )
+    if (folder / "run.json").is_file():
+        refuse_other_parameters(folder.name, _read(folder)["parameters"], parameters)
+    content = {
+        "format": FORMAT,
+        "run": folder.name,
+        "parameters": parameters.as_dict(),
+        "data": {split.split: _described(split) for split in splits},
+        "class_names": list(splits[0].class_names),
+        **_circumstances(parameters),
+        "continued": [],
+    }
+    write_json(folder / "run.json", content)
+
+
+def record_continuation(folder: Path, parameters: TrainParameters, splits: Sequence[Split], *, steps: int) -> None:
+    """Add to run.json that the run goes on after `steps`; warns where the last bits may now differ.
+
+    Raises IntegrityError when the data has another number of images than the run began with; a file that was mended is
+    worth a warning.
+    """
+    if not (folder / "run.json").is_file():
+        print(f"warning: {folder / 'run.json'} is gone: what this run was made from is no longer known", flush=True)
+        return
+    content = _read(folder)
+    for split in splits:
+        now, then = _described(split), content["data"].get(split.split, {})
+        if now["images"] != then.get("images", now["images"]):
+            raise IntegrityError(
+                f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, and had "
+                f"{then['images']} when the run began; bring those back, or train as another run"
+            )
+        if now["fingerprint"] != then.get("fingerprint"):
+            print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
+    now, then = _circumstances(parameters), (content.get("continued") or [content])[-1]
+    differing = [name for name in SAME_BITS if name in then and now[name] != then[name]]
+    if differing:
+        print(f"warning: other {', '.join(differing)} than before: the last bits of the result may differ", flush=True)
+    content["continued"] = [*content.get("continued", []), {"after_steps": steps, **now}]
+    write_json(folder / "run.json", content)
+
+
+def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
+    """Write what is known about a step whose loss or gradient is no number to `diverged/step_<step>.json`."""
+    path = folder / "diverged" / f"step_{step}.json"
+    write_json(path, _without_nan(dict(facts)))
+    return path
+
+
+def _described(split: Split) -> dict[str, Any]:
+    return {"root": str(split.root), "images": len(split), "fingerprint": data_fingerprint(split)}
+
+
+def _circumstances(parameters: TrainParameters) -> dict[str, Any]:
+    determinism = {
+        "seed": parameters.seed,
+        "threads": torch.get_num_threads(),
+        "processes": parameters.processes,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+    return {**provenance(), "determinism": determinism}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except ValueError:
+        raise IntegrityError(f"{folder / 'run.json'}: is no JSON any more; restore it, or delete it") from None
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become text."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

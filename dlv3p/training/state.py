@@ -1,0 +1,153 @@
+"""All that a run is made of between two steps, and how it goes to `saved/<run>/` and comes back from there."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cityscapes.errors import DivergedError, IntegrityError, MissingInputError, ParameterError
+from dlv3p.activation_checkpointing import checkpoint_activations
+from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.deeplab import DeepLab, build_network
+from dlv3p.devices import LAYOUT
+from dlv3p.distillation import load_teacher
+from dlv3p.norms import share_statistics
+from dlv3p.processes import from_first, place
+from dlv3p.runs import checkpoint_path, refuse_other_parameters
+from dlv3p.split import Split
+from dlv3p.training.class_weights import class_weights
+from dlv3p.training.step import Stepper
+from dlv3p.training_parameters import TrainParameters
+
+
+@dataclass
+class EpochSums:
+    """What an epoch adds up while it lasts: of its steps so far, or of all when it is about to be scored."""
+
+    confusion: Tensor
+    steps: int = 0
+    loss: float = 0.0
+    rate: float = 0.0
+    seconds: float = 0.0
+    data_wait: float = 0.0
+
+
+@dataclass
+class Progressed:
+    """How far a run has come: its whole epochs, the best of them, and the sums of the one that has begun."""
+
+    sums: EpochSums
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_mean_iou: float = -1.0
+
+
+class RunState:
+    """The network, what takes its steps, and how far both have come; continued where the last checkpoint left it."""
+
+    def __init__(self, parameters: TrainParameters, folder: Path, training: Split, device: torch.device) -> None:
+        self.parameters, self.folder, self.training, self.device = parameters, folder, training, device
+        torch.manual_seed(parameters.seed)
+        saved = from_first(self._last_checkpoint() if place().first else None)
+        weights = "random" if saved else parameters.initial_weights
+        widths = saved.get("widths") if saved else None
+        model = build_network(parameters, training.num_classes, initial_weights=weights, widths=widths)
+        self.model: DeepLab = model.to(device, memory_format=LAYOUT)
+        if saved:
+            self.model.load_state_dict(saved.get("training_model") or saved["model"])
+        if place().ranks > 1:
+            share_statistics(self.model, device)
+        if parameters.activation_checkpointing:
+            checkpoint_activations(self.model)
+        weights = class_weights(parameters, training)
+        self.stepper = Stepper(
+            self.model,
+            parameters,
+            device,
+            class_weights=None if weights is None else weights.to(device),
+            teacher=load_teacher(parameters, training.num_classes, device),
+        )
+        self.progressed = Progressed(self.no_sums())
+        if saved:
+            self._restore(saved)
+
+    @property
+    def scored(self) -> DeepLab:
+        """The network that is validated and shared: that of the averaged weights, where there is an average."""
+        return self.stepper.average.model if self.stepper.average else self.model
+
+    def no_sums(self) -> EpochSums:
+        """Return the sums of an epoch that has not begun."""
+        classes = self.training.num_classes
+        return EpochSums(torch.zeros(classes, classes, dtype=torch.int64, device=self.device))
+
+    def save(self, *names: str) -> None:
+        """Write the checkpoints called so; raises DivergedError, and writes nothing, when a weight is not finite."""
+        scored = self.scored.state_dict()
+        average = self.stepper.average is not None
+        state = {
+            "epoch": len(self.progressed.history),
+            "step": self.progressed.sums.steps,
+            "parameters": self.parameters.as_dict(),
+            "class_names": list(self.training.class_names),
+            "widths": self.model.widths,
+            "model": scored,
+            **({"training_model": self.model.state_dict()} if average else {}),
+            **self.stepper.state_dict(),
+            **asdict(self.progressed),
+        }
+        _refuse_not_finite(self.folder, scored, state.get("training_model", {}))
+        for name in names:
+            save_checkpoint(checkpoint_path(self.folder.name, name), state)
+
+    def export_best(self) -> None:
+        """Write the best checkpoint's weights as `model.safetensors`, unless that has been done."""
+        weights = self.folder / "model.safetensors"
+        best = checkpoint_path(self.folder.name, "best")
+        if weights.is_file() and weights.stat().st_mtime_ns >= best.stat().st_mtime_ns:
+            return
+        state = load_checkpoint(best)
+        model, parameters = model_from_checkpoint(state)
+        metadata = {name: state[name] for name in ("class_names", "widths", "epoch") if name in state}
+        metadata["parameters"] = parameters.as_dict()
+        save_weights(weights, model, metadata)
+
+    def _last_checkpoint(self) -> dict[str, Any] | None:
+        """Read "last", or "best" where "last" is damaged; raises IntegrityError when neither can be read."""
+        last, best = (checkpoint_path(self.folder.name, name) for name in ("last", "best"))
+        if not last.is_file() and not best.is_file():
+            return None
+        try:
+            return load_checkpoint(last)
+        except (IntegrityError, MissingInputError) as error:
+            print(f"warning: {error}; going on from the best checkpoint", flush=True)
+            return load_checkpoint(best)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        if "optimizer" not in saved:
+            raise ParameterError(
+                f"run={self.folder.name!r} was imported, not trained, and cannot go on; train as another run, with "
+                f"initial_weights={str(self.folder / 'model.safetensors')!r}"
+            )
+        refuse_other_parameters(self.folder.name, saved["parameters"], self.parameters)
+        self.stepper.load_state_dict(saved)
+        if self.stepper.average:
+            self.stepper.average.load_state_dict(saved["model"], saved["average_updates"])
+        progressed = self.progressed
+        progressed.history = saved["history"]
+        progressed.best_epoch, progressed.best_mean_iou = saved["best_epoch"], saved["best_mean_iou"]
+        if "sums" in saved:  # checkpoints of earlier versions were written between epochs only
+            progressed.sums = EpochSums(**saved["sums"])
+            progressed.sums.confusion = progressed.sums.confusion.to(self.device)
+
+
+def _refuse_not_finite(folder: Path, *states: dict[str, Tensor]) -> None:
+    for state in states:
+        for name, value in state.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise DivergedError(
+                    f"{name} holds a value that is no finite number; the last checkpoint in {folder} is from before. "
+                    "Lower learning_rate and train as another run"
+                )

@@ -1,0 +1,176 @@
+"""One step of training, from a batch to better weights: the same for one process, for many, and for parts."""
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cityscapes.labels import IGNORE
+from dlv3p.chunked_loss import make_chunked_loss
+from dlv3p.deeplab import DeepLab
+from dlv3p.devices import LAYOUT
+from dlv3p.distillation import distillation_loss, teach
+from dlv3p.losses import PIXEL_MEANS, make_loss, valid_weight
+from dlv3p.processes import place, sum_over_processes
+from dlv3p.training.averaging import WeightAverage
+from dlv3p.training.optimizers import make_optimizer, set_rates
+from dlv3p.training_parameters import TrainParameters
+from dlv3p.upsampling import upsample_argmax
+
+AUXILIARY_WEIGHT = 0.4
+"""How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+SMALLEST_SCALE = 2.0**-14
+"""A gradient that needs to be scaled down even further, to fit into float16, is no overflow any more."""
+
+
+class StepResult(NamedTuple):
+    """The loss over the step's whole batch, the gradient's length, and train ids (N,h,w) of this process's share."""
+
+    loss: float
+    gradient_norm: float
+    prediction: Tensor
+
+
+class TrainingForward(nn.Module):
+    """What a step asks of a network, as one module, so that it can be compiled and shared among processes.
+
+    Returns a tuple: logits, and behind them those of the auxiliary head, if any; at their strides for a chunked loss.
+    """
+
+    def __init__(self, model: DeepLab, parameters: TrainParameters) -> None:
+        super().__init__()
+        self.model = model
+        self.auxiliary, self.at_stride = parameters.auxiliary_head, parameters.chunked_loss
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        if self.auxiliary:
+            return model.both_logits_at_stride(image) if self.at_stride else model.forward_with_auxiliary(image)
+        return (model.logits_at_stride(image) if self.at_stride else model(image),)
+
+
+class Stepper:
+    """Holds what changes from step to step beside the network: optimiser, scale of float16, average of the weights."""
+
+    def __init__(
+        self,
+        model: DeepLab,
+        parameters: TrainParameters,
+        device: torch.device,
+        *,
+        class_weights: Tensor | None,
+        teacher: DeepLab | None = None,
+    ) -> None:
+        self.model, self.parameters, self.device = model, parameters, device
+        self.teacher, self.class_weights = teacher, class_weights
+        options = {"focal_gamma": parameters.focal_gamma, "hard_share": parameters.hard_share}
+        if parameters.chunked_loss:
+            options["align_corners"] = parameters.align_corners
+        make = make_chunked_loss if parameters.chunked_loss else make_loss
+        self.loss = make(parameters.loss, class_weights, **options)
+        self.optimizer = make_optimizer(model, parameters)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=parameters.precision == "float16")
+        self.average = WeightAverage(model, parameters.average_decay) if parameters.average_decay else None
+        self.forward = TrainingForward(model, parameters)
+        if place().ranks > 1:
+            self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False)
+        if parameters.compile:
+            self.forward = torch.compile(self.forward)
+
+    def __call__(self, image: Tensor, mask: Tensor, *, rate: float, seed: int) -> StepResult:
+        """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
+
+        Dropout follows `seed`, not what happened before. A step whose gradient is not finite changes nothing, and says
+        so in its result.
+        """
+        torch.manual_seed(seed + place().rank * 2**32)
+        set_rates(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        images, masks = (value.chunk(self.parameters.accumulation) for value in (image, mask))
+        shares, total = self._shares(masks), torch.zeros((), device=self.device)
+        predictions = []
+        for part, share in enumerate(shares):
+            value, prediction = self._part(images[part], masks[part], share, last=part == len(shares) - 1)
+            total += value
+            predictions.append(prediction)
+        self.scaler.unscale_(self.optimizer)
+        length = self._clip()
+        if torch.isfinite(length) and torch.isfinite(total):
+            self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update(self.model)
+        self.scaler.update()
+        loss = sum_over_processes(total)
+        return StepResult(loss.item() / place().ranks, length.item(), torch.cat(predictions))
+
+    def overflowed(self, result: StepResult) -> bool:
+        """Whether a gradient that is not finite is just one that did not fit into float16, and will next time."""
+        finite_loss = torch.isfinite(torch.tensor(result.loss)).item()
+        return self.scaler.is_enabled() and finite_loss and self.scaler.get_scale() > SMALLEST_SCALE
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the network's weights; the average's weights are not among it either."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average_updates": self.average.updates if self.average else 0,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; checkpoints of earlier versions hold the optimiser alone."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+
+    def _shares(self, masks: tuple[Tensor, ...]) -> list[float | Tensor]:
+        """What each part's loss counts, so that the gradient is that of the whole batch over all processes.
+
+        The gradients of the processes are averaged in the end, so the shares of all of them sum up to their number.
+        """
+        if len(masks) * place().ranks == 1:
+            return [1.0]
+        if self.parameters.loss not in PIXEL_MEANS:
+            return [1 / len(masks)] * len(masks)
+        weights = torch.stack([self._weight(mask.to(self.device)) for mask in masks])
+        whole = sum_over_processes(weights.sum())
+        return list(weights * place().ranks / whole.clamp(min=1e-6))
+
+    def _weight(self, mask: Tensor) -> Tensor:
+        return valid_weight(mask, self.class_weights).float() * (mask != IGNORE).any()
+
+    def _part(self, image: Tensor, mask: Tensor, share: float | Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
+        image = image.to(self.device, non_blocking=True, memory_format=LAYOUT)
+        mask = mask.to(self.device, non_blocking=True)
+        together = place().ranks > 1 and not last  # gradients are exchanged once a step, with the last part
+        with self.forward.no_sync() if together else nullcontext():
+            with torch.autocast(self.device.type, PRECISIONS[self.parameters.precision], enabled=self._lower()):
+                logits, *auxiliary = self.forward(image)
+            value = self.loss(logits.float(), mask)
+            for other in auxiliary:
+                value = value + AUXILIARY_WEIGHT * self.loss(other.float(), mask)
+            if self.teacher is not None:
+                value = value + self.parameters.teacher_weight * self._distillation(image, mask, logits)
+            value = value * share
+            self.scaler.scale(value).backward()
+        logits = logits.detach().float()
+        if self.parameters.chunked_loss:
+            align_corners = self.model.align_corners
+            return value.detach(), upsample_argmax(logits, mask.shape[-2:], align_corners=align_corners)
+        return value.detach(), logits.argmax(dim=1)
+
+    def _lower(self) -> bool:
+        return self.parameters.precision != "float32"
+
+    def _distillation(self, image: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, PRECISIONS[self.parameters.precision], enabled=self._lower()):
+            taught = teach(self.teacher, image)
+        return distillation_loss(logits, taught, mask, align_corners=self.model.align_corners)
+
+    def _clip(self) -> Tensor:
+        longest = self.parameters.gradient_norm or float("inf")
+        return nn.utils.clip_grad_norm_(self.model.parameters(), longest)

@@ -14,7 +14,7 @@ from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import NOT_FASTER, Limits
 from dlv3p.compression.process_memory import measure_process_memory
-from dlv3p.compression.turns import time_in_turns
+from dlv3p.compression.turns import take_turns
 
 CLASSES = 4
 
@@ -145,10 +145,10 @@ def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_chan
         return run
 
     runs = {"reference": work("reference", 3.0), "candidate": work("candidate", 1.0)}
-    timings = time_in_turns(runs, "reference", warmup=0, repeats=40, clock=clock)
+    turns = take_turns(runs, warmup=0, repeats=40, clock=clock)
     # Neighbours in time differ by two steps of 1.1; means over all turns would be ruled by the last one.
-    assert 3 / 1.1**2 <= timings["candidate"].speedup <= 3 * 1.1**2
-    assert timings["reference"].speedup == timings["reference"].low == timings["reference"].high == 1
+    assert 3 / 1.1**2 <= turns.speedup("candidate", over="reference").times <= 3 * 1.1**2
+    assert turns.speedup("reference", over="reference") == (1, 1, 1)
     firsts = [title for title in order[::4]]
     assert {"reference", "candidate"} == set(firsts), "the order changes from turn to turn"
 
@@ -202,6 +202,7 @@ def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspa
     assert content["rows"][1]["macs_ratio"] is None
     assert content["rows"][1]["memory_mib"] is None
     assert "not measured" in str(report)
+    assert {title: len(times) for title, times in content["seconds"].items()} == {"dense": 15, "b": 15}
 
 
 def test_labels_at_another_scale_are_fitted_and_what_is_no_label_map_is_refused():
@@ -242,3 +243,14 @@ def test_a_report_without_limits_asks_for_half_a_point_and_a_gain():
     assert report.limits == Limits(0.5, 1.0)
     assert report.passed
     assert not replace(report, limits=Limits(0.5, 2.5)).passed
+
+
+def test_what_cannot_run_here_is_a_row_that_says_so():
+    clock = Clock()
+    networks = network("dense", clock), network("fast", clock, seconds=0.5), network("faster", clock, seconds=0.2)
+    report = judge(*networks, clock=clock, absent={"float16": "not supported here: <no kernels>"})
+    assert report.passed
+    assert report.shown().loc["float16", "verdict"] == "not supported here: <no kernels>"
+    assert "&lt;no kernels&gt;" in report._repr_html_()
+    assert report.as_json()["absent"] == {"float16": "not supported here: <no kernels>"}
+    assert report.speedup("faster", over="fast").times == pytest.approx(2.5)

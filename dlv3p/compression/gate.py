@@ -5,9 +5,10 @@ believed: a network with fewer of them that is not measurably faster fails, in r
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate_report import GateReport, GateRow, Limits
 from dlv3p.compression.process_memory import measure_process_memory
-from dlv3p.compression.turns import time_in_turns
+from dlv3p.compression.turns import take_turns
 from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import track
 from dlv3p.samples.transforms import normalize
@@ -47,6 +48,7 @@ def pass_gate(
     *,
     image_scale: float = 1.0,
     limits: Limits | None = None,
+    absent: Mapping[str, str] = MappingProxyType({}),
     latency_size: tuple[int, int] | None = None,
     threads: int = 2,
     warmup: int = 2,
@@ -59,7 +61,8 @@ def pass_gate(
 
     Scores are those of the whole images of `split`, predicted at `image_scale`. Times and memory are of one image of
     `latency_size` (height, width), by default that of the split's first image as the network sees it. `threads` is
-    set for torch here; the other runtimes of the candidates must have been given the same. Raises ParameterError for
+    set for torch here; the other runtimes of the candidates must have been given the same. `absent` are networks that
+    cannot run here, with the reason, which is shown in their place. Raises ParameterError for
     titles that repeat, InputError for a split without images.
     """
     everyone = [reference, *candidates]
@@ -73,14 +76,14 @@ def pass_gate(
     size = (image.shape[2], image.shape[3])
     # Bound now, so that no run looks up anything while it is timed.
     runs = {one.title: (lambda predict=one.predict: predict(image)) for one in everyone}
-    timings = time_in_turns(runs, reference.title, warmup=warmup, repeats=repeats, clock=clock)
+    turns = take_turns(runs, warmup=warmup, repeats=repeats, clock=clock)
     rows = []
     for one, confusion, same in zip(everyone, confusions, agreement, strict=True):
         change = None if one is reference else change_of_mean_iou(confusions[0], confusion)
         peak = measure_process_memory(one.predict, size, threads=threads) if memory else None
         mean_iou = scores(confusion.sum(axis=0)).mean_iou
         costs = (one.size_bytes, one.gmacs, one.parameters)
-        rows.append(GateRow(one.title, mean_iou, change, same, timings[one.title], peak, *costs))
+        rows.append(GateRow(one.title, mean_iou, change, same, peak, *costs))
     measured = {
         "data_root": str(split.root),
         "split": split.split,
@@ -91,7 +94,7 @@ def pass_gate(
         "threads": threads,
         "repeats": repeats,
     }
-    return GateReport(tuple(rows), limits or Limits(), measured)
+    return GateReport(tuple(rows), turns, limits or Limits(), measured, tuple(absent.items()))
 
 
 def size_on_disk(path: Path) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cityscapes.workspace import output_folder
 from dlv3p.compression.bootstrap import Change
-from dlv3p.compression.turns import Timing
+from dlv3p.compression.turns import Speedup, Turns
 from dlv3p.provenance import hardware
 from dlv3p.runs import write_json
 
@@ -44,25 +44,24 @@ class GateRow:
     mean_iou: float
     change: Change | None
     agreement: float
-    timing: Timing
     memory_mib: float | None
     size_bytes: int | None
     gmacs: float | None
     parameters: int | None
 
-    @property
-    def is_faster(self) -> bool:
-        """Whether the network is faster than the reference by more than noise."""
-        return self.timing.speedup >= FASTER and self.timing.low > 1
-
 
 @dataclass(frozen=True)
 class GateReport:
-    """The rows, the reference first; `measured` says on what. Shows itself as a table with failures in red."""
+    """The rows, the reference first; `measured` says on what. Shows itself as a table with failures in red.
+
+    `turns` are all times; `absent` are titles and reasons of networks that cannot run here.
+    """
 
     rows: tuple[GateRow, ...]
+    turns: Turns
     limits: Limits
     measured: dict[str, Any]
+    absent: tuple[tuple[str, str], ...] = ()
     machine: dict[str, Any] = field(default_factory=hardware)
 
     def verdict(self, row: GateRow) -> tuple[str, list[str]]:
@@ -73,7 +72,7 @@ class GateReport:
         if row.change is None:
             return "reference", []
         reasons, remarks = [], []
-        limits, loss = self.limits, -row.change.points
+        limits, loss, times = self.limits, -row.change.points, self.speedup(row.title).times
         if not loss <= limits.largest_loss:
             reasons.append(f"loses {loss:.2f} points of mIoU, more than {limits.largest_loss:g}")
         if row.change.low <= -limits.largest_loss <= row.change.high:
@@ -82,17 +81,26 @@ class GateReport:
             remarks.append("one image gives no interval")
         if self.not_faster(row):
             reasons.append(NOT_FASTER)
-        if row.timing.speedup < limits.smallest_speedup:
-            reasons.append(f"{row.timing.speedup:.2f}x the speed, less than {limits.smallest_speedup:g}x")
-        elif limits.smallest_speedup > 0 and not row.is_faster:
+        if times < limits.smallest_speedup:
+            reasons.append(f"{times:.2f}x the speed, less than {limits.smallest_speedup:g}x")
+        elif limits.smallest_speedup > 0 and not self.is_faster(row):
             reasons.append("not faster by more than noise")
         return "fail" if reasons else "pass", reasons + remarks
+
+    def speedup(self, title: str, over: str = "") -> Speedup:
+        """Return how many times faster a network is than another one of the report, by default the reference."""
+        return self.turns.speedup(title, over or self.rows[0].title)
+
+    def is_faster(self, row: GateRow) -> bool:
+        """Say whether a network is faster than the reference by more than noise."""
+        speedup = self.speedup(row.title)
+        return speedup.times >= FASTER and speedup.low > 1
 
     def not_faster(self, row: GateRow) -> bool:
         """Say whether a row has fewer MACs than the reference without being faster."""
         first = self.rows[0]
         counted = row.gmacs is not None and first.gmacs is not None
-        return counted and row.gmacs < FEWER * first.gmacs and not row.is_faster
+        return counted and row.gmacs < FEWER * first.gmacs and not self.is_faster(row)
 
     @property
     def passed(self) -> bool:
@@ -104,7 +112,7 @@ class GateReport:
         first, records = self.rows[0], []
         for row in self.rows:
             verdict, remarks = self.verdict(row)
-            change = row.change or Change(0.0, 0.0, 0.0)
+            change, speedup = row.change or Change(0.0, 0.0, 0.0), self.speedup(row.title)
             records.append(
                 {
                     "title": row.title,
@@ -113,10 +121,10 @@ class GateReport:
                     "change_low": change.low,
                     "change_high": change.high,
                     "agreement": row.agreement,
-                    "milliseconds": row.timing.milliseconds,
-                    "speedup": row.timing.speedup,
-                    "speedup_low": row.timing.low,
-                    "speedup_high": row.timing.high,
+                    "milliseconds": self.turns.milliseconds(row.title),
+                    "speedup": speedup.times,
+                    "speedup_low": speedup.low,
+                    "speedup_high": speedup.high,
                     "memory_mib": row.memory_mib,
                     "memory_ratio": _ratio(row.memory_mib, first.memory_mib),
                     "size_bytes": row.size_bytes,
@@ -140,7 +148,14 @@ class GateReport:
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values; what is not known is null."""
         rows = [{name: None if _missing(value) else value for name, value in row.items()} for row in self._records]
-        return {"limits": asdict(self.limits), "measured": self.measured, "machine": self.machine, "rows": rows}
+        return {
+            "limits": asdict(self.limits),
+            "measured": self.measured,
+            "machine": self.machine,
+            "rows": rows,
+            "absent": dict(self.absent),
+            "seconds": self.turns.seconds,
+        }
 
     def save(self, run: str, name: str) -> Path:
         """Write `outputs/<run>/<name>.json` and return its path."""
@@ -162,10 +177,9 @@ class GateReport:
             "GMACs": lambda row: "" if row["gmacs"] is None else _with_ratio(row["gmacs"], "{:.2f}", row["macs_ratio"]),
             "verdict": lambda row: row["verdict"] + (f": {row['remarks']}" if row["remarks"] else ""),
         }
-        titles = pd.Index([row["title"] for row in self._records], name="network")
-        return pd.DataFrame(
-            {name: [show(row) for row in self._records] for name, show in columns.items()}, index=titles
-        )
+        rows = {row["title"]: [show(row) for show in columns.values()] for row in self._records}
+        rows |= {title: [""] * (len(columns) - 1) + [reason] for title, reason in self.absent}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("network")
 
     def __str__(self) -> str:
         return f"{self.shown().to_string()}\n{self._caption()}"

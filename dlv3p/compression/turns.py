@@ -7,32 +7,48 @@ before it may still be spinning, and its data fill the caches.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-CONFIDENCE_STEP = 0.98
+HALF_WIDTH = 0.98
 """Half the width of the 95 % interval of a median, in square roots of the number of values (half of 1.96)."""
 
 
-class Timing(NamedTuple):
-    """Milliseconds at the median, and how many times faster than the reference, with its 95 % interval."""
+class Speedup(NamedTuple):
+    """How many times faster one network is than another, with the interval that holds the true median to 95 %."""
 
-    milliseconds: float
-    speedup: float
+    times: float
     low: float
     high: float
 
 
-def time_in_turns(
+@dataclass(frozen=True)
+class Turns:
+    """The seconds that each network took in each turn, by title."""
+
+    seconds: dict[str, list[float]]
+
+    def milliseconds(self, title: str) -> float:
+        """Return the median of one network's times."""
+        return 1000 * float(np.median(self.seconds[title]))
+
+    def speedup(self, title: str, over: str) -> Speedup:
+        """Compare two networks turn by turn; the interval takes no distribution for granted."""
+        ratios = np.sort(np.divide(self.seconds[over], self.seconds[title]))
+        first = max(0, int(np.floor(len(ratios) / 2 - HALF_WIDTH * np.sqrt(len(ratios)))))
+        return Speedup(float(np.median(ratios)), float(ratios[first]), float(ratios[len(ratios) - 1 - first]))
+
+
+def take_turns(
     runs: Mapping[str, Callable[[], object]],
-    reference: str,
     *,
     warmup: int = 2,
     repeats: int = 15,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Time every one of `runs` once in each of `repeats` turns; speed-ups are medians over the turns.
+) -> Turns:
+    """Time every one of `runs` once in each of `repeats` turns.
 
     Each run must end with its result on the host. `warmup` rounds come first and do not count. `clock` tells seconds.
     """
@@ -43,19 +59,10 @@ def time_in_turns(
         for run in runs.values():
             run()
     for _ in range(repeats):
-        for title in order.permutation(titles):
-            run = runs[str(title)]
+        for position in order.permutation(len(titles)):
+            title, run = titles[position], runs[titles[position]]
             run()
             began = clock()
             run()
-            seconds[str(title)].append(clock() - began)
-    return {title: _compared(seconds[reference], seconds[title]) for title in titles}
-
-
-def _compared(reference: list[float], seconds: list[float]) -> Timing:
-    ratios = np.sort(np.divide(reference, seconds))
-    # The order statistics that hold the true median with 95 % confidence, whatever the distribution.
-    reach = CONFIDENCE_STEP * np.sqrt(len(ratios))
-    first = max(0, int(np.floor(len(ratios) / 2 - reach)))
-    last = len(ratios) - 1 - first
-    return Timing(1000 * float(np.median(seconds)), float(np.median(ratios)), float(ratios[first]), float(ratios[last]))
+            seconds[title].append(clock() - began)
+    return Turns(seconds)

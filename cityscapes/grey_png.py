@@ -13,12 +13,13 @@ import numba
 import numpy as np
 from isal import isal_zlib
 
+from cityscapes.compiled import compiled
 from cityscapes.mask_files import MAX_PIXELS, read_instance_png, read_label_png
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 16 * 2**20
 _BLOCK_BYTES = 2**17
-_BYTES, _READ_ONLY = numba.uint8[::1], numba.types.Array(numba.uint8, 1, "C", readonly=True)
+_READ_ONLY = "Array(uint8, 1, 'C', readonly=True)"
 
 
 def read_label_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -105,19 +106,7 @@ def _image_data(content: bytes, header: bytes) -> bytes | None:
     return None
 
 
-def _compiled(*signatures):
-    """Compile to machine code, kept on disk where there is a place for it."""
-
-    def decorate(function):
-        try:
-            return numba.njit(list(signatures), cache=True, nogil=True)(function)
-        except Exception:  # a cache that cannot be written or read costs seconds, not the pixels
-            return numba.njit(list(signatures), nogil=True)(function)
-
-    return decorate
-
-
-@_compiled(*(numba.boolean(numba.uint8, coded, _BYTES, _BYTES) for coded in (_BYTES, _READ_ONLY)))
+@numba.njit
 def _undo_row(kind, coded, above, row):
     """Undo one row's filter; return False for a filter that does not exist.
 
@@ -159,7 +148,7 @@ def _undo_row(kind, coded, above, row):
     return True
 
 
-@_compiled(numba.boolean(_READ_ONLY, _BYTES, numba.uint8[:, ::1]))
+@compiled(f"boolean({_READ_ONLY}, uint8[::1], uint8[:, ::1])")
 def _undo_filters_8(filtered, above, pixels):
     """Undo the filters of some rows, of one byte a pixel; `above` is the row before them, zeros for the first."""
     height, width = pixels.shape
@@ -171,7 +160,7 @@ def _undo_filters_8(filtered, above, pixels):
     return True
 
 
-@_compiled(numba.boolean(_READ_ONLY, numba.uint16[::1], numba.uint16[:, ::1]))
+@compiled(f"boolean({_READ_ONLY}, uint16[::1], uint16[:, ::1])")
 def _undo_filters_16(filtered, above, pixels):
     """Do the same for two bytes a pixel, high one first; each is filtered apart, as if it were an image of its own."""
     height, width = pixels.shape

@@ -6,12 +6,10 @@ pixel for pixel, whatever imaging library is installed.
 """
 
 import math
-import threading
-from functools import lru_cache
 
 import numpy as np
 
-_COMPILING = threading.Lock()
+from cityscapes.compiled import compiled
 
 
 def fill_polygons(image: np.ndarray, points: np.ndarray, ends: np.ndarray, values: np.ndarray) -> None:
@@ -20,25 +18,11 @@ def fill_polygons(image: np.ndarray, points: np.ndarray, ends: np.ndarray, value
     The vertices of all polygons follow one another in `points`, int32 (P, 2), x and y in pixels; polygon i ends before
     `ends[i]`, int64, and is filled with `values[i]`, of the image's dtype. Vertices may lie outside the image.
     """
-    with _COMPILING:
-        fill = _compile_fill(image.dtype.name)
-    fill(image, points, ends, values)
-
-
-@lru_cache(maxsize=2)
-def _compile_fill(dtype: str):
-    """Compile the fill rule to machine code, once a process; kept on disk where there is a place for it."""
-    import numba
-
-    signature = f"void({dtype}[:, ::1], int32[:, ::1], int64[::1], {dtype}[::1])"
-    try:
-        return numba.njit(signature, cache=True, nogil=True)(_fill_polygons)
-    except Exception:  # a cache that cannot be written or read costs two seconds, not the masks
-        return numba.njit(signature, nogil=True)(_fill_polygons)
+    _FILL[image.dtype.name](image, points, ends, values)
 
 
 def _fill_polygons(image, points, ends, values):
-    """Fill each polygon with its value: the rule, compiled by numba.
+    """Fill each polygon with its value: the rule, compiled for each dtype.
 
     Row y is sampled at y + 0.5. Where the outline crosses that line, x is computed in float32 along the edge in its
     drawn direction. Crossings are sorted and taken in pairs (a, b): pixels ceil(a - 0.5) to floor(b + 0.5) are filled.
@@ -83,3 +67,9 @@ def _fill_polygons(image, points, ends, values):
                 left, right = math.ceil(row[i] - 0.5), math.floor(row[i + 1] + 0.5)
                 image[y, max(left, 0) : max(min(right, width - 1) + 1, 0)] = values[polygon]
         start = ends[polygon]
+
+
+_FILL = {
+    dtype: compiled(f"void({dtype}[:, ::1], int32[:, ::1], int64[::1], {dtype}[::1])")(_fill_polygons)
+    for dtype in ("uint8", "uint16")
+}

@@ -4,13 +4,12 @@ Images are filtered a strip of rows at a time: a strip stays in the processor's 
 a second image is never asked for.
 """
 
-import threading
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 
-_COMPILING = threading.Lock()
+from cityscapes.compiled import compiled
+
 _STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with
 
@@ -50,25 +49,12 @@ def _look_up_changes(strip: np.ndarray, table: np.ndarray, filtered: np.ndarray)
     size = filtered.shape[0] * strip.shape[1]
     changes = np.zeros(-(-size // 8), np.uint64)  # eight pixels in a word, which mostly is 0
     np.bitwise_xor(strip[1:].reshape(-1), strip[:-1].reshape(-1), out=changes.view(np.uint8)[:size])
-    with _COMPILING:
-        fill = _compile_filter()
-    fill(changes, strip, table, filtered)
+    _fill_changes(changes, strip, table, filtered)
 
 
-@lru_cache(maxsize=1)
-def _compile_filter():
-    """Compile the loop below, once a process; kept on disk where there is a place for it."""
-    import numba
-
-    signature = "void(uint64[::1], uint8[:, ::1], uint8[:, ::1], uint8[:, ::1])"
-    try:
-        return numba.njit(signature, cache=True, nogil=True)(_fill_changes)
-    except Exception:  # a cache that cannot be written or read costs a second, not the masks
-        return numba.njit(signature, nogil=True)(_fill_changes)
-
-
+@compiled("void(uint64[::1], uint8[:, ::1], uint8[:, ::1], uint8[:, ::1])")
 def _fill_changes(changes, strip, table, filtered):
-    """Fill in the differences where a pixel of the strip differs from the one above; compiled by numba."""
+    """Fill in the differences where a pixel of the strip differs from the one above."""
     rows, width = filtered.shape[0], strip.shape[1]
     channels = table.shape[1]
     for word in range(len(changes)):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlv3p.upsampling_kernel import ORDERS, compiled
+from dlv3p.upsampling_kernel import ORDERS, blend, upsample_rows
 
 PROBED_SUM = 129
 """Torch picks its kernel by whether height and width add up to more than 128, so what is probed must do so as well."""
@@ -66,7 +66,7 @@ def _fused(logits: Tensor, size: tuple[int, int], align_corners: bool, fused: bo
     rows = source_positions(logits.shape[2], height, align_corners, fused)
     columns = source_positions(logits.shape[3], width, align_corners, fused)
     result = torch.empty((len(logits), height, width), dtype=torch.uint8)
-    (upsample_rows, _), threads = compiled(), min(torch.get_num_threads(), height)
+    threads = min(torch.get_num_threads(), height)
     edges = np.linspace(0, height, threads + 1).astype(int)
     for image, labels in zip(logits.detach().numpy(), result.numpy(), strict=True):
 
@@ -120,7 +120,6 @@ def _probe(
     logits = torch.randn((1, *shape), generator=generator)
     if channels_last:
         logits = logits.contiguous(memory_format=torch.channels_last)
-    _, blend = compiled()
     expected = functional.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)[0].numpy()
     for fused in (True, False):
         positions = [source_positions(*lengths, align_corners, fused) for lengths in zip(shape[1:], size, strict=True)]

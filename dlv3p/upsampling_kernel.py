@@ -4,13 +4,11 @@ Numba keeps a product and a sum apart unless told otherwise; where torch fuses t
 function of `ORDERS` blends the four neighbours of a pixel: upper left and right, lower left and right.
 """
 
-import threading
-from collections.abc import Callable
-from functools import lru_cache
-
 import numba
 import numpy as np
 from numba.extending import intrinsic
+
+from cityscapes.compiled import compiled
 
 TILE = 512
 """Columns at a time: what is kept of them, for all classes of Cityscapes, fits into a processor's second cache."""
@@ -18,7 +16,8 @@ TILE = 512
 ROUNDING = np.float32(4e-6)
 """More than two blended values can be off by, as a share of the largest logit: some thirty times float32's step."""
 
-_COMPILING = threading.Lock()
+_IMAGE = "Array(float32, 3, 'A', readonly=True)"
+_POSITIONS = "Tuple((int64[::1], int64[::1], float32[::1], float32[::1]))"
 
 
 @intrinsic
@@ -68,6 +67,7 @@ def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile
         tile[TILE + x] = challenger if better else tile[TILE + x]
 
 
+@compiled(f"void({_IMAGE}, {_POSITIONS}, {_POSITIONS}, int64[::1], uint8[:, ::1])")
 def upsample_rows(image, rows, columns, orders, labels):
     """Fill rows of `labels`, uint8 (H,W), with the best class of the logits `image`, float32 (C,h,w) of any strides.
 
@@ -126,6 +126,7 @@ def upsample_rows(image, rows, columns, orders, labels):
                 labels[y, start + x] = np.uint8(tile[TILE + x])
 
 
+@compiled(f"void({_IMAGE}, {_POSITIONS}, {_POSITIONS}, int64, float32[:, :, ::1])")
 def blend(image, rows, columns, order, values):
     """Fill `values` (C,H,W) with the logits `image` (C,h,w), blended in one of `ORDERS`."""
     for c in range(len(values)):
@@ -140,22 +141,3 @@ def blend(image, rows, columns, order, values):
                 else:
                     value = upper_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
                 values[c, y, x] = value
-
-
-@lru_cache(maxsize=1)
-def _compile() -> tuple[Callable[..., None], Callable[..., None]]:
-    positions = numba.types.Tuple((numba.int64[::1], numba.int64[::1], numba.float32[::1], numba.float32[::1]))
-    image = numba.types.Array(numba.float32, 3, "A", readonly=True)
-    labels = numba.void(image, positions, positions, numba.int64[::1], numba.uint8[:, ::1])
-    values = numba.void(image, positions, positions, numba.int64, numba.float32[:, :, ::1])
-    kernels = ((labels, upsample_rows), (values, blend))
-    try:
-        return tuple(numba.njit(kind, cache=True, nogil=True)(function) for kind, function in kernels)
-    except Exception:  # a cache that cannot be written or read costs some seconds, not the labels
-        return tuple(numba.njit(kind, nogil=True)(function) for kind, function in kernels)
-
-
-def compiled() -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return `upsample_rows` and `blend` as machine code, which other threads may run beside Python."""
-    with _COMPILING:
-        return _compile()

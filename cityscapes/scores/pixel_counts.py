@@ -1,11 +1,10 @@
 """Count one image's pixels by truth and prediction, and by object: all that the official scores need of an image."""
 
-import threading
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from cityscapes.compiled import compiled
 from cityscapes.errors import InputError
 from cityscapes.labels import LABEL_BY_ID, LABELS
 
@@ -20,7 +19,8 @@ OBJECT_CATEGORIES: dict[str, list[int]] = {
 }
 """The categories that consist of single objects, with their label ids, those of ignored classes too."""
 
-_COMPILING = threading.Lock()
+_ROW = "Array({}, 1, 'C', readonly=True)"
+_BYTES, _WORDS, _TABLE = _ROW.format("uint8"), _ROW.format("uint16"), "int64[:, ::1]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +61,10 @@ def count_pixels(
                 f"{name}: the {what} has {array.shape[1]} x {array.shape[0]} pixels, "
                 f"the truth {truth.shape[1]} x {truth.shape[0]}"
             )
-    with _COMPILING:
-        count = _compile_count()
     translation = np.arange(256, dtype=np.uint8) if label_ids is None else label_ids
     confusion, objects = np.zeros((256, NUM_IDS), np.int64), np.zeros((1000 * NUM_IDS, 3), np.int64)
     flat = np.zeros(0, np.uint16) if instances is None else _flat(name, instances, "instance ids", np.uint16)
-    wrong_prediction, wrong_instance = count(
+    wrong_prediction, wrong_instance = _count(
         _flat(name, truth, "truth", np.uint8),
         _flat(name, prediction, "prediction", np.uint8),
         flat,
@@ -86,9 +84,7 @@ def count_pixels(
 
 def ids_in(ids: np.ndarray) -> frozenset[int]:
     """List the ids that occur in an image, uint8 (H, W)."""
-    with _COMPILING:
-        mark = _compile_mark()
-    return frozenset(np.flatnonzero(mark(ids.ravel())).tolist())
+    return frozenset(np.flatnonzero(_mark(ids.ravel())).tolist())
 
 
 def _groups() -> np.ndarray:
@@ -124,33 +120,7 @@ def _objects(name: str, objects: np.ndarray, beyond: int) -> np.ndarray:
     return np.column_stack([ids, objects[ids]])[scored]
 
 
-@lru_cache(maxsize=1)
-def _compile_count():
-    """Compile the count to machine code, once a process; kept on disk where there is a place for it."""
-    import numba
-
-    row = [numba.types.Array(kind, 1, "C", readonly=True) for kind in (numba.uint8, numba.uint16)]
-    table = numba.int64[:, ::1]
-    signature = numba.types.UniTuple(numba.int64, 2)(row[0], row[0], row[1], row[0], row[0], table, table)
-    return _compile(signature, _count)
-
-
-@lru_cache(maxsize=1)
-def _compile_mark():
-    import numba
-
-    return _compile(numba.boolean[::1](numba.types.Array(numba.uint8, 1, "C", readonly=True)), _mark)
-
-
-def _compile(signature, function):
-    import numba
-
-    try:
-        return numba.njit(signature, cache=True, nogil=True)(function)
-    except Exception:  # a cache that cannot be written or read costs two seconds, not the scores
-        return numba.njit(signature, nogil=True)(function)
-
-
+@compiled(f"UniTuple(int64, 2)({_BYTES}, {_BYTES}, {_WORDS}, {_BYTES}, {_BYTES}, {_TABLE}, {_TABLE})")
 def _count(truth, prediction, instances, label_ids, groups, confusion, objects):
     """Add every run of equal pixels to `confusion` and `objects`; return ids that have no place in them, -1 for none.
 
@@ -190,6 +160,7 @@ def _count(truth, prediction, instances, label_ids, groups, confusion, objects):
     return wrong_prediction, wrong_instance
 
 
+@compiled(f"boolean[::1]({_BYTES})")
 def _mark(ids):
     found = np.zeros(256, np.bool_)
     for i in range(len(ids)):

@@ -3,10 +3,9 @@
 numba compiles each loop once and keeps it on disk. Sums are of integers, so that no order of adding changes a sample.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-
 import numpy as np
+
+from cityscapes.compiled import compiled
 
 PRECISION = 22
 """Bits after the point of the weights in `weigh_rows` and `weigh_columns`: 255 times their sum still fits in int32."""
@@ -14,77 +13,16 @@ PRECISION = 22
 _PIXELS = "Array(uint8, 3, 'C', readonly=True)"  # also what lies in a memory map
 
 
+@compiled("int64(Array(uint8, 2, 'C', readonly=True), uint8[:, :, ::1])")
 def unfilter(raw: np.ndarray, out: np.ndarray) -> int:
     """Undo the filters of PNG scan lines (PNG specification, section 9), for pixels of one or three bytes.
 
     `raw` is uint8 (h, 1 + n), the filter's number before each line; `out`, uint8 (h, w, 1 or 3) with w no more than
     the line has, receives the lines' first pixels. Returns the first filter number that does not exist, or -1.
-    """
-    return _compiled(_unfilter, "int64(Array(uint8, 2, 'C', readonly=True), uint8[:, :, ::1])")(raw, out)
 
-
-def weigh_columns(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Make each column of `out`, uint8 (h,w,3), from the weighted columns of `pixels`, uint8 (h,W,3), from its start.
-
-    `starts` is int64 (w,), `weights` int32 (w,k) in units of 2^-22.
-    """
-    signature = f"void({_PIXELS}, int64[::1], int32[:, ::1], uint8[:, :, ::1])"
-    _compiled(_weigh_columns, signature)(pixels, starts, weights, out)
-
-
-def weigh_rows(rows: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Make each row of `out`, uint8 (h,n), from the weighted rows of `rows`, uint8 (H,n); see `weigh_columns`."""
-    _compiled(_weigh_rows, "void(uint8[:, ::1], int64[::1], int32[:, ::1], uint8[:, ::1])")(rows, starts, weights, out)
-
-
-def pick(ids: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
-    """Copy the ids, uint8 (H,W), at `rows` x `columns`, int64 (h,) and (w,), to `out`, int64 (h,w) or larger."""
-    signature = "void(Array(uint8, 2, 'C', readonly=True), int64[::1], int64[::1], int64[:, ::1])"
-    _compiled(_pick, signature)(ids, rows, columns, out)
-
-
-def finish(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
-    """Look pixels, uint8 (h,w,3), up by channel in `table`, float32 (3,256), into `out`, float32 (3,H,W)."""
-    _compiled(_finish, f"void({_PIXELS}, float32[:, ::1], float32[:, :, ::1])")(pixels, table, out)
-
-
-def finish_saturated(
-    pixels: np.ndarray, table: np.ndarray, gray: np.ndarray, saturation: np.float32, mean, std, out: np.ndarray
-) -> None:
-    """As `finish`, with colours from `table`, float32 (256,), which `saturation` moves away from their `gray`, (h,w).
-
-    The result is cut to 0..1 and normalised by `mean` and `std`, float32 (3,).
-    """
-    signature = (
-        f"void({_PIXELS}, float32[::1], float32[:, ::1], float32, float32[::1], float32[::1], float32[:, :, ::1])"
-    )
-    _compiled(_finish_saturated, signature)(pixels, table, gray, saturation, mean, std, out)
-
-
-def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
-    """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
-
-    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
-    """
-    signature = "int32[:, ::1](Array(uint8, 2, 'C', readonly=True), int64, int64)"
-    return _compiled(_find_representatives, signature)(ids, classes, side)
-
-
-@lru_cache(maxsize=16)
-def _compiled(function: Callable, signature: str) -> Callable:
-    import numba
-
-    try:
-        return numba.njit(signature, cache=True, nogil=True)(function)
-    except Exception:  # a cache that cannot be written or read costs seconds, not the samples
-        return numba.njit(signature, nogil=True)(function)
-
-
-def _unfilter(raw, out):
-    """The third kind of loop below, Paeth's, takes most of the time: most rows of a photograph use it.
-
-    Its rule picks of left a, above b and upper left c the one nearest to a + b - c. With lo and hi the smaller and the
-    larger of a and b, that is hi where 3c - a - b <= lo, lo where it is >= hi, and c between the two: no branch.
+    The third kind of loop, Paeth's, takes most of the time: most rows of a photograph use it. Its rule picks of left a,
+    above b and upper left c the one nearest to a + b - c. With lo and hi the smaller and the larger of a and b, that is
+    hi where 3c - a - b <= lo, lo where it is >= hi, and c between the two: no branch.
     """
     height, width, channels = out.shape
     above = np.zeros((width, channels), np.uint8)
@@ -133,7 +71,12 @@ def _unfilter(raw, out):
     return -1
 
 
-def _weigh_columns(pixels, starts, weights, out):
+@compiled(f"void({_PIXELS}, int64[::1], int32[:, ::1], uint8[:, :, ::1])")
+def weigh_columns(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Make each column of `out`, uint8 (h,w,3), from the weighted columns of `pixels`, uint8 (h,W,3), from its start.
+
+    `starts` is int64 (w,), `weights` int32 (w,k) in units of 2^-22.
+    """
     height, width = out.shape[:2]
     taps = weights.shape[1]
     for y in range(height):
@@ -148,7 +91,9 @@ def _weigh_columns(pixels, starts, weights, out):
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = red >> PRECISION, green >> PRECISION, blue >> PRECISION
 
 
-def _weigh_rows(rows, starts, weights, out):
+@compiled("void(uint8[:, ::1], int64[::1], int32[:, ::1], uint8[:, ::1])")
+def weigh_rows(rows: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Make each row of `out`, uint8 (h,n), from the weighted rows of `rows`, uint8 (H,n); see `weigh_columns`."""
     height, width = out.shape
     sums = np.empty(width, np.int32)
     for y in range(height):
@@ -163,14 +108,18 @@ def _weigh_rows(rows, starts, weights, out):
             out[y, x] = sums[x] >> PRECISION
 
 
-def _pick(ids, rows, columns, out):
+@compiled("void(Array(uint8, 2, 'C', readonly=True), int64[::1], int64[::1], int64[:, ::1])")
+def pick(ids: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    """Copy the ids, uint8 (H,W), at `rows` x `columns`, int64 (h,) and (w,), to `out`, int64 (h,w) or larger."""
     for y in range(len(rows)):
         row = ids[rows[y]]
         for x in range(len(columns)):
             out[y, x] = row[columns[x]]
 
 
-def _finish(pixels, table, out):
+@compiled(f"void({_PIXELS}, float32[:, ::1], float32[:, :, ::1])")
+def finish(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """Look pixels, uint8 (h,w,3), up by channel in `table`, float32 (3,256), into `out`, float32 (3,H,W)."""
     height, width, _ = pixels.shape
     for y in range(height):
         for x in range(width):
@@ -178,7 +127,14 @@ def _finish(pixels, table, out):
                 out[i, y, x] = table[i, pixels[y, x, i]]
 
 
-def _finish_saturated(pixels, table, gray, saturation, mean, std, out):
+@compiled(f"void({_PIXELS}, float32[::1], float32[:, ::1], float32, float32[::1], float32[::1], float32[:, :, ::1])")
+def finish_saturated(
+    pixels: np.ndarray, table: np.ndarray, gray: np.ndarray, saturation: np.float32, mean, std, out: np.ndarray
+) -> None:
+    """As `finish`, with colours from `table`, float32 (256,), which `saturation` moves away from their `gray`, (h,w).
+
+    The result is cut to 0..1 and normalised by `mean` and `std`, float32 (3,).
+    """
     height, width, _ = pixels.shape
     low, high = np.float32(0), np.float32(1)
     for y in range(height):
@@ -188,7 +144,12 @@ def _finish_saturated(pixels, table, gray, saturation, mean, std, out):
                 out[i, y, x] = (min(max(color, low), high) - mean[i]) / std[i]
 
 
-def _find_representatives(ids, classes, side):
+@compiled("int32[:, ::1](Array(uint8, 2, 'C', readonly=True), int64, int64)")
+def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
+    """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
+
+    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
+    """
     height, width = ids.shape
     down, across = (height + side - 1) // side, (width + side - 1) // side
     counts = np.zeros((classes, down, across), np.int64)

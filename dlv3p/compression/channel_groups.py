@@ -62,7 +62,7 @@ class ChannelGroups:
         try:
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch-pruning, about torch
-                self.graph = pruning.DependencyGraph().build_dependency(model, image, _all_logits, verbose=False)
+                self.graph = pruning.DependencyGraph().build_dependency(model, image, all_logits, verbose=False)
                 found = list(self.graph.get_all_groups(ignored_layers=kept, root_module_types=[nn.Conv2d]))
         except (RuntimeError, ValueError, AttributeError, KeyError, AssertionError) as error:
             raise ParameterError(
@@ -111,5 +111,6 @@ def torch_pruning() -> ModuleType:
     return pruning
 
 
-def _all_logits(model: DeepLab, image: Tensor) -> Any:
-    return model.forward_with_auxiliary(image) if hasattr(model, "auxiliary") else model(image)
+def all_logits(model: DeepLab, image: Tensor) -> tuple[Tensor, ...]:
+    """Logits of a network, and behind them those of its auxiliary head, if any."""
+    return model.forward_with_auxiliary(image) if hasattr(model, "auxiliary") else (model(image),)

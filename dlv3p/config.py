@@ -19,6 +19,9 @@ from dlv3p.training_parameters import DEMO_CITY, DEVICES, PROGRESS, TrainParamet
 __all__ = ["TrainParameters"]
 
 CHECKPOINTS = ("best", "last")
+PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
+PRUNING_RANKINGS = ("uniform", "global", "isomorphic")
+PRUNED_PARTS = ("all", "backbone")
 
 DEMO_VOC = "demo_voc"
 """The `data_root` that means the embedded PASCAL VOC, written on first use."""
@@ -174,6 +177,38 @@ class ProfileParameters(RunParameters):
         """Return all cases to measure; `backbones` is what "" stands for."""
         lists = {name: getattr(self, name) for name in self.LISTS}
         return list_cases(**lists | {"backbones": self.backbones or backbones})
+
+
+@dataclass(frozen=True)
+class PruneParameters(RunParameters):
+    """Take channels out of a run's network, fine-tune what is left, and see what that gains and costs."""
+
+    pruned_run: str = ""  # folder below saved/ for the result; "" is the run's name and -pruned
+    data_root: str = ""  # "" is the run's own data, of which the training split teaches and the other one scores
+    sparsity: float = number(0.5, 0.01, 0.99)  # share of the channels that go
+    criterion: str = choice("magnitude", PRUNING_CRITERIA)
+    ranking: str = choice("uniform", PRUNING_RANKINGS)  # "uniform" takes the same share of every layer
+    parts: str = choice("all", PRUNED_PARTS)  # "backbone", with "uniform" and "fpgm", is how StarLight prunes
+    round_to: int = number(16, 1, 256)  # what is left of a layer is a multiple, which kernels like
+    batches: int = number(8, 1, 10_000)  # of training crops: for new norm statistics, and the gradients of "taylor"
+    epochs: int = number(2, 1, 10_000)  # of fine-tuning
+    rate_factor: float = number(0.5, 1e-6, 10.0)  # fine-tuning starts at the run's learning_rate times this
+    distillation: bool = True  # the dense network teaches the smaller one
+    height: int = number(0, 0, 4096)  # of the image that is timed; 0 is the data's own
+    width: int = number(0, 0, 8192)
+    repeats: int = number(15, 5, 10_000)  # turns in which the networks are timed
+    largest_loss: float = number(2.0, 0.0, 100.0)  # points of mIoU that may be lost
+    largest_time: float = number(0.55, 0.01, 1.0)  # part of the dense network's latency that may be left
+    progress: str = choice("auto", PROGRESS)
+
+    def check(self) -> None:
+        """Check the names, and that the size is given as a whole."""
+        super().check()
+        check_run_name(self.pruned_run)
+        if self.pruned_run and self.pruned_run == self.run:
+            raise ParameterError(f"pruned_run={self.pruned_run!r}: would replace the dense run; give another name")
+        if bool(self.height) != bool(self.width):
+            raise ParameterError(f"height={self.height}, width={self.width}: give both, or 0 for the data's own size")
 
 
 @dataclass(frozen=True)

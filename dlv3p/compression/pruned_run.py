@@ -1,0 +1,208 @@
+"""From a run to a smaller one: prune, recalibrate, fine-tune, and let the gate compare the two.
+
+The result is a run like any other, `saved/<run>-pruned/`, with two more files: `start.safetensors` is the pruned
+network before fine-tuning, and `pruning.json` says how it was pruned.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from cityscapes.atomic import write_text
+from cityscapes.errors import InputError, ParameterError
+from cityscapes.workspace import run_folder
+from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
+from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
+from dlv3p.compression.gate_report import GateReport, Limits
+from dlv3p.compression.pruning import prune_model
+from dlv3p.compression.recalibration import recalibrate
+from dlv3p.compression.torch_runtime import TorchPredictor
+from dlv3p.config import PruneParameters
+from dlv3p.data import open_split, resolve_data_root
+from dlv3p.deeplab import DeepLab, build_network
+from dlv3p.devices import LAYOUT, choose_device
+from dlv3p.inference import Predictor, load_predictor
+from dlv3p.loading import load_model, save_model
+from dlv3p.macs import count_macs, count_parameters
+from dlv3p.runs import checkpoint_path, hold_run, list_runs
+from dlv3p.samples.crops import make_samples
+from dlv3p.samples.loader import training_loader
+from dlv3p.split import Split
+from dlv3p.train import train
+from dlv3p.training.run import TrainingResult
+from dlv3p.training_parameters import TrainParameters
+
+START, RECORD = "start.safetensors", "pruning.json"
+SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")
+"""The parameters that say how a network is pruned, as `pruning.json` keeps them."""
+
+
+@dataclass(frozen=True)
+class PrunedRun:
+    """A dense network, what is left of it before fine-tuning, and how that will be trained."""
+
+    parameters: PruneParameters
+    dense: Predictor
+    start: DeepLab
+    training: TrainParameters
+
+    @property
+    def folder(self) -> Path:
+        """Where the pruned run lies."""
+        return run_folder(self.training.run)
+
+    def fine_tune(self) -> TrainingResult:
+        """Train the pruned network as a run, or go on with it; a finished run returns at once."""
+        return train(self.training)
+
+    def widths(self) -> pd.DataFrame:
+        """Return the output channels of every convolution, of the dense network and of the pruned one."""
+        rows = {
+            name: {"dense": module.out_channels, "pruned": self.start.get_submodule(name).out_channels}
+            for name, module in self.dense.model.named_modules()
+            if hasattr(module, "out_channels") and hasattr(module, "kernel_size")
+        }
+        return pd.DataFrame(rows).T.rename_axis("convolution")
+
+    def compare(self) -> GateReport:
+        """Compare dense, pruned and fine-tuned network on the validation split, in the same minutes; writes nothing."""
+        parameters, trained = self.parameters, self.dense.parameters
+        split = open_split(resolve_data_root(self.training.data_root), trained.val_split)
+        image = split.image(0)
+        size = (parameters.height, parameters.width)
+        if not parameters.height:
+            size = tuple(max(1, round(side * trained.image_scale)) for side in (image.height, image.width))
+        best, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(self.training.run, "best")))
+        dense_file = run_folder(self.dense.run) / "model.safetensors"
+        networks = {
+            "dense": (self.dense.model, dense_file),
+            "pruned": (self.start, self.folder / START),
+            "fine-tuned": (best, self.folder / "model.safetensors"),
+        }
+        reference, *candidates = (self._candidate(title, *what, size) for title, what in networks.items())
+        return pass_gate(
+            reference,
+            candidates,
+            split,
+            image_scale=trained.image_scale,
+            limits=Limits(parameters.largest_loss, 1 / parameters.largest_time),
+            latency_size=size,
+            threads=parameters.threads,
+            repeats=parameters.repeats,
+            progress=parameters.progress,
+        )
+
+    def _candidate(self, title: str, model: DeepLab, file: Path, size: tuple[int, int]) -> Candidate:
+        trained, classes = replace(self.dense.parameters, initial_weights="random"), len(self.dense.class_names)
+        model = model.to(self.dense.device, memory_format=LAYOUT)
+        build = partial(build_network, trained, classes, widths=model.widths)
+        return Candidate(
+            title,
+            TorchPredictor(model, image_scale=trained.image_scale),
+            size_bytes=size_on_disk(file) if file.is_file() else None,
+            gmacs=count_macs(build, *size)["total"] / 1e9,
+            parameters=count_parameters(model)["total"],
+        )
+
+
+def prune_run(parameters: PruneParameters) -> PrunedRun:
+    """Prune and recalibrate a run's network, and keep it as the start of a run; what has been pruned is loaded again.
+
+    Raises ParameterError when the pruned run's folder holds a network that was pruned in another way, BusyError while
+    another process trains it, and what `prune_model` raises; the dense run is only read.
+    """
+    dense = load_predictor(replace(parameters, run=dense_run(parameters.run)))
+    trained = dense.parameters
+    name = parameters.pruned_run or f"{dense.run}-pruned"
+    if name == dense.run:
+        raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
+    record = {
+        "run": dense.run,
+        "weights_sha256": weights_sha256(dense.model.state_dict()),
+        **{key: getattr(parameters, key) for key in SETTINGS},
+    }
+    data_root = parameters.data_root or trained.data_root
+    with hold_run(name) as folder:
+        if not _has_start(folder, record):
+            training_split = open_split(resolve_data_root(data_root), trained.train_split)
+            model = _pruned(dense, parameters, training_split)
+            save_model(folder / START, model, trained, list(dense.class_names))
+            write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        start = load_model(folder / START).model
+    return PrunedRun(parameters, dense, start, _fine_tuning(parameters, dense, name, data_root))
+
+
+def dense_run(run: str) -> str:
+    """Return `run`, or for "" the newest run that is not the result of pruning, "" when there is none."""
+    return run or next((name for name in reversed(list_runs()) if not (run_folder(name) / RECORD).is_file()), "")
+
+
+def training_batches(parameters: TrainParameters, split: Split, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the first batches of a run's training crops, the same each time; batch norm needs two images at least."""
+    samples = make_samples(parameters, split)
+    batch_size, skip = max(2, parameters.batch_size), parameters.on_bad_sample == "skip"
+    loader = training_loader(samples, batch_size=batch_size, workers=0, skip_bad=skip)
+    return islice(_epochs(loader), number)
+
+
+def _epochs(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    for epoch in count(1):
+        loader.sampler.epoch = epoch
+        yield from loader
+
+
+def _pruned(dense: Predictor, parameters: PruneParameters, split: Split) -> DeepLab:
+    trained = dense.parameters
+    options = {key: getattr(parameters, key) for key in SETTINGS if key != "batches"}
+    batches = training_batches(trained, split, parameters.batches) if parameters.criterion == "taylor" else ()
+    pruned = prune_model(dense.model, trained, **options, batches=batches)
+    model = pruned.model.to(choose_device(parameters.device), memory_format=LAYOUT)
+    recalibrate(model, (image for image, _ in training_batches(trained, split, parameters.batches)))
+    return model.cpu()
+
+
+def _has_start(folder: Path, record: dict[str, Any]) -> bool:
+    """Say whether a folder holds the start that `record` describes; raises ParameterError when it holds another."""
+    if not (folder / RECORD).is_file():
+        if (folder / "run.json").is_file():
+            raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
+        return False
+    try:
+        found = dict(json.loads((folder / RECORD).read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{folder / RECORD}: cannot be read; delete {folder} to prune again") from error
+    differing = [
+        f"{key}={found.get(key)!r} (asked for {value!r})" for key, value in record.items() if found.get(key) != value
+    ]
+    if differing:
+        raise ParameterError(
+            f"pruned_run={folder.name!r} was pruned with {', '.join(differing)}; give another name, or ask for the same"
+        )
+    return (folder / START).is_file()
+
+
+def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_root: str) -> TrainParameters:
+    """Return how the pruned network is trained: as the dense one was, but for less long and from the pruned weights."""
+    trained = dense.parameters
+    return replace(
+        trained,
+        run=name,
+        data_root=data_root,
+        initial_weights=str(run_folder(name) / START),
+        epochs=parameters.epochs,
+        steps=0,
+        warmup_steps=0,
+        learning_rate=trained.learning_rate * parameters.rate_factor,
+        teacher=dense.run if parameters.distillation else "",
+        threads=parameters.threads,
+        device=parameters.device,
+        band="none",
+        progress=parameters.progress,
+    )

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dlv3p.network import NetworkParameters
 from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED
 
 VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
@@ -72,22 +71,6 @@ OURS = (
     "J/frame above idle",
 )
 """Our columns of the backbone comparison."""
-
-
-class Subject(NamedTuple):
-    """What is profiled: a network's switches, its number of classes, and the backbones to take, blanks between them."""
-
-    network: NetworkParameters
-    num_classes: int
-    backbones: str
-
-
-def choose_subject(system: str, own: NetworkParameters, own_classes: int) -> Subject:
-    """Return the network of a published system, or for "run" one's own; a run's parameters are such a network."""
-    if system == "run":
-        return Subject(own, own_classes, own.backbone)
-    switches, num_classes = SWITCHES[system]
-    return Subject(NetworkParameters(**switches), num_classes, SWEPT[system])
 
 
 def backbone_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,7 @@ from torch import nn
 
 from cityscapes.errors import UserError, reason
 from cityscapes.workspace import output_folder
-from dlv3p.deeplab import build_network
-from dlv3p.macs import count_macs, count_parameters, count_parts
-from dlv3p.network import NetworkParameters
+from dlv3p.macs import count_macs, count_parameters
 from dlv3p.profiling.cases import Case, case_of
 from dlv3p.profiling.clocks import clock_of
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
@@ -40,6 +38,7 @@ from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.memory import COLUMNS as MEMORY_COLUMNS
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.stages import measure_stages
+from dlv3p.profiling.subject import Subject
 from dlv3p.progress import track
 from dlv3p.runs import write_json
 
@@ -56,15 +55,8 @@ class Effort:
     idle_seconds: float = 2.0
 
 
-def with_case(network: NetworkParameters, case: Case) -> NetworkParameters:
-    """Return the switches of `network`, out of what may be those of a run, with a case's backbone and stride."""
-    values = {item.name: getattr(network, item.name) for item in fields(NetworkParameters)}
-    return NetworkParameters.from_mapping(values | {"backbone": case.backbone, "output_stride": case.output_stride})
-
-
 def sweep(
-    network: NetworkParameters,
-    num_classes: int,
+    subject: Subject,
     cases: Sequence[Case],
     *,
     run: str,
@@ -73,16 +65,15 @@ def sweep(
     picture: Image.Image | None = None,
     progress: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Measure `network`, with random weights, in every case; return a row each, in their order, as `measure_case` does.
+    """Measure the subject, with random weights, in every case; return a row each, in order, as `measure_case` does.
 
     Rows are kept in `outputs/<run>/sweep-<digest>.json`, whose name follows from all that they depend on but the case:
     the network's switches, effort, device, machine and versions.
     """
     effort = effort or Effort()
-    switches = with_case(network, cases[0]).as_dict()
-    for name in ("backbone", "output_stride"):
-        del switches[name]
-    setting = {"network": switches, "num_classes": num_classes, "device": device, "effort": asdict(effort)}
+    switches = subject.network_in(cases[0]).as_dict()
+    setting = {"num_classes": subject.num_classes, "widths": subject.widths, "device": device, "effort": asdict(effort)}
+    setting |= {"network": {name: switches[name] for name in switches.keys() - {"backbone", "output_stride"}}}
     setting |= {"stages": picture is not None, "machine": machine()}
     path = output_folder(run) / f"sweep-{_digest(setting)}.json"
     kept = _unfinished_rows(path)
@@ -91,7 +82,7 @@ def sweep(
         row = next((row for row in kept if case_of(row) == case), None)
         if row is None:
             row = measure_case(
-                partial(build_network, with_case(network, case), num_classes),
+                partial(subject.build, case),
                 case,
                 device=device,
                 effort=effort,
@@ -180,17 +171,6 @@ def _energy(model: nn.Module, case: Case, options: dict[str, Any], effort: Effor
 
         stretch = {"seconds": effort.energy_seconds, "idle_seconds": effort.idle_seconds}
         return measure_energy(predict, counter, images=case.batch_size, **stretch)
-
-
-def count_cases(network: NetworkParameters, num_classes: int, cases: Sequence[Case]) -> dict[str, Any]:
-    """Count parameters, MACs and FLOPs by part, of one image, for every case: by its title what `count_parts` says."""
-    counted: dict[tuple[Any, ...], Any] = {}
-    for case in cases:
-        key = (case.backbone, case.output_stride, case.height, case.width)
-        if key not in counted:
-            build = partial(build_network, with_case(network, case), num_classes)
-            counted[key] = count_parts(build, case.height, case.width)
-    return {case.title: counted[case.backbone, case.output_stride, case.height, case.width] for case in cases}
 
 
 def _unfinished_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """How far masks made from polygons agree with those that the data set brings along, frame by frame."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cityscapes.layout import (
     find_frames,
 )
 from cityscapes.mask_files import read_instance_png, read_label_png
+from cityscapes.workers import number_of_workers
 
 READERS = {
     LABEL_IDS_SUFFIX: read_label_png,
@@ -62,7 +62,7 @@ def compare_masks(
         if (official := frame.annotation(root, suffix)).is_file()
         and (ours := frame.generated(generated, suffix)).is_file()
     ]
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(number_of_workers(workers)) as pool:
         yield from pool.map(_compare, pairs)
 
 

@@ -18,7 +18,7 @@ from dlv3p.deeplab import build_network
 from dlv3p.inference import Predictor, load_predictor
 from dlv3p.loading import LoadedModel, save_model
 from dlv3p.network import NetworkParameters
-from dlv3p.pictures.visualize import colorize, legend, overlay, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, overlay, side_by_side
 from dlv3p.provenance import provenance
 from dlv3p.runs import checkpoint_path, hold_run, list_runs, write_json
 from dlv3p.split import Split
@@ -29,7 +29,6 @@ from dlv3p.weights.recognition import Recognized
 from dlv3p.weights.sources import SOURCES
 
 STAND_IN = "stand_in"
-PICTURE_WIDTH = 1200
 
 
 def write_stand_in() -> Path:

@@ -7,9 +7,8 @@ from PIL import Image
 
 from cityscapes.errors import MissingInputError
 from dlv3p.datasets.audit import DataAudit
-from dlv3p.pictures.visualize import legend, new_figure, overlay, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
 
-PICTURE_WIDTH = 1200
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 

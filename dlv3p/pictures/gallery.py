@@ -13,15 +13,22 @@ from dlv3p.config import RenderGifParameters
 from dlv3p.evaluation import Evaluation
 from dlv3p.inference import Predictor
 from dlv3p.pictures.gif import compose_frame
-from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
+from dlv3p.pictures.visualize import (
+    ERROR_COLORS,
+    ERROR_NAMES,
+    PICTURE_WIDTH,
+    colorize,
+    error_map,
+    legend,
+    overlay,
+    side_by_side,
+)
 from dlv3p.progress import track
 from dlv3p.samples.batches import CarefulSamples
 from dlv3p.samples.crops import make_samples
 from dlv3p.samples.photometric import MEAN, STD
 from dlv3p.split import Split
 from dlv3p.training_parameters import TrainParameters
-
-PICTURE_WIDTH = 1200
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:

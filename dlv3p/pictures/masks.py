@@ -21,13 +21,12 @@ from cityscapes.labels import (
 )
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks import to_label_ids
-from dlv3p.pictures.visualize import legend, new_figure, overlay, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
 from dlv3p.split import Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE_WIDTH = 1200
 DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
 """RGB of pixels that agree and differ, light and dark, so that they stay apart in print."""
 

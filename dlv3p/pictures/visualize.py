@@ -25,6 +25,9 @@ ERROR_NAMES = ("right", "wrong", "ignored")
 ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
 """RGB of `ERROR_NAMES`: light, medium and dark, so that they stay apart for colour-blind readers and in print."""
 
+PICTURE_WIDTH = 1200
+"""Pixels that a notebook's picture is wide."""
+
 _INK = (32, 32, 32)
 _PAPER = (255, 255, 255)
 
@@ -86,7 +89,9 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
     return np.asarray(picture)
 
 
-def side_by_side(panels: Mapping[str, np.ndarray], *, width: int = 1200, columns: int | None = None) -> np.ndarray:
+def side_by_side(
+    panels: Mapping[str, np.ndarray], *, width: int = PICTURE_WIDTH, columns: int | None = None
+) -> np.ndarray:
     """Set titled pictures uint8 (h, w, 3) in a grid, in order: uint8 (H, `width`, 3).
 
     Each is scaled to its column; pictures of few colours, such as class maps, keep those colours exactly.

@@ -11,6 +11,7 @@ from torchvision import models
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.features import Backbone
+from dlv3p.weights.names import join_dotted
 from dlv3p.weights.reading import read_weights
 
 TORCHVISION_WEIGHTS = {
@@ -30,9 +31,6 @@ TORCHVISION_WEIGHTS = {
 
 _BEHIND_THE_FEATURES = re.compile(r"(fc|classifier|end_point|features\.18)\.")
 """The classifier; in MobileNetV2 also the layer before it, which DeepLab leaves out."""
-
-_DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""How DenseNet files from before 2018 write `norm1`: as `norm.1`."""
 
 
 def load_imagenet_weights(
@@ -54,7 +52,7 @@ def load_imagenet_weights(
         state = imagenet_state(name, state)
     elif state is None:
         state = _download(name)
-    state = {_renamed(key): value for key, value in state.items()}
+    state = {join_dotted(key.removeprefix("module.")): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not _BEHIND_THE_FEATURES.match(key)}
     expected = backbone.state_dict()
     differences = list_differences(expected, state)
@@ -92,10 +90,6 @@ def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
 def kind(name: str) -> str:
     """Say which file a backbone's initial weights are read from."""
     return f"torchvision {name} file" if name in TORCHVISION_WEIGHTS else f"{name} file"
-
-
-def _renamed(key: str) -> str:
-    return _DOTTED_LAYER.sub(r"\1\2", key.removeprefix("module."))
 
 
 def _download(name: str) -> Mapping[str, Tensor]:

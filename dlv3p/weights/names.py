@@ -4,6 +4,7 @@ A table has our names on the left and the file's on the right. A name stands for
 that fit the longest counts, so that a table can be read in both directions.
 """
 
+import re
 from collections.abc import Mapping
 
 Names = Mapping[str, str]
@@ -105,6 +106,8 @@ MINDSPORE_LEAVES = {
 }
 """MindSpore's names of what a batch norm holds, and PyTorch's."""
 
+_DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
+
 
 def to_ours(name: str, names: Names) -> str | None:
     """Return what an entry of a public file is called here, or nothing when the table has no place for it."""
@@ -114,6 +117,11 @@ def to_ours(name: str, names: Names) -> str | None:
 def to_theirs(name: str, names: Names) -> str:
     """Return what one of our entries is called in a public file; those without a place there keep their name."""
     return _replaced(name, names) or name
+
+
+def join_dotted(name: str) -> str:
+    """Write `norm1` where a DenseNet file from before 2018 has `norm.1`; leave all other names as they are."""
+    return _DOTTED_LAYER.sub(r"\1\2", name)
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str | None:

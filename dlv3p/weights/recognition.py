@@ -15,7 +15,7 @@ from cityscapes.labels import CLASS_NAMES
 from dlv3p.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from dlv3p.network import NetworkParameters
 from dlv3p.training_parameters import TrainParameters
-from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
+from dlv3p.weights.names import MINDSPORE_LEAVES, join_dotted, to_ours, to_theirs
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 
@@ -24,9 +24,6 @@ OWN = "this project"
 
 PREFIXES = ("module.", "network.")
 """What stands before all names: of files saved through DataParallel, and of MindSpore's."""
-
-DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
-"""How DenseNet files from before 2018 write `norm1`: as `norm.1`."""
 
 FAMILIES = {
     "layer1.0.": {20: "resnet18", 36: "resnet34", 53: "resnet50", 104: "resnet101", 155: "resnet152"},
@@ -108,7 +105,7 @@ def _normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors = inside or tensors
     result = {}
     for name, value in tensors.items():
-        stem, _, leaf = DOTTED_LAYER.sub(r"\1\2", name).rpartition(".")
+        stem, _, leaf = join_dotted(name).rpartition(".")
         stem = stem.replace("down_sample_layer", "downsample")
         result[f"{stem}.{MINDSPORE_LEAVES.get(leaf, leaf)}"] = value
     return result

@@ -1,7 +1,7 @@
 """From a run to a smaller one: prune, recalibrate, fine-tune, and let the gate compare the two.
 
-The result is a run like any other, `saved/<run>-pruned/`, with two more files: `start.safetensors` is the pruned
-network before fine-tuning, and `pruning.json` says how it was pruned.
+The result is a run like any other, `saved/<run>-pruned/`, with a folder more: `pruning/start.safetensors` is the pruned
+network before fine-tuning, and `pruning/settings.json` says how it was pruned.
 """
 
 import json
@@ -39,9 +39,9 @@ from dlv3p.train import train
 from dlv3p.training.run import TrainingResult
 from dlv3p.training_parameters import TrainParameters
 
-START, RECORD = "start.safetensors", "pruning.json"
+START, RECORD = Path("pruning", "start.safetensors"), Path("pruning", "settings.json")
 SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")
-"""The parameters that say how a network is pruned, as `pruning.json` keeps them."""
+"""The parameters that say how a network is pruned, as `settings.json` keeps them."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dlv3p.training_parameters import TrainParameters
 FORMAT = 1
 """Version of run.json."""
 
-OWN_FILES = {".lock", "run.json", "checkpoints", "events"}
-"""What a run may have left behind that was killed before its first checkpoint."""
+OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning"}
+"""What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
 """What has to be equal for the last bits to be."""

@@ -155,7 +155,7 @@ class ProfileParameters(RunParameters):
     warmup: int = number(3, 0, 1000)  # runs that are not counted
     repeats: int = number(10, 1, 10_000)
     energy_seconds: float = number(5.0, 0.0, 3600.0)  # of predictions without a pause; 0 leaves energy out
-    idle_seconds: float = number(2.0, 1.0, 3600.0)  # in which the idle power is measured before
+    idle_seconds: float = number(2.0, 1.0, 60.0)  # in which the idle power is measured before
     progress: str = choice("auto", PROGRESS)
 
     LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")

@@ -1,0 +1,368 @@
+"""A sweep has a row for every case, whatever happens to it, and goes on where it was killed."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.atomic import write_text
+from cityscapes.errors import ParameterError
+from dlv3p.checkpoint import save_checkpoint
+from dlv3p.config import ProfileParameters
+from dlv3p.macs import count_parameters
+from dlv3p.network import NetworkParameters
+from dlv3p.pictures.profiles import draw_energy, draw_latencies, draw_memory, draw_parts, draw_stages
+from dlv3p.pictures.visualize import png
+from dlv3p.profiling import strides as strides_module
+from dlv3p.profiling import sweep as sweep_module
+from dlv3p.profiling.cases import Case
+from dlv3p.profiling.energy import Energy
+from dlv3p.profiling.latency import OutOfMemoryError
+from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
+from dlv3p.profiling.published import BACKBONES, backbone_table, notebook_table, plausible_joules
+from dlv3p.profiling.scores import add_scores
+from dlv3p.profiling.strides import compare_strides
+from dlv3p.profiling.subject import Subject, choose_subject, compared
+from dlv3p.profiling.sweep import Effort, measure_case, sweep
+from dlv3p.runs import checkpoint_path, write_json
+from dlv3p.training_parameters import TrainParameters
+
+NETWORK = NetworkParameters(backbone="mobilenet_v2", channels=8)
+SUBJECT = Subject(NETWORK, 5, "mobilenet_v2")
+QUICK = Effort(warmup=0, repeats=2, energy_seconds=0)
+PICTURE = Image.fromarray(np.zeros((33, 65, 3), np.uint8))
+
+
+def cases(**lists):
+    return ProfileParameters(sizes="33x65", **lists).cases("mobilenet_v2")
+
+
+@pytest.fixture
+def quick_memory(monkeypatch):
+    """Memory without a process of its own."""
+    memory = {"allocated_mib": NOT_MEASURED, "reserved_mib": NOT_MEASURED, "process_mib": 12.5}
+    monkeypatch.setattr(sweep_module, "measure_memory", lambda model, **options: memory)
+
+
+@pytest.mark.parametrize(
+    ("lists", "told"),
+    [
+        ({"sizes": "128"}, "sizes='128': '128' is no height x width such as 1024x2048"),
+        ({"sizes": "128x256 1x9"}, "sizes='128x256 1x9': '1x9' is no height"),
+        ({"output_strides": "16 4"}, "output_strides='16 4': '4' is not known; allowed are 8, 16, 32"),
+        ({"backbones": "resnet5"}, "did you mean resnet5"),
+        ({"batch_sizes": "0"}, "batch_sizes='0': '0' is no batch size; allowed are 1 to 256"),
+        ({"batch_sizes": "²"}, "is no batch size"),
+        ({"precisions": "fp16"}, "allowed are float32, bfloat16, float16"),
+        ({"compiles": "yes"}, "allowed are off, on"),
+        ({"precisions": " "}, "give at least one value"),
+        ({"energy_seconds": 0.5}, "energy_seconds=0.5: allowed are 0"),
+        ({"network": "mine"}, "network='mine': allowed are run, vovnet_system, notebook_system"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_line(lists, told):
+    with pytest.raises(ParameterError) as caught:
+        ProfileParameters(**lists)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_combinations_are_cases_and_what_comes_twice_counts_once():
+    parameters = ProfileParameters(
+        output_strides="16 8 16", sizes="33x65 1024x2048", batch_sizes="1 4", precisions="bfloat16", compiles="off on"
+    )
+    found = parameters.cases("resnet18")
+    assert len(found) == len(set(found)) == 2 * 2 * 2 * 2
+    assert found[1] == Case("resnet18", 16, 33, 65, 1, "bfloat16", True)
+    assert found[-1].title == "resnet18, stride 8, 4 x 1024 x 2048, bfloat16, compiled"
+
+
+def test_a_single_number_that_papermill_reads_as_one_is_taken():
+    parameters = ProfileParameters.from_mapping({"output_strides": 16, "batch_sizes": 2})
+    assert parameters.cases("resnet18") == [Case("resnet18", 16, 128, 256, 2)]
+
+
+def test_a_row_is_plain_json_and_says_what_was_measured(quick_memory):
+    row = measure_case(lambda: SUBJECT.build(cases()[1]), cases()[1], effort=QUICK, picture=PICTURE)
+    assert json.loads(json.dumps(row)) == row
+    assert row["status"] == "ok"
+    assert row["gflops"] == pytest.approx(2 * row["gmacs"], abs=2e-3)
+    assert row["parameters"] == count_parameters(SUBJECT.build(cases()[1]))["total"]
+    assert list(row["parts_ms"]) == ["backbone", "aspp", "decoder", "classifier", "upsampling"]
+    assert row["stages_ms"]["end to end"] > row["stages_ms"]["forward"] > 0
+    assert row["images_per_second"] == pytest.approx(1000 / row["p50_ms"], abs=0.01)
+    assert row["joules_per_image"] == NOT_MEASURED
+    assert row["energy_status"] == "not measured: left out by energy_seconds=0"
+
+
+def test_what_does_not_fit_or_is_refused_is_a_row_and_the_others_go_on(workspace, monkeypatch, quick_memory):
+    def latency(model, **options):
+        if options["batch"] == 2:
+            raise OutOfMemoryError("out of memory")
+        if options["batch"] == 3:
+            raise RuntimeError("no such kernel\nand a long story")
+        return original(model, **options)
+
+    original = sweep_module.measure_latency
+    monkeypatch.setattr(sweep_module, "measure_latency", latency)
+    rows = sweep(
+        SUBJECT,
+        cases(batch_sizes="3 2 1", output_strides="16"),
+        run="demo",
+        effort=QUICK,
+        progress="none",
+    )
+    assert [row["status"] for row in rows] == ["failed: no such kernel", "out of memory", "ok"]
+    assert rows[1]["p50_ms"] == NOT_MEASURED
+    assert rows[1]["process_mib"] == 12.5, "what was measured before is kept"
+    assert rows[2]["p50_ms"] > 0
+
+
+def test_a_network_whose_process_ran_out_of_memory_is_not_timed(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(sweep_module, "measure_memory", refuse)
+    monkeypatch.setattr(sweep_module, "measure_latency", lambda *arguments, **options: pytest.fail("was timed"))
+    row = measure_case(lambda: SUBJECT.build(cases()[0]), cases()[0], effort=QUICK)
+    assert row["status"] == "out of memory"
+    assert row["gmacs"] > 0
+
+
+def test_real_lack_of_memory_is_a_row(quick_memory):
+    case = Case("mobilenet_v2", 16, 2**20, 2**20)
+    assert measure_case(lambda: SUBJECT.build(case), case, effort=QUICK)["status"] == "out of memory"
+
+
+def test_a_compiled_network_has_no_parts_and_one_whose_compiler_fails_says_so(monkeypatch, quick_memory):
+    seen = []
+
+    def compile_network(model):
+        seen.append("compiled")
+        return model
+
+    monkeypatch.setattr("dlv3p.profiling.latency.compile_network", compile_network)
+    (case,) = cases(compiles="on", output_strides="16")
+    row = measure_case(lambda: SUBJECT.build(case), case, effort=QUICK, picture=PICTURE)
+    assert (seen, row["parts_ms"], row["stages_ms"], row["status"]) == (["compiled"], {}, {}, "ok")
+
+    def fail(model):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr("dlv3p.profiling.latency.compile_network", fail)
+    row = measure_case(lambda: SUBJECT.build(case), case, effort=QUICK)
+    assert row["status"] == "failed: no C++ compiler"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Cases that are measured at once, and the list of those that were; the case whose batch is in `deadly` kills."""
+
+    class Measured(list):
+        deadly = ()
+
+    measured = Measured()
+
+    def measure(build, case, **options):
+        if case.batch_size in measured.deadly:
+            raise KeyboardInterrupt
+        measured.append(case.batch_size)
+        return case.as_dict() | {"status": "ok", "number": len(measured)}
+
+    monkeypatch.setattr(sweep_module, "measure_case", measure)
+    return measured
+
+
+def run_sweep(**options):
+    asked = {"run": "demo", "effort": QUICK, "progress": "none"} | options
+    return sweep(SUBJECT, cases(batch_sizes="1 2 3", output_strides="16"), **asked)
+
+
+def test_a_killed_sweep_goes_on_where_it_was(workspace, counted):
+    counted.deadly = (3,)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep()
+    counted.deadly = ()
+    rows = run_sweep()
+    assert counted == [1, 2, 3]
+    assert [row["number"] for row in rows] == [1, 2, 3]
+    (path,) = (workspace / "outputs" / "demo").glob("sweep-*.json")
+    assert json.loads(path.read_text())["rows"] == rows
+
+
+def test_a_finished_sweep_is_measured_anew(workspace, counted):
+    run_sweep()
+    run_sweep()
+    assert counted == [1, 2, 3] * 2
+
+
+def test_rows_of_another_effort_machine_or_network_are_not_taken_over(workspace, counted, monkeypatch):
+    for change in range(3):
+        counted.deadly = (3,)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(effort=Effort(energy_seconds=0, repeats=11) if change == 0 else QUICK)
+        counted.deadly = ()
+        counted.clear()
+        if change == 1:
+            monkeypatch.setattr(sweep_module, "machine", lambda: {"processor": "another"})
+        if change == 2:
+            monkeypatch.setattr(
+                f"{__name__}.SUBJECT", Subject(NetworkParameters(backbone="mobilenet_v2"), 5, "mobilenet_v2")
+            )
+        run_sweep()
+        assert counted == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_read_starts_the_sweep_anew(workspace, counted):
+    run_sweep()
+    (path,) = (workspace / "outputs" / "demo").glob("sweep-*.json")
+    for content in ("half a fi", "[]", '{"finished": false, "rows": [{"backbone": 1}]}'):
+        write_text(path, content)
+        counted.clear()
+        run_sweep()
+        assert counted == [1, 2, 3]
+
+
+def test_energy_is_measured_by_the_counter_of_the_device(monkeypatch, quick_memory):
+    def measured(predict, counter, **options):
+        predict()
+        assert (counter, options) == ("counter of cpu", {"images": 2, "seconds": 4, "idle_seconds": 3})
+        return Energy(joules_per_image=1.5, energy_status="measured")
+
+    monkeypatch.setattr(sweep_module, "open_counter", lambda device: f"counter of {device}")
+    monkeypatch.setattr(sweep_module, "measure_energy", measured)
+    (case,) = cases(batch_sizes="2", output_strides="16")
+    row = measure_case(lambda: SUBJECT.build(case), case, effort=Effort(0, 1, 4, 3))
+    assert (row["joules_per_image"], row["energy_status"]) == (1.5, "measured")
+
+    def refuse(device):
+        raise NotMeasurable("no such counter")
+
+    monkeypatch.setattr(sweep_module, "open_counter", refuse)
+    row = measure_case(lambda: SUBJECT.build(case), case, effort=Effort(0, 1, 4, 3))
+    assert (row["joules_per_image"], row["energy_status"]) == (NOT_MEASURED, "not measured: no such counter")
+
+
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_the_published_networks_are_built_as_published(backbone):
+    subject = choose_subject("vovnet_system", NETWORK, 5)
+    case = Case(backbone, 16, 513, 513)
+    parts = subject.count([case])[case.title]
+    assert parts["total"]["parameters"] == BACKBONES[backbone].parameters
+    assert backbone in subject.backbones.split()
+    columns = compared({case.title: parts})
+    assert columns[case.title, "flops"]["total"] == 2 * columns[case.title, "macs"]["total"]
+
+
+def test_the_notebook_system_is_built_as_published():
+    subject = choose_subject("notebook_system", NETWORK, 5)
+    case = Case("resnet50", 16, 1024, 2048)
+    total = subject.count([case])[case.title]["total"]
+    assert total["parameters"] == 39_804_436
+    assert total["macs"] / 1e9 == pytest.approx(481.8, abs=0.2)
+
+
+def test_a_pruned_run_is_profiled_with_its_own_widths():
+    dense = SUBJECT.build(cases()[1])
+    name, layer = next((n, m) for n, m in dense.decoder.named_modules() if hasattr(m, "out_channels"))
+    widths = {f"decoder.{name}": {"out_channels": layer.out_channels}}
+    subject = choose_subject("run", NETWORK, 5, widths)
+    assert subject.widths_in(cases()[1]) == widths
+    assert subject.build(cases()[1]).widths == widths
+    assert subject.widths_in(Case("resnet18", 16, 33, 65)) == {}
+
+
+def test_only_one_published_energy_cannot_be():
+    told = {name: plausible_joules(figures) for name, figures in BACKBONES.items()}
+    assert told.pop("resnet101") == "implausible: 15.8 J means 494 W, the limit is 300 W"
+    assert all(isinstance(value, float) for value in told.values())
+
+
+def example_rows():
+    rows = []
+    for case in cases(backbones="vovnet39 mobilenet_v2", precisions="float32 bfloat16"):
+        row = {"device": "cpu", "parameters": 29_513_621, "gmacs": 53.8, "p10_ms": 1.0, "p50_ms": 2.0, "p90_ms": 4.0}
+        row |= {"allocated_mib": NOT_MEASURED, "reserved_mib": NOT_MEASURED, "process_mib": 100.0, "status": "ok"}
+        row |= {"times_ms": [1.0, 2.0, 5.0], "parts_ms": {"backbone": 1.5, "aspp": 0.5}, **Energy().as_dict()}
+        rows.append(case.as_dict() | row | {"stages_ms": {"decode": 1.0, "forward": 2.0, "end to end": 3.0}})
+    rows[-1] |= {"status": "out of memory", "times_ms": [], "parts_ms": {}, "stages_ms": {}, "p50_ms": NOT_MEASURED}
+    rows[0] |= {"joules_per_image": 3.0, "net_joules_per_image": 2.0, "mIoU": 0.5}
+    return rows
+
+
+def test_published_figures_stand_beside_ours_in_columns_of_their_own():
+    rows = example_rows()
+    table = backbone_table(rows).set_index(("", "backbone"))
+    theirs = next(name for name in table.columns.levels[0] if "V100" in name)
+    assert len(table) == len(rows) + len(BACKBONES) - 1
+    stride16 = table.loc["vovnet39"].iloc[2]
+    assert (stride16["ours", "ms"], stride16[theirs, "ms"], stride16[theirs, "mIoU, %"]) == (2.0, 19, 75.71)
+    assert table.loc["vovnet39"].iloc[0][theirs, "ms"] == "", "theirs are of stride 16 alone"
+    assert table.loc["vovnet39"].iloc[0]["ours", "mIoU, %"] == 50
+    assert table.loc["resnet101"]["ours", "ms"] == NOT_MEASURED
+    assert table.loc["resnet101"][theirs, "J/frame"].startswith("implausible")
+    told = notebook_table(rows)
+    theirs = next(name for name in told.columns.levels[0] if "1024 x 2048" in name)
+    assert told[theirs, "end to end, ms"].tolist() == [207.6, 207.6, 138.6, 138.6] * 2
+    assert told["ours", "end to end, ms"].tolist() == [3.0] * 7 + [NOT_MEASURED]
+
+
+def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
+    rows = example_rows()
+    counts = choose_subject("run", NETWORK, 5).count(cases(backbones="vovnet39 mobilenet_v2", precisions="float32"))
+    counts |= {f"{title}, bfloat16": parts for title, parts in counts.items()}
+    for figure in (draw_latencies(rows), draw_parts(rows, counts), draw_stages(rows)):
+        words = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert words.count("out of memory") == 1
+        assert len(figure.axes[0].get_yticks()) == len(rows)
+        assert png(figure).startswith(b"\x89PNG")
+    words = [text.get_text() for text in draw_energy(rows).axes[0].texts]
+    assert words == ["all 3", "above idle 2", *[NOT_MEASURED] * (len(rows) - 1)]
+    words = [text.get_text() for text in draw_memory(rows).axes[0].texts]
+    assert words[:3] == ["allocated: not measured", "reserved: not measured", "process 100"]
+
+
+def write_run(name, *, miou, widths=None, **switches):
+    parameters = TrainParameters(backbone="mobilenet_v2", channels=8, run=name, **switches)
+    state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": list("abcde"), "model": {}}
+    save_checkpoint(checkpoint_path(name, "best"), state | {"widths": widths or {}})
+    scored = {"checkpoint": "best.pt", "mIoU": miou, "protocol": "whole images", "data_root": "city", "split": "val"}
+    scored |= {"images": 3, "classes": dict.fromkeys("abcde", {})}
+    path = checkpoint_path(name, "best").parents[3] / "outputs" / name / "evaluation.json"
+    write_json(path, scored)
+
+
+def test_scores_are_those_of_runs_with_the_very_same_network(workspace):
+    rows = [case.as_dict() for case in cases(precisions="float32 bfloat16")]
+    assert {row["mIoU"] for row in add_scores(rows, SUBJECT, run="own")} == {NOT_MEASURED}
+    write_run("own", miou=0.25, output_stride=16)
+    write_run("wider", miou=0.9, output_stride=8, low_level_channels=16)
+    write_run("pruned", miou=0.8, output_stride=8, widths={"classifier": {"in_channels": 4}})
+    write_run("other", miou=0.5, output_stride=16)
+    scored = add_scores(rows, SUBJECT, run="own")
+    assert [(row["output_stride"], row["precision"], row["mIoU"]) for row in scored] == [
+        (8, "float32", NOT_MEASURED),
+        (8, "bfloat16", NOT_MEASURED),
+        (16, "float32", 0.25),
+        (16, "bfloat16", NOT_MEASURED),
+    ]
+    assert scored[2]["protocol"] == "whole images; city val, 3 images"
+    assert add_scores(rows, SUBJECT, run="pruned")[2]["scored_run"] in ("own", "other")
+    checkpoint_path("own", "best").write_bytes(b"damaged")
+    assert add_scores(rows, SUBJECT, run="own")[2]["mIoU"] == 0.5
+
+
+def test_strides_are_compared_in_turns_with_the_largest_as_measure(monkeypatch):
+    rows = [row | {"gmacs": 32.0 / row["output_stride"]} for row in example_rows()[4:]]
+    times = iter(range(100))
+    monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: next(times))
+    table = compare_strides(SUBJECT, rows, device="cpu", warmup=1, repeats=3)
+    assert list(table.index) == [
+        "mobilenet_v2, stride 16, 1 x 33 x 65",
+        "mobilenet_v2, stride 8, 1 x 33 x 65",
+    ]
+    assert table["times the MACs"].tolist() == [1, 2]
+    assert table["times the time"].iloc[0] == 1
+    assert compare_strides(SUBJECT, rows[:1], device="cpu").empty
+    assert compare_strides(SUBJECT, [row | {"status": "out of memory"} for row in rows], device="cpu").empty

@@ -42,7 +42,7 @@ def write_stand_in() -> Path:
         varied = ("backbone", "output_stride", "channels", "low_level_channels")
         plain = NetworkParameters(**{name: getattr(parameters, name) for name in varied})
         same = all(getattr(parameters, name) == value for name, value in plain.as_dict().items())
-        if same and plain.backbone.startswith("resnet"):
+        if same and plain.backbone.startswith("resnet") and not trained.widths:
             network, num_classes, model = plain, trained.classifier.out_channels, trained
     if model is None:
         torch.manual_seed(0)

@@ -27,11 +27,12 @@ from dlv3p.compression.torch_runtime import TorchPredictor
 from dlv3p.config import PruneParameters
 from dlv3p.data import open_split, resolve_data_root
 from dlv3p.deeplab import DeepLab, build_network
+from dlv3p.demo import runs_or_demo
 from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.inference import Predictor, load_predictor
 from dlv3p.loading import load_model, save_model
 from dlv3p.macs import count_macs, count_parameters
-from dlv3p.runs import checkpoint_path, hold_run, list_runs
+from dlv3p.runs import checkpoint_path, hold_run
 from dlv3p.samples.crops import make_samples
 from dlv3p.samples.loader import training_loader
 from dlv3p.split import Split
@@ -140,8 +141,9 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
 
 
 def dense_run(run: str) -> str:
-    """Return `run`, or for "" the newest run that is not the result of pruning, "" when there is none."""
-    return run or next((name for name in reversed(list_runs()) if not (run_folder(name) / RECORD).is_file()), "")
+    """Return `run`, or for "" the newest run that is not the result of pruning; trains the demo where there is none."""
+    runs = [run] if run else runs_or_demo("")
+    return next((name for name in reversed(runs) if not (run_folder(name) / RECORD).is_file()), runs[-1])
 
 
 def training_batches(parameters: TrainParameters, split: Split, number: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 """Which channels go: those with the lowest scores, of each group, of all groups, or of all that are built alike."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -33,7 +34,7 @@ def choose_channels(
     if narrowest.size * (1 - sparsity) < 1:
         raise ParameterError(
             f"sparsity={sparsity!r}: leaves less than one of the {narrowest.size} channels of {narrowest.name}; "
-            f"allowed are up to {1 - 1 / narrowest.size:.3f}"
+            f"allowed are up to {math.floor(1000 - 1000 / narrowest.size) / 1000}"
         )
     removed = {}
     for names in _scopes(groups, ranking):

@@ -58,7 +58,7 @@ def _narrow(module: nn.Module | None, name: object, values: object, source: str)
     known = _attributes(module)
     shown = repr(name)[:80]
     if not known or not isinstance(values, Mapping) or not set(values) <= set(known):
-        raise IntegrityError(f"{source}: its widths of {shown} are of no layer of the network that it describes")
+        raise IntegrityError(f"{source}: its widths of {shown} are of no layer of this network")
     for key, value in values.items():
         if type(value) is not int or not 1 <= value <= getattr(module, key):
             raise IntegrityError(

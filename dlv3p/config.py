@@ -19,6 +19,11 @@ from dlv3p.training_parameters import DEMO_CITY, DEVICES, PROGRESS, TrainParamet
 __all__ = ["TrainParameters"]
 
 CHECKPOINTS = ("best", "last")
+
+BACKENDS = ("onnxruntime", "openvino")
+"""What quantises and runs a network in 8 bits."""
+SMALLEST_IMAGE = 33
+"""Height and width, in pixels, from which on every network works."""
 PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
 PRUNING_RANKINGS = ("uniform", "global", "isomorphic")
 PRUNED_PARTS = ("all", "backbone")
@@ -209,6 +214,43 @@ class PruneParameters(RunParameters):
             raise ParameterError(f"pruned_run={self.pruned_run!r}: would replace the dense run; give another name")
         if bool(self.height) != bool(self.width):
             raise ParameterError(f"height={self.height}, width={self.width}: give both, or 0 for the data's own size")
+
+
+@dataclass(frozen=True)
+class QuantizeParameters(RunParameters):
+    """Export a run, quantise it to 8 bits, and let the gate say what was lost and what was gained, on the CPU."""
+
+    device: str = choice("cpu", ("cpu",))  # where 8 bits are computed here
+    data_root: str = ""  # "" is the run's own data
+    split: str = "val"  # scored by the gate; calibration takes the run's train split
+    calibration_images: int = number(32, 1, 100_000)
+    backends: str = "onnxruntime openvino"  # separated by blanks
+    keep_float: str = choice("first", ("none", "first", "last", "first last"))  # convolutions that are not quantised
+    largest_loss: float = number(0.5, 0.0, 100.0)  # points of mIoU
+    smallest_speedup: float = number(1.0, 0.0, 1000.0)  # over PyTorch in float32; 0 asks for none
+    height: int = number(0, 0, 4096)  # of the image that is timed, in pixels; 0 takes the split's first as it is
+    width: int = number(0, 0, 8192)
+    warmup: int = number(1, 0, 1000)  # turns that are not counted
+    repeats: int = number(11, 3, 10_000)  # turns that are
+    memory: bool = True  # measures each network's memory in a process of its own
+    compile: bool = False  # adds a row for torch.compile, which takes a minute or more
+    progress: str = choice("auto", PROGRESS)
+
+    def check(self) -> None:
+        """Check the list of backends, and that height and width come together."""
+        super().check()
+        named = self.backends.split()
+        if not named or not set(named) <= set(BACKENDS) or len(set(named)) < len(named):
+            raise ParameterError(f"backends={self.backends!r}: name each once, from {', '.join(BACKENDS)}")
+        if bool(self.height) != bool(self.width) or 0 < min(self.height, self.width) < SMALLEST_IMAGE:
+            raise ParameterError(
+                f"height={self.height}, width={self.width}: give both, {SMALLEST_IMAGE} or more each, or 0 for both"
+            )
+
+    @property
+    def latency_size(self) -> tuple[int, int] | None:
+        """Height and width of the image that is timed; None for the split's first as it is."""
+        return (self.height, self.width) if self.height else None
 
 
 @dataclass(frozen=True)

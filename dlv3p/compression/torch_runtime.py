@@ -1,5 +1,7 @@
 """Networks run by torch itself, as the gate calls them."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,22 @@ class TorchPredictor:
             logits = self._logits(image)
         size = full_size(image.shape[2:], self.image_scale)
         return upsample_argmax(logits.float(), size, align_corners=self.model.align_corners).cpu()
+
+
+class ProgramPredictor:
+    """A file of torch.export that ends in labels, run as it is; can be pickled."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._module = torch.export.load(self.path).module()
+
+    def __reduce__(self) -> tuple:
+        return ProgramPredictor, (self.path,)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Predict an image (1,3,h,w): uint8 (1,H,W)."""
+        return self._module(image)
 
 
 def _restore(model: nn.Module, image_scale: float, dtype: torch.dtype, compiled: bool) -> TorchPredictor:

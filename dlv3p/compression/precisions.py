@@ -1,0 +1,28 @@
+"""In which precision each node of a network was really computed, so that no fallback to float stays unseen."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pandas as pd
+
+INT8 = "int8"
+FLOATS = ("float32", "bfloat16", "float16")
+
+
+class Node(NamedTuple):
+    """One computed node: its name, its kind in the runtime's words, and `int8` or a float type."""
+
+    name: str
+    kind: str
+    precision: str
+
+
+def count_precisions(nodes: dict[str, list[Node]]) -> pd.DataFrame:
+    """Return a row for each network, by title, of how many nodes were computed in each precision."""
+    counts = {title: pd.Series([node.precision for node in found]).value_counts() for title, found in nodes.items()}
+    return pd.DataFrame(counts).T.fillna(0).astype(int).rename_axis("network")
+
+
+def float_nodes(nodes: Iterable[Node]) -> pd.DataFrame:
+    """Return the nodes that were not computed in 8 bits: name, kind, precision, in the order of the network."""
+    return pd.DataFrame([node for node in nodes if node.precision != INT8], columns=list(Node._fields))

@@ -1,0 +1,108 @@
+"""The rows of the gate for a quantised run: torch's, each runtime's own in float, and those in 8 bits.
+
+A network in 8 bits is compared with two others: torch, which is what one starts from, and the same runtime in float32,
+which tells what the 8 bits alone are worth.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cityscapes.errors import MachineError
+from dlv3p.compression.gate import Candidate, size_on_disk
+from dlv3p.compression.gate_report import GateReport
+from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16
+from dlv3p.compression.openvino_runtime import PRECISIONS, OpenVinoPredictor, fastest_float
+from dlv3p.compression.precisions import Node
+from dlv3p.compression.quantization import QuantizedRun
+from dlv3p.compression.torch_runtime import TorchPredictor
+from dlv3p.inference import Predictor
+from dlv3p.macs import count_macs, count_parameters
+
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+@dataclass
+class Rows:
+    """The reference, the candidates, and for titles that cannot be had here the reason."""
+
+    reference: Candidate
+    candidates: list[Candidate] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def nodes(self, image: Tensor) -> dict[str, list[Node]]:
+        """Return by title what each network in 8 bits computes in which precision."""
+        return {one.title: one.predict.nodes(image) for one in self.candidates if "int8" in one.title}
+
+
+def torch_candidate(title: str, predictor: Predictor, size: tuple[int, int], **options: object) -> Candidate:
+    """Return a run's network as torch computes it, with its MACs for an image of `size` (height, width) in pixels.
+
+    `options` are those of `TorchPredictor`. The size on disk is that of the weights alone.
+    """
+    model = predictor.model
+    predict = TorchPredictor(model, image_scale=predictor.parameters.image_scale, **options)
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    macs = count_macs(lambda: copy.deepcopy(model).to("meta"), *size)["total"] / 1e9
+    return Candidate(title, predict, weights, macs, count_parameters(model)["total"])
+
+
+def rows_of(
+    predictor: Predictor, quantized: QuantizedRun, image: Tensor, *, threads: int, with_compile: bool = False
+) -> Rows:
+    """Collect all rows; `image`, (1,3,h,w), is one whose size MACs are counted for. `threads` are every runtime's."""
+    size = (image.shape[2], image.shape[3])
+    reference = torch_candidate("PyTorch float32", predictor, size)
+    rows = Rows(reference)
+    scale = {"image_scale": predictor.parameters.image_scale}
+
+    def add(title: str, predict: object, path: Path | None = None) -> None:
+        bytes_on_disk = size_on_disk(path) if path else reference.size_bytes
+        if path and path.suffix == ".xml":
+            bytes_on_disk += size_on_disk(path.with_suffix(".bin"))
+        rows.candidates.append(Candidate(title, predict, bytes_on_disk, reference.gmacs, reference.parameters))
+
+    add("PyTorch bfloat16", TorchPredictor(predictor.model, dtype=torch.bfloat16, **scale))
+    if with_compile:
+        add("PyTorch compiled float32", TorchPredictor(predictor.model, compiled=True, **scale))
+    source = quantized.float_path
+    if "onnxruntime" in quantized.backends:
+        add("ONNX Runtime float32", OnnxPredictor(source, threads=threads), source)
+        half = source.with_name("float16.onnx")
+        if convert_to_float16(source, half, image, threads=threads):
+            add("ONNX Runtime float16", OnnxPredictor(half, threads=threads), half)
+        else:
+            rows.absent["ONNX Runtime float16"] = "not supported here: it computes in float32"
+        add("ONNX Runtime int8", quantized.predictor("onnxruntime", threads=threads), quantized.path("onnxruntime"))
+    if "openvino" in quantized.backends:
+        for precision in PRECISIONS:
+            try:
+                predict = OpenVinoPredictor(source, threads=threads, precision=precision)
+            except MachineError:
+                rows.absent[f"OpenVINO {precision}"] = "not supported here: the processor lacks it"
+                continue
+            add(f"OpenVINO {precision}", predict, source)
+        path = quantized.path("openvino")
+        for precision in dict.fromkeys((fastest_float(), "float32")):
+            title = "OpenVINO int8" if precision == fastest_float() else f"OpenVINO int8 and {precision}"
+            add(title, quantized.predictor("openvino", threads=threads, precision=precision), path)
+    return rows
+
+
+def gains(report: GateReport, backends: list[str]) -> pd.DataFrame:
+    """Return what 8 bits gain and cost in each runtime: speed-up over torch and over its own float32, points lost."""
+    table = report.table()
+    rows = {}
+    for backend in backends:
+        title, plain = f"{TITLES[backend]} int8", f"{TITLES[backend]} float32"
+        rows[TITLES[backend]] = {
+            "times PyTorch float32": report.speedup(title).times,
+            "times its own float32": report.speedup(title, over=plain).times,
+            "points of mIoU": table.loc[title, "change"],
+            "size": table.loc[title, "size_ratio"],
+        }
+    return pd.DataFrame(rows).T.rename_axis("runtime")

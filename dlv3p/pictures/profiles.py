@@ -101,7 +101,10 @@ def _grouped(
     figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
     axes = _rows(figure.subplots(), rows, label)
     height = 0.8 / len(colors)
-    highest = max((row[key] for row in rows for key in colors if not isinstance(row[key], str)), default=1.0)
+    values = [row[key] for row in rows for key in colors if not isinstance(row[key], str)]
+    highest = max(values, default=1.0)
+    if not values:
+        axes.set_xticks([])
     for y, row in enumerate(rows):
         if reason and all(isinstance(row[key], str) for key in colors):
             axes.text(0.01 * highest, y, _wrapped(row[reason]), va="center", fontsize=8)
@@ -130,7 +133,7 @@ def _stack(
         left = 0.0
         for part, value in parts.items():
             axes.barh(y, value, 0.7, left=left, color=colors[part], edgecolor="#555555", linewidth=0.4)
-            if value > 0.12 * longest:
+            if value > 0.15 * longest:
                 axes.text(left + value / 2, y, f"{value:.3g}", ha="center", va="center", fontsize=8)
             left += value
         axes.text(left + 0.015 * longest, y, f"{left:.3g}", va="center", fontsize=8, fontweight="bold")

@@ -7,6 +7,7 @@ crash or a full disk never meets half a file, and what stood there before stays 
 import errno
 import fcntl
 import os
+import re
 import secrets
 import socket
 import time
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cityscapes.errors import BusyError, MachineError
+
+LEFTOVER = re.compile(r"\..*\.(?P<process>\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL)
+"""Name of a file that is being written, or was when its writer was killed."""
 
 
 @contextmanager
@@ -81,6 +85,26 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         file.flush()
         yield
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what writers that were killed left half-written in `folder` and below; for who holds its lock."""
+    for path in Path(folder).rglob(".*.tmp"):
+        named = LEFTOVER.fullmatch(path.name)
+        if named and not _is_another_process(int(named["process"])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_another_process(number: int) -> bool:
+    """Whether a process of this number lives, and is not this one: in containers, the next one often has its number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # there is one, of another user
+        return True
+    return number != os.getpid()
 
 
 def _explain(error: OSError, path: Path) -> None:

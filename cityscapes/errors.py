@@ -54,6 +54,10 @@ class IntegrityError(UserError):
     exit_status = 6
 
 
+class NewerFormatError(IntegrityError):
+    """A file that a later version of this suite wrote: whole, but not to be understood here."""
+
+
 class BusyError(UserError):
     """A folder that another process is writing to."""
 

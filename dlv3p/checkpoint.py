@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from cityscapes.atomic import open_atomically, write_bytes, write_text
-from cityscapes.errors import IntegrityError, MissingInputError
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
 from dlv3p.deeplab import build_network
 from dlv3p.training_parameters import TrainParameters
 from dlv3p.weights.pickles import load_pickled
@@ -42,7 +42,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; raises IntegrityError when it is damaged or newer than this code, MissingInputError if absent.
+    """Read a checkpoint; raises IntegrityError when it is damaged, NewerFormatError, or MissingInputError if absent.
 
     What must agree is the file's sha256 with one of those on record: that of the file, and that of the one before it,
     which a crash between the two writes leaves in its place.
@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")
     if state["format"] > FORMAT:
-        raise IntegrityError(
+        raise NewerFormatError(
             f"{path}: has format {state['format']}, this version reads up to {FORMAT}; update the suite"
         )
     return state

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cityscapes.atomic import lock_folder, write_text
+from cityscapes.atomic import lock_folder, remove_leftovers, write_text
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.training_parameters import TrainParameters
@@ -61,7 +61,7 @@ def find_run(run: str) -> str:
 def hold_run(run: str) -> Iterator[Path]:
     """Make the run's folder and hold it for this process; raises BusyError when another process holds it.
 
-    The lock goes with its process, so that a killed one leaves none behind.
+    The lock goes with its process, so that a killed one leaves none behind; what it left half-written is removed.
     """
     folder = run_folder(run)
     with ExitStack() as stack:
@@ -69,6 +69,7 @@ def hold_run(run: str) -> Iterator[Path]:
             stack.enter_context(lock_folder(folder))
         except BusyError as error:
             raise BusyError(f"run={run!r}: another process is training it; {error}") from error
+        remove_leftovers(folder)
         yield folder
 
 
@@ -91,12 +92,14 @@ def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: Trai
 
 
 def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write metrics.csv: a line per epoch, numbers in full precision."""
+    """Write metrics.csv, a line per epoch, numbers in full precision, unless it holds just that."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_text(folder / "metrics.csv", text.getvalue())
+    path, content = folder / "metrics.csv", text.getvalue()
+    if not path.is_file() or path.read_bytes() != content.encode():
+        write_text(path, content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -63,6 +63,8 @@ class TrainingRun:
     def fit(self) -> TrainingResult:
         """Take the steps that are still to do, and leave weights to share; raises StoppedError when asked to stop."""
         progressed = self.state.progressed
+        if place().first and progressed.history:  # a run may have died between the checkpoint and its table
+            write_metrics(self.folder, progressed.history)
         if len(progressed.history) < self.epochs:
             if place().first:
                 self._record()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cityscapes.errors import DivergedError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.errors import DivergedError, IntegrityError, MissingInputError, NewerFormatError, ParameterError
 from dlv3p.activation_checkpointing import checkpoint_activations
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.deeplab import DeepLab, build_network
@@ -103,35 +103,50 @@ class RunState:
             save_checkpoint(checkpoint_path(self.folder.name, name), state)
 
     def export_best(self) -> None:
-        """Write the best checkpoint's weights as `model.safetensors`, unless that has been done."""
+        """Write the best checkpoint's weights as `model.safetensors`, which a run does once, at its end."""
         weights = self.folder / "model.safetensors"
-        best = checkpoint_path(self.folder.name, "best")
-        if weights.is_file() and weights.stat().st_mtime_ns >= best.stat().st_mtime_ns:
+        if weights.is_file():
             return
-        state = load_checkpoint(best)
+        state = load_checkpoint(checkpoint_path(self.folder.name, "best"))
         model, parameters = model_from_checkpoint(state)
         metadata = {name: state[name] for name in ("class_names", "widths", "epoch") if name in state}
         metadata["parameters"] = parameters.as_dict()
         save_weights(weights, model, metadata)
 
     def _last_checkpoint(self) -> dict[str, Any] | None:
-        """Read "last", or "best" where "last" is damaged; raises IntegrityError when neither can be read."""
+        """Read "last", or "best" where "last" is damaged and put aside; raises IntegrityError when neither can be read.
+
+        A checkpoint that is whole, but of another run, raises what says so.
+        """
         last, best = (checkpoint_path(self.folder.name, name) for name in ("last", "best"))
         if not last.is_file() and not best.is_file():
             return None
         try:
-            return load_checkpoint(last)
+            saved = load_checkpoint(last)
+        except NewerFormatError:
+            raise
         except (IntegrityError, MissingInputError) as error:
-            print(f"warning: {error}; going on from the best checkpoint", flush=True)
-            return load_checkpoint(best)
+            saved = _instead_of_last(error, last, best)
+        self._refuse_other_run(saved)
+        return saved
 
-    def _restore(self, saved: dict[str, Any]) -> None:
+    def _refuse_other_run(self, saved: dict[str, Any]) -> None:
+        run = self.folder.name
         if "optimizer" not in saved:
             raise ParameterError(
-                f"run={self.folder.name!r} was imported, not trained, and cannot go on; train as another run, with "
+                f"run={run!r} was imported, not trained, and cannot go on; train as another run, with "
                 f"initial_weights={str(self.folder / 'model.safetensors')!r}"
             )
-        refuse_other_parameters(self.folder.name, saved["parameters"], self.parameters)
+        refuse_other_parameters(run, saved["parameters"], self.parameters)
+        then, now = list(saved["class_names"]), list(self.training.class_names)
+        if then != now:
+            differing = sorted(set(then) ^ set(now))[:5] or ["their order"]
+            raise IntegrityError(
+                f"run={run!r} was trained with {len(then)} classes, and {self.training.root} has {len(now)}; other are "
+                f"{', '.join(differing)}. Bring the old ones back, or train as another run"
+            )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         self.stepper.load_state_dict(saved)
         if self.stepper.average:
             self.stepper.average.load_state_dict(saved["model"], saved["average_updates"])
@@ -141,6 +156,20 @@ class RunState:
         if "sums" in saved:  # checkpoints of earlier versions were written between epochs only
             progressed.sums = EpochSums(**saved["sums"])
             progressed.sums.confusion = progressed.sums.confusion.to(self.device)
+
+
+def _instead_of_last(error: Exception, last: Path, best: Path) -> dict[str, Any]:
+    """Return "best", and put a damaged "last" aside; nothing moves, and nothing starts anew, when neither is good."""
+    try:
+        saved = load_checkpoint(best)
+    except NewerFormatError:
+        raise
+    except (IntegrityError, MissingInputError) as other:
+        raise IntegrityError(f"{error}; nor is there a good {best.name}: nothing to go on from") from other
+    if last.is_file():
+        last.replace(last.with_name(last.name + ".bad"))
+    print(f"warning: {error}; going on from the best checkpoint, of epoch {saved['epoch']}", flush=True)
+    return saved
 
 
 def _refuse_not_finite(folder: Path, *states: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -88,6 +89,23 @@ class Batches:
             if warning not in self._told:
                 self._told.add(warning)
                 print(f"warning: {warning}; another sample takes its place", flush=True)
+
+
+def leave_stopping_to_main(worker: int) -> None:
+    """Let a worker outlive what asks the whole group to stop, so that the main process can save first.
+
+    Ctrl-C, and clusters that end a job, signal every process of it; a worker that died of that would end the main one
+    in the middle of a step. A second SIGTERM, or half a minute, ends a worker that the main process has not ended.
+    """
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(30)
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, note)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.processes import place
-from dlv3p.samples.batches import Batches, CarefulSamples, collate
+from dlv3p.samples.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
 from dlv3p.samples.decoded_cache import DecodedCache
 from dlv3p.samples.lazy_image import open_image
 from dlv3p.samples.sampling import ClassUniform, EpochSampler, sample_generator
@@ -96,7 +96,7 @@ def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOA
 
 def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options) -> Batches:
     if workers:
-        options |= {"persistent_workers": True, "timeout": timeout}
+        options |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": leave_stopping_to_main}
     return Batches(
         DataLoader(
             samples,

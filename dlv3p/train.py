@@ -5,6 +5,7 @@ torchrun --nproc-per-node 4 -m dlv3p.train --config saved/<run>/run.json
 """
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -55,10 +56,11 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
         raise MissingInputError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: cannot be read as JSON or YAML: {type(error).__name__}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: holds no parameters; give a run.json or a recipe")

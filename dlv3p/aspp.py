@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlv3p.convolution import batch_norm, conv_bn_relu
+from dlv3p.devices import LAYOUT
 from dlv3p.network import NetworkParameters
 from dlv3p.norms import batch_norm_of_one
 
@@ -20,8 +21,9 @@ class ImagePooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = batch_norm_of_one(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
-        # Not expand: a map without strides of its own is slow to concatenate.
-        return functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
+        spread = functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
+        # A single pixel has no layout that could spread; in another one than the rest, this map would turn over all.
+        return spread.contiguous(memory_format=LAYOUT)
 
 
 class ASPP(nn.Module):

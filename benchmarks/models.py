@@ -1,16 +1,17 @@
 """Our networks beside those of segmentation-models-pytorch and torchvision, and what a prediction costs behind them.
 
-    python -m benchmarks.models [--height 256 --width 512 --backbones resnet50 --threads 1 --repeats 5 --compile]
+    python -m benchmarks.models [--height 256 --width 512 --backbones resnet50 --threads 1 --turns 15 --compile]
 
-All networks run eagerly, by turns, on the same image; a figure is the median. With one thread it is process CPU time,
-which other work on the machine disturbs least, else time on the clock. Ours run in channels_last, as they do here; the
-others in both layouts, of which the faster counts. Where the networks are not the same, time is divided by MACs, which
-one counter counts for all. The others are needed: pip install 'dlv3p[bench]'.
+All networks run eagerly on the same image, each once a turn, in an order that changes from turn to turn. What stands
+side by side was compared within a turn: a ratio is the median of the turns' ratios, with its 95 % interval, and beside
+it stands that of the shortest times. With one thread the time is process CPU time, which other work on the machine
+disturbs least, else time on the clock. Ours run in channels_last, as they do here; the others in both layouts, of which
+the faster counts. Where the networks are not the same, time is divided by MACs, which one counter counts for all. The
+others are needed: pip install 'dlv3p[bench]'.
 """
 
 import argparse
 import gc
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +23,14 @@ from torch.nn import functional
 from cityscapes.errors import MachineError, run_command
 from dlv3p.activation_checkpointing import checkpoint_activations, saved_bytes
 from dlv3p.chunked_loss import make_chunked_loss
+from dlv3p.compression.turns import Turns, take_turns
 from dlv3p.deeplab import build_model
 from dlv3p.losses import make_loss
 from dlv3p.macs import count_macs, count_parameters
 from dlv3p.upsampling import upsample_argmax
 
 CLASSES = 19
+OURS = "ours, channels_last"
 
 
 def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
@@ -57,22 +60,22 @@ def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
     }
 
 
-def by_turns(ways: dict[str, Callable[[], object]], repeats: int, threads: int) -> dict[str, float]:
-    """Return the median seconds of each way; a first round is not counted."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, way in ways.items():
-            began = clock()
-            way()
-            if turn:
-                times[name].append(clock() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
+def take_all_turns(ways: dict[str, Callable[[], object]], options: argparse.Namespace) -> Turns:
+    """Time every way once in each turn, by the clock that suits the number of threads."""
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    return take_turns(ways, warmup=1, repeats=options.turns, clock=clock)
+
+
+def told_ratio(turns: Turns, way: str, over: str) -> str:
+    """Say how many times faster `way` is than `over`."""
+    speedup = turns.speedup(way, over)
+    shortest = min(turns.seconds[over]) / min(turns.seconds[way])
+    return f"{speedup.times:.2f} x ({speedup.low:.2f} to {speedup.high:.2f}; by shortest times {shortest:.2f})"
 
 
 @torch.inference_mode()
 def compare_networks(options: argparse.Namespace) -> None:
-    """Print seconds, MACs and ratios of every task."""
+    """Print times, MACs and ratios of every task."""
     image = torch.randn(1, 3, options.height, options.width, generator=torch.Generator().manual_seed(0))
     layouts = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
     for backbone in options.backbones:
@@ -83,19 +86,21 @@ def compare_networks(options: argparse.Namespace) -> None:
                     if name != "ours" or word:
                         model = build().eval().to(memory_format=layout)
                         ways[name + word] = partial(model, image.to(memory_format=layout))
-            times = by_turns(ways, options.repeats, options.threads)
+            turns = take_all_turns(ways, options)
             print(f"\n{task}, {backbone}")
             macs = {name: count_macs(build, options.height, options.width)["total"] for name, build in builds.items()}
-            for way, seconds in times.items():
+            for way in ways:
                 name = way.split(",")[0]
                 parameters = count_parameters(builds[name]())["total"]
                 cost = f"{macs[name] / 1e9:6.1f} GMAC {parameters / 1e6:6.2f} M"
-                print(f"  {way:<28} {seconds:7.3f} s {cost} {1e12 * seconds / macs[name]:7.2f} ps a MAC")
-            own = times.pop("ours, channels_last")
-            best = min(times, key=times.__getitem__)
-            ratio, peer = times[best] / own, macs[best.split(",")[0]]
-            per_mac = "" if peer == macs["ours"] else f"; {ratio * macs['ours'] / peer:.2f} x a MAC"
-            print(f"  {ratio:.2f} x the speed of the fastest of the others ({best}){per_mac}")
+                times = f"{turns.milliseconds(way):7.1f} ms, shortest {1000 * min(turns.seconds[way]):7.1f}"
+                print(f"  {way:<28} {times} {cost} {1e9 * turns.milliseconds(way) / macs[name]:7.2f} ps a MAC")
+            for way in ways:
+                peer = macs[way.split(",")[0]]
+                per_mac = f"; {turns.speedup(OURS, way).times * macs['ours'] / peer:.2f} x a MAC"
+                if way != OURS:
+                    equal = peer == macs["ours"]
+                    print(f"  ours over {way:<28} {told_ratio(turns, OURS, way)}{'' if equal else per_mac}", flush=True)
             del ways
             gc.collect()
 
@@ -112,11 +117,11 @@ def compare_predictions(options: argparse.Namespace) -> None:
             plain = partial(_plain_labels, logits, size)
             fused = partial(upsample_argmax, logits, size)
             differing = int((plain() != fused()).sum())
-            times = by_turns({"plain": plain, "fused": fused}, options.repeats, options.threads)
-            own, others = 1000 * times["fused"], 1000 * times["plain"]
+            turns = take_all_turns({"plain": plain, "fused": fused}, options)
+            own, others = turns.milliseconds("fused"), turns.milliseconds("plain")
             told = str(layout).removeprefix("torch.").removesuffix("_format")
             print(f"  from {height} x {width}, {told:<13} {own:6.1f} ms beside {others:6.1f} ms: ", end="")
-            print(f"{others / own:5.1f} x, {differing} pixels differ")
+            print(f"{told_ratio(turns, 'fused', 'plain')}, {differing} pixels differ", flush=True)
 
 
 def _plain_labels(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -152,23 +157,22 @@ def compare_compiled(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     compiled(image)
     first = time.perf_counter() - began
-    ways = {"eager": partial(model, image), "compiled": partial(compiled, image)}
-    times = by_turns(ways, options.repeats, options.threads)
-    print(f"\nDeepLabV3+ on resnet50 compiled as one graph in {first:.0f} s: {times['compiled']:.3f} s, ", end="")
-    print(f"{times['eager'] / times['compiled']:.2f} x eager mode")
+    turns = take_all_turns({"eager": partial(model, image), "compiled": partial(compiled, image)}, options)
+    print(f"\nDeepLabV3+ on resnet50 compiled as one graph in {first:.0f} s: {turns.milliseconds('compiled'):.0f} ms, ")
+    print(f"  over eager mode {told_ratio(turns, 'compiled', 'eager')}")
 
 
 def main() -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("height", 256), ("width", 512), ("threads", 1), ("repeats", 5)):
+    for name, default in (("height", 256), ("width", 512), ("threads", 1), ("turns", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--backbones", nargs="+", default=["resnet50"], choices=["resnet50", "resnet101"])
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = "process CPU time" if options.threads == 1 else "time on the clock"
-    print(f"{options.height} x {options.width}, {options.threads} thread(s), medians of {options.repeats}, {clock}")
+    print(f"{options.height} x {options.width}, {options.threads} thread(s), medians of {options.turns} turns, {clock}")
     compare_networks(options)
     compare_predictions(options)
     compare_memory(options)

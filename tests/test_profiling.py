@@ -278,3 +278,11 @@ def test_how_busy_a_gpu_is_is_told_as_far_as_it_can_be(monkeypatch):
     monkeypatch.setattr(machine, "Board", refuse)
     told = machine.load()
     assert (told["gpu_used_bytes"], told["gpu_state"]) == (70, "not measured: no NVML")
+
+
+def test_other_work_on_the_machine_is_told():
+    threads = torch.get_num_threads()
+    quiet, busy = ([{"load": {"load_average": load}}] for load in (threads + 0.5, threads + 12.0))
+    assert machine.tell_disturbance(quiet).endswith("no other work was noticed")
+    assert "other work ran on this machine" in machine.tell_disturbance(quiet + busy)
+    assert machine.tell_disturbance([{"load": {"load_average": None}}]).startswith("load average up to 0.0")

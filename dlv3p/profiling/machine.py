@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def load() -> dict[str, Any]:
         return told | {"gpu_state": Board(device).state()}
     except NotMeasurable as reason:
         return told | {"gpu_state": f"not measured: {reason}"}
+
+
+def tell_disturbance(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one line whether other work ran on the machine before the rows of a sweep were measured.
+
+    The load average counts our own threads as well, so it is disturbing from one core above them.
+    """
+    threads = torch.get_num_threads()
+    highest = max((row["load"]["load_average"] or 0.0 for row in rows), default=0.0)
+    if highest < threads + 1:
+        return f"load average up to {highest:.1f} with {threads} threads of ours: no other work was noticed"
+    return (
+        f"load average up to {highest:.1f} with {threads} threads of ours: other work ran on this machine, and the "
+        "latencies are those of a busy one"
+    )
 
 
 def _total_memory() -> int | None:

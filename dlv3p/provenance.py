@@ -24,8 +24,14 @@ def provenance() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(argument).name if os.sep in argument else argument for argument in sys.argv],
         "git": _git(),
-        "lock_sha256": _sha256(CHECKOUT / "requirements.lock"),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "lock_sha256": lock_sha256(),
+        "versions": {
+            "python": platform.python_version(),
+            "libc": " ".join(platform.libc_ver()) or None,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
         "hardware": hardware(),
     }
 
@@ -36,6 +42,7 @@ def hardware() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
         "gpu": gpu.name if gpu else None,
         "gpu_bytes": gpu.total_memory if gpu else None,
@@ -52,27 +59,67 @@ def data_fingerprint(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _git() -> dict[str, Any]:
-    def ask(*arguments: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-c", "core.fsmonitor=false", *arguments],
-                cwd=CHECKOUT,
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout
+def masks_fingerprint(split: Split) -> str | None:
+    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
 
-    commit, difference = ask("rev-parse", "HEAD"), ask("diff", "HEAD", "--binary")
+    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
+    """
+    if hasattr(split, "source_fingerprint"):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(split)):
+        path = split.mask_path(index)
+        digest.update(f"{split.name(index)} {path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from; None where there is no git, or no checkout."""
+    commit = _ask_git("rev-parse", "HEAD")
+    return commit.strip() if commit else None
+
+
+def lock_sha256() -> str | None:
+    """Return the hash of `requirements.lock`; None where there is none."""
+    return _sha256(CHECKOUT / "requirements.lock")
+
+
+def without_credentials(remote: str) -> str:
+    """Return the address of a repository without user, password, token or query."""
+    if "://" not in remote:  # user@host:path, or a folder
+        return remote.split("@", 1)[-1]
+    scheme, rest = remote.split("://", 1)
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}".split("?")[0].split("#")[0]
+
+
+def _git() -> dict[str, Any]:
+    branch, remote = _ask_git("branch", "--show-current"), _ask_git("remote", "get-url", "origin")
+    difference = _ask_git("diff", "HEAD", "--binary")
     return {
-        "commit": commit.strip() if commit else None,
+        "commit": git_commit(),
+        "branch": branch.strip() if branch else None,
+        "remote": without_credentials(remote.strip()) if remote else None,
         "changed": None if difference is None else bool(difference),
         "diff_sha256": hashlib.sha256(difference.encode()).hexdigest() if difference else None,
     }
+
+
+def _ask_git(*arguments: str) -> str | None:
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _memory_gib() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _processor() -> str:

@@ -1,4 +1,8 @@
-"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one."""
+"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one.
+
+python -m dlv3p.runs check saved/<run>      says whether it is complete and untouched
+python -m dlv3p.runs band RUN RUN RUN --output FILE
+"""
 
 import csv
 import difflib
@@ -11,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.atomic import lock_folder, remove_leftovers, write_text
-from cityscapes.errors import BusyError, MissingInputError, ParameterError
+from cityscapes.errors import BusyError, MissingInputError, ParameterError, run_command
 from cityscapes.workspace import run_folder
 from dlv3p.training_parameters import TrainParameters
 
@@ -105,3 +109,9 @@ def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that a person can read; refuses nan, which is not JSON."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    from dlv3p.run_command import main
+
+    run_command(main)

@@ -5,6 +5,7 @@ run.json is written once, when the run starts; each time that it goes on elsewhe
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 import torch
 
 from cityscapes.errors import BusyError, IntegrityError
-from dlv3p.provenance import data_fingerprint, provenance
+from dlv3p.provenance import data_fingerprint, masks_fingerprint, provenance
 from dlv3p.runs import refuse_other_parameters, write_json
 from dlv3p.split import Split
 from dlv3p.training_parameters import TrainParameters
 
-FORMAT = 1
-"""Version of run.json."""
+FORMAT = 2
+"""Version of run.json; `dlv3p/run_record.py` lists what each holds."""
 
 OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning"}
 """What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
@@ -65,10 +66,10 @@ def record_continuation(folder: Path, parameters: TrainParameters, splits: Seque
                 f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, and had "
                 f"{then['images']} when the run began; bring those back, or train as another run"
             )
-        if now["fingerprint"] != then.get("fingerprint"):
+        if any(now[name] != then[name] for name in ("fingerprint", "masks") if name in then):
             print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
     now, then = _circumstances(parameters), (content.get("continued") or [content])[-1]
-    differing = [name for name in SAME_BITS if name in then and now[name] != then[name]]
+    differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
     if differing:
         print(f"warning: other {', '.join(differing)} than before: the last bits of the result may differ", flush=True)
     content["continued"] = [*content.get("continued", []), {"after_steps": steps, **now}]
@@ -83,7 +84,19 @@ def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path
 
 
 def _described(split: Split) -> dict[str, Any]:
-    return {"root": str(split.root), "images": len(split), "fingerprint": data_fingerprint(split)}
+    return {
+        "root": str(split.root),
+        "images": len(split),
+        "fingerprint": data_fingerprint(split),
+        "masks": masks_fingerprint(split),
+    }
+
+
+def _differ(now: Any, then: Any) -> bool:
+    """Whether two values differ in what both hold; what only later versions record says nothing."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return any(now[name] != then[name] for name in now.keys() & then.keys())
+    return now != then
 
 
 def _circumstances(parameters: TrainParameters) -> dict[str, Any]:
@@ -93,7 +106,10 @@ def _circumstances(parameters: TrainParameters) -> dict[str, Any]:
         "processes": parameters.processes,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
     return {**provenance(), "determinism": determinism}
 

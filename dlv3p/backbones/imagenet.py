@@ -1,5 +1,6 @@
 """Initial weights learnt on ImageNet: those of torchvision and timm by name, and the public files by path."""
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError, reason
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.features import Backbone
 from dlv3p.weights.names import join_dotted
@@ -41,8 +42,9 @@ def load_imagenet_weights(
     `state` are the tensors of that file where it has been read already.
 
     A prefix `module.`, a classifier and absent counts of batches are accepted in a file; any other difference is
-    refused with IntegrityError, which lists it. Raises MissingInputError when there is no such file, MachineError when
-    the weights cannot be downloaded, and ParameterError when no library offers any under this name.
+    refused with IntegrityError, which lists it, and so is a damaged download. Raises MissingInputError when there is no
+    such file, MachineError when the weights cannot be downloaded, and ParameterError when no library offers any under
+    this name.
     """
     if state is None and source != "imagenet":
         state = _read(Path(source).expanduser())
@@ -99,14 +101,19 @@ def _download(name: str) -> Mapping[str, Tensor]:
             f"{name}_statedict_norm.pth, or 'random' to start from scratch"
         )
     weights = models.get_weight(TORCHVISION_WEIGHTS[name])
+    folder, file = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[-1]
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
-        file = weights.url.rsplit("/", 1)[-1]
         raise MachineError(
             f"initial_weights='imagenet': cannot download {weights.url} ({error}); fetch {file} on a machine with a "
-            f"network and put it into {torch.hub.get_dir()}/checkpoints/, or give its path as initial_weights, or "
-            f"'random' to start {name} from scratch"
+            f"network and put it into {folder}/, or give its path as initial_weights, or 'random' to start {name} from "
+            "scratch"
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a wrong hash; no pickle
+        raise IntegrityError(
+            f"initial_weights='imagenet': {weights.url} is damaged, here or on its way ({reason(error)}); delete "
+            f"{folder / file}, if it is there, and run again"
         ) from error
 
 

@@ -101,9 +101,9 @@ class PrunedRun:
         )
 
     def _candidate(self, title: str, model: DeepLab, file: Path, size: tuple[int, int]) -> Candidate:
-        trained, classes = replace(self.dense.parameters, initial_weights="random"), len(self.dense.class_names)
+        trained = self.dense.parameters
         model = model.to(self.dense.device, memory_format=LAYOUT)
-        build = partial(build_network, trained, classes, widths=model.widths)
+        build = partial(build_network, trained, len(self.dense.class_names), widths=model.widths)
         return Candidate(
             title,
             TorchPredictor(model, image_scale=trained.image_scale),

@@ -42,11 +42,13 @@ def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
         raise MachineError(f"benchmarks.models: {error}; install with: pip install 'dlv3p[bench]'") from error
     untrained = {"encoder_name": backbone, "encoder_weights": None, "classes": CLASSES}
     ours = partial(build_model, backbone=backbone, num_classes=CLASSES)
-    torchvision = partial(getattr(segmentation, f"deeplabv3_{backbone}"), num_classes=CLASSES, weights_backbone=None)
+    torchvision = {}
+    if build := getattr(segmentation, f"deeplabv3_{backbone}", None):  # it has few backbones
+        torchvision["torchvision"] = partial(build, num_classes=CLASSES, weights_backbone=None)
     return {
         "DeepLabV3, stride 8": {
             "ours": partial(ours, "deeplabv3", output_stride=8),
-            "torchvision": torchvision,
+            **torchvision,
             "smp": partial(peers.DeepLabV3, encoder_output_stride=8, **untrained),
         },
         "DeepLabV3, stride 16": {

@@ -1,0 +1,168 @@
+"""Evaluations by protocol: what is scored, what is stored, and that no table mixes two protocols."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from cityscapes.errors import InputError, ParameterError
+from cityscapes.workspace import output_folder
+from dlv3p.comparison import read_evaluations, score_table
+from dlv3p.evaluation import data_name, evaluate, scored_pair
+from dlv3p.inference import Predictor
+from dlv3p.predictions import save_predictions
+from dlv3p.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
+from dlv3p.training_parameters import TrainParameters
+
+FLIP = Protocol((0.75, 1.0), flip=True)
+CROP = replace(PUBLISHED["voc_center_crop_513"], center_crop=65)
+SIZES = ((100, 75), (75, 100), (99, 66), (91, 100))
+
+
+class Brightness(nn.Module):
+    """Class 0 where an image is dark, 1 where it is bright."""
+
+    align_corners = False
+
+    def logits_at_stride(self, image):
+        bright = image.mean(dim=1, keepdim=True)
+        return torch.cat([-bright, bright], dim=1)
+
+
+class Photographs:
+    """Pictures of odd sizes, dark and bright in halves, the masks with a border of 255 between the two as in VOC."""
+
+    root, split, class_names, num_classes = Path("photographs"), "val", ("dark", "bright"), 2
+
+    def __len__(self):
+        return len(SIZES)
+
+    def name(self, index):
+        return f"photograph {index}"
+
+    def pair(self, index):
+        width, height = SIZES[index]
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, width // 2 :] = 1
+        image = Image.fromarray((mask * 255)[:, :, None].repeat(3, axis=2))
+        mask[:, width // 2 - 5 : width // 2 + 5] = 255
+        mask[:3] = mask[-3:] = 255
+        return image, mask
+
+
+@pytest.fixture
+def predictor(workspace):
+    """A predictor with the name of a run in an empty workspace."""
+    cpu = torch.device("cpu")
+    return Predictor("first", Path("best.pt"), 3, Brightness(), TrainParameters(), Photographs.class_names, cpu)
+
+
+PROTOCOLS = [
+    WHOLE_IMAGE,
+    FLIP,
+    Protocol(long_side=65, padded=65),
+    Protocol(window_height=40, window_width=50, overlap=9),
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_every_labelled_pixel_is_scored_once_at_the_images_own_size_and_255_never(predictor, protocol):
+    split = Photographs()
+    evaluation = evaluate(predictor, split, protocol, progress="none")
+    masks = [split.pair(index)[1] for index in range(len(split))]
+    assert evaluation.confusion.sum(axis=1).tolist() == [sum(int((mask == k).sum()) for mask in masks) for k in (0, 1)]
+    assert evaluation.scores.mean_iou == 1  # the border that is hard to get right is not scored
+
+
+def test_a_centre_crop_scores_the_centre_of_resized_masks_only(predictor):
+    split = Photographs()
+    for index, (width, height) in enumerate(SIZES):
+        image, mask = scored_pair(split, index, CROP)
+        assert image.size == (65, 65)
+        assert mask.shape == (65, 65)
+        assert set(np.unique(mask)) <= {0, 1, 255}
+        middle = np.flatnonzero(mask[32] == 255)
+        assert abs(middle.mean() - 32) < 1.5  # the border between the halves stays in the middle
+        assert abs(len(middle) - 10 * 65 / min(width, height)) <= 1.5
+    evaluation = evaluate(predictor, split, CROP, progress="none")
+    assert evaluation.confusion.sum() < len(SIZES) * 65 * 65
+    assert evaluation.scores.mean_iou == 1
+
+
+def test_each_protocol_has_a_file_that_states_it(predictor):
+    paths = [evaluate(predictor, Photographs(), protocol, progress="none").save() for protocol in PROTOCOLS]
+    assert len(set(paths)) == len(PROTOCOLS)
+    assert paths[0].name == "evaluation.json"
+    content = json.loads(paths[1].read_text())
+    assert content["protocol"] == str(FLIP)
+    assert content["protocol_switches"] == FLIP.as_dict()
+    assert content["data"] == "photographs val, 4 images"
+    evaluate(predictor, Photographs(), FLIP, progress="none").save()
+    assert {path.name for path in output_folder("first").glob("*.json")} == {path.name for path in paths}
+
+
+def test_a_table_has_a_column_for_each_protocol_and_never_two_in_one(predictor):
+    second = replace(predictor, run="second")
+    for one, protocol in ((predictor, WHOLE_IMAGE), (predictor, FLIP), (second, FLIP), (second, CROP)):
+        evaluate(one, Photographs(), protocol, progress="none").save()
+    table = score_table(read_evaluations(["first", "second"]))
+    assert [name for _, name in table.columns] == ["whole_image", FLIP.name, CROP.name]
+    assert {data for data, _ in table.columns} == {"photographs val, 4 images"}
+    assert table.notna().to_numpy().tolist() == [[True, True, False], [False, True, True]]
+
+
+def test_other_images_are_another_column(predictor):
+    fewer = Photographs()
+    fewer.split = "train"
+    evaluations = []
+    for one, split in ((predictor, Photographs()), (replace(predictor, run="second"), fewer)):
+        evaluate(one, split, progress="none").save()
+        evaluations += read_evaluations([one.run])
+    table = score_table(evaluations)
+    assert table.isna().to_numpy().tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("damage", ["no protocol", "another field", "no json", "no score"])
+def test_a_number_without_its_protocol_is_refused_in_one_line(predictor, damage):
+    path = evaluate(predictor, Photographs(), progress="none").save()
+    content = json.loads(path.read_text())
+    if damage == "no protocol":
+        del content["protocol_switches"]
+    elif damage == "another field":
+        content["protocol_switches"]["crop"] = 513
+    elif damage == "no score":
+        del content["mIoU"]
+    path.write_text("{" if damage == "no json" else json.dumps(content))
+    with pytest.raises(InputError, match=r"evaluation\.json: does not say by which protocol") as refusal:
+        read_evaluations(["first"])
+    assert "\n" not in str(refusal.value)
+
+
+def test_published_scores_stand_in_the_column_of_their_own_protocol_and_images(predictor):
+    evaluate(predictor, Photographs(), progress="none").save()
+    (one,) = read_evaluations(["first"])
+    assert len(score_table([one])) == 1  # nobody published anything about these images
+    flipped = replace(one, data="Cityscapes val", protocol=PUBLISHED["six_scales_flip"], run="second")
+    table = score_table([replace(one, data="Cityscapes val"), flipped])
+    row = "DeepLabV3+ ResNet-50 stride 8 (mmsegmentation, 80k steps of 512x1024)"
+    assert table.loc[row, ("Cityscapes val", "whole_image")] == 0.8009
+    assert table.loc[row, ("Cityscapes val", "six_scales_flip")] == 0.8113
+    vainf = table.loc["DeepLabV3+ ResNet-101 stride 16 (VainF/DeepLabV3Plus-Pytorch)"]
+    assert vainf.isna().tolist() == [False, True]
+    assert len(score_table([flipped], "mDice")) == len(score_table([flipped], published=False)) == 1
+
+
+def test_data_is_named_by_its_folder_split_and_number_of_images():
+    assert data_name(Photographs()) == "photographs val, 4 images"
+
+
+def test_the_server_gets_whole_images_only(predictor, city):
+    from dlv3p.data import open_images
+
+    with pytest.raises(ParameterError, match="sees the centre only"):
+        save_predictions(predictor, open_images(city, "test"), CROP, progress="none")

@@ -18,8 +18,8 @@ class Packages:
     source = "RAPL's counters of the processor packages, memory left out"
 
     def __init__(self, root: Path = POWERCAP) -> None:
-        # Folders with a second number are parts of a package, and "psys" is the machine: both would count twice.
-        zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        # The others are parts of a package, such as its cores, or "psys", the whole machine: both would count twice.
+        zones = sorted(root.glob("intel-rapl:*"))
         self._zones = [zone for zone in zones if _read_text(zone / "name").startswith("package")]
         if not self._zones:
             raise NotMeasurable(f"{root} has no RAPL package: no such counter, or a virtual machine that hides it")

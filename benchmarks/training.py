@@ -1,6 +1,6 @@
 """A training step of ours beside those of segmentation-models-pytorch and torchvision, and what each means gives.
 
-    python -m benchmarks.training [--backbone resnet18 --batch 2 --height 256 --width 256 --threads 1 --turns 7]
+    python -m benchmarks.training [--backbone resnet18 --batch 2 --height 192 --width 192 --threads 1 --turns 5]
 
 A step is forward, loss, backward and optimiser, on the same crops; its end is the loss on the host. Ours is the step of
 a run: channels_last, a fused optimiser, our losses. Theirs is the plainest loop, as their examples have it, and the
@@ -171,7 +171,7 @@ def main() -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet50")
-    for name, default in (("batch", 2), ("height", 256), ("width", 256), ("threads", 1), ("turns", 7)):
+    for name, default in (("batch", 2), ("height", 192), ("width", 192), ("threads", 1), ("turns", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     precisions = ["float32", "bfloat16"]

@@ -85,7 +85,9 @@ class TrainingRun:
     def _train(self) -> None:
         loader, whole = self._loaders()
         with Interruption() as interruption:
-            watchers = make_watchers(self.parameters, self.folder, stop=interruption.request)
+            watchers = make_watchers(
+                self.parameters, self.folder, self.training, done=self.done, stop=interruption.request
+            )
             first = len(self.state.progressed.history) + 1
             watchers.start(self.epochs, self.steps_per_epoch, first)
             self.saved_at = time.monotonic()

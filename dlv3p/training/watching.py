@@ -5,6 +5,9 @@ from pathlib import Path
 
 from dlv3p.processes import place
 from dlv3p.progress import Progress, SilentProgress, make_progress
+from dlv3p.split import Split
+from dlv3p.training.bands import BandWatch, band_for
+from dlv3p.training.events import EventFiles
 from dlv3p.training_parameters import TrainParameters
 
 
@@ -35,8 +38,19 @@ class Watchers:
             watcher.failed(message)
 
 
-def make_watchers(parameters: TrainParameters, folder: Path, *, stop: Callable[[], None]) -> Progress:
-    """Return the followers that `parameters` ask for, in the first process; `stop` is what a stop button calls."""
+def make_watchers(
+    parameters: TrainParameters, folder: Path, training: Split, *, done: int, stop: Callable[[], None]
+) -> Progress:
+    """Return the followers that `parameters` ask for, in the first process.
+
+    `done` steps lie behind the run, and `stop` is what a stop button calls. Raises what is wrong with `band` or
+    `tensorboard` before a step is taken.
+    """
     if not place().first:
         return SilentProgress()
-    return Watchers([make_progress(parameters.progress, stop=stop)])
+    watchers: list[Progress] = [make_progress(parameters.progress, stop=stop)]
+    if parameters.tensorboard:
+        watchers.append(EventFiles(folder / "events", done=done))
+    if band := band_for(parameters, training.num_classes):
+        watchers.append(BandWatch(band, parameters, training))
+    return Watchers(watchers)

@@ -72,8 +72,11 @@ class PrunedRun:
         }
         return pd.DataFrame(rows).T.rename_axis("convolution")
 
-    def compare(self) -> GateReport:
-        """Compare dense, pruned and fine-tuned network on the validation split, in the same minutes; writes nothing."""
+    def compare(self, *, memory: bool = True) -> GateReport:
+        """Compare dense, pruned and fine-tuned network on the validation split, in the same minutes; writes nothing.
+
+        `memory` is measured in a process of its own for each of them, which takes some seconds.
+        """
         parameters, trained = self.parameters, self.dense.parameters
         split = open_split(resolve_data_root(self.training.data_root), trained.val_split)
         image = split.image(0)
@@ -97,6 +100,7 @@ class PrunedRun:
             latency_size=size,
             threads=parameters.threads,
             repeats=parameters.repeats,
+            memory=memory,
             progress=parameters.progress,
         )
 

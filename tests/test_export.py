@@ -1,16 +1,28 @@
-"""Networks leave for other runtimes whole: one ONNX file for all sizes, and one graph for the compiler."""
+"""Networks leave for other runtimes whole: one file for all sizes, run without us, and one graph for the compiler."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cityscapes.errors import MachineError
-from dlv3p.deeplab import build_model
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.checkpoint import save_checkpoint
+from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.deeplab import build_model, build_network
 from dlv3p.export import graphs
-from dlv3p.export.graphs import export_onnx
+from dlv3p.export.graphs import export_onnx, export_program, full_size
+from dlv3p.inference import load_predictor
+from dlv3p.runs import checkpoint_path
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
+WITHOUT_US = (
+    "import runpy, sys; sys.modules |= dict.fromkeys(('dlv3p', 'cityscapes', 'torch')); runpy.run_path(sys.argv.pop(1))"
+)
 ONE_OF_A_FAMILY = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
 
 
@@ -60,6 +72,76 @@ def test_the_file_stands_alone_and_the_network_is_as_it_was(exported, tmp_path):
     labels = run(tmp_path / "labels.onnx", image)
     assert labels.dtype == np.uint8
     assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+@pytest.mark.parametrize("size", [(1, 64, 96), (2, 97, 131), (1, 65, 40)])
+def test_a_program_of_torch_export_gives_labels_at_every_size_and_at_the_images_own(tmp_path, size):
+    model = build("deeplabv3", "mobilenet_v2").train()
+    path = export_program(model, tmp_path / "network.pt2", height=64, width=96, image_scale=0.5)
+    assert model.training
+    module = torch.export.load(path).module()
+    image = torch.randn(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels, logits = module(image), model.eval().logits_at_stride(image)
+        expected = model.upsample(logits, (2 * size[1], 2 * size[2])).argmax(dim=1)
+    assert labels.dtype == torch.uint8
+    assert labels.shape == expected.shape
+    assert (labels != expected).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.25, 0.75, 0.4, 1.5, 2.0])
+def test_the_full_size_is_that_before_scaling_to_a_pixel(scale):
+    for length in (1024, 720, 97, 33):
+        restored, _ = full_size((round(length * scale), 64), scale)
+        assert abs(restored - length) <= 0.5 / scale + 0.5
+        if length * scale == int(length * scale):
+            assert restored == length
+
+
+@pytest.fixture(scope="module")
+def run_by_command(tmp_path_factory):
+    """A run at half scale, exported by the command, and its predictor."""
+    for package in (*graphs.NEEDED, "onnxruntime"):
+        pytest.importorskip(package)
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("workspace")
+        patch.setenv("DLV3P_WORKSPACE", str(folder))
+        parameters = TrainParameters(channels=16, image_scale=0.5)
+        torch.manual_seed(0)
+        state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": list(CLASS_NAMES)}
+        model = build_network(parameters, 19).state_dict()
+        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "model": model})
+        command = [sys.executable, "-m", "dlv3p.export", "--run", "tiny", "--output"]
+        done = subprocess.run([*command, folder / "network.onnx"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "network.onnx: " in done.stdout
+        refused = subprocess.run([*command, folder / "network.pb"], capture_output=True, text=True, check=False)
+        yield folder, load_predictor(RunParameters(run="tiny", threads=1, device="cpu")), refused
+
+
+@pytest.mark.parametrize("size", [(160, 96), (134, 98)])
+def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(run_by_command, size, tmp_path):
+    folder, predictor, _ = run_by_command
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    image.save(tmp_path / "image.png")
+    words = [sys.executable, "-I", "-c", WITHOUT_US, EXAMPLE, folder / "network.onnx", "image.png", "labels.png", "0.5"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels = np.array(Image.open(tmp_path / "labels.png"))
+    expected = predictor(image)
+    assert len(np.unique(expected)) > 1
+    assert labels.shape == expected.shape
+    assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+def test_the_example_is_short_and_the_command_refuses_other_formats_in_one_line(run_by_command):
+    code = EXAMPLE.read_text().split('"""')[2]
+    assert len(code.strip().splitlines()) <= 20
+    *_, refused = run_by_command
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --output")
+    assert ".onnx and .pt2" in refused.stderr
 
 
 def test_without_the_packages_one_line_says_what_to_install(monkeypatch, tmp_path):

@@ -19,9 +19,12 @@ from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16
 from dlv3p.compression.openvino_runtime import PRECISIONS, OpenVinoPredictor, fastest_float
 from dlv3p.compression.precisions import Node
 from dlv3p.compression.quantization import QuantizedRun
-from dlv3p.compression.torch_runtime import TorchPredictor
+from dlv3p.compression.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.export.graphs import export_program
 from dlv3p.inference import Predictor
 from dlv3p.macs import count_macs, count_parameters
+
+PROGRAM_FILE = "float32.pt2"
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -91,6 +94,20 @@ def rows_of(
             title = "OpenVINO int8" if precision == fastest_float() else f"OpenVINO int8 and {precision}"
             add(title, quantized.predictor("openvino", threads=threads, precision=precision), path)
     return rows
+
+
+def export_rows(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, int], *, threads: int) -> Rows:
+    """Collect what the gate compares after an export: torch, the ONNX file, and a torch.export file written now.
+
+    Sizes are (height, width) in pixels.
+    """
+    scale = predictor.parameters.image_scale
+    program = quantized.folder / PROGRAM_FILE
+    export_program(predictor.model, program, height=size[0], width=size[1], image_scale=scale)
+    source = quantized.float_path
+    onnx = Candidate("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
+    exported = Candidate("torch.export file", ProgramPredictor(program), size_on_disk(program))
+    return Rows(torch_candidate("PyTorch float32", predictor, size), [onnx, exported])
 
 
 def gains(report: GateReport, backends: list[str]) -> pd.DataFrame:

@@ -1,0 +1,246 @@
+"""Eight bits: from train images only, in folders that describe themselves, with every fallback to float in the open."""
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, ParameterError
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.checkpoint import save_checkpoint
+from dlv3p.compression import onnx_runtime
+from dlv3p.compression.calibration import choose_calibration_images
+from dlv3p.compression.gate import pass_gate
+from dlv3p.compression.gate_report import Limits
+from dlv3p.compression.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
+from dlv3p.compression.precisions import INT8, Node, count_precisions, float_nodes
+from dlv3p.compression.quantization import load_quantized, quantize_run
+from dlv3p.compression.rows import TITLES, export_rows, gains, rows_of
+from dlv3p.compression.torch_runtime import TorchPredictor
+from dlv3p.config import QuantizeParameters, RunParameters, TrainParameters
+from dlv3p.data import open_split, open_training
+from dlv3p.deeplab import build_network
+from dlv3p.export import graphs
+from dlv3p.inference import load_predictor
+from dlv3p.runs import checkpoint_path
+from dlv3p.samples.transforms import normalize
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+BACKENDS = ("onnxruntime", "openvino")
+SIZES = [(64, 128), (97, 131), (65, 40)]
+
+
+@pytest.fixture(scope="module")
+def predictor(city, tmp_path_factory):
+    """A run that nobody trained, whose norms know the city's images, in a workspace of its own."""
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(package)
+    parameters = TrainParameters(data_root=str(city), channels=8, low_level_channels=8)
+    torch.manual_seed(0)
+    model = build_network(parameters, 19)
+    split = open_split(city, "train")
+    images = torch.stack([normalize(split.image(index)) for index in range(len(split))])
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(images)
+    state = {"epoch": 1, "model": model.state_dict(), "parameters": parameters.as_dict()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
+        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "class_names": list(CLASS_NAMES)})
+        yield load_predictor(RunParameters(run="tiny", threads=1, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def splits(city):
+    return open_training(city, "train", "val")
+
+
+@pytest.fixture(scope="module")
+def quantized(predictor, splits):
+    return quantize_run(predictor, choose_calibration_images(splits[0], 4), keep_float="first")
+
+
+@pytest.fixture(scope="module")
+def image(splits):
+    return normalize(splits[1].image(0))[None]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_eight_bits_predict_labels_of_any_size_much_like_torch(predictor, quantized, splits, backend, size):
+    batch = normalize(splits[1].image(1).resize(size[::-1]))[None]
+    expected = TorchPredictor(predictor.model)(batch).numpy()
+    labels = np.asarray(quantized.predictor(backend, threads=1)(batch))
+    assert (labels.dtype, labels.shape) == (np.uint8, (1, *size))
+    assert (labels == expected).mean() > 0.75, "an untrained network is unsure everywhere"
+    assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_convolutions_but_those_that_were_kept_are_computed_in_eight_bits(quantized, image, backend):
+    nodes = quantized.predictor(backend, threads=1, precision="float32").nodes(image)
+    first, *others = convolutions(quantized.float_path)
+    assert quantized.description["networks"][backend]["keep_float"] == [first]
+    found = [node for node in nodes if "Conv" in node.kind]
+    assert len(found) == 1 + len(others) == 29
+    assert [node.precision for node in found].count("float32") == 1
+    assert [node.precision for node in found].count(INT8) == 28
+    listed = float_nodes(nodes)
+    assert listed["kind"].str.contains("Conv").sum() == 1
+    assert set(listed["precision"]) <= {"float32"}
+    assert listed["kind"].isin(["Resize", "Interpolate"]).any(), "the last resizing is not quantised"
+
+
+def test_nodes_are_counted_by_precision_with_a_column_for_each():
+    nodes = [Node("a", "Conv", INT8), Node("b", "Conv", INT8), Node("c", "TopK", "float32")]
+    counts = count_precisions({"one": nodes, "two": nodes[:1]})
+    assert counts.loc["one"].to_dict() == {INT8: 2, "float32": 1}
+    assert counts.loc["two"].to_dict() == {INT8: 1, "float32": 0}
+    assert list(float_nodes(nodes)["name"]) == ["c"]
+
+
+def test_the_folder_says_what_it_was_made_from_and_is_checked_before_it_is_used(predictor, quantized, image):
+    loaded = load_quantized("tiny")
+    content = json.loads((loaded.folder / "quantization.json").read_text())
+    recorded = json.loads(predictor.checkpoint.with_name("best.pt.json").read_text())
+    assert content["checkpoint"]["sha256"] == recorded["sha256"]
+    assert content["calibration"]["split"] == "train"
+    assert len(content["calibration"]["images"]) == 4
+    assert TrainParameters.from_mapping(content["parameters"]) == predictor.parameters
+    assert set(content["networks"]["openvino"]["versions"]) == {"openvino", "nncf"}
+    assert loaded.backends == list(BACKENDS)
+    assert loaded.path("onnxruntime").stat().st_size < loaded.float_path.stat().st_size / 3
+    same = loaded.predictor("onnxruntime", threads=1)(image)
+    assert np.array_equal(same, quantized.predictor("onnxruntime", threads=1)(image))
+    weights = loaded.path("openvino").with_suffix(".bin")
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="int8-openvino.bin: is not the file that was written"):
+        load_quantized("tiny")
+    weights.write_bytes(kept)
+    with pytest.raises(MissingInputError, match="holds no quantised run; .*-p run other"):
+        load_quantized("other")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_predictor_survives_the_way_into_another_process(quantized, image, backend):
+    predict = quantized.predictor(backend, threads=1)
+    assert np.array_equal(pickle.loads(pickle.dumps(predict))(image), predict(image))
+
+
+def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quantized, splits, image):
+    rows = rows_of(predictor, quantized, image, threads=1)
+    titles = [one.title for one in rows.candidates] + list(rows.absent)
+    runtimes = [f"{runtime} {precision}" for runtime in TITLES.values() for precision in ("float32", "float16", "int8")]
+    assert {"PyTorch bfloat16", "OpenVINO bfloat16", *runtimes} <= set(titles)
+    (plain,) = [one for one in rows.candidates if one.title == "OpenVINO float32"]
+    assert {node.precision for node in plain.predict.nodes(image)} == {"float32"}, "not bfloat16 in disguise"
+    assert {one.gmacs for one in rows.candidates} == {rows.reference.gmacs}
+    assert set(rows.nodes(image)) >= {"ONNX Runtime int8", "OpenVINO int8"}
+    report = pass_gate(
+        rows.reference, rows.candidates, splits[1], absent=rows.absent, threads=1, warmup=0, repeats=3, memory=False,
+        progress="none",
+    )  # fmt: skip
+    table = report.table()
+    assert table.loc["ONNX Runtime float32", "agreement"] > 0.999
+    assert abs(table.loc["ONNX Runtime float32", "change"]) < 0.05
+    gained = gains(report, quantized.backends)
+    ratio = report.speedup("OpenVINO int8", over="OpenVINO float32").times
+    assert gained.loc["OpenVINO", "times its own float32"] == ratio
+    assert gained.loc["ONNX Runtime", "size"] < 1 / 3
+
+
+def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quantized, splits):
+    rows = export_rows(predictor, quantized, (64, 128), threads=1)
+    options = {"threads": 1, "warmup": 0, "repeats": 3, "memory": False, "progress": "none"}
+    report = pass_gate(rows.reference, rows.candidates, splits[1], limits=Limits(0.05, 0), **options)
+    assert report.passed
+    assert (report.table()["agreement"] > 0.999).all()
+    again = pickle.loads(pickle.dumps(rows.candidates[1].predict))
+    batch = torch.randn(1, 3, 97, 65, generator=torch.Generator().manual_seed(0))
+    assert again(batch).shape == (1, 97, 65)
+
+
+def test_torchs_row_predicts_what_the_suite_predicts(predictor, splits):
+    picture = splits[1].image(2)
+    predict = TorchPredictor(predictor.model)
+    assert np.array_equal(predict(normalize(picture)[None])[0], predictor(picture))
+    halved = replace(predictor, parameters=replace(predictor.parameters, image_scale=0.5))
+    predict = TorchPredictor(predictor.model, image_scale=0.5)
+    assert np.array_equal(predict(normalize(picture, image_scale=0.5)[None])[0], halved(picture))
+
+
+def test_weights_take_seven_bits_only_where_eight_would_overflow(quantized, splits, image, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+
+    def largest(path):
+        arrays = [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+        return max(int(np.abs(one.astype(int)).max()) for one in arrays if one.dtype == np.int8 and one.ndim == 4)
+
+    if onnx_runtime.has_vnni():
+        assert largest(quantized.path("onnxruntime")) == 127
+    monkeypatch.setattr(onnx_runtime, "has_vnni", lambda: False)
+    images = choose_calibration_images(splits[0], 2)
+    how = quantize_with_onnx_runtime(quantized.float_path, tmp_path / "seven.onnx", images)
+    assert how["reduce_range"]
+    assert largest(tmp_path / "seven.onnx") <= 64
+    assert OnnxPredictor(tmp_path / "seven.onnx", threads=1)(image).shape == (1, 64, 128)
+
+
+class Pictures:
+    """A split of plain pictures, each of one level of grey."""
+
+    root, split = "here", "train"
+
+    def __init__(self, levels):
+        self.levels = levels
+
+    def __len__(self):
+        return len(self.levels)
+
+    def image(self, index):
+        return Image.new("RGB", (8, 4), (self.levels[index],) * 3)
+
+    def name(self, index):
+        return f"image{index}"
+
+
+def test_calibration_takes_different_images_spread_over_the_split():
+    images = choose_calibration_images(Pictures(range(100)), 5, image_scale=0.5)
+    assert images.names == ["image0", "image25", "image50", "image74", "image99"]
+    first, *_, last = images
+    assert first.shape == (1, 3, 2, 4)
+    assert np.allclose(last[0, :, 0, 0], (99 / 255 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225])
+    assert len(list(images)) == len(list(images)) == 5, "a second pass reads them again"
+    assert len(choose_calibration_images(Pictures(range(3)), 50)) == 3
+
+
+def test_calibration_without_images_or_with_one_image_many_times_is_refused_in_one_line(city):
+    with pytest.raises(InputError, match="the train split has no images to calibrate with"):
+        choose_calibration_images(Pictures([]), 5)
+    with pytest.raises(InputError, match="the 5 images .* are all the same"):
+        choose_calibration_images(Pictures([7] * 20), 5)
+    with pytest.raises(InputError, match="share"):
+        open_training(city, "val", "val")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_that_is_not_installed_is_one_line(predictor, quantized, splits, monkeypatch, backend):
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name in ("nncf", "onnxruntime") else object())
+    with pytest.raises(MachineError, match=r"needs (nncf|onnxruntime); .*dlv3p\[quantize\]") as refusal:
+        quantized.predictor(backend, threads=1)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"backends": "tensorrt"}, {"backends": ""}, {"backends": "openvino openvino"}, {"height": 64}, {"device": "cuda"},
+     {"height": 20, "width": 64}, {"calibration_images": 0}, {"keep_float": "middle"}],
+)  # fmt: skip
+def test_wrong_parameters_stop_in_one_line(wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        QuantizeParameters.from_mapping(wrong)

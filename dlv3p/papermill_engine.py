@@ -10,7 +10,8 @@ A notebook of the suite is known by its metadata, `"dlv3p": {"parameters": "Trai
 * The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
 * A mistake that its reader can mend ends with one line and the exit status of its kind, not with a traceback.
 
-For all notebooks, a copy is written whole or not at all, and says in which cell a kernel died.
+For all notebooks, a copy is written whole or not at all, and says in which cell a kernel died. Ctrl-C and SIGTERM reach
+the kernel, where training saves and ends; papermill then ends with 130 or 143.
 """
 
 import ast
@@ -36,6 +37,7 @@ from cityscapes import errors
 from cityscapes.atomic import write_text
 from cityscapes.workspace import run_folder, workspace
 from dlv3p import config
+from dlv3p.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.parameters import Parameters
 from dlv3p.training_parameters import TrainParameters
 
@@ -97,7 +99,7 @@ class SuiteEngine(NBClientEngine):
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
             _raise_for_failed_cell(executed)
-        except DeadKernelError:
+        except (DeadKernelError, StoppedNotebook):
             with suppress(PapermillExecutionError):
                 _raise_for_failed_cell(nb)
             raise
@@ -111,15 +113,41 @@ class SuiteEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
-        """Run the cells; when the kernel dies, mark the cell in which it died, which papermill calls completed."""
-        try:
-            return super().execute_managed_notebook(nb_man, kernel_name, **{"config": private_sockets(), **options})
-        except DeadKernelError:
-            index, cell = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time][-1]
-            line = f"the kernel died in cell {index + 1}; most often memory had run out, so ask for less at a time"
-            cell.outputs.append(nbformat.v4.new_output("error", ename="DeadKernelError", evalue=line, traceback=[line]))
-            nb_man.cell_exception(cell, cell_index=index)
-            raise DeadKernelError(line) from None
+        """Run the cells; a cell in which the kernel died or was stopped is marked, which papermill calls completed."""
+        with KernelSignals() as signals:
+            ours = {"config": private_sockets(), "kernel_manager_class": signals.manager_class}
+            ours["on_cell_start"] = signals.refuse_next_cell
+            try:
+                executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
+            except (RuntimeError, StoppedNotebook) as error:
+                if signals.received is None and not isinstance(error, DeadKernelError):
+                    raise
+                raise _mark_last_cell(nb_man, signals) from None
+            if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
+                raise signals.stopped()
+            return executed
+
+
+def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals) -> Exception:
+    """Write into the cell that was running how it ended, and return the error that says so."""
+    started = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time]
+    index, cell = started[-1] if started else (0, nb_man.nb.cells[0])
+    if signals.received is not None:
+        error: Exception = signals.stopped(f" in cell {index + 1}")
+        name, line = SIGNALS[signals.received].__name__, str(error)
+    else:
+        line = f"the kernel died in cell {index + 1}; most often memory had run out, so ask for less at a time"
+        name, error = "DeadKernelError", DeadKernelError(line)
+    if cell.cell_type == "code":
+        cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=line, traceback=[line]))
+    nb_man.cell_exception(cell, cell_index=index)
+    return error
+
+
+def _failed_cell(nb: nbformat.NotebookNode) -> str | None:
+    """Return the name of the error that a cell ended with, if one did."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", ())]
+    return next((output.ename for output in outputs if output.output_type == "error"), None)
 
 
 def private_sockets() -> Config:

@@ -261,14 +261,15 @@ class _RunCheck:
             if is_url(root):
                 yield self._note("data not compared", where, "lies behind a URL", remedy)
                 continue
+            now: dict[str, Any] = {}
             try:
                 images = open_images(Path(root), split)
                 now = {"images": len(images), "fingerprint": data_fingerprint(images)}
                 if described.get("masks"):
                     now["masks"] = masks_fingerprint(images)
             except (UserError, OSError) as error:
-                yield self._note("data gone", where, reason(error).removeprefix(f"{root}: "), remedy)
-                continue
+                kind = "masks gone" if now else "data gone"
+                yield self._note(kind, where, reason(error).removeprefix(f"{root}: "), remedy)
             if changed := [name for name in now if now[name] != described.get(name)]:
                 what = {"images": "number of images", "fingerprint": "images", "masks": "masks"}
                 problem = f"other than when the run began: {', '.join(what[name] for name in changed)}"

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
 from terminal import in_terminal
 
+from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import MachineError, ParameterError
 from dlv3p.papermill_engine import (
     ONLY_ASKS,
@@ -27,7 +30,9 @@ from dlv3p.papermill_engine import (
     UnwritableCopy,
     with_output_path,
 )
+from dlv3p.papermill_signals import StoppedNotebook
 
+ROOT = Path(__file__).parents[1]
 PAPERMILL = str(Path(sys.executable).with_name("papermill"))
 SHOW = "print(output_stride, type(output_stride).__name__)"
 PARAMETERS = "output_stride: int = 16  # 8 or 16\nlearning_rate: float = 0.002\nrun: str = ''"
@@ -282,7 +287,12 @@ def test_a_copy_may_go_to_a_new_folder_and_through_a_link(workspace: Path) -> No
 
 def test_errors_survive_the_way_back_from_another_process() -> None:
     failure = PapermillExecutionError(3, 2, "cell", "InputError", "a line", [])
-    for error in (FailedNotebook(failure), RefusedParameters("a line"), UnwritableCopy("a line")):
+    for error in (
+        FailedNotebook(failure),
+        RefusedParameters("a line"),
+        UnwritableCopy("a line"),
+        StoppedNotebook("a line", 143),
+    ):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), copy.exit_code, str(copy)) == (type(error), error.exit_code, "a line")
     assert FailedNotebook(failure).cell_index == 3
@@ -292,3 +302,100 @@ def test_errors_survive_the_way_back_from_another_process() -> None:
 def test_importing_the_engine_imports_no_torch() -> None:
     check = "import papermill, sys; assert 'dlv3p.papermill_engine' in sys.modules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
+    """Send papermill a signal once a cell has made a file, and return its status, its last line and the copy."""
+    notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for
+    write_notebook(notebook, *cells)
+    os.mkfifo(ready)
+    words = [PAPERMILL, str(notebook), str(copy)]
+    process = subprocess.Popen(words, cwd=workspace, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with open(ready) as file:  # opens when the cell opens its end
+        file.read()
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=120)
+    return process.returncode, last_line(shown), copy
+
+
+READY = "import os, signal, threading\nopen('ready', 'w').close()"
+WAITS = f"{READY}\nthreading.Event().wait(100)"
+SAVES = """
+from cityscapes.errors import TerminatedError
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+open('ready', 'w').close()
+stop.wait(100)
+raise TerminatedError('stopped after step 3; run again to go on')
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"])
+def test_a_signal_ends_whatever_a_cell_does(workspace: Path, number: signal.Signals, status: int) -> None:
+    ended, line, copy = stop(workspace, number, WAITS, "print('later')")
+    assert (ended, line.startswith(f"Error: stopped by {number.name}")) == (status, True), line
+    cells = nbformat.read(copy, as_version=4).cells
+    states = [cell.metadata.papermill.status for cell in cells if cell.cell_type == "code"]
+    assert states == ["completed", "failed", "pending"]
+    assert "An Exception was encountered" in cells[0].source
+
+
+def test_a_cell_that_saves_upon_a_signal_has_the_last_word(workspace: Path) -> None:
+    status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + SAVES, "print('later')")
+    assert (status, line) == (143, "Error: stopped after step 3; run again to go on")
+    assert [output.ename for output in nbformat.read(copy, as_version=4).cells[-2].outputs] == ["TerminatedError"]
+
+
+def test_a_signal_that_a_cell_survives_ends_the_notebook_before_the_next_one(workspace: Path) -> None:
+    survives = SAVES.replace("raise TerminatedError", "print")
+    status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + survives, "print('later')")
+    assert (status, line) == (143, "Error: stopped by SIGTERM in cell 3")
+    assert "later" not in copy.read_text().replace("print('later')", "")
+
+
+def test_after_a_notebook_signals_do_what_they_did_before(workspace: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", None, progress_bar=False)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The train notebook itself: SIGTERM after its first line, then once more to the end."""
+    from dlv3p.checkpoint import load_checkpoint, weights_sha256
+    from dlv3p.config import TrainParameters
+    from dlv3p.train import train
+
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    city = str(write_demo_city(tmp_path / "city", height=64, width=128, frames={"train": 6, "val": 3, "test": 2}))
+    values = {"data_root": city, "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 40}
+    values |= {"workers": 0, "threads": 1, "device": "cpu", "backbone": "mobilenet_v2"}
+    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
+    words = [
+        PAPERMILL,
+        str(ROOT / "notebooks" / "train.ipynb"),
+        str(tmp_path / "copy.ipynb"),
+        *options,
+        "-p",
+        "run",
+        "a",
+    ]
+    words += ["--log-output"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    shown = []
+    for line in process.stderr:
+        shown.append(line)
+        if "epoch  2/40" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143, "".join(shown)
+    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 120; run again to go on\n", shown[-1])
+    assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 40
+    assert "running" not in {cell.metadata.papermill.status for cell in nbformat.read(tmp_path / "copy.ipynb", 4).cells}
+    again = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    train(TrainParameters.from_mapping(values | {"run": "b", "progress": "none"}))
+    hashes = {
+        weights_sha256(load_checkpoint(tmp_path / "saved" / run / "checkpoints" / "last.pt")["model"]) for run in "ab"
+    }
+    assert len(hashes) == 1

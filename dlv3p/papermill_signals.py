@@ -1,0 +1,83 @@
+"""SIGTERM and SIGINT that reach the kernel while papermill executes a notebook, which papermill passes on to nobody.
+
+A kernel lives in a session of its own, so neither Ctrl-C nor a cluster's SIGTERM gets there by itself. Training takes
+them as the wish to save and to end (`dlv3p/training/interruption.py`); whatever else a cell does, it ends at once.
+"""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import click
+from jupyter_client.manager import AsyncKernelManager
+
+from cityscapes.errors import StoppedError, TerminatedError
+
+SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError}
+
+
+class StoppedNotebook(click.ClickException, StoppedError):
+    """A notebook that a signal has stopped where nothing was to save: one line, and the status that shells expect."""
+
+    def __init__(self, message: str, exit_status: int = StoppedError.exit_status) -> None:
+        super().__init__(message)
+        self.exit_code = self.exit_status = exit_status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.exit_code)
+
+
+class KernelSignals:
+    """Passes the first SIGINT or SIGTERM on to the kernel; the second one does to papermill what it always does.
+
+    A context manager that listens where Python lets it, in the main thread, and to no signal that is ignored, as under
+    nohup. `manager_class` is what starts the kernel, so that its process is known.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.managers: list[AsyncKernelManager] = []
+        self._before: dict[signal.Signals, Any] = {}
+        managers = self.managers
+
+        class KnownKernelManager(AsyncKernelManager):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                managers.append(self)
+
+        self.manager_class = KnownKernelManager
+
+    def __enter__(self) -> "KernelSignals":
+        if threading.current_thread() is threading.main_thread():
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._pass_on) for number in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def stopped(self, where: str = "") -> StoppedNotebook:
+        """Return the error to end with once a signal was received."""
+        return StoppedNotebook(f"stopped by {self.received.name}{where}", SIGNALS[self.received].exit_status)
+
+    async def refuse_next_cell(self, **_: object) -> None:
+        """End before another cell starts, when a signal came while the kernel was between two of them."""
+        if self.received is not None:
+            raise self.stopped()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+        for manager in self.managers:
+            process = getattr(manager.provisioner, "pid", None)
+            if process:
+                with suppress(ProcessLookupError):
+                    os.kill(process, number)

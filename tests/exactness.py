@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
 from dlv3p.config import TrainParameters
 
-STEPS_PER_EPOCH, EPOCHS = 3, 3
+STEPS_PER_EPOCH, EPOCHS = 3, 2
 TINY = {
     "backbone": "timm:test_resnet.r160_in1k",
     "channels": 8,

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dlv3p.train import train
 
 pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 
+ROOT = Path(__file__).parents[1]
 WHOLE = EPOCHS * STEPS_PER_EPOCH
 RECORD = MOMENTS_PER_WRITE  # run.json comes first
 SAVE = 2 * MOMENTS_PER_WRITE  # a checkpoint comes second, its sha256 before itself
@@ -83,8 +85,9 @@ def test_t7_the_command_itself_saves_when_it_is_told_to_end(trainings, city, wor
     assert status == 0, log
     command = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "run.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        while process.poll() is None and not last(workspace).exists():
-            os.sched_yield()
+        while not last(workspace).exists():
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"ended with status {process.wait(timeout=0.02)}")
         process.send_signal(signal.SIGTERM)
         told = process.stdout.read()
     assert process.returncode == 143, told
@@ -107,14 +110,43 @@ def test_t8_a_second_interrupt_does_not_wait_for_the_checkpoint(trainings, undis
     assert outcome(workspace / "saved" / "run") == undisturbed[0]
 
 
+@pytest.mark.slow
+def test_t9_a_notebook_whose_kernel_was_killed_goes_on_when_it_is_run_again(trainings, city, workspace):
+    longer = asked(city, epochs=8, workers=1)
+    del longer["checkpoint_minutes"]
+    status, log, _ = trainings.train({**longer, "run": "alone"}, workspace)
+    assert status == 0, log
+    words = [word for name, value in longer.items() for word in ("-p", name, str(value))]
+    command = [
+        Path(sys.executable).with_name("papermill"),
+        ROOT / "notebooks" / "train.ipynb",
+        workspace / "copy.ipynb",
+    ]
+    with subprocess.Popen(
+        [*command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while not last(workspace).exists():
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"ended with status {process.wait(timeout=0.02)}: {process.stdout.read()}")
+        kernel = (workspace / "saved" / "run" / ".lock").read_text().split()[1]
+        os.kill(int(kernel), signal.SIGKILL)
+        told = process.stdout.read()
+    assert "the kernel died in cell" in told
+    subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=600)
+    (entry,) = json.loads((workspace / "saved" / "run" / "run.json").read_text())["continued"]
+    assert entry["after_steps"] >= STEPS_PER_EPOCH
+    assert outcome(workspace / "saved" / "run") == outcome(workspace / "saved" / "alone")
+
+
 @pytest.mark.parametrize("written", ["its sha256", "the checkpoint"])
 def test_t9_killed_at_every_moment_of_a_save_it_ends_the_same(trainings, undisturbed, city, workspace, written):
+    status, log, _ = trainings.train(asked(city), workspace, signals=(signal.SIGTERM,), moment=RECORD)
+    assert status == 143, log
     first = RECORD + (written == "the checkpoint") * MOMENTS_PER_WRITE
-    for moment in range(first, first + MOMENTS_PER_WRITE):
+    for moment in [*range(first, first + MOMENTS_PER_WRITE), None]:
         status, log, _ = trainings.train(asked(city), workspace, signals=(signal.SIGKILL,), moment=moment)
-        assert status == -signal.SIGKILL, log
-    status, log, _ = trainings.train(asked(city), workspace)
-    assert status == 0, log
+        assert status == (0 if moment is None else -signal.SIGKILL), log
+        assert "warning" not in log  # the last checkpoint is always good
     assert outcome(workspace / "saved" / "run") == undisturbed[0]
     assert not leftovers(workspace)
 
@@ -132,6 +164,7 @@ def kill(trainings, undisturbed, city, workspace, *, kills: int, seed: int) -> i
         disturbed = {"signals": (signal.SIGKILL,), **when} if hit < kills else {}
         status, log, _ = trainings.train(parameters, workspace, **disturbed)
         assert status in (0, -signal.SIGKILL), log
+        assert "warning" not in log  # the last checkpoint is always good
         hit += status != 0
         if status == 0:
             assert outcome(workspace / "saved" / f"run{ended}") == expected, (ended, hit)

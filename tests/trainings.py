@@ -29,6 +29,7 @@ class Trainings:
         self.server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
+        self.server.stdout.readline()  # all is imported
 
     def __enter__(self) -> "Trainings":
         return self
@@ -51,7 +52,7 @@ class Trainings:
     ) -> tuple[int, str, int]:
         """Train, and return the status (negative: the signal), what was printed, and how many moments passed.
 
-        The child and its workers get `signals` at a `moment`, sent by the child itself, or after so many `seconds`.
+        The child and its workers get `signals` at a `moment`, or after so many `seconds`.
         `largest_file` in bytes makes a full disk; `powerless` takes root's right to write where it may not. When it has
         stopped itself, by SIGSTOP, -SIGSTOP comes back at once; `go_on` then waits for its end.
         """
@@ -81,6 +82,7 @@ def serve() -> None:
     import dlv3p.training.launching
     import dlv3p.training.run  # noqa: F401
 
+    print("ready", flush=True)
     child = 0
     for line in sys.stdin:
         asked = json.loads(line)
@@ -154,7 +156,7 @@ def _count_moments(path: Path, asked: dict[str, Any]) -> None:
         count += 1
         if count - 1 == asked["moment"]:
             for number in asked["signals"]:
-                os.killpg(0, number)
+                _from_outside(number)
 
     class Halves(io.FileIO):
         def write(self, content: bytes) -> int:
@@ -180,6 +182,16 @@ def _count_moments(path: Path, asked: dict[str, Any]) -> None:
         moment(target)
 
     atomic.open, os.fsync, os.replace = opened, synced, replaced
+
+
+def _from_outside(number: int) -> None:
+    """Have another process send a signal to this one and its workers, which expect only this one to end them."""
+    group, sender = os.getpgrp(), os.fork()
+    if not sender:
+        os.setpgid(0, 0)
+        os.killpg(group, number)
+        os._exit(0)
+    os.waitpid(sender, 0)
 
 
 def _fill_disk(largest_file: int) -> None:

@@ -201,7 +201,7 @@ class PruneParameters(RunParameters):
     distillation: bool = True  # the dense network teaches the smaller one
     height: int = number(0, 0, 4096)  # of the image that is timed; 0 is the data's own
     width: int = number(0, 0, 8192)
-    repeats: int = number(15, 5, 10_000)  # turns in which the networks are timed
+    repeats: int = number(9, 5, 10_000)  # turns in which the networks are timed
     largest_loss: float = number(2.0, 0.0, 100.0)  # points of mIoU that may be lost
     largest_time: float = number(0.55, 0.01, 1.0)  # part of the dense network's latency that may be left
     progress: str = choice("auto", PROGRESS)

@@ -47,6 +47,15 @@ def test_image_pooling_sees_the_whole_image(image_pooling):
     assert torch.equal(aspp(features)[0, :, 0, 0], before) != image_pooling
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_aspp_joins_is_in_the_layout_of_networks(training):
+    aspp = ASPP(4, NetworkParameters(channels=8)).to(memory_format=torch.channels_last).train(training)
+    joined = []
+    aspp.project.register_forward_pre_hook(lambda module, inputs: joined.append(inputs[0]))
+    aspp(torch.randn(2, 4, 16, 16).to(memory_format=torch.channels_last))
+    assert joined[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_dropout_acts_in_training_only():
     parameters = NetworkParameters(channels=8, aspp_dropout=0.7)
     aspp = ASPP(4, parameters)

@@ -1,0 +1,59 @@
+"""Inner loops are compiled when they are first called, once, whoever calls, and load no numba before."""
+
+import subprocess
+import sys
+import threading
+
+from cityscapes import compiled as module
+from cityscapes.compiled import compiled
+
+
+def test_of_two_threads_that_call_first_one_compiles(monkeypatch):
+    results, compilations = [], []
+
+    @compiled("int64(int64)")
+    def double(number):
+        return 2 * number
+
+    other = threading.Thread(target=lambda: results.append(double(21)))
+
+    def compile_while_another_thread_calls(function, signatures):
+        compilations.append(signatures)
+        if len(compilations) == 1:
+            other.start()
+            other.join(timeout=0.2)  # it waits for what is compiled here
+        return function
+
+    monkeypatch.setattr(module, "_compile", compile_while_another_thread_calls)
+    assert double(4) == 8
+    other.join(timeout=60)
+    assert results == [42]
+    assert compilations == [["int64(int64)"]]
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
+    import numba
+
+    asked, njit = [], numba.njit
+
+    def without_a_place(*signatures, cache=False, **options):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*signatures, **options)
+
+    monkeypatch.setattr(numba, "njit", without_a_place)
+
+    @compiled("int64(int64)")
+    def double(number):
+        """Double a number."""
+        return 2 * number
+
+    assert (double(21), double(4), double.__doc__) == (42, 8, "Double a number.")
+    assert asked[:2] == [True, False]  # the rest are functions of numba's own
+
+
+def test_numba_is_loaded_by_the_first_call_only():
+    code = "import sys; import cityscapes.raster, cityscapes.row_filter; print('numba' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"

@@ -6,6 +6,7 @@ believed: a network with fewer of them that is not measurably faster fails, in r
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,9 @@ from dlv3p.metrics import confusion_matrix, scores
 from dlv3p.progress import track
 from dlv3p.samples.transforms import normalize
 from dlv3p.split import Split
+
+MEASURED_AT_ONCE = 2
+"""So many processes measure memory at a time, which must all fit."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ def pass_gate(
     # Bound now, so that no run looks up anything while it is timed.
     runs = {one.title: (lambda predict=one.predict: predict(image)) for one in everyone}
     turns = take_turns(runs, warmup=warmup, repeats=repeats, clock=clock)
+    peaks = _measure_memory(everyone, size, threads) if memory else [None] * len(everyone)
     rows = []
-    for one, confusion, same in zip(everyone, confusions, agreement, strict=True):
+    for one, confusion, same, peak in zip(everyone, confusions, agreement, peaks, strict=True):
         change = None if one is reference else change_of_mean_iou(confusions[0], confusion)
-        peak = measure_process_memory(one.predict, size, threads=threads) if memory else None
         mean_iou = scores(confusion.sum(axis=0)).mean_iou
         costs = (one.size_bytes, one.gmacs, one.parameters)
         rows.append(GateRow(one.title, mean_iou, change, same, peak, *costs))
@@ -101,6 +105,12 @@ def size_on_disk(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
+
+
+def _measure_memory(everyone: Sequence[Candidate], size: tuple[int, int], threads: int) -> list[float | None]:
+    """Measure several at a time, each in its process: unlike times, their memory does not depend on who else works."""
+    with ThreadPoolExecutor(MEASURED_AT_ONCE) as pool:
+        return list(pool.map(lambda one: measure_process_memory(one.predict, size, threads=threads), everyone))
 
 
 def _predict_all(

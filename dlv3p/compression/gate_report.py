@@ -50,7 +50,7 @@ class GateRow:
     parameters: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GateReport:
     """The rows, the reference first; `measured` says on what. Shows itself as a table with failures in red.
 
@@ -183,6 +183,8 @@ class GateReport:
 
     def __str__(self) -> str:
         return f"{self.shown().to_string()}\n{self._caption()}"
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook: failures red, passes green; all text escaped."""

@@ -1,11 +1,8 @@
 """ONNX Runtime: networks run by it, quantised for it, and what it really computes in 8 bits."""
 
 import json
-import logging
 import platform
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch import Tensor
 from cityscapes.atomic import write_bytes
 from dlv3p.compression.calibration import CalibrationImages
 from dlv3p.compression.precisions import INT8, Node
+from dlv3p.compression.silence import silence
 from dlv3p.export.graphs import require
 
 NEEDED = ("onnx", "onnxruntime")
@@ -69,7 +67,7 @@ def quantize_with_onnx_runtime(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     reduce_range = not has_vnni()
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, silence():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         made = Path(folder) / "int8.onnx"
@@ -110,7 +108,7 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, silence():
         made = Path(folder) / "float16.onnx"
         onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Resize"]), made)
         nodes = OnnxPredictor(made, threads=threads).nodes(image)
@@ -179,14 +177,3 @@ def _reader(images: CalibrationImages) -> Any:
 
 def _copy(made: Path, path: Path) -> None:
     write_bytes(path, made.read_bytes())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the quantiser logs about itself, to the root logger."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -1,8 +1,5 @@
 """OpenVINO: networks run by it, quantised for it by NNCF, and what it really computes in 8 bits."""
 
-import contextlib
-import io
-import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +13,7 @@ from cityscapes.atomic import write_bytes
 from cityscapes.errors import MachineError
 from dlv3p.compression.calibration import CalibrationImages
 from dlv3p.compression.precisions import INT8, Node
+from dlv3p.compression.silence import silence
 from dlv3p.export.graphs import require
 
 NEEDED = ("openvino", "nncf")
@@ -89,10 +87,9 @@ def quantize_with_openvino(
     `keep_float` names convolutions that stay as they are. Returns how it was done, for the record.
     """
     openvino = import_openvino()
-    import nncf
+    with silence():
+        import nncf
 
-    nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # bars that leave nothing to read in a notebook
         model = openvino.convert_model(source)
         names = [
             node.get_friendly_name()

@@ -60,8 +60,9 @@ def test_two_runs_are_equal_whatever_the_cadence_of_checkpoints(trainings, undis
     assert outcome(workspace / "saved" / "run") == undisturbed[0]
 
 
-@pytest.mark.parametrize("number", STOPPED, ids=lambda number: number.name)
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 0), (signal.SIGINT, 1)], ids=["TERM", "USR1", "INT"]
+)
 def test_t7_t8_a_signal_at_any_moment_saves_the_step_and_says_so(
     trainings, undisturbed, city, workspace, number, workers
 ):
@@ -138,7 +139,7 @@ def test_t9_a_notebook_whose_kernel_was_killed_goes_on_when_it_is_run_again(trai
     assert outcome(workspace / "saved" / "run") == outcome(workspace / "saved" / "alone")
 
 
-@pytest.mark.parametrize("written", ["its sha256", "the checkpoint"])
+@pytest.mark.parametrize("written", [pytest.param("its sha256", marks=pytest.mark.slow), "the checkpoint"])
 def test_t9_killed_at_every_moment_of_a_save_it_ends_the_same(trainings, undisturbed, city, workspace, written):
     status, log, _ = trainings.train(asked(city), workspace, signals=(signal.SIGTERM,), moment=RECORD)
     assert status == 143, log

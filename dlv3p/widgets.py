@@ -1,11 +1,19 @@
-"""The widgets of `dlv3p.progress`: a bar with the time left, and curves that grow with every epoch."""
+"""The widgets of `dlv3p.progress`: a bar with the time left, a stop button, and curves that grow with every epoch.
+
+A press of the button arrives while its cell runs, because JupyterLab from 4.4 on sends what widgets have to say to a
+thread of the kernel's own (ipykernel 7; the setting commsOverSubshells, which is on). Elsewhere it arrives when the
+cell has ended; the stop button of the toolbar, which interrupts the kernel, does the same everywhere.
+"""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dlv3p.progress import describe_epoch, format_duration
+
+if TYPE_CHECKING:
+    import ipywidgets
 
 Item = TypeVar("Item")
 
@@ -68,6 +76,15 @@ class WidgetProgress:
         self._epochs, self._steps = total_epochs, steps_per_epoch
         self._bar = Bar(total_epochs * steps_per_epoch, "", clock=self._clock)
         self._bar.begin_at((first_epoch - 1) * steps_per_epoch)
+        self._button = ipywidgets.Button(
+            description="Stop",
+            icon="stop",
+            tooltip="End after this step, with a checkpoint; running the cell again goes on",
+            layout={"width": "100px"},
+        )
+        if self._stop is not None:
+            self._button.on_click(self._ask_to_stop)
+            self._bar.box.children = (self._bar.bar, self._button, self._bar.text)
         self._last = ipywidgets.Label("")
         self._curves = ipywidgets.Image(
             format="png", layout={"width": "720px", "visibility": "hidden", "height": "0px"}
@@ -90,7 +107,12 @@ class WidgetProgress:
     def failed(self, message: str = "") -> None:
         self._end("danger", message)
 
+    def _ask_to_stop(self, button: "ipywidgets.Button") -> None:
+        button.disabled, button.description = True, "Stopping"
+        self._stop()
+
     def _end(self, style: str, message: str) -> None:
+        self._button.disabled, self._button.description = True, "Stop"
         if self._rows:
             self._draw()
         self._bar.close(style, message)

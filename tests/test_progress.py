@@ -188,6 +188,27 @@ def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
     assert bar.value == 3
 
 
+def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
+    asked = []
+    live = widgets.WidgetProgress(stop=lambda: asked.append(True), clock=Clock())
+    live.start(2, 2)
+    button = shown[0].children[0].children[1]
+    assert (button.description, button.disabled, asked) == ("Stop", False, [])
+    button.click()
+    assert (button.description, button.disabled, asked) == ("Stopping", True, [True])
+    live.failed("stopped")
+    assert (button.description, button.disabled) == ("Stop", True)
+    finished = widgets.WidgetProgress(stop=lambda: None, clock=Clock())
+    finished.start(1, 1)
+    finished.finish()
+    assert shown[1].children[0].children[1].disabled
+
+
+def test_there_is_no_stop_button_where_nothing_can_be_stopped(shown):
+    run_widgets(Clock())
+    assert len(shown[0].children[0].children) == 2
+
+
 def test_a_loop_that_ends_early_turns_its_bar_red(shown):
     for item in track(range(9), title="t", mode="widgets"):
         if item == 4:

@@ -12,7 +12,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from cityscapes.errors import ParameterError
 from dlv3p.decoder import upsample
-from dlv3p.losses import PIXEL_MEANS, Loss, make_loss, valid_weight
+from dlv3p.losses import Loss, make_loss, valid_weight
+from dlv3p.training_parameters import PIXEL_MEANS
 from dlv3p.upsampling import source_positions
 
 BAND_PIXELS = 2**16

@@ -19,11 +19,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 FOCAL_GAMMA = 2.0
 HARD_SHARE = 0.25
 
-PIXEL_MEANS = ("cross_entropy", "focal")
-"""Losses that a batch's parts give as well as the whole: average those of micro-batches, processes or bands, each
-weighed by its `valid_weight`. The others rank or count the pixels of what they are given: average theirs equally, as
-the loss of a batch in parts, which is not that of the whole batch."""
-
 
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean cross entropy of the valid pixels, each weighted by its class where weights (C,) are given."""

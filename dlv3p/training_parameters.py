@@ -17,6 +17,10 @@ DEMO_CITY = "demo_city"
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("poly", "cosine", "step", "constant")
 LOSSES = ("cross_entropy", "focal", "hard_pixels", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz")
+PIXEL_MEANS = ("cross_entropy", "focal")
+"""Losses that a batch's parts give as well as the whole: average those of micro-batches, processes or bands, each
+weighed by its `valid_weight`. The others rank or count the pixels of what they are given: average theirs equally, as
+the loss of a batch in parts, which is not that of the whole batch."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -97,6 +101,17 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         if self.train_split == self.val_split:
             raise ParameterError(
                 f"val_split={self.val_split!r}: must differ from train_split, or the score means nothing"
+            )
+
+        if self.batch_size % self.processes or self.batch_size // self.processes < self.accumulation:
+            raise ParameterError(
+                f"batch_size={self.batch_size}: cannot be shared by {self.processes} processes in {self.accumulation} "
+                "parts each; take a multiple of both"
+            )
+        if self.chunked_loss and self.loss not in PIXEL_MEANS:
+            raise ParameterError(
+                f"chunked_loss=True: not with loss={self.loss!r}, which needs all pixels at once; with "
+                f"{' and '.join(PIXEL_MEANS)}"
             )
 
     @property

@@ -9,8 +9,8 @@ from cityscapes.errors import ParameterError
 from dlv3p import chunked_loss
 from dlv3p.activation_checkpointing import saved_bytes
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.losses import PIXEL_MEANS, make_loss
-from dlv3p.training_parameters import LOSSES
+from dlv3p.losses import make_loss
+from dlv3p.training_parameters import LOSSES, PIXEL_MEANS
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,8 +74,19 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole(city, workspace, loss, 
 
 
 def test_a_mistake_in_a_process_is_the_one_line_of_the_run(city, workspace):
+    root = workspace / "city"
+    shutil.copytree(city, root)
+    path = sorted((root / "leftImg8bit" / "train").rglob("*.png"))[3]
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=path.name):
+        train(together(root, run="cut", processes=2, class_weights="none"))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(city):
     with pytest.raises(ParameterError, match="batch_size=3: cannot be shared by 2 processes"):
-        train(together(city, run="odd", processes=2, batch_size=3))
+        together(city, processes=2, batch_size=3)
+    with pytest.raises(ParameterError, match="in 4 parts"):
+        together(city, accumulation=4)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -12,11 +12,11 @@ from dlv3p.chunked_loss import make_chunked_loss
 from dlv3p.deeplab import DeepLab
 from dlv3p.devices import LAYOUT
 from dlv3p.distillation import distillation_loss, teach
-from dlv3p.losses import PIXEL_MEANS, make_loss, valid_weight
+from dlv3p.losses import make_loss, valid_weight
 from dlv3p.processes import place, sum_over_processes
 from dlv3p.training.averaging import WeightAverage
 from dlv3p.training.optimizers import make_optimizer, set_rates
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.training_parameters import PIXEL_MEANS, TrainParameters
 from dlv3p.upsampling import upsample_argmax
 
 AUXILIARY_WEIGHT = 0.4

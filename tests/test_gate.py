@@ -140,7 +140,7 @@ def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_chan
     def work(title, seconds):
         def run():
             order.append(title)
-            clock.now += seconds * 1.1 ** len(order)
+            clock.now += seconds * 1.1 ** len(order) * (1000 if len(order) == 158 else 1)  # and once it stalls
 
         return run
 

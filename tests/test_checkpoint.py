@@ -55,13 +55,18 @@ def test_every_flipped_bit_is_found(state, tmp_path):
             load_checkpoint(path)
 
 
-def test_a_crash_between_checkpoint_and_its_record_leaves_a_good_checkpoint(state, tmp_path):
+def test_a_crash_between_the_record_and_its_checkpoint_leaves_a_good_checkpoint(state, tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {**state, "epoch": 3})
-    old_record = path.with_name("last.pt.json").read_bytes()
+    previous = path.read_bytes()
     save_checkpoint(path, state)
-    path.with_name("last.pt.json").write_bytes(old_record)
-    assert load_checkpoint(path)["epoch"] == 4
+    path.write_bytes(previous)
+    assert load_checkpoint(path)["epoch"] == 3
+    save_checkpoint(path, {**state, "epoch": 5})
+    save_checkpoint(path, {**state, "epoch": 6})
+    path.write_bytes(previous)
+    with pytest.raises(IntegrityError):
+        load_checkpoint(path)
 
 
 def test_a_newer_format_is_refused(state, tmp_path):

@@ -41,6 +41,8 @@ def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
     except ImportError as error:
         raise MachineError(f"benchmarks.models: {error}; install with: pip install 'dlv3p[bench]'") from error
     untrained = {"encoder_name": backbone, "encoder_weights": None, "classes": CLASSES}
+    # By default smp has the rates of stride 8 at 16 too: on a small image their taps lie outside, and cost nothing.
+    rates = {"decoder_atrous_rates": (6, 12, 18)}
     ours = partial(build_model, backbone=backbone, num_classes=CLASSES)
     torchvision = {}
     if build := getattr(segmentation, f"deeplabv3_{backbone}", None):  # it has few backbones
@@ -53,11 +55,11 @@ def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
         },
         "DeepLabV3, stride 16": {
             "ours": partial(ours, "deeplabv3", output_stride=16),
-            "smp": partial(peers.DeepLabV3, encoder_output_stride=16, **untrained),
+            "smp": partial(peers.DeepLabV3, encoder_output_stride=16, **untrained, **rates),
         },
         "DeepLabV3+, stride 16, separable": {
             "ours": partial(ours, "deeplabv3plus", output_stride=16, separable="plain"),
-            "smp": partial(peers.DeepLabV3Plus, encoder_output_stride=16, **untrained),
+            "smp": partial(peers.DeepLabV3Plus, encoder_output_stride=16, **untrained, **rates),
         },
     }
 

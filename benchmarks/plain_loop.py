@@ -1,7 +1,7 @@
 """The opponent of `benchmarks.accuracy`: segmentation-models-pytorch's DeepLabV3+ in the plainest loop one would write.
 
 Adam at its own learning rate, cross entropy that ignores 255, crops at random places, flips, and nothing else: no
-random scale, no schedule, no class weights, no jitter.
+random scale, no schedule, no class weights, no jitter. Its atrous rates are the library's, 12 24 36 at any stride.
 """
 
 import time

@@ -13,7 +13,7 @@ from dlv3p.backbones.catalog import BACKBONES, TIMM
 from dlv3p.network import ARCHITECTURES, OUTPUT_STRIDES
 from dlv3p.parameters import Parameters, choice, number
 from dlv3p.profiling.cases import NETWORKS, Case, list_cases
-from dlv3p.protocols import ProtocolParameters
+from dlv3p.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.training_parameters import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
 
 __all__ = ["TrainParameters"]
@@ -99,6 +99,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
 
     data_root: str = ""  # "" is the run's own data
     split: str = "val"
+    second_protocol: str = choice("three_scales_flip", ("none", *PUBLISHED))  # scored beside the first
     examples: int = number(3, 1, 50)  # images shown with their errors
     progress: str = choice("auto", PROGRESS)
 

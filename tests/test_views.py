@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_the_number_of_views(windows):
     base = replace(SLIDING, window_height=200, window_width=200) if windows else WHOLE_IMAGE
     one_sum = len(COLORS) * 256 * 512 * 4
     few = peak_of(many, image, replace(base, scales=(1.0, 1.25)))
-    more = peak_of(many, image, replace(base, scales=(0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0, 1.25), flip=True))
+    more = peak_of(many, image, replace(base, scales=(0.5, 0.7, 0.9, 1.0, 1.25), flip=True))
     alone = peak_of(many, image, Protocol((1.25,)))
     assert one_sum < few
     assert more <= few + 3 * 320 * 640 * 4 + 1024  # a mirrored copy of one input

@@ -1,8 +1,8 @@
 """The widgets of `dlv3p.progress`: a bar with the time left, a stop button, and curves that grow with every epoch.
 
-A press of the button arrives while its cell runs, because JupyterLab from 4.4 on sends what widgets have to say to a
-thread of the kernel's own (ipykernel 7; the setting commsOverSubshells, which is on). Elsewhere it arrives when the
-cell has ended; the stop button of the toolbar, which interrupts the kernel, does the same everywhere.
+A press of the button arrives while its cell runs where the front end sends what widgets have to say to a thread of the
+kernel's own, as JupyterLab from 4.4 on does with ipykernel 7 (setting commsOverSubshells, which is on). Elsewhere it
+waits for the end of the cell; the stop button of the toolbar, which interrupts the kernel, does the same everywhere.
 """
 
 import math
@@ -90,6 +90,9 @@ class WidgetProgress:
             format="png", layout={"width": "720px", "visibility": "hidden", "height": "0px"}
         )
         display(ipywidgets.VBox([self._bar.box, self._last, self._curves]))
+        # ipykernel 7.4 sends answers back to the thread that has made the widget, which is busy; without this note of
+        # which one that was, it takes the thread that the front end asks for.
+        vars(self._button.comm).pop("_reply_subshell_id", None)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"

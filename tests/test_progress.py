@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jupyter_client.manager import KernelManager
 
 from cityscapes.errors import ParameterError
 from dlv3p import progress, widgets
@@ -202,6 +203,48 @@ def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
     finished.start(1, 1)
     finished.finish()
     assert shown[1].children[0].children[1].disabled
+
+
+PRESSED = """
+import threading
+from dlv3p.widgets import WidgetProgress
+pressed = threading.Event()
+live = WidgetProgress(stop=pressed.set)
+live.start(1, 2)
+live.step(1, 1, 0.5)
+print(pressed.wait(60))
+"""
+
+
+def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
+    """A kernel that is busy, and what JupyterLab sends: a thread to be made, and the press, addressed to it."""
+    manager = KernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        request = client.session.msg("create_subshell_request")
+        client.control_channel.send(request)
+        thread = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+        client.execute(PRESSED)
+        printed = ""
+        while not printed:
+            message = client.get_iopub_msg(timeout=120)
+            content = message["content"]
+            if message["msg_type"] == "comm_open" and content["data"]["state"].get("_model_name") == "ButtonModel":
+                button = content["comm_id"]
+            if message["msg_type"] == "comm_msg" and "step 1/2" in str(content):  # the cell has come to the wait
+                data = {"method": "custom", "content": {"event": "click"}}
+                press = client.session.msg("comm_msg", {"comm_id": button, "data": data})
+                press["header"]["subshell_id"] = thread
+                client.shell_channel.send(press)
+            if message["msg_type"] in ("stream", "error"):
+                printed = content.get("text") or content["ename"]
+        assert printed == "True\n"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_there_is_no_stop_button_where_nothing_can_be_stopped(shown):

@@ -8,6 +8,8 @@ import pytest
 
 FIRST = "train.ipynb"
 """The notebook whose run the others look at."""
+LAST = "prune.ipynb"
+"""The notebook that makes another run, which is then the newest."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the notebook that trains before the notebooks that look at its run; all other tests keep their order."""
+    """Run the notebook that trains before those that look at its run, and the one that prunes it after them."""
     cells = [item for item in items if item.path.suffix == ".ipynb"]
-    cells.sort(key=lambda cell: cell.path.name != FIRST)
+    cells.sort(key=lambda cell: (cell.path.name != FIRST, cell.path.name == LAST))
     items[:] = [item for item in items if item.path.suffix != ".ipynb"] + cells

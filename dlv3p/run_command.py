@@ -50,7 +50,9 @@ def record_band(options: argparse.Namespace) -> int:
 def _folder(run: str) -> Path:
     """Return the folder that `saved/<run>`, or the run's name alone, means."""
     path = Path(run)
-    return path if path.is_dir() or len(path.parts) > 1 else run_folder(run)
+    if path.is_dir():
+        return path
+    return run_folder(path.name) if path.parent.name in ("", "saved") else path
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -391,7 +391,8 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     assert process.wait(timeout=120) == 143, "".join(shown)
     assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 120; run again to go on\n", shown[-1])
     assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 40
-    assert "running" not in {cell.metadata.papermill.status for cell in nbformat.read(tmp_path / "copy.ipynb", 4).cells}
+    copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
+    assert "running" not in {cell.metadata.get("papermill", {}).get("status") for cell in copy.cells}
     again = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     train(TrainParameters.from_mapping(values | {"run": "b", "progress": "none"}))

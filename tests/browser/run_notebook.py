@@ -66,23 +66,31 @@ class Seen:
 
 
 def run_in_jupyterlab(
-    notebook: Path, *, parameters: Mapping[str, Any] | None = None, screenshot: Path, seconds: float = 300
+    notebook: Path,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    screenshot: Path,
+    seconds: float = 300,
+    workspace: Path | None = None,
+    press: str = "",
 ) -> Seen:
     """Run all cells of a copy of `notebook`, with other parameters if wanted, and return what is then to be seen.
 
-    Saves a picture of the whole notebook. Raises TimeoutError when it has not ended after so many seconds.
+    Saves a picture of the whole notebook. What the notebook writes goes to `workspace`, if that shall outlive it. A
+    widget's button with the text `press` is clicked once it is there. Raises TimeoutError when the notebook has not
+    ended after so many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
         folder = Path(temporary)
         copy = folder / "notebooks" / notebook.name
         copy.parent.mkdir()
         papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
-        with jupyter_server(folder) as url, sync_playwright() as playwright:
+        with jupyter_server(folder, workspace or folder / "workspace") as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
             page = browser.new_page(viewport={"width": 1280, "height": 1000})
             page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
             try:
-                seen = run_all_cells(page, seconds)
+                seen = run_all_cells(page, seconds, press=press)
             finally:
                 take_picture(page, screenshot)
             browser.close()
@@ -90,14 +98,14 @@ def run_in_jupyterlab(
 
 
 @contextmanager
-def jupyter_server(folder: Path) -> Iterator[str]:
+def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     """Start JupyterLab on `folder/notebooks` with settings of its own; yield its address, and stop it afterwards."""
     config = folder / "config" / "labconfig"
     config.mkdir(parents=True)
     (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     names = ("CONFIG", "DATA", "RUNTIME")
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
-    environment |= {"DLV3P_WORKSPACE": str(folder / "workspace"), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
+    environment |= {"DLV3P_WORKSPACE": str(workspace), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:
@@ -110,7 +118,7 @@ def jupyter_server(folder: Path) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def server_url(server: subprocess.Popen, folder: Path, seconds: float = 60) -> str:
+def server_url(server: subprocess.Popen, folder: Path, seconds: float = 180) -> str:
     """Wait until the server has written where it listens."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
@@ -121,9 +129,10 @@ def server_url(server: subprocess.Popen, folder: Path, seconds: float = 60) -> s
     raise TimeoutError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
-def run_all_cells(page: Page, seconds: float) -> Seen:
+def run_all_cells(page: Page, seconds: float, *, press: str = "") -> Seen:
     """Click Run > Run All Cells, and wait until every cell has run or one has failed."""
     end = time.monotonic() + seconds
+    button = page.locator("button.jupyter-button:enabled", has_text=press)
     start_cells(page)
     asked = time.monotonic()
     while time.monotonic() < end:
@@ -135,6 +144,8 @@ def run_all_cells(page: Page, seconds: float) -> Seen:
             page.reload()  # JupyterLab has lost what it was asked to run while it connected to the kernel
             start_cells(page)
             asked = time.monotonic()
+        if press and button.count():
+            button.click()
         page.wait_for_timeout(250)
     raise TimeoutError(f"the notebook has not ended after {seconds:.0f} s: {seen}")
 

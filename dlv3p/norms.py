@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from cityscapes.errors import ParameterError
+from dlv3p.processes import sum_over_processes
 
 GROUPS = 32
 """Group norm's groups (arXiv:1803.08494, section 4.1)."""
@@ -45,6 +46,18 @@ class WeightStandardizedConv2d(nn.Conv2d):
         return self._conv_forward(features, weight, self.bias)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes, whose gradient is summed over them alike."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
+        return sum_over_processes(value.clone())
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient.clone())
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with the statistics of all processes, in training; for CPUs, since torch's own needs GPUs.
 
@@ -54,11 +67,13 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         if not (self.training and distributed.is_initialized()):
             return super().forward(features)
-        kind, features = features.dtype, features.float()
-        count = all_reduce(features.new_tensor(features.numel() / features.shape[1]))
-        mean = all_reduce(features.sum((0, 2, 3))) / count
+        kind = features.dtype
+        features = features.to(torch.promote_types(kind, torch.float32))
+        together = _SumOverProcesses.apply
+        count = sum_over_processes(features.new_tensor(features.numel() / features.shape[1]))
+        mean = together(features.sum((0, 2, 3))) / count
         centered = features - mean[:, None, None]
-        variance = all_reduce(centered.square().sum((0, 2, 3))) / count
+        variance = together(centered.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)

@@ -148,13 +148,13 @@ def test_batch_norm_of_two_unequal_shares_is_that_of_all_images(tmp_path):
     norm = nn.Sequential(nn.BatchNorm2d(3)).double()
     output = norm(whole)
     (output * target).sum().backward()
-    exact = {"rtol": 1e-5, "atol": 1e-6}  # it computes in float32, whatever comes in
+    exact = {"rtol": 1e-9, "atol": 1e-9}
     torch.testing.assert_close(torch.cat([one["output"] for one in found]), output, **exact)
-    torch.testing.assert_close(torch.cat([one["gradient"] for one in found]), whole.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([one["gradient"] for one in found]), whole.grad, **exact)
     for name, value in norm.state_dict().items():
         torch.testing.assert_close(found[1]["state"][name], value, **exact)
     for mine, theirs in zip(norm.parameters(), found[0]["parameters"], strict=True):
-        torch.testing.assert_close(theirs, mine.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(theirs, mine.grad, **exact)
 
 
 def test_alone_a_process_is_the_first_of_one():

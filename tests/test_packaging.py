@@ -61,6 +61,20 @@ def test_conda_environment_installs_the_project_and_states_no_dependency_of_its_
     assert [tool for (tool,) in tools] == ["pip", "make"]
 
 
+def test_an_installation_has_every_file_that_is_no_module() -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    brought = {path for package, globs in stated.items() for glob in globs for path in folder_of(package).glob(glob)}
+    files = [path for package in ("dlv3p", "cityscapes") for path in (ROOT / package).rglob("*") if path.is_file()]
+    assert {path for path in files if path.suffix != ".py" and path.parent.name != "__pycache__"} == brought
+
+
+def folder_of(package: str) -> Path:
+    """The folder of a package, which has to be one."""
+    folder = ROOT.joinpath(*package.split("."))
+    assert (folder / "__init__.py").is_file()
+    return folder
+
+
 def test_makefile_accepts_the_python_versions_of_the_project() -> None:
     low, high = re.search(r"\((3, \d+)\) <= sys.version_info < \((3, \d+)\)", (ROOT / "Makefile").read_text()).groups()
     assert SpecifierSet(f">={low.replace(', ', '.')},<{high.replace(', ', '.')}") == SpecifierSet(

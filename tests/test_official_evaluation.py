@@ -17,6 +17,7 @@ from dlv3p.data import open_images, open_split
 from dlv3p.evaluation import evaluate
 from dlv3p.inference import load_predictor
 from dlv3p.predictions import pack_submission, save_predictions
+from dlv3p.protocols import Protocol
 from dlv3p.train import train
 
 
@@ -63,6 +64,20 @@ def test_scores_streamed_from_memory_are_those_of_the_files(city, predictor, eva
     content = json.loads((output_folder("scored") / "submission_val.json").read_text())
     expected = {k: None if math.isnan(v) else v for k, v in evaluation.official.averages.items()}
     assert content["official"] == expected
+
+
+def test_by_another_protocol_the_zip_scores_as_the_evaluation_and_lies_beside_the_first(city, predictor, evaluation):
+    split, protocol = open_split(city, "val"), Protocol((0.75, 1.0), flip=True)
+    other = evaluate(predictor, split, protocol, progress="none")
+    assert other.official.averages["averageScoreClasses"] == pytest.approx(other.scores.mean_iou, abs=1e-12)
+    assert (other.confusion != evaluation.confusion).any()
+    first = save_predictions(predictor, split, progress="none")
+    folder = save_predictions(predictor, split, protocol, progress="none")
+    assert folder != first
+    submission = pack_submission(predictor, split, folder, protocol)
+    assert submission.manifest.path.name == f"submission_val_{protocol.name}.zip"
+    assert submission.report.scores.averages == pytest.approx(other.official.averages, abs=0, nan_ok=True)
+    assert json.loads(submission.manifest.path.with_suffix(".json").read_text())["protocol"] == str(protocol)
 
 
 def test_the_test_split_has_no_truth_to_score_against(city, predictor):

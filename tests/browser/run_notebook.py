@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 import yaml
 from playwright.sync_api import Page, sync_playwright
@@ -85,6 +86,7 @@ def run_in_jupyterlab(
         copy = folder / "notebooks" / notebook.name
         copy.parent.mkdir()
         papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
+        forget_outputs(copy)
         with jupyter_server(folder, workspace or folder / "workspace") as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
             page = browser.new_page(viewport={"width": 1280, "height": 1000})
@@ -95,6 +97,15 @@ def run_in_jupyterlab(
                 take_picture(page, screenshot)
             browser.close()
     return seen
+
+
+def forget_outputs(notebook: Path) -> None:
+    """Remove what a notebook brings along from an earlier execution, so that what is seen is new."""
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(content, notebook)
 
 
 @contextmanager
@@ -152,7 +163,7 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "") -> Seen:
 
 def start_cells(page: Page) -> None:
     """Wait for the kernel, and run all cells; the first one is quick, so it tells whether they run."""
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=240_000)
     page.wait_for_timeout(2000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()

@@ -26,7 +26,8 @@ lab: $(ready)  ## JupyterLab in notebooks/
 bench: $(ready)  ## timings beside the libraries that one would pick instead
 	@$(python) -m benchmarks
 
-# uv takes a minute where pip takes four, but knows no pip.conf: whoever uses a mirror gets pip.
+# uv takes a minute where pip takes four, but knows no pip.conf: whoever uses a mirror gets pip. It leaves no byte
+# code unless asked, and where PYTHONDONTWRITEBYTECODE is set every import of torch would compile it anew.
 $(VENV)/.ok: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
 	    echo "Python 3.11 to 3.14 is needed and '$(PYTHON)' is not: install one and name it, as in: make $(MAKECMDGOALS) PYTHON=python3.12"; \
@@ -34,7 +35,7 @@ $(VENV)/.ok: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV)/, once: some 6 GB, one to five minutes"
 	@$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@{ $(python) -m pip install --quiet uv && \
-	   $(python) -m uv pip install --python $(python) --require-hashes -r requirements.lock; } || { \
+	   $(python) -m uv pip install --python $(python) --compile-bytecode --require-hashes -r requirements.lock; } || { \
 	   echo "uv could not install; pip goes on, more slowly"; \
 	   $(python) -m pip install --progress-bar off --require-hashes -r requirements.lock; }
 	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .

@@ -10,16 +10,25 @@ FIRST = "train.ipynb"
 """The notebook whose run the others look at."""
 LAST = "prune.ipynb"
 """The notebook that makes another run, which is then the newest."""
+WORKSPACE = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Move `data/`, `outputs/` and `saved/` to a temporary folder, for all kernels and commands that tests start."""
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    if "DLV3P_WORKSPACE" not in os.environ:
-        os.environ["DLV3P_WORKSPACE"] = workspace = tempfile.mkdtemp(prefix="dlv3p-tests-")
-        config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))
-        config.add_cleanup(lambda: os.environ.pop("DLV3P_WORKSPACE", None))
+    config.stash[WORKSPACE] = workspace = tempfile.mkdtemp(prefix="dlv3p-tests-")
+    os.environ["DLV3P_WORKSPACE"] = workspace
+    config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))
+    config.add_cleanup(lambda: os.environ.pop("DLV3P_WORKSPACE", None))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give the notebooks a folder of their own within the workspace, so that they see nothing that other tests made."""
+    notebooks = os.path.join(item.config.stash[WORKSPACE], "notebooks")
+    if item.path.suffix == ".ipynb":
+        os.environ["DLV3P_WORKSPACE"] = notebooks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

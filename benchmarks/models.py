@@ -23,10 +23,10 @@ from torch.nn import functional
 from cityscapes.errors import MachineError, run_command
 from dlv3p.activation_checkpointing import checkpoint_activations, saved_bytes
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.compression.turns import Turns, take_turns
 from dlv3p.deeplab import build_model
 from dlv3p.losses import make_loss
 from dlv3p.macs import count_macs, count_parameters
+from dlv3p.profiling.turns import Turns, take_turns
 from dlv3p.upsampling import upsample_argmax
 
 CLASSES = 19

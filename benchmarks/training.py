@@ -25,11 +25,11 @@ from benchmarks.models import CLASSES, networks
 from cityscapes.errors import run_command
 from cityscapes.labels import IGNORE
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.compression.turns import Turns, take_turns
 from dlv3p.deeplab import build_model
 from dlv3p.devices import choose_device
 from dlv3p.losses import make_loss
 from dlv3p.macs import count_macs
+from dlv3p.profiling.turns import Turns, take_turns
 
 Step = Callable[[], float]
 

@@ -73,8 +73,9 @@ class Evaluation:
     def save(self) -> Path:
         """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
 
-        Another protocol than whole images at a single scale has `evaluation_<protocol>.json`. Under `official` stands
-        the official result file's content, null for data that is not Cityscapes.
+        That is the best checkpoint on the run's validation split, whole images at a single scale; any other protocol,
+        split or checkpoint is in the file's name too, as in `evaluation_six_scales_flip_last.json`. Under `official`
+        stands the official result file's content, null for data that is not Cityscapes.
         """
         classes = {
             name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
@@ -98,7 +99,10 @@ class Evaluation:
             "confusion_axes": ["truth", "prediction"],
             "official": None if self.official is None else self.official.as_official_json(),
         }
-        path = output_folder(self.predictor.run) / f"evaluation{self.protocol.suffix}.json"
+        usual = {self.predictor.parameters.val_split, "best"}
+        other = [name for name in (self.split.split, self.predictor.checkpoint.stem) if name not in usual]
+        name = "_".join([f"evaluation{self.protocol.suffix}", *other])
+        path = output_folder(self.predictor.run) / f"{name}.json"
         write_json(path, content)
         return path
 

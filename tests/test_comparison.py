@@ -106,6 +106,16 @@ def test_each_protocol_has_a_file_that_states_it(predictor):
     assert {path.name for path in output_folder("first").glob("*.json")} == {path.name for path in paths}
 
 
+def test_each_split_and_each_checkpoint_has_a_file(predictor):
+    training = Photographs()
+    training.split = "train"
+    last = replace(predictor, checkpoint=predictor.checkpoint.with_name("last.pt"))
+    saved = [(predictor, Photographs()), (predictor, training), (last, Photographs()), (last, training)]
+    names = [evaluate(one, split, progress="none").save().name for one, split in saved]
+    assert names == ["evaluation.json", "evaluation_train.json", "evaluation_last.json", "evaluation_train_last.json"]
+    assert len(read_evaluations(["first"])) == 4
+
+
 def test_a_table_has_a_column_for_each_protocol_and_never_two_in_one(predictor):
     second = replace(predictor, run="second")
     for one, protocol in ((predictor, WHOLE_IMAGE), (predictor, FLIP), (second, FLIP), (second, CROP)):

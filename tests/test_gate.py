@@ -14,7 +14,7 @@ from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import NOT_FASTER, Limits
 from dlv3p.compression.process_memory import measure_process_memory
-from dlv3p.compression.turns import take_turns
+from dlv3p.profiling.turns import take_turns
 
 CLASSES = 4
 

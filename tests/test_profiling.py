@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,7 +198,7 @@ def test_stages_go_from_a_file_to_labels_and_add_up(monkeypatch):
     assert list(measured.medians()) == [*STAGES, "end to end"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system has no resettable memory peak")
+@pytest.mark.skipif(not memory.measurable(), reason="the system has no resettable memory peak")
 def test_memory_is_that_of_the_input_and_the_output():
     # No convolution: what those take besides depends on the processor and on the number of threads.
     result = measure_memory(nn.Upsample(scale_factor=8), height=256, width=256)
@@ -208,7 +207,7 @@ def test_memory_is_that_of_the_input_and_the_output():
 
 
 def test_memory_is_not_measured_where_the_system_cannot(monkeypatch):
-    monkeypatch.setattr(memory.Path, "exists", lambda path: False)
+    monkeypatch.setattr(memory, "measurable", lambda: False)
     assert set(measure_memory(Convolutions(), height=32, width=32).values()) == {NOT_MEASURED}
 
 
@@ -222,8 +221,8 @@ def test_memory_is_not_measured_where_the_system_cannot(monkeypatch):
 )
 def test_a_process_that_is_killed_for_memory_is_told_from_one_that_fails(monkeypatch, status, told, kind):
     child = SimpleNamespace(returncode=status, stdout=b"", stderr=told)
-    monkeypatch.setattr(memory.subprocess, "run", lambda *arguments, **options: child)
-    monkeypatch.setattr(memory.Path, "exists", lambda path: True)
+    monkeypatch.setattr(memory, "run_module", lambda *arguments: child)
+    monkeypatch.setattr(memory, "measurable", lambda: True)
     with pytest.raises(kind):
         measure_memory(Convolutions(), height=32, width=32)
 

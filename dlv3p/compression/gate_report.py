@@ -10,7 +10,7 @@ import pandas as pd
 
 from cityscapes.workspace import output_folder
 from dlv3p.compression.bootstrap import Change
-from dlv3p.compression.turns import Speedup, Turns
+from dlv3p.profiling.turns import Speedup, Turns
 from dlv3p.provenance import hardware
 from dlv3p.runs import write_json
 

@@ -3,21 +3,15 @@
 The three columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
 workspace; `reserved` is what torch took from the board for them; `process` adds what CUDA itself takes, and is what
 nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `process` is how much
-the resident memory of that process rises above what it held with the network loaded. That process hands freed memory
-back at once (`_MALLOC`): otherwise a tensor that fits into what an earlier one left would not be seen, and the figure
-would vary by some 10 MiB from run to run.
+the resident memory of that process rises above what it held with the network loaded (`resident_memory.py`).
 """
 
 import io
 import json
-import os
-import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,10 +26,10 @@ from dlv3p.profiling.latency import (
 )
 from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.nvml import Board
+from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
 
 COLUMNS = ("allocated_mib", "reserved_mib", "process_mib")
 _MIB = 2**20
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 def measure_memory(
@@ -60,7 +54,7 @@ def measure_memory(
     if device.type == "cuda":
         with out_of_memory_explained():
             return result | _cuda_peaks(model, case, device, dtype, compiled)
-    if Path("/proc/self/clear_refs").exists():
+    if measurable():
         result["process_mib"] = _process_peak(model, case, dtype, compiled)
     return result
 
@@ -99,8 +93,7 @@ def _process_peak(model: nn.Module, case: dict[str, int], dtype: torch.dtype, co
     torch.save(model, content)
     request: dict[str, Any] = {"case": case, "dtype": str(dtype).removeprefix("torch."), "compiled": compiled}
     request |= {"threads": torch.get_num_threads()}
-    command = [sys.executable, "-m", "dlv3p.profiling.memory", json.dumps(request)]
-    child = subprocess.run(command, input=content.getvalue(), capture_output=True, env=os.environ | _MALLOC)
+    child = run_module("dlv3p.profiling.memory", json.dumps(request), content.getvalue())
     if child.returncode == 0:
         return round(float(child.stdout.split()[-1]) / 1024, 1)
     reason = child.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
@@ -108,11 +101,6 @@ def _process_peak(model: nn.Module, case: dict[str, int], dtype: torch.dtype, co
         size = f"{case['batch']}x{case['height']}x{case['width']}"
         raise OutOfMemoryError(f"out of memory: a prediction of {size} does not fit; take a smaller one")
     raise RuntimeError(f"the process that measures memory ended with status {child.returncode}: {reason}")
-
-
-def _resident(field: str) -> int:
-    """Read VmRSS, what the process holds now, or VmHWM, the most it held, in KiB."""
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
 
 
 @torch.inference_mode()
@@ -131,15 +119,10 @@ def _measure_in_this_process() -> None:
         else:  # a tiny image loads libraries and starts threads, which is no memory of the prediction
             network(random_images(1, 64, 64, "cpu", dtype))
         with suppress(OSError):
-            _write_proc("/proc/self/clear_refs", "5")  # the peak starts again from what is held now
-        before = _resident("VmRSS")
+            restart_peak()
+        before = resident_kib()
         network(random_images(**case, device="cpu", dtype=dtype))
-        print(max(0, _resident("VmHWM") - before))
-
-
-def _write_proc(path: str, text: str) -> None:
-    with open(path, "w") as file:  # not a file of the disk, so nothing to write atomically
-        file.write(text)
+        print(max(0, peak_kib() - before))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dlv3p.compression.turns import take_turns
 from dlv3p.profiling.cases import Case, case_of
 from dlv3p.profiling.clocks import clock_of
 from dlv3p.profiling.latency import compile_network, out_of_memory_explained, prepare, random_images
 from dlv3p.profiling.subject import Subject
+from dlv3p.profiling.turns import take_turns
 
 COLUMNS = ("median, ms", "times the time", "from", "to", "times the MACs")
 

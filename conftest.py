@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -17,6 +18,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Move `data/`, `outputs/` and `saved/` to a temporary folder, for all kernels and commands that tests start."""
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # by the shell that started this in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test are to hear it
     config.stash[WORKSPACE] = workspace = tempfile.mkdtemp(prefix="dlv3p-tests-")
     os.environ["DLV3P_WORKSPACE"] = workspace
     config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))

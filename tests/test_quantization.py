@@ -55,7 +55,8 @@ def predictor(city, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def splits(city):
+def splits(city, predictor):
+    """Both splits of the city; their masks go to the workspace of the run."""
     return open_training(city, "train", "val")
 
 
@@ -152,6 +153,16 @@ def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quanti
     ratio = report.speedup("OpenVINO int8", over="OpenVINO float32").times
     assert gained.loc["OpenVINO", "times its own float32"] == ratio
     assert gained.loc["ONNX Runtime", "size"] < 1 / 3
+
+
+def test_rows_can_be_compared_with_the_run_before_pruning(predictor, quantized, image):
+    dense = replace(predictor, run="dense")
+    rows = rows_of(predictor, quantized, image, threads=1, compared_with=dense)
+    alone = rows_of(predictor, quantized, image, threads=1)
+    assert rows.reference.title == "PyTorch float32, dense"
+    titles = [one.title for one in rows.candidates]
+    assert titles == [alone.reference.title, *(one.title for one in alone.candidates)]
+    assert np.array_equal(rows.reference.predict(image), alone.reference.predict(image))
 
 
 def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quantized, splits):

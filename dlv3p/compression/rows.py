@@ -26,6 +26,8 @@ from dlv3p.macs import count_macs, count_parameters
 
 PROGRAM_FILE = "float32.pt2"
 
+REFERENCE = "PyTorch float32"
+
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -55,19 +57,31 @@ def torch_candidate(title: str, predictor: Predictor, size: tuple[int, int], **o
 
 
 def rows_of(
-    predictor: Predictor, quantized: QuantizedRun, image: Tensor, *, threads: int, with_compile: bool = False
+    predictor: Predictor,
+    quantized: QuantizedRun,
+    image: Tensor,
+    *,
+    threads: int,
+    with_compile: bool = False,
+    compared_with: Predictor | None = None,
 ) -> Rows:
-    """Collect all rows; `image`, (1,3,h,w), is one whose size MACs are counted for. `threads` are every runtime's."""
+    """Collect all rows; `image`, (1,3,h,w), is one whose size MACs are counted for. `threads` are every runtime's.
+
+    The reference is torch's float32 network of `compared_with`, by default that of the run itself. With the run that a
+    pruned one came from, the rows say what pruning and 8 bits gain and cost together.
+    """
     size = (image.shape[2], image.shape[3])
-    reference = torch_candidate("PyTorch float32", predictor, size)
-    rows = Rows(reference)
+    own = torch_candidate(REFERENCE, predictor, size)
+    rows = Rows(own)
+    if compared_with:
+        rows = Rows(torch_candidate(f"{REFERENCE}, {compared_with.run}", compared_with, size), [own])
     scale = {"image_scale": predictor.parameters.image_scale}
 
     def add(title: str, predict: object, path: Path | None = None) -> None:
-        bytes_on_disk = size_on_disk(path) if path else reference.size_bytes
+        bytes_on_disk = size_on_disk(path) if path else own.size_bytes
         if path and path.suffix == ".xml":
             bytes_on_disk += size_on_disk(path.with_suffix(".bin"))
-        rows.candidates.append(Candidate(title, predict, bytes_on_disk, reference.gmacs, reference.parameters))
+        rows.candidates.append(Candidate(title, predict, bytes_on_disk, own.gmacs, own.parameters))
 
     add("PyTorch bfloat16", TorchPredictor(predictor.model, dtype=torch.bfloat16, **scale))
     if with_compile:
@@ -107,7 +121,7 @@ def export_rows(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, 
     source = quantized.float_path
     onnx = Candidate("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
     exported = Candidate("torch.export file", ProgramPredictor(program), size_on_disk(program))
-    return Rows(torch_candidate("PyTorch float32", predictor, size), [onnx, exported])
+    return Rows(torch_candidate(REFERENCE, predictor, size), [onnx, exported])
 
 
 def gains(report: GateReport, backends: list[str]) -> pd.DataFrame:

@@ -203,10 +203,11 @@ class GateReport:
 
     def _caption(self) -> str:
         measured = self.measured
+        threads = "1 thread" if measured["threads"] == 1 else f"{measured['threads']} threads"
         few = "; intervals from so few images are too narrow" if measured["images"] < 20 else ""
         return (
             f"{measured['images']} images of the {measured['split']} split{few}; times of "
-            f"{measured['latency_height']} x {measured['latency_width']} pixels, {measured['threads']} threads, "
+            f"{measured['latency_height']} x {measured['latency_width']} pixels, {threads}, "
             f"{measured['repeats']} turns"
         )
 

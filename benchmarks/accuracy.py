@@ -3,10 +3,10 @@
     python -m benchmarks.accuracy [--root FOLDER --name camvid --seeds 0 1 2 --epochs 16 --image-scale 0.5 ...]
 
 Both start from random weights and see the same images as often, in batches and crops of the same size; ours with this
-project's training (random scale, jitter, schedule, class weights), the other one as `benchmarks.plain_loop` says. The
-validation split is scored in one way for both: the weights of the last epoch, whole images, at the size of their masks.
-A seed that is done is not trained again; results lie in outputs/<name>/. The other one needs: pip install
-'dlv3p[bench]'.
+project's training (random scale, jitter, schedule, class weights unless told otherwise), the other one as
+`benchmarks.plain_loop` says. The validation split is scored in one way for both: the weights of the last epoch, whole
+images, at the size of their masks. A seed that is done is not trained again; results lie in outputs/<name>/. The other
+one needs: pip install 'dlv3p[bench]'.
 """
 
 import argparse
@@ -79,11 +79,13 @@ def train_ours(parameters: TrainParameters, images: WholeImages) -> dict:
     return {**score(model, logits, images), "seconds": sum(row["seconds"] for row in history)}
 
 
-def train_peer(settings: PlainSettings, training: Split, images: WholeImages) -> dict:
-    """Train a seed of the other one and score each of its epochs; the last one counts."""
+def train_peer(settings: PlainSettings, training: Split, images: WholeImages, validate_every: int) -> dict:
+    """Train a seed of the other one and score every so many of its epochs; the last one counts."""
     rows = []
+    unscored = {**dict.fromkeys(("loss", "mIoU", "mDice", "mPA", "pixel_accuracy"), float("nan")), "iou": []}
     for model, loss, seconds in train_plainly(settings, training):
-        result = score(model, peer_logits(model, settings.output_stride), images)
+        scored = (len(rows) + 1) % validate_every == 0 or len(rows) + 1 == settings.epochs
+        result = score(model, peer_logits(model, settings.output_stride), images) if scored else unscored
         rows.append({"epoch": len(rows) + 1, "train_loss": loss, "seconds": seconds, **result})
         told = f"loss {loss:.4f}  val loss {result['loss']:.4f}  val mIoU {result['mIoU']:.3f}  {seconds:.1f} s"
         print(f"{PEER} seed {settings.seed} epoch {len(rows):2d}/{settings.epochs}  {told}", flush=True)
@@ -150,6 +152,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output-stride", type=int, default=16, choices=[8, 16])
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--image-scale", type=float, default=0.5)
+    parser.add_argument("--class-weights", default="inverse_log", choices=["inverse_log", "none"], help="of ours")
+    parser.add_argument("--validate-every", type=int, default=1, help="epochs between two scores; the last counts")
     counts = {"epochs": 10, "channels": 64, "crop-height": 64, "crop-width": 128, "batch-size": 8, "threads": 1}
     for name, default in {**counts, "workers": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -168,7 +172,7 @@ def main() -> int:
     for seed in options.seeds:
         parameters = TrainParameters(
             run=f"{options.name}_seed{seed}", data_root=options.root, seed=seed, threads=options.threads,
-            progress="lines", **shared,
+            progress="lines", class_weights=options.class_weights, validate_every=options.validate_every, **shared,
         )  # fmt: skip
         runs.append(parameters.run_name)
         path = folder / f"{parameters.run_name}.json"
@@ -176,7 +180,8 @@ def main() -> int:
         settings = PlainSettings(seed=seed, **shared)
         known = {"data_root": options.root, **asdict(settings)}
         path = folder / f"{options.name}_{PEER}_seed{seed}.json"
-        results[PEER].append(remembered(path, known, partial(train_peer, settings, training, images)))
+        work = partial(train_peer, settings, training, images, options.validate_every)
+        results[PEER].append(remembered(path, known, work))
 
     size = validation.image(0).size
     height, width = (-(-round(length * options.image_scale) // 16) * 16 for length in (size[1], size[0]))

@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from torch import Tensor
@@ -70,19 +70,36 @@ class Batches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.waited, batches = 0.0, None
-        while True:
-            began = time.monotonic()
-            with worker_faults(self.loader.timeout):
-                batches = iter(self.loader) if batches is None else batches
-                batch = next(batches, None)
-            self.waited += time.monotonic() - began
-            if batch is None:
-                return
-            if isinstance(batch, UserError):
-                raise batch
-            self._tell(batch[2])
-            yield batch[0], batch[1]
+        self.waited, batches, batch = 0.0, None, None
+        try:
+            while True:
+                began = time.monotonic()
+                with worker_faults(self.loader.timeout):
+                    batches = iter(self.loader) if batches is None else batches
+                    batch = next(batches, None)
+                self.waited += time.monotonic() - began
+                if batch is None:
+                    return
+                if isinstance(batch, UserError):
+                    raise batch
+                self._tell(batch[2])
+                yield batch[0], batch[1]
+        except UserError as error:
+            self.close(at_once=error is not batch)  # a worker that hangs does not hear that it shall end
+            raise
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End the workers, which otherwise wait for the next pass; a pass after that starts new ones.
+
+        torch has no public way. The garbage collector ends them, too, but may close their queues first, and then
+        blocks for ten seconds whatever is at work in that moment.
+        """
+        iterator, self.loader._iterator = self.loader._iterator, None
+        with suppress(RuntimeError):  # torch tells of the workers that are killed here
+            for worker in getattr(iterator, "_workers", ()) if at_once else ():
+                worker.kill()
+            if iterator is not None:
+                iterator._shutdown_workers()
 
     def _tell(self, warnings: list[str]) -> None:
         for warning in warnings:

@@ -7,6 +7,7 @@ so a checkpoint needs no random state, and a run that was killed ends with the w
 import math
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class TrainingRun:
 
     def _train(self) -> None:
         loader, whole = self._loaders()
-        with Interruption() as interruption:
+        with closing(loader), closing(whole), Interruption() as interruption:
             watchers = make_watchers(
                 self.parameters, self.folder, self.training, done=self.done, stop=interruption.request
             )

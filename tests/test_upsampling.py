@@ -1,7 +1,5 @@
 """Fused upsampling and argmax: not a pixel differs from torch's own, and the full-size logits are never there."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dlv3p import upsampling
-from dlv3p.profiling.memory import _resident
+from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak
 from dlv3p.upsampling import upsample_argmax
 
 
@@ -100,16 +98,16 @@ def test_large_opposite_logits_do_not_hide_a_class_that_wins():
         assert torch.equal(upsample_argmax(logits, (36, 36)).long(), expected_labels(logits, (36, 36), False))
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak")
+@pytest.mark.skipif(not measurable(), reason="only Linux tells a process's peak")
 def test_memory_at_cityscapes_size_peaks_below_five_megabytes():
     logits = random_logits((1, 19, 256, 512), channels_last=True)
     upsample_argmax(logits, (1024, 2048))  # compiles and asks torch, which is no memory of a prediction
     if upsampling._arithmetic(logits, (1024, 2048), align_corners=False) is None:
         pytest.skip("this torch upsamples in an order that is not known, and so does the work itself")
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    restart_peak()
+    before = resident_kib()
     upsample_argmax(logits, (1024, 2048))
-    assert (_resident("VmHWM") - before) * 1024 < 5e6
+    assert (peak_kib() - before) * 1024 < 5e6
 
 
 @pytest.mark.parametrize(("shape", "size"), [((3, 5), (12, 20)), ((40, 8), (160, 32)), ((33, 9), (65, 17))])

@@ -43,7 +43,7 @@ SEEN = """() => {
         cells: code.length,
         started: code.filter((cell) => /[\\d*]/.test(prompt(cell))).length,
         run: code.filter((cell) => /\\d/.test(prompt(cell))).length,
-        errors: all('[data-mime-type="application/vnd.jupyter.error"]').map((output) => output.textContent.trim()),
+        errors: all('[data-mime-type="application/vnd.jupyter.stderr"]').map((output) => output.textContent.trim()),
         bars: all('.jupyter-widgets .progress-bar').length,
         full_bars: all('.jupyter-widgets .progress-bar-success').length,
         images: all('img.widget-image').filter((image) => image.naturalWidth > 100).length,
@@ -54,7 +54,10 @@ SEEN = """() => {
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page shows: code cells, those that began and ended, error texts, widgets' bars and pictures, figures."""
+    """What the page shows: code cells, those that began and ended, error texts, widgets' bars and pictures, figures.
+
+    Errors are all that is shown in red: exceptions, which JupyterLab draws like any text on stderr, and warnings.
+    """
 
     cells: int
     started: int

@@ -30,7 +30,6 @@ def test_quickstart_draws_its_progress_and_curves() -> None:
     assert seen.images >= 1, "the curves were not drawn"
 
 
-@pytest.mark.slow
 def test_the_stop_button_ends_training_after_a_step_with_a_checkpoint(city: Path, tmp_path: Path) -> None:
     """The press arrives while the cell runs: without that, ten thousand epochs would go by first."""
     tiny = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}

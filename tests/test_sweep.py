@@ -312,6 +312,8 @@ def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
     rows = example_rows()
     counts = choose_subject("run", NETWORK, 5).count(cases(backbones="vovnet39 mobilenet_v2", precisions="float32"))
     counts |= {f"{title}, bfloat16": parts for title, parts in counts.items()}
+    rows[1] |= {"p50_ms": 1042.5}
+    assert "1042" in [text.get_text() for text in draw_latencies(rows).axes[0].texts], "no power of ten"
     for figure in (draw_latencies(rows), draw_parts(rows, counts), draw_stages(rows)):
         words = [text.get_text() for axes in figure.axes for text in axes.texts]
         assert words.count("out of memory") == 1

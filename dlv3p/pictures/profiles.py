@@ -40,6 +40,11 @@ Row = Mapping[str, Any]
 _POINT, _MEDIAN = "#0072B2", "#D55E00"
 
 
+def _number(value: float) -> str:
+    """Write three digits that count, and no power of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> "Figure":
     """Draw parameters, MACs and median time of every case, each bar divided into the parts of the network.
 
@@ -78,7 +83,7 @@ def draw_latencies(rows: Sequence[Row]) -> "Figure":
         axes.plot(row["times_ms"], [y] * len(row["times_ms"]), "o", color=_POINT, alpha=0.35, markersize=4)
         axes.plot([row["p50_ms"]] * 2, [y - 0.3, y + 0.3], color=_MEDIAN, linewidth=2)
         place = max(row["times_ms"]) + 0.015 * highest
-        axes.text(place, y, f"{row['p50_ms']:.3g}", va="center", fontsize=8, color=_MEDIAN)
+        axes.text(place, y, _number(row["p50_ms"]), va="center", fontsize=8, color=_MEDIAN)
     axes.set_xlim(0, 1.1 * highest or 1)
     return figure
 
@@ -116,7 +121,7 @@ def _grouped(
                 axes.text(0.01 * highest, place, f"{names[key]}: {value}", va="center", fontsize=8)
                 continue
             axes.barh(place, value, 0.9 * height, color=color)
-            axes.text(value + 0.01 * highest, place, f"{names[key]} {value:.4g}", va="center", fontsize=8)
+            axes.text(value + 0.01 * highest, place, f"{names[key]} {_number(value)}", va="center", fontsize=8)
     axes.set_xlim(0, 1.3 * highest)
     return figure
 
@@ -134,9 +139,9 @@ def _stack(
         for part, value in parts.items():
             axes.barh(y, value, 0.7, left=left, color=colors[part], edgecolor="#555555", linewidth=0.4)
             if value > 0.15 * longest:
-                axes.text(left + value / 2, y, f"{value:.3g}", ha="center", va="center", fontsize=8)
+                axes.text(left + value / 2, y, _number(value), ha="center", va="center", fontsize=8)
             left += value
-        axes.text(left + 0.015 * longest, y, f"{left:.3g}", va="center", fontsize=8, fontweight="bold")
+        axes.text(left + 0.015 * longest, y, _number(left), va="center", fontsize=8, fontweight="bold")
     axes.set_xlim(0, 1.16 * longest)
 
 

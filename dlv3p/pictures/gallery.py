@@ -65,7 +65,8 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
     for row, name in enumerate(names, start=1):
         image, truth = evaluation.scored_pair(index_of[name])
         prediction = predictor(image, evaluation.protocol)
-        panels[f"{row}. {name[-14:]}"] = np.asarray(image)
+        brief = name if len(name) <= 15 else f"{name[:6]}…{name[-7:]}"  # names differ at both ends, and room is scarce
+        panels[f"{row}. {brief}"] = np.asarray(image)
         panels[f"{row}. prediction"] = colorize(prediction, split.colors)
         panels[f"{row}. truth"] = colorize(truth, split.colors)
         panels[f"{row}. errors"] = error_map(prediction, truth)

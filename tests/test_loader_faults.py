@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
@@ -149,6 +150,26 @@ def test_t2_a_worker_that_leaves_is_told_too(split, monkeypatch):
     in_worker(split, monkeypatch, lambda: os._exit(1))
     with pytest.raises(MachineError, match="a loader worker died"):
         load(split, workers=1)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_t2_a_worker_that_leaves_while_it_hands_over_a_batch_is_told_too(split, monkeypatch, error):
+    def gone(descriptor):
+        raise error
+
+    monkeypatch.setattr(resource_sharer.DupFd, "detach", gone)
+    with pytest.raises(MachineError, match="a loader worker died"):
+        load(split, workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_t2_a_connection_that_is_not_a_workers_is_no_fault_of_one(split, monkeypatch, workers):
+    def gone(index):
+        raise ConnectionResetError("some server")
+
+    monkeypatch.setattr(split, "mask", gone)
+    with pytest.raises(ConnectionResetError, match="some server"):
+        load(split, workers=workers)
 
 
 def test_t2_a_worker_that_dies_during_a_step_is_told_as_well(split):

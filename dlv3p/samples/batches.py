@@ -19,6 +19,9 @@ from cityscapes.errors import InputError, MachineError, UserError
 MOST_REPLACEMENTS = 10
 """After so many bad samples in a row, more than single files must be wrong."""
 
+BROKEN = (ConnectionError, EOFError, FileNotFoundError)
+"""What the socket between a worker and the main process raises when the worker has gone."""
+
 
 class CarefulSamples(Dataset):
     """Samples and what is to be told of them; with `skip`, the next good one stands in for a bad one."""
@@ -74,7 +77,7 @@ class Batches:
         try:
             while True:
                 began = time.monotonic()
-                with worker_faults(self.loader.timeout):
+                with worker_faults(self.loader.timeout, handing_over=self.loader.num_workers > 0):
                     batches = iter(self.loader) if batches is None else batches
                     batch = next(batches, None)
                 self.waited += time.monotonic() - began
@@ -126,29 +129,31 @@ def leave_stopping_to_main(worker: int) -> None:
 
 
 @contextmanager
-def worker_faults(timeout: float = 0) -> Iterator[None]:
+def worker_faults(timeout: float = 0, *, handing_over: bool = False) -> Iterator[None]:
     """Turn what torch raises for a worker that died or that hangs into MachineError.
 
-    A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used.
+    A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used; while a worker
+    is `handing_over` a batch, also by its connection, which breaks.
     """
     try:
         yield
-    except RuntimeError as error:
-        message = _explanation(error, timeout)
+    except (RuntimeError, *BROKEN) as error:
+        message = _explanation(error, timeout, broken=handing_over and isinstance(error, BROKEN))
         if message is None:
             raise
         raise MachineError(message) from error
 
 
-def _explanation(error: RuntimeError, timeout: float) -> str | None:
+def _explanation(error: Exception, timeout: float, *, broken: bool) -> str | None:
     text = f"{error} {error.__cause__ or ''}"
     if "DataLoader timed out" in text:
         return (
             f"the loader's workers gave nothing for {timeout:g} s; a disk or a network may hang. Run again to go on "
             "from the last checkpoint, with workers=0 to see where it hangs, or a larger loader_timeout"
         )
+    broken = broken and "in DataLoader worker process" not in text  # what a sample raised there is no worker's end
     died = re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text)
-    if died or "No space left on device" in text:
+    if died or broken or "No space left on device" in text:
         how = re.search(r"killed by signal: ([^.]*)\.", text)
         number = next((n for n in signal.Signals if how and signal.strsignal(n) == how.group(1)), None)
         return (

@@ -134,8 +134,11 @@ def test_a_predictor_survives_the_way_into_another_process(quantized, image, bac
 
 
 def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quantized, splits, image):
-    rows = rows_of(predictor, quantized, image, threads=1)
+    rows = rows_of(predictor, quantized, image, threads=1, compared_with=replace(predictor, run="dense"))
+    assert rows.reference.title == "PyTorch float32, dense", "what the run was made from"
+    assert np.array_equal(rows.reference.predict(image), rows.candidates[0].predict(image))
     titles = [one.title for one in rows.candidates] + list(rows.absent)
+    assert titles[0] == "PyTorch float32", "its own network is compared with that, too"
     runtimes = [f"{runtime} {precision}" for runtime in TITLES.values() for precision in ("float32", "float16", "int8")]
     assert {"PyTorch bfloat16", "OpenVINO bfloat16", *runtimes} <= set(titles)
     (plain,) = [one for one in rows.candidates if one.title == "OpenVINO float32"]
@@ -153,16 +156,6 @@ def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quanti
     ratio = report.speedup("OpenVINO int8", over="OpenVINO float32").times
     assert gained.loc["OpenVINO", "times its own float32"] == ratio
     assert gained.loc["ONNX Runtime", "size"] < 1 / 3
-
-
-def test_rows_can_be_compared_with_the_run_before_pruning(predictor, quantized, image):
-    dense = replace(predictor, run="dense")
-    rows = rows_of(predictor, quantized, image, threads=1, compared_with=dense)
-    alone = rows_of(predictor, quantized, image, threads=1)
-    assert rows.reference.title == "PyTorch float32, dense"
-    titles = [one.title for one in rows.candidates]
-    assert titles == [alone.reference.title, *(one.title for one in alone.candidates)]
-    assert np.array_equal(rows.reference.predict(image), alone.reference.predict(image))
 
 
 def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quantized, splits):

@@ -29,9 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give the notebooks a folder of their own within the workspace, so that they see nothing that other tests made."""
-    notebooks = os.path.join(item.config.stash[WORKSPACE], "notebooks")
     if item.path.suffix == ".ipynb":
-        os.environ["DLV3P_WORKSPACE"] = notebooks
+        os.environ["DLV3P_WORKSPACE"] = os.path.join(item.config.stash[WORKSPACE], "notebooks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

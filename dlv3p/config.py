@@ -222,7 +222,7 @@ class QuantizeParameters(RunParameters):
     """Export a run, quantise it to 8 bits, and let the gate say what was lost and what was gained, on the CPU."""
 
     device: str = choice("cpu", ("cpu",))  # where 8 bits are computed here
-    compared_with: str = ""  # run whose float32 network is the reference, such as the one that was pruned; "" is run
+    compared_with: str = ""  # run to measure against, such as the one before pruning; "" is the run itself
     data_root: str = ""  # "" is the run's own data
     split: str = "val"  # scored by the gate; calibration takes the run's train split
     calibration_images: int = number(32, 1, 100_000)

@@ -26,7 +26,7 @@ from dlv3p.macs import count_macs, count_parameters
 
 PROGRAM_FILE = "float32.pt2"
 
-REFERENCE = "PyTorch float32"
+TORCH_FLOAT32 = "PyTorch float32"
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -71,10 +71,10 @@ def rows_of(
     pruned one came from, the rows say what pruning and 8 bits gain and cost together.
     """
     size = (image.shape[2], image.shape[3])
-    own = torch_candidate(REFERENCE, predictor, size)
+    own = torch_candidate(TORCH_FLOAT32, predictor, size)
     rows = Rows(own)
     if compared_with:
-        rows = Rows(torch_candidate(f"{REFERENCE}, {compared_with.run}", compared_with, size), [own])
+        rows = Rows(torch_candidate(f"{TORCH_FLOAT32}, {compared_with.run}", compared_with, size), [own])
     scale = {"image_scale": predictor.parameters.image_scale}
 
     def add(title: str, predict: object, path: Path | None = None) -> None:
@@ -121,7 +121,7 @@ def export_rows(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, 
     source = quantized.float_path
     onnx = Candidate("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
     exported = Candidate("torch.export file", ProgramPredictor(program), size_on_disk(program))
-    return Rows(torch_candidate(REFERENCE, predictor, size), [onnx, exported])
+    return Rows(torch_candidate(TORCH_FLOAT32, predictor, size), [onnx, exported])
 
 
 def gains(report: GateReport, backends: list[str]) -> pd.DataFrame:

@@ -40,11 +40,6 @@ Row = Mapping[str, Any]
 _POINT, _MEDIAN = "#0072B2", "#D55E00"
 
 
-def _number(value: float) -> str:
-    """Write three digits that count, and no power of ten."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> "Figure":
     """Draw parameters, MACs and median time of every case, each bar divided into the parts of the network.
 
@@ -179,3 +174,8 @@ def _scaled(parts: Mapping[str, Mapping[str, int]], key: str, by: float) -> dict
 
 def _wrapped(text: str, width: int = 95) -> str:
     return "\n".join(textwrap.wrap(text, width))
+
+
+def _number(value: float) -> str:
+    """Write three digits that count, and no power of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -135,25 +135,26 @@ def worker_faults(timeout: float = 0, *, handing_over: bool = False) -> Iterator
     A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used; while a worker
     is `handing_over` a batch, also by its connection, which breaks.
     """
+    faults = (RuntimeError, *BROKEN) if handing_over else RuntimeError
     try:
         yield
-    except (RuntimeError, *BROKEN) as error:
-        message = _explanation(error, timeout, broken=handing_over and isinstance(error, BROKEN))
+    except faults as error:
+        message = _explanation(error, timeout)
         if message is None:
             raise
         raise MachineError(message) from error
 
 
-def _explanation(error: Exception, timeout: float, *, broken: bool) -> str | None:
+def _explanation(error: Exception, timeout: float) -> str | None:
     text = f"{error} {error.__cause__ or ''}"
     if "DataLoader timed out" in text:
         return (
             f"the loader's workers gave nothing for {timeout:g} s; a disk or a network may hang. Run again to go on "
             "from the last checkpoint, with workers=0 to see where it hangs, or a larger loader_timeout"
         )
-    broken = broken and "in DataLoader worker process" not in text  # what a sample raised there is no worker's end
+    raised_by_sample = "in DataLoader worker process" in text  # which is no end of the worker
     died = re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text)
-    if died or broken or "No space left on device" in text:
+    if died or (isinstance(error, BROKEN) and not raised_by_sample) or "No space left on device" in text:
         how = re.search(r"killed by signal: ([^.]*)\.", text)
         number = next((n for n in signal.Signals if how and signal.strsignal(n) == how.group(1)), None)
         return (

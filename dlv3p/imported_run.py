@@ -20,7 +20,8 @@ from dlv3p.loading import LoadedModel, save_model
 from dlv3p.network import NetworkParameters
 from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, overlay, side_by_side
 from dlv3p.provenance import provenance
-from dlv3p.runs import checkpoint_path, hold_run, list_runs, write_json
+from dlv3p.run_record import FORMAT, write_record
+from dlv3p.runs import checkpoint_path, hold_run, list_runs
 from dlv3p.split import Split
 from dlv3p.training_parameters import TrainParameters, check_run_name
 from dlv3p.weights.inspection import describe
@@ -80,14 +81,14 @@ def save_run(
             "widths": loaded.model.widths,
         }
         content = {
-            "format": 1,
+            "format": FORMAT,
             "run": run,
             "parameters": parameters.as_dict(),
             "class_names": class_names,
             "imported": describe(found),
             **provenance(),
         }
-        write_json(folder / "run.json", content)
+        write_record(folder / "run.json", content)
         save_model(folder / "model.safetensors", loaded.model, loaded.parameters, class_names)
         for name in ("last", "best"):
             save_checkpoint(checkpoint_path(run, name), state)

@@ -1,8 +1,8 @@
 """Say whether a run folder is complete and untouched: each file by itself, and each against the others.
 
 Nothing is written. What somebody has changed shows where a file no longer fits its recorded hash, or the other files:
-run.json, metrics.csv and model.safetensors all repeat what the checkpoints hold. There is no signature: who changes
-all of them alike, hashes included, is not found out.
+run.json has a hash of itself; it, metrics.csv and model.safetensors repeat what the checkpoints hold. There is no
+signature: who changes all of them alike, hashes included, is not found out.
 """
 
 import csv
@@ -20,11 +20,9 @@ import torch
 from cityscapes.errors import BusyError, MissingInputError, ParameterError, UserError, reason
 from cityscapes.findings import Finding
 from dlv3p.checkpoint import file_sha256, load_checkpoint, model_from_checkpoint, weights_sha256
-from dlv3p.data import open_images
-from dlv3p.datasets.sharded import is_url
 from dlv3p.loading import load_model
-from dlv3p.provenance import data_fingerprint, git_commit, lock_sha256, masks_fingerprint
-from dlv3p.run_record import read_record, record_problems
+from dlv3p.run_record import SEAL, read_record, record_problems, record_sha256
+from dlv3p.run_surroundings import Surroundings
 from dlv3p.runs import HISTORY_COLUMNS, LATER_COLUMNS
 from dlv3p.training_parameters import TrainParameters
 
@@ -35,16 +33,19 @@ RESTORE = "restore the file from a copy, or train as another run"
 RUN_AGAIN = "run it again: training goes on, and a finished run writes what is missing"
 
 
-def check_run(folder: Path) -> list[Finding]:
-    """Return what is wrong with a run folder, errors first; none of them is an error when it is complete and untouched.
+def check_run(folder: Path, *, every_byte: bool = False) -> tuple[list[Finding], str]:
+    """Return what is wrong with a run folder, errors first, and what of its data was compared, in words.
 
-    Raises MissingInputError when there is no such folder, BusyError while a process trains in it.
+    None of the findings is an error when the folder is complete and untouched. Data that has changed is worth a note,
+    and an error where somebody asks for `every_byte` of it. Raises MissingInputError when there is no such folder,
+    BusyError while a process trains in it.
     """
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such run folder")
     _refuse_busy(folder)
-    findings = list(_RunCheck(folder).findings())
-    return sorted(findings, key=lambda finding: not finding.is_error)
+    check = _RunCheck(folder, every_byte=every_byte)
+    findings = sorted(check.findings(), key=lambda finding: not finding.is_error)
+    return findings, check.surroundings.told()
 
 
 def _refuse_busy(folder: Path) -> None:
@@ -61,8 +62,8 @@ def _refuse_busy(folder: Path) -> None:
 class _RunCheck:
     """Reads each file of a run folder once; what could be read is there for the later comparisons."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, every_byte: bool) -> None:
+        self.folder, self.every_byte = folder, every_byte
         self.record: Mapping[str, Any] = {}
         self.states: dict[str, dict[str, Any]] = {}
 
@@ -78,8 +79,8 @@ class _RunCheck:
             if path.name.endswith((".tmp", ".bad")):
                 problem = "a writer was killed" if path.suffix == ".tmp" else "a damaged file that was put aside"
                 yield self._error(LEFT_OVER, str(path.relative_to(self.folder)), problem, "delete it")
-        yield from self._compare_data()
-        yield from self._compare_code()
+        self.surroundings = Surroundings(self.folder.name, self.record, every_byte=self.every_byte)
+        yield from self.surroundings.findings()
 
     @property
     def imported(self) -> bool:
@@ -107,6 +108,11 @@ class _RunCheck:
             return
         for problem in record_problems(self.record):
             yield self._error(DAMAGED, "run.json", problem)
+        if SEAL not in self.record:
+            problem = "has no hash of its own: who edited it would not be found out"
+            yield self._note("no hash", "run.json", problem, "train as another run; earlier versions wrote none")
+        elif self.record[SEAL] != record_sha256(self.record):
+            yield self._error(DAMAGED, "run.json", f"is not as it was written: its {SEAL} does not fit")
 
     def _check_checkpoint(self, name: str) -> Iterator[Finding]:
         where = f"checkpoints/{name}.pt"
@@ -250,41 +256,3 @@ class _RunCheck:
             return
         if failed:
             yield self._error(DAMAGED, where, f"a cell has failed: {failed[0]}", "execute it again with papermill")
-
-    def _compare_data(self) -> Iterator[Finding]:
-        data = self.record.get("data")
-        for split, described in data.items() if isinstance(data, dict) else ():
-            root = described.get("root") if isinstance(described, dict) else None
-            if not isinstance(root, str):
-                continue
-            where, remedy = f"{root} ({split})", "the run itself is not touched; its score belongs to the data of then"
-            if is_url(root):
-                yield self._note("data not compared", where, "lies behind a URL", remedy)
-                continue
-            now: dict[str, Any] = {}
-            try:
-                images = open_images(Path(root), split)
-                now = {"images": len(images), "fingerprint": data_fingerprint(images)}
-                if described.get("masks"):
-                    now["masks"] = masks_fingerprint(images)
-            except (UserError, OSError) as error:
-                kind = "masks gone" if now else "data gone"
-                yield self._note(kind, where, reason(error).removeprefix(f"{root}: "), remedy)
-            if changed := [name for name in now if now[name] != described.get(name)]:
-                what = {"images": "number of images", "fingerprint": "images", "masks": "masks"}
-                problem = f"other than when the run began: {', '.join(what[name] for name in changed)}"
-                yield self._note("data changed", where, problem, remedy)
-
-    def _compare_code(self) -> Iterator[Finding]:
-        git, lock = self.record.get("git"), self.record.get("lock_sha256")
-        remedy = "repeat the run with what run.json names"
-        if isinstance(git, dict):
-            now = git_commit()
-            if now and git.get("commit") and git["commit"] != now:
-                yield self._note("other code now", "git", f"trained at {git['commit']:.12}, now at {now:.12}", remedy)
-            if git.get("changed"):
-                problem = f"trained with changes that no commit holds (diff {str(git.get('diff_sha256')):.12})"
-                yield self._note("code not committed", "git", problem, "commit before training what shall be repeated")
-        now = lock_sha256()
-        if isinstance(lock, str) and now and lock != now:
-            yield self._note("other versions now", "requirements.lock", f"was {lock:.12}, is {now:.12}", remedy)

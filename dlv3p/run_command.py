@@ -24,12 +24,12 @@ def check_runs(options: argparse.Namespace) -> int:
 
     status = 0
     for folder in map(_folder, options.runs):
-        findings = check_run(folder)
+        findings, compared = check_run(folder, every_byte=options.data)
         for line in tell(findings, most=MOST_PLACES):
             print(line)
         errors = [finding for finding in findings if finding.is_error]
         if not errors:
-            print(f"{folder}: complete and untouched", flush=True)
+            print(f"{folder}: complete and untouched; {compared}", flush=True)
             continue
         damaged = [finding for finding in errors if finding.kind != MISSING]
         print(f"{folder}: {'damaged' if damaged else 'not complete'}; errors found: {len(errors)}", flush=True)
@@ -61,10 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="say whether run folders are complete and untouched",
-        description="Say whether run folders are complete and untouched. Writes nothing.",
+        description="Say whether run folders are complete and untouched, and whether their data is as it was: by names "
+        "and sizes, or byte by byte. Writes nothing.",
         epilog="Exit status: 0 complete and untouched, 3 something is missing, 6 something is damaged, 7 in training.",
     )
     check.add_argument("runs", nargs="+", metavar="RUN", help="saved/<run>, or its name")
+    check.add_argument(
+        "--data", action="store_true", help="compare every byte of images and masks, which takes a while"
+    )
     check.set_defaults(run=check_runs)
     band = commands.add_parser(
         "band",

@@ -1,27 +1,39 @@
-"""What `run.json` of a run folder has to hold, key by key, and what is wrong with one that does not; no torch here."""
+"""What `run.json` of a run folder has to hold, key by key, and what is wrong with one that does not; no torch here.
 
+A record carries a sha256 of all the rest of it, so that whoever edits it by hand shows. That is no signature.
+"""
+
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cityscapes.errors import ParameterError
+from dlv3p.runs import write_json
 from dlv3p.training_parameters import TrainParameters
 
 
 class Key(NamedTuple):
-    """A key, the types that its value may have, and the first version of run.json that has it."""
+    """A key, the types that its value may have, the first version of run.json with it, and whether all of that have it."""
 
     path: str
     types: tuple[type, ...]
     since: int = 1
+    always: bool = True
 
 
 TEXT, WHOLE, NONE = (str,), (int,), type(None)
-NEWEST = 2
+
+FORMAT = 2
+"""The version of run.json that is written; all up to it are read."""
+
+SEAL = "sha256"
+"""The key of a record's own hash; records that are older than it have none."""
 
 OF_ALL = (
     Key("format", WHOLE),
+    Key(SEAL, TEXT, 2, always=False),
     Key("run", TEXT),
     Key("parameters", (dict,)),
     Key("class_names", (list,)),
@@ -52,6 +64,9 @@ DETERMINISM = (
     Key("determinism.seed", WHOLE),
     Key("determinism.threads", WHOLE),
     Key("determinism.processes", WHOLE),
+    Key("determinism.device", TEXT, 2, always=False),
+    *(Key(f"determinism.{name}", (bool,), 2, always=False) for name in ("compile", "activation_checkpointing")),
+    Key("determinism.chunked_loss", (bool,), 2, always=False),
     Key("determinism.float32_matmul_precision", TEXT),
     Key("determinism.cudnn_benchmark", (bool,)),
     Key("determinism.cudnn_deterministic", (bool,), 2),
@@ -64,6 +79,7 @@ OF_DATA = (
     Key("images", WHOLE),
     Key("fingerprint", TEXT),
     Key("masks", (str, NONE), 2),
+    Key("content", (str, NONE), 2, always=False),
 )
 
 
@@ -90,14 +106,34 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a run.json with its own hash."""
+    write_json(path, {**content, SEAL: record_sha256(content)})
+
+
+def add_to_record(path: Path, content: Mapping[str, Any], **changes: Any) -> None:
+    """Write a record that was read from `path` with changes; only one that was as it was written gets a new hash.
+
+    One that was edited by hand would look untouched otherwise.
+    """
+    write = write_record if content.get(SEAL) == record_sha256(content) else write_json
+    write(path, {**content, **changes})
+
+
+def record_sha256(content: Mapping[str, Any]) -> str:
+    """Return the sha256 of all of a record but its own hash, whatever the order of its keys and its blanks."""
+    rest = {name: value for name, value in content.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def record_problems(record: Mapping[str, Any]) -> Iterator[str]:
     """Say what is wrong with a run.json: keys that lack or have another type, and parts that contradict each other.
 
     A network that was imported rather than trained has neither data nor determinism.
     """
     version = record.get("format")
-    if not _is_a(version, WHOLE) or not 1 <= version <= NEWEST:
-        yield f"format is {version!r}, and this version of the suite knows 1 to {NEWEST}"
+    if not _is_a(version, WHOLE) or not 1 <= version <= FORMAT:
+        yield f"format is {version!r}, and this version of the suite knows 1 to {FORMAT}"
         return
     trained = "imported" not in record
     keys = (*OF_ALL, *CIRCUMSTANCES, *DETERMINISM * trained)
@@ -117,7 +153,8 @@ def _key_problems(content: Any, keys: tuple[Key, ...], version: int, *, inside: 
         for name in key.path.split("."):
             value = value.get(name, KeyError) if isinstance(value, dict) else KeyError
         if value is KeyError:
-            yield f"{inside}{key.path} is missing"
+            if key.always:
+                yield f"{inside}{key.path} is missing"
         elif not _is_a(value, key.types):
             yield f"{inside}{key.path} is {value!r:.60}, not {' or '.join(_name(kind) for kind in key.types)}"
 
@@ -157,11 +194,8 @@ def _parameter_problems(record: Mapping[str, Any], *, trained: bool) -> Iterator
         yield f"parameters: {error}"
         return
     determinism = record.get("determinism")
-    if trained and isinstance(determinism, dict):
-        for name in ("seed", "processes"):
-            then, now = determinism.get(name), getattr(parameters, name)
-            if then not in (now, None):
-                yield f"determinism.{name} is {then!r}, and parameters.{name} {now!r}"
+    if trained and isinstance(determinism, dict) and determinism.get("seed") not in (parameters.seed, None):
+        yield f"determinism.seed is {determinism['seed']!r}, and parameters.seed {parameters.seed!r}"
 
 
 def _is_a(value: Any, types: tuple[type, ...]) -> bool:

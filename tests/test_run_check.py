@@ -1,6 +1,7 @@
 """Whatever somebody does to a run folder, the check names the file and what is wrong with it; it changes nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 from cityscapes.atomic import lock_folder
-from cityscapes.errors import BusyError, MissingInputError
-from dlv3p import provenance
+from cityscapes.errors import BusyError, MissingInputError, StoppedError
+from dlv3p import content_fingerprint, provenance
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.config import TrainParameters
+from dlv3p.data import open_split
 from dlv3p.provenance import without_credentials
 from dlv3p.run_check import check_run
 from dlv3p.run_command import main
-from dlv3p.run_record import OF_ALL, record_problems
+from dlv3p.run_record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
 from dlv3p.train import train
+from dlv3p.training.run import TrainingRun
 
 TINY = {
     "backbone": "mobilenet_v2", "optimizer": "sgd", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2,
@@ -48,7 +51,11 @@ def folder(finished, tmp_path, monkeypatch):
 
 
 def errors(folder):
-    return [(finding.kind, finding.where, finding.problem) for finding in check_run(folder) if finding.is_error]
+    return [(finding.kind, finding.where, finding.problem) for finding in findings(folder) if finding.is_error]
+
+
+def findings(folder, **options):
+    return check_run(folder, **options)[0]
 
 
 def the_error(folder):
@@ -59,10 +66,11 @@ def the_error(folder):
 
 
 def edit_record(folder, change):
+    """Change what run.json holds, and its hash with it, as somebody would who knows the format."""
     path = folder / "run.json"
     record = json.loads(path.read_text())
     change(record)
-    path.write_text(json.dumps(record))
+    write_record(path, record)
 
 
 def edit_checkpoint(folder, name, change):
@@ -76,7 +84,8 @@ def edit_checkpoint(folder, name, change):
 def test_a_finished_run_is_complete_and_untouched_and_stays_so(folder, capsys):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
     assert main(["check", str(folder)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{folder}: complete and untouched"
+    told = "complete and untouched; of its data, names and sizes of 9 images and of 0 masks compared"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folder}: {told}"
     assert before == {
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()
     }
@@ -140,7 +149,9 @@ def test_every_key_of_run_json_is_asked_for(finished):
             if isinstance(value, dict) and name != "parameters":
                 yield from leaves(value, (*path, name))
 
-    paths = list(leaves(record))
+    younger = {key.path.split(".")[-1] for key in (*OF_ALL, *DETERMINISM, *OF_DATA) if not key.always}
+    paths = [path for path in leaves(record) if path[-1] not in younger]  # which other records of this version lack
+    assert younger >= {SEAL, "content"}
     assert len(paths) >= 45
     for *parents, name in paths:
         copy = json.loads(json.dumps(record))
@@ -150,6 +161,64 @@ def test_every_key_of_run_json_is_asked_for(finished):
         del inner[name]
         assert list(record_problems(copy)), (*parents, name)
     assert {key.path for key in OF_ALL} <= record.keys()
+
+
+EDITED = {
+    "hardware": lambda record: record["hardware"].update(cores=99),
+    "versions": lambda record: record["versions"].update(torch="9.9"),
+    "started": lambda record: record.update(started="2020-01-01T00:00:00+00:00"),
+    "command": lambda record: record["command"].append("--more"),
+    "git": lambda record: record["git"].update(changed=not record["git"]["changed"]),
+    "determinism": lambda record: record["determinism"].update(threads=64),
+}
+
+
+@pytest.mark.parametrize("change", EDITED.values(), ids=EDITED)
+def test_a_run_json_that_was_edited_is_found_out(folder, change, capsys):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    assert the_error(folder) == "damaged: done/run.json: is not as it was written: its sha256 does not fit"
+    assert main(["check", "done"]) == 6
+
+
+def test_blanks_and_the_order_of_keys_are_no_edit(folder):
+    path = folder / "run.json"
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
+    assert errors(folder) == []
+
+
+def test_a_run_json_of_before_has_no_hash_which_is_worth_a_note(folder, capsys):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    del record[SEAL]
+    path.write_text(json.dumps(record))
+    assert main(["check", "done"]) == 0
+    assert "note: no hash: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_going_on_does_not_make_an_edited_run_json_look_untouched(city, workspace, monkeypatch, edited):
+    stop = {"calls": 0}
+
+    def stop_once(self, *, stopping):
+        stop["calls"] += 1
+        if stop["calls"] == 4:  # in the second epoch
+            raise StoppedError("here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "_save_if_due", stop_once)
+        with pytest.raises(StoppedError):
+            train(tiny(city, run="run"))
+    folder = workspace / "saved" / "run"
+    assert findings(folder)  # it has still to go on
+    path = folder / "run.json"
+    if edited:
+        path.write_text(path.read_text().replace('"cores": ', '"cores": 9'))
+    train(tiny(city, run="run"))
+    assert len(json.loads(path.read_text())["continued"]) == 1
+    assert [where for _, where, _ in errors(folder)] == ["run/run.json"] * edited
 
 
 @pytest.mark.parametrize("text", ['{"format": NaN}', '{"format": 2, "format": 2}', "[]", "[" * 100_000])
@@ -258,28 +327,77 @@ def test_changed_data_and_code_are_notes(folder, city, tmp_path, monkeypatch, ca
     edit_record(folder, lambda record: [entry.update(root=str(copy)) for entry in record["data"].values()])
     image = next((copy / "leftImg8bit" / "val").rglob("*.png"))
     image.write_bytes(image.read_bytes() + b"\0")
-    monkeypatch.setattr("dlv3p.run_check.git_commit", lambda: "0123456789abcdef")
-    monkeypatch.setattr("dlv3p.run_check.lock_sha256", lambda: "fedcba9876543210")
-    notes = {finding.kind: finding for finding in reversed(check_run(folder)) if "masks" not in finding.kind}
+    monkeypatch.setattr("dlv3p.run_surroundings.git_commit", lambda: "0123456789abcdef")
+    monkeypatch.setattr("dlv3p.run_surroundings.lock_sha256", lambda: "fedcba9876543210")
+    notes = {finding.kind: finding for finding in reversed(findings(folder)) if "masks" not in finding.kind}
     assert {"data changed", "other code now", "other versions now"} <= notes.keys()
     assert notes["data changed"].problem.startswith("other than when the run began: images")
     assert not any(finding.is_error for finding in notes.values())
     shutil.rmtree(copy)
-    assert "data gone" in {finding.kind for finding in check_run(folder)}
+    assert "data gone" in {finding.kind for finding in findings(folder)}
     assert main(["check", "done"]) == 0
     assert "note: data gone: 2" in capsys.readouterr().out
 
 
 def test_masks_are_compared_too(folder, city, monkeypatch, tmp_path, finished):
     shutil.copytree(finished.parents[1] / "data", tmp_path / "data", dirs_exist_ok=True)
-    assert not [finding for finding in check_run(folder) if finding.kind.startswith(("data", "masks"))]
+    assert not [finding for finding in findings(folder) if finding.kind.startswith(("data", "masks"))]
     masks = sorted((tmp_path / "data" / "generated_gt" / "val").rglob("*_labelTrainIds.png"))
     masks[0].write_bytes(masks[0].read_bytes() + b"\0")
-    assert [finding.problem for finding in check_run(folder) if finding.kind == "data changed"] == [
+    assert [finding.problem for finding in findings(folder) if finding.kind == "data changed"] == [
         "other than when the run began: masks"
     ]
     masks[0].unlink()
-    assert "masks gone" in {finding.kind for finding in check_run(folder)}
+    assert "masks gone" in {finding.kind for finding in findings(folder)}
+
+
+@pytest.mark.parametrize("kind", ["leftImg8bit/train/**/*.png", "leftImg8bit/val/**/*.png", "masks"])
+def test_a_byte_of_the_data_is_found_by_who_asks_for_every_byte(
+    folder, city, tmp_path, monkeypatch, finished, kind, capsys
+):
+    shutil.copytree(finished.parents[1] / "data", tmp_path / "data", dirs_exist_ok=True)
+    copy = shutil.copytree(city, tmp_path / "copy")
+    edit_record(folder, lambda record: [entry.update(root=str(copy)) for entry in record["data"].values()])
+    assert main(["check", "done", "--data"]) == 0
+    told = "; of its data, every byte of 9 images and of 9 masks compared"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(told)
+    masks = (tmp_path / "data" / "generated_gt").rglob("*_labelTrainIds.png")
+    path = min(masks if kind == "masks" else copy.glob(kind))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert main(["check", "done"]) == 0
+    assert main(["check", "done", "--data"]) == 6
+    assert "other than when the run began: a byte of a file" in capsys.readouterr().out
+
+
+def test_data_whose_content_nobody_recorded_cannot_be_compared_byte_by_byte(folder, capsys):
+    edit_record(folder, lambda record: [entry.pop("content") for entry in record["data"].values()])
+    assert main(["check", "done"]) == 0
+    assert main(["check", "done", "--data"]) == 6
+    assert "its content was not recorded" in capsys.readouterr().out
+
+
+def test_files_that_are_as_they_were_are_not_read_again(city, workspace, monkeypatch):
+    split, read = open_split(city, "train"), []
+    digest = content_fingerprint.hashlib.file_digest
+    monkeypatch.setattr(content_fingerprint, "WORTH_REMEMBERING", 0)
+    monkeypatch.setattr(
+        content_fingerprint.hashlib, "file_digest", lambda file, name: read.append(file.name) or digest(file, name)
+    )
+    first = content_fingerprint.content_fingerprint(split)
+    assert len(read) == 2 * len(split)
+    assert content_fingerprint.content_fingerprint(split) == first
+    assert len(read) == 2 * len(split)
+    mask = split.mask_path(0)
+    mask.write_bytes(mask.read_bytes())
+    os.utime(mask, ns=(1, 1))
+    assert content_fingerprint.content_fingerprint(split) == first
+    assert read[2 * len(split) :] == [str(mask)]
+    assert content_fingerprint.content_fingerprint(split, remembered=False) == first
+    assert len(read) == 4 * len(split) + 1
+    monkeypatch.setattr(content_fingerprint, "LARGEST", 100)
+    assert content_fingerprint.content_fingerprint(split) is None
 
 
 def test_a_missing_run_and_one_in_training_are_refused(folder):

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from cityscapes.errors import BusyError, IntegrityError
+from dlv3p.content_fingerprint import content_fingerprint
 from dlv3p.provenance import data_fingerprint, masks_fingerprint, provenance
+from dlv3p.run_record import FORMAT, add_to_record, write_record
 from dlv3p.runs import refuse_other_parameters, write_json
 from dlv3p.split import Split
 from dlv3p.training_parameters import TrainParameters
-
-FORMAT = 2
-"""Version of run.json; `dlv3p/run_record.py` lists what each holds."""
 
 OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning"}
 """What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
@@ -46,7 +45,7 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
         **_circumstances(parameters),
         "continued": [],
     }
-    write_json(folder / "run.json", content)
+    write_record(folder / "run.json", content)
 
 
 def record_continuation(folder: Path, parameters: TrainParameters, splits: Sequence[Split], *, steps: int) -> None:
@@ -66,14 +65,14 @@ def record_continuation(folder: Path, parameters: TrainParameters, splits: Seque
                 f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, and had "
                 f"{then['images']} when the run began; bring those back, or train as another run"
             )
-        if any(now[name] != then[name] for name in ("fingerprint", "masks") if name in then):
+        if any(now[name] != then[name] for name in ("fingerprint", "masks", "content") if name in then):
             print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
     now, then = _circumstances(parameters), (content.get("continued") or [content])[-1]
     differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
     if differing:
         print(f"warning: other {', '.join(differing)} than before: the last bits of the result may differ", flush=True)
-    content["continued"] = [*content.get("continued", []), {"after_steps": steps, **now}]
-    write_json(folder / "run.json", content)
+    continued = [*content.get("continued", []), {"after_steps": steps, **now}]
+    add_to_record(folder / "run.json", content, continued=continued)
 
 
 def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
@@ -89,6 +88,7 @@ def _described(split: Split) -> dict[str, Any]:
         "images": len(split),
         "fingerprint": data_fingerprint(split),
         "masks": masks_fingerprint(split),
+        "content": content_fingerprint(split),
     }
 
 

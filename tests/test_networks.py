@@ -12,7 +12,7 @@ from cityscapes.errors import IntegrityError, MachineError, MissingInputError, P
 from dlv3p import deeplab
 from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.checkpoint import model_from_checkpoint, weights_sha256
-from dlv3p.config import TrainParameters
+from dlv3p.config import SMALLEST_IMAGE, TrainParameters
 from dlv3p.deeplab import build_model, build_network
 from dlv3p.macs import count_macs, count_parameters
 from dlv3p.network import ARCHITECTURES, NetworkParameters
@@ -105,6 +105,18 @@ def test_logits_have_the_size_of_any_image_and_train_with_a_batch_of_one(archite
     assert logits.shape == (1, 5, 65, 97)
     logits.square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("backbone", ["vovnet39", "densenet121"])
+def test_dilated_pooling_lays_features_over_the_whole_image_and_trains_on_the_smallest_crop(backbone, output_stride):
+    switches = {"output_stride": output_stride, "num_classes": 5, "channels": 8, "pooling": "dilated"}
+    with torch.device("meta"):
+        features = build_model("deeplabv3", backbone, **switches).backbone(torch.empty(2, 3, 1024, 2048))
+    assert features.high_level.shape[2:] == (1024 // output_stride, 2048 // output_stride)
+    model = build_model("deeplabv3plus", backbone, **switches).train()
+    model(torch.randn(1, 3, SMALLEST_IMAGE, SMALLEST_IMAGE)).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("architecture", "backbone"), NETWORKS)

@@ -1,8 +1,9 @@
 """Pooling at stride 1, dilated so that every window sees what the strided pooling's saw.
 
 Taken every second pixel (or every fourth, where the features are dilated by 2 already), the result is that of the
-strided layer, borders and odd sizes included: a window that would begin where the strided layer has none is left out,
-so that the features shrink by `dilation` pixels at the bottom and the right.
+strided layer, borders and odd sizes included. A window that reaches over the bottom or the right sees what there is, so
+that the features keep their height and width where these are a multiple of twice the dilation. Where they are not, the
+strided layer may leave out a last, incomplete window; so do these, with all that would come behind it.
 """
 
 import torch
@@ -10,26 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class DilatedMaxPool(nn.Module):
-    """`MaxPool2d(3, 2, ceil_mode=True)` at stride 1: (N,C,h,w) to (N,C,h-dilation,w-dilation).
+class DilatedMaxPool(nn.MaxPool2d):
+    """`MaxPool2d(3, 2, ceil_mode=True)` at stride 1: (N,C,h,w) to (N,C,kept(h),kept(w)).
 
-    In ceil mode the last window may reach over the border by one pixel, which counts as minus infinity there and here.
+    What lies outside counts as minus infinity, as it does for the strided layer in ceil mode.
     """
 
     def __init__(self, dilation: int) -> None:
-        super().__init__()
-        self.dilation = dilation
+        super().__init__(3, stride=1, dilation=dilation)
 
     def forward(self, features: Tensor) -> Tensor:
-        padded = functional.pad(features, (0, self.dilation, 0, self.dilation), value=-torch.inf)
-        return functional.max_pool2d(padded, 3, stride=1, dilation=self.dilation)
-
-    def extra_repr(self) -> str:
-        return f"dilation={self.dilation}"
+        below, right = (kept(length, self.dilation) - length + 2 * self.dilation for length in features.shape[2:])
+        return super().forward(functional.pad(features, (0, right, 0, below), value=-torch.inf))
 
 
 class DilatedAvgPool(nn.Module):
-    """`AvgPool2d(2, 2)` at stride 1: (N,C,h,w) to (N,C,h-dilation,w-dilation)."""
+    """`AvgPool2d(2, 2)` at stride 1: (N,C,h,w) to (N,C,kept(h),kept(w)); the mean is over what is inside the map."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -37,8 +34,21 @@ class DilatedAvgPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         apart = self.dilation
-        rows = features[..., :-apart, :] + features[..., apart:, :]
-        return 0.25 * (rows[..., :-apart] + rows[..., apart:])
+        height, width = (kept(length, apart) for length in features.shape[2:])
+        # The last rows and columns have no partner inside, so that each is its own.
+        rows = (features + torch.cat((features[:, :, apart:], features[:, :, -apart:]), 2))[:, :, :height]
+        return 0.25 * (rows + torch.cat((rows[..., apart:], rows[..., -apart:]), 3))[..., :width]
 
     def extra_repr(self) -> str:
         return f"dilation={self.dilation}"
+
+
+def kept(length: int, dilation: int) -> int:
+    """Return how many rows or columns are left of `length`: those from which the strided layer's windows begin.
+
+    Of every `2 * dilation` rows the strided layer takes one, but of an incomplete group only one that has a partner
+    `dilation` rows further on. Whole numbers alone, so that an exporter can follow it for any size.
+    """
+    incomplete = length % (2 * dilation)
+    has_partner = incomplete // (dilation + 1)
+    return length - incomplete * (1 - has_partner)

@@ -12,13 +12,17 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
+from cityscapes.errors import ParameterError
 from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.deeplab import DeepLab, build_network
 from dlv3p.macs import count_macs, count_parameters
 from dlv3p.network import NetworkParameters
 
 FEATURES = ("low-level", "middle", "high-level")
+ROWS = 33
+"""Of the strip whose columns receptive fields are counted in: enough to be halved five times."""
 
 
 def part_shapes(build: Callable[[], DeepLab], height: int, width: int) -> pd.DataFrame:
@@ -65,22 +69,31 @@ def receptive_fields(parameters: NetworkParameters, *, length: int = 2049) -> di
     another, so that the gradient is above zero just where there is one. Branches that see the whole image, which are
     image pooling and squeeze-excitation, are left out. A field that reaches over `length` pixels is given as `length`.
     """
-    model = build_network(_changed(parameters, image_pooling=False, channels=8), 2).double().eval()
+    model = build_network(_changed(parameters, norm="batch", channels=8), 2).double().eval()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()  # some begin with a weight of zero, which closes their branch
         elif isinstance(module, nn.MaxPool2d):
-            module.forward = partial(_mean_pool, module)
-        elif type(module).__name__ == "SqueezeExcitation":
-            module.forward = nn.Identity().forward
-    image = torch.ones(1, 3, 9, length, dtype=torch.float64, requires_grad=True)
-    features = model.backbone(image)
-    parts = dict(zip(FEATURES, features, strict=True)) | {"logits": model.logits_of(features)}
+            module.forward = partial(_mean_pool, module, module.forward)
+    # Dark, as a ReLU6 lets no gradient through where it is saturated.
+    image = torch.full((1, 3, ROWS, length), 1e-6, dtype=torch.float64, requires_grad=True)
+    with _WithoutGlobalMeans():
+        features = model.backbone(image)
+        parts = dict(zip(FEATURES, features, strict=True)) | {"logits": model.logits_of(features)}
     found = {}
     for name, output in parts.items():
         middle = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
         (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
         seen = gradient[0].sum(dim=(0, 1)).nonzero().flatten()
+        if not len(seen):
+            raise ParameterError(
+                f"backbone={parameters.backbone!r}: no gradient passes with equal weights, as where weights are "
+                "standardised, and so its receptive field cannot be measured; take another backbone"
+            )
         found[name] = int(seen[-1] - seen[0] + 1)
     return found
 
@@ -134,7 +147,27 @@ def _changed(parameters: NetworkParameters, **changes: object) -> NetworkParamet
     return NetworkParameters.from_mapping(values | changes)
 
 
-def _mean_pool(pool: nn.MaxPool2d, features: Tensor) -> Tensor:
-    channels, size = features.shape[1], pool.kernel_size
+def _mean_pool(pool: nn.MaxPool2d, largest: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Take the mean where `pool` takes the `largest` value; what its windows see outside of the map counts as zero."""
+    options = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    size, stride, padding, dilation = (option if isinstance(option, int) else option[0] for option in options)
+    wanted = largest(features).shape[2:]  # by ceil_mode, or by a pool that pads in its own way
+    below, right = (
+        (count - 1) * stride + dilation * (size - 1) + 1 - length - padding
+        for count, length in zip(wanted, features.shape[2:], strict=True)
+    )
+    padded = functional.pad(features, (padding, right, padding, below))
+    channels = features.shape[1]
     weights = torch.full((channels, 1, size, size), 1 / size**2, dtype=features.dtype)
-    return functional.conv2d(features, weights, None, pool.stride, pool.padding, pool.dilation, channels)
+    return functional.conv2d(padded, weights, None, stride, 0, dilation, channels)
+
+
+class _WithoutGlobalMeans(TorchFunctionMode):
+    """Let no gradient through what makes one number a channel of a whole map, in whichever library's gate it stands."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result, source = function(*args, **(kwargs or {})), args[0] if args else None
+        if isinstance(source, Tensor) and isinstance(result, Tensor) and source.dim() == 4:
+            one_a_channel = result.shape[:2] == source.shape[:2] and result.numel() == result.shape[:2].numel()
+            return result.detach() if one_a_channel and source.numel() > result.numel() else result
+        return result

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from dlv3p.anatomy import effective_field, model_sizes, part_shapes, receptive_fields, share_within, spread_convolutions
+from cityscapes.errors import ParameterError
+from dlv3p.anatomy import (
+    FEATURES,
+    effective_field,
+    model_sizes,
+    part_shapes,
+    receptive_fields,
+    share_within,
+    spread_convolutions,
+)
 from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.deeplab import build_model
 from dlv3p.macs import count_macs
@@ -58,6 +67,74 @@ def test_the_field_of_a_resnet18_is_435_pixels_at_every_stride():
         assert fields["low-level"] == 7 + 2 * 2 + 4 * 2 * 4
         assert fields["high-level"] == by_hand == 435
         assert fields["logits"] > fields["high-level"] + 2 * 18 * 16
+
+
+CONV, HALVING, WIDE, WIDE_HALVING = (3, 1), (3, 2), (5, 1), (5, 2)
+WINDOWS = {
+    "vovnet39": (
+        [HALVING, CONV, HALVING, *5 * [CONV]],
+        [HALVING, *5 * [CONV], HALVING, *10 * [CONV]],
+        [HALVING, *10 * [CONV]],
+    ),
+    "densenet121": (
+        [(7, 2), HALVING, *6 * [CONV]],
+        [(2, 2), *12 * [CONV], (2, 2), *24 * [CONV]],
+        [(2, 2), *16 * [CONV]],
+    ),
+    "mobilenet_v2": (
+        [HALVING, CONV, HALVING, CONV],
+        [HALVING, *2 * [CONV], HALVING, *6 * [CONV]],
+        [HALVING, *3 * [CONV]],
+    ),
+    "mobilenet_v3_large": (
+        [HALVING, CONV, HALVING, CONV],
+        [WIDE_HALVING],
+        [*2 * [WIDE], HALVING, *5 * [CONV], WIDE_HALVING, *2 * [WIDE]],
+    ),
+    "timm:regnety_002": ([HALVING, HALVING], [HALVING, HALVING, *3 * [CONV]], [HALVING, *6 * [CONV]]),
+}
+"""Backbone: kernel and stride of every window on the longest way to its low-level, middle and high-level features."""
+
+
+def fields_by_hand(backbone):
+    """Each window adds its width less one, in pixels of its input."""
+    field, pixel, fields = 1, 1, {}
+    for name, windows in zip(FEATURES, WINDOWS[backbone], strict=True):
+        for kernel, stride in windows:
+            field, pixel = field + (kernel - 1) * pixel, pixel * stride
+        fields[name] = field
+    return fields
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("backbone", list(WINDOWS))
+def test_fields_are_those_of_the_kernels_at_every_stride(backbone, stride):
+    if backbone.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
+    pooling = {"pooling": "dilated"} if backbone in LOST_BY_DROPPING else {}
+    by_hand = fields_by_hand(backbone)
+    length = by_hand["high-level"] + 64
+    found = receptive_fields(NetworkParameters(backbone=backbone, output_stride=stride, **pooling), length=length)
+    assert {name: found[name] for name in FEATURES} == by_hand
+
+
+LOST_BY_DROPPING = {"vovnet39": {32: 0, 16: 2 * 16, 8: 2 * 16 + 2 * 8}, "densenet121": {32: 0, 16: 16, 8: 16 + 8}}
+"""Pixels by output stride: the windows of the pooling layers that are left out as published."""
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("backbone", list(LOST_BY_DROPPING))
+def test_dropped_pooling_makes_the_field_smaller(backbone, stride):
+    by_hand = fields_by_hand(backbone)["high-level"]
+    found = receptive_fields(NetworkParameters(backbone=backbone, output_stride=stride), length=by_hand + 64)
+    assert found["high-level"] == by_hand - LOST_BY_DROPPING[backbone][stride]
+
+
+def test_a_network_whose_field_cannot_be_measured_is_told_in_one_line():
+    pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
+    with pytest.raises(ParameterError, match="backbone='timm:nf_regnet_b0': no gradient") as refusal:
+        receptive_fields(NetworkParameters(backbone="timm:nf_regnet_b0", output_stride=32), length=65)
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_field_wider_than_the_row_is_the_row():

@@ -9,7 +9,6 @@ import csv
 import fcntl
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import torch
 
-from cityscapes.errors import BusyError, MissingInputError, ParameterError, UserError, reason
+from cityscapes.errors import BusyError, MissingInputError, UserError, reason
 from cityscapes.findings import Finding
 from dlv3p.checkpoint import file_sha256, load_checkpoint, model_from_checkpoint, weights_sha256
 from dlv3p.loading import load_model
-from dlv3p.run_record import SEAL, read_record, record_problems, record_sha256
+from dlv3p.run_record import SEAL, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.run_surroundings import Surroundings
 from dlv3p.runs import HISTORY_COLUMNS, LATER_COLUMNS
 from dlv3p.training_parameters import TrainParameters
@@ -174,19 +173,9 @@ class _RunCheck:
             yield self._error(
                 DAMAGED, "checkpoints/best.pt", problem, RUN_AGAIN if best["epoch"] > last["epoch"] else RESTORE
             )
-        planned = self._planned_epochs()
+        planned = planned_epochs(self.record)
         if planned is not None and len(history) < planned:
             yield self._error(MISSING, where, f"{len(history)} of {planned} epochs are done", RUN_AGAIN)
-
-    def _planned_epochs(self) -> int | None:
-        """How many epochs the run has when it is finished; None where run.json does not say."""
-        try:
-            parameters = TrainParameters.from_mapping(self.record["parameters"])
-            images = self.record["data"][parameters.train_split]["images"]
-            steps_per_epoch = images // min(parameters.batch_size, images)
-            return math.ceil(parameters.steps / steps_per_epoch) if parameters.steps else parameters.epochs
-        except (ParameterError, LookupError, TypeError, ZeroDivisionError):
-            return None
 
     def _check_metrics(self) -> Iterator[Finding]:
         path, where = self.folder / "metrics.csv", "metrics.csv"
@@ -224,7 +213,7 @@ class _RunCheck:
         path, where, best = self.folder / "model.safetensors", "model.safetensors", self.states.get("best")
         if not path.is_file():
             done = len(self.states.get("last", {}).get("history", ()))
-            if self.imported or done and done == self._planned_epochs():
+            if self.imported or done and done == planned_epochs(self.record):
                 yield self._missing(where)
             return
         try:

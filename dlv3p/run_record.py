@@ -5,6 +5,7 @@ A record carries a sha256 of all the rest of it, so that whoever edits it by han
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from dlv3p.training_parameters import TrainParameters
 
 
 class Key(NamedTuple):
-    """A key, the types that its value may have, the first version of run.json with it, and whether all of that have it."""
+    """A key, the types that its value may have, the first version of run.json with it, and if all of that have it."""
 
     path: str
     types: tuple[type, ...]
@@ -124,6 +125,20 @@ def record_sha256(content: Mapping[str, Any]) -> str:
     """Return the sha256 of all of a record but its own hash, whatever the order of its keys and its blanks."""
     rest = {name: value for name, value in content.items() if name != SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def planned_epochs(record: Mapping[str, Any]) -> int | None:
+    """Return how many epochs a run has when it is finished; None where its run.json does not say.
+
+    A run whose parameters count `steps` has as many epochs as those need, whatever `epochs` says.
+    """
+    try:
+        parameters = TrainParameters.from_mapping(record["parameters"])
+        images = record["data"][parameters.train_split]["images"]
+        steps_per_epoch = images // min(parameters.batch_size, images)
+        return math.ceil(parameters.steps / steps_per_epoch) if parameters.steps else parameters.epochs
+    except (ParameterError, LookupError, TypeError, ZeroDivisionError):
+        return None
 
 
 def record_problems(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Recipes are what their sources publish: parameters of a training, whose counts, steps and claims hold together."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -8,12 +9,15 @@ import pytest
 import torch
 import yaml
 
+from dlv3p.data import open_split
 from dlv3p.deeplab import build_network
 from dlv3p.macs import count_macs
 from dlv3p.network import NetworkParameters
+from dlv3p.train import train
 from dlv3p.training_parameters import TrainParameters
 
-FOLDER = Path(__file__).parents[1] / "notebooks" / "recipes"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+FOLDER = NOTEBOOKS / "recipes"
 RECIPES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 PARTS = ["Source", "Claim", "Protocol", "Differs", "Cost", "Run"]
 IMAGES = {("cityscapes", "train"): 2975, ("voc", "train"): 1464, ("voc", "train_aug"): 10582}
@@ -187,3 +191,16 @@ def test_the_table_lists_all_recipes_with_their_claims():
         numbers = re.findall(r"\d+\.\d+", claim)
         assert all(number in header(name)["Claim"] for number in numbers)
         assert numbers or header(name)["Claim"].startswith(("none", "more than 76"))
+
+
+def test_a_recipe_of_steps_ends_with_all_its_epochs_done(city, workspace, capsys):
+    """The last cell of the notebook, for a run of four steps, three of which are an epoch."""
+    config = TrainParameters(
+        data_root=str(city), backbone="mobilenet_v2", channels=8, crop_height=64, crop_width=64, batch_size=2,
+        steps=4, workers=0, threads=1, device="cpu", progress="none", band="none",
+    )  # fmt: skip
+    result = train(config)
+    cell = json.loads((NOTEBOOKS / "train.ipynb").read_text())["cells"][-1]
+    exec("".join(cell["source"]), {"result": result, "config": config, "training": open_split(city, "train")})
+    assert len(result.history) == 2 != config.epochs
+    assert "epochs done: True" in capsys.readouterr().out

@@ -15,13 +15,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from cityscapes.atomic import open_atomically, write_bytes, write_text
-from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
+from cityscapes.errors import IntegrityError, MissingInputError
 from dlv3p.deeplab import build_network
 from dlv3p.training_parameters import TrainParameters
+from dlv3p.weights.own_files import FORMAT, check_format, check_hash, file_sha256, record_path
 from dlv3p.weights.pickles import load_pickled
-
-FORMAT = 2
-"""Version of what a checkpoint holds; a newer one is refused rather than half understood."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -37,30 +35,20 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         "step": state.get("step", 0),
     }
     # The record comes first and knows both files, so that a crash between the two leaves either one in order.
-    write_text(_sidecar(path), json.dumps(summary, indent=1) + "\n")
+    write_text(record_path(path), json.dumps(summary, indent=1) + "\n")
     write_bytes(path, content)
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; raises IntegrityError when it is damaged, NewerFormatError, or MissingInputError if absent.
-
-    What must agree is the file's sha256 with one of those on record: that of the file, and that of the one before it,
-    which a crash between the two writes leaves in its place.
-    """
+    """Read a checkpoint; raises IntegrityError when it is damaged, NewerFormatError, or MissingInputError if absent."""
     if not path.is_file():
         raise MissingInputError(f"{path}: no such checkpoint")
     content = path.read_bytes()
-    if not is_as_recorded(path, hashlib.sha256(content).hexdigest()):
-        raise IntegrityError(
-            f"{path}: its bytes are not those that were written (sha256 differs); restore or delete it"
-        )
+    check_hash(path, hashlib.sha256(content).hexdigest())
     state = load_pickled(io.BytesIO(content), path, device=device)
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")
-    if state["format"] > FORMAT:
-        raise NewerFormatError(
-            f"{path}: has format {state['format']}, this version reads up to {FORMAT}; update the suite"
-        )
+    check_format(path, state)
     return state
 
 
@@ -82,7 +70,7 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     widths = {"widths": model.widths} if getattr(model, "widths", None) else {}
-    header = {"dlv3p": json.dumps(metadata | widths, sort_keys=True)}
+    header = {"dlv3p": json.dumps({"format": FORMAT} | metadata | widths, sort_keys=True)}
     with open_atomically(path) as file:
         file.write(safetensors_bytes(state, metadata=header))
 
@@ -95,24 +83,3 @@ def weights_sha256(state: dict[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def is_as_recorded(path: Path, sha256: str) -> bool:
-    """Whether a checkpoint with this hash is what was written to `path`; True where nothing is on record."""
-    if not _sidecar(path).is_file():
-        return True
-    try:
-        recorded = json.loads(_sidecar(path).read_text())
-        return sha256 in (recorded["sha256"], recorded.get("previous_sha256"))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise IntegrityError(f"{_sidecar(path)}: cannot be read; delete it to take {path.name} as it is") from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".json")

@@ -5,6 +5,7 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
+from cityscapes.errors import ParameterError
 from dlv3p.aspp import ASPP
 from dlv3p.backbones.catalog import find
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
@@ -13,7 +14,6 @@ from dlv3p.convolution import conv_bn_relu, initialize
 from dlv3p.decoder import Decoder, upsample
 from dlv3p.network import NetworkParameters
 from dlv3p.norms import set_momentum, use_norm
-from dlv3p.weights.initial import load_initial_weights
 
 AUXILIARY_DROPOUT = 0.1
 
@@ -104,15 +104,18 @@ def build_network(
     num_classes: int,
     *,
     initial_weights: str = "random",
+    new_classifier: bool = False,
     widths: Widths | None = None,
 ) -> DeepLab:
     """Build the network that `parameters` describe, in training mode, on the default device.
 
     `initial_weights` is "random", "imagenet", which fills the backbone, or the path of any file that `dlv3p.weights`
-    knows; what was taken of it is printed. `widths` narrow the layers of a network that has been pruned; those of a
-    pruned file are taken over with its weights. Raises ParameterError for switches that the backbone does not have,
-    IntegrityError for widths that do not fit the network.
+    knows; what was taken of it is printed. `new_classifier` leaves the file's classifier out, so that the number of
+    classes may be another. `widths` narrow the layers of a network that has been pruned; those of a pruned file are
+    taken over with its weights. Raises ParameterError for switches that the backbone does not have and for fewer
+    classes than one, IntegrityError for widths that do not fit the network.
     """
+    check_num_classes(num_classes)
     options = BackboneOptions(
         output_stride=parameters.output_stride,
         multi_grid=parameters.grids,
@@ -130,13 +133,27 @@ def build_network(
     if widths:
         apply_widths(model, widths, source="widths")
     if initial_weights != "random":
-        print(load_initial_weights(model, parameters, initial_weights), flush=True)
+        from dlv3p.weights.initial import load_initial_weights  # which builds the file's own network by this function
+
+        print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
     return model
 
 
 def build_model(
-    architecture: str, backbone: str, *, num_classes: int, initial_weights: str = "random", **switches: object
+    architecture: str,
+    backbone: str,
+    *,
+    num_classes: int,
+    initial_weights: str = "random",
+    new_classifier: bool = False,
+    **switches: object,
 ) -> DeepLab:
     """Build a network from keywords, each a field of NetworkParameters, as `build_network` does."""
-    values = {"architecture": architecture, "backbone": backbone, **switches}
-    return build_network(NetworkParameters.from_mapping(values), num_classes, initial_weights=initial_weights)
+    parameters = NetworkParameters.from_mapping({"architecture": architecture, "backbone": backbone, **switches})
+    return build_network(parameters, num_classes, initial_weights=initial_weights, new_classifier=new_classifier)
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raise ParameterError for a number of classes that no network has."""
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ParameterError(f"num_classes={num_classes!r}: give a whole number from 1, that of the data's classes")

@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.backbones.catalog import TIMM
-from dlv3p.backbones.imagenet import list_differences
-from dlv3p.checkpoint import load_checkpoint, save_weights
+from dlv3p.checkpoint import save_weights
 from dlv3p.compression.widths import apply_widths
 from dlv3p.convolution import initialize
-from dlv3p.deeplab import DeepLab, build_network
+from dlv3p.deeplab import DeepLab, build_network, check_num_classes
 from dlv3p.network import NetworkParameters
+from dlv3p.weights.differences import list_differences
+from dlv3p.weights.imagenet import of_features
 from dlv3p.weights.reading import read_weights
-from dlv3p.weights.recognition import OWN, Recognized, recognize
+from dlv3p.weights.recognition import Recognized, recognize
+from dlv3p.weights.sources import VOID
 
 MOST_LISTED = 10
 """So many missing, unknown and mis-shaped entries are named; all are counted."""
-
-VOID = "void"
 
 
 class LoadedModel(NamedTuple):
@@ -44,9 +44,9 @@ def load_model(
     is refused, unless `replace_classifier` allows to start the classifiers afresh. Raises IntegrityError when the file
     is damaged, no known network, or does not fit it to the last entry; MissingInputError when there is none.
     """
+    if num_classes is not None:
+        check_num_classes(num_classes)
     found = recognize(read_weights(Path(path).expanduser()), output_stride=output_stride)
-    if found.title == OWN and found.file.container == "torch":
-        load_checkpoint(found.file.path)  # compares the file with its recorded hash
     return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
 
 
@@ -66,11 +66,7 @@ def build_recognized(
             f"num_classes={wanted}: {path} has {found.num_classes}; ask for those, or give replace_classifier=True to "
             "start the classifiers afresh"
         )
-    # Without numbers of its own, the network takes the file's, and costs no initialisation; timm wants the real thing.
-    with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):
-        model = build_network(found.parameters, found.num_classes)
-        if found.widths:
-            apply_widths(model, found.widths, source=str(path))
+    model = empty_network(found)
     state = fitting_state(found, model)
     class_names = found.class_names
     if wanted != found.num_classes:
@@ -78,6 +74,24 @@ def build_recognized(
         class_names = None
     model.load_state_dict(state, assign=True)
     return LoadedModel(model.eval(), found.parameters, class_names)
+
+
+def empty_network(found: Recognized) -> DeepLab:
+    """Build the network that was recognised, without numbers of its own: it takes the file's."""
+    with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):  # timm wants the real thing
+        model = build_network(found.parameters, found.num_classes)
+        if found.widths:
+            apply_widths(model, found.widths, source=str(found.file.path))
+    return model
+
+
+def check_backbone(found: Recognized) -> None:
+    """Compare a backbone alone with the one that it was recognised as; raises IntegrityError, with a list."""
+    with torch.device("meta"):
+        expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
+    own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
+    if differences := list_differences(expected, of_features(own), most=MOST_LISTED):
+        raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
 
 
 def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
@@ -94,11 +108,6 @@ def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
         if name not in found.state:  # a count of batches, which old files lack and no network of ours reads
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
             continue
-        if value.is_floating_point() and not found.state[name].is_floating_point():
-            raise IntegrityError(
-                f"{found.file.path}: {found.name_in_file(name)} holds {found.state[name].dtype}; weights are floating "
-                "point numbers: quantised networks are not read"
-            )
         state[name] = found.state[name].to(value.dtype, copy=True)
     return state
 

@@ -9,7 +9,8 @@ from torchvision import models
 
 from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.backbones.catalog import BACKBONES
-from dlv3p.backbones.imagenet import TORCHVISION_WEIGHTS, list_differences, load_imagenet_weights
+from dlv3p.weights.differences import list_differences
+from dlv3p.weights.imagenet import TORCHVISION_WEIGHTS, load_imagenet_weights
 
 
 def written(state, tmp_path) -> str:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from backbone_checks import agree, calls_of_activations, make, strided_and_dense
 
-from cityscapes.errors import IntegrityError, MachineError, ParameterError
+from cityscapes.errors import MachineError, ParameterError
 from dlv3p.backbones.catalog import find
-from dlv3p.backbones.imagenet import load_imagenet_weights
 from dlv3p.config import TrainParameters
 
 NAMES = ["timm:resnet18d", "timm:regnetx_002", "timm:mobilenetv2_050"]
@@ -80,31 +79,6 @@ def test_without_timm_the_remedy_is_named(monkeypatch):
 def test_switches_that_timm_lacks_are_refused(switch):
     with pytest.raises(ParameterError, match="timm:resnet18 allows"):
         make("timm:resnet18", **switch)
-
-
-def test_a_file_of_the_classifier_fills_the_backbone(tmp_path):
-    timm = needs_timm()
-    classifier = timm.create_model("resnet18d")
-    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
-    backbone = make("timm:resnet18d")
-    load_imagenet_weights(backbone, "timm:resnet18d", str(tmp_path / "weights.pth"))
-    assert torch.equal(backbone.body.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
-    with pytest.raises(IntegrityError, match="not the weights of timm:resnet26d") as refusal:
-        load_imagenet_weights(make("timm:resnet26d"), "timm:resnet26d", str(tmp_path / "weights.pth"))
-    assert "\n" not in str(refusal.value)
-
-
-def test_no_network_is_told_in_one_line(monkeypatch):
-    timm = needs_timm()
-
-    def refuse(*args, **kwargs):
-        raise OSError("Name or service\nnot known")
-
-    backbone = make("timm:resnet18d")
-    monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(MachineError, match="no weights for timm:resnet18d .Name or service not known") as refusal:
-        load_imagenet_weights(backbone, "timm:resnet18d", "imagenet")
-    assert "\n" not in str(refusal.value)
 
 
 def test_names_of_timm_pass_the_configuration_and_the_catalogue():

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torchvision import models
 
-from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError
 from dlv3p.backbones.catalog import BACKBONES
-from dlv3p.checkpoint import save_checkpoint, weights_sha256
+from dlv3p.checkpoint import load_checkpoint, save_checkpoint, save_weights, weights_sha256
 from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_network
+from dlv3p.deeplab import build_model, build_network
 from dlv3p.loading import LoadedModel, drop_void, load_model, save_model
 from dlv3p.network import NetworkParameters
 from dlv3p.samples.photometric import MEAN, STD
 from dlv3p.weights.inspection import describe
 from dlv3p.weights.names import MINDSPORE_LEAVES, to_ours, to_theirs
+from dlv3p.weights.printing import shown
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import find_backbone, recognize
 from dlv3p.weights.sources import SOURCES
@@ -101,7 +102,7 @@ def test_the_backbone_is_told_by_its_convolutions(backbone):
     assert find_backbone(state) == backbone
 
 
-def mindspore_file(path, num_classes=21):
+def mindspore_file(path, num_classes=21, others=None):
     """A DeepLabV3 in the words of MindSpore, and the network that it was made of."""
     network = network_of("mindspore", "resnet")
     state = published("mindspore", network, num_classes)
@@ -112,7 +113,8 @@ def mindspore_file(path, num_classes=21):
             continue
         is_norm = f"{stem}.running_mean" in state
         arrays[f"network.{stem}.{LEAVES[leaf] if is_norm else leaf}"] = value.numpy()
-    np.savez(path, **arrays, **{"moments.network.resnet.conv1.weight": np.zeros(3)}, global_step=np.array([7]))
+    np.savez(path, **arrays, **{"moments.network.resnet.conv1.weight": np.zeros(3)}, global_step=np.array([7]),
+             **(others or {}))  # fmt: skip
     return network, state
 
 
@@ -125,6 +127,13 @@ def test_mindspore_weights_are_read_and_their_first_convolution_takes_red_first(
     assert torch.equal(found["backbone.conv1.weight"], state["resnet.conv1.weight"].flip(1))
     assert torch.equal(found["backbone.layer4.2.bn3.running_var"], state["resnet.layer4.2.bn3.running_var"])
     assert torch.equal(found["classifier.bias"], state["aspp.conv2.bias"])
+
+
+def test_only_what_training_left_may_stand_beside_a_mindspore_network(tmp_path):
+    for extra in ("evil", "resnet.evil.weight", "my_momentum"):
+        mindspore_file(tmp_path / "a.npz", others={extra: np.zeros(2)})
+        with pytest.raises(IntegrityError, match=rf"1 entries unknown \({extra}\)"):
+            load_model(tmp_path / "a.npz")
 
 
 def test_blue_first_statistics_are_ours_turned_around():
@@ -142,10 +151,22 @@ def test_the_output_stride_is_asked_for_or_named_or_published(tmp_path):
         ("dlv3p_os_16_e_30.pth", None, 16),
         ("dlv3p_os_16_e_30.pth", 8, 8),
         ("best_os8.pth", 32, 32),
+        ("best-os32.pth", None, 32),
         ("epos160.pth", None, 8),
+        ("photos16.pth", None, 8),
     ):
         torch.save(state, tmp_path / name)
         assert load_model(tmp_path / name, output_stride=asked).parameters.output_stride == expected
+
+
+@pytest.mark.parametrize("stride", [5, 0, "8"])
+def test_an_output_stride_that_no_network_has_is_no_fault_of_the_file(stride, tmp_path):
+    network = NetworkParameters(backbone="resnet18", channels=8)
+    save_model(tmp_path / "own.safetensors", build_network(network, 2), network, ["a", "b"])
+    torch.save(published("yor", network_of("yor", "resnet"), 20), tmp_path / "a.pth")
+    for name in ("own.safetensors", "a.pth"):
+        with pytest.raises(ParameterError, match=f"output_stride={stride!r}: allowed are 8, 16, 32$"):
+            load_model(tmp_path / name, output_stride=stride)
 
 
 def test_the_class_of_ignored_pixels_is_dropped(tmp_path):
@@ -159,6 +180,107 @@ def test_the_class_of_ignored_pixels_is_dropped(tmp_path):
         assert torch.allclose(dropped.model(image), before[:, :19], atol=1e-6)
     assert len(dropped.class_names) == 19
     assert drop_void(dropped) is dropped
+
+
+PINNED = {
+    "vainf_plus": ("deeplabv3plus", 16, {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01}),
+    "vainf_plus_mobilenet": (
+        "deeplabv3plus",
+        16,
+        {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01, "mobilenet_padding": "fixed"},
+    ),
+    "vainf_v3": ("deeplabv3", 16, {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01}),
+    "vainf_v3_mobilenet": (
+        "deeplabv3",
+        16,
+        {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01, "mobilenet_padding": "fixed"},
+    ),
+    "torchvision": ("deeplabv3", 8, {"aspp_dropout": 0.5}),
+    "torchvision_mobilenet": (
+        "deeplabv3",
+        16,
+        {"aspp_dropout": 0.5, "atrous_rates": "12 24 36", "first_dilation": "new"},
+    ),
+    "chenxi116": (
+        "deeplabv3",
+        16,
+        {
+            "align_corners": True,
+            "aspp_dropout": 0.0,
+            "head_convolution": False,
+            "norm_momentum": 0.0003,
+            "backbone_norm_momentum": 0.05,
+        },
+    ),
+    "stigma0617": (
+        "deeplabv3",
+        16,
+        {"align_corners": True, "aspp_dropout": 0.0, "head_convolution": False, "norm_epsilon": 0.0003},
+    ),
+    "yor": (
+        "deeplabv3plus",
+        8,
+        {
+            "align_corners": True,
+            "aspp_dropout": 0.0,
+            "concatenation": "aspp_first",
+            "convolution_bias": True,
+            "low_level_channels": 64,
+        },
+    ),
+    "mindspore": (
+        "deeplabv3",
+        16,
+        {
+            "align_corners": True,
+            "aspp_dropout": 0.7,
+            "head_convolution": False,
+            "multi_grid": "1 2 4",
+            "first_dilation": "new",
+            "atrous_rates": "6 12 18",
+        },
+    ),
+    "imagenet_resnet": ("", None, {}),
+    "imagenet_densenet": ("", None, {}),
+    "imagenet_mobilenet": ("", None, {}),
+    "imagenet_vovnet": ("", None, {}),
+}
+"""Architecture, output stride and switches other than ours by default, as each source publishes its networks."""
+
+
+@pytest.mark.parametrize("key", PINNED)
+def test_every_source_has_the_switches_that_were_published(key, tmp_path):
+    assert list(SOURCES) == list(PINNED)
+    architecture, stride, switches = PINNED[key]
+    assert SOURCES[key].architecture == architecture
+    if not architecture:
+        assert not SOURCES[key].switches
+        return
+    for family in SOURCES[key].families:
+        backbone = "resnet50" if key == "mindspore" else SMALL[family]
+        expected = NetworkParameters(architecture, backbone, stride, **({"channels": 32} | switches))
+        torch.save(published(key, expected, 5), tmp_path / "a.pth")
+        assert load_model(tmp_path / "a.pth").parameters == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "classes", "last"),
+    [
+        ("vainf_plus", 19, "bicycle"),
+        ("vainf_plus", 20, None),
+        ("vainf_v3", 21, "tv/monitor"),
+        ("torchvision", 21, "tv/monitor"),
+        ("chenxi116", 20, None),
+        ("stigma0617", 21, "tv/monitor"),
+        ("yor", 20, "void"),
+        ("yor", 21, None),
+    ],
+)
+def test_classes_are_named_where_their_number_says_which_they_are(key, classes, last, tmp_path):
+    torch.save(published(key, network_of(key, SOURCES[key].families[0]), classes), tmp_path / "a.pth")
+    loaded = load_model(tmp_path / "a.pth")
+    assert (loaded.class_names and loaded.class_names[-1]) == last
+    assert drop_void(loaded).model.classifier.out_channels == classes - (last == "void")
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +308,29 @@ def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, t
     assert "12 entries unknown (extra.0.weight, " in message
     assert "extra.9.weight, ...)" in message
     assert "extra.10.weight" not in message
+
+
+@pytest.mark.parametrize("extra", ["evil", "optimizer.step", "classifier.extra.weight", "evil.num_batches_tracked"])
+def test_what_stands_beside_a_wrapped_network_is_unknown_and_called_as_in_the_file(extra, vainf, tmp_path):
+    state = {f"module.{name}": value for name, value in vainf.items()} | {extra: torch.zeros(1)}
+    assert f"1 entries unknown ({extra})" in refusal(state, tmp_path / "a.pth")
+
+
+def test_an_entry_that_stands_there_twice_is_refused(vainf, tmp_path):
+    state = vainf | {"module.backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
+    assert "holds backbone.conv1.weight twice" in refusal(state, tmp_path / "a.pth")
+    state = vainf | {"backbone..conv1.weight": torch.zeros(64, 3, 7, 7)}
+    assert "1 entries unknown (backbone..conv1.weight)" in refusal(state, tmp_path / "a.pth")
+
+
+def test_a_count_of_batches_has_the_shape_of_a_number_or_is_absent(vainf, tmp_path):
+    name = "backbone.bn1.num_batches_tracked"
+    message = refusal(vainf | {name: torch.zeros(5, dtype=torch.int64)}, tmp_path / "a.pth")
+    assert f"1 entries of another shape ({name} (5,) for ())" in message
+    state = models.resnet18().state_dict() | {"bn1.num_batches_tracked": torch.zeros(5, dtype=torch.int64)}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(IntegrityError, match="of another shape .bn1.num_batches_tracked .5,. for "):
+        build_network(NetworkParameters(backbone="resnet18", channels=8), 2, initial_weights=str(tmp_path / "a.pth"))
 
 
 def test_every_single_missing_entry_is_noticed_but_for_counts_of_batches(vainf, tmp_path):
@@ -223,6 +368,15 @@ def test_other_classes_need_permission(vainf, tmp_path):
     assert same.class_names[15] == "person"
 
 
+@pytest.mark.parametrize("number", [0, -1, 2.5])
+def test_a_number_of_classes_that_no_network_has_is_refused(number, vainf, tmp_path):
+    torch.save(vainf, tmp_path / "a.pth")
+    with pytest.raises(ParameterError, match=f"num_classes={number}: give a whole number from 1"):
+        load_model(tmp_path / "a.pth", num_classes=number, replace_classifier=True)
+    with pytest.raises(ParameterError, match=f"num_classes={number}: give a whole number from 1"):
+        build_model("deeplabv3", "resnet18", num_classes=number)
+
+
 def test_the_auxiliary_classifier_starts_afresh_too(tmp_path):
     state = published("torchvision", network_of("torchvision", "resnet", auxiliary_head=True), 21)
     torch.save(state, tmp_path / "a.pth")
@@ -247,11 +401,57 @@ def test_our_own_files_need_no_flags(tmp_path):
         assert loaded.parameters.align_corners
         assert loaded.parameters.norm == "group"
         assert not loaded.model.training
-    content = bytearray((tmp_path / "best.pt").read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "best.pt").write_bytes(content)
-    with pytest.raises(IntegrityError):
-        load_model(tmp_path / "best.pt")
+
+
+def test_every_reader_compares_our_checkpoints_with_their_recorded_hash(tmp_path, monkeypatch):
+    parameters = TrainParameters(channels=16)
+    model = build_network(parameters, 2)
+    state = {"epoch": 4, "parameters": parameters.as_dict(), "class_names": ["a", "b"], "model": model.state_dict()}
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, state)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # within the numbers of a tensor
+    path.write_bytes(content)
+    readers = {
+        "load_model": lambda: load_model(path),
+        "initial_weights": lambda: build_network(parameters, 2, initial_weights=str(path)),
+        "inspect": lambda: run_command_line(monkeypatch, "inspect", path),
+        "convert": lambda: run_command_line(monkeypatch, "convert", path, tmp_path / "b.safetensors"),
+    }
+    for read in readers.values():
+        with pytest.raises(IntegrityError, match="sha256 differs"):
+            read()
+    path.with_name("best.pt.json").unlink()
+    for read in readers.values():
+        read()
+
+
+@pytest.mark.parametrize("version", ["x", None, [1], torch.zeros(1), 1.5, True, 0, -3], ids=str)
+def test_a_format_that_is_no_version_is_refused_in_one_line(version, tmp_path):
+    network = NetworkParameters(backbone="resnet18", channels=16)
+    state = {"epoch": 1, "parameters": network.as_dict(), "class_names": ["a", "b"], "format": version}
+    torch.save(state | {"model": build_network(network, 2).state_dict()}, tmp_path / "a.pt")
+    for read in (load_model, load_checkpoint):
+        with pytest.raises(IntegrityError, match="its format is no whole number from 1 to 2"):
+            read(tmp_path / "a.pt")
+
+
+def test_a_newer_file_is_called_newer_whatever_else_is_unknown_in_it(tmp_path):
+    network = NetworkParameters(backbone="resnet18", channels=16)
+    model = build_network(network, 2)
+    description = {"parameters": network.as_dict() | {"attention": True}, "class_names": ["a", "b"], "format": 99}
+    torch.save({"epoch": 1, "model": model.state_dict(), **description}, tmp_path / "a.pt")
+    save_weights(tmp_path / "a.safetensors", model, description)
+    for name in ("a.pt", "a.safetensors"):
+        with pytest.raises(NewerFormatError, match="has format 99, this version reads up to 2"):
+            load_model(tmp_path / name)
+    save_model(tmp_path / "a.safetensors", model, network, ["a", "b"])
+    assert read_weights(tmp_path / "a.safetensors").description["format"] == 2
+
+
+def test_a_format_in_a_public_file_is_no_sign_of_ours(vainf, tmp_path):
+    torch.save({"state_dict": vainf, "format": "x"}, tmp_path / "a.pth")
+    assert load_model(tmp_path / "a.pth").class_names[0] == "background"
 
 
 @pytest.mark.parametrize(
@@ -303,10 +503,52 @@ def test_a_description_says_what_a_person_asks(vainf, tmp_path):
     assert "channels=32" in lines["switches"]
 
 
-def start(tmp_path, capsys, num_classes=21, **switches):
+FORGED = "evil\nfits           every entry\x1b[31m\u202e\x07" + "x" * 5000
+
+
+def test_names_in_a_file_forge_no_output(vainf, tmp_path):
+    """Neither a second line, nor a colour, nor a page: in refusals, and in what is said of a sound file."""
+    network = NetworkParameters(backbone="resnet18", channels=16)
+    model = build_network(network, 3)
+    own = {"epoch": 1, "parameters": network.as_dict(), "class_names": [FORGED] * 3, "format": 1, FORGED: FORGED}
+    torch.save(own | {"model": model.state_dict()}, tmp_path / "own.pt")
+    said = list(describe(recognize(read_weights(tmp_path / "own.pt"))).values())
+    parameters = network.as_dict() | {FORGED: 1}
+    for number, content in enumerate(
+        [
+            vainf | {FORGED: torch.zeros(1)},
+            vainf | {"backbone.conv1.weight": torch.zeros(*[1] * 40, 10**3)},
+            {FORGED: torch.zeros(1)},
+            {FORGED: 3, "a": torch.zeros(1)},
+            {FORGED: torch.zeros(1).expand(9, 9)},
+            own | {"parameters": parameters, "model": model.state_dict()},
+            own | {"parameters": network.as_dict() | {"backbone": FORGED}, "model": model.state_dict()},
+            own | {"widths": {FORGED: 1}, "model": model.state_dict()},
+        ]
+    ):
+        said.append(refusal(content, tmp_path / f"{number}.pth"))
+    np.savez(tmp_path / "a.npz", **{FORGED[:90]: np.array(["no number"])})
+    with pytest.raises(IntegrityError) as refused:
+        load_model(tmp_path / "a.npz")
+    for line in [*said, str(refused.value)]:
+        assert line.isprintable()
+        assert len(line) < 700
+
+
+def test_a_name_is_shown_with_escapes_and_cut():
+    assert shown("backbone.conv1.weight") == "backbone.conv1.weight"
+    assert shown("Straße/\u4e2d") == "Straße/\u4e2d"
+    assert shown("a\nb\x1b[0m\ud800") == r"a\nb\x1b[0m\ud800"
+    assert shown("x" * 80) == "x" * 80
+    assert shown("x" * 81) == "x" * 77 + "..."
+    assert len(shown("\x1b" * 79)) == 80
+
+
+def start(tmp_path, capsys, num_classes=21, new_classifier=False, **switches):
     """Start a network from the file; return it and the line that says what was taken."""
     network = NetworkParameters(**({"backbone": "resnet18", "channels": 32} | switches))
-    model = build_network(network, num_classes, initial_weights=str(tmp_path / "a.pth"))
+    path = str(tmp_path / "a.pth")
+    model = build_network(network, num_classes, initial_weights=path, new_classifier=new_classifier)
     return model, capsys.readouterr().out.strip()
 
 
@@ -317,10 +559,40 @@ def test_training_starts_from_a_whole_network_of_the_same_shapes(vainf, tmp_path
                for name, value in model.state_dict().items())  # fmt: skip
     assert line == "initial weights: all of deeplabv3plus over resnet18, from a.pth (VainF/DeepLabV3Plus-Pytorch)"
     assert model.training
-    model, line = start(tmp_path, capsys, num_classes=19, align_corners=True)
+
+
+@pytest.mark.parametrize("num_classes", [19, 21])
+def test_a_new_classifier_is_one_that_was_asked_for(num_classes, vainf, tmp_path, capsys):
+    torch.save({"model_state": vainf}, tmp_path / "a.pth")
+    model, line = start(tmp_path, capsys, num_classes=num_classes, new_classifier=True, align_corners=True)
     assert torch.equal(model.decoder.fuse.conv.weight, vainf["classifier.classifier.0.weight"])
-    assert model.classifier.out_channels == 19
-    assert "but for the classifier (21 classes there, 19 here); it was trained with align_corners=False" in line
+    assert model.classifier.out_channels == num_classes
+    assert not torch.equal(model.classifier.weight[:19], vainf["classifier.classifier.3.weight"][:19])
+    assert "but for the classifier, which is new; it was trained with align_corners=False" in line
+    with pytest.raises(ParameterError, match="a.pth' has 21 classes, the data 20; give new_classifier=True"):
+        start(tmp_path, capsys, num_classes=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state.pop("classifier.project.0.weight"), "1 entries missing (classifier.project.0.weight)"),
+        (lambda state: state.pop("classifier.aspp.convs.1.0.weight"), "1 entries missing (classifier.aspp.convs.1.0"),
+        (lambda state: state.pop("classifier.classifier.3.bias"), "1 entries missing (classifier.classifier.3.bias)"),
+        (lambda state: state.update({"classifier.extra.weight": torch.zeros(1)}), "1 entries unknown (classifier.ext"),
+        (lambda state: state.update({"backbone.extra.weight": torch.zeros(1)}), "1 entries unknown (backbone.extra"),
+    ],
+    ids=["no decoder", "no branch", "no bias", "extra head", "extra backbone"],
+)
+@pytest.mark.parametrize("channels", [32, 16])
+def test_a_file_that_does_not_fit_its_own_network_is_no_start(channels, change, told, vainf, tmp_path, capsys):
+    state = dict(vainf)
+    change(state)
+    torch.save({"model_state": state}, tmp_path / "a.pth")
+    with pytest.raises(IntegrityError) as refused:
+        start(tmp_path, capsys, channels=channels)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_training_starts_from_the_backbone_where_heads_differ(vainf, tmp_path, capsys):
@@ -343,18 +615,45 @@ def test_training_starts_from_our_own_safetensors(tmp_path, capsys):
     assert "this project" in line
 
 
-def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monkeypatch):
+def run_command_line(monkeypatch, *words) -> int:
     from dlv3p.weights.__main__ import main
 
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["weights", *map(str, words)])
-        return main()
+    monkeypatch.setattr("sys.argv", ["weights", *map(str, words)])
+    return main()
 
+
+def test_a_backbone_alone_is_inspected_to_its_last_entry(tmp_path, capsys, monkeypatch):
+    torch.manual_seed(2)
+    grouped = build_network(NetworkParameters(backbone="resnet50", norm="group"), 2).backbone.state_dict()
+    for name, state in (
+        ("resnet18", models.resnet18().state_dict()),
+        ("mobilenet_v2", models.mobilenet_v2().state_dict()),
+        ("resnet50", {f"module.{key}": value for key, value in grouped.items()}),
+    ):
+        torch.save(state, tmp_path / "a.pth")
+        assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0
+        printed = capsys.readouterr().out
+        assert name in printed
+        assert "every entry has its place and its shape" in printed
+    state = models.resnet18().state_dict()
+    state["layer3.0.conv9.weight"] = state.pop("layer3.0.conv2.weight")
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(
+        IntegrityError, match=r"does not fit resnet18.*missing \(layer3.0.conv2.*unknown \(layer3.0.conv9"
+    ):
+        run_command_line(monkeypatch, "inspect", tmp_path / "a.pth")
+
+
+def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monkeypatch):
+    def run(*words):
+        return run_command_line(monkeypatch, *words)
+
+    vainf = dict(vainf)
     torch.save({"model_state": vainf}, tmp_path / "a.pth")
     assert run("inspect", tmp_path / "a.pth") == 0
-    shown = capsys.readouterr().out
-    assert "VainF/DeepLabV3Plus-Pytorch" in shown
-    assert "every entry has its place" in shown
+    printed = capsys.readouterr().out
+    assert "VainF/DeepLabV3Plus-Pytorch" in printed
+    assert "every entry has its place" in printed
     assert run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", "--output-stride", 8) == 0
     again = load_model(tmp_path / "b.safetensors")
     assert again.parameters.output_stride == 8

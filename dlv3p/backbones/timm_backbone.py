@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MachineError, ParameterError
+from cityscapes.errors import MachineError, ParameterError
 from dlv3p.backbones.catalog import BACKBONES, TIMM
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features, require
 
@@ -44,27 +44,6 @@ def build(name: str, options: BackboneOptions) -> TimmBackbone:
     """
     require(name, options)
     return TimmBackbone(name, options)
-
-
-def imagenet_state(name: str, state: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """Return the weights of a `TimmBackbone`: timm's own, or those of a timm classifier's `state`.
-
-    Raises MachineError when they cannot be downloaded, and IntegrityError for the state of another network.
-    """
-    settings: dict[str, Any] = {"pretrained": True}
-    if state is not None:
-        settings["pretrained_cfg_overlay"] = {"state_dict": state}
-    try:
-        body = _create(name, **settings)
-    except (OSError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
-        if state is not None:
-            raise IntegrityError(f"initial_weights: not the weights of {name} ({told}); give such a file") from error
-        raise MachineError(
-            f"initial_weights='imagenet': timm gives no weights for {name} ({told}); try again with a network, give "
-            "the path of a file, or 'random'"
-        ) from error
-    return {f"body.{key}": value for key, value in body.state_dict().items()}
 
 
 def _create(name: str, **settings: Any) -> Any:

@@ -11,11 +11,7 @@ from dlv3p.datasets.links import inside
 from dlv3p.datasets.lists import read_list
 from dlv3p.datasets.pairs import Classes, Pair, PairedSplit
 from dlv3p.datasets.palette import voc_palette
-
-CLASS_NAMES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv/monitor",
-)  # fmt: skip
+from dlv3p.datasets.voc_labels import CLASS_NAMES
 
 IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
 LISTS = "ImageSets/Segmentation"

@@ -25,16 +25,17 @@ def main() -> int:
 
 def inspect_file(arguments: argparse.Namespace) -> int:
     """Print what a file is, then check that its weights fit the network that it describes, to the last entry."""
+    from dlv3p.loading import build_recognized, check_backbone
     from dlv3p.weights.inspection import describe
 
     found = _recognize(arguments)
     for name, line in describe(found).items():
         print(f"{name:<14} {line}", flush=True)
-    if found.parameters is not None:
-        from dlv3p.loading import build_recognized
-
+    if found.parameters is None:
+        check_backbone(found)
+    else:
         build_recognized(found)
-        print(f"{'fits':<14} every entry has its place and its shape")
+    print(f"{'fits':<14} every entry has its place and its shape")
     return 0
 
 

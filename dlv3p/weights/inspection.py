@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from dlv3p.network import NetworkParameters
-from dlv3p.weights.reading import sha256
+from dlv3p.weights.own_files import file_sha256
+from dlv3p.weights.printing import shown
 from dlv3p.weights.recognition import Recognized
 
 SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
@@ -21,18 +22,17 @@ def describe(found: Recognized) -> dict[str, str]:
     lines = {
         "file": file.path.name,
         "size": f"{file.path.stat().st_size:,} bytes",
-        "sha256": sha256(file.path),
+        "sha256": file_sha256(file.path),
         "container": f"{file.container}, weights below {file.wrapper!r}" if file.wrapper else file.container,
         "source": found.title,
         "architecture": network.architecture if network else "a backbone alone",
         "backbone": found.backbone,
+        "norm": found.norm,
     }
-    lines["norm"] = "batch" if any(name.endswith("running_mean") for name in found.state) else "group"
     if network:
         lines |= {
             "classes": f"{found.num_classes}{_class_names(found.class_names)}",
             "output stride": f"{network.output_stride}, {found.stride_from}",
-            "norm": network.norm,
             "switches": ", ".join(switches_set(network)) or "all as by default",
         }
     if found.widths:
@@ -58,16 +58,16 @@ def _is_learnt(name: str) -> bool:
 
 
 def _class_names(names: tuple[str, ...] | None) -> str:
-    return f" ({names[0]}, {names[1]}, ... {names[-1]})" if names and len(names) > 2 else ""
+    return " ({}, {}, ... {})".format(*(shown(names[index]) for index in (0, 1, -1))) if len(names or ()) > 2 else ""
 
 
 def _entry(name: str, value: Any) -> str:
     """Show a number or a short text, and of everything else the kind; nothing that a file holds is shown at length."""
-    shown = name[:40]
+    called = shown(name, 40)
     if isinstance(value, int | float | bool):
-        return f"{shown}={value:.6g}" if isinstance(value, float) else f"{shown}={value}"
+        return f"{called}={value:.6g}" if isinstance(value, float) else f"{called}={shown(value, 40)}"
     if isinstance(value, str):
-        return f"{shown}={value[:40]!r}"
+        return f"{called}={value[:40]!r}"
     if isinstance(value, Tensor):
-        return f"{shown} (tensor)"
-    return f"{shown} ({len(value)} entries)" if isinstance(value, dict | list | tuple) else shown
+        return f"{called} (tensor)"
+    return f"{called} ({len(value)} entries)" if isinstance(value, dict | list | tuple) else called

@@ -119,6 +119,11 @@ def to_theirs(name: str, names: Names) -> str:
     return _replaced(name, names) or name
 
 
+def without_wrapper(name: str) -> str:
+    """Take away what DataParallel and torch.compile write before all names."""
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
+
+
 def join_dotted(name: str) -> str:
     """Write `norm1` where a DenseNet file from before 2018 has `norm.1`; leave all other names as they are."""
     return _DOTTED_LAYER.sub(r"\1\2", name)
@@ -129,5 +134,5 @@ def _replaced(name: str, table: Mapping[str, str]) -> str | None:
     for length in range(len(words), -1, -1):
         stem, rest = ".".join(words[:length]), words[length:]
         if stem in table:
-            return ".".join([word for word in (table[stem], *rest) if word])
+            return ".".join([table[stem], *rest] if table[stem] else rest)
     return None

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cityscapes.errors import IntegrityError, reason
+from cityscapes.errors import IntegrityError
+from dlv3p.weights.printing import shown, told
 
 ALLOWED = {
     "collections.OrderedDict",
@@ -79,7 +80,7 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(source, map_location=device, weights_only=True, **mapped)
     except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
-        raise IntegrityError(f"{where}: damaged ({reason(error)}); fetch or write it again") from error
+        raise IntegrityError(f"{where}: damaged ({told(error)}); fetch or write it again") from error
 
 
 def _pickle_of_zip(file: BinaryIO, where: Path) -> BinaryIO:
@@ -100,7 +101,7 @@ def _pickle_of_zip(file: BinaryIO, where: Path) -> BinaryIO:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
         if isinstance(error, IntegrityError):
             raise
-        raise IntegrityError(f"{where}: damaged or cut short ({reason(error)}); fetch or write it again") from error
+        raise IntegrityError(f"{where}: damaged or cut short ({told(error)}); fetch or write it again") from error
 
 
 def _refuse_calls(file: BinaryIO, where: Path) -> None:
@@ -110,10 +111,10 @@ def _refuse_calls(file: BinaryIO, where: Path) -> None:
             called = argument.replace(" ", ".") if opcode.name in ("GLOBAL", "INST") else ""
             if opcode.name == "STACK_GLOBAL" or (called and called not in ALLOWED):
                 raise IntegrityError(
-                    f"{where}: calls {called or 'a name that it hides'}, which no weights need; nothing was run. Get "
-                    "the file from its author, or as safetensors"
+                    f"{where}: calls {shown(called) or 'a name that it hides'}, which no weights need; nothing was "
+                    "run. Get the file from its author, or as safetensors"
                 )
     except IntegrityError:
         raise
     except Exception as error:  # pickletools raises ValueError, UnicodeDecodeError, struct.error, ... on damage
-        raise IntegrityError(f"{where}: no weights, or cut short ({reason(error)}); fetch it again") from error
+        raise IntegrityError(f"{where}: no weights, or cut short ({told(error)}); fetch it again") from error

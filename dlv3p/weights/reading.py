@@ -1,8 +1,8 @@
 """Weights files of every container, read into plain tensors, or refused in one line before anything is copied."""
 
-import hashlib
 import json
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MissingInputError, reason
+from cityscapes.errors import IntegrityError, MissingInputError
+from dlv3p.weights.own_files import check_format, check_hash, file_sha256
 from dlv3p.weights.pickles import load_pickled
+from dlv3p.weights.printing import shown, told
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
 """The entries below which files keep their weights: VainF; chenxi116 and stigma0617; yoR; our checkpoints."""
@@ -28,6 +30,9 @@ SIGNS = {
     b"\x89HDF": "an HDF5 file (Keras), which is not read here; save its weights with torch.save or as safetensors",
 }
 """What a file begins with that is no weights file, and what it is."""
+
+MINDSPORE = re.compile(rb"\n[\x80-\xff]*[\x00-\x7f]\n[\x80-\xff]?[\x01-\x7f][\w./-]+\x12")
+"""How MindSpore's own checkpoints begin: a message with the name of the first entry, and the entry."""
 
 OURS = "dlv3p"
 """The entry in a safetensors header that describes our networks."""
@@ -70,15 +75,14 @@ def read_weights(path: Path) -> WeightsFile:
     for sign, what in SIGNS.items():
         if start.lstrip().startswith(sign):
             raise IntegrityError(f"{path}: {what}")
+    if MINDSPORE.match(start):
+        raise IntegrityError(
+            f"{path}: a MindSpore checkpoint, which is read as .npz; where MindSpore is installed, write it by "
+            "numpy.savez(OUTPUT, **{name: value.asnumpy() for name, value in mindspore.load_checkpoint(FILE).items()})"
+        )
     if start[257:262] == b"ustar":
         raise IntegrityError(f"{path}: a tar archive; unpack it first, and give the weights file in it")
     return _read_npz(path) if start.startswith(b"PK") and _is_npz(path) else _read_torch(path)
-
-
-def sha256(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain_tensors(path: Path, entries: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -88,12 +92,14 @@ def plain_tensors(path: Path, entries: Mapping[Any, Any]) -> dict[str, Tensor]:
     """
     for name, value in entries.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise IntegrityError(f"{path}: {str(name)[:80]!r} is a {type(value).__name__}, where a tensor is expected")
+            raise IntegrityError(f"{path}: {shown(name)} is a {type(value).__name__}, where a tensor is expected")
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
-            raise IntegrityError(f"{path}: {name} is no plain tensor of numbers ({value.dtype}, {value.layout})")
+            raise IntegrityError(f"{path}: {shown(name)} is no plain tensor of numbers ({value.dtype}, {value.layout})")
         claimed, there = value.numel() * value.element_size(), value.untyped_storage().nbytes()
         if claimed > there:
-            raise IntegrityError(f"{path}: {name} claims {claimed} bytes, where the file holds {there}; it is forged")
+            raise IntegrityError(
+                f"{path}: {shown(name)} claims {claimed} bytes, where the file holds {there}; it is forged"
+            )
     return dict(entries)
 
 
@@ -103,8 +109,12 @@ def _read_torch(path: Path) -> WeightsFile:
         raise IntegrityError(f"{path}: holds a {type(content).__name__}, not a table of tensors by name")
     wrapper = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), "")
     others = {str(name): value for name, value in content.items() if name != wrapper} if wrapper else {}
+    is_own = wrapper == "model" and "format" in others
+    if is_own:
+        check_hash(path, file_sha256(path))
+        check_format(path, others)
     tensors = plain_tensors(path, content[wrapper] if wrapper else content)
-    return WeightsFile(path, "torch", tensors, wrapper, others, others if "format" in others else None)
+    return WeightsFile(path, "torch", tensors, wrapper, others, others if is_own else None)
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
@@ -114,9 +124,11 @@ def _read_safetensors(path: Path) -> WeightsFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(metadata[OURS]) if OURS in metadata else None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
-        raise IntegrityError(f"{path}: damaged, or no safetensors file ({reason(error)}); fetch it again") from error
+        raise IntegrityError(f"{path}: damaged, or no safetensors file ({told(error)}); fetch it again") from error
     if description is not None and not isinstance(description, dict):
         raise IntegrityError(f"{path}: its description is no table; write the file again")
+    if description and "format" in description:
+        check_format(path, description)
     others = {name: value for name, value in metadata.items() if name != OURS}
     return WeightsFile(path, "safetensors", plain_tensors(path, tensors), "", others, description)
 
@@ -140,7 +152,7 @@ def _read_npz(path: Path) -> WeightsFile:
     except IntegrityError:
         raise
     except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
-        raise IntegrityError(f"{path}: damaged, or no plain arrays ({reason(error)}); write it again") from error
+        raise IntegrityError(f"{path}: damaged, or no plain arrays ({told(error)}); write it again") from error
     return WeightsFile(path, "npz", plain_tensors(path, tensors), "", {}, None)
 
 
@@ -151,6 +163,8 @@ def _refuse_forged_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path
         shape, _, kind = read_header(file)
         claimed = math.prod(shape) * kind.itemsize + file.tell()
     if kind.kind not in "fiub" or claimed != member.file_size:
-        raise IntegrityError(f"{path}: {member.filename} is no plain array of {shape} numbers; write the file again")
+        raise IntegrityError(
+            f"{path}: {shown(member.filename)} is no plain array of {shown(shape)} numbers; write the file again"
+        )
     if member.file_size > MOST_ARRAY_RATIO * max(member.compress_size, 512):
-        raise IntegrityError(f"{path}: {member.filename} unpacks to {member.file_size} bytes; it is forged")
+        raise IntegrityError(f"{path}: {shown(member.filename)} unpacks to {member.file_size} bytes; it is forged")

@@ -10,20 +10,24 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, ParameterError, reason
-from cityscapes.labels import CLASS_NAMES
-from dlv3p.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
-from dlv3p.network import NetworkParameters
+from cityscapes.errors import IntegrityError, ParameterError
+from dlv3p.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.training_parameters import TrainParameters
-from dlv3p.weights.names import MINDSPORE_LEAVES, join_dotted, to_ours, to_theirs
+from dlv3p.weights.names import MINDSPORE_LEAVES, join_dotted, to_ours, to_theirs, without_wrapper
+from dlv3p.weights.printing import shown, told
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 
 OWN = "this project"
 """The title of files that we wrote."""
 
-PREFIXES = ("module.", "network.")
-"""What stands before all names: of files saved through DataParallel, and of MindSpore's."""
+MINDSPORE = "network."
+"""What stands before all names of a MindSpore file."""
+
+MINDSPORE_TRAINING = re.compile(
+    r"(moments|moment1|moment2|accum)\.|(learning_rate|momentum|global_step|scale_sense|epoch_num|step_num)$"
+)
+"""What stands beside a MindSpore network: its optimiser's state and counters, which no network needs."""
 
 FAMILIES = {
     "layer1.0.": {20: "resnet18", 36: "resnet34", 53: "resnet50", 104: "resnet101", 155: "resnet152"},
@@ -33,9 +37,6 @@ FAMILIES = {
     "features.1.block.": {62: "mobilenet_v3_large"},
 }
 """How a backbone's names begin, and how many convolutions each of the family has."""
-
-PUBLIC_CLASSES = {19: CLASS_NAMES, 20: (*CLASS_NAMES, "void"), 21: VOC_CLASS_NAMES}
-"""What public files of so many classes were trained on: Cityscapes, yoR with the ignored pixels as a class, and VOC."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,28 @@ class Recognized:
     stride_from: str
     widths: Mapping[str, Mapping[str, int]] | None = None
 
+    @property
+    def norm(self) -> str:
+        """The kind of its norms: group norms keep no statistics."""
+        if self.parameters:
+            return self.parameters.norm
+        return "batch" if any(name.endswith("running_mean") for name in self.state) else "group"
+
     def name_in_file(self, name: str) -> str:
         """Return what one of our entries is called in the file."""
         return to_theirs(name, self.source.names) if self.source else name
 
 
 def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recognized:
-    """Find out what a file is; raises IntegrityError, which names what is known here, when it is none of that."""
+    """Find out what a file is; raises IntegrityError, which names what is known here, when it is none of that.
+
+    Raises ParameterError for an `output_stride` that no network has.
+    """
+    if output_stride not in (None, *OUTPUT_STRIDES):
+        raise ParameterError(f"output_stride={output_stride!r}: allowed are {', '.join(map(str, OUTPUT_STRIDES))}")
     if file.description is not None:
         return _own(file, file.description, output_stride)
-    tensors = _normalized(file.tensors)
+    tensors = _normalized(file)
     key, backbone, named = _find_source(file, tensors)
     source = SOURCES[key]
     state = {ours: tensors[name] for name, ours in named.items() if ours is not None}
@@ -81,7 +94,7 @@ def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recogni
     switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
     parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state)})
     num_classes = _rows(file, state, "classifier.weight")
-    class_names = PUBLIC_CLASSES.get(num_classes)
+    class_names = source.class_names.get(num_classes)
     return Recognized(
         file, source.title, source, backbone, parameters, num_classes, class_names, state, unknown, stride_from
     )
@@ -97,18 +110,26 @@ def find_backbone(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _normalized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take away what stands before all names, and write MindSpore's and old DenseNets' names in the usual way."""
-    for prefix in PREFIXES:
-        # MindSpore's optimiser and counters stand beside its network
-        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        tensors = inside or tensors
+def _normalized(file: WeightsFile) -> dict[str, Tensor]:
+    """Take away what stands before all names, and write MindSpore's and old DenseNets' names in the usual way.
+
+    An entry without the prefix that others have keeps its name, so that it is found to be unknown.
+    """
+    tensors = file.tensors
+    if any(name.startswith(MINDSPORE) for name in tensors):
+        tensors = {name: value for name, value in tensors.items() if not MINDSPORE_TRAINING.match(name)}
     result = {}
     for name, value in tensors.items():
-        stem, _, leaf = join_dotted(name).rpartition(".")
-        stem = stem.replace("down_sample_layer", "downsample")
-        result[f"{stem}.{MINDSPORE_LEAVES.get(leaf, leaf)}"] = value
+        usual = _usual(name)
+        if usual in result:
+            raise IntegrityError(f"{file.path}: holds {shown(usual)} twice, once as {shown(name)}; write it again")
+        result[usual] = value
     return result
+
+
+def _usual(name: str) -> str:
+    stem, dot, leaf = join_dotted(without_wrapper(name).removeprefix(MINDSPORE)).rpartition(".")
+    return stem.replace("down_sample_layer", "downsample") + dot + MINDSPORE_LEAVES.get(leaf, leaf)
 
 
 def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, str | None]]:
@@ -128,10 +149,10 @@ def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str,
             f"{file.path}: weights of this project without their description; give the run's checkpoint, or the "
             "safetensors file beside its run.json"
         )
+    entries = ", ".join(map(shown, list(tensors)[:3]))
     known = ", ".join(dict.fromkeys(source.title for source in SOURCES.values()))
     raise IntegrityError(
-        f"{file.path}: its entries ({', '.join(list(tensors)[:3])[:200]}, ...) are of no network that is known here, "
-        f"which are {known}"
+        f"{file.path}: its entries ({entries}, ...) are of no network that is known here, which are {known}"
     )
 
 
@@ -147,7 +168,7 @@ def _red_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _output_stride(file: WeightsFile, source: Source, given: int | None) -> tuple[int, str]:
     if given is not None:
         return given, "as asked for"
-    if match := re.search(r"os_?(8|16)(?!\d)", file.path.name):
+    if match := re.search(r"(?<![A-Za-z0-9])os_?(8|16|32)(?!\d)", file.path.name):
         return int(match[1]), "from the file's name; the weights fit any"
     return source.output_stride, "as published; the weights fit any"
 
@@ -186,7 +207,7 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
             switches["output_stride"] = output_stride
         parameters = NetworkParameters.from_mapping(switches)
     except (ParameterError, TypeError) as error:
-        raise IntegrityError(f"{file.path}: its description does not fit this version: {reason(error)}") from error
+        raise IntegrityError(f"{file.path}: its description does not fit this version: {told(error)}") from error
     num_classes = _rows(file, file.tensors, "classifier.weight")
     if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
         raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cityscapes.labels import CLASS_NAMES as CITYSCAPES_CLASSES
+from dlv3p.datasets.voc_labels import CLASS_NAMES as VOC_CLASSES
 from dlv3p.weights import names
 from dlv3p.weights.names import Names
 
 PLUS, V3, BACKBONE = "deeplabv3plus", "deeplabv3", ""
+CLASSES = {19: CITYSCAPES_CLASSES, 21: VOC_CLASSES}
+VOID = "void"
+"""What yoR-rihsihS calls the ignored pixels, which are a class there."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Source:
 
     `sign` is an entry that no source further down has, and `families` are the backbones, by the beginning of their
     names, that the rest holds for. `switches` are those of NetworkParameters that neither names nor shapes show;
-    `output_stride` is the published one, since the weights fit any.
+    `output_stride` is the published one, since the weights fit any; `class_names` are those that a network of so many
+    classes was trained on.
     """
 
     title: str
@@ -31,6 +37,7 @@ class Source:
     names: Names
     output_stride: int = 16
     switches: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
 
 
 _VAINF = {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01}
@@ -110,6 +117,7 @@ SOURCES = {
         names=names.YOR_RESNET | names.YOR,
         output_stride=8,
         switches={"align_corners": True, "aspp_dropout": 0.0, "concatenation": "aspp_first"},
+        class_names={20: (*CITYSCAPES_CLASSES, VOID)},
     ),
     "mindspore": Source(
         title="MindSpore model zoo, DeepLabV3",

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError, reason
+from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from dlv3p.backbones.catalog import TIMM
 from dlv3p.backbones.features import Backbone
-from dlv3p.weights.names import join_dotted
+from dlv3p.weights.differences import list_differences
+from dlv3p.weights.names import join_dotted, without_wrapper
+from dlv3p.weights.printing import told
 from dlv3p.weights.reading import read_weights
 
 TORCHVISION_WEIGHTS = {
@@ -49,44 +51,23 @@ def load_imagenet_weights(
     if state is None and source != "imagenet":
         state = _read(Path(source).expanduser())
     if name.startswith(TIMM):
-        from dlv3p.backbones.timm_backbone import imagenet_state
+        from dlv3p.weights.timm_classifier import features_state
 
-        state = imagenet_state(name, state)
+        state = features_state(name, state, source)
     elif state is None:
         state = _download(name)
-    state = {join_dotted(key.removeprefix("module.")): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not _BEHIND_THE_FEATURES.match(key)}
-    expected = backbone.state_dict()
-    differences = list_differences(expected, state)
-    if differences:
+    state = of_features(state)
+    if differences := list_differences(backbone.state_dict(), state):
         raise IntegrityError(
             f"initial_weights={source!r} is not a {kind(name)}: {differences}; give such a file or another backbone"
         )
-    backbone.load_state_dict({key: state.get(key, value) for key, value in expected.items()})
+    backbone.load_state_dict({key: state.get(key, value) for key, value in backbone.state_dict().items()})
 
 
-def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, most: int = 3) -> str:
-    """Say in one line how the names and shapes of two state dicts differ; nothing when they do not.
-
-    Of each kind of difference the first `most` are named, and all are counted.
-
-    Batch norm's counts of batches are passed over: older files lack them and no network of ours reads them.
-    """
-    expected, found = (
-        {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
-        for state in (expected, found)
-    )
-    shapes = [f"{key} {found[key]} for {shape}" for key, shape in expected.items() if found.get(key, shape) != shape]
-    kinds = {
-        "missing": [key for key in expected if key not in found],
-        "unknown": [key for key in found if key not in expected],
-        "of another shape": shapes,
-    }
-    return ", ".join(
-        f"{len(keys)} entries {what} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
-        for what, keys in kinds.items()
-        if keys
-    )
+def of_features(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a classifier's state dict holds of its features, without what wrappers write before the names."""
+    state = {join_dotted(without_wrapper(key)): value for key, value in state.items()}
+    return {key: value for key, value in state.items() if not _BEHIND_THE_FEATURES.match(key)}
 
 
 def kind(name: str) -> str:
@@ -112,7 +93,7 @@ def _download(name: str) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a wrong hash; no pickle
         raise IntegrityError(
-            f"initial_weights='imagenet': {weights.url} is damaged, here or on its way ({reason(error)}); delete "
+            f"initial_weights='imagenet': {weights.url} is damaged, here or on its way ({told(error)}); delete "
             f"{folder / file}, if it is there, and run again"
         ) from error
 

@@ -40,6 +40,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
     channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
     initial_weights: str = "random"  # "random", "imagenet", or any file that `python -m dlv3p.weights inspect` knows
+    new_classifier: bool = False  # leaves the classifier of that file out, whose classes may then be others
     image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
     crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
     crop_width: int = number(256, 33, 4096)

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from dlv3p import config
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.compression.channel_groups import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.criteria import CRITERIA
-from dlv3p.compression.pruned_run import dense_run, prune_run
+from dlv3p.compression.pruned_run import _fine_tuning, dense_run, prune_run
 from dlv3p.compression.pruning import PARTS, STARLIGHT, accumulate_gradients, prune_model, silence_channels
 from dlv3p.compression.ranking import RANKINGS, choose_channels
 from dlv3p.compression.recalibration import recalibrate
@@ -244,12 +245,19 @@ def test_fine_tuning_on_other_classes_takes_the_pruned_widths_over(tmp_path, cap
     path = tmp_path / "pruned.safetensors"
     save_model(path, pruned, parameters, CLASSES)
     plain = replace(parameters, auxiliary_head=False)
-    other = build_network(plain, 11, initial_weights=str(path))
-    assert "but for the classifier (5 classes there, 11 here)" in capsys.readouterr().out
+    with pytest.raises(ParameterError, match="has 5 classes, the data 11; give new_classifier=True"):
+        build_network(plain, 11, initial_weights=str(path))
+    other = build_network(plain, 11, initial_weights=str(path), new_classifier=True)
+    assert "but for the classifier, which is new" in capsys.readouterr().out
     assert other.classifier.weight.shape == (11, 16, 1, 1)
     assert torch.equal(other.aspp.project.conv.weight, pruned.aspp.project.conv.weight)
     with pytest.raises(IntegrityError, match="initial_weights=.*widths of 'backbone[.]"):
         build_network(replace(plain, backbone="mobilenet_v2"), 5, initial_weights=str(path))
+
+
+def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_one():
+    dense = SimpleNamespace(run="dense", checkpoint="best.pt", parameters=TrainParameters(new_classifier=True))
+    assert not _fine_tuning(PruneParameters(), dense, "pruned", "demo_city").new_classifier
 
 
 @pytest.mark.parametrize(

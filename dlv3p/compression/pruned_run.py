@@ -202,6 +202,7 @@ def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_
         run=name,
         data_root=data_root,
         initial_weights=str(run_folder(name) / START),
+        new_classifier=False,
         epochs=parameters.epochs,
         steps=0,
         warmup_steps=0,

@@ -53,7 +53,13 @@ class RunState:
         saved = from_first(self._last_checkpoint() if place().first else None)
         weights = "random" if saved else parameters.initial_weights
         widths = saved.get("widths") if saved else None
-        model = build_network(parameters, training.num_classes, initial_weights=weights, widths=widths)
+        model = build_network(
+            parameters,
+            training.num_classes,
+            initial_weights=weights,
+            new_classifier=parameters.new_classifier,
+            widths=widths,
+        )
         self.model: DeepLab = model.to(device, memory_format=LAYOUT)
         if saved:
             self.model.load_state_dict(saved.get("training_model") or saved["model"])

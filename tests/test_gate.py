@@ -14,6 +14,8 @@ from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import NOT_FASTER, Limits
 from dlv3p.compression.process_memory import measure_process_memory
+from dlv3p.compression.torch_runtime import TorchPredictor
+from dlv3p.deeplab import build_model
 from dlv3p.profiling.turns import take_turns
 
 CLASSES = 4
@@ -113,9 +115,12 @@ def test_an_identical_network_never_wins():
     for noise in (0.0, 0.01, 0.1):
         twins = network("dense", clock, noise=noise, gmacs=1.0), network("twin", clock, noise=noise, gmacs=1.0)
         report = judge(*twins, clock=clock)
-        assert report.verdict(report.rows[1])[0] == "fail"
-        assert "not faster by more than noise" in str(report) or "1x" in str(report)
         row = report.table().loc["twin"]
+        verdict, (reason, *remarks) = report.verdict(report.rows[1])
+        slower = f"{row['speedup']:.2f}x the speed, less than 1x"
+        assert (verdict, reason) == ("fail", slower if row["speedup"] < 1 else "not faster by more than noise")
+        assert remarks == ["the interval includes the limit of 1x"]
+        assert 0.8 < row["speedup"] < 1.25
         assert (row["change"], row["change_low"], row["change_high"], row["agreement"]) == (0, 0, 0, 1)
         export = judge(*twins, clock=clock, limits=Limits(0.0, 0.0))
         assert export.passed, "an export need not be faster"
@@ -132,6 +137,33 @@ def test_the_limits_decide_by_the_measured_change_and_say_when_the_interval_incl
         assert any("interval includes the limit" in remark for remark in remarks)
     report = judge(*networks, clock=clock, limits=Limits(100.0, 4.5))
     assert report.verdict(report.rows[1]) == ("fail", ["4.00x the speed, less than 4.5x"])
+
+
+def test_a_speed_up_whose_interval_includes_the_limit_is_not_settled():
+    clock = Clock()
+    report = judge(
+        network("dense", clock, noise=0.1), network("fast", clock, seconds=0.5, noise=0.1), clock=clock, limits=Limits()
+    )
+    times, low, high = report.speedup("fast")
+    assert 1 < low < times < high
+    assert report.verdict(report.rows[1]) == ("pass", [])
+    for limit, verdict in (((low + times) / 2, "pass"), ((times + high) / 2, "fail")):
+        asked = replace(report, limits=Limits(smallest_speedup=limit))
+        assert asked.verdict(asked.rows[1])[0] == verdict
+        assert f"the interval includes the limit of {limit:g}x" in str(asked)
+    settled = replace(report, limits=Limits(smallest_speedup=high + 0.1))
+    assert "interval includes" not in str(settled)
+
+
+def test_an_export_that_predicts_otherwise_fails_however_well_it_scores():
+    clock = Clock()
+    truth = network("truth", clock).predict
+    first, second = (Candidate(f"off by {n}", lambda image, n=n: (truth(image) + n) % CLASSES) for n in (1, 2))
+    report = judge(first, second, clock=clock, limits=Limits(0.5, 0.0))
+    assert report.passed, "both are wrong everywhere, and so nothing is lost"
+    asked = replace(report, limits=Limits(0.5, 0.0, smallest_agreement=0.999))
+    assert asked.verdict(asked.rows[1]) == ("fail", ["0.000% same pixels, less than 99.900%"])
+    assert judge(first, replace(first, title="same"), clock=clock, limits=asked.limits).passed
 
 
 def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_changes_nothing():
@@ -195,7 +227,7 @@ def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspa
     report = judge(network("dense", clock, size_bytes=80, gmacs=2.0), network("b", clock, size_bytes=20), clock=clock)
     content = json.loads(report.save("run", "gate").read_text())
     assert (workspace / "outputs" / "run" / "gate.json").is_file()
-    assert content["limits"] == {"largest_loss": 0.5, "smallest_speedup": 1.0}
+    assert content["limits"] == {"largest_loss": 0.5, "smallest_speedup": 1.0, "smallest_agreement": 0.0}
     assert content["measured"]["images"] == 6
     assert content["machine"]["cores"]
     assert [row["size_ratio"] for row in content["rows"]] == [1, 0.25]
@@ -227,6 +259,21 @@ def test_memory_is_measured_in_a_process_of_its_own_or_not_at_all():
     assert 3 * 2048 * 3072 * 4 / 2**20 == 72
     assert 71 <= peak <= 78
     assert measure_process_memory(lambda image: image, (32, 48), threads=1) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_the_hosts_memory_is_not_taken_for_that_of_a_gpu():
+    predict = torch.nn.Upsample(scale_factor=8)
+    predict.device = torch.device("cuda")
+    peak = measure_process_memory(predict, (256, 384), threads=1)
+    assert peak is None, "what runs on the host although it names a GPU leaves nothing there to measure"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_memory_on_a_gpu_is_what_torch_held_there():
+    model = build_model("deeplabv3plus", "resnet18", num_classes=CLASSES, channels=16).cuda()
+    weights = sum(value.nbytes for value in model.state_dict().values()) / 2**20
+    assert weights < measure_process_memory(TorchPredictor(model), (256, 384), threads=1) < weights + 300
 
 
 def test_size_on_disk_counts_a_folder_whole(tmp_path):

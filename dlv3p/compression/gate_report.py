@@ -30,10 +30,13 @@ class Limits:
     """What a candidate may lose, in points of mIoU, and how many times faster than the reference it must be.
 
     A `smallest_speedup` above 0 also asks that the gain is more than noise; 0 asks nothing, as for an export.
+    `smallest_agreement` is the share of pixels that must get the reference's class, which is for networks that should
+    be the same: where weights were changed on purpose, scores decide.
     """
 
     largest_loss: float = 0.5
     smallest_speedup: float = 1.0
+    smallest_agreement: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,41 @@ class GateReport:
     def verdict(self, row: GateRow) -> tuple[str, list[str]]:
         """Return "reference", "pass" or "fail", and the remarks about a row: why it fails, and what is not sure.
 
-        The verdict goes by the measured change; where the interval holds the limit, a remark says so.
+        The verdict goes by what was measured; where the interval holds the limit, a remark says so.
         """
         if row.change is None:
             return "reference", []
+        worse, perhaps_worse = self._judge_scores(row)
+        slow, perhaps_slow = self._judge_speed(row)
+        return "fail" if worse or slow else "pass", [*worse, *slow, *perhaps_worse, *perhaps_slow]
+
+    def _judge_scores(self, row: GateRow) -> tuple[list[str], list[str]]:
+        """Return why what a row predicts fails, and what is not sure about it."""
         reasons, remarks = [], []
-        limits, loss, times = self.limits, -row.change.points, self.speedup(row.title).times
-        if not loss <= limits.largest_loss:
-            reasons.append(f"loses {loss:.2f} points of mIoU, more than {limits.largest_loss:g}")
-        if row.change.low <= -limits.largest_loss <= row.change.high:
+        limits, change = self.limits, row.change
+        if not -change.points <= limits.largest_loss:
+            reasons.append(f"loses {-change.points:.2f} points of mIoU, more than {limits.largest_loss:g}")
+        if not row.agreement >= limits.smallest_agreement:
+            reasons.append(f"{row.agreement:.3%} same pixels, less than {limits.smallest_agreement:.3%}")
+        if change.low <= -limits.largest_loss <= change.high:
             remarks.append(f"the interval includes the limit of {limits.largest_loss:g} points")
-        elif np.isnan(row.change.low):
+        elif np.isnan(change.low):
             remarks.append("one image gives no interval")
+        return reasons, remarks
+
+    def _judge_speed(self, row: GateRow) -> tuple[list[str], list[str]]:
+        """Return why the speed of a row fails, and what is not sure about it."""
+        reasons, remarks = [], []
+        limit, speedup = self.limits.smallest_speedup, self.speedup(row.title)
         if self.not_faster(row):
             reasons.append(NOT_FASTER)
-        if times < limits.smallest_speedup:
-            reasons.append(f"{times:.2f}x the speed, less than {limits.smallest_speedup:g}x")
-        elif limits.smallest_speedup > 0 and not self.is_faster(row):
+        if speedup.times < limit:
+            reasons.append(f"{speedup.times:.2f}x the speed, less than {limit:g}x")
+        elif limit > 0 and not self.is_faster(row):
             reasons.append("not faster by more than noise")
-        return "fail" if reasons else "pass", reasons + remarks
+        if limit > 0 and speedup.low <= limit <= speedup.high:
+            remarks.append(f"the interval includes the limit of {limit:g}x")
+        return reasons, remarks
 
     def speedup(self, title: str, over: str = "") -> Speedup:
         """Return how many times faster a network is than another one of the report, by default the reference."""

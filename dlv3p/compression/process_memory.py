@@ -4,7 +4,8 @@
 
 The figure is the peak of the process's resident memory during one prediction, less what it held before the predictor
 was loaded and after it had been loaded and used once and thrown away, which brings in the libraries. It thus means the
-same for every runtime. `profiling/memory.py` measures torch's networks alone, and without their weights.
+same for every runtime. Of a predictor on a GPU it is what torch's allocator held on the board at the peak: the host's
+memory tells nothing about it. `profiling/memory.py` measures torch's networks alone, and without their weights.
 """
 
 import gc
@@ -13,6 +14,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
 
@@ -20,7 +22,8 @@ from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, 
 def measure_process_memory(predict: Callable, size: tuple[int, int], *, threads: int) -> float | None:
     """Measure the peak memory in MiB of loading `predict` and predicting a normalised image (1,3,*size) once.
 
-    None where it cannot be measured: outside Linux, when `predict` cannot be pickled, or when the process fails.
+    None where it cannot be measured: outside Linux, when `predict` cannot be pickled, or when the process fails. A
+    predictor with a `device` on a GPU is measured there.
     """
     if not measurable():
         return None
@@ -41,13 +44,30 @@ def _measure() -> None:
     request = json.loads(sys.argv[1])
     torch.set_num_threads(request["threads"])
     content = sys.stdin.buffer.read()
-    pickle.load(io.BytesIO(content))(torch.zeros(1, 3, 64, 64))
+    predict = pickle.load(io.BytesIO(content))
+    predict(torch.zeros(1, 3, 64, 64))
+    image = torch.rand(1, 3, *request["size"])
+    if getattr(getattr(predict, "device", None), "type", "cpu") == "cuda":
+        print(_peak_on_gpu(predict, image))
+        return
+    del predict
     gc.collect()
-    image, before = torch.rand(1, 3, *request["size"]), resident_kib()
+    before = resident_kib()
     predict = pickle.load(io.BytesIO(content))
     restart_peak()  # what loading took for a moment is no need of the prediction
     predict(image)
     print(max(0, peak_kib() - before))
+
+
+def _peak_on_gpu(predict: Callable, image: Any) -> int:
+    """Return the KiB that tensors, weights included, hold on the GPU at the peak of a prediction."""
+    import torch
+
+    predict(image)  # cuDNN tries its algorithms on the first image of a size, and takes more than it will need
+    torch.cuda.reset_peak_memory_stats(predict.device)
+    predict(image)
+    torch.cuda.synchronize(predict.device)
+    return torch.cuda.max_memory_allocated(predict.device) // 1024
 
 
 if __name__ == "__main__":

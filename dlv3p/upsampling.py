@@ -20,21 +20,35 @@ from dlv3p.upsampling_kernel import ORDERS, blend, upsample_rows
 
 PROBED_SUM = 129
 """Torch picks its kernel by whether height and width add up to more than 128, so what is probed must do so as well."""
+BAND = 16
+"""Rows of logits that torch upsamples at a time, where it does the work itself."""
 
 
 def upsample_argmax(logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     """Upsample logits (N,C,h,w) bilinearly to `size` and take the best class: uint8 (N,*size), on the same device.
 
     Equal to `interpolate(logits, size, mode="bilinear").argmax(dim=1)`; of equal classes the first one wins. Logits
-    must be finite and C at most 256. On a CPU, float32 needs less than 1 MB a thread beside the result and uses
-    `torch.get_num_threads()` threads. Elsewhere torch does it band by band where that is exact: where the size is that
-    of the logits times a power of two, and corners are not aligned.
+    must be finite and C at most 256. Those of half precision are upsampled in float32, which rounds no class away.
+
+    On a CPU, float32 needs less than 1 MB a thread beside the result and uses `torch.get_num_threads()` threads.
+    Elsewhere torch does it: band by band where that is exact, which is where the size is that of the logits times a
+    power of two and corners are not aligned, and else class by class. Each class is then a plane, as if the logits were
+    contiguous: of channels-last ones, two classes that differ by a rounding may change places.
     """
+    logits = logits.detach()
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         arithmetic = _arithmetic(logits, size, align_corners)
         if arithmetic is not None:
             return _fused(logits, size, align_corners, *arithmetic)
-    return _in_bands(logits, size, align_corners)
+    factor = size[0] // logits.shape[2]
+    whole = (factor * logits.shape[2], factor * logits.shape[3]) == tuple(size)
+    if whole and factor & (factor - 1) == 0 and not align_corners:
+        return _in_bands(logits, factor)
+    if sum(size) < PROBED_SUM:  # too small to be worth saving, and one class would get another kernel than many
+        return functional.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners).argmax(1).byte()
+    return _class_by_class(logits, size, align_corners)
 
 
 def source_positions(length: int, wanted: int, align_corners: bool, fused: bool) -> tuple[np.ndarray, ...]:
@@ -68,7 +82,7 @@ def _fused(logits: Tensor, size: tuple[int, int], align_corners: bool, fused: bo
     result = torch.empty((len(logits), height, width), dtype=torch.uint8)
     threads = min(torch.get_num_threads(), height)
     edges = np.linspace(0, height, threads + 1).astype(int)
-    for image, labels in zip(logits.detach().numpy(), result.numpy(), strict=True):
+    for image, labels in zip(logits.numpy(), result.numpy(), strict=True):
 
         def band(first: int, last: int, image: np.ndarray = image, labels: np.ndarray = labels) -> None:
             upsample_rows(image, tuple(array[first:last] for array in rows), columns, orders, labels[first:last])
@@ -81,22 +95,33 @@ def _fused(logits: Tensor, size: tuple[int, int], align_corners: bool, fused: bo
     return result
 
 
-def _in_bands(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Let torch upsample a few rows at a time, with a row more on either side, where that changes no bit."""
+def _in_bands(logits: Tensor, factor: int) -> Tensor:
+    """Let torch upsample a few rows at a time, with a row more on either side; a power of two changes no bit by it."""
     height, width = logits.shape[-2:]
-    factor = size[0] // height
-    exact = not align_corners and factor & (factor - 1) == 0 and (factor * height, factor * width) == tuple(size)
-    band = 16 if exact and factor > 1 else height
     parts = []
-    for first in range(0, height, band):
-        last = min(first + band, height)
+    for first in range(0, height, BAND):
+        last = min(first + BAND, height)
         above, below = min(first, 1), min(height - last, 1)
         rows = logits[:, :, first - above : last + below]
-        wanted = size if band == height else (factor * rows.shape[2], size[1])
-        upsampled = functional.interpolate(rows, size=wanted, mode="bilinear", align_corners=align_corners)
-        kept = upsampled[:, :, factor * above : upsampled.shape[2] - factor * below] if band < height else upsampled
+        upsampled = functional.interpolate(rows, size=(factor * rows.shape[2], factor * width), mode="bilinear")
+        kept = upsampled[:, :, factor * above : upsampled.shape[2] - factor * below]
         parts.append(kept.argmax(dim=1).to(torch.uint8))
     return torch.cat(parts, dim=1)
+
+
+def _class_by_class(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Let torch upsample one class at a time, and keep the best value and class of every pixel so far."""
+    labels = torch.zeros((len(logits), *size), dtype=torch.uint8, device=logits.device)
+    best = None
+    for number, plane in enumerate(logits.split(1, dim=1)):
+        plane = plane.contiguous(memory_format=torch.contiguous_format)
+        values = functional.interpolate(plane, size=size, mode="bilinear", align_corners=align_corners)[:, 0]
+        if best is None:
+            best = values
+        else:
+            labels.masked_fill_(values > best, number)  # not where it is equal: the first of equal classes wins
+            torch.maximum(best, values, out=best)
+    return labels
 
 
 def _arithmetic(logits: Tensor, size: tuple[int, int], align_corners: bool) -> tuple[bool, np.ndarray] | None:

@@ -110,7 +110,17 @@ def test_memory_at_cityscapes_size_peaks_below_five_megabytes():
     assert (peak_kib() - before) * 1024 < 5e6
 
 
-@pytest.mark.parametrize(("shape", "size"), [((3, 5), (12, 20)), ((40, 8), (160, 32)), ((33, 9), (65, 17))])
+def torch_s_labels(logits, size, align_corners):
+    """What torch gives where it does the work itself: that of planes, unless the size is a multiple or small."""
+    exact = not align_corners and all(long % short == 0 for long, short in zip(size, logits.shape[2:], strict=True))
+    planes = logits if exact or sum(size) < upsampling.PROBED_SUM else logits.contiguous()
+    return expected_labels(planes, size, align_corners)
+
+
+SHAPES_AND_SIZES = [((3, 5), (12, 20)), ((40, 8), (160, 32)), ((33, 9), (65, 17)), ((33, 57), (129, 251))]
+
+
+@pytest.mark.parametrize(("shape", "size"), SHAPES_AND_SIZES)
 def test_a_torch_of_unknown_arithmetic_does_the_work_itself(shape, size, monkeypatch):
     monkeypatch.setattr(upsampling, "_probe", lambda *arguments: None)
     for channels_last in (False, True):
@@ -118,15 +128,45 @@ def test_a_torch_of_unknown_arithmetic_does_the_work_itself(shape, size, monkeyp
             logits = random_logits((2, 7, *shape), channels_last=channels_last, quantum=0.25)
             labels = upsample_argmax(logits, size, align_corners=align_corners)
             assert labels.dtype == torch.uint8
+            assert torch.equal(labels.long(), torch_s_labels(logits, size, align_corners))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("shape", "size"), [*SHAPES_AND_SIZES, ((16, 20), (64, 80)), ((65, 129), (517, 1025))])
+def test_no_pixel_of_float64_differs_from_torch_s_own(shape, size, channels_last, align_corners):
+    for quantum in (0.0, 0.25):
+        logits = random_logits((2, 19, *shape), channels_last=channels_last).double() * 1.1
+        logits = (logits / quantum).round() * quantum if quantum else logits
+        labels = upsample_argmax(logits, size, align_corners=align_corners)
+        assert torch.equal(labels.long(), torch_s_labels(logits, size, align_corners))
+        if not quantum:
             assert torch.equal(labels.long(), expected_labels(logits, size, align_corners))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_and_strided_logits_are_torch_s_own_work(dtype):
-    logits = random_logits((1, 7, 16, 20), channels_last=False).to(dtype)
-    assert torch.equal(upsample_argmax(logits, (64, 80)).long(), expected_labels(logits, (64, 80), False))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_upsampled_in_single_and_strided_logits_are_torch_s_own_work(dtype):
+    logits = random_logits((1, 7, 16, 20), channels_last=True).to(dtype)
+    for size, align_corners in (((64, 80), False), ((97, 131), True)):
+        labels = upsample_argmax(logits, size, align_corners=align_corners)
+        assert torch.equal(labels.long(), expected_labels(logits.float(), size, align_corners))
     part = random_logits((1, 7, 16, 20), channels_last=True)[:, :, ::2, 3:]
     assert torch.equal(upsample_argmax(part, (64, 80)).long(), expected_labels(part, (64, 80), False))
+
+
+@pytest.mark.skipif(not measurable(), reason="only Linux tells a process's peak")
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "megabytes"), [(torch.bfloat16, (128, 256), 10), (torch.float64, (127, 255), 75)]
+)
+def test_no_type_has_its_logits_at_full_size(dtype, shape, megabytes, align_corners):
+    """Which would be 80 MB of bfloat16 and 319 MB of float64; a class of float64 has 17 MB."""
+    logits = random_logits((1, 19, *shape), channels_last=True).to(dtype)
+    upsample_argmax(logits, (1024, 2048), align_corners=align_corners)
+    restart_peak()
+    before = resident_kib()
+    upsample_argmax(logits, (1024, 2048), align_corners=align_corners)
+    assert (peak_kib() - before) * 1024 < megabytes * 1e6
 
 
 def test_a_fused_position_has_one_rounding():

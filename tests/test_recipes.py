@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from published_recipes import COMMON, GMACS, OWN_CHOICES, PARAMETERS, PUBLISHED_SETTINGS, STEPS, UNLIKE, YOR_PARAMETERS
 
 from dlv3p.data import open_split
 from dlv3p.deeplab import build_network
 from dlv3p.macs import count_macs
 from dlv3p.network import NetworkParameters
+from dlv3p.protocols import PUBLISHED
+from dlv3p.published_scores import PUBLISHED_SCORES
 from dlv3p.train import train
 from dlv3p.training_parameters import TrainParameters
 
@@ -22,54 +25,6 @@ RECIPES = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 PARTS = ["Source", "Claim", "Protocol", "Differs", "Cost", "Run"]
 IMAGES = {("cityscapes", "train"): 2975, ("voc", "train"): 1464, ("voc", "train_aug"): 10582}
 CLASSES = {"cityscapes": 19, "voc": 21}
-
-PARAMETERS = {  # as published
-    "voc_deeplabv3_mobilenet_v2_os16_vainf": 5_113_877,
-    "voc_deeplabv3_resnet50_os16_vainf": 39_638_869,
-    "voc_deeplabv3_resnet101_os16_vainf": 58_630_997,
-    "voc_deeplabv3plus_mobilenet_v2_os16_vainf": 5_225_717,
-    "voc_deeplabv3plus_resnet50_os16_vainf": 39_761_845,
-    "voc_deeplabv3plus_resnet101_os16_vainf": 58_753_973,
-    "cityscapes_deeplabv3plus_resnet101_os16_vainf": 58_753_459,
-    "cityscapes_deeplabv3plus_resnet101_os16_pruned_starlight": 58_753_459,  # before it is pruned
-    "voc_deeplabv3_resnet101_os16_chenxi": 58_040_661,
-    "voc_deeplabv3_resnet101_os16_gn_ws_chenxi": 58_040_661,
-    "voc_deeplabv3_resnet50_os16_stigma": 39_048_533,
-    "voc_deeplabv3_densenet161_os16_stigma": 43_200_341,
-    "voc_deeplabv3_densenet201_os16_stigma": 32_683_157,
-    "voc_deeplabv3_vovnet39_os16_stigma": 29_513_621,
-    "voc_deeplabv3_vovnet57_os16_stigma": 43_553_621,
-    "voc_deeplabv3_resnet101_os16_mindspore_s16": 58_040_661,
-    "voc_deeplabv3_resnet101_os8_mindspore_s8_r1": 58_040_661,
-    "voc_deeplabv3_resnet101_os8_mindspore_s8_r2": 58_040_661,
-    "voc_deeplabv3_resnet101_os16_deepspark": 58_040_661,
-}
-YOR = {"resnet50": 39_804_436, "resnet101": 58_796_564, "resnet152": 74_440_212}
-
-GMACS = {  # of an image of 513 x 513, as published
-    "voc_deeplabv3_resnet101_os16_vainf": 71.70,
-    "voc_deeplabv3plus_mobilenet_v2_os16_vainf": 16.82,
-    "voc_deeplabv3_resnet101_os16_chenxi": 71.06,
-    "voc_deeplabv3_densenet161_os16_stigma": 64.35,
-    "voc_deeplabv3_vovnet57_os16_stigma": 68.17,
-}
-
-STEPS = {  # what the sources' epochs and batches come to
-    "vainf": 30_000,
-    "starlight": 30_000,
-    "stigma": 50 * 661,
-    "mindspore_s16": 300 * 41,
-    "s8_r1": 800 * 82,
-    "s8_r2": 300 * 11,
-    "deepspark": 200 * 45,
-    "yor": 30 * 371,
-    "40k_mmseg": 40_000,
-    "80k_mmseg": 80_000,
-    "90k_detectron2": 90_000,
-    "voc_deeplabv3_resnet101_os16_chenxi": 50 * 661,
-    "gn_ws_chenxi": 50 * 661,
-    "cityscapes_deeplabv3_resnet101_os16_chenxi": 480 * 148,
-}
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
@@ -129,13 +84,34 @@ def test_the_name_tells_what_is_trained(name):
 def test_the_cost_is_that_of_the_parameters(name):
     p = parameters(name)
     told = re.match(
-        r"([\d,]+) steps of (\d+) crops, ([\d.]+) GMACs a crop forward: ([\d,]+) PMACs", header(name)["Cost"]
+        r"([\d,]+) steps of (\d+) crops, ([\d,]+) in all, ([\d.]+) GMACs a crop forward: ([\d,]+) PMACs",
+        header(name)["Cost"],
     )
     assert int(told[1].replace(",", "")) == steps(name)
     assert int(told[2]) == p.batch_size
-    whole = 3 * float(told[3]) * 1e9 * steps(name) * p.batch_size / 1e15
-    assert int(told[4].replace(",", "")) == pytest.approx(whole, abs=0.6, rel=2e-3)
+    assert int(told[3].replace(",", "")) == steps(name) * p.batch_size
+    whole = 3 * float(told[4]) * 1e9 * steps(name) * p.batch_size / 1e15
+    assert int(told[5].replace(",", "")) == pytest.approx(whole, abs=0.6, rel=2e-3)
     assert header(name)["Cost"].endswith(("Not run.", "(Counted before pruning.)"))
+
+
+@every_recipe
+def test_the_settings_are_the_published_ones_or_the_header_says_why_not(name):
+    p, own = parameters(name), OWN_CHOICES.get(name, {})
+    ours = p.as_dict() | {"crop": (p.crop_height, p.crop_width)}
+    fitting = max((end for end in PUBLISHED_SETTINGS if name.endswith(end)), key=len)
+    published = COMMON | PUBLISHED_SETTINGS[fitting]
+    wanted = published | {setting: value for setting, (value, _) in own.items()}
+    assert {setting: ours[setting] for setting in wanted} == wanted
+    for setting, (value, words) in own.items():
+        assert value != published[setting], "a choice of our own that is the source's"
+        assert words in header(name)["Differs"]
+
+
+@pytest.mark.parametrize("suffix", UNLIKE)
+def test_a_header_says_what_no_parameter_can(suffix):
+    for name in (name for name in RECIPES if name.endswith(suffix)):
+        assert [words for words in UNLIKE[suffix] if words not in header(name)["Differs"]] == []
 
 
 @pytest.mark.parametrize("suffix", STEPS)
@@ -155,11 +131,11 @@ def test_the_network_has_as_many_parameters_as_published(name):
     assert count(network(name), CLASSES[data(name)]) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("backbone", YOR)
+@pytest.mark.parametrize("backbone", YOR_PARAMETERS)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_yor_networks_have_as_many_parameters_as_published(backbone, stride):
     described = network(f"cityscapes_deeplabv3plus_resnet50_os{stride}_yor", backbone=backbone)
-    assert count(described, 20) == YOR[backbone]
+    assert count(described, 20) == YOR_PARAMETERS[backbone]
 
 
 @pytest.mark.parametrize("name", GMACS)
@@ -181,16 +157,55 @@ def test_the_stages_start_where_the_one_before_ends():
         assert stage.batch_size // stage.accumulation == {16: 32, 8: 16}[stage.output_stride]
 
 
-def test_the_table_lists_all_recipes_with_their_claims():
-    rows = re.findall(
-        r"^\| \[(\S+)\]\((\S+)\) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", (FOLDER / "README.md").read_text(), re.M
-    )
-    assert sorted(name for name, *_ in rows) == sorted(RECIPES)
-    for name, file, _, claim in rows:
-        assert file == f"{name}.yaml"
+def table_rows() -> list[tuple[str, str, list[str]]]:
+    """All rows of the README's tables: the section's heading, the line below it that has the command, the cells."""
+    rows = []
+    for section in (FOLDER / "README.md").read_text().split("\n## ")[1:]:
+        heading, command, *_ = (line for line in section.splitlines() if line)
+        lines = [line for line in section.splitlines() if line.startswith("| [")]
+        rows += [(heading, command, [cell.strip() for cell in line.strip("|").split("|")]) for line in lines]
+    return rows
+
+
+def test_the_tables_list_all_recipes_with_their_claims_and_costs():
+    told = {re.match(r"\[(\S+)\]\((\S+)\)", cells[0]).groups() for _, _, cells in table_rows()}
+    assert told == {(name, f"{name}.yaml") for name in RECIPES}
+    for _, _, (link, _, claim, crops, macs) in table_rows():
+        parts = header(re.match(r"\[(\S+)\]", link)[1])
         numbers = re.findall(r"\d+\.\d+", claim)
-        assert all(number in header(name)["Claim"] for number in numbers)
-        assert numbers or header(name)["Claim"].startswith(("none", "more than 76"))
+        assert all(number in parts["Claim"] for number in numbers)
+        assert numbers or parts["Claim"].startswith(("none", "more than 76"))
+        assert f", {crops} in all, " in parts["Cost"]
+        assert f": {macs} PMACs" in parts["Cost"]
+
+
+@every_recipe
+def test_a_recipe_stands_in_the_tables_of_its_protocols(name):
+    """Each table has one protocol, and says by which command one scores by it."""
+    sections = [(heading, command) for heading, command, cells in table_rows() if cells[0].startswith(f"[{name}]")]
+    named = [heading.split("`")[1] for heading, _ in sections if heading.startswith("`")]
+    told = re.split(r"[:,] ", header(name)["Protocol"])[0]
+    assert named == ([told] if told in {*PUBLISHED, "test_server"} else [])
+    assert ("own count" in header(name)["Protocol"]) == any(heading.startswith("Its own") for heading, _ in sections)
+    for heading, command in sections:
+        protocol = re.search(r"`papermill evaluate.ipynb -p run mine -p protocol (\w+)`", command)
+        assert (protocol[1] in PUBLISHED) if protocol else ("save_predictions.ipynb" in command)
+        if protocol and heading.startswith("`"):
+            assert heading.startswith(f"`{protocol[1]}`")
+
+
+def test_no_published_score_stands_under_another_protocol_than_in_the_notebooks():
+    seen = 0
+    for heading, _, (_, source, claim, *_) in table_rows():
+        for number in re.findall(r"\d+\.\d+", claim):
+            same = [
+                row.protocol
+                for row in PUBLISHED_SCORES
+                if row.mean_iou == round(float(number) / 100, 4) and row.source.split("/")[0].split()[0] in source
+            ]
+            assert all(heading.startswith(f"`{protocol}`") for protocol in same), (heading, number)
+            seen += bool(same)
+    assert seen > 15
 
 
 def test_a_recipe_of_steps_ends_with_all_its_epochs_done(city, workspace, capsys):

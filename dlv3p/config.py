@@ -194,7 +194,7 @@ class PruneParameters(RunParameters):
     sparsity: float = number(0.5, 0.01, 0.99)  # share of the channels that go
     criterion: str = choice("magnitude", PRUNING_CRITERIA)
     ranking: str = choice("uniform", PRUNING_RANKINGS)  # "uniform" takes the same share of every layer
-    parts: str = choice("all", PRUNED_PARTS)  # "backbone", with "uniform" and "fpgm", is how StarLight prunes
+    parts: str = choice("all", PRUNED_PARTS)  # "backbone" leaves ASPP and decoder as wide as they are
     round_to: int = number(16, 1, 256)  # what is left of a layer is a multiple, which kernels like
     batches: int = number(8, 1, 10_000)  # of training crops: for new norm statistics, and the gradients of "taylor"
     epochs: int = number(2, 1, 10_000)  # of fine-tuning
@@ -208,13 +208,12 @@ class PruneParameters(RunParameters):
     progress: str = choice("auto", PROGRESS)
 
     def check(self) -> None:
-        """Check the names, and that the size is given as a whole."""
+        """Check the names, and the size that is timed."""
         super().check()
         check_run_name(self.pruned_run)
         if self.pruned_run and self.pruned_run == self.run:
             raise ParameterError(f"pruned_run={self.pruned_run!r}: would replace the dense run; give another name")
-        if bool(self.height) != bool(self.width):
-            raise ParameterError(f"height={self.height}, width={self.width}: give both, or 0 for the data's own size")
+        _check_timed_size(self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -244,10 +243,7 @@ class QuantizeParameters(RunParameters):
         named = self.backends.split()
         if not named or not set(named) <= set(BACKENDS) or len(set(named)) < len(named):
             raise ParameterError(f"backends={self.backends!r}: name each once, from {', '.join(BACKENDS)}")
-        if bool(self.height) != bool(self.width) or 0 < min(self.height, self.width) < SMALLEST_IMAGE:
-            raise ParameterError(
-                f"height={self.height}, width={self.width}: give both, {SMALLEST_IMAGE} or more each, or 0 for both"
-            )
+        _check_timed_size(self.height, self.width)
 
     @property
     def latency_size(self) -> tuple[int, int] | None:
@@ -290,3 +286,9 @@ class QuickstartParameters(Parameters):
     seed: int = number(0, 0, 2**31 - 1)
     threads: int = number(2, 1, 256)
     progress: str = choice("auto", PROGRESS)
+
+
+def _check_timed_size(height: int, width: int) -> None:
+    """Check the size of an image that is timed: both sides or none, and large enough for every network."""
+    if bool(height) != bool(width) or 0 < min(height, width) < SMALLEST_IMAGE:
+        raise ParameterError(f"height={height}, width={width}: give both, {SMALLEST_IMAGE} or more each, or 0 for both")

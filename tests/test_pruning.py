@@ -2,13 +2,17 @@
 
 import copy
 import json
+import re
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
+import yaml
 from backbone_checks import shake
 from torch import nn
 from torch.nn import functional
@@ -17,15 +21,18 @@ from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p import config
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.compression import pruned_run as pruned_run_module
 from dlv3p.compression.channel_groups import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.criteria import CRITERIA
-from dlv3p.compression.pruned_run import _fine_tuning, dense_run, prune_run
-from dlv3p.compression.pruning import PARTS, STARLIGHT, accumulate_gradients, prune_model, silence_channels
+from dlv3p.compression.gate_report import Limits
+from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
+from dlv3p.compression.pruning import PARTS, accumulate_gradients, prune_model
 from dlv3p.compression.ranking import RANKINGS, choose_channels
 from dlv3p.compression.recalibration import recalibrate
 from dlv3p.compression.widths import apply_widths, widths_of
 from dlv3p.config import PruneParameters, RunParameters, TrainParameters
 from dlv3p.deeplab import build_network
+from dlv3p.distillation import load_teacher
 from dlv3p.inference import load_predictor
 from dlv3p.loading import load_model, save_model
 from dlv3p.macs import count_macs, count_parameters
@@ -33,6 +40,7 @@ from dlv3p.network import NetworkParameters
 from dlv3p.train import train
 
 CLASSES = list("abcde")
+NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks" / "prune.ipynb", as_version=4)
 
 
 def network(backbone="resnet18", **switches):
@@ -55,6 +63,15 @@ def largest_difference(one, other):
     image = torch.randn(1, 3, 65, 97, generator=torch.Generator().manual_seed(2)).double()
     pairs = zip(all_logits(one.double().eval(), image), all_logits(other.double().eval(), image), strict=True)
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+
+
+def silence_channels(model, removed, *, parts="all"):
+    """A copy of `model`, as large as it is, in which the `removed` channels of its groups are always 0."""
+    masked = copy.deepcopy(model).eval().requires_grad_(True)
+    groups = ChannelGroups(masked, parts=parts)
+    for name, channels in removed.items():
+        groups.silence(name, channels)
+    return masked
 
 
 def state_bytes(model):
@@ -90,11 +107,16 @@ def test_the_smaller_network_is_the_dense_one_with_its_channels_at_zero(switches
 
 
 def test_starlights_published_network_to_the_last_parameter():
-    """ICT-ANS/StarLight, sparsity 0.5: 19,298,707 parameters and 260.94 GMAC at 1024x2048."""
+    """What the notebook says to type, and ICT-ANS/StarLight's 19,298,707 parameters, 260.94 GMAC at 1024x2048."""
+    (text,) = [cell.source for cell in NOTEBOOK.cells if "StarLight" in cell.source]
+    assert "19,298,707" in text
+    typed = {name: yaml.safe_load(value) for name, value in re.findall(r"-p (\w+) (\w+)", text)}
+    asked = PruneParameters.from_mapping(typed)
+    options = {name: getattr(asked, name) for name in SETTINGS if name != "batches"}
     parameters = NetworkParameters(backbone="resnet101", output_stride=16)
     model = build_network(parameters, 19)
     assert count_parameters(model)["total"] == 58_753_459
-    pruned = prune_model(model, parameters, **STARLIGHT).model
+    pruned = prune_model(model, parameters, **options).model
     assert count_parameters(pruned)["total"] == 19_298_707
     macs = count_macs(partial(build_network, parameters, 19, widths=pruned.widths), 1024, 2048)["total"]
     assert macs == pytest.approx(260.94e9, rel=1e-4)
@@ -154,11 +176,40 @@ def test_group_norm_is_refused_and_frozen_norms_stay_frozen():
     assert norm.num_features == 32
 
 
+@pytest.mark.parametrize(
+    ("backbone", "layer"),
+    [
+        ("timm:resnext50_32x4d", "backbone.body.layer1.0.conv2 is a convolution in 32 groups"),
+        ("timm:regnety_002", "backbone.body.s1.b1.conv2.conv is a convolution in 3 groups"),
+        ("timm:resnet50_gn", "backbone.body.bn1 is a GroupNorm"),
+        ("timm:convnext_atto", "backbone.body.stem_1 is a LayerNorm2d"),
+        ("timm:res2net50_26w_4s", "its channels cannot be followed"),
+    ],
+)
+def test_layers_that_cannot_be_narrowed_are_named_with_what_can_be_pruned(backbone, layer):
+    pytest.importorskip("timm")
+    model, parameters = network(backbone)
+    with pytest.raises(ParameterError) as caught:
+        prune_model(model, parameters, round_to=8)
+    told = str(caught.value)
+    assert told.startswith(f"backbone={backbone!r}: cannot be pruned, for {layer}; ")
+    assert told.endswith("can be pruned, as in resnet50, mobilenet_v2 or timm:resnet26d")
+
+
 def test_without_torch_pruning_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     model, parameters = network()
     with pytest.raises(MachineError, match=r"pip install 'dlv3p\[prune\]'"):
         prune_model(model, parameters)
+    parameters_cell, config_cell, *_ = [cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"]
+    with pytest.raises(MachineError, match=r"pip install 'dlv3p\[prune\]'"):
+        exec(f"{parameters_cell}\n{config_cell}", {})  # before a run is looked for, which may train the demo
+
+
+@pytest.mark.parametrize("size", [{"height": 1, "width": 1}, {"height": 32, "width": 64}, {"height": 64}])
+def test_a_size_that_no_network_takes_is_not_timed(size):
+    with pytest.raises(ParameterError, match=r"height=.*: give both, 33 or more each"):
+        PruneParameters(**size)
 
 
 def test_the_notebooks_choices_are_those_of_the_library():
@@ -188,8 +239,8 @@ def test_criteria_are_what_their_papers_say():
 def test_all_layers_of_a_residual_sum_have_their_say():
     model, _ = network()
     groups = ChannelGroups(model)
-    (name,) = [name for name in groups.groups if "layer1" in name and name.endswith("conv2")] or ["backbone.conv1"]
-    group = groups.groups[name]
+    assert not [name for name in groups.groups if "layer1" in name and name.endswith("conv2")], "they are in the stem's"
+    group = groups.groups["backbone.conv1"]
     outputs = {id(module) for module, side, *_ in group.parts if side == "out" and isinstance(module, nn.Conv2d)}
     block = model.backbone.layer1
     assert outputs == {id(model.backbone.conv1), id(block[0].conv2), id(block[1].conv2)}
@@ -372,6 +423,56 @@ def test_it_is_not_pruned_again_but_gone_on_with(pruned_run):
         prune_run(replace(pruned_run.parameters, pruned_run="tiny"))
 
 
+def test_another_fine_tuning_is_refused_before_it_is_tried_in_the_notebooks_words(pruned_run):
+    other = replace(pruned_run.parameters, epochs=20, rate_factor=1.0, distillation=False)
+    with pytest.raises(ParameterError) as caught:
+        prune_run(other)
+    assert str(caught.value) == (
+        "pruned_run='tiny-pruned' was fine-tuned with epochs=1 (asked for 20), rate_factor=0.5 (asked for 1.0), "
+        "distillation=True (asked for False); give another name (-p pruned_run NAME), or ask for the same"
+    )
+    (advice,) = [cell.source for cell in NOTEBOOK.cells if "-p epochs 20" in cell.source]
+    assert "-p rate_factor 1.0 -p pruned_run NAME" in advice
+
+
+def test_what_prunes_and_teaches_is_what_was_asked_for(pruned_run, monkeypatch):
+    number = pruned_run.start.backbone.bn1.num_batches_tracked
+    assert number == pruned_run.parameters.batches == 2, "new statistics of the norms, not those of 3 training steps"
+    splits = []
+
+    def watched(parameters, split, number):
+        splits.append(split.split)
+        return original(parameters, split, number)
+
+    original = pruned_run_module.training_batches
+    monkeypatch.setattr(pruned_run_module, "training_batches", watched)
+    asked = replace(pruned_run.parameters, pruned_run="alone", criterion="taylor", distillation=False, rate_factor=0.25)
+    alone = prune_run(asked).training
+    assert splits == ["train", "train"], "gradients and statistics"
+    dense_rate = pruned_run.dense.parameters.learning_rate
+    assert (alone.teacher, alone.learning_rate) == ("", dense_rate / 4)
+    assert pruned_run.training.learning_rate == dense_rate / 2
+    last = prune_run(replace(pruned_run.parameters, pruned_run="from_last", checkpoint="last")).training
+    assert last.teacher == str(run_folder("tiny") / "checkpoints" / "last.pt"), "not the best one, which was not pruned"
+    assert load_teacher(last, 19, torch.device("cpu")).widths == {}
+
+
+def test_the_gate_gets_the_limits_and_the_size_that_were_asked_for(pruned_run, monkeypatch):
+    def passed(reference, candidates, split, **options):
+        return [reference, *candidates], split, options
+
+    monkeypatch.setattr(pruned_run_module, "pass_gate", passed)
+    asked = {"largest_loss": 3.0, "largest_time": 0.25, "height": 40, "width": 72, "threads": 3, "repeats": 7}
+    candidates, split, options = replace(pruned_run, parameters=replace(pruned_run.parameters, **asked)).compare()
+    assert options["limits"] == Limits(3.0, 4.0)
+    assert options["latency_size"] == (40, 72)
+    assert (options["threads"], options["repeats"], options["memory"]) == (3, 7, True)
+    assert (split.split, options["image_scale"]) == ("val", 0.5)
+    macs = count_macs(partial(build_network, pruned_run.dense.parameters, 19), 40, 72)["total"]
+    assert candidates[0].gmacs == macs / 1e9
+    assert pruned_run.compare()[2]["latency_size"] == (32, 64), "the data's own at the scale of the run"
+
+
 def test_an_aborted_pruning_leaves_the_dense_run_and_no_other(pruned_run):
     dense = (run_folder("tiny") / "checkpoints" / "best.pt").read_bytes()
     with pytest.raises(ParameterError, match="leaves less than one"):
@@ -387,7 +488,8 @@ def test_the_gate_sees_three_networks_of_which_two_are_smaller(pruned_run):
     assert (table["macs_ratio"].iloc[1:] < 0.5).all()
     assert table["parameters"].iloc[1] == table["parameters"].iloc[2] == count_parameters(pruned_run.start)["total"]
     assert (table["size_ratio"].iloc[1:] < 0.5).all()
-    assert report.limits.largest_loss == 2
+    assert report.limits == Limits(2, 1 / 0.55)
+    assert (report.measured["threads"], report.measured["repeats"]) == (1, 5)
     record = json.loads((pruned_run.folder / "pruning" / "settings.json").read_text())
     assert record["run"] == "tiny"
     assert record["sparsity"] == 0.5

@@ -120,8 +120,8 @@ class PrunedRun:
 def prune_run(parameters: PruneParameters) -> PrunedRun:
     """Prune and recalibrate a run's network, and keep it as the start of a run; what has been pruned is loaded again.
 
-    Raises ParameterError when the pruned run's folder holds a network that was pruned in another way, BusyError while
-    another process trains it, and what `prune_model` raises; the dense run is only read.
+    Raises ParameterError when the pruned run's folder holds a network that was pruned or fine-tuned in another way,
+    BusyError while another process trains it, and what `prune_model` raises; the dense run is only read.
     """
     dense = load_predictor(replace(parameters, run=dense_run(parameters.run)))
     trained = dense.parameters
@@ -134,14 +134,17 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
         **{key: getattr(parameters, key) for key in SETTINGS},
     }
     data_root = parameters.data_root or trained.data_root
+    training = _fine_tuning(parameters, dense, name, data_root)
     with hold_run(name) as folder:
-        if not _has_start(folder, record):
+        if _has_start(folder, record):
+            _refuse_other_fine_tuning(folder, training, dense)
+        else:
             training_split = open_split(resolve_data_root(data_root), trained.train_split)
             model = _pruned(dense, parameters, training_split)
             save_model(folder / START, model, trained, list(dense.class_names))
             write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
         start = load_model(folder / START).model
-    return PrunedRun(parameters, dense, start, _fine_tuning(parameters, dense, name, data_root))
+    return PrunedRun(parameters, dense, start, training)
 
 
 def dense_run(run: str) -> str:
@@ -180,23 +183,48 @@ def _has_start(folder: Path, record: dict[str, Any]) -> bool:
         if (folder / "run.json").is_file():
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
         return False
-    try:
-        found = dict(json.loads((folder / RECORD).read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{folder / RECORD}: cannot be read; delete {folder} to prune again") from error
-    differing = [
-        f"{key}={found.get(key)!r} (asked for {value!r})" for key, value in record.items() if found.get(key) != value
-    ]
+    found = _read(folder / RECORD, folder)
+    _refuse_other(folder.name, "pruned", {key: found.get(key) for key in record}, record)
+    return (folder / START).is_file()
+
+
+def _refuse_other_fine_tuning(folder: Path, training: TrainParameters, dense: Predictor) -> None:
+    """Refuse to go on with fine-tuning that began otherwise, before it is tried, and in the notebook's own words."""
+    if not (folder / "run.json").is_file():
+        return
+    begun = TrainParameters.from_mapping(_read(folder / "run.json", folder)["parameters"])
+    found, asked = (
+        {
+            "epochs": one.epochs,
+            "rate_factor": float(f"{one.learning_rate / dense.parameters.learning_rate:.6g}"),
+            "distillation": bool(one.teacher),
+        }
+        for one in (begun, training)
+    )
+    _refuse_other(folder.name, "fine-tuned", found, asked)
+
+
+def _refuse_other(name: str, done: str, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    differing = [f"{key}={found[key]!r} (asked for {value!r})" for key, value in asked.items() if found[key] != value]
     if differing:
         raise ParameterError(
-            f"pruned_run={folder.name!r} was pruned with {', '.join(differing)}; give another name, or ask for the same"
+            f"pruned_run={name!r} was {done} with {', '.join(differing)}; give another name (-p pruned_run NAME), or "
+            "ask for the same"
         )
-    return (folder / START).is_file()
+
+
+def _read(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read; restore it, or delete {folder} to prune again") from error
 
 
 def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_root: str) -> TrainParameters:
     """Return how the pruned network is trained: as the dense one was, but for less long and from the pruned weights."""
     trained = dense.parameters
+    # A run's name as the teacher means its best checkpoint, and what was pruned may be the last one.
+    teacher = dense.run if parameters.checkpoint == "best" else str(dense.checkpoint)
     return replace(
         trained,
         run=name,
@@ -207,7 +235,7 @@ def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_
         steps=0,
         warmup_steps=0,
         learning_rate=trained.learning_rate * parameters.rate_factor,
-        teacher=dense.run if parameters.distillation else "",
+        teacher=teacher if parameters.distillation else "",
         threads=parameters.threads,
         device=parameters.device,
         band="none",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError, reason
 from dlv3p.backbones.catalog import TIMM
@@ -19,14 +19,15 @@ from dlv3p.network import NetworkParameters
 
 PARTS = ("all", "backbone")
 
-STARLIGHT = {"criterion": "fpgm", "ranking": "uniform", "parts": "backbone", "sparsity": 0.5, "round_to": 1}
-"""How ICT-ANS/StarLight prunes: half of the filters of every convolution of the backbone, and of nothing else."""
+PRUNABLE = (
+    "plain and depthwise convolutions with batch norm can be pruned, as in resnet50, mobilenet_v2 or timm:resnet26d"
+)
 
 AUXILIARY_WEIGHT = 0.4
 """As in training."""
 
-CHECKED_SIZES = ((97, 129), (128, 224))
-"""Heights and widths of the images on which a pruned network is tried."""
+COMPARED_SIZES = ((97, 129), (128, 224))
+"""Heights and widths of the images on which a pruned network is compared with what a reader of its file will build."""
 
 TOLERANCE = 1e-5
 """How far its logits may be off, in parts of the largest."""
@@ -55,8 +56,8 @@ def prune_model(
 
     `sparsity` is the share of channels that go, `criterion` one of CRITERIA, `ranking` as in `choose_channels`. The
     classifiers keep their classes, and `parts="backbone"` leaves ASPP and decoder as wide as they are. "taylor" learns
-    from `batches` of training images and masks. Raises ParameterError for anything that is not allowed, for group norm
-    and for a network that cannot be pruned; MachineError without torch-pruning.
+    from `batches` of training images and masks. Raises ParameterError for anything that is not allowed and for
+    a network that cannot be pruned, as with group norm or grouped convolutions; MachineError without torch-pruning.
     """
     if criterion not in CRITERIA:
         raise ParameterError(f"criterion={criterion!r}: allowed are {', '.join(CRITERIA)}")
@@ -67,25 +68,22 @@ def prune_model(
             "norm='group': cannot be pruned, for the mean of a group of channels changes with each that goes; train "
             "with norm='batch'"
         )
+    _refuse_unprunable(model, parameters.backbone)
     smaller = copy.deepcopy(model).cpu().eval().requires_grad_(True)
     groups = ChannelGroups(smaller, parts=parts)
     if criterion == "taylor":
         accumulate_gradients(smaller, batches)
-    scores = {name: CRITERIA[criterion](group) for name, group in groups.groups.items()}
-    removed = choose_channels(groups.groups, scores, sparsity=sparsity, ranking=ranking, round_to=round_to)
-    smaller.zero_grad(set_to_none=True)
-    for name, channels in removed.items():
-        groups.remove(name, channels)
+    try:
+        scores = {name: CRITERIA[criterion](group) for name, group in groups.groups.items()}
+        removed = choose_channels(groups.groups, scores, sparsity=sparsity, ranking=ranking, round_to=round_to)
+        smaller.zero_grad(set_to_none=True)
+        for name, channels in removed.items():
+            groups.remove(name, channels)
+    except IndexError as error:  # torch-pruning has lost a channel's place, as where a layer's output is split
+        raise ParameterError(
+            f"backbone={parameters.backbone!r}: cannot be pruned, for its channels cannot be followed; {PRUNABLE}"
+        ) from error
     return Pruned(_rebuilt(smaller, parameters), removed)
-
-
-def silence_channels(model: DeepLab, removed: dict[str, list[int]], *, parts: str = "all") -> DeepLab:
-    """Return a copy of `model`, as large as it is, in which the `removed` channels of its groups are always 0."""
-    masked = copy.deepcopy(model).eval().requires_grad_(True)
-    groups = ChannelGroups(masked, parts=parts)
-    for name, channels in removed.items():
-        groups.silence(name, channels)
-    return masked
 
 
 def accumulate_gradients(model: DeepLab, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -102,6 +100,18 @@ def accumulate_gradients(model: DeepLab, batches: Iterable[tuple[Tensor, Tensor]
         raise ParameterError("criterion='taylor': needs batches of training images, and there is none")
 
 
+def _refuse_unprunable(model: DeepLab, backbone: str) -> None:
+    """Raise ParameterError for the first layer whose channels only go in blocks, or are averaged with one another."""
+    for name, module in model.named_modules():
+        kind = ""
+        if isinstance(module, nn.Conv2d) and 1 < module.groups < max(module.in_channels, module.out_channels):
+            kind = f"convolution in {module.groups} groups"
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            kind = type(module).__name__
+        if kind:
+            raise ParameterError(f"backbone={backbone!r}: cannot be pruned, for {name} is a {kind}; {PRUNABLE}")
+
+
 def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
     """Build the network anew from its description alone, as every reader of its file will, and compare the two."""
     num_classes = smaller.classifier.out_channels
@@ -111,9 +121,10 @@ def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
         model = build_network(parameters, num_classes, widths=widths_of(smaller, dense))
         model.load_state_dict(smaller.state_dict())
     except (IntegrityError, RuntimeError) as error:
+        told = reason(error.__cause__ or error)  # what does not fit, without what a reader of a file could do about it
         raise ParameterError(
-            f"backbone={parameters.backbone!r}: cannot be pruned to a network that works ({reason(error)}); the dense "
-            "one stays as it is"
+            f"backbone={parameters.backbone!r}: cannot be pruned to a network that works ({told}), and stays as it is; "
+            f"{PRUNABLE}"
         ) from error
     _compare(smaller.eval(), model.eval())
     return model
@@ -122,7 +133,7 @@ def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
 @torch.inference_mode()
 def _compare(found: DeepLab, rebuilt: DeepLab) -> None:
     generator = torch.Generator().manual_seed(0)
-    for height, width in CHECKED_SIZES:
+    for height, width in COMPARED_SIZES:
         image = torch.randn(1, 3, height, width, generator=generator)
         for one, other in zip(all_logits(found, image), all_logits(rebuilt, image), strict=True):
             if one.shape != other.shape or not (one - other).abs().max() <= TOLERANCE * one.abs().max():

@@ -137,6 +137,17 @@ def test_other_images_are_another_column(predictor):
     assert table.isna().to_numpy().tolist() == [[False, True], [True, False]]
 
 
+def test_images_at_another_scale_are_another_column_and_stand_beside_no_published_score(predictor):
+    half = replace(predictor, run="second", parameters=TrainParameters(image_scale=0.5))
+    for one in (predictor, half):
+        evaluate(one, Photographs(), progress="none").save()
+    table = score_table(read_evaluations(["first", "second"]))
+    assert [name for _, name in table.columns] == ["whole_image", "whole_image, images at 0.5"]
+    assert table.isna().to_numpy().tolist() == [[False, True], [True, False]]
+    (small,) = read_evaluations(["second"])
+    assert len(score_table([replace(small, data="Cityscapes val")])) == 1
+
+
 @pytest.mark.parametrize("damage", ["no protocol", "another field", "no json", "no score"])
 def test_a_number_without_its_protocol_is_refused_in_one_line(predictor, damage):
     path = evaluate(predictor, Photographs(), progress="none").save()

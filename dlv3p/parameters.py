@@ -40,7 +40,7 @@ class Parameters:
         names = [item.name for item in fields(cls)]
         for name in values:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
+                near = difflib.get_close_matches(str(name), names, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise ParameterError(f"unknown parameter {name!r}: {hint}Known are {', '.join(names)}")
         return cls(**values)

@@ -1,15 +1,20 @@
 """The processes that train together: which one this is, and the few things that they tell each other.
 
-torchrun starts them and says in the environment who is who; alone, a process is the first of one, and nothing is sent.
+Who starts them, torchrun or `dlv3p/training/launching.py`, says in the environment who is who; alone, a process is the
+first of one, and nothing is sent.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+
+MEETING_FILE = "DLV3P_MEETING_FILE"
+"""Environment variable that names a file at which the processes of one machine find each other, instead of a port."""
 
 
 class Place(NamedTuple):
@@ -32,20 +37,24 @@ def place() -> Place:
     return Place(0, 1, 0)
 
 
-def started_by_torchrun() -> bool:
-    """Whether torchrun (or another launcher that sets the same variables) has started this process for a group."""
+def started_in_group() -> bool:
+    """Whether torchrun, or another launcher that sets the same variables, has started this process for a group."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[None]:
-    """Join the group that torchrun has started, if it has, until the block ends; NCCL for "cuda", else Gloo."""
-    if not started_by_torchrun() or distributed.is_initialized():
+    """Join the group that this process was started for, if any, until the block ends; NCCL for "cuda", else Gloo."""
+    if not started_in_group() or distributed.is_initialized():
         yield
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    meeting = {}
+    if MEETING_FILE in os.environ:
+        rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        meeting = {"init_method": Path(os.environ[MEETING_FILE]).as_uri(), "rank": rank, "world_size": ranks}
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo", **meeting)
     try:
         yield
     finally:
@@ -57,6 +66,12 @@ def sum_over_processes(value: Tensor) -> Tensor:
     if place().ranks > 1:
         distributed.all_reduce(value)
     return value
+
+
+def wait_for_all() -> None:
+    """Return once all processes have come here."""
+    if place().ranks > 1:
+        distributed.barrier()
 
 
 def from_first(value: Any) -> Any:

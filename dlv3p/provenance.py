@@ -1,6 +1,7 @@
-"""What a run was made from: code, versions, machine, data. No environment variable and no home folder is recorded."""
+"""What a run was made from: code, versions, machine, data. Of the environment and of paths only names are recorded."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -15,6 +16,8 @@ import torch
 from dlv3p.split import Split
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
+COMMAND = "DLV3P_COMMAND"
+"""Environment variable with the command, as JSON, that has started this process of a group."""
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -22,7 +25,7 @@ def provenance() -> dict[str, Any]:
     """Return code, versions and hardware as plain JSON values."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(argument).name if os.sep in argument else argument for argument in sys.argv],
+        "command": command(),
         "git": _git(),
         "lock_sha256": lock_sha256(),
         "versions": {
@@ -34,6 +37,20 @@ def provenance() -> dict[str, Any]:
         },
         "hardware": hardware(),
     }
+
+
+def command() -> list[str]:
+    """Return the words of the command that runs here, paths cut to their last part.
+
+    In a kernel that papermill has started they are papermill's, elsewhere the notebook's name where it is known; in a
+    process of a group they are those of the process that has started the group.
+    """
+    if COMMAND in os.environ:
+        return json.loads(os.environ[COMMAND])
+    words = sys.argv
+    if "ipykernel" in Path(words[0]).name or Path(words[0]).parent.name == "ipykernel":
+        words = _papermill_words(os.getppid()) or ["interactive kernel", *_notebook_name()]
+    return [Path(word).name if os.sep in word else word for word in words]
 
 
 def hardware() -> dict[str, Any]:
@@ -93,16 +110,44 @@ def without_credentials(remote: str) -> str:
     return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}".split("?")[0].split("#")[0]
 
 
+def _papermill_words(process: int) -> list[str]:
+    """Return the command line of papermill, if that is what a process is; other servers' may hold a token."""
+    try:
+        _, *words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except (OSError, ValueError):
+        return []
+    return words if words and (Path(words[0]).name == "papermill" or words[:2] == ["-m", "papermill"]) else []
+
+
+def _notebook_name() -> list[str]:
+    """Return the notebook that JupyterLab or VS Code has opened for this kernel, as a list of one, or none."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    name = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+    return [name] if name else []
+
+
 def _git() -> dict[str, Any]:
     branch, remote = _ask_git("branch", "--show-current"), _ask_git("remote", "get-url", "origin")
-    difference = _ask_git("diff", "HEAD", "--binary")
+    difference = _difference()
     return {
         "commit": git_commit(),
         "branch": branch.strip() if branch else None,
         "remote": without_credentials(remote.strip()) if remote else None,
         "changed": None if difference is None else bool(difference),
-        "diff_sha256": hashlib.sha256(difference.encode()).hexdigest() if difference else None,
+        "diff_sha256": hashlib.sha256(difference).hexdigest() if difference else None,
     }
+
+
+def _difference() -> bytes | None:
+    """Return what differs from the commit: changes, and the files that git neither knows nor ignores."""
+    changes, untracked = (
+        _ask_git("diff", "HEAD", "--binary"),
+        _ask_git("ls-files", "--others", "--exclude-standard", "-z"),
+    )
+    if changes is None or untracked is None:
+        return None
+    files = [f"{name} {_sha256(CHECKOUT / name)}\n" for name in untracked.split("\0") if name]
+    return "".join([changes, *files]).encode(errors="surrogateescape")
 
 
 def _ask_git(*arguments: str) -> str | None:

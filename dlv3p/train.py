@@ -1,7 +1,10 @@
 """Train one network on one data set, or go on with a run: what the notebook calls, and a command for many machines.
 
 python -m dlv3p.train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
-torchrun --nproc-per-node 4 -m dlv3p.train --config saved/<run>/run.json
+torchrun --nnodes 2 --nproc-per-node 4 ... -m dlv3p.train --config saved/<run>/run.json
+
+torchrun passes SIGTERM on, and the run saves, but torchrun itself then ends with a traceback and status 1. On one
+machine `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and ends with one line and status 143.
 """
 
 import argparse
@@ -12,7 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cityscapes.errors import InputError, MissingInputError, UserError, run_command
+from cityscapes.errors import InputError, MissingInputError, ParameterError, reason, run_command
 from cityscapes.workspace import run_folder
 from dlv3p.training_parameters import TrainParameters
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 def train(parameters: TrainParameters) -> "TrainingResult":
     """Train, or go on from the last checkpoint of the same run; a finished run returns at once.
 
-    With `processes` above 1, so many are started here by torchrun, unless torchrun has started this one.
+    With `processes` above 1, so many are started here, unless this one was started for a group already.
     Raises ParameterError when the run's folder holds a run with other parameters, DivergedError when the loss is no
     longer a finite number (nothing good is overwritten), BusyError when another process trains the run, and
     StoppedError when it was asked to stop, after a checkpoint.
@@ -32,20 +35,25 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
     from dlv3p.data import open_training, resolve_data_root
     from dlv3p.devices import choose_device
-    from dlv3p.processes import joined_processes, place, started_by_torchrun
+    from dlv3p.processes import joined_processes, place, started_in_group
     from dlv3p.runs import hold_run
-    from dlv3p.training.launching import launch
+    from dlv3p.training.interruption import Interruption
+    from dlv3p.training.launching import launch, reported_errors
     from dlv3p.training.run import TrainingRun
 
     torch.set_num_threads(parameters.threads)
     root = resolve_data_root(parameters.data_root)
     training, validation = open_training(root, parameters.train_split, parameters.val_split)
-    if parameters.processes > 1 and not started_by_torchrun():
+    if parameters.processes > 1 and not started_in_group():
         launch(parameters)
-    with joined_processes(choose_device(parameters.device).type):
-        run = parameters.run_name
-        with hold_run(run) if place().first else nullcontext(run_folder(run)) as folder:
-            return TrainingRun(parameters, folder, training, validation).fit()
+    run = parameters.run_name
+    with (
+        joined_processes(choose_device(parameters.device).type),
+        reported_errors(),
+        Interruption(run) as interruption,
+        hold_run(run) if place().first else nullcontext(run_folder(run)) as folder,
+    ):
+        return TrainingRun(parameters, folder, training, validation, interruption).fit()
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -53,15 +61,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises MissingInputError when there is no such file, InputError when it is none of these.
     """
-    import yaml
-
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = _read_json(text) if path.suffix == ".json" else _read_yaml(text)
     except FileNotFoundError:
         raise MissingInputError(f"--config {path}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: cannot be read as JSON or YAML: {type(error).__name__}") from error
+    except _KeyTwiceError as error:
+        raise ParameterError(f"--config {path}: {error} stands there twice; keep one of them") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"--config {path}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: holds no parameters; give a run.json or a recipe")
     if isinstance(content.get("parameters"), dict):
@@ -69,26 +77,62 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the parameters, train, and say how well it went."""
+class _KeyTwiceError(ValueError):
+    """A key that stands twice in one mapping; its words are the key."""
+
+
+def _refuse_twice(names: list[str]) -> None:
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise _KeyTwiceError(name)
+
+
+def _read_json(text: str) -> Any:
+    def construct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_twice([name for name, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=construct)
+
+
+def _read_yaml(text: str) -> Any:
+    """Read YAML as `yaml.safe_load` does, which would keep the last of two equal keys; raises ValueError."""
     import yaml
 
-    from dlv3p.training.launching import report_error
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            _refuse_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            return super().construct_mapping(node, deep)
 
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(type(error).__name__) from error
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return _read_yaml(text)
+    except ValueError:
+        raise ParameterError(f"{name}={text!r}: cannot be read as a YAML value; quote it, as in '\"{text}\"'") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the parameters, train, and say how well it went."""
+    from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
+
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="python -m dlv3p.train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", type=Path, help="saved/<run>/run.json, or a recipe of notebooks/recipes")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more parameter"
     )
     options = parser.parse_args(arguments)
-    try:
+    with reported_errors():
         values = read_config(options.config) if options.config else {}
-        values |= {name: yaml.safe_load(value) for name, value in options.parameter}
+        values |= {name: _value(name, text) for name, text in options.parameter}
         result = train(TrainParameters.from_mapping(values))
-    except UserError as error:
-        report_error(error)
-        raise
-    if int(os.environ.get("RANK", 0)) == 0:
+    if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: best val mIoU {result.best_mean_iou:.4f} at epoch {result.best_epoch}")
     return 0
 

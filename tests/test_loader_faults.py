@@ -22,6 +22,7 @@ from dlv3p.pictures.gallery import crops_picture
 from dlv3p.runs import checkpoint_path
 from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
 from dlv3p.samples.loader import TrainingSamples, training_loader
+from dlv3p.samples.sampling import epoch_order
 from dlv3p.samples.transforms import Augmentation
 from dlv3p.train import train
 from dlv3p.training import state
@@ -139,9 +140,14 @@ def in_worker(split, monkeypatch, act):
 
 def test_t2_a_killed_worker_is_an_error_of_the_machine_with_a_remedy(split, monkeypatch):
     in_worker(split, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    message = r"a loader worker died \(signal 9\), .* /dev/shm; .* fewer workers"
+    message = r"a loader worker died \(signal 9\), .* /dev/shm; .* fewer workers.* The next to be read were "
     with pytest.raises(MachineError, match=message) as caught:
         load(split, workers=2)
+    named = str(caught.value).rpartition("were ")[2].split(", ")
+    order = epoch_order(0, 1, len(split)).tolist()
+    batches = [[split.name(index) for index in order[first : first + 2]] for first in range(0, len(order), 2)]
+    assert named in batches
+    assert batches.index(named) <= order.index(3) // 2
     assert caught.value.exit_status == 4
     assert "\n" not in str(caught.value)
 

@@ -7,21 +7,22 @@ T3   a loader's worker hangs                           test_loader_faults.py: te
 T4   the loss, or the gradient, is no number           here; test_training.py: test_a_loss_*, test_a_gradient_*
 T5   a weight or a running statistic is no number      here
 T6   memory runs out                                   here
-T7   SIGTERM, SIGUSR1                                  test_kill.py
+T7   SIGTERM, SIGUSR1                                  test_kill.py; test_launching.py; here, before the first step
 T8   SIGINT, once and twice                            test_kill.py
-T9   SIGKILL, also within a save                       test_kill.py
+T9   SIGKILL, also within a save                       test_kill.py; test_launching.py
 T10  a full disk while a checkpoint is written         test_kill.py; test_atomic.py
 T11  metrics.csv cannot be written                     here
 T12  the run's folder cannot be written to             test_kill.py; here for a file in its place
 T13  the run's folder holds something else             here
 T14  two processes, one run                            test_kill.py; test_training.py: test_a_run_that_another_*
-T15  the lock of a process that was killed             test_kill.py; test_atomic.py
+T15  the lock of a process that was killed             test_kill.py; test_atomic.py. Nothing breaks a lock by force: it
+                                                       goes with its process, and one that is left is held by somebody
 T16  the clock is put back                             here
 T17  a batch of one, and a rest of one                 here; test_norms.py: test_a_batch_of_one_*
 T18  initial weights: missing, damaged, of another net here; test_weights.py, test_imagenet.py, test_hostile_weights.py
 T19  unknown and wrong parameters                      test_config.py, test_papermill_engine.py: test_a_wrong_*; here
 R1   a damaged checkpoint, half-written files          here; test_kill.py; test_checkpoint.py
-R2   a checkpoint of another network, of other data    here
+R2   a checkpoint of another network, of other data    here. Nothing overrides this: a changed run is another run
 R3   a checkpoint of a later version                   here; test_checkpoint.py
 R4   other workers, other cadence of checkpoints       here; test_kill.py; test_training.py: test_the_same_run_*
 R5   other versions, another machine, other threads    here
@@ -56,6 +57,7 @@ from cityscapes.errors import (
     MissingInputError,
     NewerFormatError,
     ParameterError,
+    StoppedError,
     TerminatedError,
 )
 from cityscapes.workspace import run_folder
@@ -64,10 +66,11 @@ from dlv3p.data import open_split, open_training
 from dlv3p.runs import checkpoint_path
 from dlv3p.samples.loader import TrainingSamples
 from dlv3p.samples.sampling import epoch_order
-from dlv3p.train import main, train
-from dlv3p.training import recording, run, step
+from dlv3p.train import main, read_config, train
+from dlv3p.training import recording, run, state, step
 from dlv3p.training.run import TrainingRun
 from dlv3p.training.state import RunState
+from dlv3p.training_parameters import TrainParameters
 
 pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 
@@ -212,6 +215,37 @@ def test_t6_memory_that_runs_out_is_told_with_what_to_change(city, workspace, mo
     assert steps_of(checkpoint_path("run", "last")) == BLOWN_UP - 1
 
 
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, TerminatedError), (signal.SIGINT, StoppedError)])
+def test_t7_t8_a_signal_before_the_first_step_does_not_wait_for_it(
+    city, workspace, monkeypatch, undisturbed, number, kind
+):
+    def slow(*_):
+        assert (run_folder("run") / ".lock").read_text()
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "class_weights", slow)
+        with pytest.raises(kind) as caught:
+            train(tiny(city, run="run"))
+    assert type(caught.value) is kind
+    assert str(caught.value) == "run='run': stopped before a step was taken; run again to go on"
+    assert outcome(train(tiny(city, run="run")).folder) == undisturbed
+
+
+def test_t7_a_signal_after_all_have_agreed_to_go_on_waits_for_the_next_step(city, workspace, monkeypatch):
+    def late(self, *, stopping):
+        save(self, stopping=stopping)
+        if self.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    save = TrainingRun._save_if_due
+    monkeypatch.setattr(TrainingRun, "_save_if_due", late)
+    with pytest.raises(TerminatedError, match="stopped after step 2 of 6"):
+        train(tiny(city, run="run", checkpoint_minutes=10.0))
+    assert steps_of(checkpoint_path("run", "last")) == 2
+
+
 # T11 to T19: the folder, the clock, sizes and words
 
 
@@ -344,6 +378,8 @@ def test_t18_damaged_initial_weights_from_an_earlier_download_are_named(city, wo
         ("optimizer: sdg", "did you mean sgd?"),
         ("- 1", "holds no parameters"),
         ("{", "cannot be read as JSON or YAML"),
+        ("1: 2", "unknown parameter 1"),
+        ("seed: 1\nepochs: 2\nseed: 2", "seed stands there twice"),
     ],
 )
 def test_t19_a_mistake_in_a_recipe_is_told_before_anything_happens(workspace, line, told):
@@ -354,6 +390,21 @@ def test_t19_a_mistake_in_a_recipe_is_told_before_anything_happens(workspace, li
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(workspace.iterdir()) == [recipe]
+
+
+def test_t19_a_key_that_stands_twice_in_json_is_refused_and_a_merged_one_in_yaml_is_not(workspace):
+    record, recipe = workspace / "run.json", workspace / "recipe.yaml"
+    record.write_text('{"parameters": {"seed": 1, "seed": 2}}')
+    with pytest.raises(ParameterError, match=r"run\.json: seed stands there twice; keep one of them"):
+        read_config(record)
+    recipe.write_text("base: &base {seed: 1}\nmine:\n  <<: *base\n  seed: 2\n")
+    assert read_config(recipe)["mine"] == {"seed": 2}
+
+
+def test_t19_a_value_that_is_no_yaml_is_told_in_one_line(workspace):
+    with pytest.raises(ParameterError, match=r"^seed='\[': cannot be read as a YAML value; quote it[^\n]*$") as caught:
+        main(["-p", "seed", "["])
+    assert caught.value.exit_status == 2
 
 
 # R1 to R7: going on
@@ -504,11 +555,20 @@ def test_r5_another_machine_goes_on_with_a_warning_and_on_record(city, folder, m
     assert changed.items() <= entry[part].items()
 
 
-def test_r5_other_threads_go_on_with_a_warning_and_on_record(city, folder, capsys):
-    train(tiny(city, run="run", threads=2))
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 2), ("chunked_loss", True), ("activation_checkpointing", True)], ids=str
+)
+def test_r5_other_means_go_on_with_a_warning_and_on_record(city, folder, capsys, name, value):
+    train(tiny(city, run="run", **{name: value}))
     assert "warning: other determinism than before" in capsys.readouterr().out
     (entry,) = json.loads((folder / "run.json").read_text())["continued"]
-    assert entry["determinism"]["threads"] == 2
+    assert entry["determinism"][name] == value
+
+
+def test_r5_every_means_is_on_record_as_what_the_last_bits_follow(city, folder):
+    record = json.loads((folder / "run.json").read_text())["determinism"]
+    assert record.keys() >= set(TrainParameters.MEANS)
+    assert (record["device"], record["processes"]) == ("cpu", 1)
 
 
 def test_r6_a_table_that_is_ahead_of_the_checkpoint_is_cut_before_the_next_step(city, folder, monkeypatch, undisturbed):
@@ -520,6 +580,9 @@ def test_r6_a_table_that_is_ahead_of_the_checkpoint_is_cut_before_the_next_step(
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
     assert path.read_text() == whole
+    header, first = whole.splitlines(keepends=True)
+    ahead = header + first.replace("1,", "2,", 1) + "3,"
+    assert (folder / "metrics.after_epoch_1.csv").read_text() == ahead
     assert outcome(train(tiny(city, run="run")).folder) == undisturbed
 
 

@@ -7,17 +7,21 @@ worker that dies, or that never answers, is an error of the machine.
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from types import FrameType
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from cityscapes.errors import InputError, MachineError, UserError
 
 MOST_REPLACEMENTS = 10
 """After so many bad samples in a row, more than single files must be wrong."""
+
+MOST_NAMES = 4
+"""So many images are named of those that a worker may have been at when it died."""
 
 BROKEN = (ConnectionError, EOFError, FileNotFoundError)
 """What the socket between a worker and the main process raises when the worker has gone."""
@@ -31,6 +35,12 @@ class CarefulSamples(Dataset):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def name(self, key: int | tuple[int, int]) -> str:
+        """Return the name of a sample's image."""
+        if isinstance(self.samples, Subset):
+            return self.samples.dataset.split.name(self.samples.indices[key])
+        return self.samples.split.name(key[1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor, str] | UserError:
         """Return image, mask and a warning or "", or the error that `Batches` shall raise."""
@@ -62,22 +72,22 @@ def collate(samples: list[tuple[Tensor, Tensor, str] | UserError]) -> tuple[Tens
 class Batches:
     """The batches of a loader, image float (N,3,h,w) and mask int64 (N,h,w), its faults told in one line.
 
-    `waited` is the time in seconds that the last pass has spent waiting for batches so far.
+    Of the last pass, `waited` is the time in seconds that was spent waiting for batches, and `taken` their number.
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        self.loader, self.sampler, self.waited = loader, loader.sampler, 0.0
+        self.loader, self.sampler, self.waited, self.taken = loader, loader.sampler, 0.0, 0
         self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.waited, batches, batch = 0.0, None, None
+        self.waited, self.taken, batches, batch = 0.0, 0, None, None
         try:
             while True:
                 began = time.monotonic()
-                with worker_faults(self.loader.timeout, handing_over=self.loader.num_workers > 0):
+                with worker_faults(self.loader.timeout, self.next_names, handing_over=self.loader.num_workers > 0):
                     batches = iter(self.loader) if batches is None else batches
                     batch = next(batches, None)
                 self.waited += time.monotonic() - began
@@ -86,10 +96,16 @@ class Batches:
                 if isinstance(batch, UserError):
                     raise batch
                 self._tell(batch[2])
+                self.taken += 1
                 yield batch[0], batch[1]
         except UserError as error:
             self.close(at_once=error is not batch)  # a worker that hangs does not hear that it shall end
             raise
+
+    def next_names(self) -> list[str]:
+        """Return the names of the images in the batch after those that were taken."""
+        keys = next(islice(self.loader.batch_sampler, self.taken, None), ())
+        return [self.loader.dataset.name(key) for key in keys]
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers, which otherwise wait for the next pass; a pass after that starts new ones.
@@ -129,8 +145,10 @@ def leave_stopping_to_main(worker: int) -> None:
 
 
 @contextmanager
-def worker_faults(timeout: float = 0, *, handing_over: bool = False) -> Iterator[None]:
-    """Turn what torch raises for a worker that died or that hangs into MachineError.
+def worker_faults(
+    timeout: float = 0, next_names: Callable[[], Sequence[str]] = list, *, handing_over: bool = False
+) -> Iterator[None]:
+    """Turn what torch raises for a worker that died or that hangs into MachineError, which tells `next_names`.
 
     A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used; while a worker
     is `handing_over` a batch, also by its connection, which breaks.
@@ -142,7 +160,9 @@ def worker_faults(timeout: float = 0, *, handing_over: bool = False) -> Iterator
         message = _explanation(error, timeout)
         if message is None:
             raise
-        raise MachineError(message) from error
+        names = next_names()
+        told = ", ".join([*names[:MOST_NAMES], *(["..."] if len(names) > MOST_NAMES else [])])
+        raise MachineError(message + (f". The next to be read were {told}" if names else "")) from error
 
 
 def _explanation(error: Exception, timeout: float) -> str | None:

@@ -1,4 +1,4 @@
-"""How a run is stopped: after the step at hand, with a checkpoint, whoever asks for it.
+"""How a run is stopped: after the step at hand, with a checkpoint, whoever asks for it; at once before its first step.
 
 SIGTERM (what a cluster sends before it takes the machine away), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the
 stop button of JupyterLab's toolbar) and the button beside the bar all ask for the same. A second SIGINT does not wait.
@@ -17,10 +17,15 @@ SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError, signal.
 
 
 class Interruption:
-    """Notes that somebody wants the run to end; a context manager that listens to signals where it may."""
+    """Notes that somebody wants the run to end; a context manager that listens to signals where it may.
 
-    def __init__(self) -> None:
+    A signal that comes before `after_steps` was called raises at once: there is nothing to save yet.
+    """
+
+    def __init__(self, run: str = "") -> None:
+        self.run = run
         self.kind: type[StoppedError] | None = None
+        self._noting = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -31,6 +36,10 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def after_steps(self) -> None:
+        """From now on, only note what is asked for: the run asks after each step whether it is to end."""
+        self._noting = True
 
     def request(self) -> None:
         """Ask for the end, as SIGINT does."""
@@ -47,3 +56,5 @@ class Interruption:
         if number == signal.SIGINT and self.kind is not None:
             raise KeyboardInterrupt
         self.kind = self.kind or SIGNALS[signal.Signals(number)]
+        if not self._noting:
+            raise self.kind(f"run={self.run!r}: stopped before a step was taken; run again to go on")

@@ -12,15 +12,18 @@ from typing import Any
 
 import torch
 
+from cityscapes.atomic import write_text
 from cityscapes.errors import BusyError, IntegrityError
 from dlv3p.content_fingerprint import content_fingerprint
+from dlv3p.devices import choose_device
+from dlv3p.processes import place
 from dlv3p.provenance import data_fingerprint, masks_fingerprint, provenance
 from dlv3p.run_record import FORMAT, add_to_record, write_record
 from dlv3p.runs import refuse_other_parameters, write_json
 from dlv3p.split import Split
 from dlv3p.training_parameters import TrainParameters
 
-OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning"}
+OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning", "processes.log"}
 """What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
@@ -75,6 +78,20 @@ def record_continuation(folder: Path, parameters: TrainParameters, splits: Seque
     add_to_record(folder / "run.json", content, continued=continued)
 
 
+def keep_metrics_ahead(folder: Path, epochs: int) -> None:
+    """Put lines of metrics.csv that are ahead of the checkpoint, after so many `epochs`, into a file of their own.
+
+    They are when "last" was damaged and the run goes on from "best". It then comes to the same numbers once more, but
+    somebody may have changed the machine in between.
+    """
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return
+    header, *rows = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
+    if len(rows) > epochs:
+        write_text(folder / f"metrics.after_epoch_{epochs}.csv", "".join([header, *rows[epochs:]]))
+
+
 def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
     """Write what is known about a step whose loss or gradient is no number to `diverged/step_<step>.json`."""
     path = folder / "diverged" / f"step_{step}.json"
@@ -103,7 +120,9 @@ def _circumstances(parameters: TrainParameters) -> dict[str, Any]:
     determinism = {
         "seed": parameters.seed,
         "threads": torch.get_num_threads(),
-        "processes": parameters.processes,
+        "processes": place().ranks,
+        "device": choose_device(parameters.device).type,
+        **{name: getattr(parameters, name) for name in ("compile", "activation_checkpointing", "chunked_loss")},
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "cudnn_deterministic": torch.backends.cudnn.deterministic,

@@ -14,7 +14,7 @@ from pathlib import Path
 from cityscapes.errors import DivergedError
 from dlv3p.devices import choose_device, memory_faults
 from dlv3p.metrics import confusion_matrix, scores
-from dlv3p.processes import place, sum_over_processes
+from dlv3p.processes import place, sum_over_processes, wait_for_all
 from dlv3p.progress import Progress
 from dlv3p.runs import write_metrics
 from dlv3p.samples.batches import Batches, worker_faults
@@ -23,7 +23,7 @@ from dlv3p.samples.loader import WholeImages, training_loader, validation_loader
 from dlv3p.split import Split
 from dlv3p.training.interruption import Interruption
 from dlv3p.training.optimizers import rate_factor
-from dlv3p.training.recording import record_continuation, record_divergence, record_start
+from dlv3p.training.recording import keep_metrics_ahead, record_continuation, record_divergence, record_start
 from dlv3p.training.state import RunState
 from dlv3p.training.step import StepResult
 from dlv3p.training.validation import validate
@@ -45,8 +45,16 @@ class TrainingResult:
 class TrainingRun:
     """A run's data, its state, and how many steps it shall take; `fit` takes those that are still to do."""
 
-    def __init__(self, parameters: TrainParameters, folder: Path, training: Split, validation: Split) -> None:
+    def __init__(
+        self,
+        parameters: TrainParameters,
+        folder: Path,
+        training: Split,
+        validation: Split,
+        interruption: Interruption | None = None,
+    ) -> None:
         self.parameters, self.folder, self.training, self.validation = parameters, folder, training, validation
+        self.interruption = interruption or Interruption()
         self.device = choose_device(parameters.device)
         self.steps_per_epoch = len(training) // min(parameters.batch_size, len(training))
         self.steps = parameters.steps or parameters.epochs * self.steps_per_epoch
@@ -65,11 +73,12 @@ class TrainingRun:
         """Take the steps that are still to do, and leave weights to share; raises StoppedError when asked to stop."""
         progressed = self.state.progressed
         if place().first and progressed.history:  # a run may have died between the checkpoint and its table
+            keep_metrics_ahead(self.folder, len(progressed.history))
             write_metrics(self.folder, progressed.history)
         if len(progressed.history) < self.epochs:
             if place().first:
                 self._record()
-            with memory_faults(self._advice()), worker_faults(self.parameters.loader_timeout):
+            with memory_faults(self._advice()):
                 self._train()
         if place().first:
             self.state.export_best()
@@ -85,31 +94,32 @@ class TrainingRun:
 
     def _train(self) -> None:
         loader, whole = self._loaders()
-        with closing(loader), closing(whole), Interruption() as interruption:
-            watchers = make_watchers(
-                self.parameters, self.folder, self.training, done=self.done, stop=interruption.request
-            )
+        stop = self.interruption.request
+        timeout = self.parameters.loader_timeout
+        with closing(loader), closing(whole), worker_faults(timeout, loader.next_names):
+            watchers = make_watchers(self.parameters, self.folder, self.training, done=self.done, stop=stop)
             first = len(self.state.progressed.history) + 1
             watchers.start(self.epochs, self.steps_per_epoch, first)
             self.saved_at = time.monotonic()
+            self.interruption.after_steps()
             try:
                 for epoch in range(first, self.epochs + 1):
-                    self._take_steps(epoch, loader, watchers, interruption)
-                    self._close_epoch(epoch, whole, watchers, interruption)
+                    self._take_steps(epoch, loader, watchers)
+                    self._close_epoch(epoch, whole, watchers)
             except BaseException as error:
                 watchers.failed(f"stopped by {type(error).__name__}; run again to go on")
                 raise
         best = self.state.progressed
         watchers.finish(f"best val mIoU {best.best_mean_iou:.4f} at epoch {best.best_epoch}")
 
-    def _take_steps(self, epoch: int, loader: Batches, watchers: Progress, interruption: Interruption) -> None:
+    def _take_steps(self, epoch: int, loader: Batches, watchers: Progress) -> None:
         sums = self.state.progressed.sums
         loader.sampler.epoch, loader.sampler.skipped = epoch, sums.steps
         seconds, data_wait, began = sums.seconds, sums.data_wait, time.monotonic()
         self.state.model.train()
         for image, mask in loader if self.done < self.steps else ():
             sums.rate = rate_factor(self.parameters, self.done, self.steps, self.steps_per_epoch)
-            result = self.state.stepper(image, mask, rate=sums.rate, seed=self.parameters.seed + self.done)
+            result = self.state.stepper(image, mask, rate=sums.rate, step=self.done)
             self._refuse_not_finite(result, loader)
             counts = confusion_matrix(mask.to(self.device), result.prediction, self.training.num_classes)
             sums.confusion += sum_over_processes(counts)
@@ -118,19 +128,21 @@ class TrainingRun:
             sums.seconds = seconds + time.monotonic() - began
             sums.data_wait = data_wait + loader.waited
             watchers.step(epoch, sums.steps, result.loss)
-            self._save_if_due(stopping=interruption.wanted(self.device))
-            self._stop_if_wanted(interruption)
+            stopping = self.interruption.wanted(self.device)
+            self._save_if_due(stopping=stopping)
+            if stopping:
+                self._stop()
             if self.done == self.steps:
                 return
 
-    def _close_epoch(self, epoch: int, whole: Batches, watchers: Progress, interruption: Interruption) -> None:
+    def _close_epoch(self, epoch: int, whole: Batches, watchers: Progress) -> None:
         """Score the network where it is time to, and commit the epoch."""
         progressed, sums, began = self.state.progressed, self.state.progressed.sums, time.monotonic()
         rows = {"train": {"loss": sums.loss / sums.steps, **scores(sums.confusion.cpu()).means()}}
         rows["val"] = dict.fromkeys(rows["train"], math.nan)
         validated = epoch % self.parameters.validate_every == 0 or epoch == self.epochs
         if validated:
-            rows["val"] = self._validate(whole, interruption)
+            rows["val"] = self._validate(whole)
         row = {"epoch": epoch, "learning_rate": self.parameters.learning_rate * sums.rate}
         row["seconds"] = round(sums.seconds + time.monotonic() - began, 3)
         row["data_wait"] = round(sums.data_wait, 3)
@@ -145,19 +157,21 @@ class TrainingRun:
             self._save("best", "last") if improved else self._save("last")  # "last" commits, so it comes last
             write_metrics(self.folder, progressed.history)
         watchers.epoch(row)
-        interruption.wanted(self.device)
-        if epoch < self.epochs:
-            self._stop_if_wanted(interruption)
+        if self.interruption.wanted(self.device) and epoch < self.epochs:
+            self._stop()
 
-    def _validate(self, whole: Batches, interruption: Interruption) -> dict[str, float]:
+    def _validate(self, whole: Batches) -> dict[str, float]:
         """Score the network; who is asked to stop in the middle does so, and scores again when the run goes on."""
+        images, classes = len(self.validation), self.training.num_classes
+        left = images // place().ranks  # of each process; one may have one more, and nobody to ask with after that
 
         def stop_if_wanted() -> None:
-            if place().ranks == 1 and interruption.wanted(self.device):
-                self._save("last")
-                self._stop_if_wanted(interruption)
+            nonlocal left
+            left -= 1
+            if left >= 0 and self.interruption.wanted(self.device):
+                self._save_if_due(stopping=True)
+                self._stop()
 
-        images, classes = len(self.validation), self.training.num_classes
         return validate(self.state.scored, whole, classes, self.device, images=images, after_each=stop_if_wanted)
 
     def _save_if_due(self, *, stopping: bool) -> None:
@@ -169,10 +183,11 @@ class TrainingRun:
         self.state.save(*names)
         self.saved_at = time.monotonic()
 
-    def _stop_if_wanted(self, interruption: Interruption) -> None:
-        if interruption.kind is not None:
-            run = self.folder.name
-            raise interruption.kind(f"run={run!r}: stopped after step {self.done} of {self.steps}; run again to go on")
+    def _stop(self) -> None:
+        """End what all processes have agreed to end, see `Interruption.wanted`, once the first one has saved."""
+        wait_for_all()  # one that is gone while another still writes would look like a failure
+        done = f"stopped after step {self.done} of {self.steps}"
+        raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to go on")
 
     def _refuse_not_finite(self, result: StepResult, loader: Batches) -> None:
         self.recent_losses.append(result.loss)

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -34,6 +35,12 @@ class StepResult(NamedTuple):
     loss: float
     gradient_norm: float
     prediction: Tensor
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Return what a process seeds torch with before a step: a hash, so that no two steps of any two runs agree."""
+    low, high = np.random.SeedSequence([seed, step, rank]).generate_state(2)
+    return int(low) | int(high) << 32
 
 
 class TrainingForward(nn.Module):
@@ -82,13 +89,13 @@ class Stepper:
         if parameters.compile:
             self.forward = torch.compile(self.forward)
 
-    def __call__(self, image: Tensor, mask: Tensor, *, rate: float, seed: int) -> StepResult:
+    def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
 
-        Dropout follows `seed`, not what happened before. A step whose gradient is not finite changes nothing, and says
-        so in its result.
+        Dropout follows the number of the `step`, not what happened before. A step whose gradient is not finite changes
+        nothing, and says so in its result.
         """
-        torch.manual_seed(seed + place().rank * 2**32)
+        torch.manual_seed(dropout_seed(self.parameters.seed, step, place().rank))
         set_rates(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         images, masks = (value.chunk(self.parameters.accumulation) for value in (image, mask))

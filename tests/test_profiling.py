@@ -1,6 +1,10 @@
 """Costs agree with what can be worked out by hand, part by part and stage by stage."""
 
+import io
 import json
+import runpy
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,10 +19,18 @@ from dlv3p.deeplab import build_model
 from dlv3p.macs import count_macs, count_parameters, count_parts
 from dlv3p.profiling import clocks, latency, machine, memory, stages
 from dlv3p.profiling.clocks import CudaClock, clock_of, time_call
-from dlv3p.profiling.latency import UPSAMPLING, OutOfMemoryError, measure_latency, measure_parts, prepare
+from dlv3p.profiling.latency import (
+    UPSAMPLING,
+    OutOfMemoryError,
+    measure_latency,
+    measure_parts,
+    out_of_memory_explained,
+    prepare,
+)
 from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.stages import STAGES, measure_stages
+from dlv3p.profiling.turns import Turns
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)
 small = partial(build_model, "deeplabv3plus", "mobilenet_v2", num_classes=5, channels=8)
@@ -202,8 +214,38 @@ def test_stages_go_from_a_file_to_labels_and_add_up(monkeypatch):
 def test_memory_is_that_of_the_input_and_the_output():
     # No convolution: what those take besides depends on the processor and on the number of threads.
     result = measure_memory(nn.Upsample(scale_factor=8), height=256, width=256)
-    assert result["process_mib"] == pytest.approx(0.75 + 48, abs=3)  # 3 channels of float32, 256*256 and 2048*2048
-    assert result["allocated_mib"] == result["reserved_mib"] == NOT_MEASURED
+    expected = pytest.approx(0.75 + 48, abs=3)  # 3 channels of float32, 256*256 and 2048*2048
+    assert result["above_weights_mib"] == expected
+    assert result["allocated_mib"] == result["reserved_mib"] == result["process_mib"] == NOT_MEASURED
+
+
+@pytest.mark.skipif(not memory.measurable(), reason="the system has no resettable memory peak")
+def test_the_process_that_measures_memory_computes_in_the_type_asked_for_and_compiles(monkeypatch):
+    seen = []
+
+    def run_here(module, request, content):
+        monkeypatch.setattr(sys, "argv", [module, request])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        with redirect_stdout(io.StringIO()) as told:
+            runpy.run_module(module, run_name="__main__")
+        return SimpleNamespace(returncode=0, stdout=told.getvalue().encode())
+
+    def compile_network(network):
+        return lambda images: seen.append(("compiled", images.dtype)) or network(images)
+
+    def watched(model, device, dtype):
+        seen.append(dtype)
+        return original(model, device, dtype)
+
+    original = latency.prepare
+    monkeypatch.setattr(memory, "run_module", run_here)
+    monkeypatch.setattr(latency, "prepare", watched)
+    monkeypatch.setattr(latency, "compile_network", compile_network)
+    measure_memory(nn.Conv2d(3, 4, 1), height=65, width=65, dtype=torch.bfloat16)
+    assert seen == [torch.bfloat16]
+    measure_memory(nn.Conv2d(3, 4, 1), height=65, width=65, dtype=torch.bfloat16, compiled=True)
+    assert seen[1:] == [torch.bfloat16, *[("compiled", torch.bfloat16)] * 2], "once to compile, once to measure"
 
 
 def test_memory_is_not_measured_where_the_system_cannot(monkeypatch):
@@ -239,12 +281,18 @@ def test_memory_of_a_gpu_is_the_peak_of_a_second_run_in_three_columns(monkeypatc
     )
     for name, value in vars(fake).items():
         monkeypatch.setattr(memory.torch.cuda, name, value)
-    monkeypatch.setattr(memory, "prepare", lambda *arguments: lambda images: log.append("run"))
-    monkeypatch.setattr(memory, "random_images", lambda **options: None)
+    monkeypatch.setattr(memory, "prepare", lambda model, device, dtype: lambda images: log.append((images, dtype)))
+    monkeypatch.setattr(memory, "compile_network", lambda network: lambda images: network(f"compiled {images}"))
+    monkeypatch.setattr(memory, "random_images", lambda **options: options["dtype"])
     monkeypatch.setattr(memory, "Board", lambda device: SimpleNamespace(process_mib=lambda: 900.0))
-    measured = measure_memory(Convolutions(), height=32, width=32, device="cuda")
+    measured = measure_memory(Convolutions(), height=32, width=32, device="cuda", dtype=torch.float16)
+    assert measured.pop("above_weights_mib") == NOT_MEASURED
     assert measured == {"allocated_mib": 250, "reserved_mib": 400, "process_mib": 900}
-    assert log == ["run", "synchronize", "empty_cache", "reset", "run", "synchronize"]
+    run = (torch.float16, torch.float16)
+    assert log == [run, "synchronize", "empty_cache", "reset", run, "synchronize"]
+    log.clear()
+    measure_memory(Convolutions(), height=32, width=32, device="cuda", compiled=True)
+    assert [one[0] for one in log if isinstance(one, tuple)] == ["compiled torch.float32"] * 2
 
     def refuse(device):
         raise NotMeasurable("no NVML")
@@ -257,6 +305,33 @@ def test_a_prediction_that_does_not_fit_is_told_in_one_line():
     with pytest.raises(MachineError, match="out of memory") as caught:
         measure_latency(Convolutions(), height=2**21, width=2**21)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA: tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=lambda error: str(error)[-20:] or "MemoryError",
+)
+def test_every_way_to_tell_a_lack_of_memory_is_understood(error):
+    with pytest.raises(OutOfMemoryError), out_of_memory_explained():
+        raise error
+
+
+def test_other_errors_are_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="no kernel"), out_of_memory_explained():
+        raise RuntimeError("no kernel")
+
+
+def test_the_interval_of_a_speedup_is_that_of_the_sign_test():
+    """Of 100 ratios the true median lies between the 41st and the 60th in 94 of 100 cases (binomial, one half)."""
+    turns = Turns({"dense": [float(ratio) for ratio in range(1, 101)], "small": [1.0] * 100})
+    assert turns.speedup("small", over="dense") == (50.5, 41, 60)
 
 
 def test_the_machine_is_described_in_plain_json():

@@ -1,9 +1,12 @@
 """A sweep has a row for every case, whatever happens to it, and goes on where it was killed."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cityscapes.atomic import write_text
@@ -21,10 +24,12 @@ from dlv3p.profiling.energy import Energy
 from dlv3p.profiling.latency import OutOfMemoryError
 from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.published import BACKBONES, backbone_table, notebook_table, plausible_joules
+from dlv3p.profiling.record import save_profile
 from dlv3p.profiling.scores import add_scores
 from dlv3p.profiling.strides import compare_strides
 from dlv3p.profiling.subject import Subject, choose_subject, compared
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
+from dlv3p.profiling.turns import Turns
 from dlv3p.runs import checkpoint_path, write_json
 from dlv3p.training_parameters import TrainParameters
 
@@ -41,8 +46,8 @@ def cases(**lists):
 @pytest.fixture
 def quick_memory(monkeypatch):
     """Memory without a process of its own."""
-    memory = {"allocated_mib": NOT_MEASURED, "reserved_mib": NOT_MEASURED, "process_mib": 12.5}
-    monkeypatch.setattr(sweep_module, "measure_memory", lambda model, **options: memory)
+    memory = dict.fromkeys(("allocated_mib", "reserved_mib", "process_mib"), NOT_MEASURED)
+    monkeypatch.setattr(sweep_module, "measure_memory", lambda model, **options: memory | {"above_weights_mib": 12.5})
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_what_does_not_fit_or_is_refused_is_a_row_and_the_others_go_on(workspace
     )
     assert [row["status"] for row in rows] == ["failed: no such kernel", "out of memory", "ok"]
     assert rows[1]["p50_ms"] == NOT_MEASURED
-    assert rows[1]["process_mib"] == 12.5, "what was measured before is kept"
+    assert rows[1]["above_weights_mib"] == 12.5, "what was measured before is kept"
     assert rows[2]["p50_ms"] > 0
 
 
@@ -224,6 +229,76 @@ def test_a_file_that_cannot_be_read_starts_the_sweep_anew(workspace, counted):
         assert counted == [1, 2, 3]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_everything_in_a_row_is_measured_in_its_precision(monkeypatch, precision):
+    """Memory, energy, and every image that the network sees, by whatever is timed."""
+    asked, seen = [], set()
+
+    def memory(model, **options):
+        asked.append(options["dtype"])
+        return {}
+
+    def energy(predict, counter, **options):
+        seen.clear()
+        predict()
+        asked.append(seen.pop())
+        return Energy()
+
+    def build():
+        model = SUBJECT.build(case)
+        model.backbone.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].dtype))
+        return model
+
+    def watched(name):
+        original = getattr(sweep_module, name)
+
+        def measure(*arguments, **options):
+            seen.clear()
+            result = original(*arguments, **options)
+            asked.append(seen.pop())
+            return result
+
+        monkeypatch.setattr(sweep_module, name, measure)
+
+    for name in ("measure_latency", "measure_parts", "measure_stages"):
+        watched(name)
+    monkeypatch.setattr(sweep_module, "measure_memory", memory)
+    monkeypatch.setattr(sweep_module, "open_counter", lambda device: None)
+    monkeypatch.setattr(sweep_module, "measure_energy", energy)
+    (case,) = cases(output_strides="16", precisions=precision)
+    row = measure_case(build, case, effort=Effort(0, 1, 4, 3), picture=PICTURE)
+    assert row["status"] == "ok"
+    assert asked == [getattr(torch, precision)] * 5
+
+
+def test_a_compiled_row_compiles_for_energy_and_memory_and_waits_for_the_device(monkeypatch):
+    compiled, log = [], []
+
+    def compile_network(model):
+        compiled.append("energy")
+        return lambda images: log.append("predict")
+
+    def memory(model, **options):
+        compiled.extend(["memory"] if options["compiled"] else [])
+        return {}
+
+    def energy(predict, counter, **options):
+        log.clear()
+        predict()
+        return Energy()
+
+    monkeypatch.setattr(sweep_module, "measure_memory", memory)
+    monkeypatch.setattr("dlv3p.profiling.latency.compile_network", lambda model: model)
+    monkeypatch.setattr(sweep_module, "compile_network", compile_network)
+    monkeypatch.setattr(sweep_module, "clock_of", lambda device: SimpleNamespace(wait=lambda: log.append("wait")))
+    monkeypatch.setattr(sweep_module, "open_counter", lambda device: None)
+    monkeypatch.setattr(sweep_module, "measure_energy", energy)
+    (case,) = cases(compiles="on", output_strides="16")
+    measure_case(lambda: SUBJECT.build(case), case, effort=Effort(0, 1, 4, 3))
+    assert compiled == ["memory", "energy"]
+    assert log == ["predict", "wait"]
+
+
 def test_energy_is_measured_by_the_counter_of_the_device(monkeypatch, quick_memory):
     def measured(predict, counter, **options):
         predict()
@@ -283,7 +358,8 @@ def example_rows():
     rows = []
     for case in cases(backbones="vovnet39 mobilenet_v2", precisions="float32 bfloat16"):
         row = {"device": "cpu", "parameters": 29_513_621, "gmacs": 53.8, "p10_ms": 1.0, "p50_ms": 2.0, "p90_ms": 4.0}
-        row |= {"allocated_mib": NOT_MEASURED, "reserved_mib": NOT_MEASURED, "process_mib": 100.0, "status": "ok"}
+        row |= {"allocated_mib": NOT_MEASURED, "reserved_mib": NOT_MEASURED, "process_mib": 100.0}
+        row |= {"above_weights_mib": 20.0, "status": "ok"}
         row |= {"times_ms": [1.0, 2.0, 5.0], "parts_ms": {"backbone": 1.5, "aspp": 0.5}, **Energy().as_dict()}
         rows.append(case.as_dict() | row | {"stages_ms": {"decode": 1.0, "forward": 2.0, "end to end": 3.0}})
     rows[-1] |= {"status": "out of memory", "times_ms": [], "parts_ms": {}, "stages_ms": {}, "p50_ms": NOT_MEASURED}
@@ -322,7 +398,7 @@ def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
     words = [text.get_text() for text in draw_energy(rows).axes[0].texts]
     assert words == ["all 3", "above idle 2", *[NOT_MEASURED] * (len(rows) - 1)]
     words = [text.get_text() for text in draw_memory(rows).axes[0].texts]
-    assert words[:3] == ["allocated: not measured", "reserved: not measured", "process 100"]
+    assert words[:4] == ["allocated: not measured", "reserved: not measured", "process 100", "above weights 20"]
 
 
 def write_run(name, *, miou, widths=None, **switches):
@@ -359,12 +435,65 @@ def test_strides_are_compared_in_turns_with_the_largest_as_measure(monkeypatch):
     rows = [row | {"gmacs": 32.0 / row["output_stride"]} for row in example_rows()[4:]]
     times = iter(range(100))
     monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: next(times))
-    table = compare_strides(SUBJECT, rows, device="cpu", warmup=1, repeats=3)
+    table, remark = compare_strides(SUBJECT, rows, device="cpu", warmup=1, repeats=3)
+    assert remark == ""
     assert list(table.index) == [
         "mobilenet_v2, stride 16, 1 x 33 x 65",
         "mobilenet_v2, stride 8, 1 x 33 x 65",
     ]
     assert table["times the MACs"].tolist() == [1, 2]
     assert table["times the time"].iloc[0] == 1
-    assert compare_strides(SUBJECT, rows[:1], device="cpu").empty
-    assert compare_strides(SUBJECT, [row | {"status": "out of memory"} for row in rows], device="cpu").empty
+    for fewer in (rows[:1], [row | {"status": "out of memory"} for row in rows]):
+        table, remark = compare_strides(SUBJECT, fewer, device="cpu")
+        assert table.empty
+        assert remark == "no case was measured at two output strides"
+
+
+def stride_rows():
+    return [row | {"gmacs": 32.0 / row["output_stride"]} for row in example_rows()[4:]]
+
+
+def test_the_interval_of_a_stride_is_from_its_lower_to_its_upper_end(monkeypatch):
+    waits = []
+
+    def turns(runs, **options):
+        for run in runs.values():
+            run()
+        small, large = runs  # the largest stride first
+        return Turns({small: [1.0] * 100, large: [float(time) for time in range(1, 101)]})
+
+    monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: None)
+    monkeypatch.setattr(strides_module, "clock_of", lambda device: SimpleNamespace(wait=lambda: waits.append("wait")))
+    monkeypatch.setattr(strides_module, "take_turns", turns)
+    row = compare_strides(SUBJECT, stride_rows(), device="cpu").table.iloc[1]
+    assert row[["from", "to"]].tolist() == pytest.approx([41, 60])
+    assert row["from"] < row["times the time"] < row["to"]
+    assert waits == ["wait", "wait"], "a prediction ends with the device's work"
+
+
+def test_strides_that_do_not_fit_together_leave_a_remark_and_the_profile(workspace, monkeypatch):
+    def refuse(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA: tried to allocate 2 GiB")
+
+    monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: None)
+    monkeypatch.setattr(strides_module, "take_turns", refuse)
+    rows = stride_rows()
+    path = save_profile("demo", {"run": "demo"}, {}, rows)
+    assert json.loads(path.read_text())["rows"] == rows
+    comparison = compare_strides(SUBJECT, rows, device="cpu")
+    assert comparison.table.empty
+    assert comparison.remark.startswith("out of memory: each fits alone, but they do not fit together; take")
+    save_profile("demo", {"run": "demo"}, {}, rows, comparison)
+    content = json.loads(path.read_text())
+    assert (content["rows"], content["strides"], content["asked"]) == (rows, {}, {"run": "demo"})
+    assert content["machine"]["torch"] == torch.__version__
+
+
+def test_the_notebook_keeps_its_rows_before_the_strides_are_compared():
+    notebook = json.loads((Path(__file__).parents[1] / "notebooks" / "profile.ipynb").read_text(encoding="utf-8"))
+    source = "".join(line for cell in notebook["cells"] for line in cell["source"])
+    assert (
+        source.index("sweep(subject, cases")
+        < source.index("save_profile(predictor.run")
+        < source.index("compare_strides(")
+    )

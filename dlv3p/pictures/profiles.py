@@ -33,7 +33,12 @@ STAGES = {
 }
 """Colour by stage from file to labels."""
 
-MEMORY = {"allocated_mib": "#88CCEE", "reserved_mib": "#DDCC77", "process_mib": "#CC6677"}
+MEMORY = {
+    "allocated_mib": "#88CCEE",
+    "reserved_mib": "#DDCC77",
+    "process_mib": "#CC6677",
+    "above_weights_mib": "#44AA99",
+}
 ENERGY = {"joules_per_image": "#DDCC77", "net_joules_per_image": "#44AA99"}
 
 Row = Mapping[str, Any]
@@ -84,8 +89,8 @@ def draw_latencies(rows: Sequence[Row]) -> "Figure":
 
 
 def draw_memory(rows: Sequence[Row]) -> "Figure":
-    """Draw the peak memory of a prediction in its three meanings, as far as they were measured."""
-    names = {"allocated_mib": "allocated", "reserved_mib": "reserved", "process_mib": "process"}
+    """Draw the peak memory of a prediction in its four meanings, as far as they were measured."""
+    names = {name: name.removesuffix("_mib").replace("_", " ") for name in MEMORY}
     return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB")
 
 

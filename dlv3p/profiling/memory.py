@@ -1,9 +1,9 @@
 """The memory that one prediction needs at its peak: from torch's allocator on a GPU, from the system on a CPU.
 
-The three columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
+The four columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
 workspace; `reserved` is what torch took from the board for them; `process` adds what CUDA itself takes, and is what
-nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `process` is how much
-the resident memory of that process rises above what it held with the network loaded (`resident_memory.py`).
+nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `above_weights` is
+how much the resident memory of that process rises above what it held with the network loaded (`resident_memory.py`).
 """
 
 import io
@@ -28,7 +28,7 @@ from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.nvml import Board
 from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
 
-COLUMNS = ("allocated_mib", "reserved_mib", "process_mib")
+COLUMNS = ("allocated_mib", "reserved_mib", "process_mib", "above_weights_mib")
 _MIB = 2**20
 
 
@@ -42,10 +42,10 @@ def measure_memory(
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
 ) -> dict[str, float | str]:
-    """Measure the peak memory of one prediction in MiB: allocated_mib, reserved_mib and process_mib.
+    """Measure the peak memory of one prediction in MiB: allocated_mib, reserved_mib, process_mib, above_weights_mib.
 
-    On CUDA all three hold the weights; what other networks of this process hold is left out of the first, but not of
-    the others. On a CPU there is the third alone, weights not included. What cannot be measured is "not measured".
+    On CUDA there are the first three, which hold the weights; what other networks of this process hold is left out of
+    the first, but not of the others. On a CPU there is the last alone. What cannot be measured is "not measured".
     Raises OutOfMemoryError, a MachineError, when memory runs out.
     """
     result: dict[str, float | str] = dict.fromkeys(COLUMNS, NOT_MEASURED)
@@ -55,7 +55,7 @@ def measure_memory(
         with out_of_memory_explained():
             return result | _cuda_peaks(model, case, device, dtype, compiled)
     if measurable():
-        result["process_mib"] = _process_peak(model, case, dtype, compiled)
+        result["above_weights_mib"] = _process_peak(model, case, dtype, compiled)
     return result
 
 

@@ -74,7 +74,7 @@ def sweep(
     switches = subject.network_in(cases[0]).as_dict()
     setting = {"num_classes": subject.num_classes, "widths": subject.widths, "device": device, "effort": asdict(effort)}
     setting |= {"network": {name: switches[name] for name in switches.keys() - {"backbone", "output_stride"}}}
-    setting |= {"stages": picture is not None, "machine": machine()}
+    setting |= {"stages": picture is not None, "memory": list(MEMORY_COLUMNS), "machine": machine()}
     path = output_folder(run) / f"sweep-{_digest(setting)}.json"
     kept = _unfinished_rows(path)
     rows: list[dict[str, Any]] = []
@@ -105,8 +105,8 @@ def measure_case(
 
     Columns: those of Case; device; parameters, gmacs and gflops (of one image); p10_ms, p50_ms, p90_ms and first_ms of
     a batch, images_per_second, times_ms (all runs); parts_ms, medians by part; stages_ms, medians from file to labels,
-    where there is a `picture`; allocated_mib, reserved_mib, process_mib; those of Energy; load, how busy the machine
-    was before; status, "ok", "out of memory" or "failed: ..." with its reason. What was not measured says so.
+    where there is a `picture`; those of `measure_memory` and of Energy; load, how busy the machine was before; status,
+    "ok", "out of memory" or "failed: ..." with its reason. What was not measured says so.
     """
     effort = effort or Effort()
     row: dict[str, Any] = case.as_dict() | {"device": device}

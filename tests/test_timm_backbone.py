@@ -33,9 +33,12 @@ def test_features_are_at_stride_4_and_at_the_output_stride(name, output_stride):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97)])
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_dense_features_are_those_of_the_strided_network(output_stride, height, width):
+@pytest.mark.parametrize(
+    "name", ["timm:resnet18", "timm:regnetx_002", "timm:mobilenetv2_050", "timm:efficientnet_lite0", "timm:repvgg_a0"]
+)
+def test_dense_features_are_those_of_the_strided_network(name, output_stride, height, width):
     needs_timm()
-    assert agree(*strided_and_dense("timm:resnet18", height, width, output_stride))
+    assert agree(*strided_and_dense(name, height, width, output_stride))
 
 
 def test_every_activation_is_called_once():
@@ -59,6 +62,38 @@ def test_unknown_names_and_networks_that_cannot_be_dilated_are_refused_in_one_li
     with pytest.raises(ParameterError, match=said) as refusal, torch.device("meta"):
         make(name, output_stride=8)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "said"),
+    [
+        ("timm:mobileone_s0", 8, "at output_stride=8 timm dilates 0 of the 40 convolutions"),
+        ("timm:gernet_s", 16, "at output_stride=16 timm dilates 1 of the 2 convolutions"),
+        ("timm:botnet26t_256", 16, "does not take images of every size"),
+        ("timm:hrnet_w18_small", 32, "does not take images of every size"),
+        ("timm:dla34", 32, "does not take images of every size"),
+    ],
+)
+def test_networks_that_timm_does_not_really_dilate_or_that_refuse_sizes_are_refused_in_one_line(
+    name, output_stride, said
+):
+    needs_timm()
+    with pytest.raises(ParameterError, match=said) as refusal, torch.device("meta"):
+        make(name, output_stride=output_stride)
+    assert str(refusal.value).endswith("; take timm:resnet50d")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_network_that_needs_no_dilation_is_taken_and_the_check_draws_no_random_number():
+    needs_timm()
+    with torch.device("meta"):
+        assert make("timm:mobileone_s0", output_stride=16).high_level_channels == 1024
+    timm = needs_timm()
+    torch.manual_seed(0)
+    expected = timm.create_model("resnet18d", features_only=True, output_stride=16).state_dict()
+    torch.manual_seed(0)
+    found = make("timm:resnet18d").body.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 def test_features_at_other_strides_than_asked_for_are_refused(monkeypatch):

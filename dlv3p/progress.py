@@ -56,12 +56,23 @@ def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None)
 
 
 def resolve_mode(mode: str) -> str:
-    """Turn `auto` into `widgets` or `lines`; raises ParameterError for a mode that does not exist."""
+    """Turn `auto` into `widgets` or `lines`, and `widgets` into `lines` where no kernel would show them.
+
+    Raises ParameterError for a mode that does not exist.
+    """
     if mode not in PROGRESS:
         raise ParameterError(f"progress: {mode!r} is not a mode; choose from {', '.join(PROGRESS)}")
+    if mode == "widgets":
+        return "widgets" if in_kernel() else "lines"
     if mode != "auto":
         return mode
     return "widgets" if in_interactive_notebook() else "lines"
+
+
+def in_kernel() -> bool:
+    """Tell whether this is a notebook's kernel; elsewhere a widget is just its name in words."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def in_interactive_notebook() -> bool:
@@ -71,9 +82,9 @@ def in_interactive_notebook() -> bool:
     (`SessionManager.get_kernel_env`), VS Code in the kernel's variables; papermill and nbval do neither. A papermill
     that was started from within a notebook inherits the name, and so has it itself: then no person is in front.
     """
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if getattr(shell, "kernel", None) is None:
+    if not in_kernel():
         return False
+    shell = sys.modules["IPython"].get_ipython()
     if "__vsc_ipynb_file__" in shell.user_ns:
         return True
     name = os.environ.get("JPY_SESSION_NAME")

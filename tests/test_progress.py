@@ -43,6 +43,7 @@ def kernel(monkeypatch):
 def shown(monkeypatch):
     """Collect what would be displayed in a notebook."""
     shown = []
+    monkeypatch.setattr(progress, "in_kernel", lambda: True)
     monkeypatch.setattr("IPython.display.display", shown.append)
     return shown
 
@@ -51,6 +52,14 @@ def test_a_terminal_gets_lines(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
     assert progress.resolve_mode("auto") == "lines"
+
+
+def test_widgets_are_lines_where_no_kernel_would_show_them(kernel, monkeypatch, capsys):
+    assert progress.resolve_mode("widgets") == "widgets"
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert progress.resolve_mode("widgets") == "lines"
+    list(track(range(2), title="t", mode="widgets"))
+    assert capsys.readouterr().out.startswith("t  1/2  ")
 
 
 def test_a_kernel_without_a_notebooks_name_gets_lines(kernel):

@@ -56,6 +56,9 @@ def outcome(folder: Path) -> dict[str, Any]:
         rows = [{name: text for name, text in row.items() if name not in TIMES} for row in csv.DictReader(file)]
     return {
         "weights": weights_sha256(last["model"]),
+        "training weights": weights_sha256(last.get("training_model", {})),  # beside their average
+        "average updates": last["average_updates"],
+        "scaler": last["scaler"],
         "best weights": weights_sha256(best["model"]),
         "optimizer": weights_sha256(moments),
         "shared weights": weights_sha256(load_file(folder / "model.safetensors")),

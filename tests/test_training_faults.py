@@ -629,6 +629,22 @@ def test_going_on_after_any_step_of_an_epoch_ends_the_same(city, workspace, monk
     assert outcome(train(tiny(city, run="run", workers=1)).folder) == undisturbed
 
 
+def test_going_on_with_everything_that_a_run_may_have_ends_the_same(city, workspace, monkeypatch):
+    everything = {
+        **{"precision": "float16", "average_decay": 0.9, "optimizer": "adamw", "accumulation": 2, "warmup_steps": 2},
+        **{"auxiliary_head": True, "class_uniform": 0.5, "norm": "group", "loss": "focal", "schedule": "cosine"},
+    }
+    whole = outcome(train(tiny(city, run="whole", **everything)).folder)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Stop):
+            train(tiny(city, run="run", **everything))
+    again = outcome(train(tiny(city, run="run", workers=1, **everything)).folder)
+    assert again == whole
+    assert len({again[name] for name in ("weights", "training weights", "optimizer")}) == 3
+    assert again["average updates"] == again["scaler"]["_growth_tracker"] == EPOCHS * STEPS_PER_EPOCH
+
+
 def test_going_on_after_a_stop_while_the_epoch_is_scored_ends_the_same(city, workspace, monkeypatch, undisturbed):
     validate, images = run.validate, []
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from dlv3p.weights.sources import SOURCES
 
 SMALL = {"resnet": "resnet18", "mobilenet_v2": "mobilenet_v2", "mobilenet_v3": "mobilenet_v3_large"}
 SMALL |= {"vovnet": "vovnet39", "densenet": "densenet121"}
+BACKBONE_FILES = sorted((Path(__file__).parents[1] / "dlv3p" / "backbones").glob("[a-z]*.py"))
 LEAVES = {ours: theirs for theirs, ours in MINDSPORE_LEAVES.items()}
 
 
@@ -76,6 +80,19 @@ def test_a_network_under_public_names_comes_back_with_its_switches(key, family, 
     assert list(found) == list(expected)
     for name, value in found.items():
         assert torch.equal(value, state[to_theirs(name, SOURCES[key].names)]), name
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ([f"dlv3p.backbones.{path.stem}" for path in BACKBONE_FILES], "dlv3p.weights"),
+        (["dlv3p.weights.recognition"], "dlv3p.datasets.voc"),
+    ],
+    ids=["backbones", "recognition"],
+)
+def test_imports_point_one_way(imported, absent):
+    code = f"import sys, {', '.join(imported)}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_names_can_be_read_in_both_directions():
@@ -577,12 +594,13 @@ def test_a_new_classifier_is_one_that_was_asked_for(num_classes, vainf, tmp_path
     ("change", "told"),
     [
         (lambda state: state.pop("classifier.project.0.weight"), "1 entries missing (classifier.project.0.weight)"),
+        (lambda state: state.pop("classifier.classifier.3.weight"), "classifier.classifier.3.weight is no convolution"),
         (lambda state: state.pop("classifier.aspp.convs.1.0.weight"), "1 entries missing (classifier.aspp.convs.1.0"),
         (lambda state: state.pop("classifier.classifier.3.bias"), "1 entries missing (classifier.classifier.3.bias)"),
         (lambda state: state.update({"classifier.extra.weight": torch.zeros(1)}), "1 entries unknown (classifier.ext"),
         (lambda state: state.update({"backbone.extra.weight": torch.zeros(1)}), "1 entries unknown (backbone.extra"),
     ],
-    ids=["no decoder", "no branch", "no bias", "extra head", "extra backbone"],
+    ids=["no decoder", "no classifier", "no branch", "no bias", "extra head", "extra backbone"],
 )
 @pytest.mark.parametrize("channels", [32, 16])
 def test_a_file_that_does_not_fit_its_own_network_is_no_start(channels, change, told, vainf, tmp_path, capsys):

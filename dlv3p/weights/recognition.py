@@ -13,7 +13,7 @@ from torch import Tensor
 from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.training_parameters import TrainParameters
-from dlv3p.weights.names import MINDSPORE_LEAVES, join_dotted, to_ours, to_theirs, without_wrapper
+from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrapper
 from dlv3p.weights.printing import shown, told
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
@@ -92,8 +92,8 @@ def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recogni
         return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "")
     stride, stride_from = _output_stride(file, source, output_stride)
     switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
-    parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state)})
-    num_classes = _rows(file, state, "classifier.weight")
+    parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state, source)})
+    num_classes = _rows(file, state, "classifier.weight", source.names)
     class_names = source.class_names.get(num_classes)
     return Recognized(
         file, source.title, source, backbone, parameters, num_classes, class_names, state, unknown, stride_from
@@ -173,24 +173,25 @@ def _output_stride(file: WeightsFile, source: Source, given: int | None) -> tupl
     return source.output_stride, "as published; the weights fit any"
 
 
-def _switches_shown(file: WeightsFile, state: Mapping[str, Tensor]) -> dict[str, object]:
+def _switches_shown(file: WeightsFile, state: Mapping[str, Tensor], source: Source) -> dict[str, object]:
     """Return the switches that names and shapes show."""
     switches: dict[str, object] = {
-        "channels": _rows(file, state, "aspp.project.conv.weight"),
+        "channels": _rows(file, state, "aspp.project.conv.weight", source.names),
         "norm": "batch" if any(name.endswith("running_mean") for name in state) else "group",
         "convolution_bias": "aspp.project.conv.bias" in state,
         "separable": "plain" if "aspp.branch1.conv.depthwise.weight" in state else "off",
         "auxiliary_head": any(name.startswith("auxiliary.") for name in state),
     }
     if "decoder.low.conv.weight" in state:
-        switches["low_level_channels"] = _rows(file, state, "decoder.low.conv.weight")
+        switches["low_level_channels"] = _rows(file, state, "decoder.low.conv.weight", source.names)
     return switches
 
 
-def _rows(file: WeightsFile, state: Mapping[str, Tensor], name: str) -> int:
+def _rows(file: WeightsFile, state: Mapping[str, Tensor], name: str, names: Names) -> int:
     """Return the first size of an entry: the output channels of a convolution."""
     if name not in state or state[name].ndim != 4 or not len(state[name]):
-        raise IntegrityError(f"{file.path}: lacks a convolution for {name}; it is cut short or of another network")
+        there = to_theirs(name, names)
+        raise IntegrityError(f"{file.path}: {there} is no convolution, or missing; the file is of another network")
     return len(state[name])
 
 
@@ -208,7 +209,7 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
         parameters = NetworkParameters.from_mapping(switches)
     except (ParameterError, TypeError) as error:
         raise IntegrityError(f"{file.path}: its description does not fit this version: {told(error)}") from error
-    num_classes = _rows(file, file.tensors, "classifier.weight")
+    num_classes = _rows(file, file.tensors, "classifier.weight", {})
     if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
         raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")
     stride_from = "as described" if output_stride is None else "as asked for"

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -23,11 +24,12 @@ LEFTOVER = re.compile(r"\..*\.(?P<process>\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL
 
 
 @contextmanager
-def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def open_atomically(path: str | Path, *, durable: bool = True, needed: int | None = None) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; its folders are made, and it appears under its name when the block ends well.
 
     `durable` waits until the disk has it (fsync of the file and of its folder); turn it off for files that can be made
-    again. Raises MachineError when the disk is full or refuses the write; a previous file is then untouched.
+    again. Raises MachineError when the disk is full, and says how many bytes were `needed` where that is known, or
+    refuses the write; a previous file is then untouched.
     """
     path = Path(path)
     # The end of a name tells what it becomes; fifty letters leave room for the rest, even where each takes four bytes.
@@ -43,7 +45,7 @@ def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[Binar
         if durable:
             _fsync_folder(path.parent)
     except OSError as error:
-        _explain(error, path)
+        _explain(error, path, needed)
         raise
     finally:
         with suppress(OSError):
@@ -52,7 +54,7 @@ def open_atomically(path: str | Path, *, durable: bool = True) -> Iterator[Binar
 
 def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` to `path` atomically."""
-    with open_atomically(path, durable=durable) as file:
+    with open_atomically(path, durable=durable, needed=len(content)) as file:
         file.write(content)
 
 
@@ -107,10 +109,22 @@ def _is_another_process(number: int) -> bool:
     return number != os.getpid()
 
 
-def _explain(error: OSError, path: Path) -> None:
+def _space(error: OSError, path: Path, needed: int | None) -> str:
+    """Say how much space a file needs and how much there is; a quota, or a limit of sizes, has no figure."""
+    if needed is None:
+        return ""
+    free = "a limit is lower"
+    if error.errno == errno.ENOSPC:
+        folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = f"{shutil.disk_usage(folder).free:,} are free"
+    return f" ({needed:,} bytes are needed, {free})"
+
+
+def _explain(error: OSError, path: Path, needed: int | None = None) -> None:
     """Raise MachineError for what a reader can mend; return for everything else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise MachineError(f"{path}: no space left to write it; free some and run again") from error
+        space = _space(error, path, needed)
+        raise MachineError(f"{path}: no space left to write it{space}; free some and run again") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise MachineError(f"{path}: not allowed to write here; choose another folder or mend its rights") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):

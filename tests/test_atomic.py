@@ -2,10 +2,12 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +53,17 @@ def test_a_refusing_disk_is_told_in_one_line_and_leaves_the_old_file(tmp_path, m
         write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert listing(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1200))
+    told = r"file: no space left to write it \(5,000 bytes are needed, 1,200 are free\); free some and run again$"
+    with pytest.raises(MachineError, match=told):
+        write_bytes(tmp_path / "file", bytes(5000))
 
 
 def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path):

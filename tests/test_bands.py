@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError, ParameterError, StoppedError
 from cityscapes.labels import IGNORE, NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
 from dlv3p.config import TrainParameters
-from dlv3p.data import open_split, resolve_data_root
+from dlv3p.data import open_images, open_split, resolve_data_root
 from dlv3p.run_command import main
 from dlv3p.train import train
-from dlv3p.training import bands, watching
-from dlv3p.training.bands import Band, BandWatch, band_for, class_shares, read_band, write_band
+from dlv3p.training import watching
+from dlv3p.training.bands import Band, BandWatch, band_for, class_shares, images_sha256, read_band, write_band
 
 TINY = {
     "backbone": "mobilenet_v2", "channels": 16, "crop_height": 64, "crop_width": 64, "batch_size": 3, "epochs": 8,
@@ -82,6 +83,9 @@ class Labels:
             raise InputError("damaged; the loader tells of it")
         return self.labels
 
+    def image(self, index):
+        raise InputError("damaged; the loader tells of it")
+
 
 RIGHT = Labels([[0] * 7 + [1] * 3 + [IGNORE] * 9])
 
@@ -123,28 +127,56 @@ def test_shares_count_labelled_pixels_only():
     assert class_shares(Labels([[IGNORE]])).tolist() == [0.0, 0.0]
 
 
+@pytest.fixture(scope="module")
+def own_city(tmp_path_factory):
+    """The folder of a copy of the embedded city, as somebody may have put it among other data."""
+    return write_demo_city(tmp_path_factory.mktemp("copies") / "my_streets")
+
+
 def test_auto_takes_the_stored_band_of_the_same_recipe_only():
     default = TrainParameters()
-    found = band_for(default, NUM_CLASSES)
+    found = band_for(default, RIGHT)
     assert found.epochs >= 2
     assert len(found.class_shares) == NUM_CLASSES
     for same in ({"seed": 9}, {"learning_rate": 0.03}, {"run": "x", "threads": 1, "workers": 0}):
-        assert band_for(TrainParameters(**same), NUM_CLASSES) == found
-    for other in (
-        {"epochs": 2},
-        {"loss": "focal"},
-        {"data_root": "demo_voc"},
-        {"backbone": "resnet50"},
-        {"band": "none"},
-    ):
-        assert band_for(TrainParameters(**other), NUM_CLASSES) is None
-    assert band_for(default, NUM_CLASSES + 1) is None
+        assert band_for(TrainParameters(**same), RIGHT) == found
+    for other in ({"epochs": 2}, {"loss": "focal"}, {"backbone": "resnet50"}, {"band": "none"}):
+        assert band_for(TrainParameters(**other), RIGHT) is None
+
+
+def test_auto_knows_the_data_of_a_band_wherever_it_lies(own_city, city, workspace):
+    def found(root):
+        return band_for(TrainParameters(data_root=str(root)), open_images(root, "train"))
+
+    assert found(own_city) == band_for(TrainParameters(), RIGHT)
+    assert found(city) is None  # a smaller city, with other images
+    assert found(resolve_data_root("demo_voc")) is None
+
+
+def test_label_ids_in_a_copy_of_the_city_are_told_once_and_shifted_ids_too(own_city, workspace, capsys):
+    wrong = {"34 classes": (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), "of the labelled pixels are": (shift, NUM_CLASSES)}
+    for said, (change, classes) in wrong.items():
+        folder = write_with_other_ids(("train",), own_city, workspace / str(classes), change, range(classes))
+        parameters, training = TrainParameters(data_root=str(folder)), open_split(folder, "train")
+        watch = BandWatch(band_for(parameters, training), parameters, training)
+        watch.start(26, 20)
+        (line,) = warnings(capsys)
+        assert said in line
+        watch.epoch({"epoch": 1, "train_loss": 99.0})
+        assert len(warnings(capsys)) == (classes == NUM_CLASSES)  # curves of other classes say no more
+
+
+def test_a_split_is_known_by_its_images_whatever_their_names_and_masks(own_city, city, workspace):
+    other = write_with_other_ids(("train",), city, workspace / "other", shift, range(NUM_CLASSES))
+    here, there, larger = (images_sha256(open_images(root, "train")) for root in (city, other, own_city))
+    assert here == there != larger
+    assert images_sha256(RIGHT) == ""  # whose images cannot be read
 
 
 def test_a_file_is_taken_whatever_it_is_of_and_must_be_a_band(tmp_path, band):
     path = tmp_path / "own.json"
     write_band(path, band)
-    assert band_for(TrainParameters(band=str(path), loss="focal"), 3).intervals["val_mIoU"] == [None, [0.2, 0.4]]
+    assert band_for(TrainParameters(band=str(path), loss="focal"), RIGHT).intervals["val_mIoU"] == [None, [0.2, 0.4]]
     with pytest.raises(MissingInputError, match="allowed are auto, none, or the file of a band"):
         read_band(tmp_path / "none.json")
     content = json.loads(path.read_text())
@@ -222,12 +254,11 @@ def test_wrong_ids_are_told_before_the_first_step(city, workspace, recorded, cap
     assert "of the labelled pixels are" in warnings(capsys)[0]
 
 
-STORED = str(bands.STORED / "demo_city.json")
 WRONG = {
     "a new seed": ({"seed": 4}, None, False),
     "a tenfold rate": ({"learning_rate": 0.03}, None, True),
-    "shifted ids": ({"band": STORED}, (shift, NUM_CLASSES), True),
-    "label ids": ({"band": STORED}, (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), True),
+    "shifted ids": ({}, (shift, NUM_CLASSES), True),
+    "label ids": ({}, (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), True),
 }
 
 

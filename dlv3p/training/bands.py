@@ -5,9 +5,13 @@ seed alone: their mean, plus and minus `WIDTH` standard deviations, and at least
 since few runs tell little about their spread. It also holds the share of each class among the labelled pixels:
 label ids that are permuted all alike give the same losses and scores, since names mean nothing to a network, and only
 there does one see that road is no longer the largest class.
+
+A stored band is for runs of its recipe on its data, wherever a copy of that lies and whatever its masks hold: data is
+known by its images, since its labels are what may be wrong. On other images the same parameters are another training.
 """
 
 import csv
+import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -36,11 +40,14 @@ WIDTH = 4.0
 LARGEST_SHIFT = 0.25
 """Warn when more than this share of the labelled pixels would have to change its class to get the band's shares."""
 
+KNOWN_BY = 3
+"""So many images, evenly spaced, tell one data set from another."""
+
 MOST_MASKS = 200
 """So many masks, evenly spaced, tell the shares of the classes."""
 
 MAY_BE_A_MISTAKE = (
-    *("seed", "learning_rate", "backbone_rate_factor", "warmup_steps", "weight_decay", "gradient_norm"),
+    *("data_root", "seed", "learning_rate", "backbone_rate_factor", "warmup_steps", "weight_decay", "gradient_norm"),
     *TrainParameters.NOT_IDENTITY,
 )
 """Parameters in which a run may differ from a stored band's and is compared all the same."""
@@ -48,27 +55,37 @@ MAY_BE_A_MISTAKE = (
 
 @dataclass(frozen=True)
 class Band:
-    """What runs of one recipe have in common; `intervals` has (low, high) by metric and epoch, None for no score."""
+    """What runs of one recipe have in common; `intervals` has (low, high) by metric and epoch, None for no score.
+
+    `images_sha256` is that of the images that were trained on, see `images_sha256`; "" in bands of before.
+    """
 
     parameters: Mapping[str, Any]
     class_names: Sequence[str]
     class_shares: Sequence[float]
     intervals: Mapping[str, Sequence[tuple[float, float] | None]]
+    images_sha256: str = ""
 
     @property
     def epochs(self) -> int:
         """How many epochs the band covers."""
         return max(map(len, self.intervals.values()), default=0)
 
-    def suits(self, parameters: TrainParameters, num_classes: int) -> bool:
-        """Whether a run is one of this recipe, but for its seed and for rates that somebody may have mistyped."""
+    def suits(self, parameters: TrainParameters, training: Split) -> bool:
+        """Whether a run is one of this recipe, but for its seed and for rates that somebody may have mistyped.
+
+        Its data is that of the band, by its name or by its images; how many classes it has is left to the warning.
+        """
         asked = parameters.as_dict()
         ours = {item.name: item.default for item in fields(parameters)} | dict(self.parameters)
-        alike = all(asked[name] == ours[name] for name in asked if name not in MAY_BE_A_MISTAKE)
-        return alike and num_classes == len(self.class_names)
+        if any(asked[name] != ours[name] for name in asked if name not in MAY_BE_A_MISTAKE):
+            return False
+        if asked["data_root"] == ours["data_root"]:
+            return True
+        return bool(self.images_sha256) and images_sha256(training) == self.images_sha256
 
 
-def band_for(parameters: TrainParameters, num_classes: int) -> Band | None:
+def band_for(parameters: TrainParameters, training: Split) -> Band | None:
     """Return the band that `parameters.band` asks for: a stored one for "auto" where one suits, None for "none".
 
     A file is taken whatever recipe it is of. Raises MissingInputError and InputError for a file that is none.
@@ -78,7 +95,7 @@ def band_for(parameters: TrainParameters, num_classes: int) -> Band | None:
     if parameters.band != "auto":
         return read_band(Path(parameters.band).expanduser())
     stored = map(read_band, sorted(STORED.glob("*.json")))
-    return next((band for band in stored if band.suits(parameters, num_classes)), None)
+    return next((band for band in stored if band.suits(parameters, training)), None)
 
 
 def read_band(path: Path) -> Band:
@@ -134,7 +151,23 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
     split = open_split(resolve_data_root(first["data_root"]), first["train_split"])
     shares = [round(share, 4) for share in class_shares(split).tolist()]
     recipe = {name: value for name, value in first.items() if name not in TrainParameters.NOT_IDENTITY}
-    return Band(recipe, list(split.class_names), shares, intervals)
+    return Band(recipe, list(split.class_names), shares, intervals, images_sha256(split))
+
+
+def images_sha256(split: Split) -> str:
+    """Return one sha256 over the number of a split's images and the pixels of `KNOWN_BY` of them, in their order.
+
+    It is the same for a copy whose files have other names, or another format without loss. "" where one of them cannot
+    be read, which the loader tells.
+    """
+    digest = hashlib.sha256(str(len(split)).encode())
+    try:
+        for index in np.linspace(0, len(split) - 1, KNOWN_BY).round().astype(int).tolist():
+            image = split.image(index)
+            digest.update(f"{image.size}".encode() + image.convert("RGB").tobytes())
+    except (InputError, OSError):
+        return ""
+    return digest.hexdigest()
 
 
 def class_shares(split: Split) -> np.ndarray:
@@ -164,6 +197,7 @@ class BandWatch:
         names, expected = self.training.class_names, np.asarray(self.band.class_shares)
         if len(names) != len(expected):
             self._warn(f"the data set has {len(names)} classes, and runs of this recipe had {len(expected)}")
+            self._warned.update(METRICS)  # curves of other classes say no more
             return
         shares = class_shares(self.training)
         if np.abs(shares - expected).sum() / 2 > LARGEST_SHIFT:

@@ -51,6 +51,6 @@ def make_watchers(
     watchers: list[Progress] = [make_progress(parameters.progress, stop=stop)]
     if parameters.tensorboard:
         watchers.append(EventFiles(folder / "events", done=done))
-    if band := band_for(parameters, training.num_classes):
+    if band := band_for(parameters, training):
         watchers.append(BandWatch(band, parameters, training))
     return Watchers(watchers)

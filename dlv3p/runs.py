@@ -29,6 +29,8 @@ HISTORY_COLUMNS = (
 """The columns of metrics.csv, a line per epoch."""
 LATER_COLUMNS = ("data_wait",)
 """Columns that runs of earlier versions lack."""
+QUANTIZED = "quantization.json"
+"""What a folder of quantised networks has, `saved/<run>-int8/`."""
 
 
 def checkpoint_path(run: str, name: str) -> Path:
@@ -47,18 +49,28 @@ def list_runs() -> list[str]:
     return [folder.name for folder in folders if (folder / "metrics.csv").is_file()]
 
 
-def find_run(run: str) -> str:
-    """Return `run`, or the newest run for ""; raises MissingInputError that names those there are."""
+def find_run(run: str, *, parameter: str = "run") -> str:
+    """Return `run`, or the newest run for ""; raises MissingInputError that names the parameter and the runs there are.
+
+    A folder of quantised networks is no run: it holds nothing that torch could go on with.
+    """
     runs = list_runs()
     if not run and runs:
         return runs[-1]
     if run and checkpoint_path(run, "best").is_file():
         return run
+    if run and (run_folder(run) / QUANTIZED).is_file():
+        source = run.removesuffix("-int8")
+        raise MissingInputError(
+            f"{parameter}={run!r}: holds quantised networks and is no run; give {source!r}, which it was made from, or "
+            f"open it in Python: dlv3p.compression.quantization.load_quantized({source!r})"
+        )
     if not runs:
-        raise MissingInputError(f"{run_folder('').resolve()}: no run yet; run train.ipynb first")
+        asked = f"{parameter}={run!r}: no such run; " if run else ""
+        raise MissingInputError(f"{asked}{run_folder('').resolve()}: no run yet; run train.ipynb first")
     near = difflib.get_close_matches(run, runs, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise MissingInputError(f"run={run!r}: no such run; {hint}There are {', '.join(runs)}")
+    raise MissingInputError(f"{parameter}={run!r}: no such run; {hint}There are {', '.join(runs)}")
 
 
 @contextmanager

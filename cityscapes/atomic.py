@@ -127,6 +127,8 @@ def _explain(error: OSError, path: Path, needed: int | None = None) -> None:
         raise MachineError(f"{path}: no space left to write it{space}; free some and run again") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise MachineError(f"{path}: not allowed to write here; choose another folder or mend its rights") from error
+    if error.errno == errno.ENOENT and LEFTOVER.fullmatch(Path(error.filename or "").name):
+        raise MachineError(f"{path}: no file can be made in this folder; choose another one") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         raise MachineError(f"{path}: a file stands where a folder is needed, or a folder where a file is") from error
 

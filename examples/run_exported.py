@@ -1,25 +1,28 @@
 """Run an exported network without the package that trained it: onnxruntime, numpy and Pillow are all that it needs.
 
     python -m dlv3p.export --run RUN --output network.onnx
-    python examples/run_exported.py network.onnx image.png labels.png [image_scale]
+    python examples/run_exported.py network.onnx image.png labels.png
 
-The labels are a grey PNG of class numbers, as large as the image. `image_scale` is that of the training, 1 by default.
+The labels are a grey PNG of class numbers, as large as the image. How an image is prepared is told by the network's
+file, and so are the names of the classes (`class_names`).
 """
 
+import json
 import sys
 
 import numpy as np
 import onnxruntime
 from PIL import Image
 
-network, source, target, scale = [*sys.argv[1:], "1"][:4]
-image = Image.open(source).convert("RGB")
-if float(scale) != 1:
-    size = [max(1, round(length * float(scale))) for length in image.size]
-    image = image.resize(size, Image.Resampling.BILINEAR)
-pixels = np.asarray(image, np.float32) / 255
-pixels = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+if len(sys.argv) < 4:
+    sys.exit("usage: python run_exported.py network.onnx image.png labels.png")
+network, source, target = sys.argv[1:4]
 slow = ["QDQPropagationTransformer"]  # moves pooling into 8 bits, where it takes longer
 session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
+told = session.get_modelmeta().custom_metadata_map or sys.exit(f"{network}: does not say how images are prepared")
+scale, mean, deviation = (json.loads(told[name]) for name in ("image_scale", "mean", "standard_deviation"))
+image = Image.open(source).convert("RGB")
+image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
+pixels = (np.asarray(image, np.float32) / 255 - np.float32(mean)) / np.float32(deviation)
 (labels,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})
 Image.fromarray(labels[0]).save(target)

@@ -9,17 +9,25 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import (
+    InputError,
+    IntegrityError,
+    MachineError,
+    MissingInputError,
+    NewerFormatError,
+    ParameterError,
+)
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.checkpoint import save_checkpoint
 from dlv3p.compression import onnx_runtime
 from dlv3p.compression.calibration import choose_calibration_images
 from dlv3p.compression.gate import pass_gate
-from dlv3p.compression.gate_report import Limits
-from dlv3p.compression.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
+from dlv3p.compression.onnx_graph import convolutions
+from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16, quantize_with_onnx_runtime
+from dlv3p.compression.openvino_runtime import OpenVinoPredictor
 from dlv3p.compression.precisions import INT8, Node, count_precisions, float_nodes
-from dlv3p.compression.quantization import load_quantized, quantize_run
-from dlv3p.compression.rows import TITLES, export_rows, gains, rows_of
+from dlv3p.compression.quantization import QUANTIZED, load_quantized, quantize_run
+from dlv3p.compression.rows import EXPORT_LIMITS, TITLES, check_ready, export_rows, gains, load_reference, rows_of
 from dlv3p.compression.torch_runtime import TorchPredictor
 from dlv3p.config import QuantizeParameters, RunParameters, TrainParameters
 from dlv3p.data import open_split, open_training
@@ -34,12 +42,9 @@ BACKENDS = ("onnxruntime", "openvino")
 SIZES = [(64, 128), (97, 131), (65, 40)]
 
 
-@pytest.fixture(scope="module")
-def predictor(city, tmp_path_factory):
-    """A run that nobody trained, whose norms know the city's images, in a workspace of its own."""
-    for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
-        pytest.importorskip(package)
-    parameters = TrainParameters(data_root=str(city), channels=8, low_level_channels=8)
+def trained(city, run, **switches):
+    """A run that nobody trained, whose norms know the city's images, in the workspace."""
+    parameters = TrainParameters(data_root=str(city), channels=8, low_level_channels=8, **switches)
     torch.manual_seed(0)
     model = build_network(parameters, 19)
     split = open_split(city, "train")
@@ -48,10 +53,18 @@ def predictor(city, tmp_path_factory):
         for _ in range(20):
             model.train()(images)
     state = {"epoch": 1, "model": model.state_dict(), "parameters": parameters.as_dict()}
+    save_checkpoint(checkpoint_path(run, "best"), {**state, "class_names": list(CLASS_NAMES)})
+    return load_predictor(RunParameters(run=run, threads=1, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def predictor(city, tmp_path_factory):
+    """A run in a workspace of its own, in which the other runs of this module lie as well."""
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(package)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
-        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "class_names": list(CLASS_NAMES)})
-        yield load_predictor(RunParameters(run="tiny", threads=1, device="cpu"))
+        yield trained(city, "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +99,65 @@ def test_all_convolutions_but_those_that_were_kept_are_computed_in_eight_bits(qu
     nodes = quantized.predictor(backend, threads=1, precision="float32").nodes(image)
     first, *others = convolutions(quantized.float_path)
     assert quantized.description["networks"][backend]["keep_float"] == [first]
+    assert quantized.description["networks"][backend]["float_convolutions"] == [first]
     found = [node for node in nodes if "Conv" in node.kind]
     assert len(found) == 1 + len(others) == 29
     assert [node.precision for node in found].count("float32") == 1
     assert [node.precision for node in found].count(INT8) == 28
     listed = float_nodes(nodes)
-    assert listed["kind"].str.contains("Conv").sum() == 1
+    assert list(listed["name"][listed["kind"].str.contains("Conv")]) == [first], "by its name in the file"
     assert set(listed["precision"]) <= {"float32"}
     assert listed["kind"].isin(["Resize", "Interpolate"]).any(), "the last resizing is not quantised"
+
+
+def test_whatever_openvino_computes_in_float_is_listed_and_recorded(predictor, splits, image):
+    """Activations by tables, group norms and their conversions are not convolutions, and no less in float."""
+    other = trained(splits[0].root, "lopsided", backbone="mobilenet_v3_large", norm="group", separable="normalized")
+    made = quantize_run(other, choose_calibration_images(splits[0], 1), backends=["openvino"], keep_float="first last")
+    listed = float_nodes(made.predictor("openvino", threads=1, precision="float32").nodes(image))
+    kinds = listed["kind"].value_counts()
+    assert {"Math", "FakeQuantize", "MVN", "Interpolate", "TopK"} <= set(kinds.index)
+    assert (kinds["Math"], kinds["Eltwise"]) == (8, 8), "every squeeze and excitation, and what it scales"
+    recorded = made.description["networks"]["openvino"]
+    assert recorded["float_convolutions"] == list(listed["name"][listed["kind"] == "Convolution"])
+    names = convolutions(made.float_path)
+    assert recorded["keep_float"] == [names[0], names[-1]]
+    assert set(recorded["keep_float"]) <= set(recorded["float_convolutions"]) <= set(names)
+
+
+def test_nodes_of_a_kind_or_precision_that_nobody_thought_of_are_listed():
+    class Told:
+        def __init__(self, text):
+            self.text = text
+
+        def astype(self, kind):
+            return kind(self.text)
+
+    class Runtime:
+        def __init__(self, name, kind, precision):
+            self.name, self.kind, self.precision = name, kind, precision
+
+        def get_friendly_name(self):
+            return self.name
+
+        def get_rt_info(self):
+            return {"layerType": Told(self.kind), "runtimePrecision": Told(self.precision)}
+
+        def inputs(self):
+            return []
+
+        def get_runtime_model(self):
+            return self
+
+        def get_ordered_ops(self):
+            kinds = [("Const", "f32"), ("Novelty", "f32"), ("Convolution", "f8e4m3"), ("Novelty", "i64"), ("MVN", "u8")]
+            return [Runtime(f"node {number}", *one) for number, one in enumerate(kinds)]
+
+    predict = object.__new__(OpenVinoPredictor)
+    predict._compiled = Runtime("", "", "")
+    listed = float_nodes(predict.nodes(None))
+    assert list(listed["name"]) == ["node 1", "node 2"]
+    assert list(listed["precision"]) == ["float32", "f8e4m3"]
 
 
 def test_nodes_are_counted_by_precision_with_a_column_for_each():
@@ -127,6 +191,67 @@ def test_the_folder_says_what_it_was_made_from_and_is_checked_before_it_is_used(
         load_quantized("other")
 
 
+@pytest.mark.parametrize(
+    "content",
+    ['{"format": 1, "netwo', "[]", "{}", "1", '{"format": "x"}', '{"format": 1, "networks": {}, "sha256": {}}',
+     '{"format": 1, "networks": {"openvino": {"files": ["a"]}}, "sha256": ["a"]}',
+     '{"format": 1, "networks": {"openvino": {"files": ["a"]}}, "sha256": {"b": "0"}}', b"\xff\xfe"],
+)  # fmt: skip
+def test_a_damaged_description_is_refused_in_one_line(workspace, content):
+    folder = workspace / "saved" / "tiny-int8"
+    folder.mkdir(parents=True)
+    (folder / QUANTIZED).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(IntegrityError, match="tiny-int8/quantization.json: does not describe .* again") as refusal:
+        load_quantized("tiny")
+    assert "\n" not in str(refusal.value)
+    assert not isinstance(refusal.value, NewerFormatError)
+
+
+def test_a_description_of_a_later_version_is_called_that(workspace):
+    folder = workspace / "saved" / "tiny-int8"
+    folder.mkdir(parents=True)
+    (folder / QUANTIZED).write_text('{"format": 2, "content": "of another kind"}')
+    with pytest.raises(NewerFormatError, match="has format 2, this version reads up to 1; update the suite"):
+        load_quantized("tiny")
+
+
+def test_a_quantised_folder_that_is_given_as_a_run_is_called_what_it_is(workspace):
+    folder = workspace / "saved" / "tiny-int8"
+    folder.mkdir(parents=True)
+    (folder / QUANTIZED).write_text("{}")
+    with pytest.raises(MissingInputError, match=r"holds quantised networks and is no run; give 'tiny'.*load_quantized"):
+        load_predictor(RunParameters(run="tiny-int8"))
+
+
+def test_a_run_that_sees_other_images_or_classes_is_no_reference(predictor, quantized, image):
+    def asked(**changes):
+        return replace(predictor, **{"run": "other", **changes})
+
+    halved = asked(parameters=replace(predictor.parameters, image_scale=0.5))
+    renamed = asked(class_names=[*CLASS_NAMES[:-1], "kite"])
+    for reference, difference in ((halved, r"image_scale than 'tiny' \(0.5, not 1\)"), (renamed, "class names than")):
+        with pytest.raises(ParameterError, match=f"compared_with='other': has another {difference}") as refusal:
+            rows_of(predictor, quantized, image, threads=1, compared_with=reference)
+        assert "\n" not in str(refusal.value)
+
+
+def test_what_is_missing_is_missed_before_any_work(predictor, monkeypatch):
+    with pytest.raises(MissingInputError, match="compared_with='nope': no such run"):
+        check_ready(QuantizeParameters(compared_with="nope"))
+    with pytest.raises(MissingInputError, match="compared_with='nope': no such run"):
+        load_reference(QuantizeParameters(compared_with="nope"), predictor)
+    check_ready(QuantizeParameters(compared_with="tiny"))
+    assert load_reference(QuantizeParameters(compared_with="tiny"), predictor).run == "tiny"
+    assert load_reference(QuantizeParameters(), predictor) is None
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "openvino" else object())
+    check_ready(QuantizeParameters(backends="onnxruntime"))
+    missing = r"needs openvino; .*dlv3p\[quantize\]"
+    with pytest.raises(MachineError, match=missing):
+        check_ready(QuantizeParameters())
+    with pytest.raises(MachineError, match=missing):
+        quantize_run(predictor, images=None)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_predictor_survives_the_way_into_another_process(quantized, image, backend):
     predict = quantized.predictor(backend, threads=1)
@@ -158,10 +283,23 @@ def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quanti
     assert gained.loc["ONNX Runtime", "size"] < 1 / 3
 
 
+@pytest.mark.parametrize("file", ["float32.onnx", "int8-onnxruntime.onnx", "float16.onnx"])
+def test_the_onnx_files_say_how_images_are_prepared_and_what_the_classes_are(quantized, image, file):
+    onnx = pytest.importorskip("onnx")
+    path = quantized.folder / file
+    if file == "float16.onnx" and not convert_to_float16(quantized.float_path, path, image, threads=1):
+        pytest.skip("this processor computes no float16")
+    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    names = ("run", "image_scale", "mean", "standard_deviation", "class_names", "output_stride")
+    assert [json.loads(told[name]) for name in names] == [
+        "tiny", 1.0, pytest.approx([0.485, 0.456, 0.406]), pytest.approx([0.229, 0.224, 0.225]), list(CLASS_NAMES), 16
+    ]  # fmt: skip
+
+
 def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quantized, splits):
     rows = export_rows(predictor, quantized, (64, 128), threads=1)
     options = {"threads": 1, "warmup": 0, "repeats": 3, "memory": False, "progress": "none"}
-    report = pass_gate(rows.reference, rows.candidates, splits[1], limits=Limits(0.05, 0), **options)
+    report = pass_gate(rows.reference, rows.candidates, splits[1], limits=EXPORT_LIMITS, **options)
     assert report.passed
     assert (report.table()["agreement"] > 0.999).all()
     again = pickle.loads(pickle.dumps(rows.candidates[1].predict))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cityscapes.atomic import write_bytes
 from dlv3p.compression.calibration import CalibrationImages
+from dlv3p.compression.onnx_graph import behind_the_logits, names_in_file
 from dlv3p.compression.precisions import INT8, Node
 from dlv3p.compression.silence import silence
 from dlv3p.export.graphs import require
@@ -22,7 +23,7 @@ takes ONNX Runtime many times as long in 8 bits (2.7 and 0.09 ms behind a ResNet
 KEPT_IN_PLACE = ("QDQPropagationTransformer",)
 """An optimiser that would move pooling back into 8 bits."""
 TYPES = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "uint8": INT8, "int8": INT8}
-CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Transpose")
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Reshape", "Transpose")
 """Nodes that move numbers from one form to another and compute nothing."""
 
 
@@ -42,13 +43,14 @@ class OnnxPredictor:
         return self._session.run(None, {"image": image.numpy()})[0]
 
     def nodes(self, image: Tensor) -> list[Node]:
-        """Predict once more and return what was computed, by what the runtime itself records."""
+        """Predict once more and return what was computed, by what the runtime itself records, named as in the file."""
+        name_in_file = names_in_file(self.path)
         with tempfile.TemporaryDirectory() as folder:
             session = _session(self.path, self.threads, profile=f"{folder}/profile")
             session.run(None, {"image": image.numpy()})
             events = json.loads(Path(session.end_profiling()).read_text())
         return [
-            Node(event["args"].get("node_name") or event["name"].removesuffix("_kernel_time"), kind, precision)
+            Node(name_in_file(_name(event), kind), kind, precision)
             for event in events
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
             if (kind := event["args"]["op_name"]) not in CONVERSIONS
@@ -80,7 +82,7 @@ def quantize_with_onnx_runtime(
             _reader(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
-            nodes_to_exclude=[*keep_float, *_behind_the_logits(prepared)],
+            nodes_to_exclude=[*keep_float, *behind_the_logits(prepared)],
             per_channel=True,
             reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
@@ -121,24 +123,8 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     return supported
 
 
-def convolutions(path: Path) -> list[str]:
-    """Return the names of an ONNX file's convolutions in the order of the network: the classifier is the last."""
-    import onnx
-
-    return [node.name for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "Conv"]
-
-
-def _behind_the_logits(path: Path) -> list[str]:
-    """The names of what stands between the classifier and the labels."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    names, node = [], makers[graph.output[0].name]
-    while node.op_type in ("Cast", "ArgMax", "Resize"):
-        names.append(node.name)
-        node = makers[node.input[0]]
-    return names
+def _name(event: dict[str, Any]) -> str:
+    return event["args"].get("node_name") or event["name"].removesuffix("_kernel_time")
 
 
 def _precision(arguments: dict[str, Any]) -> str | None:

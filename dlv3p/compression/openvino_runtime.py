@@ -20,22 +20,12 @@ NEEDED = ("openvino", "nncf")
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
 """For each precision of what is not quantised: the runtime's hint, and what it calls the processor's ability."""
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": INT8, "i8": INT8}
-COMPUTING = (
-    "Convolution",
-    "Deconvolution",
-    "Eltwise",
-    "FullyConnected",
-    "Concatenation",
-    "Interpolate",
-    "MVN",
-    "MatMul",
-    "Pooling",
-    "Reduce",
-    "Softmax",
-    "Subgraph",
-    "TopK",
-)
-"""Kinds of nodes that compute; the others move numbers, or are about shapes."""
+"""The runtime's names of precisions; one that is not here is told by its own name."""
+COUNTS = ("i16", "u16", "i32", "u32", "i64", "u64", "boolean")
+"""What shapes and indices are computed in."""
+MOVING = ("Const", "Input", "Output", "Reorder", "Reshape", "ShapeOf", "StridedSlice", "Transpose")
+"""Kinds of nodes that move numbers, or are about shapes. All others are told: one that nobody thought of must not be
+left out in silence."""
 
 
 class OpenVinoPredictor:
@@ -66,10 +56,11 @@ class OpenVinoPredictor:
         """Return what is computed, by the graph that the runtime executes."""
         found = []
         for node in self._compiled.get_runtime_model().get_ordered_ops():
-            told = {name: node.get_rt_info()[name].astype(str) for name in ("layerType", "runtimePrecision")}
-            precision = TYPES.get(told["runtimePrecision"])
-            if told["layerType"] in COMPUTING and precision:  # other types are about shapes
-                found.append(Node(node.get_friendly_name(), told["layerType"], precision))
+            kind, precision = _told(node, "layerType"), _precision(node)
+            if kind not in MOVING and precision not in COUNTS:
+                # What an addition was split from has the name that it has in the file.
+                name = node.get_friendly_name().removesuffix("/WithoutBiases")
+                found.append(Node(name, kind, TYPES.get(precision, precision)))
         return found
 
 
@@ -119,6 +110,21 @@ def import_openvino() -> ModuleType:
     import openvino
 
     return openvino
+
+
+def _told(node: Any, name: str) -> str:
+    return node.get_rt_info()[name].astype(str)
+
+
+def _precision(node: Any) -> str:
+    """The runtime's word for what a node computes in; an 8-bit sum or product that takes a float is one of floats."""
+    if _told(node, "layerType") == "Eltwise":
+        sources = [given.get_source_output().get_node() for given in node.inputs()]
+        taken = {_told(one, "outputPrecisions") for one in sources if _told(one, "layerType") != "Const"}
+        for precision in ("f32", "bf16", "f16"):
+            if precision in taken:
+                return precision
+    return _told(node, "runtimePrecision")
 
 
 def _open(path: Path, threads: int, precision: str) -> OpenVinoPredictor:

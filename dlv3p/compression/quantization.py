@@ -4,7 +4,8 @@ saved/<run>-int8/
   float32.onnx                the exported network, which ends in labels; the quantisers start from it
   int8-onnxruntime.onnx       by ONNX Runtime
   int8-openvino.xml .bin      by OpenVINO with NNCF
-  quantization.json           source, checkpoint's sha256, calibration images, methods, versions, sha256 of each file
+  quantization.json           source, checkpoint's sha256, calibration images, methods, versions, sha256 of each file;
+                              `keep_float`: what was to stay in float; `float_convolutions`: what did, where it was made
 
 Only convolutions and what lies between them are quantised. What follows the logits stays in float: ties between
 classes would be decided by rounding, and it is no convolution's time.
@@ -18,25 +19,32 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import IntegrityError, MissingInputError
+import torch
+
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
 from cityscapes.workspace import run_folder
+from dlv3p.compression import onnx_runtime, openvino_runtime
 from dlv3p.compression.calibration import CalibrationImages
-from dlv3p.compression.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
+from dlv3p.compression.onnx_graph import convolutions
+from dlv3p.compression.onnx_runtime import OnnxPredictor, quantize_with_onnx_runtime
 from dlv3p.compression.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
-from dlv3p.export.graphs import export_onnx
+from dlv3p.compression.precisions import INT8
+from dlv3p.export.graphs import NEEDED as NEEDED_TO_EXPORT
+from dlv3p.export.graphs import export_onnx, require
+from dlv3p.export.metadata import metadata_of
 from dlv3p.inference import Predictor
 from dlv3p.provenance import data_fingerprint, hardware
-from dlv3p.runs import write_json
+from dlv3p.runs import QUANTIZED, write_json
 from dlv3p.samples.photometric import MEAN, STD
 
 FORMAT = 1
-DESCRIPTION = "quantization.json"
 FLOAT_FILE = "float32.onnx"
 QUANTIZERS = {
     "onnxruntime": (quantize_with_onnx_runtime, "int8-onnxruntime.onnx"),
     "openvino": (quantize_with_openvino, "int8-openvino.xml"),
 }
 """For each backend: what quantises for it, and the file that is opened."""
+NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
 VERSIONS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
 EXAMPLE_SIZE = (128, 256)
 """Height and width of the image that a network is followed with; the file takes any."""
@@ -68,9 +76,13 @@ class QuantizedRun:
 
         `precision` is that of what is not quantised, for OpenVINO: by default the processor's fastest.
         """
-        if backend == "onnxruntime":
-            return OnnxPredictor(self.path(backend), threads=threads)
-        return OpenVinoPredictor(self.path(backend), threads=threads, precision=precision or fastest_float())
+        return _open(backend, self.path(backend), threads=threads, precision=precision)
+
+
+def require_backends(backends: Sequence[str]) -> None:
+    """Raise MachineError, in one line, when a package is missing that quantising for one of `backends` needs."""
+    for backend in backends:
+        require(f"quantisation for {backend}", [*NEEDED_TO_EXPORT, *NEEDED[backend]], "quantize")
 
 
 def quantize_run(
@@ -85,28 +97,23 @@ def quantize_run(
     `keep_float` is "none", or "first", "last" or "first last": convolutions that stay in float, of which the last is
     the classifier. Raises MachineError when a backend is not installed.
     """
+    require_backends(backends)
     folder = run_folder(f"{predictor.run}-int8")
     height, width = EXAMPLE_SIZE
     scale = predictor.parameters.image_scale
     source = export_onnx(
-        predictor.model, folder / FLOAT_FILE, height=height, width=width, with_argmax=True, image_scale=scale
+        predictor.model,
+        folder / FLOAT_FILE,
+        height=height,
+        width=width,
+        with_argmax=True,
+        image_scale=scale,
+        metadata=metadata_of(predictor),
     )
     names = convolutions(source)
     kept = tuple(names[{"first": 0, "last": -1}[place]] for place in keep_float.split() if place != "none")
-    networks, written = {}, [source]
-    for backend in backends:
-        quantize, file = QUANTIZERS[backend]
-        path = folder / file
-        how = quantize(source, path, images, keep_float=kept)
-        files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-        written += files
-        networks[backend] = {
-            "files": [one.name for one in files],
-            "bytes": sum(one.stat().st_size for one in files),
-            "keep_float": list(kept),
-            "versions": {name: version(name) for name in VERSIONS[backend]},
-            **how,
-        }
+    networks = {backend: _quantize(backend, source, images, kept) for backend in backends}
+    written = [source, *(folder / name for network in networks.values() for name in network["files"])]
     description = {
         "format": FORMAT,
         "run": predictor.run,
@@ -125,25 +132,71 @@ def quantize_run(
         "networks": networks,
         "sha256": {path.name: _sha256(path) for path in written},
     }
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / QUANTIZED, description)
     return QuantizedRun(folder, description)
 
 
 def load_quantized(run: str) -> QuantizedRun:
     """Open `saved/<run>-int8/`, after comparing every file with its recorded hash.
 
-    Raises MissingInputError when `run` has not been quantised, IntegrityError when a file is not the one written.
+    Raises MissingInputError when `run` has not been quantised, IntegrityError when the description or a file is not the
+    one written, NewerFormatError when a later version of this suite wrote it.
     """
     folder = run_folder(f"{run}-int8")
-    if not (folder / DESCRIPTION).is_file():
+    if not (folder / QUANTIZED).is_file():
         raise MissingInputError(f"{folder}: holds no quantised run; make it with quantize.ipynb -p run {run}")
-    description = json.loads((folder / DESCRIPTION).read_text())
-    if description["format"] > FORMAT:
-        raise IntegrityError(f"{folder}: has format {description['format']}, this version reads up to {FORMAT}")
+    description = _read_description(folder / QUANTIZED)
     for name, digest in description["sha256"].items():
         if not (folder / name).is_file() or _sha256(folder / name) != digest:
             raise IntegrityError(f"{folder / name}: is not the file that was written; quantise the run again")
     return QuantizedRun(folder, description)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    damaged = IntegrityError(f"{path}: does not describe a quantised run, or is damaged; quantise the run again")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        newer = description["format"] > FORMAT
+        whole = newer or _is_whole(description["networks"], description["sha256"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise damaged from None
+    if newer:
+        raise NewerFormatError(
+            f"{path}: has format {description['format']}, this version reads up to {FORMAT}; update the suite"
+        )
+    if not whole:
+        raise damaged
+    return description
+
+
+def _is_whole(networks: dict[str, Any], sha256: dict[str, str]) -> bool:
+    """Whether there is a network, and for the file of each one a hash."""
+    hashes = dict(sha256)
+    return bool(networks) and all(network["files"][0] in hashes for network in networks.values())
+
+
+def _quantize(backend: str, source: Path, images: CalibrationImages, kept: tuple[str, ...]) -> dict[str, Any]:
+    """Quantise an exported network for one backend, beside it, and return what is recorded of that."""
+    quantize, file = QUANTIZERS[backend]
+    path = source.with_name(file)
+    how = quantize(source, path, images, keep_float=kept)
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    image = torch.from_numpy(next(iter(images)))
+    nodes = _open(backend, path, threads=torch.get_num_threads()).nodes(image)
+    return {
+        "files": [one.name for one in files],
+        "bytes": sum(one.stat().st_size for one in files),
+        "keep_float": list(kept),
+        "float_convolutions": [node.name for node in nodes if "Conv" in node.kind and node.precision != INT8],
+        "versions": {name: version(name) for name in VERSIONS[backend]},
+        **how,
+    }
+
+
+def _open(backend: str, path: Path, *, threads: int, precision: str = "") -> OnnxPredictor | OpenVinoPredictor:
+    if backend == "onnxruntime":
+        return OnnxPredictor(path, threads=threads)
+    return OpenVinoPredictor(path, threads=threads, precision=precision or fastest_float())
 
 
 def _sha256(path: Path) -> str:

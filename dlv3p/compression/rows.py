@@ -5,28 +5,34 @@ which tells what the 8 bits alone are worth.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cityscapes.errors import MachineError
+from cityscapes.errors import MachineError, ParameterError
 from dlv3p.compression.gate import Candidate, size_on_disk
-from dlv3p.compression.gate_report import GateReport
+from dlv3p.compression.gate_report import GateReport, Limits
 from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16
 from dlv3p.compression.openvino_runtime import PRECISIONS, OpenVinoPredictor, fastest_float
 from dlv3p.compression.precisions import Node
-from dlv3p.compression.quantization import QuantizedRun
+from dlv3p.compression.quantization import QuantizedRun, require_backends
 from dlv3p.compression.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.config import QuantizeParameters
+from dlv3p.export.agreement import SMALLEST_AGREEMENT
 from dlv3p.export.graphs import export_program
-from dlv3p.inference import Predictor
+from dlv3p.inference import Predictor, load_predictor
 from dlv3p.macs import count_macs, count_parameters
+from dlv3p.runs import find_run
 
 PROGRAM_FILE = "float32.pt2"
 
 TORCH_FLOAT32 = "PyTorch float32"
+
+EXPORT_LIMITS = Limits(largest_loss=0.05, smallest_speedup=0, smallest_agreement=SMALLEST_AGREEMENT)
+"""An export is the same network: it must tell the same, and need not be faster."""
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -56,6 +62,37 @@ def torch_candidate(title: str, predictor: Predictor, size: tuple[int, int], **o
     return Candidate(title, predict, weights, macs, count_parameters(model)["total"])
 
 
+def check_ready(parameters: QuantizeParameters) -> None:
+    """Refuse at once what would be missed after minutes: a backend's packages, and the run to compare with."""
+    require_backends(parameters.backends.split())
+    if parameters.compared_with:
+        find_run(parameters.compared_with, parameter="compared_with")
+
+
+def load_reference(parameters: QuantizeParameters, predictor: Predictor) -> Predictor | None:
+    """Load the run that `compared_with` names, None for ""; raises what `find_run` and `check_comparable` raise."""
+    if not parameters.compared_with:
+        return None
+    reference = load_predictor(replace(parameters, run=find_run(parameters.compared_with, parameter="compared_with")))
+    check_comparable(predictor, reference)
+    return reference
+
+
+def check_comparable(predictor: Predictor, reference: Predictor) -> None:
+    """Raise ParameterError when two runs differ in what they see or tell, so that scores side by side mean nothing."""
+    facts = {
+        "image_scale": (reference.parameters.image_scale, predictor.parameters.image_scale),
+        "class names": (list(reference.class_names), list(predictor.class_names)),
+    }
+    for what, (theirs, own) in facts.items():
+        if theirs != own:
+            detail = f" ({theirs:g}, not {own:g})" if isinstance(own, float) else ""
+            raise ParameterError(
+                f"compared_with={reference.run!r}: has another {what} than {predictor.run!r}{detail}; give a run with "
+                'the same, or "" for the run itself'
+            )
+
+
 def rows_of(
     predictor: Predictor,
     quantized: QuantizedRun,
@@ -68,12 +105,14 @@ def rows_of(
     """Collect all rows; `image`, (1,3,h,w), is one whose size MACs are counted for. `threads` are every runtime's.
 
     The reference is torch's float32 network of `compared_with`, by default that of the run itself. With the run that a
-    pruned one came from, the rows say what pruning and 8 bits gain and cost together.
+    pruned one came from, the rows say what pruning and 8 bits gain and cost together. Raises ParameterError for a
+    reference that sees other images than the run, or tells other classes.
     """
     size = (image.shape[2], image.shape[3])
     own = torch_candidate(TORCH_FLOAT32, predictor, size)
     rows = Rows(own)
     if compared_with:
+        check_comparable(predictor, compared_with)
         rows = Rows(torch_candidate(f"{TORCH_FLOAT32}, {compared_with.run}", compared_with, size), [own])
     scale = {"image_scale": predictor.parameters.image_scale}
 

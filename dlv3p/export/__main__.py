@@ -3,8 +3,9 @@
     python -m dlv3p.export --run RUN --output network.onnx        (or network.pt2 for torch.export)
 
 The file takes normalised images of any number and size and ends in labels, so that its reader needs neither this
-package nor the upsampling: see examples/run_exported.py. What comes out is what the gate in notebooks/quantize.ipynb
-checks.
+package nor the upsampling: see examples/run_exported.py. An ONNX file says how images are prepared and what the classes
+are called. One image is predicted by the file and by the network, and a file that disagrees is refused; the gate in
+notebooks/quantize.ipynb compares them on a whole split.
 """
 
 import argparse
@@ -28,16 +29,23 @@ def main() -> int:
     if ending not in FORMATS:
         raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
     from dlv3p.config import RunParameters
+    from dlv3p.export.agreement import check_export
     from dlv3p.export.graphs import export_onnx, export_program
+    from dlv3p.export.metadata import metadata_of
     from dlv3p.inference import load_predictor
 
     predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
-    scale = predictor.parameters.image_scale
+    how = {"image_scale": predictor.parameters.image_scale, **EXAMPLE_SIZE}
     if ending == ".onnx":
-        path = export_onnx(predictor.model, options.output, with_argmax=True, image_scale=scale, **EXAMPLE_SIZE)
+        path = export_onnx(predictor.model, options.output, with_argmax=True, metadata=metadata_of(predictor), **how)
     else:
-        path = export_program(predictor.model, options.output, image_scale=scale, **EXAMPLE_SIZE)
+        path = export_program(predictor.model, options.output, **how)
+    agreement = check_export(predictor, path)
     print(f"{path}: {path.stat().st_size:,} bytes, of {predictor.checkpoint}")
+    if agreement is None:
+        print("not compared with the network, which needs onnxruntime: pip install 'dlv3p[export]'")
+    else:
+        print(f"compared with the network on one image: {agreement:.2%} same pixels")
     return 0
 
 

@@ -2,11 +2,12 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +54,15 @@ def export_onnx(
     with_argmax: bool = False,
     image_scale: float = 1.0,
     fixed_batch: bool = False,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write `model` in evaluation mode to `path`, weights included, and return the path.
 
     The file's input is `image`, normalised, float32 (N,3,H,W) of any N, H and W; its output is `logits` (N,C,H,W), or
     `labels`, uint8 (N,H,W), with `with_argmax`, at the size before `image_scale`. `fixed_batch` sets N to 1. `height`
     and `width`, in pixels, are those of the image that the network is followed with, larger than 32; take a usual size.
-    Raises MachineError without the packages of the extra `export`, or when the disk is full.
+    `metadata` goes into the file. Raises MachineError without the packages of the extra `export`, or when the disk is
+    full.
     """
     require("export to ONNX", NEEDED, "export")
     with _followed(model), warnings.catch_warnings():
@@ -73,7 +76,10 @@ def export_onnx(
             output_names=["labels" if with_argmax else "logits"],
             dynamic_shapes=({2: "height", 3: "width"} | ({} if fixed_batch else {0: "batch"}),),
         )
-    write_bytes(path, program.model_proto.SerializeToString())
+    content = program.model_proto
+    for name, value in metadata.items():
+        content.metadata_props.add(key=name, value=value)
+    write_bytes(path, content.SerializeToString())
     return Path(path)
 
 

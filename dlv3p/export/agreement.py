@@ -1,0 +1,41 @@
+"""Does an exported file tell the classes that its network tells? Asked of one image when the file has been written."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cityscapes.errors import IntegrityError
+from dlv3p.compression.onnx_runtime import NEEDED, OnnxPredictor
+from dlv3p.compression.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.inference import Predictor
+
+SMALLEST_AGREEMENT = 0.999
+"""Share of the pixels that must get the same class; those of the others have two best classes a rounding apart."""
+SIZE = (97, 161)
+"""Height and width of the image, as the network sees it: not the size that it was followed with."""
+
+
+def check_export(predictor: Predictor, path: Path) -> float | None:
+    """Return the share of pixels of one image to which the file at `path` gives the class that the network gives.
+
+    None where ONNX Runtime is not installed, which is not needed to write a file. Raises IntegrityError, and takes the
+    file away, when they disagree.
+    """
+    if path.suffix == ".onnx" and any(find_spec(name) is None for name in NEEDED):
+        return None
+    threads = torch.get_num_threads()
+    exported = OnnxPredictor(path, threads=threads) if path.suffix == ".onnx" else ProgramPredictor(path)
+    network = TorchPredictor(predictor.model, image_scale=predictor.parameters.image_scale)
+    coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")  # large patches, as in pictures
+    expected, found = np.asarray(network(image)), np.asarray(exported(image))
+    agreement = float((expected == found).mean()) if expected.shape == found.shape else 0.0
+    if agreement < SMALLEST_AGREEMENT:
+        path.unlink()
+        raise IntegrityError(
+            f"{path}: gave {agreement:.2%} of the pixels of an image the class that the network gives, less than "
+            f"{SMALLEST_AGREEMENT:.2%}, and was removed; try the other format, or another version of torch"
+        )
+    return agreement

@@ -1,0 +1,121 @@
+"""An exported file says how it is used, and is compared with its network before it is handed over."""
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cityscapes.atomic import write_bytes
+from cityscapes.errors import IntegrityError, MachineError
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.checkpoint import save_checkpoint
+from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.deeplab import build_network
+from dlv3p.export import agreement
+from dlv3p.export.__main__ import main
+from dlv3p.inference import load_predictor
+from dlv3p.runs import checkpoint_path
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
+
+
+def export(path):
+    """Export the run by the command, and return what it says."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["export", "--run", "tiny", "--output", str(path)])
+        assert main() == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run at half scale, its ONNX file, and what the command said."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(folder))
+        parameters = TrainParameters(channels=8, image_scale=0.5)
+        torch.manual_seed(0)
+        state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": list(CLASS_NAMES)}
+        model = build_network(parameters, 19).state_dict()
+        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "model": model})
+        said = export(folder / "network.onnx")
+        yield load_predictor(RunParameters(run="tiny", threads=1, device="cpu")), folder / "network.onnx", said
+
+
+def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):
+    _, path, said = exported
+    assert "compared with the network on one image: 100.00% same pixels" in said
+    monkeypatch.setattr(agreement, "find_spec", lambda name: None)
+    monkeypatch.setattr("dlv3p.export.graphs.export_onnx", lambda model, output, **options: path)
+    assert "not compared with the network, which needs onnxruntime" in export(path)
+
+
+def test_a_file_that_tells_other_classes_is_refused_and_taken_away(exported, tmp_path, monkeypatch):
+    predictor, path, _ = exported
+    copy = Path(shutil.copy(path, tmp_path / "network.onnx"))
+    assert agreement.check_export(predictor, copy) >= 0.999
+
+    class Shifted(agreement.OnnxPredictor):
+        def __call__(self, image):
+            return np.roll(super().__call__(image), 8, axis=2)
+
+    monkeypatch.setattr(agreement, "OnnxPredictor", Shifted)
+    with pytest.raises(IntegrityError, match="network.onnx: gave .* less than 99.90%, and was removed") as refusal:
+        agreement.check_export(predictor, copy)
+    assert "\n" not in str(refusal.value)
+    assert not copy.exists()
+
+
+def test_a_program_of_torch_export_is_compared_as_well(exported, tmp_path, monkeypatch):
+    predictor, _, _ = exported
+    (tmp_path / "network.pt2").touch()
+    monkeypatch.setattr(agreement, "ProgramPredictor", lambda path: lambda image: np.zeros((1, 1, 1), np.uint8))
+    with pytest.raises(IntegrityError, match="network.pt2: gave 0.00% of the pixels"):
+        agreement.check_export(predictor, tmp_path / "network.pt2")
+
+
+def test_the_file_says_how_images_are_prepared_and_what_the_classes_are(exported):
+    onnx = pytest.importorskip("onnx")
+    told = {entry.key: json.loads(entry.value) for entry in onnx.load(exported[1]).metadata_props}
+    assert (told["run"], told["image_scale"], told["output_stride"]) == ("tiny", 0.5, 16)
+    assert told["class_names"] == list(CLASS_NAMES)
+    assert told["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert told["standard_deviation"] == pytest.approx([0.229, 0.224, 0.225])
+
+
+def test_the_example_reads_all_that_it_needs_from_the_file(exported, tmp_path):
+    predictor, path, _ = exported
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((134, 98), Image.Resampling.BILINEAR)
+    image.save(tmp_path / "image.png")
+    words = [sys.executable, "-I", EXAMPLE, path, "image.png", "labels.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels, expected = np.array(Image.open(tmp_path / "labels.png")), predictor(image)
+    assert labels.shape == expected.shape == (98, 134)
+    assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+def test_the_example_without_arguments_says_how_it_is_used():
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, "-I", EXAMPLE], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "usage: python run_exported.py network.onnx image.png labels.png\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, which takes no files")
+def test_a_folder_that_takes_no_files_is_one_line_without_names_of_our_own():
+    with pytest.raises(MachineError, match="^/proc/x.onnx: .*; choose another") as refusal:
+        write_bytes("/proc/x.onnx", b"")
+    assert ".tmp" not in str(refusal.value)

@@ -14,13 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from exactness import STEPS_PER_EPOCH, outcome, steps_of, tiny
 
 from cityscapes.atomic import lock_folder
 from cityscapes.errors import MachineError, TerminatedError
 from cityscapes.workspace import run_folder
+from dlv3p.checkpoint import load_checkpoint
 from dlv3p.runs import checkpoint_path
-from dlv3p.train import train
+from dlv3p.train import main, train
 from dlv3p.training import launching
 
 pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
@@ -80,7 +82,7 @@ def kill_second():
     os.kill(processes_of(os.getpid())[1], signal.SIGKILL)
 
 
-def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, workspace, undisturbed):
+def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, workspace, undisturbed, capsys):
     told = r"process 1 of the 2 that train together was ended by SIGKILL, .* the last checkpoint stays.*processes\.log"
     with once_saved(1, kill_second), pytest.raises(MachineError, match=told) as caught:
         train(pair(city))
@@ -98,7 +100,11 @@ def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, work
     assert caught.value.exit_status == 143
     assert killed_after < stopped_after < WHOLE
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert outcome(train(pair(city)).folder) == undisturbed
+    (workspace / "run.yaml").write_text(yaml.safe_dump(pair(city).as_dict()))
+    capsys.readouterr()
+    assert main(["--config", str(workspace / "run.yaml")]) == 0
+    assert outcome(run_folder("run")) == undisturbed
+    assert [line[:14] for line in capsys.readouterr().out.splitlines()] == ["saved/run: bes"]
 
 
 def test_t9_processes_whose_parent_was_killed_save_and_leave(city, workspace):
@@ -120,6 +126,28 @@ def test_t9_processes_whose_parent_was_killed_save_and_leave(city, workspace):
     assert left == []
     with lock_folder(run_folder("run")):
         assert steps_of(checkpoint_path("run", "last")) >= 1
+
+
+STOPPED_WHILE_SCORED = """
+import os
+if os.environ.get("RANK") == "1":
+    import signal
+    from dlv3p.training import run
+    genuine = run.validate
+    def validate(*words, after_each, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return genuine(*words, after_each=after_each, **options)
+    run.validate = validate
+"""
+
+
+def test_t7_two_processes_stop_together_while_they_score_an_epoch(city, workspace, monkeypatch):
+    (workspace / "sitecustomize.py").write_text(STOPPED_WHILE_SCORED)
+    monkeypatch.setenv("PYTHONPATH", str(workspace))
+    with pytest.raises(TerminatedError, match=f"stopped after step {STEPS_PER_EPOCH} of {WHOLE}"):
+        train(pair(city, checkpoint_minutes=10.0))  # of three images, the first process has two, the second one
+    saved = load_checkpoint(checkpoint_path("run", "last"))
+    assert (saved["epoch"], saved["step"]) == (0, STEPS_PER_EPOCH)
 
 
 MISTAKE = """

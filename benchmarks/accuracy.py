@@ -5,17 +5,21 @@
 Both start from random weights and see the same images as often, in batches and crops of the same size; ours with this
 project's training (random scale, jitter, schedule, class weights unless told otherwise), the other one as
 `benchmarks.plain_loop` says. The validation split is scored in one way for both: the weights of the last epoch, whole
-images, at the size of their masks. A seed that is done is not trained again; results lie in outputs/<name>/. The other
-one needs: pip install 'dlv3p[bench]'.
+images, at the size of their masks. Seconds of training are told without those of scoring, for both. A seed that is done
+is not trained again; results lie in outputs/<name>/. The other one needs: pip install 'dlv3p[bench]'.
 """
 
 import argparse
 import json
+import math
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -39,6 +43,7 @@ from dlv3p.runs import checkpoint_path
 from dlv3p.samples.loader import WholeImages
 from dlv3p.split import Split
 from dlv3p.train import train
+from dlv3p.training import run
 from dlv3p.training_parameters import DEMO_CITY, TrainParameters
 
 PEER = "smp"
@@ -71,12 +76,35 @@ def remembered(path: Path, settings: dict, work: Callable[[], dict]) -> dict:
     return content
 
 
+@contextmanager
+def scoring_times() -> Iterator[list[float]]:
+    """Collect the seconds that each scoring takes of the runs that train within; the time of an epoch includes them."""
+    seconds: list[float] = []
+    score_epoch = run.validate
+
+    def timed(*arguments: object, **options: object) -> dict[str, float]:
+        began = time.monotonic()
+        result = score_epoch(*arguments, **options)
+        seconds.append(time.monotonic() - began)
+        return result
+
+    with patch.object(run, "validate", timed):
+        yield seconds
+
+
+def training_seconds(history: Sequence[dict], scoring: Sequence[float]) -> float:
+    """Return the seconds of a run without those of scoring; nan where some of it was trained before, and not timed."""
+    scored = sum(not math.isnan(row["val_loss"]) for row in history)
+    return sum(row["seconds"] for row in history) - sum(scoring) if scored == len(scoring) else math.nan
+
+
 def train_ours(parameters: TrainParameters, images: WholeImages) -> dict:
     """Train a seed of ours, or go on with it, and score its last epoch."""
-    history = train(parameters).history
+    with scoring_times() as scoring:
+        history = train(parameters).history
     model, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(parameters.run_name, "last")))
     logits = lambda image, size: model.upsample(model.logits_at_stride(image), size)  # noqa: E731
-    return {**score(model, logits, images), "seconds": sum(row["seconds"] for row in history)}
+    return {**score(model, logits, images), "training_seconds": training_seconds(history, scoring)}
 
 
 def train_peer(settings: PlainSettings, training: Split, images: WholeImages, validate_every: int) -> dict:
@@ -92,7 +120,7 @@ def train_peer(settings: PlainSettings, training: Split, images: WholeImages, va
     last = rows[-1]
     iou = {"iou": last.pop("iou")}
     history = [{name: value for name, value in row.items() if name != "iou"} for row in rows]
-    return {**last, **iou, "seconds": sum(row["seconds"] for row in rows), "history": history}
+    return {**last, **iou, "training_seconds": sum(row["seconds"] for row in rows), "history": history}
 
 
 def draw_curves(ours: Sequence[str], peers: dict[str, dict], output_stride: int, path: Path) -> None:
@@ -108,12 +136,14 @@ def draw_curves(ours: Sequence[str], peers: dict[str, dict], output_stride: int,
 
 def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Sequence[str]) -> str:
     """Tell the scores of each seed, their means, the paired difference, and the IoU of each class."""
-    lines = [f"{'seed':<14} {'ours':>9} {PEER:>9} {'difference':>11}   seconds of training, ours and {PEER}"]
+    lines = [f"{'seed':<14} {'ours':>9} {PEER:>9} {'difference':>11}   seconds without scoring, ours and {PEER}"]
+    # Results of before have no such seconds: ours had the scoring in them.
+    seconds = {name: [row.get("training_seconds", math.nan) for row in rows] for name, rows in results.items()}
     mean_ious = {name: [100 * row["mIoU"] for row in rows] for name, rows in results.items()}
     pairs = [own - other for own, other in zip(mean_ious["ours"], mean_ious[PEER], strict=True)]
     for index, seed in enumerate(seeds):
         own, other = mean_ious["ours"][index], mean_ious[PEER][index]
-        times = "  ".join(f"{results[name][index]['seconds']:6.0f}" for name in results)
+        times = "  ".join(f"{values[index]:6.0f}" for values in seconds.values())
         lines.append(f"{seed:<14} {own:9.2f} {other:9.2f} {pairs[index]:+11.2f}   {times}")
     told = [f"{name} {_spread(values)}" for name, values in mean_ious.items()]
     lines.append(f"mIoU in percent, mean ± sd: {', '.join(told)}; paired difference {_spread(pairs, sign='+')}")

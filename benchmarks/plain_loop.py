@@ -90,7 +90,7 @@ def peer_logits(model: nn.Module, output_stride: int) -> Callable[[Tensor, tuple
 
 
 def train_plainly(settings: PlainSettings, training: Split) -> Iterator[tuple[nn.Module, float, float]]:
-    """Train; after each epoch, give the network, the mean loss and the seconds that the epoch has taken."""
+    """Train; after each epoch, give the network, the mean loss and the seconds that it took, before it is scored."""
     torch.manual_seed(settings.seed)
     model = build_peer(settings, training.num_classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)

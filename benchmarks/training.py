@@ -12,6 +12,7 @@ share of its time no kernel computes. The others are needed: pip install 'dlv3p[
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,14 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.models import CLASSES, networks
-from cityscapes.errors import run_command
+from cityscapes.errors import DivergedError, run_command
 from cityscapes.labels import IGNORE
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.deeplab import build_model
-from dlv3p.devices import choose_device
+from dlv3p.deeplab import DeepLab, build_model
+from dlv3p.devices import LAYOUT, choose_device
 from dlv3p.losses import make_loss
 from dlv3p.macs import count_macs
+from dlv3p.metrics import confusion_matrix
 from dlv3p.profiling.turns import Turns, take_turns
+from dlv3p.training.step import Stepper
+from dlv3p.training_parameters import TrainParameters
 
 Step = Callable[[], float]
 
@@ -62,8 +66,27 @@ class Bench:
         alone = self.device.type == "cpu" and options.threads == 1
         self.clock = time.process_time if alone else time.perf_counter
 
-    def step(self, build: Callable[[], nn.Module], means: Means, *, ours: bool) -> Step:
-        """Build a network and return its training step."""
+    def our_step(self, parameters: TrainParameters, build: Callable[[], DeepLab]) -> Step:
+        """Build one of our networks and return a step of a run with these parameters, as `dlv3p.training.run` takes it.
+
+        Batches come from the loader on the host; here they lie on the device already, as those of the others do.
+        """
+        torch.manual_seed(0)
+        model = build().to(self.device, memory_format=LAYOUT).train()
+        stepper = Stepper(model, parameters, self.device, class_weights=None)
+        confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64, device=self.device)
+
+        def step() -> float:
+            result = stepper(self.image, self.mask, rate=1.0, step=0)
+            if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):
+                raise DivergedError("the benchmark's network has diverged; take another size")
+            confusion.add_(confusion_matrix(self.mask, result.prediction, CLASSES))
+            return result.loss
+
+        return step
+
+    def plain_step(self, build: Callable[[], nn.Module], means: Means, *, losses: str = "theirs") -> Step:
+        """Build a network and return the step of a plain loop; `losses` of "ours" are those of this suite."""
         torch.manual_seed(0)
         layout = torch.channels_last if means.channels_last else torch.contiguous_format
         model = build().to(self.device, memory_format=layout).train()
@@ -71,7 +94,8 @@ class Bench:
         optimizer = torch.optim.SGD(
             model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=means.fused or None
         )
-        loss = make_loss("cross_entropy") if ours else partial(functional.cross_entropy, ignore_index=IGNORE)
+        theirs = partial(functional.cross_entropy, ignore_index=IGNORE)
+        loss = make_loss("cross_entropy") if losses == "ours" else theirs
         forward: Callable[[Tensor], Tensor] = model
         if means.chunked_loss:
             loss, forward = make_chunked_loss("cross_entropy"), model.logits_at_stride
@@ -116,10 +140,11 @@ def compare_libraries(bench: Bench) -> None:
     for task, builds in networks(options.backbone).items():
         macs = {name: count_macs(build, options.height, options.width)["total"] for name, build in builds.items()}
         for precision in options.precisions:
-            steps = {"ours": bench.step(builds["ours"], replace(OURS, precision=precision), ours=True)}
+            ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4, precision=precision)
+            steps = {"ours": bench.our_step(ours, builds["ours"])}
             for name in list(builds)[1:]:
                 for words, means in ((name, Means(precision)), (f"{name}, channels_last", Means(precision, True))):
-                    steps[words] = bench.step(builds[name], means, ours=False)
+                    steps[words] = bench.plain_step(builds[name], means)
             turns = bench.turns(steps)
             print(f"\n{task}, {options.backbone}, {precision}")
             for words, step in steps.items():
@@ -135,7 +160,10 @@ def compare_libraries(bench: Bench) -> None:
 
 
 def compare_means(bench: Bench) -> None:
-    """Print what each means gives alone over the plainest loop with our network, and what several give together."""
+    """Print what each means gives alone over the plainest loop with our network, what several give together, and a run.
+
+    The step of a run has channels_last and the fused optimiser, and does all that the plain loop does not.
+    """
     options = bench.options
     build = partial(build_model, "deeplabv3plus", options.backbone, num_classes=CLASSES)
     ways = {
@@ -149,7 +177,9 @@ def compare_means(bench: Bench) -> None:
     }
     if options.compile:
         ways["channels_last, fused, compiled"] = replace(OURS, compile=True)
-    steps = {name: bench.step(build, means, ours=True) for name, means in ways.items()}
+    steps = {name: bench.plain_step(build, means, losses="ours") for name, means in ways.items()}
+    ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4)
+    steps["the step of a run"] = bench.our_step(ours, build)
     turns = bench.turns(steps)
     print(f"\nour means over the plainest float32 loop with our network, DeepLabV3+, {options.backbone}, stride 16")
     for name, step in steps.items():

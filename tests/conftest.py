@@ -17,3 +17,11 @@ def workspace(tmp_path, monkeypatch):
     """An empty workspace, so that a test neither sees nor leaves anything in the project's folders."""
     monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def vainf():
+    """The entries of a DeepLabV3+ as VainF publishes it, of 21 classes; not to be changed."""
+    from public_files import vainf_state
+
+    return vainf_state()

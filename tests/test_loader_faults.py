@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 from multiprocessing import resource_sharer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from dlv3p.losses import make_loss
 from dlv3p.pictures.gallery import crops_picture
 from dlv3p.runs import checkpoint_path
 from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
-from dlv3p.samples.loader import TrainingSamples, training_loader
+from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
 from dlv3p.samples.sampling import epoch_order
 from dlv3p.samples.transforms import Augmentation
 from dlv3p.train import train
@@ -150,6 +151,23 @@ def test_t2_a_killed_worker_is_an_error_of_the_machine_with_a_remedy(split, monk
     assert batches.index(named) <= order.index(3) // 2
     assert caught.value.exit_status == 4
     assert "\n" not in str(caught.value)
+
+
+def test_t2_the_next_to_be_read_are_named_as_they_are_shown(split):
+    order = epoch_order(0, 1, len(split)).tolist()
+    loader = training_loader(TrainingSamples(split, CROP, seed=0), batch_size=2, workers=0)
+    loader.sampler.epoch = 1
+    whole = validation_loader(WholeImages(split, image_scale=1.0), workers=0)
+    lifted = TrainingSamples(split, CROP, seed=0, class_uniform=SimpleNamespace(choose=lambda *_: (5, (0, 0))))
+    for batches, expected in (
+        (loader, [split.name(index) for index in order[2:4]]),
+        (whole, [split.name(1)]),
+        (training_loader(lifted, batch_size=2, workers=0), [split.name(5)] * 2),
+    ):
+        next(iter(batches))
+        assert batches.next_names() == expected
+    assert len(list(whole)) == len(split)
+    assert whole.next_names() == []
 
 
 def test_t2_a_worker_that_leaves_is_told_too(split, monkeypatch):

@@ -39,8 +39,8 @@ class CarefulSamples(Dataset):
     def name(self, key: int | tuple[int, int]) -> str:
         """Return the name of a sample's image."""
         if isinstance(self.samples, Subset):
-            return self.samples.dataset.split.name(self.samples.indices[key])
-        return self.samples.split.name(key[1])
+            return self.samples.dataset.name(self.samples.indices[key])
+        return self.samples.name(key)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor, str] | UserError:
         """Return image, mask and a warning or "", or the error that `Batches` shall raise."""

@@ -42,7 +42,7 @@ class TrainingSamples(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Read and augment a sample; raises InputError for a damaged file, and where image and mask differ in size."""
         epoch, index = key
-        shown, center = self.class_uniform.choose(epoch, index) if self.class_uniform else (index, None)
+        shown, center = self._shown(epoch, index)
         rng = sample_generator(self.seed, epoch, index)
         image = self.cache.open(shown) if self.cache else open_image(self.split, shown)
         mask = self.split.mask(shown)
@@ -51,6 +51,13 @@ class TrainingSamples(Dataset):
             raise InputError(f"{self.split.name(shown)}: its image and its mask differ in size")
         window = self.augmentation.window(image.height, image.width, rng, center)
         return self.augmentation.crop(image.corner(*window.corner()), mask, window, rng)
+
+    def name(self, key: tuple[int, int]) -> str:
+        """Return the name of the image that a sample shows."""
+        return self.split.name(self._shown(*key)[0])
+
+    def _shown(self, epoch: int, index: int) -> tuple[int, tuple[int, int] | None]:
+        return self.class_uniform.choose(epoch, index) if self.class_uniform else (index, None)
 
 
 class WholeImages(Dataset):
@@ -65,6 +72,10 @@ class WholeImages(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self.split.pair(index)
         return normalize(image, image_scale=self.image_scale), torch.from_numpy(mask.astype(np.int64))
+
+    def name(self, index: int) -> str:
+        """Return the name of an image."""
+        return self.split.name(index)
 
 
 def training_loader(

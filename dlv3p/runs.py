@@ -124,6 +124,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    from dlv3p.run_command import main
+    from dlv3p.runs_command import main
 
     run_command(main)

@@ -13,7 +13,7 @@ from cityscapes.errors import InputError, MissingInputError, ParameterError, Sto
 from cityscapes.labels import IGNORE, NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
 from dlv3p.config import TrainParameters
 from dlv3p.data import open_images, open_split, resolve_data_root
-from dlv3p.run_command import main
+from dlv3p.runs_command import main
 from dlv3p.train import train
 from dlv3p.training import watching
 from dlv3p.training.bands import Band, BandWatch, band_for, class_shares, images_sha256, read_band, write_band

@@ -18,8 +18,8 @@ from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
 from dlv3p.provenance import without_credentials
 from dlv3p.run_check import check_run
-from dlv3p.run_command import main
 from dlv3p.run_record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
+from dlv3p.runs_command import main
 from dlv3p.train import train
 from dlv3p.training.run import TrainingRun
 
@@ -426,7 +426,7 @@ def test_an_imported_network_needs_no_history(folder):
 
 
 def test_help_is_quick_because_it_loads_no_torch():
-    check = "import sys\nfrom dlv3p.run_command import main\ntry: main(['check', '--help'])\nexcept SystemExit: pass\n"
+    check = "import sys\nfrom dlv3p.runs_command import main\ntry: main(['check', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run([sys.executable, "-c", check + "assert 'torch' not in sys.modules"], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"complete and untouched" in done.stdout

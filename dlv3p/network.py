@@ -7,7 +7,7 @@ The defaults are DeepLabV3+ as VainF/DeepLabV3Plus-Pytorch publishes it. Beside 
   yoR-rihsihS/deeplabv3plus; the MindSpore model zoo's DeepLabV3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
 from dlv3p.backbones.catalog import BACKBONES, TIMM
@@ -17,6 +17,11 @@ ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
 OUTPUT_STRIDES = (8, 16, 32)
 NORMS = ("batch", "sync", "frozen", "group")
 LARGEST_RATE = 512
+LACKED = {
+    "deeplabv3plus": ("head_convolution",),
+    "deeplabv3": ("low_level_channels", "decoder_convolutions", "concatenation"),
+}
+"""Architecture: the switches that it does not have."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,19 @@ class NetworkParameters(Parameters):
     auxiliary_head: bool = False  # a second, small head on the middle features, for training; torchvision
 
     def check(self) -> None:
-        """Check the lists of numbers, and what excludes each other."""
+        """Check the lists of numbers, and what excludes each other; a switch that does nothing keeps its default."""
         _numbers("multi_grid", self.multi_grid)
         if self.atrous_rates:
             _numbers("atrous_rates", self.atrous_rates)
         if self.norm == "group" and self.convolution_bias:
             raise ParameterError("convolution_bias=True: not with norm='group', which wants convolutions without bias")
+        for item in fields(NetworkParameters):
+            value = getattr(self, item.name)
+            if item.name in LACKED[self.architecture] and value != item.default:
+                raise ParameterError(
+                    f"{item.name}={value!r}: {self.architecture} allows {item.default!r}; change it or take another "
+                    "architecture"
+                )
 
     @property
     def grids(self) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from dlv3p.network import ARCHITECTURES, NetworkParameters
 
 def small(architecture: str, **switches):
     """A small network of four classes."""
-    return build_model(architecture, "resnet18", num_classes=4, **({"channels": 8, "low_level_channels": 4} | switches))
+    narrow = {"channels": 8} | ({"low_level_channels": 4} if architecture == "deeplabv3plus" else {})
+    return build_model(architecture, "resnet18", num_classes=4, **(narrow | switches))
 
 
 def dilations(model) -> list[int]:

@@ -182,6 +182,10 @@ def test_a_checkpoint_from_before_the_switches_means_what_it_meant():
         ({"atrous_rates": "0"}, "from 1 to 512"),
         ({"norm": "group", "convolution_bias": True}, "convolution_bias=True"),
         ({"backbone": "resnet51"}, "did you mean resnet50"),
+        ({"head_convolution": False}, "head_convolution=False: deeplabv3plus allows True; change it"),
+        ({"architecture": "deeplabv3", "low_level_channels": 64}, "low_level_channels=64: deeplabv3 allows 48"),
+        ({"architecture": "deeplabv3", "decoder_convolutions": 2}, "decoder_convolutions=2: deeplabv3 allows 1"),
+        ({"architecture": "deeplabv3", "concatenation": "aspp_first"}, "take another architecture"),
         ({"low_level_chanels": 48}, "did you mean 'low_level_channels'"),
     ],
 )

@@ -45,7 +45,8 @@ NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks" / "prune.ipynb"
 
 def network(backbone="resnet18", **switches):
     """A small head over a backbone, with norms that hide nothing, and its parameters."""
-    parameters = NetworkParameters(backbone=backbone, **{"channels": 32, "low_level_channels": 16, **switches})
+    narrow = {"channels": 32} | ({} if switches.get("architecture") == "deeplabv3" else {"low_level_channels": 16})
+    parameters = NetworkParameters(backbone=backbone, **(narrow | switches))
     torch.manual_seed(0)
     return shake(build_network(parameters, len(CLASSES))).float(), parameters
 

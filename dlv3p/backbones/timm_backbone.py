@@ -86,7 +86,7 @@ def _require_dilated(name: str, output_stride: int) -> None:
     if left:
         raise ParameterError(
             f"backbone={name!r}: at output_stride={output_stride} timm dilates {len(deep) - len(left)} of the "
-            f"{len(deep)} convolutions behind it as they should be; {_instead(name)}"
+            f"{len(deep)} convolutions that need it; {_instead(name)}"
         )
 
 

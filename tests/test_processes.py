@@ -28,8 +28,7 @@ TOGETHER = {
         "optimizer": "sgd",
         "learning_rate": 0.002,
     },  # rounding grows fast in a steep start
-    **{"aspp_dropout": 0.0},  # each process draws its own
-    **{"image_pooling": False},  # two pooled pixels make a variance that magnifies the last bits
+    **{"aspp_dropout": 0.0},  # each process draws its own, so that no curve of one process is that of two
 }
 
 
@@ -48,24 +47,28 @@ def same_weights(first, second, tolerance):
     )
 
 
+SIX = {"batch_size": 6}
+"""Of two images the image pooling makes two pixels, whose variance magnifies the last bits a hundredfold."""
+
+
 @pytest.fixture(scope="module")
 def alone(city, tmp_path_factory):
     """The workspace of a run that one process has trained with batch norm, and its losses."""
     workspace = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(workspace))
-        return workspace, losses(train(together(city, run="alone")))
+        return workspace, losses(train(together(city, run="alone", **SIX)))
 
 
 def test_two_processes_follow_the_curve_of_one_with_the_same_batch(city, alone, monkeypatch):
     workspace, expected = alone
     monkeypatch.setenv("DLV3P_WORKSPACE", str(workspace))
-    result = train(together(city, run="pair", processes=2))
+    result = train(together(city, run="pair", processes=2, **SIX))
     assert losses(result) == [pytest.approx(row, rel=1e-4) for row in expected]
     assert same_weights("alone", "pair", 1e-3)
     record = json.loads((run_folder("pair") / "run.json").read_text())
     assert record["parameters"]["processes"] == 2
-    again = train(together(city, run="pair", processes=2))  # a finished run starts no process
+    again = train(together(city, run="pair", processes=2, **SIX))  # a finished run starts no process
     assert again.history == result.history
 
 
@@ -73,7 +76,14 @@ def test_two_processes_follow_the_curve_of_one_with_the_same_batch(city, alone, 
 @pytest.mark.parametrize("weights", ["none", "inverse_log"])
 def test_a_batch_in_parts_gives_the_weights_of_the_whole(city, workspace, loss, weights):
     # Group norm sees one image at a time; batch norm would see the parts.
-    options = {"norm": "group", "epochs": 1, "loss": loss, "class_weights": weights, "gradient_norm": 0.0}
+    options = {
+        "norm": "group",
+        "image_pooling": False,
+        "epochs": 1,
+        "loss": loss,
+        "class_weights": weights,
+        "gradient_norm": 0.0,
+    }
     whole = train(together(city, run="whole", **options))
     parts = train(together(city, run="parts", accumulation=2, **options))
     assert losses(parts) == [pytest.approx(row, rel=1e-5) for row in losses(whole)]

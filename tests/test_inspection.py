@@ -47,6 +47,7 @@ def test_names_in_a_file_forge_no_output(vainf, tmp_path):
     for number, content in enumerate(
         [
             vainf | {FORGED: torch.zeros(1)},
+            vainf | {FORGED: torch.zeros(1), f"module.{FORGED}": torch.zeros(1)},
             vainf | {"backbone.conv1.weight": torch.zeros(*[1] * 40, 10**3)},
             {FORGED: torch.zeros(1)},
             {FORGED: 3, "a": torch.zeros(1)},

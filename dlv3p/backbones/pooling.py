@@ -33,11 +33,15 @@ class DilatedAvgPool(nn.Module):
         self.dilation = dilation
 
     def forward(self, features: Tensor) -> Tensor:
+        below, right = (kept(length, self.dilation) - length + self.dilation for length in features.shape[2:])
+        inside = torch.ones_like(features[:1, :1])
+        total, count = (self._sum(functional.pad(part, (0, right, 0, below))) for part in (features, inside))
+        return total / count
+
+    def _sum(self, features: Tensor) -> Tensor:
         apart = self.dilation
-        height, width = (kept(length, apart) for length in features.shape[2:])
-        # The last rows and columns have no partner inside, so that each is its own.
-        rows = (features + torch.cat((features[:, :, apart:], features[:, :, -apart:]), 2))[:, :, :height]
-        return 0.25 * (rows + torch.cat((rows[..., apart:], rows[..., -apart:]), 3))[..., :width]
+        rows = features[..., :-apart, :] + features[..., apart:, :]
+        return rows[..., :-apart] + rows[..., apart:]
 
     def extra_repr(self) -> str:
         return f"dilation={self.dilation}"

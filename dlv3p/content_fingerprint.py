@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cityscapes.atomic import write_text
+from cityscapes.hashes import file_sha256
 from cityscapes.workspace import data_folder
 from dlv3p.split import Split
 
@@ -37,11 +38,11 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
         return None
     remembered = remembered and whole >= WORTH_REMEMBERING
     memory = _read_memory() if remembered else {}
-    known = len(memory), *map(tuple, memory.values())
+    known = dict(memory)
     digest = hashlib.sha256()
     for name, path in files:
-        digest.update(f"{name} {_file_sha256(path, memory)}\n".encode())
-    if remembered and known != (len(memory), *map(tuple, memory.values())):
+        digest.update(f"{name} {_remembered_sha256(path, memory)}\n".encode())
+    if remembered and memory != known:
         write_text(_memory_path(), json.dumps(memory, indent=0), durable=False)
     return digest.hexdigest()
 
@@ -52,13 +53,12 @@ def _files(split: Split) -> Iterator[tuple[str, Path]]:
         yield f"{split.name(index)} mask", split.mask_path(index)
 
 
-def _file_sha256(path: Path, memory: Memory) -> str:
+def _remembered_sha256(path: Path, memory: Memory) -> str:
     found = path.stat()
     state, key = [found.st_size, found.st_mtime_ns, found.st_ino], str(path.absolute())
     *before, sha256 = memory.get(key, [None])
     if before != state:
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
         memory[key] = [*state, sha256]
     return sha256
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from cityscapes.hashes import file_sha256
 from dlv3p.split import Split
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
@@ -184,4 +185,4 @@ def _version(package: str) -> str | None:
 
 
 def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_sha256(path) if path.is_file() else None

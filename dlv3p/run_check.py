@@ -18,7 +18,8 @@ import torch
 
 from cityscapes.errors import BusyError, MissingInputError, UserError, reason
 from cityscapes.findings import Finding
-from dlv3p.checkpoint import file_sha256, load_checkpoint, model_from_checkpoint, weights_sha256
+from cityscapes.hashes import file_sha256
+from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
 from dlv3p.loading import load_model
 from dlv3p.run_record import SEAL, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.run_surroundings import Surroundings

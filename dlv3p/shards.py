@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from cityscapes.atomic import lock_folder, open_atomically, write_text
 from cityscapes.errors import IntegrityError, ParameterError, run_command
+from cityscapes.hashes import file_sha256
 
 if TYPE_CHECKING:
     from dlv3p.split import Split
 
 FORMAT = 1
 SAMPLES_PER_SHARD = 100
-BLOCK = 2**20
 
 
 def write_shards(
@@ -164,13 +164,7 @@ def _known_shards(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path) if path.is_file() else ""
 
 
 class _HashingWriter:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from cityscapes.atomic import open_atomically, write_bytes
 from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.hashes import file_sha256
 from cityscapes.layout import Frame
 from cityscapes.problems import ProblemsError
-from cityscapes.submissions.manifest import Manifest, sha256_of
+from cityscapes.submissions.manifest import Manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,4 +102,4 @@ def _verify(written: Path, output_zip: Path, hashes: dict[str, str]) -> Manifest
     with zipfile.ZipFile(written) as archive:
         if archive.testzip() is not None or archive.namelist() != list(hashes):
             raise InputError(f"{written}: came back from the disk damaged; build it again, on another disk")
-    return Manifest(output_zip, hashes, written.stat().st_size, sha256_of(written))
+    return Manifest(output_zip, hashes, written.stat().st_size, file_sha256(written))

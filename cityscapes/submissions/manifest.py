@@ -1,12 +1,12 @@
 """The record beside a submission's zip: the SHA-256 of the zip and of each file inside, to tell later what was sent."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.atomic import write_text
+from cityscapes.hashes import file_sha256
 
 FORMAT = 1
 
@@ -43,12 +43,6 @@ def manifest_path(zip_path: Path) -> Path:
     return zip_path.with_name(zip_path.name + ".manifest.json")
 
 
-def sha256_of(path: Path) -> str:
-    """Hash a file piece by piece."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def compare_with_manifest(zip_path: Path, files: Mapping[str, str]) -> list[str]:
     """List how a zip differs from the manifest beside it, a line each; nothing where there is none.
 
@@ -65,7 +59,7 @@ def compare_with_manifest(zip_path: Path, files: Mapping[str, str]) -> list[str]
             raise ValueError(f"format {content['format']!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return [f"{path}: not a manifest that can be read; {remedy}"]
-    if sha256_of(zip_path) == whole:
+    if file_sha256(zip_path) == whole:
         return []
     problems = [f"{zip_path}: is not the zip that {path.name} records (its SHA-256 differs); {remedy}"]
     changed = [name for name in recorded if name in files and files[name] != recorded[name]]

@@ -11,7 +11,6 @@ Only convolutions and what lies between them are quantised. What follows the log
 classes would be decided by rounding, and it is no convolution's time.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
+from cityscapes.hashes import file_sha256
 from cityscapes.workspace import run_folder
 from dlv3p.compression import onnx_runtime, openvino_runtime
 from dlv3p.compression.calibration import CalibrationImages
@@ -117,7 +117,7 @@ def quantize_run(
     description = {
         "format": FORMAT,
         "run": predictor.run,
-        "checkpoint": {"name": predictor.checkpoint.name, "sha256": _sha256(predictor.checkpoint)},
+        "checkpoint": {"name": predictor.checkpoint.name, "sha256": file_sha256(predictor.checkpoint)},
         "epoch": predictor.epoch,
         "parameters": predictor.parameters.as_dict(),
         "class_names": list(predictor.class_names),
@@ -130,7 +130,7 @@ def quantize_run(
         },
         "machine": hardware(),
         "networks": networks,
-        "sha256": {path.name: _sha256(path) for path in written},
+        "sha256": {path.name: file_sha256(path) for path in written},
     }
     write_json(folder / QUANTIZED, description)
     return QuantizedRun(folder, description)
@@ -147,7 +147,7 @@ def load_quantized(run: str) -> QuantizedRun:
         raise MissingInputError(f"{folder}: holds no quantised run; make it with quantize.ipynb -p run {run}")
     description = _read_description(folder / QUANTIZED)
     for name, digest in description["sha256"].items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise IntegrityError(f"{folder / name}: is not the file that was written; quantise the run again")
     return QuantizedRun(folder, description)
 
@@ -197,8 +197,3 @@ def _open(backend: str, path: Path, *, threads: int, precision: str = "") -> Onn
     if backend == "onnxruntime":
         return OnnxPredictor(path, threads=threads)
     return OpenVinoPredictor(path, threads=threads, precision=precision or fastest_float())
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

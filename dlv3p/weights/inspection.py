@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from cityscapes.hashes import file_sha256
 from dlv3p.network import NetworkParameters
-from dlv3p.weights.own_files import file_sha256
 from dlv3p.weights.printing import shown
 from dlv3p.weights.recognition import Recognized
 

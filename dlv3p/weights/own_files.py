@@ -1,6 +1,5 @@
 """What our own checkpoints carry beside their weights: the version of their format, and a record of their sha256."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +43,3 @@ def check_hash(path: Path, found: str) -> None:
 def record_path(path: Path) -> Path:
     """Return the small JSON file beside a checkpoint."""
     return path.with_name(path.name + ".json")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

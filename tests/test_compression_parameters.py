@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained_runs import untrained_run
 
-from cityscapes.labels import CLASS_NAMES
-from dlv3p.checkpoint import save_checkpoint
 from dlv3p.compression.calibration import choose_calibration_images
 from dlv3p.compression.gate import Candidate, pass_gate
 from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16
@@ -17,11 +16,7 @@ from dlv3p.compression.precisions import Node
 from dlv3p.compression.quantization import quantize_run
 from dlv3p.compression.rows import rows_of
 from dlv3p.compression.torch_runtime import TorchPredictor
-from dlv3p.config import RunParameters, TrainParameters
 from dlv3p.data import open_split
-from dlv3p.deeplab import build_network
-from dlv3p.inference import load_predictor
-from dlv3p.runs import checkpoint_path
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -118,13 +113,9 @@ def predictor(city, tmp_path_factory):
     """An untrained run that sees its images halved, in a workspace of its own."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    parameters = TrainParameters(data_root=str(city), channels=8, low_level_channels=8, image_scale=0.5)
-    torch.manual_seed(0)
-    state = {"epoch": 1, "model": build_network(parameters, 19).state_dict(), "parameters": parameters.as_dict()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
-        save_checkpoint(checkpoint_path("halved", "best"), {**state, "class_names": list(CLASS_NAMES)})
-        yield load_predictor(RunParameters(run="halved", threads=1, device="cpu"))
+        yield untrained_run("halved", data_root=str(city), channels=8, low_level_channels=8, image_scale=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained_runs import untrained_run
 
 from cityscapes.errors import MachineError
-from cityscapes.labels import CLASS_NAMES
-from dlv3p.checkpoint import save_checkpoint
-from dlv3p.config import RunParameters, TrainParameters
-from dlv3p.deeplab import build_model, build_network
+from dlv3p.deeplab import build_model
 from dlv3p.export import graphs
 from dlv3p.export.graphs import export_onnx, export_program, full_size
-from dlv3p.inference import load_predictor
-from dlv3p.runs import checkpoint_path
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
 WITHOUT_US = (
@@ -132,17 +128,13 @@ def run_by_command(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("workspace")
         patch.setenv("DLV3P_WORKSPACE", str(folder))
-        parameters = TrainParameters(channels=16, image_scale=0.5)
-        torch.manual_seed(0)
-        state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": list(CLASS_NAMES)}
-        model = build_network(parameters, 19).state_dict()
-        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "model": model})
+        predictor = untrained_run("tiny", channels=16, image_scale=0.5)
         command = [sys.executable, "-m", "dlv3p.export", "--run", "tiny", "--output"]
         done = subprocess.run([*command, folder / "network.onnx"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "network.onnx: " in done.stdout
         refused = subprocess.run([*command, folder / "network.pb"], capture_output=True, text=True, check=False)
-        yield folder, load_predictor(RunParameters(run="tiny", threads=1, device="cpu")), refused
+        yield folder, predictor, refused
 
 
 @pytest.mark.parametrize("size", [(160, 96), (134, 98)])
@@ -151,7 +143,7 @@ def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(ru
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
     image.save(tmp_path / "image.png")
-    words = [sys.executable, "-I", "-c", WITHOUT_US, EXAMPLE, folder / "network.onnx", "image.png", "labels.png", "0.5"]
+    words = [sys.executable, "-I", "-c", WITHOUT_US, EXAMPLE, folder / "network.onnx", "image.png", "labels.png"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     labels = np.array(Image.open(tmp_path / "labels.png"))

@@ -10,19 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from untrained_runs import untrained_run
 
 from cityscapes.atomic import write_bytes
 from cityscapes.errors import IntegrityError, MachineError
 from cityscapes.labels import CLASS_NAMES
-from dlv3p.checkpoint import save_checkpoint
-from dlv3p.config import RunParameters, TrainParameters
-from dlv3p.deeplab import build_network
 from dlv3p.export import agreement
 from dlv3p.export.__main__ import main
-from dlv3p.inference import load_predictor
-from dlv3p.runs import checkpoint_path
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
 
@@ -44,13 +39,8 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(folder))
-        parameters = TrainParameters(channels=8, image_scale=0.5)
-        torch.manual_seed(0)
-        state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": list(CLASS_NAMES)}
-        model = build_network(parameters, 19).state_dict()
-        save_checkpoint(checkpoint_path("tiny", "best"), {**state, "model": model})
-        said = export(folder / "network.onnx")
-        yield load_predictor(RunParameters(run="tiny", threads=1, device="cpu")), folder / "network.onnx", said
+        predictor = untrained_run("tiny", channels=8, image_scale=0.5)
+        yield predictor, folder / "network.onnx", export(folder / "network.onnx")
 
 
 def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):

@@ -1,0 +1,21 @@
+"""Runs that nobody trained, for tests of what is done with one: weights of seed 0, on disk as training leaves them."""
+
+from typing import Any
+
+import torch
+
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.checkpoint import save_checkpoint
+from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.deeplab import build_network
+from dlv3p.inference import Predictor, load_predictor
+from dlv3p.runs import checkpoint_path
+
+
+def untrained_run(run: str, **values: Any) -> Predictor:
+    """Save an untrained network as a run's best checkpoint in the workspace, and load it; `values` are parameters."""
+    parameters = TrainParameters(**values)
+    torch.manual_seed(0)
+    state = {"epoch": 1, "model": build_network(parameters, 19).state_dict(), "parameters": parameters.as_dict()}
+    save_checkpoint(checkpoint_path(run, "best"), {**state, "class_names": list(CLASS_NAMES)})
+    return load_predictor(RunParameters(run=run, threads=1, device="cpu"))

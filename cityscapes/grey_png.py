@@ -114,7 +114,8 @@ def _undo_row(kind, coded, above, row):
     """
     left = corner = np.uint8(0)
     if kind == 0:
-        row[:] = coded
+        for x in range(len(row)):
+            row[x] = coded[x]
     elif kind == 1:
         for x in range(len(row)):
             left = np.uint8(coded[x] + left)

@@ -48,12 +48,22 @@ def upper_first(top, top_right, bottom, bottom_right, left, right, above, below)
 
 
 ORDERS = (columns_first, lower_first, upper_first)
-"""The compiler needs them named one by one; their numbers are their places here."""
+"""Numbered by their places here: numba keeps no machine code on disk that takes a function as an argument."""
+
+
+@numba.njit
+def blended(order, *terms):
+    """Blend in the order of this number."""
+    if order == 0:
+        return columns_first(*terms)
+    if order == 1:
+        return lower_first(*terms)
+    return upper_first(*terms)
 
 
 @numba.njit
 def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile):
-    """Let class `c` win the pixels of a tile where it is the best so far.
+    """Let class `c`, blended in one of `ORDERS`, win the pixels of a tile where it is the best so far.
 
     The tile's four parts, in one array so that the compiler sees that they do not overlap, are the best value, its
     class, and the weights of the left and of the right.
@@ -61,7 +71,7 @@ def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile
     challenger = np.float32(c)
     for x in range(len(top)):
         left, right = tile[2 * TILE + x], tile[3 * TILE + x]
-        value = order(top[x], top_right[x], bottom[x], bottom_right[x], left, right, above, below)
+        value = blended(order, top[x], top_right[x], bottom[x], bottom_right[x], left, right, above, below)
         better = value > tile[x]
         tile[x] = value if better else tile[x]
         tile[TILE + x] = challenger if better else tile[TILE + x]
@@ -82,8 +92,8 @@ def upsample_rows(image, rows, columns, orders, labels):
     for start in range(0, width, TILE):
         size = min(TILE, width - start)
         before, after = columns[0][start : start + size], columns[1][start : start + size]
-        tile[2 * TILE : 2 * TILE + size] = columns[2][start : start + size]
-        tile[3 * TILE : 3 * TILE + size] = columns[3][start : start + size]
+        for x in range(size):
+            tile[2 * TILE + x], tile[3 * TILE + x] = columns[2][start + x], columns[3][start + x]
         first, held = before[0], np.full(2, -1)
         for y in range(height):
             for row in (rows[0][y], rows[1][y]):
@@ -116,12 +126,7 @@ def upsample_rows(image, rows, columns, orders, labels):
                 top, top_right = spread[i, 0, c][:size], spread[i, 1, c][:size]
                 bottom, bottom_right = spread[j, 0, c][:size], spread[j, 1, c][:size]
                 above, below = rows[2][y], rows[3][y]
-                if orders[c] == 0:
-                    challenge(columns_first, c, top, top_right, bottom, bottom_right, above, below, tile)
-                elif orders[c] == 1:
-                    challenge(lower_first, c, top, top_right, bottom, bottom_right, above, below, tile)
-                else:
-                    challenge(upper_first, c, top, top_right, bottom, bottom_right, above, below, tile)
+                challenge(orders[c], c, top, top_right, bottom, bottom_right, above, below, tile)
             for x in range(size):
                 labels[y, start + x] = np.uint8(tile[TILE + x])
 
@@ -134,10 +139,4 @@ def blend(image, rows, columns, order, values):
             top, bottom, above, below = image[c, rows[0][y]], image[c, rows[1][y]], rows[2][y], rows[3][y]
             for x in range(values.shape[2]):
                 i, j, left, right = columns[0][x], columns[1][x], columns[2][x], columns[3][x]
-                if order == 0:
-                    value = columns_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
-                elif order == 1:
-                    value = lower_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
-                else:
-                    value = upper_first(top[i], top[j], bottom[i], bottom[j], left, right, above, below)
-                values[c, y, x] = value
+                values[c, y, x] = blended(order, top[i], top[j], bottom[i], bottom[j], left, right, above, below)

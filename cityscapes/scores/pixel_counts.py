@@ -84,7 +84,9 @@ def count_pixels(
 
 def ids_in(ids: np.ndarray) -> frozenset[int]:
     """List the ids that occur in an image, uint8 (H, W)."""
-    return frozenset(np.flatnonzero(_mark(ids.ravel())).tolist())
+    found = np.zeros(256, bool)
+    _mark(ids.ravel(), found)
+    return frozenset(np.flatnonzero(found).tolist())
 
 
 def _groups() -> np.ndarray:
@@ -160,9 +162,7 @@ def _count(truth, prediction, instances, label_ids, groups, confusion, objects):
     return wrong_prediction, wrong_instance
 
 
-@compiled(f"boolean[::1]({_BYTES})")
-def _mark(ids):
-    found = np.zeros(256, np.bool_)
+@compiled(f"void({_BYTES}, boolean[::1])")
+def _mark(ids, found):
     for i in range(len(ids)):
         found[ids[i]] = True
-    return found

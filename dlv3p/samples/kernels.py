@@ -144,40 +144,37 @@ def finish_saturated(
                 out[i, y, x] = (min(max(color, low), high) - mean[i]) / std[i]
 
 
-@compiled("int32[:, ::1](Array(uint8, 2, 'C', readonly=True), int64, int64)")
 def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
     """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
 
     `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
     """
+    squares = [-(-length // side) for length in ids.shape]
+    sums = np.zeros((classes, *squares, 3), np.int64)
+    best = np.full_like(sums, np.iinfo(np.int64).max)
+    _find_nearest(ids, side, sums, best)
+    found = sums[..., 0] > 0
+    return np.column_stack([np.nonzero(found)[0], best[found][:, 1:]]).astype(np.int32)
+
+
+@compiled("void(Array(uint8, 2, 'C', readonly=True), int64, int64[:, :, :, ::1], int64[:, :, :, ::1])")
+def _find_nearest(ids, side, sums, best):
+    """Fill `sums` with pixels, rows and columns added up, `best` with distance, row and column of the nearest pixel."""
     height, width = ids.shape
-    down, across = (height + side - 1) // side, (width + side - 1) // side
-    counts = np.zeros((classes, down, across), np.int64)
-    rows, columns = np.zeros_like(counts), np.zeros_like(counts)
     for y in range(height):
-        for x in range(width):
-            c = ids[y, x]
-            if c < classes:
-                counts[c, y // side, x // side] += 1
-                rows[c, y // side, x // side] += y
-                columns[c, y // side, x // side] += x
-    nearest = np.full(counts.shape, np.iinfo(np.int64).max)
-    best = np.zeros((classes, down, across, 2), np.int64)
+        for j in range(sums.shape[2]):
+            for x in range(j * side, min((j + 1) * side, width)):
+                if ids[y, x] < len(sums):
+                    of = sums[ids[y, x], y // side, j]
+                    of[0] += 1
+                    of[1] += y
+                    of[2] += x
     for y in range(height):
-        for x in range(width):
-            c = ids[y, x]
-            if c < classes:
-                i, j = y // side, x // side
-                n = counts[c, i, j]
-                distance = (y * n - rows[c, i, j]) ** 2 + (x * n - columns[c, i, j]) ** 2
-                if distance < nearest[c, i, j]:
-                    nearest[c, i, j], best[c, i, j, 0], best[c, i, j, 1] = distance, y, x
-    found = np.empty((np.count_nonzero(counts), 3), np.int32)
-    k = 0
-    for c in range(classes):
-        for i in range(down):
-            for j in range(across):
-                if counts[c, i, j]:
-                    found[k, 0], found[k, 1], found[k, 2] = c, best[c, i, j, 0], best[c, i, j, 1]
-                    k += 1
-    return found
+        for j in range(sums.shape[2]):
+            for x in range(j * side, min((j + 1) * side, width)):
+                if ids[y, x] < len(sums):
+                    of, nearest = sums[ids[y, x], y // side, j], best[ids[y, x], y // side, j]
+                    down, across = y * of[0] - of[1], x * of[0] - of[2]
+                    distance = down * down + across * across
+                    if distance < nearest[0]:
+                        nearest[0], nearest[1], nearest[2] = distance, y, x

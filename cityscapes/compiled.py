@@ -4,28 +4,35 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 
+LOOPS: list[Callable] = []
+"""The decorated functions of the modules that are loaded; `loop.machine_code()` compiles or loads one of them."""
 _COMPILING = threading.Lock()
 
 
 def compiled(*signatures: str) -> Callable[[Callable], Callable]:
     """Decorate a function that numba can compile, for arguments of these `signatures`, in numba's own words.
 
-    Compiling takes seconds, once a machine; of several threads that call first, one does it. The machine code lets
-    other threads work beside it. numba is loaded by the first call, so that a module with such functions loads fast.
-    What a compiled function calls is decorated with `numba.njit` instead, and compiled along with it.
+    Compiling takes up to two seconds, once a machine; of several threads that call first, one does it. The machine code
+    lets other threads work beside it. numba is loaded by the first call, so that a module with such functions loads
+    fast. What a compiled function calls is decorated with `numba.njit` instead, and compiled along with it; it is named
+    in the code and not handed over as an argument, which numba would not keep.
     """
 
     def decorate(function: Callable) -> Callable:
-        machine_code = None
+        made = None
+
+        def machine_code() -> Callable:
+            nonlocal made
+            with _COMPILING:
+                made = made or _compile(function, list(signatures))
+            return made
 
         @wraps(function)
         def call(*arguments):
-            nonlocal machine_code
-            if machine_code is None:
-                with _COMPILING:
-                    machine_code = machine_code or _compile(function, list(signatures))
-            return machine_code(*arguments)
+            return (made or machine_code())(*arguments)
 
+        call.machine_code = machine_code
+        LOOPS.append(call)
         return call
 
     return decorate

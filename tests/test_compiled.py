@@ -1,9 +1,13 @@
 """Inner loops are compiled when they are first called, once, whoever calls, and load no numba before."""
 
+import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import cityscapes
+import dlv3p
 from cityscapes import compiled as module
 from cityscapes.compiled import compiled
 
@@ -57,3 +61,36 @@ def test_numba_is_loaded_by_the_first_call_only():
     code = "import sys; import cityscapes.raster, cityscapes.row_filter; print('numba' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+FETCH = """
+import importlib, json, sys
+from numba.core import event
+from cityscapes.compiled import LOOPS
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+with event.install_recorder("numba:compile") as recorder:
+    for loop in LOOPS:
+        loop.machine_code()
+names = sorted(f"{loop.__module__}.{loop.__name__}" for loop in LOOPS)
+made = [str(entry.data["dispatcher"]) for _, entry in recorder.buffer if entry.is_start]
+print(json.dumps({"loops": names, "made": made}))
+"""
+
+
+def fetch_all_loops():
+    """Let a new process fetch the machine code of every loop of the product: the loops, and what it had to compile."""
+    roots = [Path(package.__file__).parent for package in (cityscapes, dlv3p)]
+    files = sorted(path for root in roots for path in root.rglob("*.py") if "import compiled\n" in path.read_text())
+    names = [".".join(path.relative_to(roots[0].parent).with_suffix("").parts) for path in files]
+    result = subprocess.run([sys.executable, "-c", FETCH, *names], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    return json.loads(result.stdout)
+
+
+def test_what_one_process_compiled_no_other_compiles_or_warns_of():
+    """In the cache that everybody uses, so that only a fresh clone's first tests compile anything."""
+    first, second = fetch_all_loops(), fetch_all_loops()
+    assert len(second["loops"]) >= 16
+    assert second == {"loops": first["loops"], "made": []}

@@ -5,8 +5,6 @@ on the surfaces, in metres, so that they shrink with distance and stay in place 
 that every machine rounds alike is used on pixels: no sines, no powers, no sums over arrays.
 """
 
-import math
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -55,35 +53,30 @@ def paint(view: View, street: Street, *, height: int, width: int, dice: Dice) ->
 
 def _fill(image: Image.Image, outlines: list[list[tuple[float, float]]], tall: int, value: int | None = None) -> None:
     draw = ImageDraw.Draw(image)
-    middle = image.width / 2
+    points = np.array([number for outline in outlines for corner in outline for number in corner], np.float64)
+    points[::2] = points[::2] * tall + image.width / 2
+    points[1::2] *= tall
+    numbers, end = np.floor(points).astype(np.int64).tolist(), 0
     for number, outline in enumerate(outlines):
-        corners = [(math.floor(u * tall + middle), math.floor(v * tall)) for u, v in outline]
-        if len(corners) > 2:
-            draw.polygon(corners, fill=number if value is None else value)
+        start, end = end, end + 2 * len(outline)
+        if len(outline) > 2:
+            draw.polygon(numbers[start:end], fill=number if value is None else value)
 
 
 def _columns(surfaces: list[Surface], light: Light) -> dict[str, np.ndarray]:
     """Per surface, what shading looks up per pixel."""
-    rows = []
-    for surface in surfaces:
-        side = light.right if surface.side > 0 else light.left
-        bright = 1.0 if surface.paint.glow else (side, light.top, light.front)[surface.axis]
-        tint = (1, 1, 1) if surface.paint.glow else light.tint
-        color = [channel * bright * tone for channel, tone in zip(surface.paint.color, tint, strict=True)]
-        rows.append(
-            (
-                *color,
-                *surface.plane,
-                *surface.origin,
-                *surface.paint.period,
-                surface.paint.grain,
-                surface.axis,
-                surface.paint.material,
-                surface.seed,
-            )
-        )
+    rows = [
+        (*paint.color, *plane, *origin, *paint.period, paint.grain, axis, paint.material, seed, side, paint.glow)
+        for _, paint, plane, axis, origin, side, seed in surfaces
+    ]
     names = ("red", "green", "blue", "p", "q", "r", "a", "b", "across", "up", "grain", "axis", "material", "seed")
-    table = np.array(rows, np.float64).astype(np.float32)
+    table = np.array(rows, np.float64)
+    axis, side, glow = table[:, 11], table[:, 14], table[:, 15] > 0
+    sides = np.where(side > 0, light.right, light.left)
+    bright = np.where(axis == 0, sides, np.where(axis == 1, light.top, light.front))
+    table[:, :3] *= np.where(glow, 1.0, bright)[:, None]
+    table[:, :3] *= np.where(glow[:, None], 1.0, light.tint)
+    table = table.astype(np.float32)
     return {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(names)}
 
 

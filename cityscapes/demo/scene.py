@@ -158,7 +158,9 @@ def _add(view: View, solid: _Solid, x: float, z: float, camera: Camera, seed: in
         kept = np.flatnonzero(seen & large).tolist()
     else:
         kept = range(len(solid.parts))
-    corners = list(zip(us.tolist(), vs.tolist(), strict=True)) if kept else []
+    if not kept:
+        return
+    corners = list(zip(us.tolist(), vs.tolist(), strict=True))
     normals, distances = solid.normals.tolist(), (solid.distances + _dot(solid.normals, *shift)).tolist()
     for index in kept:
         part, start, stop = solid.parts[index], starts[index], starts[index + 1]

@@ -43,19 +43,24 @@ class View(NamedTuple):
 
 
 class _Solid(NamedTuple):
-    """Parts in arrays: all points (P, 3), where each part starts, its normal (not of unit length), its distance."""
+    """Parts in arrays: all points (P, 3), their number in each part, its normal (not of unit length), its distance.
+
+    `hulls` says which parts are hulls, `near` and `far` between which depths the points lie.
+    """
 
     parts: list[Part]
     points: np.ndarray
-    starts: list[int]
+    counts: np.ndarray
     normals: np.ndarray
     distances: np.ndarray
+    hulls: np.ndarray
+    near: float
+    far: float
 
 
 def _solid(parts: list[Part]) -> _Solid:
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + len(part.points))
+    counts = np.array([len(part.points) for part in parts])
+    hulls = np.array([part.hull for part in parts])
     points = np.array([point for part in parts for point in part.points], np.float64)
     thirds = [(0, len(part.points) // 3, 2 * len(part.points) // 3) for part in parts]
     corners = np.array([[part.points[i] for i in three] for part, three in zip(parts, thirds, strict=True)], np.float64)
@@ -63,8 +68,9 @@ def _solid(parts: list[Part]) -> _Solid:
     (ax, ay, az), (bx, by, bz) = (second - first).T, (third - first).T
     normals = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
     degenerate = np.abs(normals).max(1) < 1e-9
-    normals[degenerate | np.array([part.hull for part in parts])] = (0, 0, 1)
-    return _Solid(parts, points, starts, normals, _dot(normals, *first.T))
+    normals[degenerate | hulls] = (0, 0, 1)
+    near, far = float(points[:, 2].min()), float(points[:, 2].max())
+    return _Solid(parts, points, counts, normals, _dot(normals, *first.T), hulls, near, far)
 
 
 def _dot(normals: np.ndarray, x, y, z) -> np.ndarray:
@@ -96,11 +102,11 @@ class Film:
         view.labelled.append(("sky", sky))
         paint = Paint((255, 255, 255), SKY)
         view.surfaces.append(Surface(sky, paint, (0.0, 1 / 200.0, 0.0), 1, (0.0, camera.z), 0, 0))
-        _add(view, self._ground, 0.0, 0.0, camera, 1)
-        _add(view, self._backdrop, 0.0, camera.z + 140, camera, 2)
+        placed = [(1, 0.0, 0.0, self._ground), (2, 0.0, camera.z + 140, self._backdrop)]
         for index, x, z, solid in self._staged(frame, camera):
             _cast(view, street, street.things[index], x, z, camera)
-            _add(view, solid, x, z, camera, index + 3)
+            placed.append((index + 3, x, z, solid))
+        _add(view, placed, camera)
         view.labelled.append(("ego vehicle", BONNET))
         view.surfaces.append(Surface(BONNET, street.bonnet, (0.0, 0.0, 1 / 1.5), 2, (0.0, 0.0), 0, 2))
         return view
@@ -141,30 +147,34 @@ def _cast(view: View, street: Street, thing: Thing, x: float, z: float, camera: 
     view.shadows.append(outline)
 
 
-def _add(view: View, solid: _Solid, x: float, z: float, camera: Camera, seed: int) -> None:
-    """Add what the camera sees of a thing at x and z."""
-    shift = (x - camera.x, -EYE, z - camera.z)
-    points = solid.points + np.array(shift)
-    nearest, farthest = float(points[:, 2].min()), float(points[:, 2].max())
-    if farthest <= NEAR or nearest > FAR:
-        return
+def _add(view: View, placed: list[tuple[int, float, float, _Solid]], camera: Camera) -> None:
+    """Add what the camera sees of things, each a seed, its x and z and its parts; all of them in one go."""
+    placed = [(*thing, solid) for *thing, solid in placed if _in_sight(solid, thing[2] - camera.z)]
+    solids = [solid for *_, solid in placed]
+    shifts = np.array([(x - camera.x, -EYE, z - camera.z) for _, x, z, _ in placed])
+    points = np.concatenate([solid.points for solid in solids])
+    points += np.repeat(shifts, [len(solid.points) for solid in solids], axis=0)
     us, vs = camera.see_all(points)
-    whole, starts = nearest >= NEAR, solid.starts
-    if whole:
-        low_u, high_u = np.minimum.reduceat(us, starts[:-1]), np.maximum.reduceat(us, starts[:-1])
-        low_v, high_v = np.minimum.reduceat(vs, starts[:-1]), np.maximum.reduceat(vs, starts[:-1])
-        seen = (high_u > -camera.reach) & (low_u < camera.reach) & (high_v > 0) & (low_v < 1)
-        large = np.minimum(high_u - low_u, 1) + np.minimum(high_v - low_v, 1) > camera.fine
-        kept = np.flatnonzero(seen & large).tolist()
-    else:
-        kept = range(len(solid.parts))
-    if not kept:
-        return
-    corners = list(zip(us.tolist(), vs.tolist(), strict=True))
-    normals, distances = solid.normals.tolist(), (solid.distances + _dot(solid.normals, *shift)).tolist()
-    for index in kept:
-        part, start, stop = solid.parts[index], starts[index], starts[index + 1]
-        outline = corners[start:stop] if whole else camera.see_clipped(points[start:stop].tolist(), hull=part.hull)
+    parts = [part for solid in solids for part in solid.parts]
+    owners = np.repeat(np.arange(len(solids)), [len(solid.parts) for solid in solids])
+    stops = np.cumsum(np.concatenate([solid.counts for solid in solids]))
+    starts = np.concatenate([[0], stops[:-1]])
+    nearest = np.array([solid.near for solid in solids]) + shifts[:, 2]
+    whole = (nearest >= NEAR)[owners]
+    low_u, high_u = np.minimum.reduceat(us, starts), np.maximum.reduceat(us, starts)
+    low_v, high_v = np.minimum.reduceat(vs, starts), np.maximum.reduceat(vs, starts)
+    seen = (high_u > -camera.reach) & (low_u < camera.reach) & (high_v > 0) & (low_v < 1)
+    large = np.minimum(high_u - low_u, 1) + np.minimum(high_v - low_v, 1) > camera.fine
+    kept = np.flatnonzero((seen & large) | ~whole)
+    planes, axes, origins = _planes(solids, shifts, owners, np.maximum(nearest, NEAR))
+    us, vs = us.tolist(), vs.tolist()
+    columns = (array[kept].tolist() for array in (starts, stops, whole, owners, planes, axes, origins))
+    for index, start, stop, is_whole, owner, plane, axis, origin in zip(kept.tolist(), *columns, strict=True):
+        part = parts[index]
+        if is_whole:
+            outline = list(zip(us[start:stop], vs[start:stop], strict=True))
+        else:
+            outline = camera.see_clipped(points[start:stop].tolist(), hull=part.hull)
         if part.hull:
             outline = convex_hull(outline)
         if len(outline) < 3:
@@ -172,19 +182,26 @@ def _add(view: View, solid: _Solid, x: float, z: float, camera: Camera, seed: in
         if part.label:
             view.labelled.append((part.label, outline))
         if part.paint:
-            plane, distance = normals[index], distances[index]
-            if part.hull or abs(distance) < 1e-6:
-                plane, distance = (0.0, 0.0, 1.0), max(nearest, NEAR)
-            view.surfaces.append(_surface(outline, part.paint, plane, distance, shift, seed))
+            seed, x, *_ = placed[owner]
+            side = 1 if x - camera.x < 0 else -1
+            view.surfaces.append(Surface(outline, part.paint, plane, axis, origin, side, seed))
 
 
-def _surface(outline: Polygon, paint: Paint, normal, distance: float, shift, seed: int) -> Surface:
-    p, q, r = normal
-    sizes = (abs(p), abs(q), abs(r))
-    axis = sizes.index(max(sizes))
-    x, y, z = shift
-    origin = ((-z, -y), (-x, -z), (-x, -y))[axis]
-    return Surface(outline, paint, (p / distance, q / distance, r / distance), axis, origin, 1 if x < 0 else -1, seed)
+def _in_sight(solid: _Solid, ahead: float) -> bool:
+    return solid.far + ahead > NEAR and solid.near + ahead <= FAR
+
+
+def _planes(solids: list[_Solid], shifts: np.ndarray, owners: np.ndarray, nearest: np.ndarray) -> tuple:
+    """Plane, axis and origin of each part, as `Surface` has them; hulls and what is seen edge-on face the camera."""
+    normals = np.concatenate([solid.normals for solid in solids])
+    x, y, z = shifts[owners].T
+    distances = np.concatenate([solid.distances for solid in solids]) + _dot(normals, x, y, z)
+    facing_camera = np.concatenate([solid.hulls for solid in solids]) | (np.abs(distances) < 1e-6)
+    normals[facing_camera] = (0, 0, 1)
+    distances = np.where(facing_camera, nearest[owners], distances)
+    axes = np.abs(normals).argmax(axis=1)
+    origins = np.stack([np.choose(axes, (-z, -x, -x)), np.choose(axes, (-y, -z, -y))], axis=1)
+    return normals / distances[:, None], axes, origins
 
 
 def _backdrop(dice: Dice) -> list[Part]:

@@ -2,13 +2,28 @@
 
 from importlib import import_module
 
+import pytest
 import torch
 from torch import nn
 
-from dlv3p.backbones.catalog import find
+from dlv3p.backbones.catalog import TIMM, find
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid)
+
+SLOW = pytest.mark.slow
+STRIDES_AND_SIZES = [
+    (8, 66, 71),
+    *(pytest.param(16, *size, marks=SLOW) for size in [(64, 96), (65, 97), (66, 71), (70, 101), (87, 110), (87, 111)]),
+    *(pytest.param(8, *size, marks=SLOW) for size in [(64, 96), (65, 97), (70, 101), (87, 110), (87, 111)]),
+]
+"""Output strides, heights and widths of the images on which dense features are compared: every way to be odd."""
+
+
+def needs_timm(name: str = TIMM) -> None:
+    """Skip the test where `name` is that of a network of timm, an optional extra, which is not installed."""
+    if name.startswith(TIMM):
+        pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
 
 
 def make(name: str, **options) -> Backbone:

@@ -1,11 +1,23 @@
-"""The à-trous property of every backbone that strides in convolutions, and the dilations that it rests on."""
+"""What every backbone keeps: its published names, the à-trous property, and what it announces and refuses."""
 
+import json
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
-from backbone_checks import make, shake
+from backbone_checks import (
+    STRIDES_AND_SIZES,
+    agree,
+    calls_of_activations,
+    make,
+    needs_timm,
+    shake,
+    shapes,
+    strided_and_dense,
+)
 from torch import Tensor, nn
+from torchvision import models
 
 from cityscapes.errors import ParameterError
 from dlv3p.backbones.catalog import BACKBONES
@@ -16,8 +28,49 @@ from dlv3p.network import ARCHITECTURES
 SQUEEZES = ("mobilenet_v3_large",)
 """Backbones that weigh channels by a mean over the image: more pixels, another mean (see test_mobilenet.py)."""
 
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "checkpoints"
+
 SIZES = {"deeplabv3": (64, 32), "deeplabv3plus": (49, 71)}
 """An even and an odd image: the architectures share their backbones, so one each will do."""
+
+
+LEFT_OUT = {"mobilenet_v2": ("classifier.", "features.18.")}
+"""The entries of torchvision's networks that ours lack; of the others it is the classifier."""
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name.startswith(("densenet", "mobilenet"))])
+def test_names_and_sizes_are_torchvisions(name):
+    with torch.device("meta"):
+        ours, theirs = shapes(make(name)), shapes(models.get_model(name))
+    left_out = LEFT_OUT.get(name, ("classifier.",))
+    assert ours == {key: value for key, value in theirs.items() if not key.startswith(left_out)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "file"),
+    [
+        ("densenet161", {}, "stigma_densenet161"),
+        ("densenet201", {}, "stigma_densenet201"),
+        ("vovnet39", {}, "imagenet_stigma_vovnet39"),
+        ("vovnet57", {}, "imagenet_stigma_vovnet57"),
+        ("mobilenet_v2", {"mobilenet_padding": "torchvision"}, "vainf_deeplabv3plus_mobilenet_os16_21"),
+        ("mobilenet_v2", {"mobilenet_padding": "fixed"}, "vainf_deeplabv3plus_mobilenet_os16_21"),
+    ],
+)
+def test_names_are_those_of_the_published_network(name, options, file):
+    """VainF's file holds the same modules in two lists, under a prefix of their own."""
+    path = REFERENCE / f"{file}.json"
+    if not path.is_file():
+        pytest.skip("the keys of the public files are not here")
+    entries = {key: tuple(shape) for key, shape, _ in json.loads(path.read_text())["entries"]}
+    with torch.device("meta"):
+        ours = {key: tuple(value.shape) for key, value in make(name, **options).state_dict().items()}
+    if file.startswith("vainf"):
+        theirs = {key.split(".", 2)[2]: shape for key, shape in entries.items() if key.startswith("backbone.")}
+        ours = {key.removeprefix("features."): shape for key, shape in ours.items()}
+    else:
+        theirs = {key: shape for key, shape in entries.items() if not key.startswith("aspp.")}
+    assert ours == theirs
 
 
 def build(architecture: str, backbone: str, output_stride: int, **switches: object) -> DeepLab:
@@ -73,6 +126,42 @@ def test_dense_features_taken_at_the_stride_are_those_of_the_strided_network(
         taken = dense[..., ::every, ::every]
         assert taken.shape == map_.shape
         assert (taken - map_).abs().max() <= 1e-9 * map_.abs().max()
+
+
+@pytest.mark.parametrize(("output_stride", "height", "width"), STRIDES_AND_SIZES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vovnet39", {"pooling": "dilated"}),
+        ("densenet121", {"pooling": "dilated"}),
+        ("mobilenet_v2", {"mobilenet_padding": "torchvision"}),
+        ("mobilenet_v2", {"mobilenet_padding": "fixed"}),
+        ("timm:resnet18", {}),
+        ("timm:regnetx_002", {}),
+        ("timm:mobilenetv2_050", {}),
+        ("timm:efficientnet_lite0", {}),
+        ("timm:repvgg_a0", {}),
+    ],
+)
+def test_dense_features_of_all_depths_are_those_of_the_strided_network(name, options, output_stride, height, width):
+    needs_timm(name)
+    assert agree(*strided_and_dense(name, height, width, output_stride, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "options"),
+    [
+        ("vovnet39", 8, {}),
+        ("vovnet39", 16, {}),
+        ("densenet121", 8, {}),
+        ("densenet121", 16, {}),
+        ("mobilenet_v2", 16, {"first_dilation": "new"}),
+    ],
+)
+def test_dropped_pooling_and_dilation_from_the_first_block_on_give_others(name, output_stride, options):
+    strided, dense = strided_and_dense(name, 64, 96, output_stride, **options)
+    assert strided.high_level.shape == dense.high_level.shape
+    assert not agree(strided, dense)
 
 
 @pytest.mark.parametrize("multi_grid", [(1, 2, 4), (2, 1, 3)])
@@ -138,3 +227,55 @@ def test_output_stride_sets_the_size_of_the_features(backbone, output_stride):
     assert features.high_level.shape == (1, model.high_level_channels, 64 // output_stride, 128 // output_stride)
     assert features.low_level.shape == (1, model.low_level_channels, 16, 32)
     assert features.middle.shape[1] == model.middle_channels
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vovnet57", {"output_stride": 8, "pooling": "dilated"}),
+        ("densenet121", {"output_stride": 8, "pooling": "dilated"}),
+        ("mobilenet_v2", {"output_stride": 8}),
+        ("mobilenet_v3_large", {"output_stride": 8}),
+        ("timm:resnet18d", {}),
+    ],
+)
+def test_every_activation_is_called_once(name, options):
+    needs_timm(name)
+    with torch.device("meta"):
+        assert set(calls_of_activations(make(name, **options))) == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "channels"),
+    [
+        ("vovnet39", {}, (256, 768, 1024)),
+        ("densenet121", {"pooling": "dilated"}, (256, 1024, 1024)),
+        ("mobilenet_v2", {"output_stride": 8}, (24, 96, 320)),
+        ("mobilenet_v3_large", {"output_stride": 8}, (24, 40, 960)),
+    ],
+)
+def test_channels_are_as_announced_and_training_reaches_every_weight(name, options, channels):
+    backbone = make(name, **options)
+    features = backbone(torch.randn(2, 3, 33, 65))
+    announced = (backbone.low_level_channels, backbone.middle_channels, backbone.high_level_channels)
+    assert tuple(map_.shape[1] for map_ in features) == announced == channels
+    assert features.low_level.shape[-2:] == (9, 17)
+    if options.get("output_stride") == 8:
+        assert features.high_level.shape[-2:] == (5, 9)
+    features.high_level.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"),
+    [
+        *((name, {"multi_grid": (1, 2, 4)}) for name in ("vovnet39", "densenet121", "mobilenet_v2", "timm:resnet18")),
+        *((name, {"first_dilation": "new"}) for name in ("vovnet39", "densenet121")),
+        *((name, {"mobilenet_padding": "fixed"}) for name in ("vovnet39", "densenet121", "mobilenet_v3_large")),
+        *((name, {"pooling": "dilated"}) for name in ("mobilenet_v2", "timm:resnet18")),
+    ],
+)
+def test_switches_that_it_lacks_are_refused_in_one_line(name, switch):
+    with pytest.raises(ParameterError, match=f"{next(iter(switch))}=.*{name} allows") as refusal:
+        make(name, **switch)
+    assert "\n" not in str(refusal.value)

@@ -1,25 +1,22 @@
-"""Networks leave for other runtimes whole: one file for all sizes, run without us, and one graph for the compiler."""
+"""Networks leave for other runtimes whole: one file for all sizes, and one graph for the compiler."""
 
-import subprocess
+import copy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from untrained_runs import untrained_run
 
 from cityscapes.errors import MachineError
 from dlv3p.deeplab import build_model
 from dlv3p.export import graphs
 from dlv3p.export.graphs import export_onnx, export_program, full_size
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
-WITHOUT_US = (
-    "import runpy, sys; sys.modules |= dict.fromkeys(('dlv3p', 'cityscapes', 'torch')); runpy.run_path(sys.argv.pop(1))"
+SLOW = pytest.mark.slow
+ONE_OF_A_FAMILY = (
+    "resnet18",
+    *(pytest.param(name, marks=SLOW) for name in ("vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")),
 )
-ONE_OF_A_FAMILY = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
 
 
 def build(architecture, backbone, **switches):
@@ -35,11 +32,11 @@ def run(path, image):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """DeepLabV3+ and its ONNX file, alone in its folder."""
+    """DeepLabV3+ in training with a backbone in evaluation, as its export left it, and its ONNX file in a folder."""
     for package in graphs.NEEDED:
         pytest.importorskip(package)
     model = build("deeplabv3plus", "resnet18", align_corners=True)
-    model.train()
+    model.train().backbone.eval()
     path = export_onnx(model, tmp_path_factory.mktemp("onnx") / "network.onnx", height=64, width=96)
     return model, path
 
@@ -49,19 +46,19 @@ def test_the_file_gives_the_networks_logits_at_every_size(exported, size):
     model, path = exported
     image = torch.randn(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = model.eval()(image).numpy()
+        expected = copy.deepcopy(model).eval()(image).numpy()
     assert np.abs(run(path, image) - expected).max() <= 1e-4
 
 
 OF_EVERY_FAMILY = [
     ("deeplabv3plus", "resnet18", {"norm": "group"}),
-    ("deeplabv3plus", "mobilenet_v2", {"mobilenet_padding": "fixed"}),
-    ("deeplabv3", "mobilenet_v3_large", {}),
-    ("deeplabv3", "timm:regnety_002", {}),
-    ("deeplabv3", "vovnet39", {}),
-    pytest.param("deeplabv3plus", "vovnet39", {"output_stride": 8, "pooling": "dilated"}, marks=pytest.mark.slow),
-    pytest.param("deeplabv3", "densenet121", {}, marks=pytest.mark.slow),
-    pytest.param("deeplabv3plus", "densenet121", {"output_stride": 8, "pooling": "dilated"}, marks=pytest.mark.slow),
+    pytest.param("deeplabv3plus", "mobilenet_v2", {"mobilenet_padding": "fixed"}, marks=SLOW),
+    pytest.param("deeplabv3", "mobilenet_v3_large", {}, marks=SLOW),
+    pytest.param("deeplabv3", "timm:regnety_002", {}, marks=SLOW),
+    pytest.param("deeplabv3", "vovnet39", {}, marks=SLOW),
+    pytest.param("deeplabv3plus", "vovnet39", {"output_stride": 8, "pooling": "dilated"}, marks=SLOW),
+    pytest.param("deeplabv3", "densenet121", {}, marks=SLOW),
+    pytest.param("deeplabv3plus", "densenet121", {"output_stride": 8, "pooling": "dilated"}, marks=SLOW),
 ]
 
 
@@ -79,32 +76,47 @@ def test_the_file_of_every_family_gives_its_logits_at_odd_sizes(architecture, ba
         assert np.abs(run(path, image) - expected).max() <= 1e-4 * expected.std()
 
 
-def test_the_file_stands_alone_and_the_network_is_as_it_was(exported, tmp_path):
+def test_the_file_stands_alone_and_the_network_is_as_it_was(exported):
     model, path = exported
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_size > sum(parameter.nbytes for parameter in model.parameters())
-    fresh = build("deeplabv3", "mobilenet_v2").train()
-    fresh.backbone.eval()
-    export_onnx(fresh, tmp_path / "labels.onnx", height=64, width=64, with_argmax=True)
-    assert fresh.training
-    assert not fresh.backbone.training
+    assert model.training
+    assert not model.backbone.training
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("mobilenet_v2", marks=SLOW)])
+def test_a_file_that_ends_in_labels_gives_the_networks_classes(tmp_path, backbone):
+    for package in graphs.NEEDED:
+        pytest.importorskip(package)
+    model = build("deeplabv3", backbone).train()
+    model.backbone.eval()
+    export_onnx(model, tmp_path / "labels.onnx", height=64, width=64, with_argmax=True)
+    assert model.training
+    assert not model.backbone.training
     image = torch.randn(1, 3, 97, 65, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        expected = fresh.eval()(image).argmax(dim=1).numpy()
+        expected = model.eval()(image).argmax(dim=1).numpy()
     labels = run(tmp_path / "labels.onnx", image)
     assert labels.dtype == np.uint8
     assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
 
 
+@pytest.fixture(scope="module", params=["resnet18", pytest.param("mobilenet_v2", marks=SLOW)])
+def program(request, tmp_path_factory):
+    """A network in training, as its export left it, and its program of torch.export."""
+    model = build("deeplabv3", request.param).train()
+    path = tmp_path_factory.mktemp("program") / "network.pt2"
+    return model, export_program(model, path, height=64, width=96, image_scale=0.5)
+
+
 @pytest.mark.parametrize("size", [(1, 64, 96), (2, 97, 131), (1, 65, 40)])
-def test_a_program_of_torch_export_gives_labels_at_every_size_and_at_the_images_own(tmp_path, size):
-    model = build("deeplabv3", "mobilenet_v2").train()
-    path = export_program(model, tmp_path / "network.pt2", height=64, width=96, image_scale=0.5)
+def test_a_program_of_torch_export_gives_labels_at_every_size_and_at_the_images_own(program, size):
+    model, path = program
     assert model.training
-    module = torch.export.load(path).module()
+    module, model = torch.export.load(path).module(), copy.deepcopy(model).eval()
     image = torch.randn(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        labels, logits = module(image), model.eval().logits_at_stride(image)
+        labels, logits = module(image), model.logits_at_stride(image)
         expected = model.upsample(logits, (2 * size[1], 2 * size[2])).argmax(dim=1)
     assert labels.dtype == torch.uint8
     assert labels.shape == expected.shape
@@ -118,48 +130,6 @@ def test_the_full_size_is_that_before_scaling_to_a_pixel(scale):
         assert abs(restored - length) <= 0.5 / scale + 0.5
         if length * scale == int(length * scale):
             assert restored == length
-
-
-@pytest.fixture(scope="module")
-def run_by_command(tmp_path_factory):
-    """A run at half scale, exported by the command, and its predictor."""
-    for package in (*graphs.NEEDED, "onnxruntime"):
-        pytest.importorskip(package)
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("workspace")
-        patch.setenv("DLV3P_WORKSPACE", str(folder))
-        predictor = untrained_run("tiny", channels=16, image_scale=0.5)
-        command = [sys.executable, "-m", "dlv3p.export", "--run", "tiny", "--output"]
-        done = subprocess.run([*command, folder / "network.onnx"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "network.onnx: " in done.stdout
-        refused = subprocess.run([*command, folder / "network.pb"], capture_output=True, text=True, check=False)
-        yield folder, predictor, refused
-
-
-@pytest.mark.parametrize("size", [(160, 96), (134, 98)])
-def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(run_by_command, size, tmp_path):
-    folder, predictor, _ = run_by_command
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
-    image.save(tmp_path / "image.png")
-    words = [sys.executable, "-I", "-c", WITHOUT_US, EXAMPLE, folder / "network.onnx", "image.png", "labels.png"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    labels = np.array(Image.open(tmp_path / "labels.png"))
-    expected = predictor(image)
-    assert len(np.unique(expected)) > 1
-    assert labels.shape == expected.shape
-    assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
-
-
-def test_the_example_is_short_and_the_command_refuses_other_formats_in_one_line(run_by_command):
-    code = EXAMPLE.read_text().split('"""')[2]
-    assert len(code.strip().splitlines()) <= 20
-    *_, refused = run_by_command
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: --output")
-    assert ".onnx and .pt2" in refused.stderr
 
 
 def test_without_the_packages_one_line_says_what_to_install(monkeypatch, tmp_path):

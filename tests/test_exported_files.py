@@ -20,10 +20,19 @@ from dlv3p.export import agreement
 from dlv3p.export.__main__ import main
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "run_exported.py"
+AS_IT_IS = (EXAMPLE,)
+OUT_OF_REACH = "sys.modules |= dict.fromkeys(('dlv3p', 'cityscapes', 'torch'))"
+WITHOUT_US = ("-c", f"import runpy, sys; {OUT_OF_REACH}; runpy.run_path(sys.argv.pop(1))", EXAMPLE)
+
+
+def export_in_a_process(path):
+    """Give the command a run and `path`, and return what became of it."""
+    words = [sys.executable, "-m", "dlv3p.export", "--run", "tiny", "--output", path]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def export(path):
-    """Export the run by the command, and return what it says."""
+    """Export the run by the command in this process, and return what it says."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(sys, "argv", ["export", "--run", "tiny", "--output", str(path)])
@@ -39,12 +48,15 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(folder))
-        predictor = untrained_run("tiny", channels=8, image_scale=0.5)
-        yield predictor, folder / "network.onnx", export(folder / "network.onnx")
+        predictor = untrained_run("tiny", channels=16, image_scale=0.5)
+        done = export_in_a_process(folder / "network.onnx")
+        assert done.returncode == 0, done.stderr
+        yield predictor, folder / "network.onnx", done.stdout
 
 
 def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):
     _, path, said = exported
+    assert "network.onnx: " in said
     assert "compared with the network on one image: 100.00% same pixels" in said
     monkeypatch.setattr(agreement, "find_spec", lambda name: None)
     monkeypatch.setattr("dlv3p.export.graphs.export_onnx", lambda model, output, **options: path)
@@ -84,17 +96,29 @@ def test_the_file_says_how_images_are_prepared_and_what_the_classes_are(exported
     assert told["standard_deviation"] == pytest.approx([0.229, 0.224, 0.225])
 
 
-def test_the_example_reads_all_that_it_needs_from_the_file(exported, tmp_path):
+@pytest.mark.parametrize(("example", "size"), [(WITHOUT_US, (160, 96)), (WITHOUT_US, (134, 98)), (AS_IT_IS, (134, 98))])
+def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(exported, example, size, tmp_path):
+    """It reads all that it needs from the file."""
     predictor, path, _ = exported
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels).resize((134, 98), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
     image.save(tmp_path / "image.png")
-    words = [sys.executable, "-I", EXAMPLE, path, "image.png", "labels.png"]
+    words = [sys.executable, "-I", *example, path, "image.png", "labels.png"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     labels, expected = np.array(Image.open(tmp_path / "labels.png")), predictor(image)
-    assert labels.shape == expected.shape == (98, 134)
+    assert len(np.unique(expected)) > 1
+    assert labels.shape == expected.shape == size[::-1]
     assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+def test_the_example_is_short_and_the_command_refuses_other_formats_in_one_line(tmp_path):
+    code = EXAMPLE.read_text().split('"""')[2]
+    assert len(code.strip().splitlines()) <= 20
+    refused = export_in_a_process(tmp_path / "network.pb")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --output")
+    assert ".onnx and .pt2" in refused.stderr
 
 
 def test_the_example_without_arguments_says_how_it_is_used():

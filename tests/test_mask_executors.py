@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
@@ -141,6 +142,30 @@ def test_an_executor_does_not_get_past_the_lock(city, tmp_path):
         generate_masks(city, tmp_path, splits=["train"], executor=executor)
 
 
+class Watched(ThreadPoolExecutor):
+    """Two threads that know how many futures, with their results, were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.alive: WeakSet[Future] = WeakSet()
+        self.most = 0
+
+    def submit(self, *arguments, **options):
+        future = super().submit(*arguments, **options)
+        self.alive.add(future)
+        self.most = max(self.most, len(self.alive))
+        return future
+
+
+def test_neither_tasks_nor_results_pile_up_with_the_number_of_files(tmp_path):
+    write_city(tmp_path, 60)
+    with Watched() as executor:
+        report = generate_masks(tmp_path, tmp_path / "out", splits=["train"], workers=2, executor=executor)
+    assert report.written == 60
+    assert executor.most <= 4 * 2 + 2 + 1, "four a worker, those that the workers hold, and the one that was yielded"
+
+
+@pytest.mark.slow
 def test_five_thousand_files_need_no_more_memory_than_ten(tmp_path):
     write_city(tmp_path / "few", 10)
     write_city(tmp_path / "many", 5000)

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from dlv3p.backbones.catalog import TIMM, find
+from dlv3p.backbones.catalog import BACKBONES, TIMM, find
 from dlv3p.backbones.features import Backbone, BackboneOptions, Features
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid)
 
 SLOW = pytest.mark.slow
+LARGER = ("resnet34", "resnet101", "resnet152", "vovnet57", "densenet161", "densenet169", "densenet201")
+EVERY_BACKBONE = [pytest.param(name, marks=SLOW) if name in LARGER else name for name in BACKBONES]
+"""All names as parameters of a test; one or two of a family speak for it in the quick tests."""
 STRIDES_AND_SIZES = [
     (8, 66, 71),
     *(pytest.param(16, *size, marks=SLOW) for size in [(64, 96), (65, 97), (66, 71), (70, 101), (87, 110), (87, 111)]),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from backbone_checks import (
+    EVERY_BACKBONE,
+    SLOW,
     STRIDES_AND_SIZES,
     agree,
     calls_of_activations,
@@ -111,7 +113,7 @@ def strided(backbone: str) -> tuple[DeepLab, dict[str, tuple[Tensor, Tensor, Ten
 
 @pytest.mark.parametrize(("output_stride", "every"), [(8, 4), (16, 2)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in SQUEEZES])
+@pytest.mark.parametrize("backbone", [name for name in EVERY_BACKBONE if name not in SQUEEZES])
 def test_dense_features_taken_at_the_stride_are_those_of_the_strided_network(
     backbone, architecture, output_stride, every
 ):
@@ -137,10 +139,10 @@ def test_dense_features_taken_at_the_stride_are_those_of_the_strided_network(
         ("mobilenet_v2", {"mobilenet_padding": "torchvision"}),
         ("mobilenet_v2", {"mobilenet_padding": "fixed"}),
         ("timm:resnet18", {}),
-        ("timm:regnetx_002", {}),
-        ("timm:mobilenetv2_050", {}),
-        ("timm:efficientnet_lite0", {}),
-        ("timm:repvgg_a0", {}),
+        *(
+            pytest.param(f"timm:{name}", {}, marks=SLOW)
+            for name in ("regnetx_002", "mobilenetv2_050", "efficientnet_lite0", "repvgg_a0")
+        ),
     ],
 )
 def test_dense_features_of_all_depths_are_those_of_the_strided_network(name, options, output_stride, height, width):
@@ -164,7 +166,7 @@ def test_dropped_pooling_and_dilation_from_the_first_block_on_give_others(name, 
     assert not agree(strided, dense)
 
 
-@pytest.mark.parametrize("multi_grid", [(1, 2, 4), (2, 1, 3)])
+@pytest.mark.parametrize("multi_grid", [(1, 2, 4), pytest.param((2, 1, 3), marks=SLOW)])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_multi_grid_keeps_the_property(multi_grid, output_stride):
     torch.manual_seed(0)

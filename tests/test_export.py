@@ -52,16 +52,17 @@ def test_the_file_gives_the_networks_logits_at_every_size(exported, size):
 
 OF_EVERY_FAMILY = [
     ("deeplabv3plus", "resnet18", {"norm": "group"}),
-    pytest.param("deeplabv3plus", "mobilenet_v2", {"mobilenet_padding": "fixed"}, marks=SLOW),
-    pytest.param("deeplabv3", "mobilenet_v3_large", {}, marks=SLOW),
-    pytest.param("deeplabv3", "timm:regnety_002", {}, marks=SLOW),
-    pytest.param("deeplabv3", "vovnet39", {}, marks=SLOW),
-    pytest.param("deeplabv3plus", "vovnet39", {"output_stride": 8, "pooling": "dilated"}, marks=SLOW),
-    pytest.param("deeplabv3", "densenet121", {}, marks=SLOW),
-    pytest.param("deeplabv3plus", "densenet121", {"output_stride": 8, "pooling": "dilated"}, marks=SLOW),
+    ("deeplabv3plus", "mobilenet_v2", {"mobilenet_padding": "fixed"}),
+    ("deeplabv3", "mobilenet_v3_large", {}),
+    ("deeplabv3", "timm:regnety_002", {}),
+    ("deeplabv3", "vovnet39", {}),
+    ("deeplabv3plus", "vovnet39", {"output_stride": 8, "pooling": "dilated"}),
+    ("deeplabv3", "densenet121", {}),
+    ("deeplabv3plus", "densenet121", {"output_stride": 8, "pooling": "dilated"}),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "backbone", "switches"), OF_EVERY_FAMILY)
 def test_the_file_of_every_family_gives_its_logits_at_odd_sizes(architecture, backbone, switches, tmp_path):
     """To a ten-thousandth of what the logits spread by, as those of a fresh network may all be near 1e-8."""

@@ -47,6 +47,9 @@ NAMES = [
 ]
 """Written out, so that each is told to be left out where the checkpoints are not."""
 
+QUICK = ("torchvision_deeplabv3_mobilenet_v3_large_21", "vainf_deeplabv3plus_mobilenet_os16_21")
+"""The smallest of each architecture, which speak for all in the quick tests."""
+
 needs_checkpoints = pytest.mark.skipif(fill is None, reason=ABSENT)
 
 
@@ -79,7 +82,9 @@ def check_golden(name: str, folder: Path) -> None:
 
 
 @needs_checkpoints
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_golden(name, tmp_path_factory):
     check_golden(name, tmp_path_factory.getbasetemp())
 

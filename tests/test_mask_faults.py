@@ -232,7 +232,8 @@ def test_m10_deleted_objects_and_license_plates_are_not_drawn(city):
     assert set(np.unique(before)) == {0, 26}
 
 
-def test_m11_a_run_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
+@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_m11_a_run_killed_again_and_again_ends_as_if_it_never_was(tmp_path, kills):
     frames = [Frame("val", "ulm", "000000", f"{i:06}") for i in range(60)]
     for i, frame in enumerate(frames):
         path = frame.annotation(tmp_path, POLYGONS_SUFFIX)
@@ -249,7 +250,7 @@ def test_m11_a_run_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
     arguments = [sys.executable, COMMAND, "--root", tmp_path, "--output", tmp_path / "out", "--splits", "val"]
     seed = random.randrange(10**6)
     moments, left = random.Random(seed), []
-    for _ in range(4):
+    for _ in range(kills):
         wanted = len(list((tmp_path / "out").rglob("*.png"))) + moments.randrange(1, 40)
         with subprocess.Popen(
             [*arguments, "--workers", str(moments.randint(1, 3))], stdout=subprocess.DEVNULL

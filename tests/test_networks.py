@@ -4,13 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from backbone_checks import ACTIVATIONS, calls_of_activations
+from backbone_checks import ACTIVATIONS, EVERY_BACKBONE, SLOW, calls_of_activations
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from dlv3p import deeplab
-from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.checkpoint import model_from_checkpoint, weights_sha256
 from dlv3p.config import SMALLEST_IMAGE, TrainParameters
 from dlv3p.deeplab import build_model, build_network
@@ -53,7 +52,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("architecture", "backbone", "num_classes", "switches", "published"), PUBLISHED)
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("output_stride", [pytest.param(8, marks=SLOW), 16])
 def test_parameters_are_as_many_as_published(architecture, backbone, num_classes, switches, published, output_stride):
     with torch.device("meta"):
         model = build_model(architecture, backbone, output_stride=output_stride, num_classes=num_classes, **switches)
@@ -66,31 +65,31 @@ def test_parameters_are_as_many_as_published(architecture, backbone, num_classes
         ("deeplabv3", "mobilenet_v2", VAINF_MOBILENET, 5.84, 45.9, 168.6),
         ("deeplabv3plus", "mobilenet_v2", VAINF_MOBILENET, 16.82, 133.6, 241.7),
         ("deeplabv3", "resnet50", {}, 51.08, 387.2, 1308.6),
-        ("deeplabv3", "resnet101", {}, 71.70, 542.4, 1929.2),
+        pytest.param("deeplabv3", "resnet101", {}, 71.70, 542.4, 1929.2, marks=SLOW),
         ("deeplabv3plus", "resnet50", {}, 62.38, 476.4, 1383.2),
-        ("deeplabv3plus", "resnet101", {}, 83.01, 631.6, 2003.8),
+        pytest.param("deeplabv3plus", "resnet101", {}, 83.01, 631.6, 2003.8, marks=SLOW),
         ("deeplabv3", "resnet50", CHENXI, 50.44, None, None),
-        ("deeplabv3", "resnet101", CHENXI, 71.06, None, None),
-        ("deeplabv3", "resnet101", CHENXI | {"norm": "group"}, 71.06, None, None),
+        pytest.param("deeplabv3", "resnet101", CHENXI, 71.06, None, None, marks=SLOW),
+        pytest.param("deeplabv3", "resnet101", CHENXI | {"norm": "group"}, 71.06, None, None, marks=SLOW),
         ("deeplabv3", "densenet201", STIGMA, 42.23, None, None),
-        ("deeplabv3", "densenet161", STIGMA, 64.35, None, None),
+        pytest.param("deeplabv3", "densenet161", STIGMA, 64.35, None, None, marks=SLOW),
         ("deeplabv3", "vovnet39", STIGMA, 53.80, None, None),
-        ("deeplabv3", "vovnet57", STIGMA, 68.17, None, None),
+        pytest.param("deeplabv3", "vovnet57", STIGMA, 68.17, None, None, marks=SLOW),
         ("deeplabv3plus", "resnet50", YOR, None, 481.8, 1388.6),
     ],
 )
 def test_macs_are_the_published_ones(architecture, backbone, switches, at_513, full_16, full_8):
     """At 513x513 with the 21 classes of VOC, at 1024x2048 with the 19 of Cityscapes (20 for yoR-rihsihS)."""
     cityscapes = 20 if switches is YOR else 19
-    for published, num_classes, output_stride, height, width in (
-        (at_513, 21, 16, 513, 513),
-        (full_16, cityscapes, 16, 1024, 2048),
-        (full_8, cityscapes, 8, 1024, 2048),
+    for published, num_classes, output_stride, height, width, tolerance in (
+        (at_513, 21, 16, 513, 513, 0.001),
+        (full_16, cityscapes, 16, 1024, 2048, 0.005),
+        (full_8, cityscapes, 8, 1024, 2048, 0.005),
     ):
         if published is not None:
             options = {"num_classes": num_classes, "output_stride": output_stride} | switches
             macs = count_macs(partial(build_model, architecture, backbone, **options), height, width)["total"]
-            assert macs / 1e9 == pytest.approx(published, rel=0.005)
+            assert macs / 1e9 == pytest.approx(published, rel=tolerance)
 
 
 def test_parameters_and_builders_know_the_same_names():
@@ -98,7 +97,7 @@ def test_parameters_and_builders_know_the_same_names():
 
 
 @pytest.mark.parametrize(("architecture", "backbone"), NETWORKS)
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("output_stride", [8, *(pytest.param(stride, marks=SLOW) for stride in (16, 32))])
 def test_logits_have_the_size_of_any_image_and_train_with_a_batch_of_one(architecture, backbone, output_stride):
     model = build_model(architecture, backbone, output_stride=output_stride, num_classes=5, channels=16)
     logits = model(torch.randn(1, 3, 65, 97))
@@ -107,7 +106,7 @@ def test_logits_have_the_size_of_any_image_and_train_with_a_batch_of_one(archite
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("output_stride", [pytest.param(8, marks=SLOW), 16])
 @pytest.mark.parametrize("backbone", ["vovnet39", "densenet121"])
 def test_dilated_pooling_lays_features_over_the_whole_image_and_trains_on_the_smallest_crop(backbone, output_stride):
     switches = {"output_stride": output_stride, "num_classes": 5, "channels": 8, "pooling": "dilated"}
@@ -143,7 +142,7 @@ class CountActivations(TorchDispatchMode):
     ("architecture", "switches"),
     [("deeplabv3", {}), ("deeplabv3plus", {"separable": "normalized", "decoder_convolutions": 2})],
 )
-@pytest.mark.parametrize("backbone", list(BACKBONES))
+@pytest.mark.parametrize("backbone", EVERY_BACKBONE)
 def test_every_activation_is_a_module_that_is_called_once(architecture, backbone, switches):
     with torch.device("meta"):
         model = build_model(architecture, backbone, output_stride=8, num_classes=5, **switches)

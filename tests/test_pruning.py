@@ -40,6 +40,7 @@ from dlv3p.network import NetworkParameters
 from dlv3p.train import train
 
 CLASSES = list("abcde")
+SLOW = pytest.mark.slow
 NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks" / "prune.ipynb", as_version=4)
 
 
@@ -83,15 +84,21 @@ def state_bytes(model):
     ("switches", "options"),
     [
         ({"auxiliary_head": True}, {"criterion": "magnitude"}),
-        ({"backbone": "resnet50", "architecture": "deeplabv3", "output_stride": 8}, {"criterion": "fpgm"}),
+        pytest.param(
+            {"backbone": "resnet50", "architecture": "deeplabv3", "output_stride": 8}, {"criterion": "fpgm"}, marks=SLOW
+        ),
         ({"separable": "normalized", "decoder_convolutions": 2}, {"criterion": "bn_scale", "ranking": "isomorphic"}),
         ({"convolution_bias": True, "concatenation": "aspp_first"}, {"criterion": "taylor", "ranking": "global"}),
         ({"norm": "frozen", "separable": "plain"}, {"criterion": "magnitude", "parts": "backbone"}),
         ({"backbone": "mobilenet_v2", "mobilenet_padding": "fixed"}, {"criterion": "taylor"}),
-        ({"backbone": "mobilenet_v3_large", "auxiliary_head": True}, {"criterion": "bn_scale", "ranking": "global"}),
-        ({"backbone": "vovnet39", "pooling": "dilated"}, {"criterion": "fpgm"}),
-        ({"backbone": "densenet121", "architecture": "deeplabv3"}, {"criterion": "magnitude"}),
-        ({"backbone": "timm:resnet26d"}, {"criterion": "fpgm"}),
+        pytest.param(
+            {"backbone": "mobilenet_v3_large", "auxiliary_head": True},
+            {"criterion": "bn_scale", "ranking": "global"},
+            marks=SLOW,
+        ),
+        pytest.param({"backbone": "vovnet39", "pooling": "dilated"}, {"criterion": "fpgm"}, marks=SLOW),
+        pytest.param({"backbone": "densenet121", "architecture": "deeplabv3"}, {"criterion": "magnitude"}, marks=SLOW),
+        pytest.param({"backbone": "timm:resnet26d"}, {"criterion": "fpgm"}, marks=SLOW),
     ],
     ids=lambda value: "-".join(map(str, value.values())),
 )
@@ -107,6 +114,7 @@ def test_the_smaller_network_is_the_dense_one_with_its_channels_at_zero(switches
     assert largest_difference(model, pruned.model) > 1e-3
 
 
+@SLOW
 def test_starlights_published_network_to_the_last_parameter():
     """What the notebook says to type, and ICT-ANS/StarLight's 19,298,707 parameters, 260.94 GMAC at 1024x2048."""
     (text,) = [cell.source for cell in NOTEBOOK.cells if "StarLight" in cell.source]

@@ -110,6 +110,7 @@ def test_all_convolutions_but_those_that_were_kept_are_computed_in_eight_bits(qu
     assert listed["kind"].isin(["Resize", "Interpolate"]).any(), "the last resizing is not quantised"
 
 
+@pytest.mark.slow
 def test_whatever_openvino_computes_in_float_is_listed_and_recorded(predictor, splits, image):
     """Activations by tables, group norms and their conversions are not convolutions, and no less in float."""
     other = trained(splits[0].root, "lopsided", backbone="mobilenet_v3_large", norm="group", separable="normalized")

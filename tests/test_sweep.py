@@ -319,7 +319,9 @@ def test_energy_is_measured_by_the_counter_of_the_device(monkeypatch, quick_memo
     assert (row["joules_per_image"], row["energy_status"]) == (NOT_MEASURED, "not measured: no such counter")
 
 
-@pytest.mark.parametrize("backbone", list(BACKBONES))
+@pytest.mark.parametrize(
+    "backbone", [name if name == "vovnet39" else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+)
 def test_the_published_networks_are_built_as_published(backbone):
     subject = choose_subject("vovnet_system", NETWORK, 5)
     case = Case(backbone, 16, 513, 513)

@@ -133,7 +133,10 @@ def test_a_torch_of_unknown_arithmetic_does_the_work_itself(shape, size, monkeyp
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize(("shape", "size"), [*SHAPES_AND_SIZES, ((16, 20), (64, 80)), ((65, 129), (517, 1025))])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [*SHAPES_AND_SIZES, ((16, 20), (64, 80)), pytest.param((65, 129), (517, 1025), marks=pytest.mark.slow)],
+)
 def test_no_pixel_of_float64_differs_from_torch_s_own(shape, size, channels_last, align_corners):
     for quantum in (0.0, 0.25):
         logits = random_logits((2, 19, *shape), channels_last=channels_last).double() * 1.1

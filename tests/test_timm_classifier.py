@@ -40,8 +40,18 @@ def refusal(state, tmp_path, network=NETWORK) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-@pytest.mark.parametrize("classes", [1000, 7])
+@pytest.mark.parametrize(
+    ("prefix", "classes"),
+    [
+        ("", 1000),
+        ("module._orig_mod.", 7),
+        *(
+            pytest.param(prefix, classes, marks=pytest.mark.slow)
+            for prefix, classes in [("", 7), ("module.", 1000), ("module.", 7), ("_orig_mod.", 1000),
+                                    ("_orig_mod.", 7), ("module._orig_mod.", 1000)]
+        ),
+    ],
+)  # fmt: skip
 def test_a_file_of_the_classifier_fills_the_backbone(prefix, classes, classifier, tmp_path, capsys):
     head = {"fc.weight": torch.zeros(classes, 512), "fc.bias": torch.zeros(classes)}
     state = {f"{prefix}{name}": value for name, value in (classifier | head).items()}

@@ -26,23 +26,44 @@ def in_pipe(*words: str, cwd: Path = ROOT) -> tuple[int, str]:
     return result.returncode, result.stdout
 
 
-both = pytest.mark.parametrize("run", [in_terminal, in_pipe])
+RUNS = (in_terminal, in_pipe)
+both = pytest.mark.parametrize("run", RUNS)
 
 
 def test_the_commands_are_found() -> None:
     assert {Path("cityscapes/generate_gt.py"), Path("cityscapes/submission.py"), Path("dlv3p/demo.py")} <= set(COMMANDS)
 
 
+def ways_to_call(command: Path) -> list[tuple[list[str], Path]]:
+    """The words that a command is called by, and the folder to call it in."""
+    if command.parts[0] == "benchmarks":  # which build on each other, and are called as modules of the root
+        return [(["-m", f"benchmarks.{command.stem}"], ROOT)]
+    return [([str(command)], ROOT), ([command.name], ROOT / command.parent)]
+
+
+CALLS = [(command, *way) for command in COMMANDS for way in ways_to_call(command)]
+
+
+def helped(run, words: list[str], cwd: Path) -> None:
+    """Call for help and check the answer."""
+    status, shown = run(sys.executable, *words, "--help", cwd=cwd)
+    assert status == 0, shown
+    assert shown.startswith("usage: ")
+
+
+@pytest.mark.parametrize("index", range(len(CALLS)), ids=lambda index: f"{CALLS[index][0]} {CALLS[index][2].name}")
+def test_a_file_answers_for_help_from_the_root_and_from_its_folder(index: int) -> None:
+    """Each command in each place, in a terminal and in a pipe by turns; `slow` has all of both."""
+    _, words, cwd = CALLS[index]
+    helped(RUNS[index % 2], words, cwd)
+
+
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_a_file_answers_for_help_from_the_root_and_from_its_folder(run, command: Path) -> None:
-    ways = [([str(command)], ROOT), ([command.name], ROOT / command.parent)]
-    if command.parts[0] == "benchmarks":  # which build on each other, and are called as modules of the root
-        ways = [(["-m", f"benchmarks.{command.stem}"], ROOT)]
-    for words, cwd in ways:
-        status, shown = run(sys.executable, *words, "--help", cwd=cwd)
-        assert status == 0, shown
-        assert shown.startswith("usage: ")
+def test_a_file_answers_for_help_in_a_terminal_and_in_a_pipe_from_both_places(run, command: Path) -> None:
+    for words, cwd in ways_to_call(command):
+        helped(run, words, cwd)
 
 
 @both
@@ -63,10 +84,13 @@ def test_train_with_output_stride_8_works_as_typed_in_a_terminal(city: Path, wor
     small = {
         "data_root": city,
         "epochs": 1,
-        "channels": 16,
+        "backbone": "mobilenet_v2",
+        "channels": 8,
         "crop_height": 64,
         "crop_width": 64,
+        "batch_size": 2,
         "workers": 0,
+        "threads": 1,
         "run": "a",
     }
     options = [word for name, value in small.items() for word in ("-p", name, str(value))]

@@ -369,7 +369,7 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
 
     monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
     city = str(write_demo_city(tmp_path / "city", height=64, width=128, frames={"train": 6, "val": 3, "test": 2}))
-    values = {"data_root": city, "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 15}
+    values = {"data_root": city, "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 8}
     values |= {"workers": 0, "threads": 1, "device": "cpu", "backbone": "mobilenet_v2"}
     options = [word for name, value in values.items() for word in ("-p", name, str(value))]
     words = [
@@ -386,11 +386,11 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     shown = []
     for line in process.stderr:
         shown.append(line)
-        if "epoch  2/15" in line:
+        if "epoch 1/8" in line:
             process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 143, "".join(shown)
-    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 45; run again to go on\n", shown[-1])
-    assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 15
+    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 24; run again to go on\n", shown[-1])
+    assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 8
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
     assert "running" not in {cell.metadata.get("papermill", {}).get("status") for cell in copy.cells}
     again = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)

@@ -6,19 +6,26 @@ python = $(if $(VENV),$(VENV)/bin/python,python)
 ready = $(if $(VENV),$(VENV)/.ok)
 
 # More threads than this make the embedded city slower, and other counts change the last bits of a result.
-demo test: export OMP_NUM_THREADS ?= 2
+demo test test-all: export OMP_NUM_THREADS ?= 2
 
 # A process of its own: after OpenVINO's AMX code has run, a signal to this process has been seen to end it (SIGSEGV).
 runtimes = tests/test_quantization.py
 
-.PHONY: demo test lint lab bench
+.PHONY: demo test test-all lint lab bench
 
 demo: $(ready)  ## the whole pipeline on the embedded city, a notebook a stage
 	@$(python) -m dlv3p.demo
 
-test: $(ready)  ## every test: units, notebooks (nbval), command lines
+# Most tests use one core, so two processes share them out, a file to a process; each computes with one thread.
+both_cores = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup --durations=20 --ignore=$(runtimes)
+
+test: $(ready)  ## every quick test: units, notebooks, command lines
 	@$(python) -m pytest $(runtimes)
-	@$(python) -m pytest --ignore=$(runtimes)
+	@$(both_cores)
+
+test-all: $(ready)  ## every test, with the slow ones
+	@$(python) -m pytest -m "" $(runtimes)
+	@$(both_cores) -m ""
 
 lint: $(ready)  ## style of code and notebooks
 	@$(python) -m ruff check .

@@ -281,6 +281,7 @@ class VisualizeTrainingParameters(Parameters):
 class QuickstartParameters(Parameters):
     """The whole story on the embedded city."""
 
+    data_root: str = DEMO_CITY
     output_stride: int = choice(16, OUTPUT_STRIDES)
     epochs: int = number(26, 1, 1000)
     seed: int = number(0, 0, 2**31 - 1)

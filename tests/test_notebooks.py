@@ -128,6 +128,27 @@ def test_recipe_holds_parameters_of_train(path: Path) -> None:
     config.TrainParameters.from_mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
+def checked_texts(path: Path) -> list[list[str]]:
+    """What the cells that nbval would compare have printed, or what is stored of them."""
+    return [[output.text for output in cell.outputs] for cell in code_cells(path, "nbval-check-output")]
+
+
+def test_train_comes_to_its_stored_outputs_in_a_small_run(executed_train: Path) -> None:
+    """papermill executes it, since nbval takes no parameters; the other notebooks look at this run."""
+    assert len(checked_texts(executed_train)) == 2
+    assert checked_texts(executed_train) == checked_texts(FOLDER / "train.ipynb")
+    assert (executed_train.parent / "saved" / "small" / "model.safetensors").is_file()
+
+
+def test_quickstart_comes_to_its_stored_outputs_in_a_small_run(city: Path, workspace: Path) -> None:
+    copy = workspace / "quickstart.ipynb"
+    papermill.execute_notebook(
+        FOLDER / "quickstart.ipynb", copy, {"data_root": str(city), "epochs": 1, "threads": 1}, progress_bar=False
+    )
+    assert len(checked_texts(copy)) == 1
+    assert checked_texts(copy) == checked_texts(FOLDER / "quickstart.ipynb")
+
+
 def altered(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, int]:
     """Alter one digit of the first checked output; return the notebook and the number of the code cell."""
     notebook = nbformat.from_dict(notebook)
@@ -146,7 +167,8 @@ def altered(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, int
 
 def test_a_number_that_changes_fails_its_cell(city: Path, tmp_path: Path, workspace: Path) -> None:
     """The proof that nbval can fail: a copy with one digit altered fails in that cell, the copy beside it passes."""
-    train(config.TrainParameters(data_root=str(city), crop_height=64, crop_width=64, epochs=1, workers=0))
+    small = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
+    train(config.TrainParameters(data_root=str(city), epochs=1, workers=0, threads=1, **small))
     original = nbformat.read(FOLDER / "save_predictions.ipynb", as_version=4)
     wrong, cell = altered(original)
     nbformat.write(original, tmp_path / "same.ipynb")

@@ -19,10 +19,13 @@ PICTURES = ROOT / "outputs" / "browser"
 pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium: apt-get install chromium")
 
 
-def test_quickstart_draws_its_progress_and_curves() -> None:
-    parameters = {"epochs": 2, "threads": 1}  # the browser wants the other core
+def test_quickstart_draws_its_progress_and_curves(city: Path) -> None:
+    parameters = {"data_root": str(city), "epochs": 2, "threads": 1}  # the browser wants the other core
     seen = run_in_jupyterlab(
-        ROOT / "notebooks" / "quickstart.ipynb", parameters=parameters, screenshot=PICTURES / "quickstart.png"
+        ROOT / "notebooks" / "quickstart.ipynb",
+        parameters=parameters,
+        screenshot=PICTURES / "quickstart.png",
+        seconds=600,
     )
     assert seen.errors == []
     assert seen.run == seen.cells

@@ -66,7 +66,8 @@ def reported_errors() -> Iterator[None]:
     except BaseException as error:
         path = os.environ.get(ERROR_FILE)
         if path and not Path(path).exists():
-            write_text(path, json.dumps({"kind": type(error).__name__, "message": str(error)}), durable=False)
+            told = {"rank": os.environ["RANK"], "kind": type(error).__name__, "message": str(error)}
+            write_text(path, json.dumps(told), durable=False)
         raise
 
 
@@ -122,7 +123,7 @@ class _Group:
         """Raise what ended the processes, unless they have ended well."""
         if not self.failed:
             return
-        kind, message = self._told()
+        kind, message, rank = self._told()
         if issubclass(kind, errors.UserError):
             raise kind(message)
         if kind is KeyboardInterrupt:
@@ -131,7 +132,9 @@ class _Group:
         if self.received:  # it came before they could listen
             number = self.received[0]
             raise SIGNALS[number](f"run={run!r}: stopped by {number.name}; run again to go on")
-        raise errors.MachineError(f"run={run!r}: {self._cause(message)}; the last checkpoint stays{self._keep_log()}")
+        raise errors.MachineError(
+            f"run={run!r}: {self._cause(message, rank)}; the last checkpoint stays{self._keep_log()}"
+        )
 
     def _start(self, output: int) -> None:
         words = [sys.executable, "-m", "dlv3p.train", "--config", str(self.folder / "parameters.json")]
@@ -187,22 +190,24 @@ class _Group:
                 process.wait(timeout=SECONDS_TO_END)
         self._kill()
 
-    def _told(self) -> tuple[type[BaseException], str]:
-        """Return the kind of what the first process to end has raised, and its words; RuntimeError for a bug."""
+    def _told(self) -> tuple[type[BaseException], str, str]:
+        """Return the kind of what the first process to end has raised, its words, and its rank; RuntimeError: a bug."""
         path = self.folder / "error.json"
         if not path.is_file():
-            return RuntimeError, ""
+            return RuntimeError, "", ""
         found = json.loads(path.read_text())
-        kind, message = found["kind"], found["message"]
+        kind, message, rank = found["kind"], found["message"], found["rank"]
         if kind == "KeyboardInterrupt":
-            return KeyboardInterrupt, message
+            return KeyboardInterrupt, message, rank
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, errors.UserError):
-            return known, message
-        return RuntimeError, f"{kind}: {message.splitlines()[0] if message else 'no word'}"
+            return known, message, rank
+        return RuntimeError, f"{kind}: {message.splitlines()[0] if message else 'no word'}", rank
 
-    def _cause(self, message: str) -> str:
+    def _cause(self, message: str, teller: str) -> str:
         rank, status = min(self.failed.items(), key=lambda item: item[1])  # a signal is negative, and comes first
+        if message and status > 0:
+            rank = teller
         which = f"process {rank} of the {self.parameters.processes} that train together"
         if status < 0:
             return f"{which} was ended by {signal.Signals(-status).name}, most often since memory had run out"

@@ -1,4 +1,7 @@
-"""Fixtures that several test modules share: a tiny embedded city, and a workspace of the test's own."""
+"""Fixtures that several test modules share: a tiny embedded city, a run on it, and a workspace of the test's own."""
+
+import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -25,3 +28,35 @@ def vainf():
     from public_files import vainf_state
 
     return vainf_state()
+
+
+@pytest.fixture(scope="session")
+def trained_once(city, tmp_path_factory):
+    """The workspace of a finished tiny run, "done", at half the images' size, and its result; not to be changed."""
+    from tiny import tiny
+
+    from dlv3p.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        workspace = tmp_path_factory.mktemp("trained")
+        patch.setenv("DLV3P_WORKSPACE", str(workspace))
+        return workspace, train(tiny(city, run="done", image_scale=0.5))
+
+
+@pytest.fixture(scope="module")
+def trained(trained_once, tmp_path_factory):
+    """What training gave for the tiny run, of which the workspace of this module's tests has a copy."""
+    workspace, result = trained_once
+    copy = shutil.copytree(workspace, tmp_path_factory.mktemp("module") / "workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(copy))
+        yield replace(result, folder=copy / result.folder.relative_to(workspace))
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory):
+    """Trainings in processes of their own that can be killed."""
+    from trainings import Trainings
+
+    with Trainings(tmp_path_factory.mktemp("trainings") / "log") as server:
+        yield server

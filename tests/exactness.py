@@ -1,41 +1,16 @@
-"""What the tests of faults in training share: runs of a second or two, and what has to be equal between two runs."""
+"""What has to be equal between two runs, whatever happened to one of them."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from tiny import STEPS_PER_EPOCH
 
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
-from dlv3p.config import TrainParameters
-
-STEPS_PER_EPOCH, EPOCHS = 3, 2
-TINY = {
-    "backbone": "timm:test_resnet.r160_in1k",
-    "channels": 8,
-    "crop_height": 33,
-    "crop_width": 33,
-    "batch_size": 2,
-    "epochs": EPOCHS,
-    "optimizer": "sgd",
-    "workers": 0,
-    "threads": 1,
-    "device": "cpu",
-    "checkpoint_minutes": 0.0,
-    "progress": "none",
-}
-"""Three steps an epoch on the embedded city of tests/conftest.py; checkpoints are of 3 MB and written after each step.
-
-Dropout, batch norm, augmentation and momentum are all there, so that none of them can be forgotten unnoticed.
-"""
 
 TIMES = ("seconds", "data_wait")
 """Columns of metrics.csv that differ from run to run."""
-
-
-def tiny(city: Path, **changes: Any) -> TrainParameters:
-    """Parameters of a run on the embedded city."""
-    return TrainParameters.from_mapping({**TINY, "data_root": str(city), **changes})
 
 
 def steps_of(checkpoint: Path) -> int:

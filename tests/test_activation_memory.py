@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny import tiny
 from torch import nn
 from torch.nn import functional
 
@@ -11,13 +12,15 @@ from dlv3p.activation_checkpointing import blocks, checkpoint_activations, saved
 from dlv3p.backbones.catalog import BACKBONES
 from dlv3p.checkpoint import load_checkpoint
 from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_model
 from dlv3p.losses import make_loss
 from dlv3p.runs import checkpoint_path
 from dlv3p.train import train
 
-FAMILIES = ("resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large")
+FAMILIES = (
+    *("resnet18", "mobilenet_v2"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("vovnet39", "densenet121", "mobilenet_v3_large")),
+)
 
 
 def build(backbone, **switches):
@@ -92,7 +95,7 @@ def test_predictions_stay_and_copies_keep_the_checkpoints():
         assert torch.equal(twin(image), expected), "a copy must run its own weights, not those of the original"
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("output_stride", [pytest.param(8, marks=pytest.mark.slow), 16])
 def test_both_together_halve_what_a_resnet50_saves(output_stride):
     image, mask = batch(128, 128)
     switches = {"num_classes": 19, "output_stride": output_stride}
@@ -113,13 +116,10 @@ def test_saved_bytes_counts_each_memory_once_and_no_parameters():
 
 
 def test_a_run_has_the_same_weights_with_checkpoints_and_nearly_so_with_the_chunked_loss(city, workspace):
-    sizes = {"channels": 8, "crop_height": 64, "crop_width": 64, "epochs": 1, "batch_size": 3}
-    machine = {"workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
     states, losses = {}, {}
     for name in ("plain", "activation_checkpointing", "chunked_loss"):
         switch = {} if name == "plain" else {name: True}
-        values = {"data_root": str(city), "run": name, **sizes, **machine, **switch}
-        result = train(TrainParameters.from_mapping(values))
+        result = train(tiny(city, run=name, epochs=1, **switch))
         states[name] = load_checkpoint(checkpoint_path(name, "last"))["model"]
         losses[name] = result.history[0]["train_loss"]
     plain, recomputed = states["plain"], states["activation_checkpointing"]

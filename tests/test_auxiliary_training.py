@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tiny import tiny
 
 from dlv3p.checkpoint import load_checkpoint
-from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
 from dlv3p.runs import checkpoint_path
 from dlv3p.train import train
@@ -17,14 +17,12 @@ def test_the_auxiliary_head_learns_and_changes_what_the_backbone_learns(city, wo
         "with": {"auxiliary_head": True},
         "chunked": {"auxiliary_head": True, "chunked_loss": True},
     }.items():
-        small = {"channels": 8, "crop_height": 64, "crop_width": 64, "epochs": 1, "workers": 0, "threads": 1}
-        quiet = {"device": "cpu", "progress": "none", "batch_size": 2, "data_root": str(city), "run": run}
-        parameters = TrainParameters.from_mapping(small | quiet | switches)
+        parameters = tiny(city, run=run, optimizer="adamw", **switches)
         losses = train(parameters).history[-1]
         states[run] = load_checkpoint(checkpoint_path(run, "last"))["model"], losses["train_loss"]
     torch.manual_seed(0)
     initial = build_network(parameters, 19).state_dict()
-    name, deep = "auxiliary.classifier.weight", "backbone.layer3.0.conv1.weight"
+    name, deep = "auxiliary.classifier.weight", "backbone.body.layer3.0.conv1.weight"
     assert (states["with"][0][name] - initial[name]).abs().max() > 1e-4
     assert (states["with"][0][deep] - states["without"][0][deep]).abs().max() > 1e-5
     assert states["with"][1] > 1.2 * states["without"][1]

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tiny import tiny
 
 from benchmarks import training
 from benchmarks.accuracy import scoring_times, training_seconds
@@ -15,11 +16,6 @@ from dlv3p.train import train
 from dlv3p.training import run
 from dlv3p.training.step import Stepper
 from dlv3p.training_parameters import TrainParameters
-
-TINY = {
-    "backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 2,
-    "workers": 0, "threads": 1, "device": "cpu", "progress": "none", "band": "none",
-}  # fmt: skip
 
 
 def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):
@@ -49,7 +45,7 @@ def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):
 
 def test_seconds_of_training_leave_scoring_out(city, workspace):
     with scoring_times() as scoring:
-        history = train(TrainParameters(data_root=str(city), run="a", **TINY)).history
+        history = train(tiny(city, run="a")).history
     assert len(scoring) == 2
     assert sum(scoring) > 0
     whole = sum(row["seconds"] for row in history)

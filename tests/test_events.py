@@ -3,11 +3,11 @@
 import sys
 
 import pytest
+from tiny import tiny
 
 from cityscapes.errors import MachineError
 from dlv3p.train import train
 from dlv3p.training.events import EventFiles
-from dlv3p.training_parameters import TrainParameters
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -50,10 +50,8 @@ def test_steps_that_are_taken_again_are_shown_once(tmp_path):
 
 def test_a_missing_library_is_one_line_before_anything_is_trained(city, workspace, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    values = {"channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "device": "cpu", "progress": "none"}
-    parameters = TrainParameters(run="a", data_root=str(city), tensorboard=True, workers=0, threads=1, **values)
     with pytest.raises(MachineError, match=r"pip install 'dlv3p\[tensorboard\]'"):
-        train(parameters)
+        train(tiny(city, run="a", tensorboard=True))
     assert not (workspace / "saved" / "a" / "checkpoints").exists()
 
 
@@ -64,9 +62,7 @@ def test_a_disk_that_takes_no_more_ends_the_curves_and_not_the_training(tmp_path
 
 
 def test_a_run_writes_its_curves_where_tensorboard_finds_them(city, workspace):
-    values = {"channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "device": "cpu", "progress": "none"}
-    options = {"run": "a", "data_root": str(city), "workers": 0, "threads": 1, "epochs": 1, "tensorboard": True}
-    result = train(TrainParameters(**options, **values))
+    result = train(tiny(city, run="a", epochs=1, tensorboard=True))
     scalars = shown(result.folder / "events")
     assert scalars["loss/step"].keys() == {1, 2, 3}
     assert sum(scalars["loss/step"].values()) / 3 == pytest.approx(result.history[0]["train_loss"], rel=1e-5)

@@ -28,17 +28,8 @@ from dlv3p.pictures.gallery import (
 )
 from dlv3p.predictions import pack_submission, save_predictions
 from dlv3p.samples.transforms import normalize
-from dlv3p.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def trained(city, tmp_path_factory):
-    """A workspace with one run of one epoch, at half the images' size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("trained")))
-        parameters = {"run": "tiny", "channels": 8, "crop_height": 64, "crop_width": 64, "image_scale": 0.5}
-        parameters |= {"epochs": 1, "batch_size": 2, "workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
-        yield train(TrainParameters.from_mapping({"data_root": str(city), **parameters}))
+pytestmark = pytest.mark.usefixtures("trained")
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +43,14 @@ def evaluation(city, predictor):
 
 
 def test_the_newest_run_is_loaded_and_described_by_its_checkpoint(predictor, trained):
-    assert (predictor.run, predictor.epoch) == ("tiny", trained.best_epoch)
+    assert (predictor.run, predictor.epoch) == ("done", trained.best_epoch)
     assert predictor.parameters.image_scale == 0.5
     assert len(predictor.class_names) == 19
 
 
 def test_a_run_that_does_not_exist_is_told_with_those_that_do(trained):
-    with pytest.raises(MissingInputError, match="did you mean 'tiny'"):
-        load_predictor(RunParameters(run="tine"))
+    with pytest.raises(MissingInputError, match="did you mean 'done'"):
+        load_predictor(RunParameters(run="don"))
 
 
 @pytest.mark.parametrize("size", [(128, 64), (97, 65), (200, 100)])
@@ -81,7 +72,7 @@ def test_a_prediction_is_the_best_class_of_the_full_size_logits(predictor, city)
 
 
 def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predictor):
-    model = load_predictor(RunParameters(run="tiny", threads=1)).model
+    model = load_predictor(RunParameters(run="done", threads=1)).model
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     with pytest.raises(DivergedError, match="not finite"):
         replace(predictor, model=model)(Image.new("RGB", (64, 64)))
@@ -103,7 +94,7 @@ def test_evaluation_agrees_with_the_score_of_the_training_epoch(trained, evaluat
 
 
 def test_data_of_another_number_of_classes_is_not_scored(city, predictor):
-    with pytest.raises(ParameterError, match="has 19 classes and the run 'tiny' 5"):
+    with pytest.raises(ParameterError, match="has 19 classes and the run 'done' 5"):
         evaluate(replace(predictor, class_names=list("abcde")), open_split(city, "val"), progress="none")
 
 
@@ -121,7 +112,7 @@ def test_predictions_are_label_ids_of_every_image_and_make_a_checked_zip(city, p
     folder = save_predictions(predictor, split, progress="none")
     submission = pack_submission(predictor, split, folder)
     assert submission.report.problems == ()
-    with zipfile.ZipFile(output_folder("tiny") / "submission.zip") as archive:
+    with zipfile.ZipFile(output_folder("done") / "submission.zip") as archive:
         assert len(archive.namelist()) == len(split)
         with archive.open(archive.namelist()[0]) as file:
             saved = np.array(Image.open(file))

@@ -16,25 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exactness import EPOCHS, STEPS_PER_EPOCH, TINY, leftovers, outcome, steps_of, tiny
-from trainings import MOMENTS_PER_WRITE, Trainings
+from exactness import leftovers, outcome, steps_of
+from tiny import EPOCHS, STEPS_PER_EPOCH, TINY, tiny
+from trainings import MOMENTS_PER_WRITE
 
 from cityscapes.errors import BusyError
 from dlv3p.train import train
-
-pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 
 ROOT = Path(__file__).parents[1]
 WHOLE = EPOCHS * STEPS_PER_EPOCH
 RECORD = MOMENTS_PER_WRITE  # run.json comes first
 SAVE = 2 * MOMENTS_PER_WRITE  # a checkpoint comes second, its sha256 before itself
 STOPPED = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
-
-
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory):
-    with Trainings(tmp_path_factory.mktemp("trainings") / "log") as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +71,7 @@ def test_t7_t8_a_signal_at_any_moment_saves_the_step_and_says_so(
     assert outcome(workspace / "saved" / "run") == undisturbed[0]
 
 
+@pytest.mark.slow
 def test_t7_the_command_itself_saves_when_it_is_told_to_end(trainings, city, workspace):
     """A real `python -m dlv3p.train`, and a signal whenever its first checkpoint is seen."""
     longer = asked(city, epochs=12)
@@ -176,6 +170,7 @@ def kill(trainings, undisturbed, city, workspace, *, kills: int, seed: int) -> i
                 return ended
 
 
+@pytest.mark.slow
 def test_t9_killed_10_times_at_random_it_ends_the_same(trainings, undisturbed, city, workspace):
     assert kill(trainings, undisturbed, city, workspace, kills=10, seed=0) >= 1
 

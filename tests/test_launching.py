@@ -1,10 +1,12 @@
 """Processes that train together are stopped, killed and resumed as one run is, and say what has ended them.
 
-Rows T7 and T9 of the table in test_training_faults.py, for runs of more than one process.
+Rows T7 and T9 of the table in test_training_faults.py, for runs of more than one process. Each is tested twice: with
+processes that are forked (see trainings.py), and, which takes longer, with those that a run starts itself.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exactness import STEPS_PER_EPOCH, outcome, steps_of, tiny
+from exactness import outcome, steps_of
+from tiny import STEPS_PER_EPOCH, TINY, tiny
 
 from cityscapes.atomic import lock_folder
 from cityscapes.errors import MachineError, TerminatedError
@@ -24,8 +27,6 @@ from dlv3p.checkpoint import load_checkpoint
 from dlv3p.runs import checkpoint_path
 from dlv3p.train import main, train
 from dlv3p.training import launching
-
-pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 
 EPOCHS = 5
 WHOLE = EPOCHS * STEPS_PER_EPOCH
@@ -78,10 +79,82 @@ def undisturbed(city, tmp_path_factory):
         return outcome(train(pair(city)).folder)
 
 
+def asked(city, **changes):
+    return {**TINY, "data_root": str(city), "run": "run", "processes": 2, "epochs": EPOCHS, **changes}
+
+
+@pytest.fixture(scope="module")
+def forked_undisturbed(trainings, city, tmp_path_factory):
+    """How a run of two forked processes ends that is left alone."""
+    workspace = tmp_path_factory.mktemp("undisturbed")
+    status, log, _ = trainings.train(asked(city), workspace)
+    assert status == 0, log
+    return outcome(workspace / "saved" / "run")
+
+
+AFTER_A_STEP = """
+import os, signal, time
+from dlv3p.training.run import TrainingRun
+def act(run, rank): {act}
+save = TrainingRun._save_if_due
+def save_if_due(self, *, stopping):
+    save(self, stopping=stopping)
+    act(self, int(os.environ["RANK"]))
+TrainingRun._save_if_due = save_if_due
+"""
+SECOND_IS_KILLED = "rank == 1 and run.done == 2 and os.kill(os.getpid(), signal.SIGKILL)"
+PARENT_IS_STOPPED = """
+    if rank == 0 and run.done == 4:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while run.interruption.kind is None:  # until it is passed on
+            time.sleep(0.001)
+"""
+PARENT_IS_KILLED = """
+    (run.folder / f"process{rank}").write_text(str(os.getpid()))
+    if rank == 0 and run.done == 2:
+        os.kill(os.getppid(), signal.SIGKILL)
+"""
+
+
+def test_t7_t9_two_forked_processes_that_are_killed_and_stopped_end_the_same(
+    trainings, forked_undisturbed, city, workspace
+):
+    fault = AFTER_A_STEP.format(act=SECOND_IS_KILLED)
+    status, log, _ = trainings.train(asked(city), workspace, fault=fault)
+    told = r"process 1 of the 2 that train together was ended by SIGKILL, .* the last checkpoint stays.*processes\.log"
+    assert (status, bool(re.fullmatch(rf"error: .*{told}.*\n", log))) == (4, True), log
+    assert str(run_folder("run") / launching.LOG) in log
+    assert steps_of(checkpoint_path("run", "last")) == 2
+    status, log, _ = trainings.train(asked(city), workspace, fault=AFTER_A_STEP.format(act=PARENT_IS_STOPPED))
+    assert status == 143, log
+    assert log == f"error: run='run': stopped after step 5 of {WHOLE}; run again to go on\n"
+    assert steps_of(checkpoint_path("run", "last")) == 5
+    status, log, _ = trainings.train(asked(city), workspace)
+    assert (status, [line[:14] for line in log.splitlines()]) == (0, ["saved/run: bes"]), log
+    assert outcome(run_folder("run")) == forked_undisturbed
+
+
+def test_t9_forked_processes_whose_parent_was_killed_save_and_leave(trainings, city, workspace):
+    fault = AFTER_A_STEP.format(act=PARENT_IS_KILLED)
+    status, log, _ = trainings.train(asked(city, epochs=1000), workspace, fault=fault)
+    assert status == -signal.SIGKILL, log
+    processes = [Path("/proc", (run_folder("run") / f"process{rank}").read_text()) for rank in range(2)]
+    deadline = time.monotonic() + 60
+    while any(process.exists() for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [process for process in processes if process.exists()]
+    for process in left:
+        os.kill(int(process.name), signal.SIGKILL)
+    assert left == []
+    with lock_folder(run_folder("run")):
+        assert steps_of(checkpoint_path("run", "last")) >= 2
+
+
 def kill_second():
     os.kill(processes_of(os.getpid())[1], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, workspace, undisturbed, capsys):
     told = r"process 1 of the 2 that train together was ended by SIGKILL, .* the last checkpoint stays.*processes\.log"
     with once_saved(1, kill_second), pytest.raises(MachineError, match=told) as caught:
@@ -107,6 +180,7 @@ def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, work
     assert [line[:14] for line in capsys.readouterr().out.splitlines()] == ["saved/run: bes"]
 
 
+@pytest.mark.slow
 def test_t9_processes_whose_parent_was_killed_save_and_leave(city, workspace):
     (workspace / "run.json").write_text(json.dumps(pair(city, epochs=1000).as_dict()))
     command = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "run.json")]
@@ -141,6 +215,15 @@ if os.environ.get("RANK") == "1":
 """
 
 
+def test_t7_two_forked_processes_stop_together_while_they_score_an_epoch(trainings, city, workspace):
+    parameters = asked(city, checkpoint_minutes=10.0)
+    status, log, _ = trainings.train(parameters, workspace, fault=STOPPED_WHILE_SCORED)
+    assert (status, f"stopped after step {STEPS_PER_EPOCH} of {WHOLE}" in log) == (143, True), log
+    saved = load_checkpoint(checkpoint_path("run", "last"))
+    assert (saved["epoch"], saved["step"]) == (0, STEPS_PER_EPOCH)
+
+
+@pytest.mark.slow
 def test_t7_two_processes_stop_together_while_they_score_an_epoch(city, workspace, monkeypatch):
     (workspace / "sitecustomize.py").write_text(STOPPED_WHILE_SCORED)
     monkeypatch.setenv("PYTHONPATH", str(workspace))
@@ -160,6 +243,18 @@ if os.environ.get("RANK") == "1":
 """
 
 
+def test_a_mistake_of_ours_is_told_with_its_forked_process_and_not_with_the_connections_that_it_broke(
+    trainings, city, workspace
+):
+    status, told, _ = trainings.train(asked(city), workspace, fault=MISTAKE)
+    assert (status, told.count("\n")) == (4, 1), told
+    assert re.search(r"process 1 of the 2 .* ended with KeyError: 'logits'", told)
+    log = run_folder("run") / launching.LOG
+    assert str(log) in told
+    assert "KeyError: 'logits'" in log.read_text()
+
+
+@pytest.mark.slow
 def test_a_mistake_of_ours_is_told_with_its_process_and_not_with_the_connections_that_it_broke(
     city, workspace, monkeypatch
 ):

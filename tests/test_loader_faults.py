@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny
 
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
 from dlv3p.checkpoint import load_checkpoint
-from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
 from dlv3p.losses import make_loss
 from dlv3p.pictures.gallery import crops_picture
@@ -92,10 +92,7 @@ def test_t1_a_run_stops_in_the_epoch_that_meets_it_and_goes_on_when_it_is_mended
         cut(path, 0.5)
 
     monkeypatch.setattr(state, "save_checkpoint", cuts_a_file)
-    parameters = TrainParameters(
-        run="bad", data_root=str(root), channels=8, crop_height=33, crop_width=33, batch_size=2, epochs=2,
-        workers=1, class_weights="none", threads=1, device="cpu", progress="none",
-    )  # fmt: skip
+    parameters = tiny(root, run="bad", workers=1, class_weights="none", checkpoint_minutes=10.0)
     with pytest.raises(InputError, match=path.name):
         train(parameters)
     assert load_checkpoint(checkpoint_path("bad", "last"))["epoch"] == 1
@@ -242,10 +239,7 @@ def test_l9_a_mask_without_any_label_contributes_nothing(split, monkeypatch, nam
 def test_t1_a_whole_run_that_skips_passes_over_bad_images_and_masks(split, workspace, capsys, changes):
     cut(split.image_path(0), 0.5)
     cut(split.mask_path(1), 0.5)
-    parameters = TrainParameters(
-        run="skips", data_root=str(split.root), channels=8, crop_height=33, crop_width=33, batch_size=2, epochs=1,
-        workers=0, on_bad_sample="skip", threads=1, device="cpu", progress="none", **changes,
-    )  # fmt: skip
+    parameters = tiny(split.root, run="skips", epochs=1, on_bad_sample="skip", **changes)
     assert crops_picture(parameters, split)
     whole = TrainingRun(parameters, workspace / "saved" / "skips", split, split)
     assert class_weights(parameters, split).isfinite().all()

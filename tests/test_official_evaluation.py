@@ -12,23 +12,14 @@ from cityscapes.errors import DivergedError, ParameterError
 from cityscapes.scores.score_files import score_folder
 from cityscapes.scores.truth_files import find_truth
 from cityscapes.workspace import output_folder
-from dlv3p.config import RunParameters, TrainParameters
+from dlv3p.config import RunParameters
 from dlv3p.data import open_images, open_split
 from dlv3p.evaluation import evaluate
 from dlv3p.inference import load_predictor
 from dlv3p.predictions import pack_submission, save_predictions
 from dlv3p.protocols import Protocol
-from dlv3p.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def trained(city, tmp_path_factory):
-    """A workspace with one run of one epoch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("scored")))
-        parameters = {"run": "scored", "channels": 8, "crop_height": 64, "crop_width": 64, "image_scale": 0.5}
-        parameters |= {"epochs": 1, "batch_size": 2, "workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
-        yield train(TrainParameters.from_mapping({"data_root": str(city), **parameters}))
+pytestmark = pytest.mark.usefixtures("trained")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +52,7 @@ def test_scores_streamed_from_memory_are_those_of_the_files(city, predictor, eva
     submission = pack_submission(predictor, split, folder)
     assert submission.report.problems == ()
     assert submission.report.scores.averages == pytest.approx(evaluation.official.averages, abs=0, nan_ok=True)
-    content = json.loads((output_folder("scored") / "submission_val.json").read_text())
+    content = json.loads((output_folder("done") / "submission_val.json").read_text())
     expected = {k: None if math.isnan(v) else v for k, v in evaluation.official.averages.items()}
     assert content["official"] == expected
 
@@ -84,7 +75,7 @@ def test_the_test_split_has_no_truth_to_score_against(city, predictor):
     split = open_images(city, "test")
     submission = pack_submission(predictor, split, save_predictions(predictor, split, progress="none"))
     assert submission.report.scores is None
-    assert json.loads((output_folder("scored") / "submission.json").read_text())["official"] is None
+    assert json.loads((output_folder("done") / "submission.json").read_text())["official"] is None
 
 
 def test_the_saved_evaluation_holds_the_official_file(evaluation):
@@ -117,7 +108,7 @@ def test_data_with_other_classes_has_no_official_scores_and_no_submission(city, 
 
 
 def test_e5_logits_that_are_nan_are_refused_and_nothing_is_saved(city, predictor):
-    model = load_predictor(RunParameters(run="scored", threads=1)).model
+    model = load_predictor(RunParameters(run="done", threads=1)).model
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     broken = replace(predictor, model=model)
     with pytest.raises(DivergedError, match="not finite"):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny import tiny
 from torch import nn
 
 from cityscapes.errors import DivergedError, ParameterError
@@ -79,14 +80,8 @@ def test_the_average_follows_the_weights_by_its_rule_and_counters_are_copied():
     assert not average.model[0].weight.requires_grad
 
 
-TINY = {
-    **{"channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 2, "workers": 0, "threads": 1},
-    **{"device": "cpu", "progress": "none"},
-}
-
-
 def test_a_run_with_an_average_scores_and_shares_the_average(city, workspace):
-    parameters = TrainParameters(**TINY, data_root=str(city), run="average", average_decay=0.9)
+    parameters = tiny(city, run="average", average_decay=0.9)
     train(parameters)
     state = load_checkpoint(checkpoint_path("average", "last"))
     assert state["average_updates"] == 6
@@ -97,7 +92,7 @@ def test_a_run_with_an_average_scores_and_shares_the_average(city, workspace):
 
 
 def test_steps_end_a_run_within_an_epoch_and_validation_can_be_rare(city, workspace):
-    parameters = TrainParameters(**TINY, data_root=str(city), run="steps", steps=8, validate_every=2)
+    parameters = tiny(city, run="steps", steps=8, validate_every=2)
     result = train(parameters)  # three steps an epoch
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert [math.isnan(row["val_mIoU"]) for row in result.history] == [True, False, False]
@@ -105,17 +100,16 @@ def test_steps_end_a_run_within_an_epoch_and_validation_can_be_rare(city, worksp
 
 
 def test_float16_trains_and_a_gradient_that_overflows_is_left_out(city, workspace):
-    result = train(TrainParameters(**{**TINY, "epochs": 1}, data_root=str(city), run="half", precision="float16"))
+    result = train(tiny(city, run="half", epochs=1, precision="float16"))
     assert math.isfinite(result.history[0]["train_loss"])
     assert load_checkpoint(checkpoint_path("half", "last"))["scaler"]["scale"] > 0
 
 
 @pytest.mark.parametrize("loss", ["hard_pixels", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz"])
 def test_every_loss_trains_but_not_every_one_band_by_band(city, workspace, loss):
-    parameters = {**TINY, "epochs": 1, "data_root": str(city), "loss": loss}
-    assert math.isfinite(train(TrainParameters(**parameters)).history[0]["train_loss"])
+    assert math.isfinite(train(tiny(city, epochs=1, loss=loss)).history[0]["train_loss"])
     with pytest.raises(ParameterError, match="chunked_loss"):
-        train(TrainParameters(**parameters, run="chunked", chunked_loss=True))
+        train(tiny(city, run="chunked", epochs=1, loss=loss, chunked_loss=True))
 
 
 def test_weights_that_are_not_finite_are_not_saved(city, workspace, monkeypatch):
@@ -124,5 +118,5 @@ def test_weights_that_are_not_finite_are_not_saved(city, workspace, monkeypatch)
 
     monkeypatch.setattr("dlv3p.training.step.set_rates", spoil)
     with pytest.raises(DivergedError):
-        train(TrainParameters(**TINY, data_root=str(city), run="spoilt"))
+        train(tiny(city, run="spoilt"))
     assert not checkpoint_path("spoilt", "last").is_file()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import TINY, tiny
 from torch import nn
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
@@ -20,20 +21,14 @@ from dlv3p.samples.sampling import EpochSampler
 from dlv3p.train import main, read_config, train
 from dlv3p.training_parameters import TrainParameters
 
-TOGETHER = {
-    **{"channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 3, "workers": 0, "threads": 1},
-    **{
-        "device": "cpu",
-        "progress": "none",
-        "optimizer": "sgd",
-        "learning_rate": 0.002,
-    },  # rounding grows fast in a steep start
-    **{"aspp_dropout": 0.0},  # each process draws its own, so that no curve of one process is that of two
-}
-
 
 def together(city, **changes):
-    return TrainParameters.from_mapping({**TOGETHER, "data_root": str(city), **changes})
+    """Parameters of a run whose curve is the same however many processes share its batches.
+
+    Rounding grows fast in a steep start, and each process draws a dropout of its own.
+    """
+    alike = {"epochs": 3, "learning_rate": 0.002, "aspp_dropout": 0.0, "checkpoint_minutes": 10.0}
+    return tiny(city, **{**alike, **changes})
 
 
 def losses(result):
@@ -60,6 +55,18 @@ def alone(city, tmp_path_factory):
         return workspace, losses(train(together(city, run="alone", **SIX)))
 
 
+def test_two_forked_processes_follow_the_curve_of_one_with_the_same_batch(trainings, city, alone, monkeypatch):
+    workspace, expected = alone
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(workspace))
+    status, log, _ = trainings.train(together(city, run="forked", processes=2, **SIX).as_dict(), workspace)
+    assert status == 0, log
+    result = train(together(city, run="forked", **SIX))  # finished: says so again
+    assert losses(result) == [pytest.approx(row, rel=1e-4) for row in expected]
+    assert same_weights("alone", "forked", 1e-3)
+    assert json.loads((run_folder("forked") / "run.json").read_text())["parameters"]["processes"] == 2
+
+
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one_with_the_same_batch(city, alone, monkeypatch):
     workspace, expected = alone
     monkeypatch.setenv("DLV3P_WORKSPACE", str(workspace))
@@ -90,11 +97,26 @@ def test_a_batch_in_parts_gives_the_weights_of_the_whole(city, workspace, loss, 
     assert same_weights("whole", "parts", 1e-4)  # torch 2.11 computes halves of a batch by other kernels
 
 
-def test_a_mistake_in_a_process_is_the_one_line_of_the_run(city, workspace):
+@pytest.fixture
+def cut(city, workspace):
+    """A copy of the city, and the image in it that is only half there."""
     root = workspace / "city"
     shutil.copytree(city, root)
     path = sorted((root / "leftImg8bit" / "train").rglob("*.png"))[3]
     path.write_bytes(path.read_bytes()[:500])
+    return root, path
+
+
+def test_a_mistake_in_a_forked_process_is_the_one_line_of_the_run(trainings, cut, workspace):
+    root, path = cut
+    parameters = {**TINY, "data_root": str(root), "run": "cut", "processes": 2, "class_weights": "none"}
+    status, log, _ = trainings.train(parameters, workspace)
+    assert (status, log.count("\n"), path.name in log) == (InputError.exit_status, 1, True), log
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_process_is_the_one_line_of_the_run(cut):
+    root, path = cut
     with pytest.raises(InputError, match=path.name):
         train(together(root, run="cut", processes=2, class_weights="none"))
 

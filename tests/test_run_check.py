@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny
 
 from cityscapes.atomic import lock_folder
 from cityscapes.errors import BusyError, MissingInputError, StoppedError
 from dlv3p import content_fingerprint, provenance
 from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
-from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
 from dlv3p.provenance import without_credentials
 from dlv3p.run_check import check_run
@@ -23,24 +23,13 @@ from dlv3p.runs_command import main
 from dlv3p.train import train
 from dlv3p.training.run import TrainingRun
 
-TINY = {
-    "backbone": "mobilenet_v2", "optimizer": "sgd", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2,
-    "epochs": 2, "workers": 0, "threads": 1, "device": "cpu", "progress": "none",
-}  # fmt: skip
-
 FILES = ("run.json", "metrics.csv", "model.safetensors", "checkpoints/last.pt", "checkpoints/best.pt")
 
 
-def tiny(city, **changes):
-    return TrainParameters.from_mapping({**TINY, "data_root": str(city), **changes})
-
-
 @pytest.fixture(scope="module")
-def finished(city, tmp_path_factory):
+def finished(trained_once):
     """The folder of a finished run, of two epochs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("finished")))
-        return train(tiny(city, run="done")).folder
+    return trained_once[1].folder
 
 
 @pytest.fixture

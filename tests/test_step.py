@@ -4,24 +4,21 @@ import math
 
 import pytest
 import torch
-from exactness import TINY
+from tiny import tiny
 
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
-from dlv3p.config import TrainParameters
 from dlv3p.deeplab import build_network
 from dlv3p.losses import make_loss
 from dlv3p.runs import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training.step import SMALLEST_SCALE, Stepper, dropout_seed
 
-pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
-
 CPU = torch.device("cpu")
 
 
 def make_stepper(**changes):
     torch.manual_seed(0)
-    parameters = TrainParameters.from_mapping({**TINY, **changes})
+    parameters = tiny(**changes)
     return Stepper(build_network(parameters, 4).train(), parameters, CPU, class_weights=None)
 
 
@@ -101,10 +98,7 @@ def test_a_run_goes_on_after_gradients_that_overflow(city, workspace, monkeypatc
     monkeypatch.setattr(
         torch.amp, "GradScaler", lambda *words, **options: genuine(*words, init_scale=2.0**60, **options)
     )
-    parameters = TrainParameters.from_mapping(
-        {**TINY, "data_root": str(city), "run": "half", "precision": "float16", "class_weights": "none"}
-    )
-    result = train(parameters)
+    result = train(tiny(city, run="half", precision="float16", class_weights="none"))
     assert all(math.isfinite(row["train_loss"]) for row in result.history)
     assert load_checkpoint(checkpoint_path("half", "last"))["scaler"]["scale"] == 2.0**54
 

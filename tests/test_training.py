@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.checkpoint import load_checkpoint, weights_sha256
-from dlv3p.config import TrainParameters
 from dlv3p.data import open_split
 from dlv3p.imported_run import save_run
 from dlv3p.loading import build_recognized
@@ -24,21 +24,10 @@ from dlv3p.training.run import TrainingRun
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
-TINY = {
-    "channels": 8,
-    "crop_height": 64,
-    "crop_width": 64,
-    "batch_size": 2,
-    "epochs": 3,
-    "workers": 0,
-    "threads": 1,
-    "device": "cpu",
-    "progress": "none",
-}
 
-
-def tiny(city, **changes):
-    return TrainParameters.from_mapping({**TINY, "data_root": str(city), **changes})
+def saved_by_epoch(city, **changes):
+    """Parameters of a run of three epochs, saved after each; its optimizer has two moments."""
+    return tiny(city, **{"optimizer": "adamw", "epochs": 3, "checkpoint_minutes": 10.0, **changes})
 
 
 def final_hash(run):
@@ -56,7 +45,7 @@ def uninterrupted(city, tmp_path_factory):
     """The hash of a run that nothing disturbed, and its history without seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("uninterrupted")))
-        result = train(tiny(city, run="whole"))
+        result = train(saved_by_epoch(city, run="whole"))
         return final_hash("whole"), without_seconds(result.history)
 
 
@@ -70,12 +59,12 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_the_same_run_gives_the_same_weights_with_any_number_of_workers(city, workspace, uninterrupted, workers):
-    result = train(tiny(city, run="again", workers=workers))
+    result = train(saved_by_epoch(city, run="again", workers=workers))
     assert (final_hash("again"), without_seconds(result.history)) == uninterrupted
 
 
 def test_another_seed_gives_other_weights(city, workspace, uninterrupted):
-    train(tiny(city, run="other", seed=1))
+    train(saved_by_epoch(city, run="other", seed=1))
     assert final_hash("other")[0] != uninterrupted[0][0]
 
 
@@ -92,9 +81,9 @@ def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspa
     save = state.save_checkpoint
     monkeypatch.setattr(state, "save_checkpoint", dies)
     with pytest.raises(Stop):
-        train(tiny(city, run="stopped"))
+        train(saved_by_epoch(city, run="stopped"))
     monkeypatch.setattr(state, "save_checkpoint", save)
-    result = train(tiny(city, run="stopped", workers=1))
+    result = train(saved_by_epoch(city, run="stopped", workers=1))
     assert (final_hash("stopped"), without_seconds(result.history)) == uninterrupted
 
 
@@ -133,10 +122,10 @@ def test_the_learning_rate_follows_the_poly_schedule(city, workspace):
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(city, workspace, capsys):
-    first = train(tiny(city, run="hurt", epochs=3))
+    first = train(saved_by_epoch(city, run="hurt"))
     path = checkpoint_path("hurt", "last")
     path.write_bytes(path.read_bytes()[:1000])
-    again = train(tiny(city, run="hurt", epochs=3))
+    again = train(saved_by_epoch(city, run="hurt"))
     assert "going on from the best checkpoint" in capsys.readouterr().out
     assert without_seconds(again.history) == without_seconds(first.history)
 
@@ -223,7 +212,7 @@ def test_a_run_from_shards_here_or_behind_a_url_ends_with_the_weights_of_one_fro
     for split in ("train", "val"):
         write_shards(open_split(city, split), workspace / "shards", samples=4)
     for run, root in (("folder", workspace / "shards"), ("url", (workspace / "shards").as_uri())):
-        train(tiny(root, run=run))
+        train(saved_by_epoch(root, run=run))
         assert final_hash(run)[0] == uninterrupted[0][0]
 
 

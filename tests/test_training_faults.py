@@ -45,8 +45,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from exactness import EPOCHS, STEPS_PER_EPOCH, leftovers, outcome, steps_of, tiny
+from exactness import leftovers, outcome, steps_of
 from PIL import Image
+from tiny import EPOCHS, STEPS_PER_EPOCH, tiny
 
 from cityscapes.errors import (
     BusyError,
@@ -71,8 +72,6 @@ from dlv3p.training import recording, run, state, step
 from dlv3p.training.run import TrainingRun
 from dlv3p.training.state import RunState
 from dlv3p.training_parameters import TrainParameters
-
-pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 
 BLOWN_UP = 5
 """The step, counted from 1, in which something happens: the second one of the second epoch."""

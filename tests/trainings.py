@@ -2,6 +2,8 @@
 
 The server, `python tests/trainings.py`, imports everything, and forks a child for each line of JSON that it reads; the
 client is `Trainings`. The product knows nothing of faults: the child injects them before it calls `dlv3p.train`.
+Processes that train together are forked as well, where the product would start a `python -m dlv3p.train` for each; all
+else is theirs: the variables, the session, the pipes, how they meet and how they end.
 
 A *moment* is one of those that every write passes: when half of a file's bytes are there, before and after each fsync
 (of the file, then of its folder), and before and after the rename. Those below `saved/` are counted from 0.
@@ -13,10 +15,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 MOMENTS_PER_WRITE = 7
 
@@ -49,17 +54,20 @@ class Trainings:
         seconds: float | None = None,
         largest_file: int | None = None,
         powerless: bool = False,
+        fault: str = "",
     ) -> tuple[int, str, int]:
         """Train, and return the status (negative: the signal), what was printed, and how many moments passed.
 
         The child and its workers get `signals` at a `moment`, or after so many `seconds`.
         `largest_file` in bytes makes a full disk; `powerless` takes root's right to write where it may not. When it has
-        stopped itself, by SIGSTOP, -SIGSTOP comes back at once; `go_on` then waits for its end.
+        stopped itself, by SIGSTOP, -SIGSTOP comes back at once; `go_on` then waits for its end. `fault` is Python, run
+        by each of several processes before it trains.
         """
         asked = {
             "arguments": [word for name, value in parameters.items() for word in ("-p", name, json.dumps(value))],
             "workspace": str(workspace), "log": str(self.log), "signals": [int(number) for number in signals],
             "moment": moment, "seconds": seconds, "largest_file": largest_file, "powerless": powerless,
+            "fault": fault,
         }  # fmt: skip
         return self._ask(asked)
 
@@ -112,13 +120,10 @@ def _end_of(child: int, asked: dict[str, Any]) -> int:
 
 def _child(asked: dict[str, Any]) -> None:
     """Train as the command does, with the faults that were asked for; never returns."""
-    from cityscapes.errors import run_command
     from dlv3p.train import main
 
     os.setpgid(0, 0)
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGCHLD, signal.SIG_DFL)):
-        signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _listen_as_when_started()
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (0, 1, 2):
         os.dup2(log if stream else os.open(os.devnull, os.O_RDONLY), stream)
@@ -128,14 +133,77 @@ def _child(asked: dict[str, Any]) -> None:
         _fill_disk(asked["largest_file"])
     if asked["powerless"]:
         _give_up_power()
+    _fork_group(asked["fault"])
+    _end_as_command(lambda: main(asked["arguments"]))
+
+
+def _listen_as_when_started() -> None:
+    """Take signals as Python does when it starts, whatever the process that has forked this one made of them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _end_as_command(main: Callable[[], int]) -> None:
+    """Run a command, and end this process as it would end that of the command; never returns."""
+    from cityscapes.errors import run_command
+
     status = 70
     try:
-        run_command(lambda: main(asked["arguments"]))
+        run_command(main)
     except SystemExit as end:
         status = end.code
     except BaseException:
         traceback.print_exc()
     os._exit(status)
+
+
+def _fork_group(fault: str) -> None:
+    """Let this process fork those that train together, each of which then runs `fault`."""
+    from dlv3p.train import main
+    from dlv3p.training import launching
+
+    class Forked:
+        """What `launch` starts and watches, without the seconds that an interpreter takes for its imports."""
+
+        def __init__(self, words: list[str], *, env: dict[str, str], stdout: int, stderr: IO, start_new_session: bool):
+            self.returncode, self.pid = None, os.fork()
+            if self.pid == 0:
+                os.setsid()
+                _listen_as_when_started()
+                os.dup2(stdout, 1)
+                os.dup2(stderr.fileno(), 2)
+                os.environ.clear()
+                os.environ.update(env)
+                exec(fault, {})
+                _end_as_command(lambda: main(words[words.index("dlv3p.train") + 1 :]))
+
+        def poll(self) -> int | None:
+            if self.returncode is None:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+            return self.returncode
+
+        def wait(self, timeout: float) -> None:
+            deadline = time.monotonic() + timeout
+            while self.poll() is None:
+                if time.monotonic() > deadline:
+                    raise subprocess.TimeoutExpired("fork", timeout)
+                time.sleep(0.01)
+
+        def send_signal(self, number: int) -> None:
+            if self.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
+
+        def terminate(self) -> None:
+            self.send_signal(signal.SIGTERM)
+
+        def kill(self) -> None:
+            self.send_signal(signal.SIGKILL)
+
+    launching.subprocess = SimpleNamespace(Popen=Forked, TimeoutExpired=subprocess.TimeoutExpired)
 
 
 def _count_moments(path: Path, asked: dict[str, Any]) -> None:

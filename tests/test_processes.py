@@ -58,7 +58,9 @@ def alone(city, tmp_path_factory):
 def test_two_forked_processes_follow_the_curve_of_one_with_the_same_batch(trainings, city, alone, monkeypatch):
     workspace, expected = alone
     monkeypatch.setenv("DLV3P_WORKSPACE", str(workspace))
-    status, log, _ = trainings.train(together(city, run="forked", processes=2, **SIX).as_dict(), workspace)
+    config = workspace / "forked.json"
+    config.write_text(json.dumps(together(city, run="forked", processes=2, **SIX).as_dict()))
+    status, log, _ = trainings.train({}, workspace, config=config)
     assert status == 0, log
     result = train(together(city, run="forked", **SIX))  # finished: says so again
     assert losses(result) == [pytest.approx(row, rel=1e-4) for row in expected]

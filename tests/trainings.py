@@ -55,6 +55,7 @@ class Trainings:
         largest_file: int | None = None,
         powerless: bool = False,
         fault: str = "",
+        config: Path | None = None,
     ) -> tuple[int, str, int]:
         """Train, and return the status (negative: the signal), what was printed, and how many moments passed.
 
@@ -63,8 +64,10 @@ class Trainings:
         stopped itself, by SIGSTOP, -SIGSTOP comes back at once; `go_on` then waits for its end. `fault` is Python, run
         by each of several processes before it trains.
         """
+        words = ["--config", str(config)] if config else []
+        words += [word for name, value in parameters.items() for word in ("-p", name, json.dumps(value))]
         asked = {
-            "arguments": [word for name, value in parameters.items() for word in ("-p", name, json.dumps(value))],
+            "arguments": words,
             "workspace": str(workspace), "log": str(self.log), "signals": [int(number) for number in signals],
             "moment": moment, "seconds": seconds, "largest_file": largest_file, "powerless": powerless,
             "fault": fault,

@@ -28,23 +28,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.plain_loop import PlainSettings, build_peer, peer_logits, train_plainly
-from cityscapes.atomic import write_text
 from cityscapes.errors import run_command
+from cityscapes.files.atomic import write_text
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
-from dlv3p.data import open_training, resolve_data_root
-from dlv3p.deeplab import build_model
-from dlv3p.macs import count_macs, count_parameters
-from dlv3p.metrics import confusion_matrix, scores
+from dlv3p.data.loader import WholeImages
+from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.split import Split
+from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.models.deeplab import build_model
+from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.parameters.training import DEMO_CITY, TrainParameters
 from dlv3p.pictures.curves import plot_curves, read_metrics
 from dlv3p.pictures.visualize import save_figure
-from dlv3p.runs import checkpoint_path
-from dlv3p.samples.loader import WholeImages
-from dlv3p.split import Split
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training import run
-from dlv3p.training_parameters import DEMO_CITY, TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 PEER = "smp"
 

@@ -25,10 +25,13 @@ from unittest.mock import patch
 
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
-from cityscapes import frame_masks, mask_files, masks, polygons
 from cityscapes.demo.city import write_demo_city
-from cityscapes.frame_masks import Job, make_masks
+from cityscapes.files import png_write as mask_files
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, find_frames
+from cityscapes.masks import draw as masks
+from cityscapes.masks import frame as frame_masks
+from cityscapes.masks import polygons
+from cityscapes.masks.frame import Job, make_masks
 
 MODES = ("rgba", "palette")
 

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cityscapes.errors import MachineError
 from cityscapes.labels import IGNORE
-from dlv3p.samples.photometric import MEAN, STD
-from dlv3p.split import Split
+from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.split import Split
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.image_files import read_ids, read_image
+from cityscapes.files.images import read_ids, read_image
 from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
 

@@ -52,7 +52,7 @@ def main() -> int:
 
 def write_scores(path: Path, found: "FolderScores") -> None:
     """Write the official result file; beside its keys stands `predictionIds`, label or train."""
-    from cityscapes.atomic import write_text
+    from cityscapes.files.atomic import write_text
 
     content = {**found.scores.as_official_json(), "predictionIds": found.encoding}
     write_text(path, json.dumps(content, sort_keys=True, indent=4, allow_nan=False) + "\n")

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cityscapes.atomic import lock_folder
-from cityscapes.bounded_map import map_bounded
 from cityscapes.errors import InputError, ParameterError, run_command
-from cityscapes.frame_masks import Job, Result, State, look_at, make_masks
+from cityscapes.files.atomic import lock_folder
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
-from cityscapes.mask_report import Report, Tally, print_report
-from cityscapes.mask_sources import record_source, refuse_another_source
+from cityscapes.masks.frame import Job, Result, State, look_at, make_masks
+from cityscapes.masks.report import Report, Tally, print_report
+from cityscapes.masks.sources import record_source, refuse_another_source
+from cityscapes.parallel import map_bounded
 from cityscapes.worker_processes import worker_processes
 from cityscapes.workers import number_of_workers
 from cityscapes.workspace import demo_city_folder, generated_masks_folder

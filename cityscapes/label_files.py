@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cityscapes.bounded_file import read_at_most
 from cityscapes.errors import InputError, run_command
+from cityscapes.files.bounded_file import read_at_most
 
 if TYPE_CHECKING:
     from cityscapes.labels import Label, LabelTable
@@ -92,7 +92,7 @@ def _csv_rows(content: bytes, path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _json_rows(content: bytes, path: Path) -> list[tuple[int, dict[str, Any]]]:
-    from cityscapes.strict_json import load_json
+    from cityscapes.files.untrusted import load_json
 
     rows = load_json(content, path)
     if not isinstance(rows, list):

@@ -77,7 +77,7 @@ def _truth(root: Path, expected: Sequence[Frame]) -> "dict[str, TruthFiles] | No
 def _image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    from cityscapes.image_files import FORMATS
+    from cityscapes.files.images import FORMATS
 
     try:
         with Image.open(path, formats=FORMATS) as image:

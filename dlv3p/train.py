@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError, reason, run_command
 from cityscapes.workspace import run_folder
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
     from dlv3p.training.run import TrainingResult
@@ -33,10 +33,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     """
     import torch
 
-    from dlv3p.data import open_training, resolve_data_root
-    from dlv3p.devices import choose_device
-    from dlv3p.processes import joined_processes, place, started_in_group
-    from dlv3p.runs import hold_run
+    from dlv3p.data.roots import open_training, resolve_data_root
+    from dlv3p.runs.folders import hold_run
+    from dlv3p.runtime.devices import choose_device
+    from dlv3p.runtime.processes import joined_processes, place, started_in_group
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import launch, reported_errors
     from dlv3p.training.run import TrainingRun

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cityscapes.errors import IntegrityError
-from dlv3p.deeplab import build_network
-from dlv3p.loading import load_model
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.loading import load_model
 from dlv3p.weights.names import MINDSPORE_LEAVES, to_theirs
 from dlv3p.weights.sources import SOURCES
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from cityscapes.atomic import write_text
+from cityscapes.files.atomic import write_text
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 CHECKED = "nbval-check-output"

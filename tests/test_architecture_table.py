@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.anatomy import (
+from dlv3p.models.anatomy import (
     FEATURES,
     effective_field,
     model_sizes,
@@ -16,10 +16,10 @@ from dlv3p.anatomy import (
     share_within,
     spread_convolutions,
 )
-from dlv3p.backbones.catalog import BACKBONES
-from dlv3p.deeplab import build_model
-from dlv3p.macs import count_macs
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import build_model
+from dlv3p.models.macs import count_macs
+from dlv3p.parameters.catalog import BACKBONES
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.pictures.anatomy import DRAWN, draw_fields, draw_shapes
 from dlv3p.pictures.visualize import png
 

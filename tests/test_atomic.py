@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cityscapes.atomic import lock_folder, open_atomically, write_bytes, write_text
 from cityscapes.errors import BusyError, MachineError
+from cityscapes.files.atomic import lock_folder, open_atomically, write_bytes, write_text
 
 
 def listing(folder: Path) -> list[str]:
@@ -77,7 +77,7 @@ def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path):
 def test_a_full_disk_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
     code = """
 import resource, signal, sys
-from cityscapes.atomic import write_bytes
+from cityscapes.files.atomic import write_bytes
 from cityscapes.errors import MachineError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -105,9 +105,7 @@ def test_the_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):
-    code = (
-        "import sys\nfrom cityscapes.atomic import lock_folder\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
-    )
+    code = "import sys\nfrom cityscapes.files.atomic import lock_folder\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

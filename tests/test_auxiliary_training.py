@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import tiny
 
-from dlv3p.checkpoint import load_checkpoint
-from dlv3p.deeplab import build_network
-from dlv3p.runs import checkpoint_path
+from dlv3p.models.deeplab import build_network
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
+from dlv3p.weights.checkpoint import load_checkpoint
 
 
 def test_the_auxiliary_head_learns_and_changes_what_the_backbone_learns(city, workspace):

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cityscapes.errors import ParameterError
-from dlv3p.backbones.catalog import BACKBONES
-from dlv3p.backbones.mobilenet import MOBILENETS
-from dlv3p.deeplab import DeepLab, build_model
-from dlv3p.network import ARCHITECTURES
+from dlv3p.models.backbones.mobilenet import MOBILENETS
+from dlv3p.models.deeplab import DeepLab, build_model
+from dlv3p.parameters.catalog import BACKBONES
+from dlv3p.parameters.network import ARCHITECTURES
 
 SQUEEZES = ("mobilenet_v3_large",)
 """Backbones that weigh channels by a mean over the image: more pixels, another mean (see test_mobilenet.py)."""

@@ -13,12 +13,13 @@ from tiny import tiny
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError, ParameterError, StoppedError
 from cityscapes.labels import IGNORE, NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
-from dlv3p.config import TrainParameters
-from dlv3p.data import open_images, open_split, resolve_data_root
-from dlv3p.runs_command import main
+from dlv3p.data.roots import open_images, open_split, resolve_data_root
+from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.runs import bands
+from dlv3p.runs.__main__ import main
+from dlv3p.runs.bands import Band, BandWatch, band_for, class_shares, images_sha256, read_band, write_band
 from dlv3p.train import train
-from dlv3p.training import bands, watching
-from dlv3p.training.bands import Band, BandWatch, band_for, class_shares, images_sha256, read_band, write_band
+from dlv3p.training import callbacks as watching
 
 
 def of_the_band(city, **changes):

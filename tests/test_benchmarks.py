@@ -10,12 +10,12 @@ from tiny import tiny
 from benchmarks import training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.training import Bench
-from dlv3p.deeplab import build_model
-from dlv3p.metrics import confusion_matrix
+from dlv3p.evaluation.metrics import confusion_matrix
+from dlv3p.models.deeplab import build_model
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.train import train
 from dlv3p.training import run
 from dlv3p.training.step import Stepper
-from dlv3p.training_parameters import TrainParameters
 
 
 def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):

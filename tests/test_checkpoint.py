@@ -8,9 +8,15 @@ import torch
 from safetensors import safe_open
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights, weights_sha256
-from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_model
+from dlv3p.models.deeplab import build_model
+from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.weights.checkpoint import (
+    load_checkpoint,
+    model_from_checkpoint,
+    save_checkpoint,
+    save_weights,
+    weights_sha256,
+)
 
 PARAMETERS = TrainParameters(architecture="deeplabv3", channels=8, output_stride=8)
 

@@ -31,7 +31,9 @@ both = pytest.mark.parametrize("run", RUNS)
 
 
 def test_the_commands_are_found() -> None:
-    assert {Path("cityscapes/generate_gt.py"), Path("cityscapes/submission.py"), Path("dlv3p/demo.py")} <= set(COMMANDS)
+    assert {Path("cityscapes/generate_gt.py"), Path("cityscapes/submission.py"), Path("dlv3p/jupyter/demo.py")} <= set(
+        COMMANDS
+    )
 
 
 def ways_to_call(command: Path) -> list[tuple[list[str], Path]]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.workspace import output_folder
-from dlv3p.comparison import read_evaluations, score_table
-from dlv3p.evaluation import data_name, evaluate, scored_pair
-from dlv3p.inference import Predictor
-from dlv3p.predictions import save_predictions
-from dlv3p.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.evaluation.comparison import read_evaluations, score_table
+from dlv3p.evaluation.evaluate import data_name, evaluate, scored_pair
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.predictions import save_predictions
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
+from dlv3p.parameters.training import TrainParameters
 
 FLIP = Protocol((0.75, 1.0), flip=True)
 CROP = replace(PUBLISHED["voc_center_crop_513"], center_crop=65)
@@ -183,7 +183,7 @@ def test_data_is_named_by_its_folder_split_and_number_of_images():
 
 
 def test_the_server_gets_whole_images_only(predictor, city):
-    from dlv3p.data import open_images
+    from dlv3p.data.roots import open_images
 
     with pytest.raises(ParameterError, match="sees the centre only"):
         save_predictions(predictor, open_images(city, "test"), CROP, progress="none")

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from untrained_runs import untrained_run
 
-from dlv3p.compression.calibration import choose_calibration_images
 from dlv3p.compression.gate import Candidate, pass_gate
-from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16
-from dlv3p.compression.precisions import Node
 from dlv3p.compression.quantization import quantize_run
-from dlv3p.compression.rows import rows_of
-from dlv3p.compression.torch_runtime import TorchPredictor
-from dlv3p.data import open_split
+from dlv3p.compression.variants import rows_of
+from dlv3p.data.roots import open_split
+from dlv3p.export.calibration import choose_calibration_images
+from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16
+from dlv3p.export.precisions import Node
+from dlv3p.export.torch_runtime import TorchPredictor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

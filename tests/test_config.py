@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from cityscapes.errors import ParameterError
-from dlv3p import config
-from dlv3p.config import TrainParameters
+from dlv3p.parameters import notebooks as config
+from dlv3p.parameters.notebooks import TrainParameters
 
 FAMILIES = [
     value

@@ -6,10 +6,10 @@ import torch
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
-from dlv3p.data import open_images, open_split, resolve_data_root
-from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
-from dlv3p.samples.sampling import EpochSampler, epoch_order
-from dlv3p.samples.transforms import Augmentation
+from dlv3p.data.augment import Augmentation
+from dlv3p.data.loader import TrainingSamples, WholeImages, training_loader, validation_loader
+from dlv3p.data.roots import open_images, open_split, resolve_data_root
+from dlv3p.data.sampling import EpochSampler, epoch_order
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
 
@@ -123,6 +123,6 @@ def test_a_data_root_that_does_not_exist_is_told_with_what_is_allowed(workspace)
 
 def test_the_demo_city_is_drawn_on_first_use(workspace, monkeypatch):
     drawn = []
-    monkeypatch.setattr("dlv3p.data.write_demo_city", lambda root: drawn.append(root) or root)
+    monkeypatch.setattr("dlv3p.data.roots.write_demo_city", lambda root: drawn.append(root) or root)
     assert resolve_data_root("demo_city") == demo_city_folder()
     assert drawn == [demo_city_folder()]

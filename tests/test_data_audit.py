@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlv3p.data import open_split, resolve_data_root
-from dlv3p.datasets.audit import audit
-from dlv3p.datasets.demo_flawed import COUNTS, write_flawed_folder
+from dlv3p.data.audit import audit
+from dlv3p.data.demo_flawed import COUNTS, write_flawed_folder
+from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.data.write_shards import write_shards
 from dlv3p.pictures.audits import class_share_bars, overlays_picture
-from dlv3p.shards import write_shards
 
 CLASSES = "id,name,red,green,blue\n0,road,128,64,128\n1,car,0,0,142\n"
 

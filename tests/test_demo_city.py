@@ -17,8 +17,8 @@ from cityscapes.demo.scene import Film
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import CLASS_NAMES, LABEL_BY_NAME, NUM_CLASSES
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
-from cityscapes.masks import draw_label_ids, to_train_ids
-from cityscapes.polygons import read_polygons
+from cityscapes.masks.draw import draw_label_ids, to_train_ids
+from cityscapes.masks.polygons import read_polygons
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "demo" / "city.py"
 FRAMES = {"train": 45, "val": 24, "test": 2}

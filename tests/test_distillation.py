@@ -6,10 +6,10 @@ from torch.nn import functional
 
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.labels import IGNORE
-from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_network
-from dlv3p.distillation import TEMPERATURE, distillation_loss, load_teacher, teach
-from dlv3p.loading import save_model
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.training.distillation import TEMPERATURE, distillation_loss, load_teacher, teach
+from dlv3p.weights.loading import save_model
 
 SMALL = {"architecture": "deeplabv3", "channels": 8}
 

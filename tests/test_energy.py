@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
+from dlv3p.profiling.counters import Board
 from dlv3p.profiling.energy import measure_energy, open_counter
 from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.nvml import Board
 from dlv3p.profiling.rapl import Packages
 
 FIGURES = ("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts")

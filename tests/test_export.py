@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cityscapes.errors import MachineError
-from dlv3p.deeplab import build_model
 from dlv3p.export import graphs
 from dlv3p.export.graphs import export_onnx, export_program, full_size
+from dlv3p.models.deeplab import build_model
 
 SLOW = pytest.mark.slow
 ONE_OF_A_FAMILY = (

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from untrained_runs import untrained_run
 
-from cityscapes.atomic import write_bytes
 from cityscapes.errors import IntegrityError, MachineError
+from cityscapes.files.atomic import write_bytes
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.export import agreement
 from dlv3p.export.__main__ import main

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from dlv3p.data import open_for_viewing, open_images, open_split, open_training
-from dlv3p.datasets.folder import FolderSplit
+from dlv3p.data.folder import FolderSplit
+from dlv3p.data.roots import open_for_viewing, open_images, open_split, open_training
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "camvid"
 CLASSES = "id,name,red,green,blue\n0,road,128,64,128\n1,car,0,0,142\n2,sky,70,130,180\n"

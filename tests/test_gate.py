@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
-from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import NOT_FASTER, Limits
-from dlv3p.compression.process_memory import measure_process_memory
-from dlv3p.compression.torch_runtime import TorchPredictor
-from dlv3p.deeplab import build_model
+from dlv3p.evaluation.bootstrap import change_of_mean_iou
+from dlv3p.export.torch_runtime import TorchPredictor
+from dlv3p.models.deeplab import build_model
+from dlv3p.profiling.process_memory import measure_process_memory
 from dlv3p.profiling.turns import take_turns
 
 CLASSES = 4

@@ -15,14 +15,14 @@ from PIL import Image
 from real_frames import ABSENT, POLYGON_FILES, beside, restored
 from real_frames import ROOT as REAL
 
-from cityscapes.atomic import lock_folder
 from cityscapes.demo import city as demo_city
 from cityscapes.errors import BusyError, InputError, MachineError, MissingInputError, ParameterError
-from cityscapes.frame_masks import SUFFIXES
+from cityscapes.files.atomic import lock_folder
 from cityscapes.generate_gt import generate_masks, main
 from cityscapes.label_files import read_label_table
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+from cityscapes.masks.frame import SUFFIXES
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 FRAMES = [Frame(split, "ulm", "000000", f"{i:06}") for split in ("train", "val") for i in range(3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlv3p.loading import load_model
+from dlv3p.weights.loading import load_model
 
 FOLDER = Path(__file__).parents[2] / "shared" / "reference" / "checkpoints"
 ABSENT = "the golden checkpoints are not here"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.grey_png import decode_grey_png, read_instance_image, read_label_bytes, read_label_image
+from cityscapes.files.png_read import decode_grey_png, read_instance_image, read_label_bytes, read_label_image
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from dlv3p.aspp import ASPP
-from dlv3p.deeplab import build_model
-from dlv3p.network import ARCHITECTURES, NetworkParameters
+from dlv3p.models.aspp import ASPP
+from dlv3p.models.deeplab import build_model
+from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
 
 
 def small(architecture: str, **switches):

@@ -19,7 +19,7 @@ import torch
 
 from cityscapes.errors import IntegrityError
 from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak
-from dlv3p.weights.inspection import describe
+from dlv3p.weights.describe import describe
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
@@ -181,7 +181,7 @@ def test_a_bomb_is_refused_in_a_small_address_space(tmp_path):
     """The whole command, with 1.5 GB more than what importing torch takes of addresses."""
     torch.save({NAME: torch.zeros(1).expand(100_000, 100_000)}, tmp_path / "a.pth")
     code = (
-        "import resource, sys, torch, torchvision, safetensors.torch, dlv3p.loading\n"
+        "import resource, sys, torch, torchvision, safetensors.torch, dlv3p.weights.loading\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000_000,) * 2)\n"
         "from cityscapes.errors import run_command\n"

@@ -13,11 +13,13 @@ from PIL import Image
 from cityscapes.errors import DivergedError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
-from dlv3p.config import RenderGifParameters, RunParameters, TrainParameters
-from dlv3p.data import open_images, open_split
-from dlv3p.evaluation import evaluate
-from dlv3p.inference import load_predictor
-from dlv3p.metrics import confusion_matrix
+from dlv3p.data.augment import normalize
+from dlv3p.data.roots import open_images, open_split
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.metrics import confusion_matrix
+from dlv3p.evaluation.predictions import pack_submission, save_predictions
+from dlv3p.parameters.notebooks import RenderGifParameters, RunParameters, TrainParameters
 from dlv3p.pictures.gallery import (
     choose_frames,
     class_shares,
@@ -26,8 +28,6 @@ from dlv3p.pictures.gallery import (
     examples_picture,
     samples_picture,
 )
-from dlv3p.predictions import pack_submission, save_predictions
-from dlv3p.samples.transforms import normalize
 
 pytestmark = pytest.mark.usefixtures("trained")
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
-from dlv3p.checkpoint import weights_sha256
-from dlv3p.deeplab import build_network
-from dlv3p.loading import save_model
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.checkpoint import weights_sha256
+from dlv3p.weights.loading import save_model
 from dlv3p.weights.names import to_theirs
 from dlv3p.weights.sources import SOURCES
 

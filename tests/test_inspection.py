@@ -9,10 +9,10 @@ from public_files import network_of, refusal, run_command_line
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.deeplab import build_network
-from dlv3p.loading import load_model
-from dlv3p.network import NetworkParameters
-from dlv3p.weights.inspection import describe
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.describe import describe
+from dlv3p.weights.loading import load_model
 from dlv3p.weights.printing import shown
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize

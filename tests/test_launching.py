@@ -20,13 +20,13 @@ import yaml
 from exactness import outcome, steps_of
 from tiny import STEPS_PER_EPOCH, TINY, tiny
 
-from cityscapes.atomic import lock_folder
 from cityscapes.errors import MachineError, TerminatedError
+from cityscapes.files.atomic import lock_folder
 from cityscapes.workspace import run_folder
-from dlv3p.checkpoint import load_checkpoint
-from dlv3p.runs import checkpoint_path
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import main, train
 from dlv3p.training import launching
+from dlv3p.weights.checkpoint import load_checkpoint
 
 EPOCHS = 5
 WHOLE = EPOCHS * STEPS_PER_EPOCH

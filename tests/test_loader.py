@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError
-from dlv3p.config import TrainParameters
-from dlv3p.data import open_split
-from dlv3p.samples import decoded_cache, lazy_image
-from dlv3p.samples.batches import Batches, CarefulSamples, collate
-from dlv3p.samples.crops import make_samples
-from dlv3p.samples.decoded_cache import DecodedCache
-from dlv3p.samples.lazy_image import open_image
-from dlv3p.samples.loader import TrainingSamples, training_loader
-from dlv3p.samples.sampling import EpochSampler
-from dlv3p.samples.transforms import Augmentation
+from dlv3p.data import decoded_cache, lazy_image
+from dlv3p.data.augment import Augmentation
+from dlv3p.data.batches import Batches, CarefulSamples, collate
+from dlv3p.data.crops import make_samples
+from dlv3p.data.decoded_cache import DecodedCache
+from dlv3p.data.lazy_image import open_image
+from dlv3p.data.loader import TrainingSamples, training_loader
+from dlv3p.data.roots import open_split
+from dlv3p.data.sampling import EpochSampler
+from dlv3p.parameters.notebooks import TrainParameters
 
 CROP = Augmentation(33, 48, color_jitter=0.3, blur=1.0)
 

@@ -16,19 +16,19 @@ from tiny import tiny
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
-from dlv3p.checkpoint import load_checkpoint
-from dlv3p.data import open_split
-from dlv3p.losses import make_loss
+from dlv3p.data.augment import Augmentation
+from dlv3p.data.batches import MOST_REPLACEMENTS, worker_faults
+from dlv3p.data.loader import TrainingSamples, WholeImages, training_loader, validation_loader
+from dlv3p.data.roots import open_split
+from dlv3p.data.sampling import epoch_order
 from dlv3p.pictures.gallery import crops_picture
-from dlv3p.runs import checkpoint_path
-from dlv3p.samples.batches import MOST_REPLACEMENTS, worker_faults
-from dlv3p.samples.loader import TrainingSamples, WholeImages, training_loader, validation_loader
-from dlv3p.samples.sampling import epoch_order
-from dlv3p.samples.transforms import Augmentation
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training import state
 from dlv3p.training.class_weights import class_weights
+from dlv3p.training.losses import make_loss
 from dlv3p.training.run import TrainingRun
+from dlv3p.weights.checkpoint import load_checkpoint
 
 CROP = Augmentation(33, 33, scale_low=1.0, scale_high=1.0)
 

@@ -11,11 +11,11 @@ from weakref import WeakSet
 
 import pytest
 
-from cityscapes.atomic import lock_folder
-from cityscapes.bounded_map import map_bounded
 from cityscapes.errors import BusyError, MachineError
+from cityscapes.files.atomic import lock_folder
 from cityscapes.generate_gt import MANY_FRAMES, generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, Frame
+from cityscapes.parallel import map_bounded
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 

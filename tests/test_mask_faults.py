@@ -21,7 +21,7 @@ from PIL import Image
 from cityscapes.errors import run_command
 from cityscapes.generate_gt import generate_masks, main
 from cityscapes.layout import COLOR_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
-from cityscapes.polygons import MAX_OBJECTS, MAX_POINTS
+from cityscapes.masks.polygons import MAX_OBJECTS, MAX_POINTS
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "generate_gt.py"
 HEIGHT, WIDTH = 24, 48
@@ -303,7 +303,7 @@ def test_m12_masks_of_polygons_that_changed_are_kept_until_forced(city):
 def test_m13_a_folder_that_another_process_writes_to_is_refused_and_names_it(city):
     before = city.masks()
     code = (
-        "import sys; from cityscapes.atomic import lock_folder\n"
+        "import sys; from cityscapes.files.atomic import lock_folder\n"
         "with lock_folder(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
     )
     arguments = [sys.executable, "-c", code, str(city.output)]

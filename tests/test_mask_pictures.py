@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.agreement import Agreement, compare_masks
 from cityscapes.audit import AuditReport, SplitCounts, audit
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError
@@ -20,6 +19,7 @@ from cityscapes.layout import (
     Frame,
     find_frames,
 )
+from cityscapes.masks.agreement import Agreement, compare_masks
 from dlv3p.pictures.masks import (
     DIFFERENCE_COLORS,
     agreement_in_words,

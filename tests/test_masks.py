@@ -17,10 +17,10 @@ from PIL import Image
 from real_frames import ABSENT, POLYGON_FILES, beside, restored
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels, read_instance_png, read_label_png
 from cityscapes.labels import LABEL_BY_NAME, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
-from cityscapes.mask_files import encode_png, is_made_from, pack_pixels, read_instance_png, read_label_png
-from cityscapes.masks import draw_instance_ids, draw_label_ids, to_label_ids, to_rgba, to_train_ids
-from cityscapes.polygons import Annotation, Polygon, parse_polygons, read_polygons
+from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, to_label_ids, to_rgba, to_train_ids
+from cityscapes.masks.polygons import Annotation, Polygon, parse_polygons, read_polygons
 
 HEIGHT, WIDTH = 20, 30
 
@@ -155,8 +155,8 @@ if sys.argv[1] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 import numpy as np
 from cityscapes.labels import LABEL_BY_NAME
-from cityscapes.masks import draw_label_ids
-from cityscapes.polygons import Annotation, Polygon
+from cityscapes.masks.draw import draw_label_ids
+from cityscapes.masks.polygons import Annotation, Polygon
 square = Polygon(LABEL_BY_NAME["road"], np.array([[0, 0], [9, 0], [9, 9], [0, 9]], np.int32))
 print(draw_label_ids(Annotation(10, 10, (square,))).sum())
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlv3p.metrics import confusion_matrix, scores
+from dlv3p.evaluation.metrics import confusion_matrix, scores
 
 
 def test_confusion_counts_truth_in_rows_and_leaves_ignored_pixels_out():

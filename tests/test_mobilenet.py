@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 from torchvision.ops.misc import SqueezeExcitation
 
-from dlv3p.backbones.mobilenet import spatial_convolution
+from dlv3p.models.backbones.mobilenet import spatial_convolution
 
 
 def dilations(name: str, **options) -> list[tuple[int, int, int]]:

@@ -9,13 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
-from dlv3p import deeplab
-from dlv3p.checkpoint import model_from_checkpoint, weights_sha256
-from dlv3p.config import SMALLEST_IMAGE, TrainParameters
-from dlv3p.deeplab import build_model, build_network
-from dlv3p.macs import count_macs, count_parameters
-from dlv3p.network import ARCHITECTURES, NetworkParameters
-from dlv3p.runs import refuse_other_parameters
+from dlv3p.models import deeplab
+from dlv3p.models.deeplab import build_model, build_network
+from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
+from dlv3p.parameters.notebooks import SMALLEST_IMAGE, TrainParameters
+from dlv3p.runs.folders import refuse_other_parameters
+from dlv3p.weights.checkpoint import model_from_checkpoint, weights_sha256
 
 NETWORKS = [(architecture, backbone) for architecture in ARCHITECTURES for backbone in ("resnet18", "resnet50")]
 

@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
-from dlv3p import config
+from dlv3p.parameters import notebooks as config
 from dlv3p.train import train
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -35,7 +35,7 @@ def code_cells(path: Path, tag: str = "") -> list[nbformat.NotebookNode]:
 
 
 def parameters_class(path: Path) -> type:
-    """The class of `dlv3p.config` that a notebook's metadata names."""
+    """The class of `dlv3p.parameters.notebooks` that a notebook's metadata names."""
     return getattr(config, nbformat.read(path, as_version=4).metadata["dlv3p"]["parameters"])
 
 

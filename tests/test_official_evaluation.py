@@ -12,12 +12,12 @@ from cityscapes.errors import DivergedError, ParameterError
 from cityscapes.scores.score_files import score_folder
 from cityscapes.scores.truth_files import find_truth
 from cityscapes.workspace import output_folder
-from dlv3p.config import RunParameters
-from dlv3p.data import open_images, open_split
-from dlv3p.evaluation import evaluate
-from dlv3p.inference import load_predictor
-from dlv3p.predictions import pack_submission, save_predictions
-from dlv3p.protocols import Protocol
+from dlv3p.data.roots import open_images, open_split
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.predictions import pack_submission, save_predictions
+from dlv3p.parameters.notebooks import RunParameters
+from dlv3p.parameters.protocols import Protocol
 
 pytestmark = pytest.mark.usefixtures("trained")
 

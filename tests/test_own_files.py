@@ -5,11 +5,11 @@ import torch
 from public_files import run_command_line
 
 from cityscapes.errors import IntegrityError, NewerFormatError, ParameterError
-from dlv3p.checkpoint import load_checkpoint, save_checkpoint, save_weights, weights_sha256
-from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_network
-from dlv3p.loading import load_model, save_model
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights, weights_sha256
+from dlv3p.weights.loading import load_model, save_model
 from dlv3p.weights.reading import read_weights
 
 

@@ -22,7 +22,7 @@ from terminal import in_terminal
 
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.papermill_engine import (
+from dlv3p.jupyter.papermill_engine import (
     ONLY_ASKS,
     OPTION_VALUES,
     FailedNotebook,
@@ -30,7 +30,7 @@ from dlv3p.papermill_engine import (
     UnwritableCopy,
     with_output_path,
 )
-from dlv3p.papermill_signals import StoppedNotebook
+from dlv3p.jupyter.papermill_signals import StoppedNotebook
 
 ROOT = Path(__file__).parents[1]
 PAPERMILL = str(Path(sys.executable).with_name("papermill"))
@@ -300,7 +300,7 @@ def test_errors_survive_the_way_back_from_another_process() -> None:
 
 
 def test_importing_the_engine_imports_no_torch() -> None:
-    check = "import papermill, sys; assert 'dlv3p.papermill_engine' in sys.modules; assert 'torch' not in sys.modules"
+    check = "import papermill, sys; assert 'dlv3p.jupyter.papermill_engine' in sys.modules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
@@ -363,9 +363,9 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The train notebook itself: SIGTERM after its first line, then once more to the end."""
-    from dlv3p.checkpoint import load_checkpoint, weights_sha256
-    from dlv3p.config import TrainParameters
+    from dlv3p.parameters.notebooks import TrainParameters
     from dlv3p.train import train
+    from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
 
     monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
     city = str(write_demo_city(tmp_path / "city", height=64, width=128, frames={"train": 6, "val": 3, "test": 2}))

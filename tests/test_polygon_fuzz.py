@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from cityscapes.errors import UserError
 from cityscapes.labels import CITYSCAPES, LABEL_BY_ID, LABEL_BY_NAME
 from cityscapes.layout import Frame
-from cityscapes.polygons import MAX_FILE_BYTES, MAX_OBJECTS, MAX_POINTS, parse_polygons
+from cityscapes.masks.polygons import MAX_FILE_BYTES, MAX_OBJECTS, MAX_POINTS, parse_polygons
 
 MANY = 10_000
 GENERATED = [1_000, pytest.param(MANY, marks=pytest.mark.slow)]
@@ -246,9 +246,9 @@ def alter(value: Any, random_: random.Random) -> None:
 
 def outcome(content: bytes, folder: Path | None = None) -> dict[str, Any]:
     """Read, draw and encode one file; say what became of it: its message, its ids, its seconds, or its bug."""
-    from cityscapes.frame_masks import Job, make_masks
-    from cityscapes.mask_files import encode_png
-    from cityscapes.masks import draw_instance_ids, draw_label_ids, rgba_of_label_ids, to_label_ids
+    from cityscapes.files.png_write import encode_png
+    from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, rgba_of_label_ids, to_label_ids
+    from cityscapes.masks.frame import Job, make_masks
 
     found: dict[str, Any] = {}
     started = time.process_time()
@@ -410,7 +410,7 @@ THINGS = st.builds(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(THINGS, max_size=6), st.integers(1, 24), st.integers(1, 34))
 def test_any_annotation_is_drawn_as_the_written_rule_says(objects: list, height: int, width: int) -> None:
-    from cityscapes.masks import draw_label_ids
+    from cityscapes.masks.draw import draw_label_ids
 
     content = document(objects, imgHeight=height, imgWidth=width)
     drawn = draw_label_ids(parse_polygons(content, "frame.json"))

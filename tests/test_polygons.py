@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.polygons import (
+from cityscapes.masks.polygons import (
     MAX_CROSSINGS,
     MAX_FILE_BYTES,
     MAX_OBJECTS,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlv3p.backbones.pooling import DilatedAvgPool, DilatedMaxPool
+from dlv3p.models.backbones.pooling import DilatedAvgPool, DilatedMaxPool
 
 LAYERS = [(nn.MaxPool2d(3, 2, ceil_mode=True), DilatedMaxPool), (nn.AvgPool2d(2, 2), DilatedAvgPool)]
 

@@ -14,12 +14,12 @@ from torch import nn
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
-from dlv3p.checkpoint import load_checkpoint
-from dlv3p.processes import place
-from dlv3p.runs import checkpoint_path
-from dlv3p.samples.sampling import EpochSampler
+from dlv3p.data.sampling import EpochSampler
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runtime.processes import place
 from dlv3p.train import main, read_config, train
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint
 
 
 def together(city, **changes):
@@ -149,7 +149,7 @@ def test_ranks_share_every_step_of_the_one_process(ranks):
 SHARED_NORM = """
 import torch
 from torch import distributed, nn
-from dlv3p.norms import share_statistics
+from dlv3p.models.norms import share_statistics
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 torch.manual_seed(0)

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import nn
 
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.deeplab import build_model
-from dlv3p.macs import count_macs, count_parameters, count_parts
-from dlv3p.profiling import clocks, latency, machine, memory, stages
-from dlv3p.profiling.clocks import CudaClock, clock_of, time_call
+from dlv3p.models.deeplab import build_model
+from dlv3p.models.macs import count_macs, count_parameters, count_parts
+from dlv3p.profiling import latency, machine, memory, stages
+from dlv3p.profiling import timing as clocks
 from dlv3p.profiling.latency import (
     UPSAMPLING,
     OutOfMemoryError,
@@ -30,6 +30,7 @@ from dlv3p.profiling.latency import (
 from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.stages import STAGES, measure_stages
+from dlv3p.profiling.timing import CudaClock, clock_of, time_call
 from dlv3p.profiling.turns import Turns
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)

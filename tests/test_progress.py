@@ -10,8 +10,8 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from cityscapes.errors import ParameterError
-from dlv3p import progress, widgets
-from dlv3p.progress import LineProgress, format_duration, make_progress, track
+from dlv3p.runtime import progress, widgets
+from dlv3p.runtime.progress import LineProgress, format_duration, make_progress, track
 
 
 class Clock:
@@ -216,7 +216,7 @@ def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
 
 PRESSED = """
 import threading
-from dlv3p.widgets import WidgetProgress
+from dlv3p.runtime.widgets import WidgetProgress
 pressed = threading.Event()
 live = WidgetProgress(stop=pressed.set)
 live.start(1, 2)

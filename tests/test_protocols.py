@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from cityscapes.errors import ParameterError
-from dlv3p.config import EvaluateParameters, SavePredictionsParameters
-from dlv3p.protocols import PUBLISHED, WHOLE_IMAGE, Protocol, protocol_from
-from dlv3p.published_scores import PUBLISHED_SCORES
-from dlv3p.views import views_of
+from dlv3p.evaluation.published_scores import PUBLISHED_SCORES
+from dlv3p.evaluation.views import views_of
+from dlv3p.parameters.notebooks import EvaluateParameters, SavePredictionsParameters
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol, protocol_from
 
 SLIDING = {"window_height": 64, "window_width": 96, "overlap": 32}
 
@@ -127,5 +127,5 @@ def test_published_scores_name_protocols_that_exist_and_are_percentages_of_one()
 
 
 def test_protocols_are_read_without_torch():
-    code = "import sys, dlv3p.protocols, dlv3p.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, dlv3p.parameters.protocols, dlv3p.parameters.notebooks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

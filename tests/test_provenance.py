@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from dlv3p import provenance
-from dlv3p.processes import Place
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs import provenance
+from dlv3p.runtime.processes import Place
 from dlv3p.training import recording
-from dlv3p.training_parameters import TrainParameters
 
 KERNEL = ["/opt/site-packages/ipykernel_launcher.py", "-f", "/home/me/kernel-1.json"]
 

@@ -19,25 +19,25 @@ from torch.nn import functional
 
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
-from dlv3p import config
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.compression import pruned_run as pruned_run_module
-from dlv3p.compression.channel_groups import ChannelGroup, ChannelGroups, all_logits
+from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.criteria import CRITERIA
 from dlv3p.compression.gate_report import Limits
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
 from dlv3p.compression.pruning import PARTS, accumulate_gradients, prune_model
 from dlv3p.compression.ranking import RANKINGS, choose_channels
 from dlv3p.compression.recalibration import recalibrate
-from dlv3p.compression.widths import apply_widths, widths_of
-from dlv3p.config import PruneParameters, RunParameters, TrainParameters
-from dlv3p.deeplab import build_network
-from dlv3p.distillation import load_teacher
-from dlv3p.inference import load_predictor
-from dlv3p.loading import load_model, save_model
-from dlv3p.macs import count_macs, count_parameters
-from dlv3p.network import NetworkParameters
+from dlv3p.evaluation.inference import load_predictor
+from dlv3p.models.deeplab import build_network
+from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.models.widths import apply_widths, widths_of
+from dlv3p.parameters import notebooks as config
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.notebooks import PruneParameters, RunParameters, TrainParameters
 from dlv3p.train import train
+from dlv3p.training.distillation import load_teacher
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.loading import load_model, save_model
 
 CLASSES = list("abcde")
 SLOW = pytest.mark.slow

@@ -18,24 +18,23 @@ from cityscapes.errors import (
     ParameterError,
 )
 from cityscapes.labels import CLASS_NAMES
-from dlv3p.checkpoint import save_checkpoint
-from dlv3p.compression import onnx_runtime
-from dlv3p.compression.calibration import choose_calibration_images
 from dlv3p.compression.gate import pass_gate
-from dlv3p.compression.onnx_graph import convolutions
-from dlv3p.compression.onnx_runtime import OnnxPredictor, convert_to_float16, quantize_with_onnx_runtime
-from dlv3p.compression.openvino_runtime import OpenVinoPredictor
-from dlv3p.compression.precisions import INT8, Node, count_precisions, float_nodes
 from dlv3p.compression.quantization import QUANTIZED, load_quantized, quantize_run
-from dlv3p.compression.rows import EXPORT_LIMITS, TITLES, check_ready, export_rows, gains, load_reference, rows_of
-from dlv3p.compression.torch_runtime import TorchPredictor
-from dlv3p.config import QuantizeParameters, RunParameters, TrainParameters
-from dlv3p.data import open_split, open_training
-from dlv3p.deeplab import build_network
-from dlv3p.export import graphs
-from dlv3p.inference import load_predictor
-from dlv3p.runs import checkpoint_path
-from dlv3p.samples.transforms import normalize
+from dlv3p.compression.variants import EXPORT_LIMITS, TITLES, check_ready, export_rows, gains, load_reference, rows_of
+from dlv3p.data.augment import normalize
+from dlv3p.data.roots import open_split, open_training
+from dlv3p.evaluation.inference import load_predictor
+from dlv3p.export import graphs, onnx_runtime
+from dlv3p.export.calibration import choose_calibration_images
+from dlv3p.export.onnx_graph import convolutions
+from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, quantize_with_onnx_runtime
+from dlv3p.export.openvino_runtime import OpenVinoPredictor
+from dlv3p.export.precisions import INT8, Node, count_precisions, float_nodes
+from dlv3p.export.torch_runtime import TorchPredictor
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.notebooks import QuantizeParameters, RunParameters, TrainParameters
+from dlv3p.runs.folders import checkpoint_path
+from dlv3p.weights.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BACKENDS = ("onnxruntime", "openvino")

@@ -10,14 +10,14 @@ import torch
 import yaml
 from published_recipes import COMMON, GMACS, OWN_CHOICES, PARAMETERS, PUBLISHED_SETTINGS, STEPS, UNLIKE, YOR_PARAMETERS
 
-from dlv3p.data import open_split
-from dlv3p.deeplab import build_network
-from dlv3p.macs import count_macs
-from dlv3p.network import NetworkParameters
-from dlv3p.protocols import PUBLISHED
-from dlv3p.published_scores import PUBLISHED_SCORES
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.published_scores import PUBLISHED_SCORES
+from dlv3p.models.deeplab import build_network
+from dlv3p.models.macs import count_macs
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.protocols import PUBLISHED
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.train import train
-from dlv3p.training_parameters import TrainParameters
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 FOLDER = NOTEBOOKS / "recipes"

@@ -11,17 +11,18 @@ import pytest
 import torch
 from tiny import tiny
 
-from cityscapes.atomic import lock_folder
 from cityscapes.errors import BusyError, MissingInputError, StoppedError
-from dlv3p import content_fingerprint, provenance
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
-from dlv3p.data import open_split
-from dlv3p.provenance import without_credentials
-from dlv3p.run_check import check_run
-from dlv3p.run_record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
-from dlv3p.runs_command import main
+from cityscapes.files.atomic import lock_folder
+from dlv3p.data import fingerprints as content_fingerprint
+from dlv3p.data.roots import open_split
+from dlv3p.runs import provenance
+from dlv3p.runs.__main__ import main
+from dlv3p.runs.check import check_run
+from dlv3p.runs.provenance import without_credentials
+from dlv3p.runs.record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
 from dlv3p.train import train
 from dlv3p.training.run import TrainingRun
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 
 FILES = ("run.json", "metrics.csv", "model.safetensors", "checkpoints/last.pt", "checkpoints/best.pt")
 
@@ -316,8 +317,8 @@ def test_changed_data_and_code_are_notes(folder, city, tmp_path, monkeypatch, ca
     edit_record(folder, lambda record: [entry.update(root=str(copy)) for entry in record["data"].values()])
     image = next((copy / "leftImg8bit" / "val").rglob("*.png"))
     image.write_bytes(image.read_bytes() + b"\0")
-    monkeypatch.setattr("dlv3p.run_surroundings.git_commit", lambda: "0123456789abcdef")
-    monkeypatch.setattr("dlv3p.run_surroundings.lock_sha256", lambda: "fedcba9876543210")
+    monkeypatch.setattr("dlv3p.runs.inputs.git_commit", lambda: "0123456789abcdef")
+    monkeypatch.setattr("dlv3p.runs.inputs.lock_sha256", lambda: "fedcba9876543210")
     notes = {finding.kind: finding for finding in reversed(findings(folder)) if "masks" not in finding.kind}
     assert {"data changed", "other code now", "other versions now"} <= notes.keys()
     assert notes["data changed"].problem.startswith("other than when the run began: images")
@@ -398,7 +399,7 @@ def test_a_missing_run_and_one_in_training_are_refused(folder):
 
 
 def test_an_imported_network_needs_no_history(folder):
-    """As `dlv3p.imported_run` leaves one."""
+    """As `dlv3p.runs.imported` leaves one."""
 
     def strip(record):
         for name in ("data", "determinism", "continued"):
@@ -415,7 +416,9 @@ def test_an_imported_network_needs_no_history(folder):
 
 
 def test_help_is_quick_because_it_loads_no_torch():
-    check = "import sys\nfrom dlv3p.runs_command import main\ntry: main(['check', '--help'])\nexcept SystemExit: pass\n"
+    check = (
+        "import sys\nfrom dlv3p.runs.__main__ import main\ntry: main(['check', '--help'])\nexcept SystemExit: pass\n"
+    )
     done = subprocess.run([sys.executable, "-c", check + "assert 'torch' not in sys.modules"], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"complete and untouched" in done.stdout

@@ -7,10 +7,10 @@ from backbone_checks import EVERY_BACKBONE
 from public_files import SMALL, mindspore_file, network_of, published
 
 from cityscapes.errors import IntegrityError
-from dlv3p.deeplab import build_network
-from dlv3p.loading import drop_void, load_model
-from dlv3p.network import NetworkParameters
-from dlv3p.samples.photometric import MEAN, STD
+from dlv3p.data.photometric import MEAN, STD
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.loading import drop_void, load_model
 from dlv3p.weights.names import to_ours, to_theirs
 from dlv3p.weights.recognition import find_backbone
 from dlv3p.weights.sources import SOURCES

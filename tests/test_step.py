@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny import tiny
 
-from dlv3p.checkpoint import load_checkpoint, weights_sha256
-from dlv3p.deeplab import build_network
-from dlv3p.losses import make_loss
-from dlv3p.runs import checkpoint_path
+from dlv3p.models.deeplab import build_network
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
+from dlv3p.training.losses import make_loss
 from dlv3p.training.step import SMALLEST_SCALE, Stepper, dropout_seed
+from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
 
 CPU = torch.device("cpu")
 

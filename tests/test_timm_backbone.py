@@ -7,8 +7,8 @@ import torch
 from backbone_checks import make, needs_timm
 
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.backbones.catalog import find
-from dlv3p.config import TrainParameters
+from dlv3p.parameters.catalog import find
+from dlv3p.parameters.notebooks import TrainParameters
 
 NAMES = ["timm:resnet18d", "timm:regnetx_002", "timm:mobilenetv2_050"]
 """Small ones, of three of timm's ways to give features."""
@@ -94,7 +94,7 @@ def test_names_of_timm_pass_the_configuration_and_the_catalogue():
     parameters = TrainParameters(backbone="timm:resnet18d")
     assert parameters.backbone == "timm:resnet18d"
     assert parameters.run_name.startswith("deeplabv3plus-timm-resnet18d-os16-")
-    assert find("timm:resnet18d") == "dlv3p.backbones.timm_backbone"
+    assert find("timm:resnet18d") == "dlv3p.models.backbones.timm_backbone"
     with pytest.raises(ParameterError, match="timm:<name>; did you mean resnet101"):
         TrainParameters(backbone="resnet10l")
     with pytest.raises(ParameterError, match="allowed are .*timm:<name>; did you mean vovnet39"):

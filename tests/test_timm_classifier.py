@@ -7,11 +7,11 @@ import torch
 from backbone_checks import make
 
 from cityscapes.errors import IntegrityError, MachineError
-from dlv3p.checkpoint import weights_sha256
-from dlv3p.deeplab import build_network
-from dlv3p.loading import save_model
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.checkpoint import weights_sha256
 from dlv3p.weights.imagenet import load_imagenet_weights
+from dlv3p.weights.loading import save_model
 
 timm = pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
 

@@ -12,15 +12,15 @@ from tiny import tiny
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
-from dlv3p.checkpoint import load_checkpoint, weights_sha256
-from dlv3p.data import open_split
-from dlv3p.imported_run import save_run
-from dlv3p.loading import build_recognized
-from dlv3p.runs import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
-from dlv3p.shards import write_shards
+from dlv3p.data.roots import open_split
+from dlv3p.data.write_shards import write_shards
+from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
+from dlv3p.runs.imported import save_run
 from dlv3p.train import train
 from dlv3p.training import state, step
 from dlv3p.training.run import TrainingRun
+from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.weights.loading import build_recognized
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 

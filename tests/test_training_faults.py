@@ -62,16 +62,16 @@ from cityscapes.errors import (
     TerminatedError,
 )
 from cityscapes.workspace import run_folder
-from dlv3p.checkpoint import load_checkpoint, save_checkpoint
-from dlv3p.data import open_split, open_training
-from dlv3p.runs import checkpoint_path
-from dlv3p.samples.loader import TrainingSamples
-from dlv3p.samples.sampling import epoch_order
+from dlv3p.data.loader import TrainingSamples
+from dlv3p.data.roots import open_split, open_training
+from dlv3p.data.sampling import epoch_order
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import main, read_config, train
 from dlv3p.training import recording, run, state, step
 from dlv3p.training.run import TrainingRun
 from dlv3p.training.state import RunState
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 
 BLOWN_UP = 5
 """The step, counted from 1, in which something happens: the second one of the second epoch."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dlv3p.samples.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
-from dlv3p.samples.transforms import Augmentation, normalize
+from dlv3p.data.augment import Augmentation, normalize
+from dlv3p.data.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
 
 PLAIN = Augmentation(32, 48, scale_low=1.0, scale_high=1.0)
 

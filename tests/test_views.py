@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cityscapes.errors import DivergedError
-from dlv3p.inference import Predictor
-from dlv3p.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
-from dlv3p.samples.transforms import normalize
-from dlv3p.training_parameters import TrainParameters
-from dlv3p.views import sum_of_views, views_of
+from dlv3p.data.augment import normalize
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.views import sum_of_views, views_of
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
+from dlv3p.parameters.training import TrainParameters
 
 CPU = torch.device("cpu")
 CLASSES = 7

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError, MissingInputError
-from dlv3p.data import open_images, open_split, open_training
-from dlv3p.datasets.demo_voc import COUNTS, write_demo_voc
-from dlv3p.datasets.palette import voc_palette
-from dlv3p.datasets.sbd import augment_voc, read_sbd_mask
-from dlv3p.datasets.voc import LISTS, VocSplit, find_kit, read_voc_list
-from dlv3p.datasets.voc_archives import SBD, VOC, unpack_archive
-from dlv3p.datasets.voc_preparation import prepare_voc
+from dlv3p.data.classes import voc_palette
+from dlv3p.data.demo_voc import COUNTS, write_demo_voc
+from dlv3p.data.roots import open_images, open_split, open_training
+from dlv3p.data.sbd import augment_voc, read_sbd_mask
+from dlv3p.data.voc import LISTS, VocSplit, find_kit, read_voc_list
+from dlv3p.data.voc_archives import SBD, VOC, unpack_archive
+from dlv3p.data.voc_preparation import prepare_voc
 
 pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
 
@@ -198,7 +198,7 @@ def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError("no network")
 
-    monkeypatch.setattr("dlv3p.datasets.voc_archives.download_url", refuse)
+    monkeypatch.setattr("dlv3p.data.voc_archives.download_url", refuse)
     with pytest.raises(MachineError, match=r"cannot download https?://.*VOCtrainval_11-May-2012\.tar .* put it into"):
         unpack_archive(VOC, tmp_path, tmp_path)
 

@@ -11,12 +11,12 @@ from public_files import network_of, published, refusal
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.checkpoint import save_checkpoint, weights_sha256
-from dlv3p.config import TrainParameters
-from dlv3p.deeplab import build_model, build_network
-from dlv3p.loading import LoadedModel, load_model, save_model
-from dlv3p.network import NetworkParameters
-from dlv3p.weights.inspection import describe
+from dlv3p.models.deeplab import build_model, build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.weights.checkpoint import save_checkpoint, weights_sha256
+from dlv3p.weights.describe import describe
+from dlv3p.weights.loading import LoadedModel, load_model, save_model
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
@@ -27,7 +27,7 @@ BACKBONE_FILES = sorted((Path(__file__).parents[1] / "dlv3p" / "backbones").glob
     ("imported", "absent"),
     [
         ([f"dlv3p.backbones.{path.stem}" for path in BACKBONE_FILES], "dlv3p.weights"),
-        (["dlv3p.weights.recognition"], "dlv3p.datasets.voc"),
+        (["dlv3p.weights.recognition"], "dlv3p.data.voc"),
     ],
     ids=["backbones", "recognition"],
 )
@@ -144,8 +144,8 @@ def test_a_backbone_alone_is_recognised_and_is_no_network(tmp_path):
 
 
 def test_the_stand_in_holds_the_newest_run_where_it_is_plain(workspace):
-    from dlv3p.imported_run import write_stand_in
-    from dlv3p.runs import checkpoint_path
+    from dlv3p.runs.folders import checkpoint_path
+    from dlv3p.runs.imported import write_stand_in
 
     for number, (switches, taken) in enumerate(
         (({"output_stride": 8, "channels": 16}, True), ({"channels": 16, "align_corners": True}, False))
@@ -163,11 +163,11 @@ def test_the_stand_in_holds_the_newest_run_where_it_is_plain(workspace):
 
 
 def test_an_imported_run_is_a_run_for_every_notebook(city, workspace, tmp_path):
-    from dlv3p.data import open_split
-    from dlv3p.evaluation import evaluate
-    from dlv3p.imported_run import load_saved, predictions_picture, save_run, scores_apply, write_stand_in
-    from dlv3p.loading import build_recognized
-    from dlv3p.runs import list_runs
+    from dlv3p.data.roots import open_split
+    from dlv3p.evaluation.evaluate import evaluate
+    from dlv3p.runs.folders import list_runs
+    from dlv3p.runs.imported import load_saved, predictions_picture, save_run, scores_apply, write_stand_in
+    from dlv3p.weights.loading import build_recognized
 
     path = write_stand_in()
     found = recognize(read_weights(path))

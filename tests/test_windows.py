@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlv3p.samples.transforms import Augmentation
-from dlv3p.samples.windows import Window, resize_ids, resize_pixels
+from dlv3p.data.augment import Augmentation
+from dlv3p.data.resample import Window, resize_ids, resize_pixels
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (150, 211, 3), dtype=np.uint8)

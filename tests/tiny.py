@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlv3p.config import TrainParameters
+from dlv3p.parameters.notebooks import TrainParameters
 
 pytest.importorskip("timm", reason="the small backbone of these tests is one of timm's")
 

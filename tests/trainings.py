@@ -89,7 +89,7 @@ def serve() -> None:
     """Fork a child for each line of stdin, and write how it ended to stdout."""
     with suppress(ImportError):
         import timm  # noqa: F401
-    import dlv3p.data
+    import dlv3p.data.roots
     import dlv3p.training.launching
     import dlv3p.training.run  # noqa: F401
 
@@ -213,7 +213,7 @@ def _count_moments(path: Path, asked: dict[str, Any]) -> None:
     """Let this process send itself the signals at the moment that was asked for, of those in the folders of runs."""
     import builtins
 
-    from cityscapes import atomic
+    from cityscapes.files import atomic
 
     passed = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     me, count, fsync, replace = os.getpid(), 0, os.fsync, os.replace

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from cityscapes.labels import CLASS_NAMES
-from dlv3p.checkpoint import save_checkpoint
-from dlv3p.config import RunParameters, TrainParameters
-from dlv3p.deeplab import build_network
-from dlv3p.inference import Predictor, load_predictor
-from dlv3p.runs import checkpoint_path
+from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.notebooks import RunParameters, TrainParameters
+from dlv3p.runs.folders import checkpoint_path
+from dlv3p.weights.checkpoint import save_checkpoint
 
 
 def untrained_run(run: str, **values: Any) -> Predictor:

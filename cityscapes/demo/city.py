@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cityscapes.atomic import write_bytes, write_text
 from cityscapes.errors import InputError, ParameterError, run_command
+from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.layout import POLYGONS_SUFFIX, Frame
 from cityscapes.workspace import demo_city_folder
 

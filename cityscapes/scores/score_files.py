@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.errors import MissingInputError, ParameterError, UserError
-from cityscapes.grey_png import read_label_image
+from cityscapes.files.png_read import read_label_image
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.problems import ProblemsError
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator

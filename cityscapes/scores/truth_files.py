@@ -31,9 +31,9 @@ class TruthFiles:
 
     def read(self) -> tuple["np.ndarray", "np.ndarray | None"]:
         """Read or draw label ids, uint8 (H, W), and instance ids, uint16 (H, W) or None; raises InputError."""
-        from cityscapes.grey_png import read_instance_image, read_label_image
-        from cityscapes.masks import draw_instance_ids, to_label_ids
-        from cityscapes.polygons import read_polygons
+        from cityscapes.files.png_read import read_instance_image, read_label_image
+        from cityscapes.masks.draw import draw_instance_ids, to_label_ids
+        from cityscapes.masks.polygons import read_polygons
 
         label_ids = None if self.label_ids is None else read_label_image(self.label_ids)
         if self.instance_ids is not None:

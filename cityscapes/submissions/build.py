@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cityscapes.atomic import open_atomically, write_bytes
 from cityscapes.errors import InputError, MissingInputError, ParameterError
-from cityscapes.hashes import file_sha256
+from cityscapes.files.atomic import open_atomically, write_bytes
+from cityscapes.files.hashes import file_sha256
 from cityscapes.layout import Frame
 from cityscapes.problems import ProblemsError
 from cityscapes.submissions.manifest import Manifest
@@ -26,8 +26,8 @@ def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
     """
     import numpy as np
 
+    from cityscapes.files.png_write import encode_png
     from cityscapes.labels import NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
-    from cityscapes.mask_files import encode_png
 
     train_ids = np.asarray(train_ids)
     if train_ids.ndim != 2 or train_ids.size == 0 or not np.issubdtype(train_ids.dtype, np.integer):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cityscapes.atomic import write_text
-from cityscapes.hashes import file_sha256
+from cityscapes.files.atomic import write_text
+from cityscapes.files.hashes import file_sha256
 
 FORMAT = 1
 

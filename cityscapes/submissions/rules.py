@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from tqdm import tqdm
 
 from cityscapes.errors import UserError, reason
-from cityscapes.grey_png import MAX_FILE_BYTES, read_label_bytes
+from cityscapes.files.png_read import MAX_FILE_BYTES, read_label_bytes
 from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.scores.truth_files import TruthFiles
 

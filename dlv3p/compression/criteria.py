@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import ParameterError
-from dlv3p.compression.channel_groups import ChannelGroup
+from dlv3p.compression.channels import ChannelGroup
 
 Criterion = Callable[[ChannelGroup], Tensor]
 

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from cityscapes.errors import InputError, ParameterError
-from dlv3p.compression.bootstrap import change_of_mean_iou
 from dlv3p.compression.gate_report import GateReport, GateRow, Limits
-from dlv3p.compression.process_memory import measure_process_memory
-from dlv3p.metrics import confusion_matrix, scores
+from dlv3p.data.augment import normalize
+from dlv3p.data.split import Split
+from dlv3p.evaluation.bootstrap import change_of_mean_iou
+from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.profiling.process_memory import measure_process_memory
 from dlv3p.profiling.turns import take_turns
-from dlv3p.progress import track
-from dlv3p.samples.transforms import normalize
-from dlv3p.split import Split
+from dlv3p.runtime.progress import track
 
 MEASURED_AT_ONCE = 2
 """So many processes measure memory at a time, which must all fit."""

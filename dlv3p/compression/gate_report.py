@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from cityscapes.workspace import output_folder
-from dlv3p.compression.bootstrap import Change
+from dlv3p.evaluation.bootstrap import Change
 from dlv3p.profiling.turns import Speedup, Turns
-from dlv3p.provenance import hardware
-from dlv3p.runs import write_json
+from dlv3p.runs.folders import write_json
+from dlv3p.runs.provenance import hardware
 
 NOT_MEASURED = "not measured"
 NOT_FASTER = "fewer MACs, not faster"

@@ -15,30 +15,30 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from cityscapes.atomic import write_text
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import GateReport, Limits
 from dlv3p.compression.pruning import prune_model
 from dlv3p.compression.recalibration import recalibrate
-from dlv3p.compression.torch_runtime import TorchPredictor
-from dlv3p.config import PruneParameters
-from dlv3p.data import open_split, resolve_data_root
-from dlv3p.deeplab import DeepLab, build_network
-from dlv3p.demo import runs_or_demo
-from dlv3p.devices import LAYOUT, choose_device
-from dlv3p.inference import Predictor, load_predictor
-from dlv3p.loading import load_model, save_model
-from dlv3p.macs import count_macs, count_parameters
-from dlv3p.runs import checkpoint_path, hold_run
-from dlv3p.samples.crops import make_samples
-from dlv3p.samples.loader import training_loader
-from dlv3p.split import Split
+from dlv3p.data.crops import make_samples
+from dlv3p.data.loader import training_loader
+from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.data.split import Split
+from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.export.torch_runtime import TorchPredictor
+from dlv3p.jupyter.demo import runs_or_demo
+from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.parameters.notebooks import PruneParameters
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path, hold_run
+from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.train import train
 from dlv3p.training.run import TrainingResult
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
+from dlv3p.weights.loading import load_model, save_model
 
 START, RECORD = Path("pruning", "start.safetensors"), Path("pruning", "settings.json")
 SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")

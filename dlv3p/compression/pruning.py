@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError, reason
-from dlv3p.backbones.catalog import TIMM
-from dlv3p.compression.channel_groups import ChannelGroups, all_logits
+from dlv3p.compression.channels import ChannelGroups, all_logits
 from dlv3p.compression.criteria import CRITERIA
 from dlv3p.compression.ranking import choose_channels
-from dlv3p.compression.widths import widths_of
-from dlv3p.deeplab import DeepLab, build_network
-from dlv3p.losses import cross_entropy
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.widths import widths_of
+from dlv3p.parameters.catalog import TIMM
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.training.losses import cross_entropy
 
 PARTS = ("all", "backbone")
 

@@ -21,21 +21,21 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
-from cityscapes.hashes import file_sha256
+from cityscapes.files.hashes import file_sha256
 from cityscapes.workspace import run_folder
-from dlv3p.compression import onnx_runtime, openvino_runtime
-from dlv3p.compression.calibration import CalibrationImages
-from dlv3p.compression.onnx_graph import convolutions
-from dlv3p.compression.onnx_runtime import OnnxPredictor, quantize_with_onnx_runtime
-from dlv3p.compression.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
-from dlv3p.compression.precisions import INT8
+from dlv3p.data.photometric import MEAN, STD
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.export import onnx_runtime, openvino_runtime
+from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.graphs import NEEDED as NEEDED_TO_EXPORT
 from dlv3p.export.graphs import export_onnx, require
 from dlv3p.export.metadata import metadata_of
-from dlv3p.inference import Predictor
-from dlv3p.provenance import data_fingerprint, hardware
-from dlv3p.runs import QUANTIZED, write_json
-from dlv3p.samples.photometric import MEAN, STD
+from dlv3p.export.onnx_graph import convolutions
+from dlv3p.export.onnx_runtime import OnnxPredictor, quantize_with_onnx_runtime
+from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
+from dlv3p.export.precisions import INT8
+from dlv3p.runs.folders import QUANTIZED, write_json
+from dlv3p.runs.provenance import data_fingerprint, hardware
 
 FORMAT = 1
 FLOAT_FILE = "float32.onnx"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cityscapes.errors import ParameterError
-from dlv3p.compression.channel_groups import ChannelGroup
+from dlv3p.compression.channels import ChannelGroup
 
 RANKINGS = ("uniform", "global", "isomorphic")
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dlv3p.compression.channel_groups import all_logits
-from dlv3p.deeplab import DeepLab
+from dlv3p.compression.channels import all_logits
+from dlv3p.models.deeplab import DeepLab
 
 
 @torch.no_grad()

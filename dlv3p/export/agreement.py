@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from cityscapes.errors import IntegrityError
-from dlv3p.compression.onnx_runtime import NEEDED, OnnxPredictor
-from dlv3p.compression.torch_runtime import ProgramPredictor, TorchPredictor
-from dlv3p.inference import Predictor
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.export.onnx_runtime import NEEDED, OnnxPredictor
+from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
 
 SMALLEST_AGREEMENT = 0.999
 """Share of the pixels that must get the same class; those of the others have two best classes a rounding apart."""

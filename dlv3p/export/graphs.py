@@ -12,8 +12,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from cityscapes.atomic import write_bytes
 from cityscapes.errors import MachineError
+from cityscapes.files.atomic import write_bytes
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100

@@ -2,8 +2,8 @@
 
 import json
 
-from dlv3p.inference import Predictor
-from dlv3p.samples.photometric import MEAN, STD
+from dlv3p.data.photometric import MEAN, STD
+from dlv3p.evaluation.inference import Predictor
 
 
 def metadata_of(predictor: Predictor) -> dict[str, str]:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cityscapes.errors import MissingInputError
-from dlv3p.datasets.audit import DataAudit
+from dlv3p.data.audit import DataAudit
 from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")

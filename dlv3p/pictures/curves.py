@@ -10,7 +10,7 @@ import pandas as pd
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.pictures.visualize import new_figure
-from dlv3p.runs import HISTORY_COLUMNS, LATER_COLUMNS, find_run
+from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,14 @@ from PIL import Image
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import IGNORE
-from dlv3p.config import RenderGifParameters
-from dlv3p.evaluation import Evaluation
-from dlv3p.inference import Predictor
+from dlv3p.data.batches import CarefulSamples
+from dlv3p.data.crops import make_samples
+from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.split import Split
+from dlv3p.evaluation.evaluate import Evaluation
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.parameters.notebooks import RenderGifParameters
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
@@ -23,12 +28,7 @@ from dlv3p.pictures.visualize import (
     overlay,
     side_by_side,
 )
-from dlv3p.progress import track
-from dlv3p.samples.batches import CarefulSamples
-from dlv3p.samples.crops import make_samples
-from dlv3p.samples.photometric import MEAN, STD
-from dlv3p.split import Split
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.runtime.progress import track
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:

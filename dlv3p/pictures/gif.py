@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cityscapes.atomic import open_atomically
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cityscapes.agreement import Agreement
 from cityscapes.audit import AuditReport
 from cityscapes.errors import InputError
 from cityscapes.labels import (
@@ -20,9 +19,10 @@ from cityscapes.labels import (
     TRAIN_ID_TO_LABEL_ID,
 )
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
-from cityscapes.masks import to_label_ids
+from cityscapes.masks.agreement import Agreement
+from cityscapes.masks.draw import to_label_ids
+from dlv3p.data.split import Split
 from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
-from dlv3p.split import Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

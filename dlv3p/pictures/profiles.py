@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlv3p.parameters.cases import case_of
 from dlv3p.pictures.visualize import new_figure
-from dlv3p.profiling.cases import case_of
 from dlv3p.profiling.measurable import NOT_MEASURED
 
 if TYPE_CHECKING:

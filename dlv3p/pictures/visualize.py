@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cityscapes.atomic import write_bytes
 from cityscapes.errors import InputError
+from cityscapes.files.atomic import write_bytes
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
 
 if TYPE_CHECKING:

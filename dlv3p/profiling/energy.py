@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 
 from cityscapes.errors import ParameterError
+from dlv3p.profiling.counters import Board
 from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.nvml import Board
 from dlv3p.profiling.rapl import Packages
 
 SHORTEST_SECONDS = 1.0

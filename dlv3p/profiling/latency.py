@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.devices import LAYOUT
-from dlv3p.profiling.clocks import Clock, clock_of, time_call
+from dlv3p.profiling.timing import Clock, clock_of, time_call
+from dlv3p.runtime.devices import LAYOUT
 
 UPSAMPLING = "upsampling"
 """The part behind the last module of a network: its logits at the image's size."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from dlv3p.profiling.counters import Board
 from dlv3p.profiling.measurable import NotMeasurable
-from dlv3p.profiling.nvml import Board
-from dlv3p.provenance import hardware
+from dlv3p.runs.provenance import hardware
 
 
 def machine() -> dict[str, Any]:

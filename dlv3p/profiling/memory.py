@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlv3p.profiling.counters import Board
 from dlv3p.profiling.latency import (
     OutOfMemoryError,
     compile_network,
@@ -25,7 +26,6 @@ from dlv3p.profiling.latency import (
     random_images,
 )
 from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.nvml import Board
 from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
 
 COLUMNS = ("allocated_mib", "reserved_mib", "process_mib", "above_weights_mib")

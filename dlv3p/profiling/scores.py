@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cityscapes.workspace import output_folder, run_folder
-from dlv3p.checkpoint import load_checkpoint
-from dlv3p.network import NetworkParameters
-from dlv3p.profiling.cases import case_of
+from dlv3p.parameters.cases import case_of
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.measurable import NOT_MEASURED
 from dlv3p.profiling.subject import Subject
+from dlv3p.weights.checkpoint import load_checkpoint
 
 COLUMNS = ("mIoU", "scored_run", "protocol")
 

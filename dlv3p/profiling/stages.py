@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dlv3p.devices import LAYOUT
-from dlv3p.profiling.clocks import Clock, clock_of
+from dlv3p.data.augment import normalize
+from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.latency import Latency, latency_of, out_of_memory_explained, prepare
-from dlv3p.samples.transforms import normalize
-from dlv3p.upsampling import upsample_argmax
+from dlv3p.profiling.timing import Clock, clock_of
+from dlv3p.runtime.devices import LAYOUT
 
 STAGES = ("decode", "normalise", "copy to device", "forward", "upsample and argmax", "copy to host")
 """In the order in which they are gone through; the copies are those between host and device."""

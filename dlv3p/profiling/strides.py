@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dlv3p.profiling.cases import Case, case_of
-from dlv3p.profiling.clocks import clock_of
+from dlv3p.parameters.cases import Case, case_of
 from dlv3p.profiling.latency import (
     OutOfMemoryError,
     compile_network,
@@ -18,6 +17,7 @@ from dlv3p.profiling.latency import (
     random_images,
 )
 from dlv3p.profiling.subject import Subject
+from dlv3p.profiling.timing import clock_of
 from dlv3p.profiling.turns import take_turns
 
 COLUMNS = ("median, ms", "times the time", "from", "to", "times the MACs")

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from dlv3p.compression.widths import Widths
-from dlv3p.deeplab import DeepLab, build_network
-from dlv3p.macs import count_parts
-from dlv3p.network import NetworkParameters
-from dlv3p.profiling.cases import Case
+from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.macs import count_parts
+from dlv3p.models.widths import Widths
+from dlv3p.parameters.cases import Case
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.published import SWEPT, SWITCHES
 
 

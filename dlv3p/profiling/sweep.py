@@ -20,9 +20,8 @@ from torch import nn
 
 from cityscapes.errors import UserError, reason
 from cityscapes.workspace import output_folder
-from dlv3p.macs import count_macs, count_parameters
-from dlv3p.profiling.cases import Case, case_of
-from dlv3p.profiling.clocks import clock_of
+from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.parameters.cases import Case, case_of
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
 from dlv3p.profiling.latency import (
     OutOfMemoryError,
@@ -39,8 +38,9 @@ from dlv3p.profiling.memory import COLUMNS as MEMORY_COLUMNS
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.stages import measure_stages
 from dlv3p.profiling.subject import Subject
-from dlv3p.progress import track
-from dlv3p.runs import write_json
+from dlv3p.profiling.timing import clock_of
+from dlv3p.runs.folders import write_json
+from dlv3p.runtime.progress import track
 
 LATENCY_COLUMNS = ("p10_ms", "p50_ms", "p90_ms", "first_ms", "images_per_second")
 

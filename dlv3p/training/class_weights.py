@@ -5,10 +5,10 @@ from torch import Tensor
 
 from cityscapes.errors import InputError
 from cityscapes.labels import IGNORE
-from dlv3p.losses import inverse_log_weights
-from dlv3p.processes import from_first, place
-from dlv3p.split import Split
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.data.split import Split
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runtime.processes import from_first, place
+from dlv3p.training.losses import inverse_log_weights
 
 
 def class_weights(parameters: TrainParameters, split: Split) -> Tensor | None:

@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 
 from cityscapes.errors import StoppedError, TerminatedError
-from dlv3p.processes import sum_over_processes
+from dlv3p.runtime.processes import sum_over_processes
 
 SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError, signal.SIGUSR1: TerminatedError}
 

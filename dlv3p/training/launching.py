@@ -19,12 +19,12 @@ from pathlib import Path
 from types import FrameType
 
 from cityscapes import errors
-from cityscapes.atomic import write_text
+from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
-from dlv3p.processes import MEETING_FILE
-from dlv3p.provenance import COMMAND, command
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.provenance import COMMAND, command
+from dlv3p.runtime.processes import MEETING_FILE
 from dlv3p.training.interruption import SIGNALS
-from dlv3p.training_parameters import TrainParameters
 
 ERROR_FILE = "DLV3P_ERROR_FILE"
 """Environment variable that names the file into which a process of a group puts what ended it."""

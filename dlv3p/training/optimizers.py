@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.parameters.training import TrainParameters
 
 POLY_POWER = 0.9
 MOMENTUM = 0.9

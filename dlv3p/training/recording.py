@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from cityscapes.atomic import write_text
 from cityscapes.errors import BusyError, IntegrityError
-from dlv3p.content_fingerprint import content_fingerprint
-from dlv3p.devices import choose_device
-from dlv3p.processes import place
-from dlv3p.provenance import data_fingerprint, masks_fingerprint, provenance
-from dlv3p.run_record import FORMAT, add_to_record, write_record
-from dlv3p.runs import refuse_other_parameters, write_json
-from dlv3p.split import Split
-from dlv3p.training_parameters import TrainParameters
+from cityscapes.files.atomic import write_text
+from dlv3p.data.fingerprints import content_fingerprint
+from dlv3p.data.split import Split
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import refuse_other_parameters, write_json
+from dlv3p.runs.provenance import data_fingerprint, masks_fingerprint, provenance
+from dlv3p.runs.record import FORMAT, add_to_record, write_record
+from dlv3p.runtime.devices import choose_device
+from dlv3p.runtime.processes import place
 
 OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning", "processes.log"}
 """What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""

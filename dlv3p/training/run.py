@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.errors import DivergedError
-from dlv3p.devices import choose_device, memory_faults
-from dlv3p.metrics import confusion_matrix, scores
-from dlv3p.processes import place, sum_over_processes, wait_for_all
-from dlv3p.progress import Progress
-from dlv3p.runs import write_metrics
-from dlv3p.samples.batches import Batches, worker_faults
-from dlv3p.samples.crops import make_samples
-from dlv3p.samples.loader import WholeImages, training_loader, validation_loader
-from dlv3p.split import Split
+from dlv3p.data.batches import Batches, worker_faults
+from dlv3p.data.crops import make_samples
+from dlv3p.data.loader import WholeImages, training_loader, validation_loader
+from dlv3p.data.split import Split
+from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import write_metrics
+from dlv3p.runtime.devices import choose_device, memory_faults
+from dlv3p.runtime.processes import place, sum_over_processes, wait_for_all
+from dlv3p.runtime.progress import Progress
+from dlv3p.training.callbacks import make_watchers
 from dlv3p.training.interruption import Interruption
 from dlv3p.training.optimizers import rate_factor
 from dlv3p.training.recording import keep_metrics_ahead, record_continuation, record_divergence, record_start
 from dlv3p.training.state import RunState
 from dlv3p.training.step import StepResult
 from dlv3p.training.validation import validate
-from dlv3p.training.watching import make_watchers
-from dlv3p.training_parameters import TrainParameters
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from cityscapes.errors import DivergedError, IntegrityError, MissingInputError, NewerFormatError, ParameterError
-from dlv3p.activation_checkpointing import checkpoint_activations
-from dlv3p.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
-from dlv3p.deeplab import DeepLab, build_network
-from dlv3p.devices import LAYOUT
-from dlv3p.distillation import load_teacher
-from dlv3p.norms import share_statistics
-from dlv3p.processes import from_first, place
-from dlv3p.runs import checkpoint_path, refuse_other_parameters
-from dlv3p.split import Split
+from dlv3p.data.split import Split
+from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.norms import share_statistics
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
+from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.processes import from_first, place
+from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.training.class_weights import class_weights
+from dlv3p.training.distillation import load_teacher
 from dlv3p.training.step import Stepper
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 
 
 @dataclass

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cityscapes.labels import IGNORE
-from dlv3p.chunked_loss import make_chunked_loss
-from dlv3p.deeplab import DeepLab
-from dlv3p.devices import LAYOUT
-from dlv3p.distillation import distillation_loss, teach
-from dlv3p.losses import make_loss, valid_weight
-from dlv3p.processes import place, sum_over_processes
+from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.parameters.training import PIXEL_MEANS, TrainParameters
+from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.averaging import WeightAverage
+from dlv3p.training.chunked_loss import make_chunked_loss
+from dlv3p.training.distillation import distillation_loss, teach
+from dlv3p.training.losses import make_loss, valid_weight
 from dlv3p.training.optimizers import make_optimizer, set_rates
-from dlv3p.training_parameters import PIXEL_MEANS, TrainParameters
-from dlv3p.upsampling import upsample_argmax
 
 AUXILIARY_WEIGHT = 0.4
 """How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dlv3p.devices import LAYOUT
-from dlv3p.losses import cross_entropy
-from dlv3p.metrics import confusion_matrix, scores
-from dlv3p.processes import sum_over_processes
-from dlv3p.samples.batches import Batches
+from dlv3p.data.batches import Batches
+from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.processes import sum_over_processes
+from dlv3p.training.losses import cross_entropy
 
 
 @torch.inference_mode()

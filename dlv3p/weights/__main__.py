@@ -25,8 +25,8 @@ def main() -> int:
 
 def inspect_file(arguments: argparse.Namespace) -> int:
     """Print what a file is, then check that its weights fit the network that it describes, to the last entry."""
-    from dlv3p.loading import build_recognized, check_backbone
-    from dlv3p.weights.inspection import describe
+    from dlv3p.weights.describe import describe
+    from dlv3p.weights.loading import build_recognized, check_backbone
 
     found = _recognize(arguments)
     for name, line in describe(found).items():
@@ -41,7 +41,7 @@ def inspect_file(arguments: argparse.Namespace) -> int:
 
 def convert_file(arguments: argparse.Namespace) -> int:
     """Write a file's network as safetensors with its description."""
-    from dlv3p.loading import build_recognized, save_model
+    from dlv3p.weights.loading import build_recognized, save_model
 
     if arguments.output.suffix != ".safetensors":
         raise ParameterError(f"{arguments.output}: the output is a safetensors file; let its name end in .safetensors")

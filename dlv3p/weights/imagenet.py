@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
-from dlv3p.backbones.catalog import TIMM
-from dlv3p.backbones.features import Backbone
+from dlv3p.models.backbones.features import Backbone
+from dlv3p.parameters.catalog import TIMM
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.names import join_dotted, without_wrapper
 from dlv3p.weights.printing import told

@@ -6,13 +6,13 @@ from pathlib import Path
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.backbones.catalog import TIMM
-from dlv3p.compression.widths import apply_widths
-from dlv3p.deeplab import DeepLab
-from dlv3p.loading import empty_network, fitting_state
-from dlv3p.network import NetworkParameters
+from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.widths import apply_widths
+from dlv3p.parameters.catalog import TIMM
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
+from dlv3p.weights.loading import empty_network, fitting_state
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.hashes import file_sha256
+from cityscapes.files.hashes import file_sha256
 from dlv3p.weights.own_files import check_format, check_hash
 from dlv3p.weights.pickles import load_pickled
 from dlv3p.weights.printing import shown, told

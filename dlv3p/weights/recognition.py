@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.network import OUTPUT_STRIDES, NetworkParameters
-from dlv3p.training_parameters import TrainParameters
+from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrapper
 from dlv3p.weights.printing import shown, told
 from dlv3p.weights.reading import WeightsFile

@@ -13,7 +13,7 @@ from timm.models import model_entrypoint
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MachineError
-from dlv3p.backbones.catalog import TIMM
+from dlv3p.parameters.catalog import TIMM
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.names import without_wrapper
 from dlv3p.weights.printing import shown, told

@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="the browser test needs the Python pack
 sys.path.insert(0, str(Path(__file__).parent))
 from run_notebook import run_in_jupyterlab
 
-from dlv3p.checkpoint import load_checkpoint
+from dlv3p.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "outputs" / "browser"

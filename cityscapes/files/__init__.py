@@ -1,0 +1,1 @@
+"""Files of the suite: read with suspicion, written whole or not at all."""

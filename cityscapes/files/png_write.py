@@ -1,0 +1,117 @@
+"""Read label images strictly, and write masks fast, with a seal that tells later what they were made from.
+
+The seal is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
+else in the file. So one look at a finished mask says whether it is up to date, and no list beside it can disagree.
+"""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from isal import isal_zlib
+
+from cityscapes.errors import InputError, MissingInputError, UserError, reason
+from cityscapes.files.row_filter import filtered_strips
+
+MAX_PIXELS = 64 * 2**20
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_END = len(_SIGNATURE) + 4 + 4 + 13 + 4
+_SEAL_KEYWORD = b"cityscapes.files.png_write\0"
+_SEAL_LENGTH = 4 + 4 + len(_SEAL_KEYWORD) + 64 + 1 + 64 + 4
+
+
+def encode_png(
+    pixels: np.ndarray,
+    *,
+    made_from: bytes | None = None,
+    palette: np.ndarray | None = None,
+    table: np.ndarray | None = None,
+    packed: bytes | None = None,
+) -> bytes:
+    """Encode an image as a PNG file.
+
+    It is uint8 (H, W), grey or with an RGB `palette` uint8 (256, 3); uint16 (H, W), grey; or RGBA, uint8 (H, W, 4).
+    With a look-up `table` uint8 (256,) or (256, 4), `table[pixels]` is encoded, grey or RGBA, in less time than it
+    takes to make it. `made_from` is anything that identifies the input; with it the file is sealed. `packed` is what
+    `pack_pixels` gave for the same pixels, so that two files can share it. The same pixels give the same bytes with one
+    version of ISA-L on one kind of processor.
+    """
+    height, width = pixels.shape[:2]
+    channels = (pixels if table is None else table).shape[2 if table is None else 1 :]
+    bits = 16 if pixels.dtype == np.uint16 else 8
+    color_type = 6 if channels else 0 if palette is None else 3
+    header = _SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    body = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
+    body += _chunk(b"IDAT", pack_pixels(pixels, table=table) if packed is None else packed) + _chunk(b"IEND", b"")
+    return header + (b"" if made_from is None else _seal(header, body, made_from)) + body
+
+
+def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes:
+    """Filter and compress an image as `encode_png` does: the part of the file that costs time."""
+    # Level 1 finds the long runs of zeros that the filter leaves; more effort takes longer and saves next to nothing.
+    packer = isal_zlib.compressobj(1)
+    strips = filtered_strips(pixels, None if table is None else table.reshape(256, -1))
+    return b"".join([packer.compress(strip) for strip in strips] + [packer.flush()])
+
+
+def is_made_from(path: Path, made_from: bytes) -> bool:
+    """Tell whether the file is a PNG that `encode_png` made from `made_from`, complete and unchanged since."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    header, body = content[:_HEADER_END], content[_HEADER_END + _SEAL_LENGTH :]
+    return content[_HEADER_END : _HEADER_END + _SEAL_LENGTH] == _seal(header, body, made_from)
+
+
+def read_label_png(
+    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read a label image: a whole PNG of one 8-bit channel and, if given, of `size` (height, width); uint8 (H, W).
+
+    The header is checked before memory is spent on pixels. Raises InputError, or MissingInputError; `source` is what
+    the message calls the file.
+    """
+    return _read_png(file, source or str(file), size, ("L",), "one 8-bit channel (mode L)").astype(np.uint8, copy=False)
+
+
+def read_instance_png(
+    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read an instance image like `read_label_png`, but of one 16-bit channel; uint16 (H, W)."""
+    # Older Pillow calls the 16-bit grey of a PNG file "I".
+    return _read_png(file, source or str(file), size, ("I;16", "I"), "one 16-bit channel (mode I;16)").astype(np.uint16)
+
+
+def _read_png(
+    file: str | Path | BinaryIO, source: str, size: tuple[int, int] | None, modes: tuple[str, ...], expected: str
+) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            height, width = size or image.size[::-1]
+            if image.mode not in modes or image.size != (width, height):
+                found = f"mode {image.mode}, {image.width} x {image.height}"
+                raise InputError(f"{source}: expected {expected}, {width} x {height}, found {found}")
+            if height * width > MAX_PIXELS:
+                raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
+            return np.array(image)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{source}: no such label image") from error
+    except Exception as error:  # a damaged PNG may raise nearly anything
+        raise InputError(f"{source}: not a whole PNG ({reason(error)}); make or copy it again") from error
+
+
+def _seal(header: bytes, body: bytes, made_from: bytes) -> bytes:
+    origin, content = hashlib.sha256(made_from).hexdigest(), hashlib.sha256(header + body).hexdigest()
+    return _chunk(b"tEXt", _SEAL_KEYWORD + f"{origin} {content}".encode())
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

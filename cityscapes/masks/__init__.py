@@ -1,0 +1,1 @@
+"""Masks from polygons, exactly as the official scripts draw them."""

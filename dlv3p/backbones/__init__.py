@@ -1,1 +1,0 @@
-"""Feature extractors: a family a file, and `catalog.py`, which names them all."""

@@ -1,0 +1,1 @@
+"""From a data root to batches: splits, augmentation, sampling, loading."""

@@ -1,0 +1,100 @@
+"""From an image and its mask to a training crop, and from an image to what a network takes.
+
+Every random choice comes from the generator that is passed in, never from a global state: a sample is a function of
+(seed, epoch, index), whatever process makes it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cityscapes.labels import IGNORE
+from dlv3p.data.photometric import blur_crop, jitter_crop, normalize_crop
+from dlv3p.data.resample import Window, resize_ids, resize_pixels
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random scale, crop, flip, colour jitter and blur, as in DeepLabV3 section 4.1 (jitter as in the VainF recipe).
+
+    The scale is drawn from `scale_low` to `scale_high`, on top of the fixed `image_scale`: log-uniformly as in
+    chenxi116/DeepLabv3.pytorch, so that halving is as likely as doubling, or uniformly as in VainF's recipe and in the
+    MindSpore system, whose crops are larger on average. With `blur` above 0, every second crop is blurred by a Gaussian
+    of 0 to `blur` pixels.
+    """
+
+    crop_height: int
+    crop_width: int
+    image_scale: float = 1.0
+    scale_low: float = 0.5
+    scale_high: float = 2.0
+    color_jitter: float = 0.0
+    scale_distribution: str = "log_uniform"
+    blur: float = 0.0
+
+    def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return a crop: image float32 (3,h,w) normalised, mask int64 (h,w); padding is the mean colour and 255."""
+        return self.crop(np.asarray(image), mask, self.window(image.height, image.width, rng), rng)
+
+    def window(
+        self, height: int, width: int, rng: np.random.Generator, center: tuple[int, int] | None = None
+    ) -> Window:
+        """Choose the window of an image of `height` x `width` pixels that becomes a crop.
+
+        `center`, row and column of a pixel, asks for a window around it, as far as the image's edges allow.
+        """
+        scale = self.image_scale * self._scale(rng)
+        scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
+        crop_height, crop_width = min(self.crop_height, scaled_height), min(self.crop_width, scaled_width)
+        left = int(rng.integers(scaled_width - crop_width + 1))
+        top = int(rng.integers(scaled_height - crop_height + 1))
+        across, down = width / scaled_width, height / scaled_height
+        if center is not None:
+            top = _around(center[0] / down, crop_height, scaled_height)
+            left = _around(center[1] / across, crop_width, scaled_width)
+        right, bottom = min((left + crop_width) * across, width), min((top + crop_height) * down, height)
+        return Window(height, width, left * across, top * down, right, bottom, crop_height, crop_width)
+
+    def crop(
+        self, pixels: np.ndarray, mask: np.ndarray, window: Window, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Make the crop of a window: `pixels`, uint8 (H,W,3), may be a corner (see `Window`); `mask` is uint8 (H,W)."""
+        flip = bool(rng.random() < 0.5)
+        colors = resize_pixels(pixels, window, flip=flip)
+        factors = rng.uniform(1 - self.color_jitter, 1 + self.color_jitter, size=3).astype(np.float32)
+        if self.blur and rng.random() < 0.5:
+            colors = blur_crop(colors, rng.uniform(0, self.blur))
+        size = (self.crop_height, self.crop_width)
+        crop, truth = np.empty((3, *size), np.float32), np.empty(size, np.int64)
+        for outside in (crop[:, window.height :], crop[:, :, window.width :]):
+            outside[...] = 0  # after normalising, the mean colour
+        for outside in (truth[window.height :], truth[:, window.width :]):
+            outside[...] = IGNORE
+        resize_ids(np.ascontiguousarray(mask), window, truth, flip=flip)
+        if self.color_jitter:
+            jitter_crop(colors, factors, crop)
+        else:
+            normalize_crop(colors, crop)
+        return torch.from_numpy(crop), torch.from_numpy(truth)
+
+    def _scale(self, rng: np.random.Generator) -> float:
+        if self.scale_distribution == "uniform":
+            return float(rng.uniform(self.scale_low, self.scale_high))
+        return float(np.exp(rng.uniform(np.log(self.scale_low), np.log(self.scale_high))))
+
+
+def _around(center: float, length: int, available: int) -> int:
+    return min(max(round(center - length / 2), 0), available - length)
+
+
+def normalize(image: Image.Image, *, image_scale: float = 1.0) -> Tensor:
+    """Turn an RGB image into what a network takes: float32 (3,h,w), scaled by `image_scale`, ImageNet-normalised."""
+    if image_scale != 1.0:
+        size = (max(1, round(image.width * image_scale)), max(1, round(image.height * image_scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    out = np.empty((3, image.height, image.width), np.float32)
+    normalize_crop(np.asarray(image), out)
+    return torch.from_numpy(out)

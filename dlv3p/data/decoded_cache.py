@@ -1,0 +1,87 @@
+"""Images decoded once and kept on disk, so that a training crop reads its window from a memory map.
+
+An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
+path, size and time of change of its file, so an image that changed is decoded anew; what belongs to no image any more
+is deleted by deleting the folder. Masks take little time to decode, and are not kept.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cityscapes.errors import InputError, MachineError
+from cityscapes.files.atomic import open_atomically
+from cityscapes.workspace import data_folder
+from dlv3p.data.lazy_image import LazyImage, decoded
+from dlv3p.data.split import Split
+from dlv3p.runtime.progress import track
+
+RESERVE = 2**30
+"""Bytes that preparing leaves free, for checkpoints."""
+
+
+class DecodedCache:
+    """The decoded images of one split, below `data/decoded/` in the workspace."""
+
+    def __init__(self, split: Split) -> None:
+        self.split, self.folder = split, data_folder() / "decoded"
+
+    def open(self, index: int) -> LazyImage:
+        """Open an image, decoding it first where it is not there; raises MachineError when the disk is full."""
+        path = self.path(index)
+        pixels = _mapped(path)
+        return decoded(self._keep(index, path) if pixels is None else pixels)
+
+    def prepare(self, *, progress: str = "auto", skip_bad: bool = False) -> None:
+        """Decode all images that are not there yet; raises MachineError, before it begins, when they cannot fit.
+
+        With `skip_bad`, an image that cannot be read is left for `open` to tell of.
+        """
+        missing, checked = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None], False
+        for index in track(missing, title="decode images", mode=progress) if missing else ():
+            try:
+                if not checked:
+                    self._refuse_full_disk(self.split.image(index), len(missing))
+                checked = True
+                self._keep(index, self.path(index))
+            except InputError:
+                if not skip_bad:
+                    raise
+
+    def path(self, index: int) -> Path:
+        """Return where a decoded image is kept."""
+        source = self.split.image_path(index)
+        stored = getattr(self.split, "fingerprint", None)  # shards know theirs
+        if stored is None:
+            facts = source.stat()
+            stored = f"{facts.st_size} {facts.st_mtime_ns}"
+        digest = hashlib.sha256(f"{source} {stored}".encode(errors="surrogateescape")).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:34]}.npy"
+
+    def _keep(self, index: int, path: Path) -> np.ndarray:
+        pixels = np.ascontiguousarray(self.split.image(index))
+        with open_atomically(path, durable=False) as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
+            file.write(pixels.data)  # unlike numpy's own writing, this tells a full disk from other errors
+        return pixels
+
+    def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
+        needed = 3 * image.width * image.height * count
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free - RESERVE
+        if needed > free:
+            raise MachineError(
+                f"{self.folder}: {count} decoded images take {needed / 1e9:.1f} GB and {max(0, free) / 1e9:.1f} "
+                "GB may be used; free some, move the workspace (DLV3P_WORKSPACE), or train without decoded_cache"
+            )
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or cut short by a power failure
+        return None
+    return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 else None

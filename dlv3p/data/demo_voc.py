@@ -1,0 +1,96 @@
+"""A tiny PASCAL VOC and SBD, packed as the real archives are, with pictures of the embedded city.
+
+The masks follow each source's manner: VOC's are palette PNGs with a border of 255 around every object, SBD's are MATLAB
+files without one, and SBD annotates some images of VOC's train and val splits as well.
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from cityscapes.files.atomic import open_atomically
+from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
+from cityscapes.labels import IGNORE
+from dlv3p.data.demo_pictures import city_pictures
+from dlv3p.data.sbd import augment_voc, encode_palette_png
+from dlv3p.data.voc import CLASS_NAMES
+from dlv3p.data.voc_archives import SBD, VOC, unpack_archive
+
+COUNTS = {"train": 12, "val": 8, "beyond": 16}
+"""Images of VOC's train and val splits, and those that only SBD annotates."""
+
+_SAME_THING = {
+    "person": "person", "rider": "person", "car": "car", "truck": "car", "bus": "bus", "train": "train",
+    "motorcycle": "motorbike", "bicycle": "bicycle",
+}  # fmt: skip
+
+
+def write_demo_voc_archives(folder: Path) -> None:
+    """Write both archives to `folder`; those that are there are left alone."""
+    if (folder / VOC.file).is_file() and (folder / SBD.file).is_file():
+        return
+    names, images, masks = _pictures()
+    train, val = names[: COUNTS["train"]], names[COUNTS["train"] : COUNTS["train"] + COUNTS["val"]]
+    beyond = names[len(train) + len(val) :]
+    kit: dict[str, bytes] = {f"JPEGImages/{name}.jpg": image for name, image in zip(names, images, strict=True)}
+    for name, mask in list(zip(names, masks, strict=True))[: len(train) + len(val)]:
+        kit[f"SegmentationClass/{name}.png"] = encode_palette_png(_with_borders(mask))
+    for split, chosen in (("train", train), ("val", val), ("trainval", sorted(train + val))):
+        kit[f"ImageSets/Segmentation/{split}.txt"] = _list(chosen)
+    sbd = {"train.txt": _list(beyond[::2] + train[::3]), "val.txt": _list(beyond[1::2] + val[::2])}
+    sbd |= {f"cls/{name}.mat": _matlab(mask) for name, mask in zip(names, masks, strict=True)}
+    _write_tar(folder / VOC.file, VOC.folder, kit)
+    _write_tar(folder / SBD.file, SBD.folder, sbd)
+
+
+def write_demo_voc(root: Path) -> Path:
+    """Write the archives below `root`, unpack both, join SBD's masks to VOC's, and return `root`."""
+    archives = root / "archives"
+    write_demo_voc_archives(archives)
+    augment_voc(unpack_archive(VOC, archives, root), unpack_archive(SBD, archives, root))
+    return root
+
+
+def _pictures() -> tuple[list[str], list[bytes], list[np.ndarray]]:
+    """Names, JPEG files and masks without borders, uint8 (H,W), of all images."""
+    classes = np.zeros(256, np.uint8)
+    for index, name in enumerate(CITY_CLASSES):
+        if name in _SAME_THING:
+            classes[index] = CLASS_NAMES.index(_SAME_THING[name])
+    images, masks = [], []
+    for image, train_ids in city_pictures(sum(COUNTS.values())):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=92)
+        images.append(buffer.getvalue())
+        masks.append(classes[train_ids])
+    return [f"2007_{index:06d}" for index in range(1, len(images) + 1)], images, masks
+
+
+def _with_borders(mask: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(mask)
+    widest, narrowest = (np.asarray(image.filter(kind(3))) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
+    return np.where(widest != narrowest, np.uint8(IGNORE), mask)
+
+
+def _matlab(mask: np.ndarray) -> bytes:
+    from scipy.io import savemat
+
+    buffer = io.BytesIO()
+    savemat(buffer, {"GTcls": {"Segmentation": mask}}, do_compression=True)
+    return buffer.getvalue()
+
+
+def _list(names: list[str]) -> bytes:
+    return "\n".join(sorted(names)).encode()  # without a line end at the end, as some lists come
+
+
+def _write_tar(path: Path, folder: str, files: dict[str, bytes]) -> None:
+    mode = "w:gz" if path.suffix == ".tgz" else "w"
+    with open_atomically(path) as file, tarfile.open(fileobj=file, mode=mode) as tar:
+        for name, content in sorted(files.items()):
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))

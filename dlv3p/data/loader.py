@@ -1,0 +1,120 @@
+"""Loaders whose every byte is a function of (seed, epoch, index), whatever the workers, crashes and restarts."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from cityscapes.errors import InputError, ParameterError
+from dlv3p.data.augment import Augmentation, normalize
+from dlv3p.data.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
+from dlv3p.data.decoded_cache import DecodedCache
+from dlv3p.data.lazy_image import open_image
+from dlv3p.data.sampling import ClassUniform, EpochSampler, sample_generator
+from dlv3p.data.split import Split
+from dlv3p.runtime.processes import place
+
+LOADER_TIMEOUT = 300
+"""Seconds after which a worker that does not answer is an error rather than a wait for ever."""
+
+
+class TrainingSamples(Dataset):
+    """Augmented crops, asked for by (epoch, index): image float (3,h,w) and mask int64 (h,w).
+
+    `class_uniform` lifts rare classes; `cache` holds images that need not be decoded again, and changes no byte.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        class_uniform: ClassUniform | None = None,
+        cache: DecodedCache | None = None,
+    ) -> None:
+        self.split, self.augmentation, self.seed = split, augmentation, seed
+        self.class_uniform, self.cache = class_uniform, cache
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Read and augment a sample; raises InputError for a damaged file, and where image and mask differ in size."""
+        epoch, index = key
+        shown, center = self._shown(epoch, index)
+        rng = sample_generator(self.seed, epoch, index)
+        image = self.cache.open(shown) if self.cache else open_image(self.split, shown)
+        mask = self.split.mask(shown)
+        if mask.shape != (image.height, image.width):
+            self.split.pair(shown)  # raises, in the data set's own words
+            raise InputError(f"{self.split.name(shown)}: its image and its mask differ in size")
+        window = self.augmentation.window(image.height, image.width, rng, center)
+        return self.augmentation.crop(image.corner(*window.corner()), mask, window, rng)
+
+    def name(self, key: tuple[int, int]) -> str:
+        """Return the name of the image that a sample shows."""
+        return self.split.name(self._shown(*key)[0])
+
+    def _shown(self, epoch: int, index: int) -> tuple[int, tuple[int, int] | None]:
+        return self.class_uniform.choose(epoch, index) if self.class_uniform else (index, None)
+
+
+class WholeImages(Dataset):
+    """Whole images for validation: image float (3,h,w) at the network's scale, mask int64 (H,W) at its own."""
+
+    def __init__(self, split: Split, *, image_scale: float) -> None:
+        self.split, self.image_scale = split, image_scale
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.split.pair(index)
+        return normalize(image, image_scale=self.image_scale), torch.from_numpy(mask.astype(np.int64))
+
+    def name(self, index: int) -> str:
+        """Return the name of an image."""
+        return self.split.name(index)
+
+
+def training_loader(
+    samples: TrainingSamples, *, batch_size: int, workers: int, timeout: float = LOADER_TIMEOUT, skip_bad: bool = False
+) -> Batches:
+    """Return a loader of the batches of whole steps; set `loader.sampler.epoch` before each pass.
+
+    Where processes train together, each gets its share of the `batch_size` samples of a step. A split smaller than that
+    gives one step of what there is. With `skip_bad`, a sample that cannot be read is told of and replaced by the next.
+    Raises ParameterError when the samples of a step cannot be shared out equally.
+    """
+    rank, ranks, _ = place()
+    if batch_size % ranks:
+        raise ParameterError(f"batch_size={batch_size}: cannot be shared by {ranks} processes; take a multiple")
+    batch_size = min(batch_size, len(samples)) // ranks
+    if not batch_size:
+        raise ParameterError(f"processes={ranks}: more than the {len(samples)} images there are to train on")
+    sampler = EpochSampler(len(samples), batch_size, seed=samples.seed, rank=rank, ranks=ranks)
+    careful = CarefulSamples(samples, skip=skip_bad)
+    return _batches(careful, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
+
+
+def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT) -> Batches:
+    """Return a loader of single images in the split's order, so that sizes may differ; each process gets its share."""
+    rank, ranks, _ = place()
+    shared = Subset(images, range(rank, len(images), ranks))
+    return _batches(CarefulSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
+
+
+def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options) -> Batches:
+    if workers:
+        options |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": leave_stopping_to_main}
+    return Batches(
+        DataLoader(
+            samples,
+            num_workers=workers,
+            collate_fn=collate,
+            generator=torch.Generator(),  # one of its own keeps it from drawing on torch's global random state
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+    )

@@ -1,0 +1,118 @@
+"""A split that is a list of image and mask files, whatever the layout they lie in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.images import read_ids, read_image
+from cityscapes.labels import IGNORE
+
+
+class Pair(NamedTuple):
+    """The files of one image; `mask` is where its mask belongs, which need not exist."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class Classes(NamedTuple):
+    """What the ids of a data set mean: a name for each, and colours, uint8 (256,3), black where there is no class."""
+
+    names: tuple[str, ...]
+    colors: np.ndarray
+
+
+class PairedSplit:
+    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes.
+
+    `strays` names masks that lie there and belong to no image.
+    """
+
+    def __init__(
+        self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, strays: Sequence[str] = ()
+    ) -> None:
+        self.root, self.split, self.pairs, self.strays = root, split, tuple(pairs), tuple(strays)
+        self.class_names: Sequence[str] = classes.names
+        self.colors: np.ndarray = classes.colors
+        self.num_classes: int = len(classes.names)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """Return an image's name, without folder and suffix."""
+        return self.pairs[index].name
+
+    def image_path(self, index: int) -> Path:
+        """Return where an image's file lies."""
+        return self.pairs[index].image
+
+    def mask_path(self, index: int) -> Path:
+        """Return where an image's mask lies; raises MissingInputError where there is none."""
+        path = self.pairs[index].mask
+        if not path.is_file():
+            raise MissingInputError(f"{path}: no such mask, for the image {self.pairs[index].image.name}")
+        return path
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
+        return read_image(self.pairs[index].image)
+
+    def has_mask(self, index: int) -> bool:
+        """Say whether an image has a mask."""
+        return self.pairs[index].mask.is_file()
+
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask: uint8 (H,W) of classes, 255 where ignored; raises InputError for any other value."""
+        path = self.mask_path(index)
+        ids = self.read_mask(path)
+        self._refuse_strange_ids(ids, path)
+        return ids
+
+    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Read an image and its mask; raises InputError when their sizes differ."""
+        image, mask = self.image(index), self.mask(index)
+        if image.size != mask.shape[::-1]:
+            raise InputError(
+                f"{self.pairs[index].mask}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
+                f"{image.width} x {image.height}; both must be of one size"
+            )
+        return image, mask
+
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Read a mask's ids as they are stored; a layout with other masks overrides this."""
+        return read_ids(path)
+
+    def _refuse_strange_ids(self, ids: np.ndarray, path: Path) -> None:
+        strange = strange_ids(ids, self.num_classes)
+        if strange:
+            listed = ", ".join(map(str, strange[:10])) + (" ..." if len(strange) > 10 else "")
+            raise InputError(
+                f"{path}: holds the ids {listed}; the {self.num_classes} classes are 0 to {self.num_classes - 1}, and "
+                f"{IGNORE} is ignored{_hint(strange, self.num_classes)}"
+            )
+
+
+def printable(name: str) -> str:
+    """Return a file's name as it can be shown, and used for other files, anywhere; others stay distinct by escapes."""
+    return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
+
+
+def strange_ids(ids: np.ndarray, num_classes: int) -> list[int]:
+    """List the ids of a mask, uint8, that are neither a class nor 255."""
+    return np.unique(ids[(ids >= num_classes) & (ids != IGNORE)]).tolist()
+
+
+def _hint(strange: list[int], num_classes: int) -> str:
+    if strange == [num_classes]:
+        return f"; {num_classes} looks like a number for unlabelled pixels: store {IGNORE} there instead"
+    if max(strange) <= 33 and num_classes == 19:
+        return "; these look like Cityscapes label ids: store train ids"
+    if len(strange) > 20:
+        return "; so many look like grey values of a picture: store class ids, not colours"
+    return ""

@@ -1,0 +1,140 @@
+"""From a `data_root` parameter to the splits of a data set, whatever its kind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.generate_gt import generate_masks
+from cityscapes.layout import POLYGONS_SUFFIX, find_frames
+from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
+from dlv3p.data.demo_flawed import write_flawed_folder
+from dlv3p.data.demo_voc import write_demo_voc
+from dlv3p.data.folder import FolderSplit, is_folder
+from dlv3p.data.shards import is_sharded, is_url, open_shards
+from dlv3p.data.split import Split
+from dlv3p.data.voc import VocSplit, is_voc
+from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
+
+Root = Path | str
+"""Where a data set lies: a folder, or for shards a URL."""
+
+
+class Kind(NamedTuple):
+    """A kind of data set: what its root looks like, in words and by a test, and how one of its splits is opened.
+
+    `open_split` is called with root, split and `labelled`: whether masks must be there, or be made.
+    """
+
+    layout: str
+    matches: Callable[[Root], bool]
+    open_split: Callable[..., Split]
+
+
+def resolve_data_root(data_root: str) -> Root:
+    """Return the folder that a `data_root` parameter means; the embedded ones are written on first use.
+
+    A relative path counts from the current folder, else from the workspace; `~` and `$VARIABLES` are expanded. A URL,
+    such as s3://bucket/shards, is returned as it is.
+    """
+    if data_root == DEMO_CITY:
+        return write_demo_city(demo_city_folder())
+    if data_root == DEMO_VOC:
+        return write_demo_voc(data_folder() / DEMO_VOC)
+    if data_root == FLAWED_FOLDER:
+        return write_flawed_folder(data_folder() / FLAWED_FOLDER)
+    if is_url(data_root):
+        return data_root
+    expanded = Path(os.path.expandvars(data_root)).expanduser()
+    candidates = [expanded.absolute(), workspace() / expanded]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder.resolve()
+    raise MissingInputError(
+        f"data_root={data_root!r}: no such folder; give {DEMO_CITY!r}, {DEMO_VOC!r}, or a folder that {_layouts()}"
+    )
+
+
+def open_images(root: Root, split: str) -> Split:
+    """Open one split for its images alone; masks that lie there already can be read, and none is made or missed."""
+    return _kind(root).open_split(root, split, labelled=False)
+
+
+def open_split(root: Root, split: str) -> Split:
+    """Open one split with its masks, one for each image; those that Cityscapes' polygons ask for are made first."""
+    return _kind(root).open_split(root, split, labelled=True)
+
+
+def open_for_viewing(root: Root, split: str) -> Split:
+    """Open one split with its masks as `open_split` does, or where it lacks some, for its images as `open_images`."""
+    try:
+        return open_split(root, split)
+    except InputError:
+        return open_images(root, split)
+
+
+def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
+    """Open the two splits of a training run; raises InputError when they share an image: its score would be a lie."""
+    training, validation = open_split(root, train_split), open_split(root, val_split)
+    # By path alone: in a split that lies within another one, an image has another name.
+    seen = {os.path.normpath(training.image_path(index)) for index in range(len(training))}
+    shared = [
+        validation.name(index)
+        for index in range(len(validation))
+        if os.path.normpath(validation.image_path(index)) in seen
+    ]
+    if shared:
+        raise InputError(
+            f"{root}: {train_split!r} and {val_split!r} share {len(shared)} images, the first {shared[0]}; "
+            "a score on images that were trained on means nothing: take them out of one of the two"
+        )
+    return training, validation
+
+
+def _kind(root: Root) -> Kind:
+    for kind in KINDS:
+        if kind.matches(root):
+            return kind
+    root = Path(root)
+    found = sorted(entry.name for entry in root.iterdir())[:8]
+    raise MissingInputError(f"{root}: not a data set that is known here; one {_layouts()}; it holds {', '.join(found)}")
+
+
+def _layouts() -> str:
+    return ", or ".join(f"holds {kind.layout}" for kind in KINDS)
+
+
+def _is_cityscapes(root: Path) -> bool:
+    return (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir()
+
+
+def _open_cityscapes(root: Path, split: str, *, labelled: bool) -> CityscapesSplit:
+    generated = generated_masks_folder()
+    if labelled and _has_polygons(root, split):
+        report = generate_masks(root, generated, splits=(split,), progress=False)
+        if report.failed:
+            path, message = report.failed[0]
+            raise InputError(
+                f"{len(report.failed)} masks of the {split} split could not be made, the first: {message or path}; all "
+                f"are listed by: python cityscapes/generate_gt.py --root {root} --splits {split}"
+            )
+    return CityscapesSplit(root, split, generated=generated)
+
+
+def _has_polygons(root: Path, split: str) -> bool:
+    try:
+        return bool(find_frames(root, split, suffix=POLYGONS_SUFFIX))
+    except MissingInputError:
+        return False
+
+
+KINDS = (
+    Kind("<split>/index.json (shards, also behind a URL)", is_sharded, open_shards),
+    Kind("leftImg8bit/ and gtFine/ (Cityscapes)", _is_cityscapes, _open_cityscapes),
+    Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, VocSplit),
+    Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, FolderSplit),
+)
+"""A new kind of data set is a file in `datasets/` and a line here."""

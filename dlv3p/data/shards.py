@@ -1,0 +1,239 @@
+"""A split that lies in shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
+
+The index says where in which tar file each image and mask begins, so any sample is read by itself, and an epoch has
+the order and the samples that it has from the plain files. A tar file is never unpacked. Behind a URL (s3://, gs://,
+whatever fsspec knows) a shard is fetched whole, when its first sample is asked for, and kept on the local disk by its
+sha256, so that it is neither fetched twice nor ever stale.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
+from cityscapes.files.atomic import open_atomically
+from cityscapes.files.images import FORMATS
+from cityscapes.files.png_read import decode_grey_png
+from cityscapes.workspace import data_folder
+
+INDEX = "index.json"
+FORMAT = 1
+BLOCK = 2**20
+
+
+class Member(NamedTuple):
+    """A file within a shard: where its bytes are, and their CRC-32, which each reading is held to."""
+
+    suffix: str
+    offset: int
+    size: int
+    crc32: int
+
+
+class ShardedSplit:
+    """One split in shards; it offers what every `Split` does, and `image_bytes` and `fingerprint` besides."""
+
+    def __init__(self, root: str | Path, split: str) -> None:
+        self.root, self.split = (root if is_url(root) else Path(root)), split
+        where = f"{self.root}/{self.split}/{INDEX}"
+        try:
+            self._take(_read_index(where))
+        except FileNotFoundError as error:
+            raise MissingInputError(f"{where}: no such file; make it with: python -m dlv3p.shards write") from error
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(f"{where}: is no index of shards ({reason(error)}); write them again") from error
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def name(self, index: int) -> str:
+        """Return an image's name in the data set that the shards were made from."""
+        return self._samples[index][1]["name"]
+
+    def image_path(self, index: int) -> Path:
+        """Return a name for where an image lies; it is no file."""
+        return self._path(index, "image")
+
+    def mask_path(self, index: int) -> Path:
+        """Return a name for where a mask lies; it is no file. Raises MissingInputError where there is none."""
+        if not self.has_mask(index):
+            raise MissingInputError(f"{self._path(index, 'image')}: {self.name(index)} has no mask in these shards")
+        return self._path(index, "mask")
+
+    def image_bytes(self, index: int) -> bytes:
+        """Return an image's file; raises IntegrityError when the shard is not what the index says."""
+        return self._read(index, "image")
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
+        return self._open(index, "image").convert("RGB")
+
+    def has_mask(self, index: int) -> bool:
+        """Say whether an image has a mask."""
+        return "mask" in self._samples[index][1]
+
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask: uint8 (H,W) of classes, 255 where ignored, as they were checked when the shards were made."""
+        path = self.mask_path(index)
+        ids = decode_grey_png(self._read(index, "mask"), bits=8)
+        if ids is None:
+            image = self._open(index, "mask")
+            if image.mode not in ("L", "P"):
+                raise InputError(f"{path}: has mode {image.mode}; a mask has one channel of ids (mode L or P)")
+            ids = np.array(image)
+        return ids
+
+    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Read an image and its mask; raises InputError when their sizes differ."""
+        image, mask = self.image(index), self.mask(index)
+        if image.size != mask.shape[::-1]:
+            raise InputError(f"{self.image_path(index)}: {self.name(index)} and its mask differ in size")
+        return image, mask
+
+    def _path(self, index: int, kind: str) -> Path:
+        shard, sample = self._samples[index]
+        return Path(str(self.root)) / self.split / shard / f"{sample['key']}.{Member(*sample[kind]).suffix}"
+
+    def _open(self, index: int, kind: str) -> Image.Image:
+        try:
+            image = Image.open(io.BytesIO(self._read(index, kind)), formats=FORMATS)
+            image.load()
+        except UserError:
+            raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            path = self._path(index, kind)
+            raise InputError(f"{path}: cannot be read as an image ({reason(error)}); it was damaged before") from error
+        return image
+
+    def _read(self, index: int, kind: str) -> bytes:
+        """Read a member's bytes; opening its shard each time takes far less than decoding, and keeps no file open."""
+        name, sample = self._samples[index]
+        member, path = Member(*sample[kind]), self._local(name)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self._shards[name]["bytes"]:
+                    self._refuse(name, file, f"has {size} bytes, not {self._shards[name]['bytes']}")
+                content = os.pread(file.fileno(), member.size, member.offset)
+                if zlib.crc32(content) != member.crc32:
+                    self._refuse(name, file, "differs from its index")
+        except OSError as error:
+            raise MissingInputError(f"{path}: cannot be read ({reason(error)}); the index names it") from error
+        return content
+
+    def _local(self, name: str) -> Path:
+        return self._fetched(name) if is_url(self.root) else Path(self.root) / self.split / name
+
+    def _fetched(self, name: str) -> Path:
+        expected = self._shards[name]["sha256"]
+        path = data_folder() / "fetched_shards" / f"{expected}.tar"
+        if not path.is_file():
+            digest, url = hashlib.sha256(), f"{self.root}/{self.split}/{name}"
+            with open_atomically(path, durable=False) as local:
+                for block in _fetch(url):
+                    digest.update(block)
+                    local.write(block)
+                if digest.hexdigest() != expected:
+                    raise _mismatch(url, "differs from its index", expected, digest.hexdigest())
+        return path
+
+    def _refuse(self, name: str, file: io.RawIOBase, what: str) -> None:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        raise _mismatch(f"{self.root}/{self.split}/{name}", what, self._shards[name]["sha256"], found)
+
+    def _take(self, content: dict[str, Any]) -> None:
+        self.class_names: Sequence[str] = tuple(content["classes"])
+        self.num_classes = len(self.class_names)
+        self.colors = np.zeros((256, 3), np.uint8)
+        self.colors[: len(content["colors"])] = content["colors"]
+        self.source_fingerprint: str = content["fingerprint"]
+        self._shards = {shard["name"]: shard for shard in content["shards"]}
+        self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in content["shards"]).encode()).hexdigest()
+        samples = [(shard["name"], sample) for shard in content["shards"] for sample in shard["samples"]]
+        self._samples = sorted(samples, key=lambda pair: pair[1]["index"])
+        self._check_ends()
+
+    def _check_ends(self) -> None:
+        for name, sample in self._samples:
+            for kind in ("image", "mask"):
+                if kind in sample:
+                    member, size = Member(*sample[kind]), self._shards[name]["bytes"]
+                    if not 0 <= member.offset <= member.offset + member.size <= size:
+                        raise IntegrityError(
+                            f"{self.root}/{self.split}/{INDEX}: {sample['name']} ends at byte "
+                            f"{member.offset + member.size} of {name}, which has {size} (sha256 expected "
+                            f"{self._shards[name]['sha256']}); write the shards again"
+                        )
+
+
+def is_sharded(root: str | Path, split: str = "*") -> bool:
+    """Say whether a folder holds shards, of one split or of any; behind a URL nothing else is read."""
+    return is_url(root) or any(Path(root).glob(f"{split}/{INDEX}"))
+
+
+def open_shards(root: str | Path, split: str, *, labelled: bool = True) -> ShardedSplit:
+    """Open a split in shards, below a folder or a URL; `labelled` refuses one with an image that has no mask."""
+    opened = ShardedSplit(root, split)
+    bare = [opened.name(index) for index in range(len(opened)) if not opened.has_mask(index)]
+    if labelled and bare:
+        raise InputError(f"{root}/{split}: {len(bare)} of {len(opened)} images have no mask, the first {bare[0]}")
+    return opened
+
+
+def _read_index(where: str) -> dict[str, Any]:
+    content = json.loads(b"".join(_fetch(where)) if is_url(where) else Path(where).read_bytes())
+    if content["format"] != FORMAT or not content["shards"]:
+        raise ValueError(f"format {content['format']}, not {FORMAT}")
+    for shard in content["shards"]:
+        if Path(shard["name"]).name != shard["name"]:
+            raise ValueError(f"{shard['name']!r} is no name of a file beside it")
+        if not re.fullmatch("[0-9a-f]{64}", shard["sha256"]):  # a fetched shard is kept under this name
+            raise ValueError(f"{shard['sha256']!r} is no sha256")
+    return content
+
+
+def _fetch(url: str) -> Iterator[bytes]:
+    """Yield a remote file block by block; raises MissingInputError when there is none, MachineError for the rest."""
+    try:
+        with _open_url(url) as remote:
+            while block := remote.read(BLOCK):
+                yield block
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{url}: no such file") from error
+    except UserError:
+        raise
+    except Exception as error:  # each protocol's library has errors of its own
+        raise MachineError(f"{url}: cannot be read to its end ({reason(error)}); try again") from error
+
+
+def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError:
+    return IntegrityError(f"{path}: {what}; sha256 expected {expected}, found {found}; copy or write it again")
+
+
+def is_url(root: str | Path) -> bool:
+    """Say whether a data root is a URL, such as s3://bucket/shards."""
+    return "://" in str(root)
+
+
+def _open_url(url: str):
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MachineError(f"{url}: a URL takes fsspec; install it with: pip install 'dlv3p[remote]'") from error
+    try:
+        return fsspec.open(url, "rb").open()
+    except FileNotFoundError:
+        raise
+    except (OSError, ImportError, ValueError) as error:  # no network, no rights, no library for the protocol
+        raise MachineError(f"{url}: cannot be opened ({reason(error)})") from error

@@ -1,0 +1,92 @@
+"""PASCAL VOC 2012 segmentation, with or without the annotations of SBD.
+
+The layout is that of the development kit; masks are palette PNGs whose indices are the classes, 255 the border between
+objects. `train_aug` is VOC's train split and the images that SBD annotates beyond VOC: 10,582 in all, none of val.
+"""
+
+from pathlib import Path
+
+from cityscapes.errors import InputError, MissingInputError
+from dlv3p.data.classes import voc_palette
+from dlv3p.data.links import inside
+from dlv3p.data.lists import read_list
+from dlv3p.data.pairs import Classes, Pair, PairedSplit
+from dlv3p.data.voc_labels import CLASS_NAMES
+
+IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
+LISTS = "ImageSets/Segmentation"
+AUGMENTED_TRAIN = "train_aug"
+PUBLISHED_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, AUGMENTED_TRAIN: 10582}
+"""How many images the published lists name."""
+
+
+class VocSplit(PairedSplit):
+    """One list of the development kit; `split` is a list's name below ImageSets/Segmentation, or a path to a list.
+
+    A list of bare ids means the masks of SegmentationClassAug when its name ends in `aug`, else SegmentationClass.
+    With `labelled`, images without a mask are refused, and so is a training list that names an image of val.
+    """
+
+    def __init__(self, root: Path, split: str, *, labelled: bool) -> None:
+        kit = find_kit(root)
+        pairs = read_voc_list(kit, split)
+        _refuse_missing(kit, split, pairs, labelled=labelled)
+        if labelled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
+            _refuse_leak(kit, split, pairs)
+        super().__init__(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
+
+
+def is_voc(root: Path) -> bool:
+    """Say whether a folder is a development kit or holds one."""
+    return _kit(root) is not None
+
+
+def find_kit(root: Path) -> Path:
+    """Return the folder with JPEGImages, which is `root`, VOC2012 or VOCdevkit/VOC2012 below it."""
+    kit = _kit(root)
+    if kit is None:
+        raise MissingInputError(f"{root}: no PASCAL VOC here; it holds {IMAGES}/ and {LISTS}/, or VOCdevkit/VOC2012/")
+    return kit
+
+
+def read_voc_list(kit: Path, split: str) -> list[Pair]:
+    """Read the list of a split, in any of the three styles of `lists`."""
+    path = Path(split) if "/" in split else kit / LISTS / f"{split}.txt"
+    if not path.is_file() and split == AUGMENTED_TRAIN:
+        raise MissingInputError(f"{path}: no such list; the notebook prepare_voc makes it from SBD")
+    if not path.is_file():
+        known = sorted(entry.stem for entry in (kit / LISTS).glob("*.txt"))
+        raise MissingInputError(f"{path}: no such list; there are {', '.join(known) or 'none'}")
+    masks = AUGMENTED_MASKS if path.stem.replace("_", "").endswith("aug") else MASKS
+    return read_list(path, kit, images=IMAGES, masks=masks)
+
+
+def _kit(root: Path) -> Path | None:
+    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (folder / IMAGES).is_dir() and (folder / LISTS).is_dir():
+            return inside(root, folder)
+    return None
+
+
+def _refuse_missing(kit: Path, split: str, pairs: list[Pair], *, labelled: bool) -> None:
+    for what, paths in (
+        ("images", [pair.image for pair in pairs]),
+        ("masks", [pair.mask for pair in pairs] if labelled else []),
+    ):
+        missing = [path.relative_to(kit).as_posix() for path in paths if not path.is_file()]
+        if missing:
+            remedy = "; the notebook prepare_voc makes them from SBD" if AUGMENTED_MASKS in missing[0] else ""
+            raise MissingInputError(
+                f"{kit}: {len(missing)} of {len(pairs)} {what} of {split!r} are missing, the first {missing[0]}{remedy}"
+            )
+
+
+def _refuse_leak(kit: Path, split: str, pairs: list[Pair]) -> None:
+    if not (kit / LISTS / "val.txt").is_file():
+        return
+    leaked = sorted({pair.name for pair in read_voc_list(kit, "val")} & {pair.name for pair in pairs})
+    if leaked:
+        raise InputError(
+            f"{split!r} names {len(leaked)} images of val, the first {leaked[0]}; a score on val would mean nothing: "
+            "take them out of the list"
+        )

@@ -1,0 +1,48 @@
+"""From the archives of PASCAL VOC and SBD to a development kit that is ready to train on, and what it then holds."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from cityscapes.workspace import data_folder
+from dlv3p.data.demo_voc import write_demo_voc
+from dlv3p.data.sbd import augment_voc
+from dlv3p.data.voc import LISTS, PUBLISHED_COUNTS, find_kit, is_voc, read_voc_list
+from dlv3p.data.voc_archives import SBD, VOC, unpack_archive
+from dlv3p.parameters.notebooks import DEMO_VOC
+
+
+def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str = "auto") -> Path:
+    """Unpack VOC below `data_root`, downloaded where `archives` lacks it, add SBD's masks, and return the kit's folder.
+
+    `data_root` is "demo_voc" for the embedded one. `archives` is the folder of the two archives, "" for
+    `<data_root>/archives`. A kit that is there already is used as it is. Raises what `unpack_archive` and `augment_voc`
+    raise.
+    """
+    if data_root == DEMO_VOC:
+        return find_kit(write_demo_voc(data_folder() / DEMO_VOC))
+    root = Path(os.path.expandvars(data_root)).expanduser()
+    source = Path(os.path.expandvars(archives)).expanduser() if archives else root / "archives"
+    kit = find_kit(root) if is_voc(root) else unpack_archive(VOC, source, root)
+    if with_sbd:
+        augment_voc(kit, unpack_archive(SBD, source, root), progress=progress)
+    return kit
+
+
+def count_lists(kit: Path) -> pd.DataFrame:
+    """Count each list of a kit: a row a list with its images, the published count, and how many are in val as well."""
+    val = {pair.name for pair in read_voc_list(kit, "val")}
+    rows = []
+    for path in sorted((kit / LISTS).glob("*.txt")):
+        pairs = read_voc_list(kit, path.stem)
+        rows.append(
+            {
+                "list": path.stem,
+                "images": len(pairs),
+                "published": PUBLISHED_COUNTS.get(path.stem),
+                "also in val": len(val & {pair.name for pair in pairs}),
+                "masks in": pairs[0].mask.parent.name,
+            }
+        )
+    return pd.DataFrame(rows).set_index("list").astype({"published": "Int64"})

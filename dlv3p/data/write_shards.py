@@ -1,0 +1,218 @@
+"""Write a data set's split as shards for streaming, and check shards that were copied.
+
+    python -m dlv3p.shards write --root data/cityscapes --split train --output data/shards
+    python -m dlv3p.shards check --root data/shards --splits train val
+
+`<output>/<split>/` receives tar files in WebDataset's format and `index.json`. A sample is three files of one key: the
+image as it is stored, `.mask.png`, and `.json` with what it is called; a mask is stored unchanged where its file holds
+the classes themselves, else as a PNG of the classes. The same data gives the same bytes.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import random
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cityscapes.errors import IntegrityError, ParameterError, run_command
+from cityscapes.files.atomic import lock_folder, open_atomically, write_text
+from cityscapes.files.hashes import file_sha256
+
+if TYPE_CHECKING:
+    from dlv3p.data.split import Split
+
+FORMAT = 1
+SAMPLES_PER_SHARD = 100
+
+
+def write_shards(
+    split: "Split",
+    output: Path,
+    *,
+    samples: int = SAMPLES_PER_SHARD,
+    order_seed: int | None = None,
+    force: bool = False,
+    progress: str = "none",
+) -> Path:
+    """Write a split to `<output>/<split>/`; return the path of its index.
+
+    Samples lie in the split's order, or for readers that only stream, shuffled by `order_seed`. A shard that is there
+    with the right hash and from files of the same names and sizes is kept; `force` writes it anew. Raises MachineError
+    when the disk is full; what is finished then stays for the next time.
+    """
+    from dlv3p.runs.provenance import data_fingerprint
+    from dlv3p.runtime.progress import track
+
+    folder = Path(output) / split.split
+    indices = list(range(len(split)))
+    if order_seed is not None:
+        random.Random(order_seed).shuffle(indices)
+    parts = [indices[start : start + samples] for start in range(0, len(indices), samples)]
+    with lock_folder(folder):
+        known = {} if force else _known_shards(folder)
+        shards, notes = [], []
+        for number, part in enumerate(track(parts, title="shards", mode=progress)):
+            name = f"{split.split}-{number:06d}.tar"
+            source = _source(split, part)
+            shard, note = known.get(name), folder / f".{name}.json"
+            if shard is None or shard["source"] != source or _sha256(folder / name) != shard["sha256"]:
+                shard = _write_shard(split, part, folder / name) | {"source": source}
+                write_text(note, json.dumps(shard))
+            shards.append(shard)
+            notes.append(note)
+        index = {
+            "format": FORMAT,
+            "split": split.split,
+            "fingerprint": data_fingerprint(split),
+            "classes": list(split.class_names),
+            "colors": split.colors[: split.num_classes].tolist(),
+            "order_seed": order_seed,
+            "samples": len(split),
+            "shards": shards,
+        }
+        write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
+        for path in notes:
+            path.unlink(missing_ok=True)
+    return folder / "index.json"
+
+
+def check_shards(folder: Path) -> list[str]:
+    """Return a line for each shard of a split's folder that is missing or not what its index says."""
+    from dlv3p.data.shards import ShardedSplit
+
+    ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an index that is wrong in itself
+    faults = []
+    for shard in json.loads((folder / "index.json").read_text(encoding="utf-8"))["shards"]:
+        found = _sha256(folder / shard["name"])
+        if found != shard["sha256"]:
+            faults.append(f"{folder / shard['name']}: sha256 expected {shard['sha256']}, found {found or 'no file'}")
+    return faults
+
+
+def _write_shard(split: "Split", part: list[int], path: Path) -> dict[str, Any]:
+    samples = []
+    with open_atomically(path) as file:
+        writer = _HashingWriter(file)
+        with tarfile.open(fileobj=writer, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+            for index in part:
+                key = f"{index:08d}"
+                sample: dict[str, Any] = {"key": key, "index": index, "name": split.name(index)}
+                sample["image"] = _add(tar, key, *_image(split, index))
+                if split.has_mask(index):
+                    sample["mask"] = _add(tar, key, "mask.png", _mask(split, index))
+                _add(tar, key, "json", json.dumps({"name": split.name(index), "index": index}).encode())
+                samples.append(sample)
+    return {"name": path.name, "bytes": writer.written, "sha256": writer.digest.hexdigest(), "samples": samples}
+
+
+def _add(tar: tarfile.TarFile, key: str, suffix: str, content: bytes) -> list[Any]:
+    """Add a file; return suffix, offset of its bytes in the tar file, size and CRC-32."""
+    member = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and group are 0: the same files give the same bytes
+    member.size, member.mode = len(content), 0o644
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(member, io.BytesIO(content))
+    return [suffix, offset, len(content), zlib.crc32(content)]
+
+
+def _image(split: "Split", index: int) -> tuple[str, bytes]:
+    content = split.image_bytes(index) if hasattr(split, "image_bytes") else split.image_path(index).read_bytes()
+    split.image(index)  # raises InputError for a file that no training could read
+    return ("png" if content[:4] == b"\x89PNG" else "jpg"), content
+
+
+def _mask(split: "Split", index: int) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    from cityscapes.errors import InputError
+    from cityscapes.files.images import read_ids
+
+    ids, path = split.mask(index), split.mask_path(index)
+    with contextlib.suppress(InputError):  # colours, or no file: then the classes are stored
+        if path.suffix.lower() == ".png" and np.array_equal(read_ids(path), ids):
+            return path.read_bytes()
+    stream = io.BytesIO()
+    Image.fromarray(ids).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _source(split: "Split", part: list[int]) -> str:
+    """Return a digest of the classes, and of the names and sizes of what a shard is made from."""
+    digest = hashlib.sha256((getattr(split, "fingerprint", "") or "").encode())
+    digest.update(repr(list(split.class_names)).encode() + split.colors.tobytes())  # masks of colours get ids by these
+    for index in part:
+        paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
+        sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+        digest.update(f"{index} {split.name(index)} {sizes}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _known_shards(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what an index, or a run that was interrupted, says of shards that are there."""
+    known = {}
+    for path in (folder / "index.json", *sorted(folder.glob(".*.tar.json"))):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the shards are made again
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known |= {shard["name"]: shard for shard in content.get("shards", [content]) if shard["source"]}
+    return known
+
+
+def _sha256(path: Path) -> str:
+    return file_sha256(path) if path.is_file() else ""
+
+
+class _HashingWriter:
+    """Passes bytes on to a file, and keeps their number and sha256."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file, self.digest, self.written = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.written += len(content)
+        return self.file.write(content)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dlv3p.shards", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("write", help="write a split as shards; finished ones are kept")
+    write.add_argument("--root", required=True, help="a data set: a folder, or demo_city")
+    write.add_argument("--split", default="train")
+    write.add_argument("--output", required=True, type=Path, help="shards go to OUTPUT/SPLIT/")
+    write.add_argument("--samples", type=int, default=SAMPLES_PER_SHARD, help="in a shard (default %(default)s)")
+    write.add_argument("--order-seed", type=int, help="shuffle the samples over the shards, for readers that stream")
+    write.add_argument("--force", action="store_true", help="write finished shards again")
+    check = commands.add_parser("check", help="compare shards with the sha256 in their index")
+    check.add_argument("--root", required=True, type=Path, help="the folder that holds the splits' folders")
+    check.add_argument("--splits", nargs="+", default=["train"])
+    options = parser.parse_args(arguments)
+    if options.command == "check":
+        return _check(options.root, options.splits)
+    if options.samples < 1:
+        raise ParameterError(f"--samples {options.samples}: must be at least 1")
+    from dlv3p.data.roots import open_split, resolve_data_root
+
+    split = open_split(resolve_data_root(options.root), options.split)
+    chosen = {"samples": options.samples, "order_seed": options.order_seed, "force": options.force}
+    print(write_shards(split, options.output, progress="lines", **chosen))
+    return 0
+
+
+def _check(root: Path, splits: list[str]) -> int:
+    faults = [line for split in splits for line in check_shards(root / split)]
+    if faults:
+        raise IntegrityError(f"{len(faults)} shards are not what was written: {'; '.join(faults)}")
+    print(f"{root}: {' '.join(splits)} as written")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

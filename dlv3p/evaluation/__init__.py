@@ -1,0 +1,1 @@
+"""Scores: inference on whole images, metrics, tables."""

@@ -1,0 +1,179 @@
+"""Score a run on a labelled split by a protocol: at the size of the masks, ignored pixels left out.
+
+On Cityscapes the official scores are added up along the way, from the same predictions and without a file: iIoU and
+categories come on top, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import ParameterError
+from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
+from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
+from cityscapes.scores.pixel_counts import count_pixels
+from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
+from cityscapes.workspace import output_folder
+from dlv3p.data.split import Split
+from dlv3p.data.voc import VocSplit
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.metrics import Scores, confusion_matrix, scores
+from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.runs.folders import write_json
+from dlv3p.runtime.progress import track
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one checkpoint on one split by one protocol; `images` has a row per image, worst mIoU first.
+
+    `official` are the scores of the Cityscapes server, None for other data and for images that are not scored whole.
+    """
+
+    predictor: Predictor
+    split: Split
+    protocol: Protocol
+    confusion: np.ndarray
+    scores: Scores
+    images: pd.DataFrame
+    official: OfficialScores | None
+
+    def classes(self) -> pd.DataFrame:
+        """Return a table with a row per class: IoU, Dice, accuracy, and the share of the split's labelled pixels."""
+        pixels = self.confusion.sum(axis=1)
+        columns = {
+            "IoU": self.scores.iou,
+            "Dice": self.scores.dice,
+            "accuracy": self.scores.accuracy,
+            "share of pixels": pixels / max(1, pixels.sum()),
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.predictor.class_names, name="class"))
+
+    def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""
+        if self.official is None:
+            empty = pd.DataFrame(columns=["IoU", "iIoU"])
+            return empty, empty
+        scores, averages = self.official, list(self.official.averages.values())
+        return (
+            _table("class", scores.class_iou, scores.class_iiou, averages[:2]),
+            _table("category", scores.category_iou, scores.category_iiou, averages[2:]),
+        )
+
+    def scored_pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Return an image and its mask as they were scored."""
+        return scored_pair(self.split, index, self.protocol)
+
+    def save(self) -> Path:
+        """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
+
+        That is the best checkpoint on the run's validation split, whole images at a single scale; any other protocol,
+        split or checkpoint is in the file's name too, as in `evaluation_six_scales_flip_last.json`. Under `official`
+        stands the official result file's content, null for data that is not Cityscapes.
+        """
+        classes = {
+            name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
+            for name, row in self.classes().to_dict("index").items()
+        }
+        content = {
+            "run": self.predictor.run,
+            "checkpoint": self.predictor.checkpoint.name,
+            "epoch": self.predictor.epoch,
+            "data_root": str(self.split.root),
+            "split": self.split.split,
+            "images": len(self.split),
+            "data": data_name(self.split),
+            "protocol": str(self.protocol),
+            "protocol_name": self.protocol.name,
+            "protocol_switches": self.protocol.as_dict(),
+            "image_scale": self.predictor.parameters.image_scale,
+            **self.scores.means(),
+            "classes": classes,
+            "confusion": self.confusion.tolist(),
+            "confusion_axes": ["truth", "prediction"],
+            "official": None if self.official is None else self.official.as_official_json(),
+        }
+        usual = {self.predictor.parameters.val_split, "best"}
+        other = [name for name in (self.split.split, self.predictor.checkpoint.stem) if name not in usual]
+        name = "_".join([f"evaluation{self.protocol.suffix}", *other])
+        path = output_folder(self.predictor.run) / f"{name}.json"
+        write_json(path, content)
+        return path
+
+
+def evaluate(
+    predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
+) -> Evaluation:
+    """Predict and score every image of a split; raises ParameterError when it has not as many classes as the run."""
+    num_classes = len(predictor.class_names)
+    if split.num_classes != num_classes:  # the ids mean something else then, and the scores nothing
+        raise ParameterError(
+            f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
+            "score it on data with its own classes"
+        )
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
+    rows = []
+    for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
+        name, (image, mask) = split.name(index), scored_pair(split, index, protocol)
+        prediction = predictor.predict(image, protocol).cpu()
+        counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
+        confusion += counts
+        one = scores(counts)
+        rows.append({"image": name, "mIoU": one.mean_iou, "pixel_accuracy": one.pixel_accuracy})
+        if truth:
+            label_ids, instances = truth[name].read()
+            train_ids = prediction.numpy().astype(np.uint8, copy=False)
+            pixels = count_pixels(name, label_ids, train_ids, instances, label_ids=TRAIN_ID_TO_LABEL_ID)
+            official.add_counts(name, pixels)
+    images = pd.DataFrame(rows).sort_values("mIoU", kind="stable").reset_index(drop=True)
+    result = official.result() if truth else None
+    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result)
+
+
+def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:
+    """Read an image and its mask, and cut both to the centre where the protocol says so."""
+    image, mask = split.pair(index)
+    side = protocol.center_crop
+    if not side:
+        return image, mask
+    # Short side and rounding as in torchvision's Resize and CenterCrop, which VainF/DeepLabV3Plus-Pytorch uses.
+    size = tuple(side * length // min(image.size) for length in image.size)
+    left, top = (round((length - side) / 2) for length in size)
+    box = (left, top, left + side, top + side)
+    labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).crop(box)
+    return image.resize(size, Image.Resampling.BILINEAR).crop(box), np.array(labels)
+
+
+def data_name(split: Split) -> str:
+    """Name the images that a score is about, in words that two runs share only where they are the same images."""
+    benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
+    return benchmark or f"{Path(split.root).name} {split.split}, {len(split)} images"
+
+
+BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
+"""Splits that everybody scores, by their kind, name and number of images."""
+
+
+def _official_truth(predictor: Predictor, split: Split, protocol: Protocol) -> dict[str, TruthFiles] | None:
+    if (
+        protocol.center_crop
+        or not isinstance(split, CityscapesSplit)
+        or tuple(predictor.class_names) != tuple(CLASS_NAMES)
+    ):
+        return None
+    return truth_of_frames(split.frames, split.root, split.generated)
+
+
+def _table(
+    kind: str, iou: Mapping[str, float], iiou: Mapping[str, float] | None, averages: Sequence[float | None]
+) -> pd.DataFrame:
+    table = pd.DataFrame({"IoU": pd.Series(iou), "iIoU": pd.Series(iiou or {}, dtype=float)}, index=list(iou))
+    table.loc["average"] = [np.nan if value is None else value for value in averages]
+    return table.rename_axis(kind)

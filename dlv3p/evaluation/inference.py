@@ -1,0 +1,74 @@
+"""From a run to label maps of images, at the images' own size, by whatever protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cityscapes.errors import DivergedError
+from dlv3p.data.augment import normalize
+from dlv3p.evaluation.views import resized, sum_of_views, views_of
+from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.parameters.notebooks import RunParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path, find_run
+from dlv3p.runtime.devices import LAYOUT, choose_device
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network that takes RGB images of any size and returns train ids of the same size."""
+
+    run: str
+    checkpoint: Path
+    epoch: int
+    model: nn.Module
+    parameters: TrainParameters
+    class_names: Sequence[str]
+    device: torch.device
+
+    def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
+        """Predict one image: uint8 (H,W) train ids."""
+        return self.predict(image, protocol).cpu().numpy()
+
+    @torch.inference_mode()
+    def predict(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> Tensor:
+        """Predict one image: uint8 (H,W) train ids on the predictor's device; raises DivergedError for nan logits.
+
+        Several views are added up at the size that the network works at: the image's times the run's `image_scale`.
+        """
+        scale, align_corners = self.parameters.image_scale, self.model.align_corners
+        size = (image.height, image.width)
+        views = views_of(*size, protocol, image_scale=scale)
+        if len(views) == 1 and views[0].whole:
+            batch = normalize(resized(image, views[0].width, views[0].height))[None]
+            logits = self._logits(batch.to(self.device, memory_format=LAYOUT))
+            return upsample_argmax(logits, size, align_corners=align_corners)[0]
+        working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
+        total = sum_of_views(self._logits, image, views, working, align_corners=align_corners, device=self.device)
+        return upsample_argmax(total[None], size)[0]
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        logits = self.model.logits_at_stride(batch)
+        if not torch.isfinite(logits).all():
+            raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
+        return logits
+
+
+def load_predictor(parameters: RunParameters) -> Predictor:
+    """Load the network that a notebook's parameters name: `run` ("" is the newest) and `checkpoint`."""
+    torch.set_num_threads(parameters.threads)
+    run = find_run(parameters.run)
+    path = checkpoint_path(run, parameters.checkpoint)
+    state = load_checkpoint(path)
+    model, trained_with = model_from_checkpoint(state)
+    device = choose_device(parameters.device)
+    return Predictor(
+        run, path, state["epoch"], model.to(device, memory_format=LAYOUT), trained_with, state["class_names"], device
+    )

@@ -1,0 +1,99 @@
+"""Predict a split as label-id PNGs, pack them for the official server, and check the zip as a stranger would."""
+
+import json
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.errors import ParameterError
+from cityscapes.scores.truth_files import truth_of_frames
+from cityscapes.submissions.build import build_submission, save_prediction
+from cityscapes.submissions.check import Report, check_submission
+from cityscapes.submissions.manifest import Manifest
+from cityscapes.workspace import output_folder
+from dlv3p.data.split import Split
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.runs.folders import write_json
+from dlv3p.runtime.progress import track
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The folder of predictions, the zip that was built from it, and what a check of that zip says.
+
+    On a labelled split `report.scores` are the official scores, read from the zip as the server would.
+    """
+
+    folder: Path
+    manifest: Manifest
+    report: Report
+
+
+def save_predictions(
+    predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
+) -> Path:
+    """Write one label-id PNG an image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
+
+    The folder's name says which weights made it, and by which protocol, so that an interrupted call goes on where it
+    stopped and never mixes two networks' predictions. Raises ParameterError for data that is not Cityscapes, and for a
+    protocol that leaves a part of the image out.
+    """
+    split = _cityscapes(split)
+    if protocol.center_crop:
+        raise ParameterError(f"protocol={protocol.name!r}: sees the centre only, and the server wants whole images")
+    weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
+    folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
+    folder = folder.with_name(folder.name + protocol.suffix)
+    for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
+        frame = split.frames[index]
+        path = folder / frame.city / f"{frame.name}_labelIds.png"
+        if not path.is_file():
+            save_prediction(predictor(split.image(index), protocol), path)
+    return folder
+
+
+def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:
+    """Zip the predictions of a split to `outputs/<run>/submission.zip`.
+
+    It is `submission_<split>.zip` but for test, and says the protocol too where that is not whole images.
+    """
+    split = _cityscapes(split)
+    name = "submission" if split.split == "test" else f"submission_{split.split}"
+    path = output_folder(predictor.run) / f"{name}{protocol.suffix}.zip"
+    size = split.image(0).size[::-1]
+    manifest = build_submission(folder, path, expected=split.frames, size=size)
+    truth = truth_of_frames(split.frames, split.root, split.generated)
+    report = check_submission(path, expected=split.frames, size=size, truth=truth)
+    content = {
+        "run": predictor.run,
+        "checkpoint": predictor.checkpoint.name,
+        "epoch": predictor.epoch,
+        "split": split.split,
+        "protocol": str(protocol),
+        "protocol_switches": protocol.as_dict(),
+        "files": len(manifest.names),
+        "bytes": manifest.size_bytes,
+        "sha256": manifest.sha256,
+        "problems": list(report.problems),
+        "warnings": list(report.warnings),
+        "official": _averages(report),
+    }
+    write_json(path.with_suffix(".json"), content)
+    return Submission(folder, manifest, report)
+
+
+def _cityscapes(split: Split) -> CityscapesSplit:
+    if not isinstance(split, CityscapesSplit):
+        raise ParameterError(
+            f"data_root: {split.root} is not laid out as Cityscapes, whose server takes Cityscapes only"
+        )
+    return split
+
+
+def _averages(report: Report) -> dict[str, float | None] | None:
+    """The four official numbers for a JSON file, null where there is none; None where the truth is not known."""
+    if report.scores is None:
+        return None
+    return {name: None if value is None or isnan(value) else value for name, value in report.scores.averages.items()}

@@ -1,0 +1,169 @@
+"""ONNX Runtime: networks run by it, quantised for it, and what it really computes in 8 bits."""
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cityscapes.files.atomic import write_bytes
+from dlv3p.export.calibration import CalibrationImages
+from dlv3p.export.graphs import require
+from dlv3p.export.onnx_graph import behind_the_logits, names_in_file
+from dlv3p.export.precisions import INT8, Node
+from dlv3p.export.silence import silence
+
+NEEDED = ("onnx", "onnxruntime")
+QUANTIZED = ("Conv", "Relu", "Add", "Mul", "Concat", "Resize", "Gemm", "MatMul")
+"""What is computed in 8 bits. Not here: means, the last resizing and argmax, which see the logits, and pooling, which
+takes ONNX Runtime many times as long in 8 bits (2.7 and 0.09 ms behind a ResNet's stem, 128 x 256 pixels)."""
+KEPT_IN_PLACE = ("QDQPropagationTransformer",)
+"""An optimiser that would move pooling back into 8 bits."""
+TYPES = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "uint8": INT8, "int8": INT8}
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Reshape", "Transpose")
+"""Nodes that move numbers from one form to another and compute nothing."""
+
+
+class OnnxPredictor:
+    """An ONNX file that ends in labels, run on the CPU with so many threads; can be pickled."""
+
+    def __init__(self, path: str | Path, *, threads: int) -> None:
+        require("ONNX Runtime", NEEDED, "quantize")
+        self.path, self.threads = Path(path), threads
+        self._session = _session(self.path, threads)
+
+    def __reduce__(self) -> tuple:
+        return _open, (self.path, self.threads)
+
+    def __call__(self, image: Tensor) -> np.ndarray:
+        """Predict an image (1,3,h,w): uint8 (1,H,W)."""
+        return self._session.run(None, {"image": image.numpy()})[0]
+
+    def nodes(self, image: Tensor) -> list[Node]:
+        """Predict once more and return what was computed, by what the runtime itself records, named as in the file."""
+        name_in_file = names_in_file(self.path)
+        with tempfile.TemporaryDirectory() as folder:
+            session = _session(self.path, self.threads, profile=f"{folder}/profile")
+            session.run(None, {"image": image.numpy()})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return [
+            Node(name_in_file(_name(event), kind), kind, precision)
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+            if (kind := event["args"]["op_name"]) not in CONVERSIONS
+            if (precision := _precision(event["args"]))
+        ]
+
+
+def quantize_with_onnx_runtime(
+    source: Path, path: Path, images: CalibrationImages, *, keep_float: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Quantise the ONNX file `source`, which ends in labels, to `path`; return how it was done, for the record.
+
+    Weights have a scale per channel. Values and weights pass through QuantizeLinear and DequantizeLinear, which the
+    runtime fuses; `keep_float` names nodes that stay as they are. Weights take 7 bits where the processor has no VNNI
+    instructions, whose predecessors overflow on 8.
+    """
+    require("quantisation by ONNX Runtime", NEEDED, "quantize")
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    reduce_range = not has_vnni()
+    with tempfile.TemporaryDirectory() as folder, silence():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        made = Path(folder) / "int8.onnx"
+        quantize_static(
+            prepared,
+            made,
+            _reader(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            nodes_to_exclude=[*keep_float, *behind_the_logits(prepared)],
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        _copy(made, path)
+    return {"method": "static, QDQ, weights per channel, ranges by minimum and maximum", "reduce_range": reduce_range}
+
+
+def has_vnni() -> bool:
+    """Say whether 8-bit products are added without overflow: VNNI on x86, always elsewhere; False if not known."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int) -> bool:
+    """Write the ONNX file `source` in float16 to `path` where this processor computes convolutions in it.
+
+    False, and no file, where the runtime would turn every number back into float32.
+    """
+    require("ONNX Runtime", NEEDED, "quantize")
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with tempfile.TemporaryDirectory() as folder, silence():
+        made = Path(folder) / "float16.onnx"
+        onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Resize"]), made)
+        nodes = OnnxPredictor(made, threads=threads).nodes(image)
+        supported = all(node.precision == "float16" for node in nodes if "Conv" in node.kind)
+        if supported:
+            _copy(made, path)
+    return supported
+
+
+def _name(event: dict[str, Any]) -> str:
+    return event["args"].get("node_name") or event["name"].removesuffix("_kernel_time")
+
+
+def _precision(arguments: dict[str, Any]) -> str | None:
+    """The precision of the first tensor of numbers that a node took; None for the arithmetic of shapes."""
+    if arguments["op_name"].startswith("QLinear"):  # some of them take a scale first, which is a float
+        return INT8
+    types = [TYPES[kind] for given in arguments.get("input_type_shape", []) for kind in given if kind in TYPES]
+    return types[0] if types and not arguments["op_name"].startswith("Shape") else None
+
+
+def _session(path: Path, threads: int, profile: str = "") -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; warnings are about what its own optimiser leaves
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    means = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(KEPT_IN_PLACE)}
+    return onnxruntime.InferenceSession(path, options, **means)
+
+
+def _open(path: Path, threads: int) -> OnnxPredictor:
+    return OnnxPredictor(path, threads=threads)
+
+
+def _reader(images: CalibrationImages) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._images = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._images, None)
+            return None if image is None else {"image": image}
+
+    return Reader()
+
+
+def _copy(made: Path, path: Path) -> None:
+    write_bytes(path, made.read_bytes())

@@ -1,0 +1,131 @@
+"""OpenVINO: networks run by it, quantised for it by NNCF, and what it really computes in 8 bits."""
+
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cityscapes.errors import MachineError
+from cityscapes.files.atomic import write_bytes
+from dlv3p.export.calibration import CalibrationImages
+from dlv3p.export.graphs import require
+from dlv3p.export.precisions import INT8, Node
+from dlv3p.export.silence import silence
+
+NEEDED = ("openvino", "nncf")
+PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
+"""For each precision of what is not quantised: the runtime's hint, and what it calls the processor's ability."""
+TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": INT8, "i8": INT8}
+"""The runtime's names of precisions; one that is not here is told by its own name."""
+COUNTS = ("i16", "u16", "i32", "u32", "i64", "u64", "boolean")
+"""What shapes and indices are computed in."""
+MOVING = ("Const", "Input", "Output", "Reorder", "Reshape", "ShapeOf", "StridedSlice", "Transpose")
+"""Kinds of nodes that move numbers, or are about shapes. All others are told: one that nobody thought of must not be
+left out in silence."""
+
+
+class OpenVinoPredictor:
+    """A file that ends in labels (.onnx, or .xml with its .bin), run on the CPU by OpenVINO; can be pickled.
+
+    `precision` is that of all that is not quantised. It is always stated: left alone, the runtime takes bfloat16 where
+    the processor has it, and a "float32" would be none.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int, precision: str = "float32") -> None:
+        self.path, self.threads, self.precision = Path(path), threads, precision
+        hint, ability = PRECISIONS[precision]
+        core = import_openvino().Core()
+        if ability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise MachineError(f"OpenVINO: this processor does not compute in {precision}; take float32")
+        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        self._compiled = core.compile_model(self.path, "CPU", options)
+        self._request = self._compiled.create_infer_request()
+
+    def __reduce__(self) -> tuple:
+        return _open, (self.path, self.threads, self.precision)
+
+    def __call__(self, image: Tensor) -> np.ndarray:
+        """Predict an image (1,3,h,w): uint8 (1,H,W)."""
+        return self._request.infer({0: image.numpy()}, share_inputs=True)[0]
+
+    def nodes(self, image: Tensor) -> list[Node]:
+        """Return what is computed, by the graph that the runtime executes."""
+        found = []
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            kind, precision = _told(node, "layerType"), _precision(node)
+            if kind not in MOVING and precision not in COUNTS:
+                # What an addition was split from has the name that it has in the file.
+                name = node.get_friendly_name().removesuffix("/WithoutBiases")
+                found.append(Node(name, kind, TYPES.get(precision, precision)))
+        return found
+
+
+def fastest_float() -> str:
+    """Return the precision in which the CPU is best at what is not quantised: bfloat16 where it has it, or float32."""
+    abilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if PRECISIONS["bfloat16"][1] in abilities else "float32"
+
+
+def quantize_with_openvino(
+    source: Path, path: Path, images: CalibrationImages, *, keep_float: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Quantise the ONNX file `source`, which ends in labels, by NNCF to `path` (.xml, with a .bin beside it).
+
+    `keep_float` names convolutions that stay as they are. Returns how it was done, for the record.
+    """
+    openvino = import_openvino()
+    with silence():
+        import nncf
+
+        model = openvino.convert_model(source)
+        names = [
+            node.get_friendly_name()
+            for node in model.get_ordered_ops()
+            if node.get_friendly_name().split("/")[0] in keep_float and "Convolution" in node.get_type_name()
+        ]
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            subset_size=len(images),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=names) if names else None,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        openvino.save_model(quantized, made, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):  # the description last: it is what is opened
+            write_bytes(path.with_suffix(suffix), made.with_suffix(suffix).read_bytes())
+    return {"method": "static, NNCF, weights per channel and symmetric, bias correction", "preset": "mixed"}
+
+
+def import_openvino() -> ModuleType:
+    """Import openvino, without its reports home; raises MachineError when the extra `quantize` is not installed."""
+    require("OpenVINO", NEEDED, "quantize")
+    # It sends statistics when it is imported, unless their package is absent, as this makes it.
+    sys.modules.setdefault("openvino_telemetry", None)
+    import openvino
+
+    return openvino
+
+
+def _told(node: Any, name: str) -> str:
+    return node.get_rt_info()[name].astype(str)
+
+
+def _precision(node: Any) -> str:
+    """The runtime's word for what a node computes in; an 8-bit sum or product that takes a float is one of floats."""
+    if _told(node, "layerType") == "Eltwise":
+        sources = [given.get_source_output().get_node() for given in node.inputs()]
+        taken = {_told(one, "outputPrecisions") for one in sources if _told(one, "layerType") != "Const"}
+        for precision in ("f32", "bf16", "f16"):
+            if precision in taken:
+                return precision
+    return _told(node, "runtimePrecision")
+
+
+def _open(path: Path, threads: int, precision: str) -> OpenVinoPredictor:
+    return OpenVinoPredictor(path, threads=threads, precision=precision)

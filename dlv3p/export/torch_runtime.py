@@ -1,0 +1,59 @@
+"""Networks run by torch itself, as the gate calls them."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dlv3p.export.graphs import full_size
+from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.runtime.devices import LAYOUT
+
+
+class TorchPredictor:
+    """A network of this suite that takes a normalised image (1,3,h,w) to train ids uint8 (1,H,W) on the host.
+
+    It predicts as `dlv3p.evaluation.inference` does. Other types than float32 run under autocast. `image_scale` is what the image
+    was resized by. `compiled` hands the network to torch.compile. Can be pickled.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, image_scale: float = 1.0, dtype: torch.dtype = torch.float32, compiled: bool = False
+    ) -> None:
+        self.model = model.eval()
+        self.image_scale, self.dtype, self.compiled = image_scale, dtype, compiled
+        self.device = next(model.parameters()).device
+        # As a function: the compiled module would be a second one that shares the weights, and pickles neither.
+        self._logits = torch.compile(model.logits_at_stride) if compiled else model.logits_at_stride
+
+    def __reduce__(self) -> tuple:
+        return _restore, (self.model, self.image_scale, self.dtype, self.compiled)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Predict one image."""
+        image = image.to(self.device, memory_format=LAYOUT)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            logits = self._logits(image)
+        size = full_size(image.shape[2:], self.image_scale)
+        return upsample_argmax(logits.float(), size, align_corners=self.model.align_corners).cpu()
+
+
+class ProgramPredictor:
+    """A file of torch.export that ends in labels, run as it is; can be pickled."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._module = torch.export.load(self.path).module()
+
+    def __reduce__(self) -> tuple:
+        return ProgramPredictor, (self.path,)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Predict an image (1,3,h,w): uint8 (1,H,W)."""
+        return self._module(image)
+
+
+def _restore(model: nn.Module, image_scale: float, dtype: torch.dtype, compiled: bool) -> TorchPredictor:
+    return TorchPredictor(model, image_scale=image_scale, dtype=dtype, compiled=compiled)

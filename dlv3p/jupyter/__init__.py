@@ -1,0 +1,1 @@
+"""What only notebooks need: the papermill engine and the demo."""

@@ -1,0 +1,112 @@
+"""The whole story on the embedded city: every stage is a notebook, and papermill runs them in order.
+
+    python -m dlv3p.demo        (what `make demo` calls)
+
+Executed notebooks go to outputs/demo/, everything else to outputs/<run>/ and saved/<run>/. A finished run is not
+trained again. The module also lends the demo's run to a notebook that is opened before any run exists.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cityscapes.errors import MissingInputError, run_command
+from cityscapes.workspace import output_folder, run_folder, workspace
+from dlv3p.parameters.notebooks import RunParameters
+from dlv3p.parameters.training import TrainParameters
+
+STAGES = (
+    "prepare_cityscapes",
+    "train",
+    "visualize_training",
+    "evaluate",
+    "save_predictions",
+    "render_gif",
+    "profile",
+)
+"""The notebooks in the order of the story."""
+
+WITHOUT_RUN = ("prepare_cityscapes", "train")
+"""Those that come before a run exists, and so take none."""
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def load_run(parameters: RunParameters):
+    """Load the predictor that a notebook's parameters name; where no run exists yet, train the demo's first."""
+    from dlv3p.evaluation.inference import load_predictor
+
+    if not parameters.run:
+        parameters = replace(parameters, run=runs_or_demo("")[-1])
+    return load_predictor(parameters)
+
+
+def runs_or_demo(runs: str) -> list[str]:
+    """Return the runs that are named, separated by blanks; "" is all of them, the demo's if there is none yet."""
+    from dlv3p.runs.folders import find_run, list_runs
+
+    if runs.split():
+        return [find_run(run) for run in runs.split()]
+    if not list_runs():
+        from dlv3p.train import train
+
+        print("no run yet: training the demo first, which takes some minutes", flush=True)
+        train(TrainParameters())
+    return list_runs()
+
+
+def run_stages() -> Iterator[tuple[str, Path, float]]:
+    """Run the notebooks one after the other; yield each one's name, its executed copy and its seconds."""
+    import papermill
+
+    if not NOTEBOOKS.is_dir():
+        raise MissingInputError(
+            f"{NOTEBOOKS}: no such folder; the demo needs the repository, installed with pip install -e ."
+        )
+    run = TrainParameters().run_name
+    for number, stage in enumerate(STAGES, start=1):
+        parameters = {} if stage in WITHOUT_RUN else {"runs" if stage == "visualize_training" else "run": run}
+        copy = output_folder("demo") / f"{number}_{stage}.ipynb"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        print(f"\n[{number}/{len(STAGES)}] {stage}", flush=True)
+        started = time.monotonic()
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{stage}.ipynb",
+            copy,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+        )
+        yield stage, copy, time.monotonic() - started
+
+
+def main() -> int:
+    """Run all stages and say where to look."""
+    parser = argparse.ArgumentParser(prog="python -m dlv3p.demo", description="Run every stage on the embedded city.")
+    parser.parse_args()
+    total = 0.0
+    for _, copy, seconds in run_stages():
+        total += seconds
+        print(f"    {copy.relative_to(workspace())}  {seconds:.0f} s", flush=True)
+    run = TrainParameters().run_name
+    outputs, saved = (folder.relative_to(workspace()) for folder in (output_folder(run), run_folder(run)))
+    print(f"\nDone in {total / 60:.1f} minutes. Where to look:")
+    for path, what in (
+        ("outputs/demo/", "every notebook as it was run"),
+        (f"{outputs}/curves.png", "training curves"),
+        (f"{outputs}/evaluation.json", "scores, with class_iou.png and confusion.png"),
+        (f"{outputs}/submission.zip", "predictions for the server, checked"),
+        (f"{outputs}/val.gif", "a drive"),
+        (f"{outputs}/profile.json", "parameters, MACs, latency, memory"),
+        (f"{saved}/", "checkpoints, metrics, provenance"),
+    ):
+        print(f"  {path:<75} {what}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

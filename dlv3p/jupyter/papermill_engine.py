@@ -1,0 +1,287 @@
+"""What makes papermill kind to the suite's notebooks; papermill imports this module itself, by an entry point.
+
+A notebook of the suite is known by its metadata, `"dlv3p": {"parameters": "TrainParameters"}`, which names the class of
+`dlv3p.parameters.notebooks` that its parameters cell repeats. For these notebooks, and no others:
+
+* `papermill train.ipynb -p output_stride 8` needs no OUTPUT_PATH: the executed copy goes to
+  `outputs/train_output_stride=8.ipynb`. papermill 2.7 would demand the path in a terminal, write to stdout in a pipe
+  and, with a pipe as stdin, take the notebook for the path and overwrite it.
+* Unknown parameters and values that are not allowed are refused before a kernel starts and before anything is written.
+* The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
+* A mistake that its reader can mend ends with one line and the exit status of its kind, not with a traceback.
+
+For all notebooks, a copy is written whole or not at all, and says in which cell a kernel died. Ctrl-C and SIGTERM reach
+the kernel, where training saves and ends; papermill then ends with 130 or 143.
+"""
+
+import ast
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import nbformat
+from jupyter_core.paths import jupyter_runtime_dir
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import LocalHandler
+from traitlets.config import Config
+
+from cityscapes import errors
+from cityscapes.files.atomic import write_text
+from cityscapes.workspace import run_folder, workspace
+from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
+from dlv3p.parameters import notebooks as config
+from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.training import TrainParameters
+
+OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 2) | dict.fromkeys(
+    (
+        *("-f", "--parameters_file", "-y", "--parameters_yaml", "-b", "--parameters_base64"),
+        *("-k", "--kernel", "-l", "--language", "--engine", "--cwd", "--autosave-cell-every", "--log-level"),
+        *("--stdout-file", "--stderr-file", "--start-timeout", "--start_timeout", "--execution-timeout"),
+    ),
+    1,
+)
+"""How many words follow each option of papermill's command line; a test compares this with papermill."""
+
+ONLY_ASKS = {"-h", "--help", "--help-notebook", "--version"}
+"""Options that run no notebook."""
+
+PATH_PARAMETERS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+"""What papermill's `--inject-paths` adds."""
+
+USER_ERRORS = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.UserError)
+}
+"""The errors that are told in one line, by the name under which a notebook's cell reports them."""
+
+
+class RefusedParameters(click.ClickException, errors.ParameterError):
+    """Parameters that a notebook does not take: one line on a command line, a ValueError elsewhere."""
+
+    exit_code = errors.ParameterError.exit_status
+
+
+class UnwritableCopy(click.ClickException, errors.MachineError):
+    """An executed copy for which there is no space or no permission."""
+
+    exit_code = errors.MachineError.exit_status
+
+
+class FailedNotebook(click.ClickException, PapermillExecutionError):
+    """A cell that ended with a user's mistake: its line on a command line, papermill's own error elsewhere."""
+
+    def __init__(self, failure: PapermillExecutionError) -> None:
+        Exception.__init__(self, failure)
+        vars(self).update(vars(failure), message=failure.evalue, show_color=None)
+        self.exit_code = USER_ERRORS[failure.ename].exit_status
+
+
+class SuiteEngine(NBClientEngine):
+    """papermill's usual engine, with checks before a suite's notebook starts and one line when it fails."""
+
+    @classmethod
+    def execute_notebook(cls, nb: nbformat.NotebookNode, kernel_name: str, **options: Any) -> nbformat.NotebookNode:
+        """Execute a notebook; raises RefusedParameters before a kernel starts, FailedNotebook for a user's mistake."""
+        if "dlv3p" not in nb.metadata:
+            return super().execute_notebook(nb, kernel_name, **options)
+        try:
+            parameters = check_parameters(nb)
+        except errors.ParameterError as error:
+            raise RefusedParameters(str(error)) from None
+        try:
+            executed = super().execute_notebook(nb, kernel_name, **options)
+            _raise_for_failed_cell(executed)
+        except (DeadKernelError, StoppedNotebook):
+            with suppress(PapermillExecutionError):
+                _raise_for_failed_cell(nb)
+            raise
+        except PapermillExecutionError as failure:
+            if failure.ename in USER_ERRORS:
+                raise FailedNotebook(failure) from None
+            raise
+        if isinstance(parameters, TrainParameters):
+            write_text(run_folder(parameters.run_name) / "train.ipynb", nbformat.writes(executed) + "\n")
+        return executed
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
+        """Run the cells; a cell in which the kernel died or was stopped is marked, which papermill calls completed."""
+        with KernelSignals() as signals:
+            ours = {"config": private_sockets(), "kernel_manager_class": signals.manager_class}
+            ours["on_cell_start"] = signals.refuse_next_cell
+            try:
+                executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
+            except (RuntimeError, StoppedNotebook) as error:
+                if signals.received is None and not isinstance(error, DeadKernelError):
+                    raise
+                raise _mark_last_cell(nb_man, signals) from None
+            if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
+                raise signals.stopped()
+            return executed
+
+
+def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals) -> Exception:
+    """Write into the cell that was running how it ended, and return the error that says so."""
+    started = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time]
+    index, cell = started[-1] if started else (0, nb_man.nb.cells[0])
+    if signals.received is not None:
+        error: Exception = signals.stopped(f" in cell {index + 1}")
+        name, line = SIGNALS[signals.received].__name__, str(error)
+    else:
+        line = f"the kernel died in cell {index + 1}; most often memory had run out, so ask for less at a time"
+        name, error = "DeadKernelError", DeadKernelError(line)
+    if cell.cell_type == "code":
+        cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=line, traceback=[line]))
+    nb_man.cell_exception(cell, cell_index=index)
+    return error
+
+
+def _failed_cell(nb: nbformat.NotebookNode) -> str | None:
+    """Return the name of the error that a cell ended with, if one did."""
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", ())]
+    return next((output.ename for output in outputs if output.output_type == "error"), None)
+
+
+def private_sockets() -> Config:
+    """Let kernels talk through files that only this user can read, where their names fit; TCP is open to all users.
+
+    ipykernel prints a warning about TCP for every notebook. A socket's name has at most 107 bytes.
+    """
+    fits = os.name == "posix" and len(jupyter_runtime_dir()) + len("/kernel-") + 36 + len("-ipc-5") <= 107
+    return Config({"KernelManager": {"transport": "ipc"}} if fits else {})
+
+
+def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:
+    """Raise papermill's error for a failed cell, after saving the copy with papermill's red marks above the cell."""
+    from papermill.execute import raise_for_execution_errors  # which is being imported while this module is
+
+    raise_for_execution_errors(nb, nb.metadata.papermill.output_path)
+
+
+def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
+    """Check what a notebook's parameters cell and papermill's cell below it assign; raises ParameterError."""
+    for name in nb.metadata.papermill.get("parameters", {}):
+        if not str(name).isidentifier():  # papermill would write it into the cell, and the kernel would run it
+            raise errors.ParameterError(f"{name!r} is not the name of a parameter: allowed are letters, digits and '_'")
+    values: dict[str, Any] = {}
+    for tag in ("parameters", "injected-parameters"):
+        for cell in nb.cells:
+            if tag in cell.metadata.get("tags", []):
+                values |= assigned_literals(cell.source)
+    kind = nb.metadata["dlv3p"]["parameters"]
+    return getattr(config, kind).from_mapping({name: values[name] for name in values if name not in PATH_PARAMETERS})
+
+
+def assigned_literals(source: str) -> dict[str, Any]:
+    """Return the names and values that a cell assigns; raises ParameterError for all but `name = literal`."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise errors.ParameterError(f"parameters cell, line {error.lineno}: {error.msg}") from None
+    values = {}
+    for statement in statements:
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=node)
+                | ast.AnnAssign(target=ast.Name(id=name), value=node)
+            ):
+                values[name] = _literal(node, statement)
+            case _:
+                raise _no_literal(statement)
+    return values
+
+
+def _literal(node: ast.expr | None, statement: ast.stmt) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value="nan" | "inf" | "-inf" as value)]):
+            return float(value)  # how papermill writes them
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise _no_literal(statement) from None
+
+
+def _no_literal(statement: ast.stmt) -> errors.ParameterError:
+    return errors.ParameterError(
+        f"parameters cell, line {statement.lineno}: {ast.unparse(statement)!r} is not `name = literal`; "
+        "compute what follows from parameters in a later cell"
+    )
+
+
+def default_output_path(notebook: Path, given: Mapping[str, str]) -> Path:
+    """Return where the executed copy of a notebook goes; its name tells the parameters that were given."""
+    name = "_".join([notebook.stem, *(f"{name}={value}" for name, value in given.items())])
+    path = workspace() / "outputs" / (re.sub(r"[^A-Za-z0-9.,=_+-]+", "-", name)[:150] + ".ipynb")
+    return path.with_stem(path.stem + "_again") if path == notebook.resolve() else path
+
+
+def with_output_path(words: Sequence[str]) -> list[str]:
+    """Return the words of a papermill command line, with a default OUTPUT_PATH where a suite's notebook has none."""
+    paths: list[int] = []
+    given: dict[str, str] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "--":
+            paths += range(position + 1, len(words) + 1)
+            break
+        if word == "-" or not word.startswith("-"):
+            paths.append(position)
+            continue
+        option, attached, number = _option(word)
+        values = [*attached, *words[position : position + number - len(attached)]]
+        position += number - len(attached)
+        if option in ONLY_ASKS:
+            return list(words)
+        if option in ("-p", "--parameters", "-r", "--parameters_raw") and len(values) == 2:
+            given[values[0]] = values[1]
+    if len(paths) != 1 or not _is_suite_notebook(notebook := Path(words[paths[0] - 1])):
+        return list(words)
+    output = str(default_output_path(notebook, given)).replace("{", "{{").replace("}", "}}")  # papermill formats it
+    return [*words[: paths[0]], output, *words[paths[0] :]]
+
+
+def _option(word: str) -> tuple[str, list[str], int]:
+    """Split `--kernel=python3` and `-kpython3` into option and attached value; the last is how many values it takes."""
+    option, sign, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
+    return option, [value] if sign else [], OPTION_VALUES.get(option, 0)
+
+
+def _is_suite_notebook(path: Path) -> bool:
+    try:
+        return path.suffix == ".ipynb" and "dlv3p" in json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _runs_as_papermill() -> bool:
+    """Whether this process is `papermill ...` or `python -m papermill ...` and not a program that imports it."""
+    return Path(sys.argv[0]).name == "papermill" or (sys.argv[0] == "-m" and "papermill" in sys.orig_argv)
+
+
+def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
+    """Write an executed copy atomically; what is no ordinary file, such as /dev/stdout, is written in place."""
+    target = Path(handler._cwd or "", path)
+    if target.exists() and not target.is_file():
+        return _write_in_place(handler, text, path)
+    try:
+        return write_text(target.resolve(), text, durable=False)
+    except errors.MachineError as error:
+        raise UnwritableCopy(str(error)) from None
+
+
+# papermill offers no way to replace its handler of local files, its default engine or its missing argument.
+_write_in_place = LocalHandler.write
+LocalHandler.write = _write_whole
+papermill_engines.register(None, SuiteEngine)
+if _runs_as_papermill():
+    sys.argv[1:] = with_output_path(sys.argv[1:])

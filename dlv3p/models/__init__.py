@@ -1,0 +1,1 @@
+"""DeepLabV3 and DeepLabV3+: backbones, heads, norms, and upsampling."""

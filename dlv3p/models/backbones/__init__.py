@@ -1,0 +1,1 @@
+"""Backbones, a family a module."""

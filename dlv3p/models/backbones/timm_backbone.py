@@ -1,0 +1,119 @@
+"""Any convolutional network of timm that can be dilated, as `timm:<name>`; an optional extra of this project."""
+
+import difflib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cityscapes.errors import MachineError, ParameterError
+from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features, require
+from dlv3p.parameters.catalog import BACKBONES, TIMM
+
+PROBED = (128, 128), (97, 129)
+"""Height and width of the images that a network must let through; in the first, strides are whole numbers."""
+
+
+class TimmBackbone(Backbone):
+    """A network of timm without its classifier.
+
+    The low-level features are its last ones at stride 4, the middle and high-level ones its last but one and its last.
+    """
+
+    def __init__(self, name: str, options: BackboneOptions) -> None:
+        super().__init__()
+        self.body = _create(name, output_stride=options.output_stride)
+        strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        if 4 not in strides or strides[-1] != options.output_stride:
+            raise ParameterError(
+                f"backbone={name!r}: its features are at the strides {', '.join(map(str, strides))}; needed are 4 and, "
+                f"at the end, {options.output_stride}; take another network or output_stride"
+            )
+        _require_dilated(name, options.output_stride)
+        self.low = len(strides) - 1 - strides[::-1].index(4)
+        self.low_level_channels, self.middle_channels, self.high_level_channels = (
+            channels[index] for index in (self.low, -2, -1)
+        )
+
+    def forward(self, image: Tensor) -> Features:
+        maps = self.body(image)
+        return Features(maps[self.low], maps[-2], maps[-1])
+
+
+def build(name: str, options: BackboneOptions) -> TimmBackbone:
+    """Build the network that timm knows by what follows `timm:` in `name`, with random weights.
+
+    Raises MachineError without timm, and ParameterError for an unknown name, a network that is not dilated as the
+    output stride asks or takes images of some sizes only, or switches that timm's networks lack.
+    """
+    require(name, options)
+    return TimmBackbone(name, options)
+
+
+def _create(name: str, **settings: Any) -> Any:
+    timm, short = _timm(), name.removeprefix(TIMM)
+    if not timm.is_model(short):
+        near = difflib.get_close_matches(short, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(TIMM + other for other in near)}?" if near else ""
+        raise ParameterError(f"backbone={name!r}: timm {timm.__version__} knows no such network{hint}")
+    try:
+        return timm.create_model(short, features_only=True, **settings)
+    except (TypeError, AssertionError, NotImplementedError) as error:  # what timm's networks say, each in its own way
+        raise ParameterError(
+            f"backbone={name!r}: timm cannot dilate it to the output stride; {_instead(name)}"
+        ) from error
+
+
+@torch.no_grad()
+def _require_dilated(name: str, output_stride: int) -> None:
+    """Raise ParameterError unless all that sees a map below the output stride is dilated as much, and any size passes.
+
+    Both is found out by networks on the meta device, one of which strides as on ImageNet: timm takes some networks'
+    strides and leaves their convolutions as they were.
+    """
+    with torch.device("meta"):
+        strided, dense = _create(name).eval(), _create(name, output_stride=output_stride).eval()
+        try:
+            strides = _strides_of_inputs(strided)
+            for size in PROBED:
+                dense(torch.empty(1, 3, *size))
+        except Exception as error:  # each network of timm fails in its own way
+            raise ParameterError(f"backbone={name!r}: does not take images of every size; {_instead(name)}") from error
+    own, given = dict(strided.named_modules()), dict(dense.named_modules())
+    deep = [key for key, stride in strides.items() if stride > output_stride]
+    left = [key for key in deep if given[key].dilation[0] != own[key].dilation[0] * strides[key] // output_stride]
+    if left:
+        raise ParameterError(
+            f"backbone={name!r}: at output_stride={output_stride} timm dilates {len(deep) - len(left)} of the "
+            f"{len(deep)} convolutions that need it; {_instead(name)}"
+        )
+
+
+def _strides_of_inputs(network: nn.Module) -> dict[str, int]:
+    """Return the stride of the map that each convolution wider than 1x1 sees, by the convolution's name."""
+    strides = {}
+
+    def note(key: str, inputs: tuple[Tensor, ...]) -> None:
+        strides[key] = PROBED[0][0] // inputs[0].shape[2]
+
+    for key, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            module.register_forward_pre_hook(lambda module, inputs, key=key: note(key, inputs))
+    network(torch.empty(1, 3, *PROBED[0]))
+    return strides
+
+
+def _instead(name: str) -> str:
+    ours = [other for other in BACKBONES if other.rstrip("0123456789") in name] or [f"{TIMM}resnet50d"]
+    return f"take {' or '.join(ours)}"
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise MachineError(
+            f"a backbone that begins with {TIMM!r} needs timm, which is not here; install it with: pip install timm"
+        ) from error
+    return timm

@@ -1,0 +1,159 @@
+"""DeepLabV3 (arXiv:1706.05587) and DeepLabV3+ (arXiv:1802.02611) over any backbone of `backbones/`."""
+
+from collections import OrderedDict
+from importlib import import_module
+
+from torch import Tensor, nn
+
+from cityscapes.errors import ParameterError
+from dlv3p.models.aspp import ASPP
+from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features
+from dlv3p.models.convolution import conv_bn_relu, initialize
+from dlv3p.models.decoder import Decoder, upsample
+from dlv3p.models.norms import set_momentum, use_norm
+from dlv3p.models.widths import Widths, apply_widths
+from dlv3p.parameters.catalog import find
+from dlv3p.parameters.network import NetworkParameters
+
+AUXILIARY_DROPOUT = 0.1
+
+
+class DeepLab(nn.Module):
+    """A backbone and what makes logits of its features: image (N,3,H,W) to logits (N,num_classes,H,W).
+
+    Callers who want to upsample in their own way take `logits_at_stride`, and `upsample` for the network's way.
+    `widths` says which layers have been pruned; a file that is to be read again must hold it.
+    """
+
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters) -> None:
+        super().__init__()
+        self.widths: Widths = {}
+        self.align_corners = parameters.align_corners
+        self.backbone = backbone
+        self.aspp = ASPP(backbone.high_level_channels, parameters)
+
+    def logits_of(self, features: Features) -> Tensor:
+        """Logits of a backbone's features, at the height and width where the network leaves them."""
+        raise NotImplementedError
+
+    def logits_at_stride(self, image: Tensor) -> Tensor:
+        """Logits before the last upsampling: at the output stride for DeepLabV3, at stride 4 for DeepLabV3+."""
+        return self.logits_of(self.backbone(image))
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits to (height, width) as this network was trained to."""
+        return upsample(logits, size, align_corners=self.align_corners)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.upsample(self.logits_at_stride(image), image.shape[-2:])
+
+    def both_logits_at_stride(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits as `logits_at_stride` and those of the auxiliary head, each at its own; needs `auxiliary_head`."""
+        features = self.backbone(image)
+        return self.logits_of(features), self.get_submodule("auxiliary")(features.middle)
+
+    def forward_with_auxiliary(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and those of the auxiliary head, both (N,num_classes,H,W); needs `auxiliary_head`."""
+        logits, auxiliary = self.both_logits_at_stride(image)
+        size = image.shape[-2:]
+        return self.upsample(logits, size), self.upsample(auxiliary, size)
+
+
+class DeepLabV3(DeepLab):
+    """Backbone, ASPP, one 3x3 convolution where `head_convolution` says so, classifier."""
+
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters, num_classes: int) -> None:
+        super().__init__(backbone, parameters)
+        channels = parameters.channels
+        self.head = conv_bn_relu(channels, channels, 3, parameters) if parameters.head_convolution else nn.Identity()
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        initialize(self.aspp, self.head, self.classifier)
+
+    def logits_of(self, features: Features) -> Tensor:
+        return self.classifier(self.head(self.aspp(features.high_level)))
+
+
+class DeepLabV3Plus(DeepLab):
+    """Backbone, ASPP, decoder, classifier."""
+
+    def __init__(self, backbone: Backbone, parameters: NetworkParameters, num_classes: int) -> None:
+        super().__init__(backbone, parameters)
+        self.decoder = Decoder(backbone.low_level_channels, parameters)
+        self.classifier = nn.Conv2d(parameters.channels, num_classes, 1)
+        initialize(self.aspp, self.decoder, self.classifier)
+
+    def logits_of(self, features: Features) -> Tensor:
+        return self.classifier(self.decoder(features.low_level, self.aspp(features.high_level)))
+
+
+ARCHITECTURES = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
+
+
+def auxiliary_head(in_channels: int, parameters: NetworkParameters, num_classes: int) -> nn.Sequential:
+    """Build torchvision's FCN head: a 3x3 convolution to a quarter of the channels, norm, ReLU, dropout, classifier."""
+    block = conv_bn_relu(in_channels, in_channels // 4, 3, parameters)
+    classifier = nn.Conv2d(in_channels // 4, num_classes, 1)
+    head = nn.Sequential(OrderedDict(block.named_children(), dropout=nn.Dropout(AUXILIARY_DROPOUT)))
+    head.add_module("classifier", classifier)
+    initialize(head)
+    return head
+
+
+def build_network(
+    parameters: NetworkParameters,
+    num_classes: int,
+    *,
+    initial_weights: str = "random",
+    new_classifier: bool = False,
+    widths: Widths | None = None,
+) -> DeepLab:
+    """Build the network that `parameters` describe, in training mode, on the default device.
+
+    `initial_weights` is "random", "imagenet", which fills the backbone, or the path of any file that `dlv3p.weights`
+    knows; what was taken of it is printed. `new_classifier` leaves the file's classifier out, so that the number of
+    classes may be another. `widths` narrow the layers of a network that has been pruned; those of a pruned file are
+    taken over with its weights. Raises ParameterError for switches that the backbone does not have and for fewer
+    classes than one, IntegrityError for widths that do not fit the network.
+    """
+    check_num_classes(num_classes)
+    options = BackboneOptions(
+        output_stride=parameters.output_stride,
+        multi_grid=parameters.grids,
+        first_dilation=parameters.first_dilation,
+        pooling=parameters.pooling,
+        mobilenet_padding=parameters.mobilenet_padding,
+    )
+    backbone = import_module(find(parameters.backbone)).build(parameters.backbone, options)
+    if parameters.backbone_norm_momentum:
+        set_momentum(backbone, parameters.backbone_norm_momentum)
+    model = ARCHITECTURES[parameters.architecture](backbone, parameters, num_classes)
+    if parameters.auxiliary_head:
+        model.auxiliary = auxiliary_head(backbone.middle_channels, parameters, num_classes)
+    model = use_norm(model, parameters.norm)
+    if widths:
+        apply_widths(model, widths, source="widths")
+    if initial_weights != "random":
+        from dlv3p.weights.initial import load_initial_weights  # which builds the file's own network by this function
+
+        print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
+    return model
+
+
+def build_model(
+    architecture: str,
+    backbone: str,
+    *,
+    num_classes: int,
+    initial_weights: str = "random",
+    new_classifier: bool = False,
+    **switches: object,
+) -> DeepLab:
+    """Build a network from keywords, each a field of NetworkParameters, as `build_network` does."""
+    parameters = NetworkParameters.from_mapping({"architecture": architecture, "backbone": backbone, **switches})
+    return build_network(parameters, num_classes, initial_weights=initial_weights, new_classifier=new_classifier)
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raise ParameterError for a number of classes that no network has."""
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ParameterError(f"num_classes={num_classes!r}: give a whole number from 1, that of the data's classes")

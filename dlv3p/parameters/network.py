@@ -1,0 +1,91 @@
+"""Everything that describes a network, as one flat set of switches; this module imports no torch.
+
+The defaults are DeepLabV3+ as VainF/DeepLabV3Plus-Pytorch publishes it. Beside a switch stands who wants which value:
+
+* V3: the paper of DeepLabV3 (arXiv:1706.05587). V3+: that of DeepLabV3+ (arXiv:1802.02611).
+* VainF/DeepLabV3Plus-Pytorch and torchvision; chenxi116/DeepLabv3.pytorch and its fork stigma0617/VoVNet-DeepLabV3;
+  yoR-rihsihS/deeplabv3plus; the MindSpore model zoo's DeepLabV3.
+"""
+
+from dataclasses import dataclass, fields
+
+from cityscapes.errors import ParameterError
+from dlv3p.parameters.base import Parameters, choice, number
+from dlv3p.parameters.catalog import BACKBONES, TIMM
+
+ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
+OUTPUT_STRIDES = (8, 16, 32)
+NORMS = ("batch", "sync", "frozen", "group")
+LARGEST_RATE = 512
+LACKED = {
+    "deeplabv3plus": ("head_convolution",),
+    "deeplabv3": ("low_level_channels", "decoder_convolutions", "concatenation"),
+}
+"""Architecture: the switches that it does not have."""
+
+
+@dataclass(frozen=True)
+class NetworkParameters(Parameters):
+    """A network but for its number of classes, which the data set says, and its weights."""
+
+    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
+    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
+    output_stride: int = choice(16, OUTPUT_STRIDES)  # of the backbone's features; V3, section 3.1
+    channels: int = number(256, 8, 1024)  # width of ASPP and decoder; V3, section 3.3
+
+    multi_grid: str = "1 1 1"  # of the last stage's blocks; V3, section 3.2.1, and MindSpore: "1 2 4"
+    first_dilation: str = choice("previous", ("previous", "new"))  # of a dilated stage; "new": MindSpore, MobileNetV3
+    pooling: str = choice("dropped", ("dropped", "dilated"))  # in dilated VoVNets and DenseNets; "dropped": stigma0617
+    mobilenet_padding: str = choice("torchvision", ("torchvision", "fixed"))  # of MobileNetV2; "fixed": VainF
+
+    norm: str = choice("batch", NORMS)  # "frozen": V3, section 4.1; "group" (weights standardised): chenxi116
+    norm_epsilon: float = number(1e-5, 1e-8, 0.1)  # behind the backbone; 0.0003: stigma0617's VoVNet and DenseNet
+    norm_momentum: float = number(0.1, 0.0, 1.0)  # behind the backbone; 0.0003: V3, section 4.1, and chenxi116
+    backbone_norm_momentum: float = number(0.0, 0.0, 1.0)  # 0 = the family's own; VainF 0.01, chenxi116 0.05
+
+    atrous_rates: str = ""  # of ASPP; "" = 6 12 18 at stride 16, doubled at 8 (V3, 3.3); "6 12 18" at 8: MindSpore
+    image_pooling: bool = True  # the branch of ASPP that sees the whole image; V3, section 3.3
+    aspp_dropout: float = number(0.1, 0.0, 0.9)  # 0: chenxi116, yoR; 0.1: VainF; 0.5: torchvision; 0.7: MindSpore
+    convolution_bias: bool = False  # in ASPP and decoder, before the norms; True: yoR
+    separable: str = choice("off", ("off", "plain", "normalized"))  # 3x3 behind the backbone; VainF; V3+, section 3.1
+
+    head_convolution: bool = True  # the 3x3 between ASPP and classifier of DeepLabV3; False: chenxi116, MindSpore
+    low_level_channels: int = number(48, 1, 1024)  # of DeepLabV3+; V3+, section 4.1; 64: yoR
+    decoder_convolutions: int = choice(1, (1, 2))  # 3x3 in the decoder; 2: V3+, section 4.1; 1: VainF, yoR
+    concatenation: str = choice("low_level_first", ("low_level_first", "aspp_first"))  # "aspp_first": yoR
+    align_corners: bool = False  # of all upsampling; True: chenxi116, stigma0617, yoR, MindSpore
+    auxiliary_head: bool = False  # a second, small head on the middle features, for training; torchvision
+
+    def check(self) -> None:
+        """Check the lists of numbers, and what excludes each other; a switch that does nothing keeps its default."""
+        _numbers("multi_grid", self.multi_grid)
+        if self.atrous_rates:
+            _numbers("atrous_rates", self.atrous_rates)
+        if self.norm == "group" and self.convolution_bias:
+            raise ParameterError("convolution_bias=True: not with norm='group', which wants convolutions without bias")
+        for item in fields(NetworkParameters):
+            value = getattr(self, item.name)
+            if item.name in LACKED[self.architecture] and value != item.default:
+                raise ParameterError(
+                    f"{item.name}={value!r}: {self.architecture} allows {item.default!r}; change it or take another "
+                    "architecture"
+                )
+
+    @property
+    def grids(self) -> tuple[int, ...]:
+        """What the dilations of the last stage's blocks are multiplied by."""
+        return _numbers("multi_grid", self.multi_grid)
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """The dilations of ASPP's 3x3 convolutions: those given, or (6, 12, 18) in pixels of stride 16."""
+        if self.atrous_rates:
+            return _numbers("atrous_rates", self.atrous_rates)
+        return tuple(rate * 16 // self.output_stride for rate in (6, 12, 18))
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    words = text.split()
+    if not words or not all(word.isdecimal() and 1 <= int(word) <= LARGEST_RATE for word in words):
+        raise ParameterError(f"{name}={text!r}: give whole numbers from 1 to {LARGEST_RATE} with blanks between them")
+    return tuple(int(word) for word in words)

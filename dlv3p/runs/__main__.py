@@ -1,0 +1,82 @@
+"""The command `python -m dlv3p.runs`: is a run complete and untouched, and which band do several runs make."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cityscapes.errors import IntegrityError, MissingInputError
+from cityscapes.workspace import run_folder
+
+MOST_PLACES = 20
+"""So many places are listed of each kind of finding; all are counted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def check_runs(options: argparse.Namespace) -> int:
+    """Check run folders one after another: status 0, 6 when one of them is damaged, else 3 when anything is missing."""
+    from cityscapes.findings import tell
+    from dlv3p.runs.check import MISSING, check_run
+
+    status = 0
+    for folder in map(_folder, options.runs):
+        findings, compared = check_run(folder, every_byte=options.data)
+        for line in tell(findings, most=MOST_PLACES):
+            print(line)
+        errors = [finding for finding in findings if finding.is_error]
+        if not errors:
+            print(f"{folder}: complete and untouched; {compared}", flush=True)
+            continue
+        damaged = [finding for finding in errors if finding.kind != MISSING]
+        print(f"{folder}: {'damaged' if damaged else 'not complete'}; errors found: {len(errors)}", flush=True)
+        status = IntegrityError.exit_status if damaged else status or MissingInputError.exit_status
+    return status
+
+
+def record_band(options: argparse.Namespace) -> int:
+    """Write the band that several runs of one recipe make."""
+    from dlv3p.runs.bands import band_of_runs, write_band
+
+    band = band_of_runs([_folder(run) for run in options.runs], epochs=options.epochs)
+    write_band(options.output, band)
+    print(f"{options.output}: {len(options.runs)} runs, {band.epochs} epochs, {', '.join(band.intervals)}")
+    return 0
+
+
+def _folder(run: str) -> Path:
+    """Return the folder that `saved/<run>`, or the run's name alone, means."""
+    path = Path(run)
+    if path.is_dir():
+        return path
+    return run_folder(path.name) if path.parent.name in ("", "saved") else path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dlv3p.runs", description="Look after run folders.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="say whether run folders are complete and untouched",
+        description="Say whether run folders are complete and untouched, and whether their data is as it was: by names "
+        "and sizes, or byte by byte. Writes nothing.",
+        epilog="Exit status: 0 complete and untouched, 3 something is missing, 6 something is damaged, 7 in training.",
+    )
+    check.add_argument("runs", nargs="+", metavar="RUN", help="saved/<run>, or its name")
+    check.add_argument(
+        "--data", action="store_true", help="compare every byte of images and masks, which takes a while"
+    )
+    check.set_defaults(run=check_runs)
+    band = commands.add_parser(
+        "band",
+        help="record the band that the curves of a recipe keep to",
+        description="Record the band that the curves of a recipe keep to, from runs that differ in their seed alone.",
+    )
+    band.add_argument("runs", nargs="+", metavar="RUN", help="saved/<run>, or its name; three or more")
+    band.add_argument("--output", type=Path, required=True, metavar="FILE", help="what to give as `band` to a training")
+    band.add_argument("--epochs", type=int, default=0, help="so many from the first one; 0 takes what all runs have")
+    band.set_defaults(run=record_band)
+    return parser

@@ -1,0 +1,129 @@
+"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one.
+
+python -m dlv3p.runs check saved/<run>      says whether it is complete and untouched
+python -m dlv3p.runs band RUN RUN RUN --output FILE
+"""
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from cityscapes.errors import BusyError, MissingInputError, ParameterError, run_command
+from cityscapes.files.atomic import lock_folder, remove_leftovers, write_text
+from cityscapes.workspace import run_folder
+from dlv3p.parameters.training import TrainParameters
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "seconds",
+    "data_wait",
+    *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy")),
+)
+"""The columns of metrics.csv, a line per epoch."""
+LATER_COLUMNS = ("data_wait",)
+"""Columns that runs of earlier versions lack."""
+QUANTIZED = "quantization.json"
+"""What a folder of quantised networks has, `saved/<run>-int8/`."""
+
+
+def checkpoint_path(run: str, name: str) -> Path:
+    """Return the path of a run's checkpoint, `name` being "last" or "best"."""
+    return run_folder(run) / "checkpoints" / f"{name}.pt"
+
+
+def list_runs() -> list[str]:
+    """List the runs that were trained and have a checkpoint, the one that was written to last at the end.
+
+    Imported networks, which have no metrics.csv, are not among them: `find_run` takes them by their name.
+    """
+    saved = run_folder("").resolve()
+    paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    folders = [path.parent.parent for path in paths]
+    return [folder.name for folder in folders if (folder / "metrics.csv").is_file()]
+
+
+def find_run(run: str, *, parameter: str = "run") -> str:
+    """Return `run`, or the newest run for ""; raises MissingInputError that names the parameter and the runs there are.
+
+    A folder of quantised networks is no run: it holds nothing that torch could go on with.
+    """
+    runs = list_runs()
+    if not run and runs:
+        return runs[-1]
+    if run and checkpoint_path(run, "best").is_file():
+        return run
+    if run and (run_folder(run) / QUANTIZED).is_file():
+        source = run.removesuffix("-int8")
+        raise MissingInputError(
+            f"{parameter}={run!r}: holds quantised networks and is no run; give {source!r}, which it was made from, or "
+            f"open it in Python: dlv3p.compression.quantization.load_quantized({source!r})"
+        )
+    if not runs:
+        asked = f"{parameter}={run!r}: no such run; " if run else ""
+        raise MissingInputError(f"{asked}{run_folder('').resolve()}: no run yet; run train.ipynb first")
+    near = difflib.get_close_matches(run, runs, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise MissingInputError(f"{parameter}={run!r}: no such run; {hint}There are {', '.join(runs)}")
+
+
+@contextmanager
+def hold_run(run: str) -> Iterator[Path]:
+    """Make the run's folder and hold it for this process; raises BusyError when another process holds it.
+
+    The lock goes with its process, so that a killed one leaves none behind; what it left half-written is removed.
+    """
+    folder = run_folder(run)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(folder))
+        except BusyError as error:
+            raise BusyError(f"run={run!r}: another process is training it; {error}") from error
+        remove_leftovers(folder)
+        yield folder
+
+
+def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
+    """Refuse to continue a run that was started with other parameters; raises ParameterError that lists them.
+
+    A parameter that is younger than the run had no other value than its default.
+    """
+    asked = parameters.as_dict()
+    recorded = {item.name: item.default for item in fields(parameters)} | recorded
+    differing = [
+        f"{name}={recorded.get(name)!r} (asked for {value!r})"
+        for name, value in asked.items()
+        if name not in TrainParameters.NOT_IDENTITY and recorded.get(name) != value
+    ]
+    if differing:
+        raise ParameterError(
+            f"run={run!r} was trained with {', '.join(differing)}; choose another run, or ask for the same parameters"
+        )
+
+
+def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write metrics.csv, a line per epoch, numbers in full precision, unless it holds just that."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    path, content = folder / "metrics.csv", text.getvalue()
+    if not path.is_file() or path.read_bytes() != content.encode():
+        write_text(path, content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that a person can read; refuses nan, which is not JSON."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    from dlv3p.runs.__main__ import main
+
+    run_command(main)

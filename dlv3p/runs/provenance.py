@@ -1,0 +1,188 @@
+"""What a run was made from: code, versions, machine, data. Of the environment and of paths only names are recorded."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cityscapes.files.hashes import file_sha256
+from dlv3p.data.split import Split
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
+COMMAND = "DLV3P_COMMAND"
+"""Environment variable with the command, as JSON, that has started this process of a group."""
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """Return code, versions and hardware as plain JSON values."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
+        "git": _git(),
+        "lock_sha256": lock_sha256(),
+        "versions": {
+            "python": platform.python_version(),
+            "libc": " ".join(platform.libc_ver()) or None,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "hardware": hardware(),
+    }
+
+
+def command() -> list[str]:
+    """Return the words of the command that runs here, paths cut to their last part.
+
+    In a kernel that papermill has started they are papermill's, elsewhere the notebook's name where it is known; in a
+    process of a group they are those of the process that has started the group.
+    """
+    if COMMAND in os.environ:
+        return json.loads(os.environ[COMMAND])
+    words = sys.argv
+    if "ipykernel" in Path(words[0]).name or Path(words[0]).parent.name == "ipykernel":
+        words = _papermill_words(os.getppid()) or ["interactive kernel", *_notebook_name()]
+    return [Path(word).name if os.sep in word else word for word in words]
+
+
+def hardware() -> dict[str, Any]:
+    """Return the machine: processor, cores, and the GPU where there is one."""
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": gpu.name if gpu else None,
+        "gpu_bytes": gpu.total_memory if gpu else None,
+    }
+
+
+def data_fingerprint(split: Split) -> str:
+    """Return one sha256 over the names and sizes of a split's images: another set of files gives another value."""
+    if hasattr(split, "source_fingerprint"):  # shards: that of the files that they were made from
+        return split.source_fingerprint
+    digest = hashlib.sha256()
+    for index in range(len(split)):
+        digest.update(f"{split.name(index)} {split.image_path(index).stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def masks_fingerprint(split: Split) -> str | None:
+    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
+
+    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
+    """
+    if hasattr(split, "source_fingerprint"):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(split)):
+        path = split.mask_path(index)
+        digest.update(f"{split.name(index)} {path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from; None where there is no git, or no checkout."""
+    commit = _ask_git("rev-parse", "HEAD")
+    return commit.strip() if commit else None
+
+
+def lock_sha256() -> str | None:
+    """Return the hash of `requirements.lock`; None where there is none."""
+    return _sha256(CHECKOUT / "requirements.lock")
+
+
+def without_credentials(remote: str) -> str:
+    """Return the address of a repository without user, password, token or query."""
+    if "://" not in remote:  # user@host:path, or a folder
+        return remote.split("@", 1)[-1]
+    scheme, rest = remote.split("://", 1)
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}".split("?")[0].split("#")[0]
+
+
+def _papermill_words(process: int) -> list[str]:
+    """Return the command line of papermill, if that is what a process is; other servers' may hold a token."""
+    try:
+        _, *words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except (OSError, ValueError):
+        return []
+    return words if words and (Path(words[0]).name == "papermill" or words[:2] == ["-m", "papermill"]) else []
+
+
+def _notebook_name() -> list[str]:
+    """Return the notebook that JupyterLab or VS Code has opened for this kernel, as a list of one, or none."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    name = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+    return [name] if name else []
+
+
+def _git() -> dict[str, Any]:
+    branch, remote = _ask_git("branch", "--show-current"), _ask_git("remote", "get-url", "origin")
+    difference = _difference()
+    return {
+        "commit": git_commit(),
+        "branch": branch.strip() if branch else None,
+        "remote": without_credentials(remote.strip()) if remote else None,
+        "changed": None if difference is None else bool(difference),
+        "diff_sha256": hashlib.sha256(difference).hexdigest() if difference else None,
+    }
+
+
+def _difference() -> bytes | None:
+    """Return what differs from the commit: changes, and the files that git neither knows nor ignores."""
+    changes, untracked = (
+        _ask_git("diff", "HEAD", "--binary"),
+        _ask_git("ls-files", "--others", "--exclude-standard", "-z"),
+    )
+    if changes is None or untracked is None:
+        return None
+    files = [f"{name} {_sha256(CHECKOUT / name)}\n" for name in untracked.split("\0") if name]
+    return "".join([changes, *files]).encode(errors="surrogateescape")
+
+
+def _ask_git(*arguments: str) -> str | None:
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=CHECKOUT, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _memory_gib() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _sha256(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None

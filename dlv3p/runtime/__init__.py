@@ -1,0 +1,1 @@
+"""The machine underneath: devices, processes, progress."""

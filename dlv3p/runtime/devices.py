@@ -1,0 +1,39 @@
+"""Which device a notebook's `device` parameter means, and in which memory layout networks and images go there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cityscapes.errors import MachineError
+from dlv3p.runtime.processes import place
+
+LAYOUT = torch.channels_last
+"""Memory layout of networks and images: convolutions are faster in it, on CPUs and on GPUs with tensor cores."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda"; raises MachineError when a GPU is asked for and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MachineError("device='cuda': torch sees no GPU here; use device='cpu', or mend the driver (nvidia-smi)")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place().ranks > 1:
+        return torch.device("cuda", place().local_rank)
+    return torch.device(name)
+
+
+@contextmanager
+def memory_faults(advice: str) -> Iterator[None]:
+    """Turn what torch raises for a lack of memory, on CPU and GPU, into MachineError that ends with `advice`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MachineError(f"out of memory: {advice}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, which torch tells differently on CPU and GPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -1,1 +1,0 @@
-"""From files to training batches: which samples an epoch has, how each is cut and coloured, and how fast."""

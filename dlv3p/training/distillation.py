@@ -1,0 +1,72 @@
+"""Learning from another network: its predictions, softened, are targets beside the labels (arXiv:1503.02531)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cityscapes.errors import ParameterError
+from cityscapes.labels import IGNORE
+from dlv3p.models.decoder import upsample
+from dlv3p.models.deeplab import DeepLab
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import checkpoint_path, find_run
+from dlv3p.runtime.devices import LAYOUT
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.loading import load_model
+
+TEMPERATURE = 2.0
+"""What logits are divided by on both sides (section 2), so that a teacher's second choice counts."""
+
+
+def load_teacher(parameters: TrainParameters, num_classes: int, device: torch.device) -> DeepLab | None:
+    """Load the network that `parameters.teacher` names, a run or a weights file, to ask it; None for "".
+
+    It is in evaluation mode and learns nothing; of a run the best checkpoint is taken. Raises MissingInputError when
+    there is none of either, and ParameterError when it knows another number of classes, or is the run itself.
+    """
+    name = parameters.teacher
+    if not name:
+        return None
+    if name == parameters.run_name:
+        raise ParameterError(f"teacher={name!r}: is the run itself; give another run, or a weights file")
+    path = Path(name).expanduser()
+    if path.is_file() or path.suffix in (".pt", ".pth", ".safetensors", ".npz") or len(path.parts) > 1:
+        teacher = load_model(path).model
+    else:
+        teacher, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(find_run(name), "best")))
+    if teacher.classifier.out_channels != num_classes:
+        raise ParameterError(
+            f"teacher={name!r}: knows {teacher.classifier.out_channels} classes, the data {num_classes}; give one that "
+            "was trained on the same classes"
+        )
+    return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
+
+
+@torch.no_grad()
+def teach(teacher: DeepLab, image: Tensor) -> Tensor:
+    """Return what a teacher says of a batch, logits (N,C,h,w) before their last upsampling, without a gradient."""
+    return teacher.logits_at_stride(image)
+
+
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, align_corners: bool = False
+) -> Tensor:
+    """Mean over the valid pixels of T^2 KL(teacher || student) at the temperature T; 0 where none is valid.
+
+    Logits are (N,C,h,w) before or behind the last upsampling; the student's size counts, and the teacher's are resized
+    to it, with the student's `align_corners`. Before the upsampling a pixel stands for some 16 and costs as much less;
+    it is valid where the pixel of `mask` (N,H,W) at its place is not ignored. T^2 keeps the gradient's length
+    (section 2.1).
+    """
+    size = student_logits.shape[-2:]
+    if teacher_logits.shape[-2:] != size:
+        teacher_logits = upsample(teacher_logits.float(), size, align_corners=align_corners)
+    if mask.shape[-2:] != size:
+        mask = functional.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0]
+    student = functional.log_softmax(student_logits.float() / TEMPERATURE, dim=1)
+    teacher = functional.log_softmax(teacher_logits.float() / TEMPERATURE, dim=1)
+    divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    valid = mask != IGNORE
+    return TEMPERATURE**2 * (divergence * valid).sum() / valid.sum().clamp(min=1)

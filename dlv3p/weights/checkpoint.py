@@ -1,0 +1,86 @@
+"""Checkpoints that describe themselves, survive a crash while they are written, and are checked before they are used.
+
+A checkpoint is one file with plain tensors, numbers and text (it loads with `weights_only=True`), beside a small JSON
+file with its sha256: a flipped bit in a tensor would otherwise load silently.
+"""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from cityscapes.errors import IntegrityError, MissingInputError
+from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from cityscapes.files.hashes import file_sha256
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.weights.own_files import FORMAT, check_format, check_hash, record_path
+from dlv3p.weights.pickles import load_pickled
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, text, lists and dicts of them) to `path`, and its sha256 to `<path>.json`."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    content = buffer.getvalue()
+    summary = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "previous_sha256": file_sha256(path) if path.is_file() else None,
+        "bytes": len(content),
+        "epoch": state["epoch"],
+        "step": state.get("step", 0),
+    }
+    # The record comes first and knows both files, so that a crash between the two leaves either one in order.
+    write_text(record_path(path), json.dumps(summary, indent=1) + "\n")
+    write_bytes(path, content)
+
+
+def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; raises IntegrityError when it is damaged, NewerFormatError, or MissingInputError if absent."""
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such checkpoint")
+    content = path.read_bytes()
+    check_hash(path, hashlib.sha256(content).hexdigest())
+    state = load_pickled(io.BytesIO(content), path, device=device)
+    if not isinstance(state, dict) or "format" not in state:
+        raise IntegrityError(f"{path}: not a checkpoint of this suite")
+    check_format(path, state)
+    return state
+
+
+def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParameters]:
+    """Build the network that a checkpoint describes, with its weights, in evaluation mode on the CPU.
+
+    A pruned network's checkpoint also has `widths`, those of `DeepLab.widths`.
+    """
+    parameters = TrainParameters.from_mapping(state["parameters"])
+    model = build_network(parameters, len(state["class_names"]), widths=state.get("widths"))
+    model.load_state_dict(state["model"])
+    return model.eval(), parameters
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write the weights as safetensors, which runs no code when read; `metadata` goes into its header as JSON.
+
+    Of a pruned network the header also holds the `widths`.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    widths = {"widths": model.widths} if getattr(model, "widths", None) else {}
+    header = {"dlv3p": json.dumps({"format": FORMAT} | metadata | widths, sort_keys=True)}
+    with open_atomically(path) as file:
+        file.write(safetensors_bytes(state, metadata=header))
+
+
+def weights_sha256(state: dict[str, Tensor]) -> str:
+    """Return one hash of names, types, shapes and bytes of all tensors: equal if and only if the weights are."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""What a weights file is, as lines to read: source, network, switches, what else it holds, and its hash."""
+
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from cityscapes.files.hashes import file_sha256
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.printing import shown
+from dlv3p.weights.recognition import Recognized
+
+SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
+
+
+def describe(found: Recognized) -> dict[str, str]:
+    """Return a line for each thing worth knowing, in the order to show them; the file is read once more for its hash.
+
+    Switches are those that differ from the defaults of NetworkParameters.
+    """
+    file, network = found.file, found.parameters
+    lines = {
+        "file": file.path.name,
+        "size": f"{file.path.stat().st_size:,} bytes",
+        "sha256": file_sha256(file.path),
+        "container": f"{file.container}, weights below {file.wrapper!r}" if file.wrapper else file.container,
+        "source": found.title,
+        "architecture": network.architecture if network else "a backbone alone",
+        "backbone": found.backbone,
+        "norm": found.norm,
+    }
+    if network:
+        lines |= {
+            "classes": f"{found.num_classes}{_class_names(found.class_names)}",
+            "output stride": f"{network.output_stride}, {found.stride_from}",
+            "switches": ", ".join(switches_set(network)) or "all as by default",
+        }
+    if found.widths:
+        lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches say"
+    learnt = sum(value.numel() for name, value in found.state.items() if _is_learnt(name))
+    lines |= {"parameters": f"{learnt:,} in {len(found.state)} entries"}
+    if file.others:
+        lines["also holds"] = ", ".join(_entry(name, value) for name, value in file.others.items())
+    return lines
+
+
+def switches_set(network: NetworkParameters) -> list[str]:
+    """List the switches that differ from the default, as name=value."""
+    return [
+        f"{item.name}={getattr(network, item.name)!r}"
+        for item in fields(NetworkParameters)
+        if item.name not in SHOWN_APART and getattr(network, item.name) != item.default
+    ]
+
+
+def _is_learnt(name: str) -> bool:
+    return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def _class_names(names: tuple[str, ...] | None) -> str:
+    return " ({}, {}, ... {})".format(*(shown(names[index]) for index in (0, 1, -1))) if len(names or ()) > 2 else ""
+
+
+def _entry(name: str, value: Any) -> str:
+    """Show a number or a short text, and of everything else the kind; nothing that a file holds is shown at length."""
+    called = shown(name, 40)
+    if isinstance(value, int | float | bool):
+        return f"{called}={value:.6g}" if isinstance(value, float) else f"{called}={shown(value, 40)}"
+    if isinstance(value, str):
+        return f"{called}={value[:40]!r}"
+    if isinstance(value, Tensor):
+        return f"{called} (tensor)"
+    return f"{called} ({len(value)} entries)" if isinstance(value, dict | list | tuple) else called

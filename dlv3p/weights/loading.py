@@ -1,0 +1,152 @@
+"""Networks from files that describe themselves: our checkpoints and safetensors, and the public ones."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cityscapes.errors import IntegrityError, ParameterError
+from dlv3p.models.convolution import initialize
+from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes
+from dlv3p.models.widths import apply_widths
+from dlv3p.parameters.catalog import TIMM
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.checkpoint import save_weights
+from dlv3p.weights.differences import list_differences
+from dlv3p.weights.imagenet import of_features
+from dlv3p.weights.reading import read_weights
+from dlv3p.weights.recognition import Recognized, recognize
+from dlv3p.weights.sources import VOID
+
+MOST_LISTED = 10
+"""So many missing, unknown and mis-shaped entries are named; all are counted."""
+
+
+class LoadedModel(NamedTuple):
+    """A network in evaluation mode on the CPU, what describes it, and its classes' names where they are known."""
+
+    model: DeepLab
+    parameters: NetworkParameters
+    class_names: tuple[str, ...] | None
+
+
+def load_model(
+    path: str | Path,
+    *,
+    output_stride: int | None = None,
+    num_classes: int | None = None,
+    replace_classifier: bool = False,
+) -> LoadedModel:
+    """Load the network in a file, whatever wrote it; all that describes it is found out from the file.
+
+    `output_stride` overrides the file's, since the weights fit any. Asking for another `num_classes` than the file's
+    is refused, unless `replace_classifier` allows to start the classifiers afresh. Raises IntegrityError when the file
+    is damaged, no known network, or does not fit it to the last entry; MissingInputError when there is none.
+    """
+    if num_classes is not None:
+        check_num_classes(num_classes)
+    found = recognize(read_weights(Path(path).expanduser()), output_stride=output_stride)
+    return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
+
+
+def build_recognized(
+    found: Recognized, *, num_classes: int | None = None, replace_classifier: bool = False
+) -> LoadedModel:
+    """Build the network that was recognised, with its weights copied out of the file; arguments as for `load_model`."""
+    path = found.file.path
+    if found.parameters is None:
+        raise IntegrityError(
+            f"{path}: holds the backbone {found.backbone} alone, without a head; give it as initial_weights of a "
+            "training run"
+        )
+    wanted = found.num_classes if num_classes is None else num_classes
+    if wanted != found.num_classes and not replace_classifier:
+        raise ParameterError(
+            f"num_classes={wanted}: {path} has {found.num_classes}; ask for those, or give replace_classifier=True to "
+            "start the classifiers afresh"
+        )
+    model = empty_network(found)
+    state = fitting_state(found, model)
+    class_names = found.class_names
+    if wanted != found.num_classes:
+        _start_classifiers_afresh(model, wanted, state)
+        class_names = None
+    model.load_state_dict(state, assign=True)
+    return LoadedModel(model.eval(), found.parameters, class_names)
+
+
+def empty_network(found: Recognized) -> DeepLab:
+    """Build the network that was recognised, without numbers of its own: it takes the file's."""
+    with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):  # timm wants the real thing
+        model = build_network(found.parameters, found.num_classes)
+        if found.widths:
+            apply_widths(model, found.widths, source=str(found.file.path))
+    return model
+
+
+def check_backbone(found: Recognized) -> None:
+    """Compare a backbone alone with the one that it was recognised as; raises IntegrityError, with a list."""
+    with torch.device("meta"):
+        expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
+    own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
+    if differences := list_differences(expected, of_features(own), most=MOST_LISTED):
+        raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
+
+
+def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the file's weights for each entry of `model`; raises IntegrityError that lists what differs."""
+    expected = model.state_dict()
+    shown = {found.name_in_file(name): value for name, value in expected.items()}
+    there = {found.name_in_file(name): value for name, value in found.state.items()}
+    there |= {name: found.file.tensors.get(name, torch.empty(0)) for name in found.unknown}
+    differences = list_differences(shown, there, most=MOST_LISTED)
+    if differences:
+        raise IntegrityError(f"{found.file.path}: does not fit {_network(found)}: {differences}")
+    state = {}
+    for name, value in expected.items():
+        if name not in found.state:  # a count of batches, which old files lack and no network of ours reads
+            state[name] = torch.zeros(value.shape, dtype=value.dtype)
+            continue
+        state[name] = found.state[name].to(value.dtype, copy=True)
+    return state
+
+
+def save_model(
+    path: str | Path, model: nn.Module, parameters: NetworkParameters, class_names: tuple[str, ...] | list[str]
+) -> None:
+    """Write a network as safetensors that describes itself, to share it; `load_model` reads it.
+
+    Raises ParameterError when the names are not as many as the classes.
+    """
+    num_classes = model.classifier.out_channels
+    if len(class_names) != num_classes:
+        raise ParameterError(f"class_names: {len(class_names)} names for a network of {num_classes} classes")
+    switches = {name: getattr(parameters, name) for name in NetworkParameters().as_dict()}
+    save_weights(Path(path), model, {"parameters": switches, "class_names": list(class_names)})
+
+
+def drop_void(loaded: LoadedModel) -> LoadedModel:
+    """Take the last class away where it stands for ignored pixels, which no score has; other networks stay."""
+    if not loaded.class_names or loaded.class_names[-1] != VOID:
+        return loaded
+    model = loaded.model
+    classifiers = [model.classifier, *([model.auxiliary.classifier] if loaded.parameters.auxiliary_head else [])]
+    for classifier in classifiers:
+        classifier.out_channels -= 1
+        for name, value in list(classifier.named_parameters()):
+            setattr(classifier, name, nn.Parameter(value[:-1].detach().clone()))
+    return loaded._replace(class_names=loaded.class_names[:-1])
+
+
+def _start_classifiers_afresh(model: DeepLab, num_classes: int, state: dict[str, Tensor]) -> None:
+    heads = {"classifier": model} | ({"auxiliary.classifier": model.auxiliary} if hasattr(model, "auxiliary") else {})
+    for name, parent in heads.items():
+        fresh = nn.Conv2d(parent.classifier.in_channels, num_classes, 1)
+        initialize(fresh)
+        parent.classifier = fresh
+        state |= {f"{name}.{key}": value for key, value in fresh.state_dict().items()}
+
+
+def _network(found: Recognized) -> str:
+    return f"{found.parameters.architecture} over {found.backbone} ({found.title})"

@@ -36,8 +36,8 @@ from dlv3p.data.loader import WholeImages
 from dlv3p.data.roots import open_training, resolve_data_root
 from dlv3p.data.split import Split
 from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
-from dlv3p.models.macs import count_macs, count_parameters
 from dlv3p.parameters.training import DEMO_CITY, TrainParameters
 from dlv3p.pictures.curves import plot_curves, read_metrics
 from dlv3p.pictures.visualize import save_figure

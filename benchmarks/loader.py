@@ -22,10 +22,9 @@ from torchvision.transforms.v2 import functional
 
 from cityscapes.demo.city import write_demo_city
 from cityscapes.workspace import WORKSPACE_VARIABLE
-from dlv3p.data.augment import Augmentation
+from dlv3p.data.augment import MEAN, STD, Augmentation
 from dlv3p.data.decoded_cache import DecodedCache
 from dlv3p.data.loader import TrainingSamples
-from dlv3p.data.photometric import MEAN, STD
 from dlv3p.data.roots import open_split
 from dlv3p.data.sampling import sample_generator
 from dlv3p.data.split import Split

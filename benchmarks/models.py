@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cityscapes.errors import MachineError, run_command
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
-from dlv3p.models.macs import count_macs, count_parameters
 from dlv3p.models.upsampling import upsample_argmax
-from dlv3p.profiling.turns import Turns, take_turns
+from dlv3p.profiling.timing import Turns, take_turns
 from dlv3p.training.activation_checkpointing import checkpoint_activations, saved_bytes
-from dlv3p.training.chunked_loss import make_chunked_loss
-from dlv3p.training.losses import make_loss
+from dlv3p.training.losses import make_chunked_loss, make_loss
 
 CLASSES = 19
 OURS = "ours, channels_last"

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cityscapes.errors import MachineError
 from cityscapes.labels import IGNORE
-from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.split import Split
 
 

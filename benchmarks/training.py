@@ -26,13 +26,12 @@ from benchmarks.models import CLASSES, networks
 from cityscapes.errors import DivergedError, run_command
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.metrics import confusion_matrix
+from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import DeepLab, build_model
-from dlv3p.models.macs import count_macs
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.profiling.turns import Turns, take_turns
+from dlv3p.profiling.timing import Turns, take_turns
 from dlv3p.runtime.devices import LAYOUT, choose_device
-from dlv3p.training.chunked_loss import make_chunked_loss
-from dlv3p.training.losses import make_loss
+from dlv3p.training.losses import make_chunked_loss, make_loss
 from dlv3p.training.step import Stepper
 
 Step = Callable[[], float]

@@ -20,7 +20,7 @@ from cityscapes.audit_frames import FrameAudit, audit_frame, list_files, shown
 from cityscapes.errors import InputError, MissingInputError, ParameterError, run_command
 from cityscapes.findings import Finding, tell
 from cityscapes.layout import IMAGE_SUFFIX, SPLITS, default_root
-from cityscapes.workers import number_of_workers
+from cityscapes.parallel import number_of_workers
 from cityscapes.workspace import generated_masks_folder
 
 

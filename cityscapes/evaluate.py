@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import run_command
+from cityscapes.findings import ProblemsError, print_problems
 from cityscapes.layout import SPLITS
-from cityscapes.problems import ProblemsError, print_problems
 
 if TYPE_CHECKING:
     from cityscapes.scores.official_scores import OfficialScores

@@ -19,11 +19,8 @@ from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.atomic import lock_folder
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
 from cityscapes.masks.frame import Job, Result, State, look_at, make_masks
-from cityscapes.masks.report import Report, Tally, print_report
-from cityscapes.masks.sources import record_source, refuse_another_source
-from cityscapes.parallel import map_bounded
-from cityscapes.worker_processes import worker_processes
-from cityscapes.workers import number_of_workers
+from cityscapes.masks.report import Report, Tally, print_report, record_source, refuse_another_source
+from cityscapes.parallel import map_bounded, number_of_workers, worker_processes
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
 if TYPE_CHECKING:

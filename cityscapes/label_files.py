@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import InputError, run_command
-from cityscapes.files.bounded_file import read_at_most
+from cityscapes.files.untrusted import read_at_most
 
 if TYPE_CHECKING:
     from cityscapes.labels import Label, LabelTable

@@ -1,12 +1,17 @@
 """Run one function on many items with any executor, holding only so many in flight."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
-from cityscapes.errors import MachineError, reason
+from cityscapes.errors import MachineError, ParameterError, reason
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -41,3 +46,41 @@ def map_bounded(
         ) from error
     finally:
         wait([future for future in pending if not future.cancel()])
+
+
+def worker_processes(count: int) -> ProcessPoolExecutor:
+    """Return an executor of `count` processes, started when the first work comes; use it in a `with` block.
+
+    They are forked from a server that holds nothing of this process, neither its threads nor its locks on folders.
+    As with all of multiprocessing, a script that calls this needs `if __name__ == "__main__":`.
+    """
+    context = multiprocessing.get_context("forkserver")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+
+
+def _begin() -> None:
+    # Ctrl-C reaches every process of a terminal: the command alone shall answer it. And a command that is killed closes
+    # its end of a pipe, which nobody would look at while waiting for work.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def number_of_workers(workers: int) -> int:
+    """Return `workers`, or one a usable core for 0; raises ParameterError for what is no number from 0 to 1024."""
+    if type(workers) is not int or not 0 <= workers <= 1024:
+        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+    return workers or usable_cores()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: those that its user, container or batch system leaves to it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

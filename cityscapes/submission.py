@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, run_command
+from cityscapes.findings import ProblemsError, print_problems
 from cityscapes.layout import SPLITS, Frame, default_root, find_frames
-from cityscapes.problems import ProblemsError, print_problems
 
 if TYPE_CHECKING:
     from cityscapes.scores.truth_files import TruthFiles

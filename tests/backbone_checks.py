@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features
-from dlv3p.parameters.catalog import BACKBONES, TIMM, find
+from dlv3p.parameters.network import BACKBONES, TIMM, find
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid)
 

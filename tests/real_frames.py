@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.labels import LABEL_BY_ID, LABEL_BY_NAME
+from cityscapes.masks.draw import fill_polygons
 from cityscapes.masks.polygons import read_polygons
-from cityscapes.masks.raster import fill_polygons
 
 ROOT = Path(__file__).parents[2] / "shared" / "data" / "cityscapes"
 POLYGON_FILES = sorted(ROOT.glob("gtFine/*/*/*_gtFine_polygons.json"))

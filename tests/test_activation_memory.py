@@ -9,12 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from dlv3p.models.deeplab import build_model
-from dlv3p.parameters.catalog import BACKBONES
+from dlv3p.parameters.network import BACKBONES
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training.activation_checkpointing import blocks, checkpoint_activations, saved_bytes
-from dlv3p.training.chunked_loss import make_chunked_loss
-from dlv3p.training.losses import make_loss
+from dlv3p.training.losses import make_chunked_loss, make_loss
 from dlv3p.weights.checkpoint import load_checkpoint
 
 FAMILIES = (

@@ -9,6 +9,7 @@ import torch
 from cityscapes.errors import ParameterError
 from dlv3p.models.anatomy import (
     FEATURES,
+    count_macs,
     effective_field,
     model_sizes,
     part_shapes,
@@ -17,9 +18,7 @@ from dlv3p.models.anatomy import (
     spread_convolutions,
 )
 from dlv3p.models.deeplab import build_model
-from dlv3p.models.macs import count_macs
-from dlv3p.parameters.catalog import BACKBONES
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import BACKBONES, NetworkParameters
 from dlv3p.pictures.anatomy import DRAWN, draw_fields, draw_shapes
 from dlv3p.pictures.visualize import png
 

@@ -24,8 +24,7 @@ from torchvision import models
 from cityscapes.errors import ParameterError
 from dlv3p.models.backbones.mobilenet import MOBILENETS
 from dlv3p.models.deeplab import DeepLab, build_model
-from dlv3p.parameters.catalog import BACKBONES
-from dlv3p.parameters.network import ARCHITECTURES
+from dlv3p.parameters.network import ARCHITECTURES, BACKBONES
 
 SQUEEZES = ("mobilenet_v3_large",)
 """Backbones that weigh channels by a mean over the image: more pixels, another mean (see test_mobilenet.py)."""

@@ -7,10 +7,9 @@ from torch.nn import functional
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.training import LOSSES, PIXEL_MEANS
-from dlv3p.training import chunked_loss
+from dlv3p.training import losses as chunked_loss
 from dlv3p.training.activation_checkpointing import saved_bytes
-from dlv3p.training.chunked_loss import make_chunked_loss
-from dlv3p.training.losses import make_loss
+from dlv3p.training.losses import make_chunked_loss, make_loss
 
 
 @pytest.fixture(autouse=True)

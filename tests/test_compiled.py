@@ -58,7 +58,7 @@ def test_what_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
 
 
 def test_numba_is_loaded_by_the_first_call_only():
-    code = "import sys; import cityscapes.masks.raster, cityscapes.files.row_filter; print('numba' in sys.modules)"
+    code = "import sys; import cityscapes.masks.draw, cityscapes.files.png_write; print('numba' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import Board
+from dlv3p.profiling.counters import Board, Packages
 from dlv3p.profiling.energy import measure_energy, open_counter
-from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.rapl import Packages
+from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
 
 FIGURES = ("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts")
 

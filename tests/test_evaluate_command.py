@@ -14,9 +14,9 @@ from PIL import Image
 from benchmarks import official_tool
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.evaluate import score_tables, write_scores
+from cityscapes.findings import ProblemsError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
-from cityscapes.problems import ProblemsError
 from cityscapes.scores.prediction_ids import recognise
 from cityscapes.scores.score_files import score_folder
 from cityscapes.scores.truth_files import find_truth

@@ -7,7 +7,7 @@ from tiny import tiny
 
 from cityscapes.errors import MachineError
 from dlv3p.train import train
-from dlv3p.training.events import EventFiles
+from dlv3p.training.callbacks import EventFiles
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

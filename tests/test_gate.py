@@ -16,7 +16,7 @@ from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_model
 from dlv3p.profiling.process_memory import measure_process_memory
-from dlv3p.profiling.turns import take_turns
+from dlv3p.profiling.timing import take_turns
 
 CLASSES = 4
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from dlv3p.models.aspp import ASPP
-from dlv3p.models.deeplab import build_model
+from dlv3p.models.deeplab import ASPP, build_model
 from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
 
 

@@ -8,7 +8,7 @@ from backbone_checks import make
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.parameters.catalog import BACKBONES
+from dlv3p.parameters.network import BACKBONES
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import TORCHVISION_WEIGHTS, load_imagenet_weights
 

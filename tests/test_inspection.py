@@ -13,7 +13,7 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.describe import describe
 from dlv3p.weights.loading import load_model
-from dlv3p.weights.printing import shown
+from dlv3p.weights.pickles import shown
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 

@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError
-from dlv3p.data import decoded_cache, lazy_image
+from dlv3p.data import decoded_cache
+from dlv3p.data import decoded_cache as lazy_image
 from dlv3p.data.augment import Augmentation
 from dlv3p.data.batches import Batches, CarefulSamples, collate
-from dlv3p.data.crops import make_samples
-from dlv3p.data.decoded_cache import DecodedCache
-from dlv3p.data.lazy_image import open_image
-from dlv3p.data.loader import TrainingSamples, training_loader
+from dlv3p.data.decoded_cache import DecodedCache, open_image
+from dlv3p.data.loader import TrainingSamples, make_samples, training_loader
 from dlv3p.data.roots import open_split
 from dlv3p.data.sampling import EpochSampler
 from dlv3p.parameters.notebooks import TrainParameters

@@ -25,8 +25,8 @@ from dlv3p.pictures.gallery import crops_picture
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training import state
-from dlv3p.training.class_weights import class_weights
 from dlv3p.training.losses import make_loss
+from dlv3p.training.optimizers import class_weights
 from dlv3p.training.run import TrainingRun
 from dlv3p.weights.checkpoint import load_checkpoint
 

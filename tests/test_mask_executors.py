@@ -70,7 +70,7 @@ def test_processes_die_with_a_command_that_is_killed():
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(COMMAND.parents[1])!r})
-from cityscapes.worker_processes import worker_processes
+from cityscapes.parallel import worker_processes
 if __name__ == "__main__":
     with worker_processes(2) as pool:
         print(len({{pool.submit(os.getpid).result() for _ in range(4)}}), flush=True)

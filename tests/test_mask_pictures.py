@@ -19,7 +19,7 @@ from cityscapes.layout import (
     Frame,
     find_frames,
 )
-from cityscapes.masks.agreement import Agreement, compare_masks
+from cityscapes.masks.report import Agreement, compare_masks
 from dlv3p.pictures.masks import (
     DIFFERENCE_COLORS,
     agreement_in_words,

@@ -10,8 +10,8 @@ from torchvision.models import resnet18
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from dlv3p.models import deeplab
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model, build_network
-from dlv3p.models.macs import count_macs, count_parameters
 from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
 from dlv3p.parameters.notebooks import SMALLEST_IMAGE, TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters

@@ -8,7 +8,7 @@ from torch.nn import functional
 from cityscapes.errors import ParameterError
 from dlv3p.models.deeplab import build_model
 from dlv3p.models.norms import WeightStandardizedConv2d, batch_norm_of_one, use_norm
-from dlv3p.parameters.catalog import BACKBONES
+from dlv3p.parameters.network import BACKBONES
 
 
 def small(norm: str, backbone: str = "resnet18", architecture: str = "deeplabv3plus"):

@@ -11,8 +11,8 @@ from cityscapes.errors import DivergedError, ParameterError
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
-from dlv3p.training.averaging import WeightAverage
 from dlv3p.training.optimizers import make_optimizer, rate_factor, set_rates
+from dlv3p.training.step import WeightAverage
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 

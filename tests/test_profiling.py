@@ -15,23 +15,23 @@ from PIL import Image
 from torch import nn
 
 from cityscapes.errors import MachineError, ParameterError
+from dlv3p.models.anatomy import count_macs, count_parameters, count_parts
 from dlv3p.models.deeplab import build_model
-from dlv3p.models.macs import count_macs, count_parameters, count_parts
-from dlv3p.profiling import latency, machine, memory, stages
+from dlv3p.profiling import latency, machine, memory
+from dlv3p.profiling import latency as stages
 from dlv3p.profiling import timing as clocks
 from dlv3p.profiling.latency import (
+    STAGES,
     UPSAMPLING,
     OutOfMemoryError,
     measure_latency,
     measure_parts,
+    measure_stages,
     out_of_memory_explained,
     prepare,
 )
-from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.memory import measure_memory
-from dlv3p.profiling.stages import STAGES, measure_stages
-from dlv3p.profiling.timing import CudaClock, clock_of, time_call
-from dlv3p.profiling.turns import Turns
+from dlv3p.profiling.timing import NOT_MEASURED, CudaClock, NotMeasurable, Turns, clock_of, time_call
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)
 small = partial(build_model, "deeplabv3plus", "mobilenet_v2", num_classes=5, channels=8)

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from cityscapes.errors import ParameterError
-from dlv3p.evaluation.published_scores import PUBLISHED_SCORES
-from dlv3p.evaluation.views import views_of
+from dlv3p.evaluation.comparison import PUBLISHED_SCORES
+from dlv3p.evaluation.inference import views_of
 from dlv3p.parameters.notebooks import EvaluateParameters, SavePredictionsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol, protocol_from
 

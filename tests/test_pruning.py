@@ -20,16 +20,13 @@ from torch.nn import functional
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.compression import pruned_run as pruned_run_module
-from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
-from dlv3p.compression.criteria import CRITERIA
+from dlv3p.compression.channels import CRITERIA, RANKINGS, ChannelGroup, ChannelGroups, all_logits, choose_channels
 from dlv3p.compression.gate_report import Limits
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
-from dlv3p.compression.pruning import PARTS, accumulate_gradients, prune_model
-from dlv3p.compression.ranking import RANKINGS, choose_channels
-from dlv3p.compression.recalibration import recalibrate
+from dlv3p.compression.pruning import PARTS, accumulate_gradients, prune_model, recalibrate
 from dlv3p.evaluation.inference import load_predictor
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
-from dlv3p.models.macs import count_macs, count_parameters
 from dlv3p.models.widths import apply_widths, widths_of
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.network import NetworkParameters

@@ -26,8 +26,7 @@ from dlv3p.data.roots import open_split, open_training
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.export import graphs, onnx_runtime
 from dlv3p.export.calibration import choose_calibration_images
-from dlv3p.export.onnx_graph import convolutions
-from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, quantize_with_onnx_runtime
+from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, convolutions, quantize_with_onnx_runtime
 from dlv3p.export.openvino_runtime import OpenVinoPredictor
 from dlv3p.export.precisions import INT8, Node, count_precisions, float_nodes
 from dlv3p.export.torch_runtime import TorchPredictor

@@ -11,9 +11,9 @@ import yaml
 from published_recipes import COMMON, GMACS, OWN_CHOICES, PARAMETERS, PUBLISHED_SETTINGS, STEPS, UNLIKE, YOR_PARAMETERS
 
 from dlv3p.data.roots import open_split
-from dlv3p.evaluation.published_scores import PUBLISHED_SCORES
+from dlv3p.evaluation.comparison import PUBLISHED_SCORES
+from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import build_network
-from dlv3p.models.macs import count_macs
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.protocols import PUBLISHED
 from dlv3p.parameters.training import TrainParameters

@@ -5,13 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlv3p.data import class_regions as regions_module
+from dlv3p.data import sampling as regions_module
 from dlv3p.data.augment import Augmentation
-from dlv3p.data.class_regions import Regions, class_regions, find_regions
-from dlv3p.data.crops import make_samples
-from dlv3p.data.loader import TrainingSamples
+from dlv3p.data.loader import TrainingSamples, make_samples
 from dlv3p.data.roots import open_split
-from dlv3p.data.sampling import ClassUniform, EpochSampler, epoch_order, sample_generator
+from dlv3p.data.sampling import (
+    ClassUniform,
+    EpochSampler,
+    Regions,
+    class_regions,
+    epoch_order,
+    find_regions,
+    sample_generator,
+)
 from dlv3p.parameters.notebooks import TrainParameters
 
 

@@ -7,7 +7,7 @@ from backbone_checks import EVERY_BACKBONE
 from public_files import SMALL, mindspore_file, network_of, published
 
 from cityscapes.errors import IntegrityError
-from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.augment import MEAN, STD
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.loading import drop_void, load_model

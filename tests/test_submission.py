@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import MachineError, MissingInputError, ParameterError
+from cityscapes.findings import ProblemsError
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import Frame
-from cityscapes.problems import ProblemsError
 from cityscapes.scores.official_scores import ScoreAccumulator
 from cityscapes.scores.truth_files import TruthFiles, find_truth
 from cityscapes.submissions.build import PREDICTION_SUFFIX, build_submission, save_prediction

@@ -11,25 +11,22 @@ from PIL import Image
 
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
-from dlv3p.models.macs import count_parameters
+from dlv3p.models.anatomy import count_parameters
 from dlv3p.parameters.cases import Case
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.profiles import draw_energy, draw_latencies, draw_memory, draw_parts, draw_stages
 from dlv3p.pictures.visualize import png
-from dlv3p.profiling import strides as strides_module
+from dlv3p.profiling import subject as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.energy import Energy
 from dlv3p.profiling.latency import OutOfMemoryError
-from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.published import BACKBONES, backbone_table, notebook_table, plausible_joules
-from dlv3p.profiling.report import save_profile
-from dlv3p.profiling.scores import add_scores
-from dlv3p.profiling.strides import compare_strides
-from dlv3p.profiling.subject import Subject, choose_subject, compared
+from dlv3p.profiling.report import add_scores, save_profile
+from dlv3p.profiling.subject import Subject, choose_subject, compare_strides, compared
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
-from dlv3p.profiling.turns import Turns
+from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, Turns
 from dlv3p.runs.folders import checkpoint_path, write_json
 from dlv3p.weights.checkpoint import save_checkpoint
 

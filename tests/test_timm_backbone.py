@@ -7,7 +7,7 @@ import torch
 from backbone_checks import make, needs_timm
 
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.parameters.catalog import find
+from dlv3p.parameters.network import find
 from dlv3p.parameters.notebooks import TrainParameters
 
 NAMES = ["timm:resnet18d", "timm:regnetx_002", "timm:mobilenetv2_050"]

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dlv3p.data.augment import Augmentation, normalize
-from dlv3p.data.photometric import LUMA, MEAN, STD, blur_crop, jitter_crop
+from dlv3p.data.augment import LUMA, MEAN, STD, Augmentation, blur_crop, jitter_crop, normalize
 
 PLAIN = Augmentation(32, 48, scale_low=1.0, scale_high=1.0)
 

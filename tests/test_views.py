@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from cityscapes.errors import DivergedError
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.views import sum_of_views, views_of
+from dlv3p.evaluation.inference import Predictor, sum_of_views, views_of
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 

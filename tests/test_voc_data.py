@@ -12,9 +12,8 @@ from cityscapes.errors import InputError, MachineError, MissingInputError
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.demo_voc import COUNTS, write_demo_voc
 from dlv3p.data.roots import open_images, open_split, open_training
-from dlv3p.data.sbd import augment_voc, read_sbd_mask
 from dlv3p.data.voc import LISTS, VocSplit, find_kit, read_voc_list
-from dlv3p.data.voc_archives import SBD, VOC, unpack_archive
+from dlv3p.data.voc_archives import SBD, VOC, augment_voc, read_sbd_mask, unpack_archive
 from dlv3p.data.voc_preparation import prepare_voc
 
 pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")

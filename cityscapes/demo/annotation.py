@@ -1,7 +1,7 @@
 """The polygons file of a demo frame: what Cityscapes' annotators would have drawn, in whole pixels."""
 
-from cityscapes.demo.camera import Polygon
 from cityscapes.demo.scene import View
+from cityscapes.demo.shapes import Polygon
 
 BORDER = 0.06
 """How far polygons may reach out of the image, as a share of its height."""

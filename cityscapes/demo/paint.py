@@ -8,12 +8,10 @@ that every machine rounds alike is used on pixels: no sines, no powers, no sums 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cityscapes.demo.camera import FOCAL
-from cityscapes.demo.light import Light
 from cityscapes.demo.random_numbers import Dice
 from cityscapes.demo.scene import Surface, View
-from cityscapes.demo.shapes import ASPHALT, FACADE, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
-from cityscapes.demo.street import Street
+from cityscapes.demo.shapes import ASPHALT, FACADE, FOCAL, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
+from cityscapes.demo.street import Light, Street
 
 TILE = 512
 GROUND = (ASPHALT, PAVING, GRASS)

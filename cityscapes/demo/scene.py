@@ -5,9 +5,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cityscapes.demo.camera import EYE, FAR, NEAR, Camera, Polygon, convex_hull
 from cityscapes.demo.random_numbers import Dice
-from cityscapes.demo.shapes import FACADE, LANE, MIDDLE, SKY, Paint, Part, Thing, disc, facing
+from cityscapes.demo.shapes import (
+    EYE,
+    FACADE,
+    FAR,
+    LANE,
+    MIDDLE,
+    NEAR,
+    SKY,
+    Camera,
+    Paint,
+    Part,
+    Polygon,
+    Thing,
+    convex_hull,
+    disc,
+    facing,
+)
 from cityscapes.demo.street import Street, build_street
 
 BONNET: Polygon = [(u / 10, 0.935 + 0.00075 * u * u) for u in range(-14, 15)] + [(1.4, 1.1), (-1.4, 1.1)]

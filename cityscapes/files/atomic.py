@@ -6,6 +6,7 @@ crash or a full disk never meets half a file, and what stood there before stays 
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -139,3 +140,9 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal; it is read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

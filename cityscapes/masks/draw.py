@@ -4,14 +4,78 @@ One raster of label ids gives the train-id and the colour mask through look-up t
 the label ids as well. So the masks of a frame cannot disagree.
 """
 
+import math
 from collections import Counter
 
 import numpy as np
 
+from cityscapes.compiled import compiled
 from cityscapes.errors import InputError
 from cityscapes.labels import CITYSCAPES, INSTANCES_PER_LABEL, LabelTable
 from cityscapes.masks.polygons import Annotation, Polygon
-from cityscapes.masks.raster import fill_polygons
+
+
+def fill_polygons(image: np.ndarray, points: np.ndarray, ends: np.ndarray, values: np.ndarray) -> None:
+    """Fill polygons into `image`, uint8 or uint16 (H, W), in order, so that later ones cover earlier ones.
+
+    The vertices of all polygons follow one another in `points`, int32 (P, 2), x and y in pixels; polygon i ends before
+    `ends[i]`, int64, and is filled with `values[i]`, of the image's dtype. Vertices may lie outside the image.
+    """
+    _FILL[image.dtype.name](image, points, ends, values)
+
+
+def _fill_polygons(image, points, ends, values):
+    """Fill each polygon with its value: the rule, compiled for each dtype.
+
+    Row y is sampled at y + 0.5. Where the outline crosses that line, x is computed in float32 along the edge in its
+    drawn direction. Crossings are sorted and taken in pairs (a, b): pixels ceil(a - 0.5) to floor(b + 0.5) are filled.
+    """
+    height, width = image.shape
+    half, start = np.float32(0.5), 0
+    for polygon in range(len(ends)):
+        count = ends[polygon] - start
+        top, bottom = height, 0
+        for i in range(count):
+            top, bottom = min(top, points[start + i, 1]), max(bottom, points[start + i, 1])
+        top, bottom = max(top, 0), min(bottom, height)
+        # First pass: how many crossings each row has, so that the second pass can put them side by side.
+        firsts = np.zeros(max(bottom - top, 0) + 1, np.int64)
+        for i in range(count):
+            y0, y1 = points[start + i, 1], points[start + (i + 1) % count, 1]
+            for y in range(max(min(y0, y1), 0), min(max(y0, y1), height)):
+                firsts[y - top + 1] += 1
+        for row in range(len(firsts) - 1):
+            firsts[row + 1] += firsts[row]
+        crossings, filled = np.empty(firsts[-1], np.float32), firsts[:-1].copy()
+        for i in range(count):
+            x0, y0 = points[start + i]
+            x1, y1 = points[start + (i + 1) % count]
+            if y0 != y1:  # horizontal edges never take part
+                slope = np.float32(x1 - x0) / np.float32(y1 - y0)
+                for y in range(max(min(y0, y1), 0), min(max(y0, y1), height)):
+                    crossings[filled[y - top]] = (np.float32(y) + half - np.float32(y0)) * slope + np.float32(x0)
+                    filled[y - top] += 1
+        for y in range(top, bottom):
+            row = crossings[firsts[y - top] : firsts[y - top + 1]]
+            gap = len(row) // 2
+            while gap > 0:  # Shell sort: two crossings are the rule, thousands must not take quadratic time
+                for i in range(gap, len(row)):
+                    value, j = row[i], i
+                    while j >= gap and row[j - gap] > value:
+                        row[j] = row[j - gap]
+                        j -= gap
+                    row[j] = value
+                gap //= 2
+            for i in range(0, len(row) - 1, 2):
+                left, right = math.ceil(row[i] - 0.5), math.floor(row[i + 1] + 0.5)
+                image[y, max(left, 0) : max(min(right, width - 1) + 1, 0)] = values[polygon]
+        start = ends[polygon]
+
+
+_FILL = {
+    dtype: compiled(f"void({dtype}[:, ::1], int32[:, ::1], int64[::1], {dtype}[::1])")(_fill_polygons)
+    for dtype in ("uint8", "uint16")
+}
 
 
 def draw_label_ids(annotation: Annotation) -> np.ndarray:

@@ -17,8 +17,7 @@ import numpy as np
 import orjson
 
 from cityscapes.errors import InputError
-from cityscapes.files.bounded_file import read_at_most
-from cityscapes.files.untrusted import load_json
+from cityscapes.files.untrusted import load_json, read_at_most
 from cityscapes.labels import CITYSCAPES, Label, LabelTable
 
 MAX_FILE_BYTES = 8 * 2**20

@@ -1,12 +1,30 @@
 """What a run that makes masks tells: counts, what was wrong where, and how the masks compare with provided ones."""
 
+import json
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from cityscapes.errors import InputError
+from cityscapes.files.atomic import write_text
+from cityscapes.files.png_write import read_instance_png, read_label_png
+from cityscapes.findings import print_problems
+from cityscapes.layout import (
+    INSTANCE_IDS_SUFFIX,
+    LABEL_IDS_SUFFIX,
+    POLYGONS_SUFFIX,
+    TRAIN_IDS_SUFFIX,
+    Frame,
+    find_frames,
+)
 from cityscapes.masks.frame import Result
-from cityscapes.problems import print_problems
+from cityscapes.parallel import number_of_workers
 
 
 @dataclass(frozen=True)
@@ -95,3 +113,92 @@ def print_report(report: Report, root: Path, output: Path, *, most: int = 50) ->
     rows.append(("seconds", f"{report.seconds:.1f}"))
     for name, value in rows:
         print(f"{name:30}{value}")
+
+
+READERS = {
+    LABEL_IDS_SUFFIX: read_label_png,
+    TRAIN_IDS_SUFFIX: read_label_png,
+    INSTANCE_IDS_SUFFIX: read_instance_png,
+}
+"""The masks that are compared, where both sides have them."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One mask that both sides have: how many of its pixels differ; `problem` says why they cannot be compared."""
+
+    frame: Frame
+    suffix: str
+    official: Path
+    ours: Path
+    differing: int = 0
+    total: int = 0
+    problem: str = ""
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read the official mask and ours, integer (H, W) each and of one size; raises InputError."""
+        ours = READERS[self.suffix](self.ours)
+        return READERS[self.suffix](self.official, size=ours.shape), ours
+
+
+def compare_masks(
+    root: str | Path, splits: Sequence[str], generated: str | Path, *, workers: int = 0
+) -> Iterator[Agreement]:
+    """Compare every mask below `generated` with the provided one of the same frame and kind, in order.
+
+    `workers` is the number of threads, 0 for one a core. Raises MissingInputError for a split without polygons; a
+    damaged mask is a `problem`.
+    """
+    root, generated = Path(root), Path(generated)
+    pairs = [
+        Agreement(frame, suffix, official, ours)
+        for split in splits
+        for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX)
+        for suffix in READERS
+        if (official := frame.annotation(root, suffix)).is_file()
+        and (ours := frame.generated(generated, suffix)).is_file()
+    ]
+    with ThreadPoolExecutor(number_of_workers(workers)) as pool:
+        yield from pool.map(_compare, pairs)
+
+
+def _compare(pair: Agreement) -> Agreement:
+    try:
+        official, ours = pair.read()
+    except InputError as error:
+        return Agreement(pair.frame, pair.suffix, pair.official, pair.ours, problem=str(error))
+    differing = int(np.count_nonzero(official != ours))
+    return Agreement(pair.frame, pair.suffix, pair.official, pair.ours, differing, ours.size)
+
+
+RECORD = ".made_from.json"
+"""The file in the output folder: an object from `<split>/<city>` to the root of the data set."""
+
+
+def refuse_another_source(output: Path, stale: Iterable[Frame], root: Path) -> None:
+    """Raise InputError when one of the frames whose masks fit no more was made from another data set that is there."""
+    sources = _read(output)
+    for frame in stale:
+        source = sources.get(f"{frame.split}/{frame.city}", "")
+        if source and source != str(root.resolve()) and Path(source).is_dir():
+            raise InputError(
+                f"{output / frame.split / frame.city}: holds masks made from {source}, which has frames of the same "
+                f"names as {root}; give each data set its own folder with --output, or replace the masks with --force"
+            )
+
+
+def record_source(output: Path, frames: Iterable[Frame], root: Path) -> None:
+    """Write down that the masks of these frames are made from `root`; the caller holds the folder's lock."""
+    sources = _read(output)
+    known = dict(sources)
+    sources.update({f"{frame.split}/{frame.city}": str(root.resolve()) for frame in frames})
+    if sources != known:
+        write_text(output / RECORD, json.dumps(sources, indent=1, sort_keys=True) + "\n", durable=False)
+
+
+def _read(output: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):  # without it, or with a damaged one, stale masks are still refused one by one
+        sources = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        if isinstance(sources, dict) and all(isinstance(source, str) for source in sources.values()):
+            return sources
+    return {}

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
-from cityscapes.files.atomic import open_atomically, write_bytes
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes
+from cityscapes.findings import ProblemsError
 from cityscapes.layout import Frame
-from cityscapes.problems import ProblemsError
 from cityscapes.submissions.manifest import Manifest
 
 if TYPE_CHECKING:

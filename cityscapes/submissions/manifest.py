@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cityscapes.files.atomic import write_text
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256, write_text
 
 FORMAT = 1
 

@@ -4,8 +4,10 @@ A filter that is removed takes with it its norm's channel, what the next convolu
 depthwise convolution, the filters of other layers; behind a concatenation the place of each is followed.
 """
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -114,3 +116,146 @@ def torch_pruning() -> ModuleType:
 def all_logits(model: DeepLab, image: Tensor) -> tuple[Tensor, ...]:
     """Logits of a network, and behind them those of its auxiliary head, if any."""
     return model.forward_with_auxiliary(image) if hasattr(model, "auxiliary") else (model(image),)
+
+
+Criterion = Callable[[ChannelGroup], Tensor]
+
+
+def magnitude(group: ChannelGroup) -> Tensor:
+    """L2 norm of all that belongs to a channel: filters, and what is read of it (arXiv:2301.12900, section 3.3)."""
+    squares = ((weight.square().sum(dim=1), channels) for weight, _, channels in _convolutions(group))
+    return _relative(_by_channel(group, squares).sqrt())
+
+
+def fpgm(group: ChannelGroup) -> Tensor:
+    """Sum of a filter's distances to all others of its layer (FPGM, arXiv:1811.00250, section 3.3).
+
+    A filter near the geometric median can be stood in for by the others. Distances of several layers are added up.
+    """
+    distances = (
+        (torch.cdist(weight, weight).sum(dim=1), channels)
+        for weight, side, channels in _convolutions(group)
+        if side == "out"
+    )
+    return _relative(_by_channel(group, distances))
+
+
+def bn_scale(group: ChannelGroup) -> Tensor:
+    """Mean size of the norms' weights (network slimming, arXiv:1708.06519); the magnitude where there is no norm."""
+    norms = [
+        (module.weight.detach()[own].abs(), channels)
+        for module, _, own, channels in group.parts
+        if isinstance(module, nn.BatchNorm2d) and module.affine
+    ]
+    return _relative(_by_channel(group, norms)) if norms else magnitude(group)
+
+
+def taylor(group: ChannelGroup) -> Tensor:
+    """Sum of |weight x gradient| of a channel's filters, the loss's change to first order (arXiv:1906.10771).
+
+    Needs gradients, those of training images.
+    """
+    if any(module.weight.grad is None for module, side, *_ in group.parts if isinstance(module, nn.Conv2d)):
+        raise ParameterError("criterion='taylor': needs gradients of training images, and there are none")
+    changes = (
+        (product.abs().sum(dim=1), channels)
+        for product, side, channels in _convolutions(group, lambda conv: conv.weight * conv.weight.grad)
+        if side == "out"
+    )
+    return _relative(_by_channel(group, changes))
+
+
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "fpgm": fpgm, "bn_scale": bn_scale, "taylor": taylor}
+
+
+@torch.no_grad()
+def _convolutions(
+    group: ChannelGroup, value_of: Callable[[nn.Conv2d], Tensor] = lambda conv: conv.weight
+) -> Iterable[tuple[Tensor, str, list[int]]]:
+    """Yield of each convolution a row by channel (C,n), the side, and the group's channels of the rows."""
+    for module, side, own, channels in group.parts:
+        if not isinstance(module, nn.Conv2d):
+            continue
+        value = value_of(module).detach().float()
+        if side == "in":
+            value = value.transpose(0, 1)
+        yield value[own].flatten(1), side, channels
+
+
+def _by_channel(group: ChannelGroup, scores: Iterable[tuple[Tensor, list[int]]]) -> Tensor:
+    total = torch.zeros(group.size)
+    for values, channels in scores:
+        total.index_add_(0, torch.tensor(channels), values.cpu().float())
+    return total
+
+
+def _relative(scores: Tensor) -> Tensor:
+    """Divide by the mean, so that wide filters and narrow ones can be ranked together."""
+    return scores / scores.mean().clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+RANKINGS = ("uniform", "global", "isomorphic")
+
+LEAST_KEPT = 0.125
+"""Of any group that is ranked with others: a layer that all but vanishes lets nothing through to fine-tune."""
+
+
+def choose_channels(
+    groups: Mapping[str, ChannelGroup], scores: Mapping[str, Tensor], *, sparsity: float, ranking: str, round_to: int
+) -> dict[str, list[int]]:
+    """Return for every group that shrinks the channels that go, in rising order.
+
+    `scores` are float (size,) by group. "uniform" takes the share `sparsity` of every group, "global" of all channels
+    together, "isomorphic" (arXiv:2407.04616) of the groups of one pattern together. What is left of a group is a
+    multiple of `round_to`, the nearest one above 0, so a group that is no wider stays. Raises ParameterError when less
+    than a channel would be left of a group, or none would go.
+    """
+    if not 0 < sparsity < 1:
+        raise ParameterError(f"sparsity={sparsity!r}: allowed is what lies between 0 and 1, such as 0.5")
+    if ranking not in RANKINGS:
+        raise ParameterError(f"ranking={ranking!r}: allowed are {', '.join(RANKINGS)}")
+    narrowest = min(groups.values(), key=lambda group: group.size)
+    if narrowest.size * (1 - sparsity) < 1:
+        raise ParameterError(
+            f"sparsity={sparsity!r}: leaves less than one of the {narrowest.size} channels of {narrowest.name}; "
+            f"allowed are up to {math.floor(1000 - 1000 / narrowest.size) / 1000}"
+        )
+    removed = {}
+    for names in _scopes(groups, ranking):
+        kept = _kept(names, scores, sparsity)
+        for name in names:
+            size = groups[name].size
+            number = size - _rounded(kept[name], size, round_to)
+            if number:
+                order = torch.argsort(scores[name], stable=True)
+                removed[name] = sorted(order[:number].tolist())
+    if not removed:
+        widest = max(group.size for group in groups.values())
+        raise ParameterError(
+            f"round_to={round_to}: no layer gets narrower at sparsity={sparsity!r}; the widest has {widest} channels, "
+            "so take a smaller number"
+        )
+    return removed
+
+
+def _scopes(groups: Mapping[str, ChannelGroup], ranking: str) -> list[list[str]]:
+    """Return the names of the groups that are ranked together."""
+    scopes = defaultdict(list)
+    for name, group in groups.items():
+        scopes[{"uniform": name, "global": "", "isomorphic": group.pattern}[ranking]].append(name)
+    return list(scopes.values())
+
+
+def _kept(names: list[str], scores: Mapping[str, Tensor], sparsity: float) -> dict[str, float]:
+    """Return how many channels of each group should be left, before rounding."""
+    if len(names) == 1:
+        return {names[0]: len(scores[names[0]]) * (1 - sparsity)}
+    together = torch.cat([scores[name] for name in names])
+    number = max(1, round(len(together) * sparsity))
+    threshold = together.sort().values[number - 1]
+    return {name: max(float((scores[name] > threshold).sum()), LEAST_KEPT * len(scores[name])) for name in names}
+
+
+def _rounded(kept: float, size: int, round_to: int) -> int:
+    """Return the multiple of `round_to` that is nearest to `kept`, the larger of two, above 0 and up to `size`."""
+    return min(size, max(1, int(kept / round_to + 0.5)) * round_to)

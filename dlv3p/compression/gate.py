@@ -23,7 +23,7 @@ from dlv3p.data.split import Split
 from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.profiling.process_memory import measure_process_memory
-from dlv3p.profiling.turns import take_turns
+from dlv3p.profiling.timing import take_turns
 from dlv3p.runtime.progress import track
 
 MEASURED_AT_ONCE = 2

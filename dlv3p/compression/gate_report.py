@@ -10,7 +10,7 @@ import pandas as pd
 
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.bootstrap import Change
-from dlv3p.profiling.turns import Speedup, Turns
+from dlv3p.profiling.timing import Speedup, Turns
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import hardware
 

@@ -20,17 +20,15 @@ from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
 from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
 from dlv3p.compression.gate_report import GateReport, Limits
-from dlv3p.compression.pruning import prune_model
-from dlv3p.compression.recalibration import recalibrate
-from dlv3p.data.crops import make_samples
-from dlv3p.data.loader import training_loader
+from dlv3p.compression.pruning import prune_model, recalibrate
+from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.data.split import Split
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.jupyter.demo import runs_or_demo
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
-from dlv3p.models.macs import count_macs, count_parameters
 from dlv3p.parameters.notebooks import PruneParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, hold_run

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError, reason
-from dlv3p.compression.channels import ChannelGroups, all_logits
-from dlv3p.compression.criteria import CRITERIA
-from dlv3p.compression.ranking import choose_channels
+from dlv3p.compression.channels import CRITERIA, ChannelGroups, all_logits, choose_channels
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import widths_of
-from dlv3p.parameters.catalog import TIMM
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.training.losses import cross_entropy
 
 PARTS = ("all", "backbone")
@@ -141,3 +138,31 @@ def _compare(found: DeepLab, rebuilt: DeepLab) -> None:
                     f"the pruned network, built anew from its description, gives another answer for {height}x{width} "
                     "pixels; the dense one stays as it is"
                 )
+
+
+@torch.no_grad()
+def recalibrate(model: DeepLab, images: Iterable[Tensor]) -> int:
+    """Replace running means and variances by their averages over batches of `images`, in place; return their number.
+
+    Every batch (N,3,H,W) counts the same, frozen norms are recalibrated too, and nothing else changes. A norm that got
+    no statistics, as the one behind image pooling does from batches of one image, keeps what it had; so do all without
+    a batch. The model is left in evaluation mode.
+    """
+    model.eval()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [({name: value.clone() for name, value in norm.named_buffers()}, norm.momentum) for norm in norms]
+    device, number = next(model.parameters()).device, 0
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the average of all batches, each with the same weight
+            norm.training = True  # not train(), which frozen norms do not listen to
+        for image in images:
+            all_logits(model, image.to(device))
+            number += 1
+    finally:
+        for norm, (buffers, momentum) in zip(norms, before, strict=True):
+            norm.momentum, norm.training = momentum, False
+            if not norm.num_batches_tracked:
+                norm.load_state_dict(buffers, strict=False)
+    return number

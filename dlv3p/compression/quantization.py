@@ -21,17 +21,15 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256
 from cityscapes.workspace import run_folder
-from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.augment import MEAN, STD
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.graphs import NEEDED as NEEDED_TO_EXPORT
-from dlv3p.export.graphs import export_onnx, require
-from dlv3p.export.metadata import metadata_of
-from dlv3p.export.onnx_graph import convolutions
-from dlv3p.export.onnx_runtime import OnnxPredictor, quantize_with_onnx_runtime
+from dlv3p.export.graphs import export_onnx, metadata_of, require
+from dlv3p.export.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
 from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json

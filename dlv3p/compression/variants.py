@@ -23,7 +23,7 @@ from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16
 from dlv3p.export.openvino_runtime import PRECISIONS, OpenVinoPredictor, fastest_float
 from dlv3p.export.precisions import Node
 from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
-from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.notebooks import QuantizeParameters
 from dlv3p.runs.folders import find_run
 

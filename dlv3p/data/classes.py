@@ -19,3 +19,9 @@ def voc_palette() -> np.ndarray:
             colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     colors.flags.writeable = False
     return colors
+
+
+CLASS_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv/monitor",
+)  # fmt: skip

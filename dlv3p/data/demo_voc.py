@@ -6,18 +6,30 @@ files without one, and SBD annotates some images of VOC's train and val splits a
 
 import io
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.demo.city import write_demo_city
 from cityscapes.files.atomic import open_atomically
+from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
 from cityscapes.labels import IGNORE
-from dlv3p.data.demo_pictures import city_pictures
-from dlv3p.data.sbd import augment_voc, encode_palette_png
 from dlv3p.data.voc import CLASS_NAMES
-from dlv3p.data.voc_archives import SBD, VOC, unpack_archive
+from dlv3p.data.voc_archives import SBD, VOC, augment_voc, encode_palette_png, unpack_archive
+
+
+def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
+    """Draw `count` frames of 128 x 256 pixels: RGB images with their masks, uint8 (H,W) of train ids, 255 ignored."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_demo_city(Path(folder) / "city", frames={"train": count, "val": 1, "test": 1})
+        generate_masks(root, Path(folder) / "masks", splits=("train",), progress=False)
+        split = CityscapesSplit(root, "train", generated=Path(folder) / "masks")
+        return [split.pair(index) for index in range(count)]
+
 
 COUNTS = {"train": 12, "val": 8, "beyond": 16}
 """Images of VOC's train and val splits, and those that only SBD annotates."""

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cityscapes.files.atomic import write_text
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256, write_text
 from cityscapes.workspace import data_folder
 from dlv3p.data.split import Split
 

@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.data.augment import Augmentation, normalize
 from dlv3p.data.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
-from dlv3p.data.decoded_cache import DecodedCache
-from dlv3p.data.lazy_image import open_image
-from dlv3p.data.sampling import ClassUniform, EpochSampler, sample_generator
+from dlv3p.data.decoded_cache import DecodedCache, open_image
+from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
 from dlv3p.data.split import Split
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.processes import place
 
 LOADER_TIMEOUT = 300
@@ -117,4 +117,31 @@ def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+    )
+
+
+def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
+    """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
+    uniform, cache, skip_bad = None, None, parameters.on_bad_sample == "skip"
+    if parameters.class_uniform:
+        regions = class_regions(split, progress=parameters.progress, skip_bad=skip_bad)
+        uniform = ClassUniform(regions, share=parameters.class_uniform, seed=parameters.seed)
+    if parameters.decoded_cache:
+        cache = DecodedCache(split)
+        cache.prepare(progress=parameters.progress, skip_bad=skip_bad)
+    augmentation = make_augmentation(parameters)
+    return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
+
+
+def make_augmentation(parameters: TrainParameters) -> Augmentation:
+    """Return the augmentation of a run's training crops."""
+    return Augmentation(
+        parameters.crop_height,
+        parameters.crop_width,
+        image_scale=parameters.image_scale,
+        scale_low=parameters.scale_low,
+        scale_high=parameters.scale_high,
+        color_jitter=parameters.color_jitter,
+        scale_distribution=parameters.scale_distribution,
+        blur=parameters.blur,
     )

@@ -3,14 +3,24 @@
 import shutil
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from shutil import copyfileobj
 from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
 from torchvision.datasets import SBDataset
 from torchvision.datasets.utils import download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from cityscapes.errors import InputError, MachineError, reason
+from cityscapes.errors import InputError, MachineError, MissingInputError, reason
+from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from dlv3p.data.classes import voc_palette
+from dlv3p.data.pairs import strange_ids
+from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
+from dlv3p.runtime.progress import track
 
 
 class Archive(NamedTuple):
@@ -62,3 +72,82 @@ def _download(archive: Archive, archives: Path) -> None:
             f"cannot download {archive.url} ({reason(error)}); fetch {archive.file} on a machine with a "
             f"network and put it into {archives}"
         ) from error
+
+
+def read_sbd_mask(path: Path) -> np.ndarray:
+    """Read the class mask of one `cls/<id>.mat`: uint8 (H,W), 0 to 20; SBD marks no borders.
+
+    Raises MachineError where scipy is missing, InputError for another file.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise MachineError("reading SBD needs scipy; install it with: pip install 'dlv3p[voc]'") from error
+    try:
+        ids = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such file") from error
+    except Exception as error:  # a damaged file may raise nearly anything
+        raise InputError(f"{path}: not a class mask of SBD ({reason(error)}); unpack benchmark.tgz again") from error
+    if ids.ndim != 2 or ids.dtype != np.uint8 or strange_ids(ids, len(CLASS_NAMES)):
+        raise InputError(f"{path}: holds {ids.dtype} {ids.shape}, expected uint8 (H,W), 0 to {len(CLASS_NAMES) - 1}")
+    return ids
+
+
+def augment_voc(kit: Path, sbd: Path, *, progress: str = "none") -> list[str]:
+    """Add SBD's masks to a development kit and write the list `train_aug`; returns its ids, sorted.
+
+    `sbd` holds cls/, train.txt and val.txt. SegmentationClassAug gets a palette PNG for each SBD image beyond VOC's
+    train and val, and a copy of VOC's own masks, so that any of the published lists finds its files there. What is
+    there already is kept, so an interrupted call goes on. Raises
+    InputError that counts all damaged files.
+    """
+    train = {pair.name: pair for pair in read_voc_list(kit, "train")}
+    val = {pair.name: pair for pair in read_voc_list(kit, "val")}
+    folder = kit / AUGMENTED_MASKS
+    beyond = sorted((_ids(sbd / "train.txt") | _ids(sbd / "val.txt")) - train.keys() - val.keys())
+    problems, total = [], len(beyond) + len(train) + len(val)
+    jobs = [(sbd / "cls" / f"{name}.mat", folder / f"{name}.png") for name in beyond]
+    jobs += [(pair.mask, folder / f"{pair.name}.png") for pair in (train | val).values()]
+    with ThreadPoolExecutor() as pool:
+        for problem in track(pool.map(_add, jobs), total=total, title="masks of VOC and SBD", mode=progress):
+            problems += [problem] if problem else []
+    if problems:
+        raise InputError(f"{len(problems)} of {total} masks could not be made, the first: {problems[0]}")
+    names = sorted({*beyond, *train})
+    write_text(kit / LISTS / f"{AUGMENTED_TRAIN}.txt", "".join(f"{name}\n" for name in names))
+    return names
+
+
+def encode_palette_png(ids: np.ndarray) -> bytes:
+    """Encode ids, uint8 (H,W), as a PNG with VOC's palette, so that a viewer shows colours and a reader finds ids."""
+    image = Image.fromarray(ids, mode="P")
+    image.putpalette(voc_palette().tobytes())
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _ids(path: Path) -> set[str]:
+    # Split by lines, not by "\n" kept at the end: a last line without one would be another id, and leak into training.
+    try:
+        return {line.strip() for line in path.read_text().splitlines() if line.strip()}
+    except OSError as error:
+        raise MissingInputError(f"{path}: no such list; SBD holds train.txt, val.txt and cls/") from error
+
+
+def _add(job: tuple[Path, Path]) -> str | None:
+    source, target = job
+    if target.is_file():
+        return None
+    try:
+        if source.suffix == ".mat":
+            write_bytes(target, encode_palette_png(read_sbd_mask(source)), durable=False)
+        else:
+            with open(source, "rb") as original, open_atomically(target, durable=False) as copy:
+                copyfileobj(original, copy)
+    except MachineError:
+        raise
+    except (InputError, OSError) as error:
+        return str(error)
+    return None

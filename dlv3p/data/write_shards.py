@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import IntegrityError, ParameterError, run_command
-from cityscapes.files.atomic import lock_folder, open_atomically, write_text
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256, lock_folder, open_atomically, write_text
 
 if TYPE_CHECKING:
     from dlv3p.data.split import Split

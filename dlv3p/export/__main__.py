@@ -30,8 +30,7 @@ def main() -> int:
         raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
     from dlv3p.evaluation.inference import load_predictor
     from dlv3p.export.agreement import check_export
-    from dlv3p.export.graphs import export_onnx, export_program
-    from dlv3p.export.metadata import metadata_of
+    from dlv3p.export.graphs import export_onnx, export_program, metadata_of
     from dlv3p.parameters.notebooks import RunParameters
 
     predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))

@@ -1,6 +1,7 @@
 """Files of a network for other runtimes: ONNX and torch.export, for images of any number and size."""
 
 import io
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from cityscapes.errors import MachineError
 from cityscapes.files.atomic import write_bytes
+from dlv3p.data.augment import MEAN, STD
+from dlv3p.evaluation.inference import Predictor
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100
@@ -125,3 +128,21 @@ def _followed(model: nn.Module) -> Iterator[None]:
     finally:
         for name, module in model.named_modules():
             module.training = was_training[name]
+
+
+def metadata_of(predictor: Predictor) -> dict[str, str]:
+    """Return the entries that an exported file is given, each as JSON.
+
+    An image is resized by `image_scale`, brought to 0 to 1, less `mean` and divided by `standard_deviation`; label
+    number n is `class_names[n]`.
+    """
+    parameters = predictor.parameters
+    content = {
+        "run": predictor.run,
+        "image_scale": parameters.image_scale,
+        "mean": MEAN.tolist(),
+        "standard_deviation": STD.tolist(),
+        "class_names": list(predictor.class_names),
+        "output_stride": parameters.output_stride,
+    }
+    return {name: json.dumps(value) for name, value in content.items()}

@@ -1,6 +1,9 @@
 """In which precision each node of a network was really computed, so that no fallback to float stays unseen."""
 
-from collections.abc import Iterable
+import contextlib
+import io
+import logging
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import pandas as pd
@@ -26,3 +29,32 @@ def count_precisions(nodes: dict[str, list[Node]]) -> pd.DataFrame:
 def float_nodes(nodes: Iterable[Node]) -> pd.DataFrame:
     """Return the nodes that were not computed in 8 bits: name, kind, precision, in the order of the network."""
     return pd.DataFrame([node for node in nodes if node.precision != INT8], columns=list(Node._fields))
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what is logged up to warnings, and what is printed, until the block ends; errors are raised still."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), _without_bars():
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep rich, where it is there, from placing its bars in a notebook, which no redirection of stdout holds back."""
+    try:
+        import rich
+    except ImportError:
+        yield
+        return
+    console = rich.get_console()
+    was_jupyter, was_quiet = console.is_jupyter, console.quiet
+    console.is_jupyter, console.quiet = False, True
+    try:
+        yield
+    finally:
+        console.is_jupyter, console.quiet = was_jupyter, was_quiet

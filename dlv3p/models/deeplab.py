@@ -3,17 +3,119 @@
 from collections import OrderedDict
 from importlib import import_module
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cityscapes.errors import ParameterError
-from dlv3p.models.aspp import ASPP
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features
-from dlv3p.models.convolution import conv_bn_relu, initialize
-from dlv3p.models.decoder import Decoder, upsample
-from dlv3p.models.norms import set_momentum, use_norm
+from dlv3p.models.norms import batch_norm_of_one, set_momentum, use_norm
 from dlv3p.models.widths import Widths, apply_widths
-from dlv3p.parameters.catalog import find
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import NetworkParameters, find
+from dlv3p.runtime.devices import LAYOUT
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, parameters: NetworkParameters, *, dilation: int = 1
+) -> nn.Sequential:
+    """Build `conv`, `bn` and `relu`, which keep height and width; those wider than 1x1 may be `separable`."""
+    options = {"bias": parameters.convolution_bias}
+    if kernel_size > 1:
+        options |= {"padding": dilation * (kernel_size // 2), "dilation": dilation}
+    if kernel_size == 1 or parameters.separable == "off":
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, **options)
+    else:
+        depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, groups=in_channels, **options)
+        pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=parameters.convolution_bias)
+        between = {"bn": batch_norm(in_channels, parameters), "relu": nn.ReLU(inplace=True)}
+        if parameters.separable == "plain":
+            between = {}
+        conv = nn.Sequential(OrderedDict(depthwise=depthwise, **between, pointwise=pointwise))
+    norm = batch_norm(out_channels, parameters)
+    return nn.Sequential(OrderedDict(conv=conv, bn=norm, relu=nn.ReLU(inplace=True)))
+
+
+def batch_norm(channels: int, parameters: NetworkParameters) -> nn.BatchNorm2d:
+    """Build a batch norm behind the backbone."""
+    return nn.BatchNorm2d(channels, eps=parameters.norm_epsilon, momentum=parameters.norm_momentum)
+
+
+def initialize(*modules: nn.Module) -> None:
+    """He initialisation for convolutions, as for the heads of the public checkpoints; biases start at zero."""
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+
+class ImagePooling(nn.Module):
+    """The branch that sees the whole image: global mean, 1x1 convolution, spread over the height and width again."""
+
+    def __init__(self, in_channels: int, parameters: NetworkParameters) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, parameters.channels, 1, bias=parameters.convolution_bias)
+        self.bn = batch_norm(parameters.channels, parameters)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = batch_norm_of_one(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
+        spread = functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
+        # A single pixel has no layout that could spread; in another one than the rest, this map would turn over all.
+        return spread.contiguous(memory_format=LAYOUT)
+
+
+class ASPP(nn.Module):
+    """Features (N,C,h,w) to (N,channels,h,w): a 1x1, atrous 3x3 and an image pooling branch, joined by a 1x1.
+
+    The branches are called `branch0` (1x1), `branch1` and so on (3x3, one for each of the atrous rates) and `pool`.
+    """
+
+    def __init__(self, in_channels: int, parameters: NetworkParameters) -> None:
+        super().__init__()
+        channels = parameters.channels
+        self.branch0 = conv_bn_relu(in_channels, channels, 1, parameters)
+        for index, rate in enumerate(parameters.rates, 1):
+            self.add_module(f"branch{index}", conv_bn_relu(in_channels, channels, 3, parameters, dilation=rate))
+        if parameters.image_pooling:
+            self.pool = ImagePooling(in_channels, parameters)
+        self.branches = tuple(name for name, _ in self.named_children())
+        self.project = conv_bn_relu(len(self.branches) * channels, channels, 1, parameters)
+        self.dropout = nn.Dropout(parameters.aspp_dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        joined = torch.cat([self.get_submodule(name)(features) for name in self.branches], dim=1)
+        return self.dropout(self.project(joined))
+
+
+def upsample(features: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Resize features or logits bilinearly; every upsampling of the project goes through here."""
+    return functional.interpolate(features, size=size, mode="bilinear", align_corners=align_corners)
+
+
+class Decoder(nn.Module):
+    """Narrow the low-level features, join them with the upsampled ASPP output, refine both with 3x3 convolutions.
+
+    The paper's decoder ends in two 3x3 convolutions, `fuse` and `refine`; the public PyTorch checkpoints hold one.
+    """
+
+    def __init__(self, low_level_channels: int, parameters: NetworkParameters) -> None:
+        super().__init__()
+        channels, narrow = parameters.channels, parameters.low_level_channels
+        self.aspp_first = parameters.concatenation == "aspp_first"
+        self.align_corners = parameters.align_corners
+        self.low = conv_bn_relu(low_level_channels, narrow, 1, parameters)
+        self.fuse = conv_bn_relu(narrow + channels, channels, 3, parameters)
+        two = parameters.decoder_convolutions == 2
+        self.refine = conv_bn_relu(channels, channels, 3, parameters) if two else nn.Identity()
+
+    def forward(self, low_level: Tensor, context: Tensor) -> Tensor:
+        low_level = self.low(low_level)
+        context = upsample(context, low_level.shape[-2:], align_corners=self.align_corners)
+        joined = torch.cat((context, low_level) if self.aspp_first else (low_level, context), dim=1)
+        return self.refine(self.fuse(joined))
+
 
 AUXILIARY_DROPOUT = 0.1
 

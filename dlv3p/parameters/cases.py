@@ -6,8 +6,7 @@ from itertools import product
 from typing import Any, TypeVar
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.catalog import find
-from dlv3p.parameters.network import OUTPUT_STRIDES
+from dlv3p.parameters.network import OUTPUT_STRIDES, find
 
 Value = TypeVar("Value")
 

@@ -11,8 +11,7 @@ from typing import Any, Self
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
-from dlv3p.parameters.catalog import BACKBONES, TIMM
-from dlv3p.parameters.network import ARCHITECTURES, OUTPUT_STRIDES
+from dlv3p.parameters.network import ARCHITECTURES, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.training import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
 

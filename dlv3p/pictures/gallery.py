@@ -9,9 +9,9 @@ from PIL import Image
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import IGNORE
+from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CarefulSamples
-from dlv3p.data.crops import make_samples
-from dlv3p.data.photometric import MEAN, STD
+from dlv3p.data.loader import make_samples
 from dlv3p.data.split import Split
 from dlv3p.evaluation.evaluate import Evaluation
 from dlv3p.evaluation.inference import Predictor

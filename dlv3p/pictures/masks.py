@@ -19,8 +19,8 @@ from cityscapes.labels import (
     TRAIN_ID_TO_LABEL_ID,
 )
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
-from cityscapes.masks.agreement import Agreement
 from cityscapes.masks.draw import to_label_ids
+from cityscapes.masks.report import Agreement
 from dlv3p.data.split import Split
 from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
 

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import Board
-from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.rapl import Packages
+from dlv3p.profiling.counters import Board, Packages
+from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
 
 SHORTEST_SECONDS = 1.0
 """NVML refreshes its counter about ten times a second, so that shorter stretches mean nothing."""

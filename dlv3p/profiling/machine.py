@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dlv3p.profiling.counters import Board
-from dlv3p.profiling.measurable import NotMeasurable
+from dlv3p.profiling.timing import NotMeasurable
 from dlv3p.runs.provenance import hardware
 
 

@@ -8,10 +8,14 @@ how much the resident memory of that process rises above what it held with the n
 
 import io
 import json
+import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +29,42 @@ from dlv3p.profiling.latency import (
     prepare,
     random_images,
 )
-from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
-from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
+from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+_PEAK = Path("/proc/self/clear_refs")
+
+
+def measurable() -> bool:
+    """Say whether this system tells the peak of a process; only Linux does."""
+    return _PEAK.exists()
+
+
+def run_module(module: str, request: str, content: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m module request` with `content` as its standard input, and keep what it prints."""
+    command = [sys.executable, "-m", module, request]
+    return subprocess.run(command, input=content, capture_output=True, env=os.environ | MALLOC, check=False)
+
+
+def resident_kib() -> int:
+    """Return what this process holds."""
+    return _status("VmRSS")
+
+
+def peak_kib() -> int:
+    """Return the most that this process has held since `restart_peak`."""
+    return _status("VmHWM")
+
+
+def restart_peak() -> None:
+    """Begin the peak again from what the process holds now."""
+    with open(_PEAK, "w") as file:  # not a file of the disk, so nothing to write atomically
+        file.write("5")
+
+
+def _status(field: str) -> int:
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
+
 
 COLUMNS = ("allocated_mib", "reserved_mib", "process_mib", "above_weights_mib")
 _MIB = 2**20

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dlv3p.profiling.resident_memory import measurable, peak_kib, resident_kib, restart_peak, run_module
+from dlv3p.profiling.memory import measurable, peak_kib, resident_kib, restart_peak, run_module
 
 
 def measure_process_memory(predict: Callable, size: tuple[int, int], *, threads: int) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dlv3p.profiling.measurable import IMPLAUSIBLE, NOT_MEASURED
+from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED
 
 VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
 NOTEBOOK_SYSTEM = "yoR-rihsihS/deeplabv3plus, GPU not stated, 1 x 1024 x 2048"

@@ -1,13 +1,19 @@
 """What stays of a profile: one file with the counts, the measured rows, and what they were measured on."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cityscapes.workspace import output_folder
+from cityscapes.workspace import output_folder, run_folder
+from dlv3p.parameters.cases import case_of
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.machine import machine
-from dlv3p.profiling.strides import StrideComparison
+from dlv3p.profiling.subject import StrideComparison, Subject
+from dlv3p.profiling.timing import NOT_MEASURED
 from dlv3p.runs.folders import write_json
+from dlv3p.weights.checkpoint import load_checkpoint
 
 
 def save_profile(
@@ -27,3 +33,50 @@ def save_profile(
     path = output_folder(run) / "profile.json"
     write_json(path, {**content, "strides": strides})
     return path
+
+
+COLUMNS = ("mIoU", "scored_run", "protocol")
+
+
+class _Network(NamedTuple):
+    switches: dict[str, Any]
+    num_classes: int
+    widths: dict[str, Any]
+
+
+def add_scores(rows: Sequence[dict[str, Any]], subject: Subject, *, run: str) -> list[dict[str, Any]]:
+    """Return the rows of a sweep with mIoU, scored_run and protocol, the data and split among the latter.
+
+    A score is that of `run` where it has the row's network, else of the newest other run that has: from its
+    `outputs/<run>/evaluation.json`. It was taken in float32, and so stands in rows of float32 only; all others, and
+    networks that nobody has trained, have "not measured".
+    """
+    paths = sorted(output_folder("").glob("*/evaluation.json"), key=lambda path: -path.stat().st_mtime_ns)
+    paths = sorted(paths, key=lambda path: path.parent.name != run)
+    found = [scored for scored in map(_scored, paths) if scored]
+    result = []
+    for row in rows:
+        case, scores = case_of(row), dict.fromkeys(COLUMNS, NOT_MEASURED)
+        if case.precision == "float32":
+            wanted = _Network(
+                subject.network_in(case).as_dict(),
+                subject.num_classes,
+                {name: dict(values) for name, values in subject.widths_in(case).items()},
+            )
+            scores = next((told for has, told in found if has == wanted), scores)
+        result.append(row | scores)
+    return result
+
+
+def _scored(path: Path) -> tuple[_Network, dict[str, Any]] | None:
+    """Return what network an evaluation scored, and how well; None where a run is only half there."""
+    run = path.parent.name
+    try:
+        scored = json.loads(path.read_text(encoding="utf-8"))
+        state = load_checkpoint(run_folder(run) / "checkpoints" / scored["checkpoint"])
+        switches = {item.name: state["parameters"].get(item.name, item.default) for item in fields(NetworkParameters)}
+        told = f"{scored['protocol']}; {scored['data_root']} {scored['split']}, {scored['images']} images"
+        score = {"mIoU": round(float(scored["mIoU"]), 4), "scored_run": run, "protocol": told}
+        return _Network(switches, len(scored["classes"]), state.get("widths") or {}), score
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -20,7 +20,7 @@ from torch import nn
 
 from cityscapes.errors import UserError, reason
 from cityscapes.workspace import output_folder
-from dlv3p.models.macs import count_macs, count_parameters
+from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
 from dlv3p.profiling.latency import (
@@ -28,17 +28,16 @@ from dlv3p.profiling.latency import (
     compile_network,
     measure_latency,
     measure_parts,
+    measure_stages,
     out_of_memory_explained,
     prepare,
     random_images,
 )
 from dlv3p.profiling.machine import load, machine
-from dlv3p.profiling.measurable import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.memory import COLUMNS as MEMORY_COLUMNS
 from dlv3p.profiling.memory import measure_memory
-from dlv3p.profiling.stages import measure_stages
 from dlv3p.profiling.subject import Subject
-from dlv3p.profiling.timing import clock_of
+from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, clock_of
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track
 

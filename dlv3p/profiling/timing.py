@@ -1,9 +1,11 @@
 """Moments on the clock of the device that computes: a GPU works on after Python has gone on."""
 
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
 
@@ -65,3 +67,67 @@ def time_call(call: Callable[[], object], clock: Clock) -> float:
     ended = clock.mark()
     clock.wait()
     return clock.milliseconds(began, ended)
+
+
+NOT_MEASURED = "not measured"
+IMPLAUSIBLE = "implausible"
+
+
+class NotMeasurable(Exception):
+    """There is no counter, or no right to read it; the message says which, to stand beside "not measured"."""
+
+
+HALF_WIDTH = 0.98
+"""Half the width of the 95 % interval of a median, in square roots of the number of values (half of 1.96)."""
+
+
+class Speedup(NamedTuple):
+    """How many times faster one network is than another, with the interval that holds the true median to 95 %."""
+
+    times: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The seconds that each network took in each turn, by title."""
+
+    seconds: dict[str, list[float]]
+
+    def milliseconds(self, title: str) -> float:
+        """Return the median of one network's times."""
+        return 1000 * float(np.median(self.seconds[title]))
+
+    def speedup(self, title: str, over: str) -> Speedup:
+        """Compare two networks turn by turn; the interval takes no distribution for granted."""
+        ratios = np.sort(np.divide(self.seconds[over], self.seconds[title]))
+        first = max(0, int(np.floor(len(ratios) / 2 - HALF_WIDTH * np.sqrt(len(ratios)))))
+        return Speedup(float(np.median(ratios)), float(ratios[first]), float(ratios[len(ratios) - 1 - first]))
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int = 2,
+    repeats: int = 15,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Turns:
+    """Time every one of `runs` once in each of `repeats` turns.
+
+    Each run must end with its result on the host. `warmup` rounds come first and do not count. `clock` tells seconds.
+    """
+    titles = list(runs)
+    order = np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {title: [] for title in titles}
+    for _ in range(warmup):
+        for run in runs.values():
+            run()
+    for _ in range(repeats):
+        for position in order.permutation(len(titles)):
+            title, run = titles[position], runs[titles[position]]
+            run()
+            began = clock()
+            run()
+            seconds[title].append(clock() - began)
+    return Turns(seconds)

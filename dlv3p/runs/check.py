@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import BusyError, MissingInputError, UserError, reason
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256
 from cityscapes.findings import Finding
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS

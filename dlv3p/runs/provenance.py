@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256
 from dlv3p.data.split import Split
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")

@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from cityscapes.errors import ParameterError
 from cityscapes.labels import IGNORE
-from dlv3p.models.decoder import upsample
-from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.deeplab import DeepLab, upsample
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT

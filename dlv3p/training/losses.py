@@ -4,15 +4,67 @@ Those over pixels are here: a sum over valid pixels divided by their number, or 
 Those over whole classes are in `region_losses`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
+from cityscapes.errors import ParameterError
 from cityscapes.labels import IGNORE
-from dlv3p.training.region_losses import dice, lovasz
+from dlv3p.models.deeplab import upsample
+from dlv3p.models.upsampling import source_positions
+from dlv3p.parameters.training import PIXEL_MEANS
+
+
+def dice(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - 2 |P and T| / (|P| + |T|) of probabilities (arXiv:1606.04797, section 3), its mean over the classes present.
+
+    Logits (N,C,H,W) of float32 or float64, mask (N,H,W) int64; 0 to 1, and 0 where a batch has no valid pixel.
+    """
+    classes = torch.arange(logits.shape[1], device=mask.device).view(-1, 1, 1)
+    truth = mask.unsqueeze(1) == classes  # bool, a quarter of the logits' size
+    probability = logits.softmax(dim=1) * (mask != IGNORE).unsqueeze(1)
+    predicted, true = probability.sum(dim=(0, 2, 3)), truth.sum(dim=(0, 2, 3))
+    common = (probability * truth).sum(dim=(0, 2, 3))
+    present = true > 0
+    losses = (1 - 2 * common / (predicted + true).clamp(min=1)) * present
+    return losses.sum() / present.sum().clamp(min=1)
+
+
+def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
+    """Lovász-softmax (arXiv:1705.08790, section 2.2), its mean over the classes present in the batch.
+
+    Logits (N,C,H,W) of float32 or float64, mask (N,H,W) int64; 0 to 1, and 0 where a batch has no valid pixel.
+    """
+    probability, valid = logits.softmax(dim=1), mask != IGNORE
+    total, present = 0 * probability.sum(), 0
+    for label in range(logits.shape[1]):
+        truth = mask == label
+        if truth.any():
+            errors = torch.where(truth, 1 - probability[:, label], probability[:, label])
+            total = total + (errors * _slopes(errors.detach(), truth, valid)).sum()
+            present += 1
+    return total / max(1, present)
+
+
+def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """How much each pixel's error counts in the Lovász extension of the Jaccard loss; 0 for ignored pixels.
+
+    Pixel by pixel from the worst error down, the Jaccard loss 1 - I / U grows by 1 / U where a true pixel is lost and
+    by I / (U (U - 1)) where a false one is added. Public code subtracts neighbours of a running 1 - I / U instead,
+    of which float32 keeps no digit when a batch has millions of pixels. Ignored pixels come last, where I is 0.
+    """
+    order = errors.masked_fill(~valid, -1).flatten().sort(descending=True, stable=True).indices
+    lost = truth.flatten()[order]
+    intersection = truth.sum() - lost.cumsum(0, dtype=torch.int32)
+    union = truth.sum() + (~lost).cumsum(0, dtype=torch.int32)
+    below = (union - 1).clamp(min=1).to(errors.dtype)  # where it is 0, the only true pixel was lost: 1 / U is taken
+    slopes = torch.where(lost, 1, intersection / below) / union
+    return torch.empty_like(slopes).scatter_(0, order, slopes).view_as(errors)
+
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -107,3 +159,77 @@ def _pixels(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -
 def _weight_of_pixels(mask: Tensor, class_weights: Tensor) -> Tensor:
     """The weight (N,H,W) of each pixel's class, 0 where it is ignored; without a wait for the GPU to count them."""
     return class_weights[mask.clamp(max=len(class_weights) - 1)] * (mask != IGNORE)
+
+
+BAND_PIXELS = 2**16
+"""Pixels at a time, over all images of a batch: some 5 MB for each tensor of 19 classes."""
+
+
+def make_chunked_loss(
+    name: str, class_weights: Tensor | None = None, *, align_corners: bool = False, **options: float
+) -> Loss:
+    """Return the loss called `name` for logits (N,C,h,w) before their last upsampling and masks (N,H,W).
+
+    Value and gradient equal those of `make_loss`, which takes the same `options`, after bilinear upsampling, but for
+    rounding. Raises ParameterError for a loss that is not one of PIXEL_MEANS: it needs all pixels at once.
+    """
+    if name not in PIXEL_MEANS:
+        allowed = " and ".join(PIXEL_MEANS)
+        raise ParameterError(
+            f"chunked_loss=True: not with loss={name!r}, which needs all pixels at once; with {allowed}"
+        )
+    loss = make_loss(name, class_weights, **options)
+
+    def chunked(logits: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return _BandByBand.apply(logits, mask, loss, class_weights, align_corners)
+
+    return chunked
+
+
+class _BandByBand(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        logits: Tensor,
+        mask: Tensor,
+        loss: Loss,
+        class_weights: Tensor | None,
+        align_corners: bool,
+    ) -> Tensor:
+        learning = ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(logits) if learning else None
+        whole, total = valid_weight(mask, class_weights), logits.new_zeros(())
+        for first, last, before, after, above, below in _bands(logits, mask, align_corners):
+            band, rows = mask[:, first:last], slice(int(before[0]), int(after[-1]) + 1)
+            part = logits[:, :, rows].detach().requires_grad_(learning)
+            with torch.set_grad_enabled(learning):
+                blended = above * part[:, :, before - rows.start] + below * part[:, :, after - rows.start]
+                upsampled = upsample(blended, band.shape[-2:], align_corners=align_corners)
+                value = loss(upsampled, band) * (valid_weight(band, class_weights) / whole)
+            if learning:
+                gradient[:, :, rows] += torch.autograd.grad(value, part)[0]
+            total += value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, scale: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return scale * gradient, None, None, None, None
+
+
+def _bands(
+    logits: Tensor, mask: Tensor, align_corners: bool
+) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor, Tensor]]:
+    """Yield each band's first row, the row behind its last, and where its rows lie among the logits' rows."""
+    images, height, width = mask.shape
+    positions = source_positions(logits.shape[2], height, align_corners, fused=False)
+    before, after, above, below = (torch.from_numpy(array).to(logits.device) for array in positions)
+    above, below = above[:, None].to(logits.dtype), below[:, None].to(logits.dtype)
+    band = max(1, BAND_PIXELS // (images * width))
+    for first in range(0, height, band):
+        rows = slice(first, min(first + band, height))
+        yield rows.start, rows.stop, before[rows], after[rows], above[rows], below[rows]

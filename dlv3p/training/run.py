@@ -7,28 +7,58 @@ so a checkpoint needs no random state, and a run that was killed ends with the w
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from cityscapes.errors import DivergedError
 from dlv3p.data.batches import Batches, worker_faults
-from dlv3p.data.crops import make_samples
-from dlv3p.data.loader import WholeImages, training_loader, validation_loader
+from dlv3p.data.loader import WholeImages, make_samples, training_loader, validation_loader
 from dlv3p.data.split import Split
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_metrics
-from dlv3p.runtime.devices import choose_device, memory_faults
+from dlv3p.runtime.devices import LAYOUT, choose_device, memory_faults
 from dlv3p.runtime.processes import place, sum_over_processes, wait_for_all
 from dlv3p.runtime.progress import Progress
 from dlv3p.training.callbacks import make_watchers
 from dlv3p.training.interruption import Interruption
+from dlv3p.training.losses import cross_entropy
 from dlv3p.training.optimizers import rate_factor
 from dlv3p.training.recording import keep_metrics_ahead, record_continuation, record_divergence, record_start
 from dlv3p.training.state import RunState
 from dlv3p.training.step import StepResult
-from dlv3p.training.validation import validate
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module,
+    loader: Batches,
+    num_classes: int,
+    device: torch.device,
+    *,
+    images: int,
+    after_each: Callable[[], None],
+) -> dict[str, float]:
+    """Return loss, mIoU, mDice, mPA and pixel accuracy over `images` whole images, at the size of their masks.
+
+    `after_each` is called after each image, and may raise to end the validation.
+    """
+    model.eval()
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for image, mask in loader:
+        image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
+        logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])
+        total += cross_entropy(logits, mask)
+        confusion += confusion_matrix(mask, logits.argmax(dim=1), num_classes)
+        after_each()
+    confusion, total = sum_over_processes(confusion), sum_over_processes(total)
+    return {"loss": total.item() / images, **scores(confusion.cpu()).means()}
 
 
 @dataclass(frozen=True)

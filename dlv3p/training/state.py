@@ -16,8 +16,8 @@ from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import from_first, place
 from dlv3p.training.activation_checkpointing import checkpoint_activations
-from dlv3p.training.class_weights import class_weights
 from dlv3p.training.distillation import load_teacher
+from dlv3p.training.optimizers import class_weights
 from dlv3p.training.step import Stepper
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 

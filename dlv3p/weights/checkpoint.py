@@ -15,12 +15,11 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.files.atomic import open_atomically, write_bytes, write_text
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes, write_text
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.weights.own_files import FORMAT, check_format, check_hash, record_path
 from dlv3p.weights.pickles import load_pickled
+from dlv3p.weights.reading import FORMAT, check_format, check_hash, record_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cityscapes.files.hashes import file_sha256
+from cityscapes.files.atomic import file_sha256
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.weights.printing import shown
+from dlv3p.weights.pickles import shown
 from dlv3p.weights.recognition import Recognized
 
 SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")

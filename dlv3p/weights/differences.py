@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dlv3p.weights.printing import shown
+from dlv3p.weights.pickles import shown
 
 COUNTS = "num_batches_tracked"
 

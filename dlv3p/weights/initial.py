@@ -8,8 +8,7 @@ from torch import Tensor
 from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.widths import apply_widths
-from dlv3p.parameters.catalog import TIMM
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
 from dlv3p.weights.loading import empty_network, fitting_state

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.models.convolution import initialize
-from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes
+from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes, initialize
 from dlv3p.models.widths import apply_widths
-from dlv3p.parameters.catalog import TIMM
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.checkpoint import save_weights
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import of_features

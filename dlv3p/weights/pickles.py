@@ -16,8 +16,23 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cityscapes.errors import IntegrityError
-from dlv3p.weights.printing import shown, told
+from cityscapes.errors import IntegrityError, reason
+
+LONGEST = 80
+"""So many letters of a name are shown."""
+
+
+def shown(text: object, most: int = LONGEST) -> str:
+    """Return a text from a file as it may be printed: escapes for what is no letter, and at most `most` letters."""
+    letters = str(text)[: most + 1]
+    escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters)
+    return escaped if len(escaped) <= most else f"{escaped[: most - 3]}..."
+
+
+def told(error: Exception) -> str:
+    """Return what another library says of a file, as it may be printed."""
+    return shown(reason(error), 200)
+
 
 ALLOWED = {
     "collections.OrderedDict",

@@ -15,11 +15,47 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.files.hashes import file_sha256
-from dlv3p.weights.own_files import check_format, check_hash
-from dlv3p.weights.pickles import load_pickled
-from dlv3p.weights.printing import shown, told
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
+from cityscapes.files.atomic import file_sha256
+from dlv3p.weights.pickles import load_pickled, shown, told
+
+FORMAT = 2
+"""Version of what a checkpoint holds; a newer one is refused rather than half understood."""
+
+
+def check_format(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a file whose `format` is newer, with NewerFormatError, or is none, with IntegrityError."""
+    version = content["format"]
+    if type(version) is not int or version < 1:
+        raise IntegrityError(f"{path}: its format is no whole number from 1 to {FORMAT}; restore the file")
+    if version > FORMAT:
+        raise NewerFormatError(f"{path}: has format {version}, this version reads up to {FORMAT}; update the suite")
+
+
+def check_hash(path: Path, found: str) -> None:
+    """Raise IntegrityError where a record of `path` is there and does not know the hash `found`.
+
+    It knows two: that of the file, and that of the one before it, which a crash between the two writes leaves in its
+    place.
+    """
+    record = record_path(path)
+    if not record.is_file():
+        return
+    try:
+        recorded = json.loads(record.read_text())
+        known = (recorded["sha256"], recorded.get("previous_sha256"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise IntegrityError(f"{record}: cannot be read; delete it to take {path.name} as it is") from None
+    if found not in known:
+        raise IntegrityError(
+            f"{path}: its bytes are not those that were written (sha256 differs); restore or delete it"
+        )
+
+
+def record_path(path: Path) -> Path:
+    """Return the small JSON file beside a checkpoint."""
+    return path.with_name(path.name + ".json")
+
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")
 """The entries below which files keep their weights: VainF; chenxi116 and stigma0617; yoR; our checkpoints."""

@@ -14,7 +14,7 @@ from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrapper
-from dlv3p.weights.printing import shown, told
+from dlv3p.weights.pickles import shown, told
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 

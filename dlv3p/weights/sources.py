@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cityscapes.labels import CLASS_NAMES as CITYSCAPES_CLASSES
-from dlv3p.data.voc_labels import CLASS_NAMES as VOC_CLASSES
+from dlv3p.data.classes import CLASS_NAMES as VOC_CLASSES
 from dlv3p.weights import names
 from dlv3p.weights.names import Names
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import MachineError, ParameterError
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features, require
-from dlv3p.parameters.catalog import BACKBONES, TIMM
+from dlv3p.parameters.network import BACKBONES, TIMM
 
 PROBED = (128, 128), (97, 129)
 """Height and width of the images that a network must let through; in the first, strides are whole numbers."""

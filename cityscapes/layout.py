@@ -6,8 +6,9 @@
 
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cityscapes.errors import MissingInputError
 from cityscapes.workspace import data_folder, demo_city_folder
@@ -102,3 +103,35 @@ def default_root() -> Path:
         if (folder / "gtFine").is_dir():
             return folder
     return demo_city_folder()
+
+
+_PREDICTION_NAME = re.compile(r"([A-Za-z][A-Za-z-]*_[0-9]{6}_[0-9]{6})(?![0-9])[A-Za-z0-9._-]*\.png")
+
+
+File = TypeVar("File")
+
+
+MatchedFile = tuple[str, tuple[str, File]]
+
+
+def match_names(files: Sequence[tuple[str, File]], expected: Collection[str]) -> tuple[list[MatchedFile], list[str]]:
+    """Pair (name, file) with the images called `expected`, such as `aachen_000000_000019`.
+
+    Returns (image, (name, file)) where there is exactly one, sorted by name, and what is missing, extra or double.
+    """
+    problems = []
+    wanted: dict[str, list[tuple[str, File]]] = {image: [] for image in expected}
+    for name, file in files:
+        match = _PREDICTION_NAME.fullmatch(name)
+        if match and match[1] in wanted:
+            wanted[match[1]].append((name, file))
+        else:
+            problems.append(f"{name!r}: extra; no image of the split is called so")
+    for image, matches in wanted.items():
+        if not matches:
+            problems.append(f"{image}*.png: missing")
+        elif len(matches) > 1:
+            names = ", ".join(name for name, _ in matches[:4])
+            problems.append(f"{image}*.png: {len(matches)} files, one is allowed: {names}")
+    matched = [(image, matches[0]) for image, matches in wanted.items() if len(matches) == 1]
+    return sorted(matched, key=lambda item: item[1][0]), problems

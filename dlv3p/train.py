@@ -8,15 +8,15 @@ machine `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and end
 """
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError, reason, run_command
+from cityscapes.errors import run_command
 from cityscapes.workspace import run_folder
+from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
@@ -56,67 +56,6 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         return TrainingRun(parameters, folder, training, validation, interruption).fit()
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the parameters in a run's run.json, in a recipe (YAML), or in a JSON file of parameters alone.
-
-    Raises MissingInputError when there is no such file, InputError when it is none of these.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = _read_json(text) if path.suffix == ".json" else _read_yaml(text)
-    except FileNotFoundError:
-        raise MissingInputError(f"--config {path}: no such file") from None
-    except _KeyTwiceError as error:
-        raise ParameterError(f"--config {path}: {error} stands there twice; keep one of them") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"--config {path}: cannot be read as JSON or YAML: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--config {path}: holds no parameters; give a run.json or a recipe")
-    if isinstance(content.get("parameters"), dict):
-        return {**content["parameters"], "run": content.get("run", "")}
-    return content
-
-
-class _KeyTwiceError(ValueError):
-    """A key that stands twice in one mapping; its words are the key."""
-
-
-def _refuse_twice(names: list[str]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise _KeyTwiceError(name)
-
-
-def _read_json(text: str) -> Any:
-    def construct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_twice([name for name, _ in pairs])
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=construct)
-
-
-def _read_yaml(text: str) -> Any:
-    """Read YAML as `yaml.safe_load` does, which would keep the last of two equal keys; raises ValueError."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            _refuse_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(type(error).__name__) from error
-
-
-def _value(name: str, text: str) -> Any:
-    try:
-        return _read_yaml(text)
-    except ValueError:
-        raise ParameterError(f"{name}={text!r}: cannot be read as a YAML value; quote it, as in '\"{text}\"'") from None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the parameters, train, and say how well it went."""
     from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
@@ -130,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with reported_errors():
         values = read_config(options.config) if options.config else {}
-        values |= {name: _value(name, text) for name, text in options.parameter}
+        values |= {name: read_value(name, text) for name, text in options.parameter}
         result = train(TrainParameters.from_mapping(values))
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: best val mIoU {result.best_mean_iou:.4f} at epoch {result.best_epoch}")

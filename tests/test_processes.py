@@ -15,10 +15,11 @@ from torch import nn
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.data.sampling import EpochSampler
+from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.runtime.processes import place
-from dlv3p.train import main, read_config, train
+from dlv3p.train import main, train
 from dlv3p.weights.checkpoint import load_checkpoint
 
 

@@ -20,18 +20,10 @@ from dlv3p.models.deeplab import build_model
 from dlv3p.profiling import latency, machine, memory
 from dlv3p.profiling import latency as stages
 from dlv3p.profiling import timing as clocks
-from dlv3p.profiling.latency import (
-    STAGES,
-    UPSAMPLING,
-    OutOfMemoryError,
-    measure_latency,
-    measure_parts,
-    measure_stages,
-    out_of_memory_explained,
-    prepare,
-)
+from dlv3p.profiling.latency import STAGES, UPSAMPLING, measure_latency, measure_parts, measure_stages, prepare
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.timing import NOT_MEASURED, CudaClock, NotMeasurable, Turns, clock_of, time_call
+from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)
 small = partial(build_model, "deeplabv3plus", "mobilenet_v2", num_classes=5, channels=8)

@@ -11,7 +11,8 @@ from jupyter_client.manager import KernelManager
 
 from cityscapes.errors import ParameterError
 from dlv3p.runtime import progress, widgets
-from dlv3p.runtime.progress import LineProgress, format_duration, make_progress, track
+from dlv3p.runtime.lines import LineProgress, format_duration
+from dlv3p.runtime.progress import make_progress, track
 
 
 class Clock:

@@ -16,11 +16,11 @@ from cityscapes.errors import InputError, IntegrityError, MachineError, MissingI
 from dlv3p.data import shards as sharded
 from dlv3p.data import write_shards as shards
 from dlv3p.data.augment import Augmentation
+from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.loader import TrainingSamples, training_loader
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.data.shards import is_sharded, open_shards
 from dlv3p.data.write_shards import check_shards, main, write_shards
-from dlv3p.runs.provenance import data_fingerprint
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
 

@@ -21,13 +21,13 @@ from dlv3p.pictures.visualize import png
 from dlv3p.profiling import subject as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.energy import Energy
-from dlv3p.profiling.latency import OutOfMemoryError
 from dlv3p.profiling.published import BACKBONES, backbone_table, notebook_table, plausible_joules
 from dlv3p.profiling.report import add_scores, save_profile
 from dlv3p.profiling.subject import Subject, choose_subject, compare_strides, compared
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, Turns
 from dlv3p.runs.folders import checkpoint_path, write_json
+from dlv3p.runtime.devices import OutOfMemoryError
 from dlv3p.weights.checkpoint import save_checkpoint
 
 NETWORK = NetworkParameters(backbone="mobilenet_v2", channels=8)

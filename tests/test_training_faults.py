@@ -65,9 +65,10 @@ from cityscapes.workspace import run_folder
 from dlv3p.data.loader import TrainingSamples
 from dlv3p.data.roots import open_split, open_training
 from dlv3p.data.sampling import epoch_order
+from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
-from dlv3p.train import main, read_config, train
+from dlv3p.train import main, train
 from dlv3p.training import recording, run, state, step
 from dlv3p.training.run import TrainingRun
 from dlv3p.training.state import RunState

@@ -164,9 +164,11 @@ def test_the_stand_in_holds_the_newest_run_where_it_is_plain(workspace):
 
 def test_an_imported_run_is_a_run_for_every_notebook(city, workspace, tmp_path):
     from dlv3p.data.roots import open_split
-    from dlv3p.evaluation.evaluate import evaluate
+    from dlv3p.evaluation.evaluate import evaluate, scores_apply
+    from dlv3p.evaluation.inference import load_saved
+    from dlv3p.pictures.gallery import predictions_picture
     from dlv3p.runs.folders import list_runs
-    from dlv3p.runs.imported import load_saved, predictions_picture, save_run, scores_apply, write_stand_in
+    from dlv3p.runs.imported import save_run, write_stand_in
     from dlv3p.weights.loading import build_recognized
 
     path = write_stand_in()

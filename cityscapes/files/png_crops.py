@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from dlv3p.data.resample import unfilter
+from cityscapes.files.png_read import unfilter
 
 try:
     from isal import isal_zlib as inflate  # two to three times as fast as zlib

@@ -54,8 +54,9 @@ def build_submission(
     predictions, output_zip = Path(predictions), Path(output_zip)
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
+    from cityscapes.layout import match_names
     from cityscapes.scores.prediction_ids import EVALUATED_IDS, looks_like_train_ids
-    from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files, match_names
+    from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files
 
     paths = sorted(predictions.rglob("*.png"))
     problems = [f"{path}: a link; copy the file itself" for path in paths if path.is_symlink()]

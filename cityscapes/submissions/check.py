@@ -94,8 +94,9 @@ def _inspect(
     problems: list[str],
 ) -> Iterable[tuple[str, "Finding"]]:
     """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
+    from cityscapes.layout import match_names
     from cityscapes.scores.prediction_ids import TABLE_IDS
-    from cityscapes.submissions.rules import MAX_FILE_BYTES, inspect_files, match_names
+    from cityscapes.submissions.rules import MAX_FILE_BYTES, inspect_files
 
     def read(member: zipfile.ZipInfo) -> bytes:
         if member.file_size > MAX_FILE_BYTES:

@@ -4,25 +4,21 @@ The server pairs files with images by name, `<city>_<seq>_<frame>*.png`, and rea
 encoding is scored without a word.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from cityscapes.errors import UserError, reason
 from cityscapes.files.png_read import MAX_FILE_BYTES, read_label_bytes
+from cityscapes.layout import File, MatchedFile
 from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.scores.truth_files import TruthFiles
 
 LIKE_TRAIN_IDS = (
     "all files: the ids look like train ids (0 to 18); the server counts label ids, as save_prediction writes"
 )
-
-_NAME = re.compile(r"([A-Za-z][A-Za-z-]*_[0-9]{6}_[0-9]{6})(?![0-9])[A-Za-z0-9._-]*\.png")
-_File = TypeVar("_File")
-_Matched = tuple[str, tuple[str, _File]]
 
 
 class Finding(NamedTuple):
@@ -34,32 +30,9 @@ class Finding(NamedTuple):
     counts: PixelCounts | None = None
 
 
-def match_names(files: Sequence[tuple[str, _File]], expected: Collection[str]) -> tuple[list[_Matched], list[str]]:
-    """Pair (name, file) with the images called `expected`, such as `aachen_000000_000019`.
-
-    Returns (image, (name, file)) where there is exactly one, sorted by name, and what is missing, extra or double.
-    """
-    problems = []
-    wanted: dict[str, list[tuple[str, _File]]] = {image: [] for image in expected}
-    for name, file in files:
-        match = _NAME.fullmatch(name)
-        if match and match[1] in wanted:
-            wanted[match[1]].append((name, file))
-        else:
-            problems.append(f"{name!r}: extra; no image of the split is called so")
-    for image, matches in wanted.items():
-        if not matches:
-            problems.append(f"{image}*.png: missing")
-        elif len(matches) > 1:
-            names = ", ".join(name for name, _ in matches[:4])
-            problems.append(f"{image}*.png: {len(matches)} files, one is allowed: {names}")
-    matched = [(image, matches[0]) for image, matches in wanted.items() if len(matches) == 1]
-    return sorted(matched, key=lambda item: item[1][0]), problems
-
-
 def inspect_files(
-    matched: Sequence[_Matched],
-    read: Callable[[_File], bytes],
+    matched: Sequence[MatchedFile],
+    read: Callable[[File], bytes],
     *,
     size: tuple[int, int] | None,
     allowed: Collection[int],
@@ -72,7 +45,7 @@ def inspect_files(
     pixels are counted for the scores too.
     """
 
-    def inspect(item: _Matched) -> Finding:
+    def inspect(item: MatchedFile) -> Finding:
         image, (name, file) = item
         return _inspect(name, file, read, size, allowed, truth[image] if truth else None)
 
@@ -87,8 +60,8 @@ def inspect_files(
 
 def _inspect(
     name: str,
-    file: _File,
-    read: Callable[[_File], bytes],
+    file: File,
+    read: Callable[[File], bytes],
     size: tuple[int, int] | None,
     allowed: Collection[int],
     truth: TruthFiles | None,

@@ -24,6 +24,7 @@ from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatErro
 from cityscapes.files.atomic import file_sha256
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
+from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
@@ -33,7 +34,7 @@ from dlv3p.export.onnx_runtime import OnnxPredictor, convolutions, quantize_with
 from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json
-from dlv3p.runs.provenance import data_fingerprint, hardware
+from dlv3p.runs.provenance import hardware
 
 FORMAT = 1
 FLOAT_FILE = "float32.onnx"

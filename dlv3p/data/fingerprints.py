@@ -70,3 +70,27 @@ def _read_memory() -> Memory:
     with suppress(OSError, ValueError):
         return json.loads(_memory_path().read_text(encoding="utf-8"))
     return {}
+
+
+def data_fingerprint(split: Split) -> str:
+    """Return one sha256 over the names and sizes of a split's images: another set of files gives another value."""
+    if hasattr(split, "source_fingerprint"):  # shards: that of the files that they were made from
+        return split.source_fingerprint
+    digest = hashlib.sha256()
+    for index in range(len(split)):
+        digest.update(f"{split.name(index)} {split.image_path(index).stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def masks_fingerprint(split: Split) -> str | None:
+    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
+
+    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
+    """
+    if hasattr(split, "source_fingerprint"):
+        return None
+    digest = hashlib.sha256()
+    for index in range(len(split)):
+        path = split.mask_path(index)
+        digest.update(f"{split.name(index)} {path.name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -19,64 +19,6 @@ PRECISION = 22
 _PIXELS = "Array(uint8, 3, 'C', readonly=True)"  # also what lies in a memory map
 
 
-@compiled("int64(Array(uint8, 2, 'C', readonly=True), uint8[:, :, ::1])")
-def unfilter(raw: np.ndarray, out: np.ndarray) -> int:
-    """Undo the filters of PNG scan lines (PNG specification, section 9), for pixels of one or three bytes.
-
-    `raw` is uint8 (h, 1 + n), the filter's number before each line; `out`, uint8 (h, w, 1 or 3) with w no more than
-    the line has, receives the lines' first pixels. Returns the first filter number that does not exist, or -1.
-
-    The third kind of loop, Paeth's, takes most of the time: most rows of a photograph use it. Its rule picks of left a,
-    above b and upper left c the one nearest to a + b - c. With lo and hi the smaller and the larger of a and b, that is
-    hi where 3c - a - b <= lo, lo where it is >= hi, and c between the two: no branch.
-    """
-    height, width, channels = out.shape
-    above = np.zeros((width, channels), np.uint8)
-    for y in range(height):
-        kind, row, now = raw[y, 0], raw[y, 1:], out[y]
-        if kind > 4:
-            return kind
-        if kind == 0 or kind == 2:
-            for x in range(width):
-                for i in range(channels):
-                    now[x, i] = row[x * channels + i] + (above[x, i] if kind == 2 else 0)
-        elif kind == 1 or kind == 3:
-            for i in range(channels):
-                left = 0
-                for x in range(width):
-                    guess = left if kind == 1 else (left + above[x, i]) >> 1
-                    left = (row[x * channels + i] + guess) & 255
-                    now[x, i] = left
-        elif channels == 3:  # three chains of additions side by side keep the processor busy
-            a0, a1, a2, c0, c1, c2 = 0, 0, 0, 0, 0, 0
-            for x in range(width):
-                b0, b1, b2 = np.int64(above[x, 0]), np.int64(above[x, 1]), np.int64(above[x, 2])
-                lo, hi, bound = min(a0, b0), max(a0, b0), 3 * c0 - a0 - b0
-                guess = lo if hi <= bound else c0
-                guess = hi if bound <= lo else guess
-                a0, c0 = (row[3 * x] + guess) & 255, b0
-                lo, hi, bound = min(a1, b1), max(a1, b1), 3 * c1 - a1 - b1
-                guess = lo if hi <= bound else c1
-                guess = hi if bound <= lo else guess
-                a1, c1 = (row[3 * x + 1] + guess) & 255, b1
-                lo, hi, bound = min(a2, b2), max(a2, b2), 3 * c2 - a2 - b2
-                guess = lo if hi <= bound else c2
-                guess = hi if bound <= lo else guess
-                a2, c2 = (row[3 * x + 2] + guess) & 255, b2
-                now[x, 0], now[x, 1], now[x, 2] = a0, a1, a2
-        else:
-            a, c = 0, 0
-            for x in range(width):
-                b = np.int64(above[x, 0])
-                lo, hi, bound = min(a, b), max(a, b), 3 * c - a - b
-                guess = lo if hi <= bound else c
-                guess = hi if bound <= lo else guess
-                a, c = (row[x] + guess) & 255, b
-                now[x, 0] = a
-        above = now
-    return -1
-
-
 @compiled(f"void({_PIXELS}, int64[::1], int32[:, ::1], uint8[:, :, ::1])")
 def weigh_columns(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """Make each column of `out`, uint8 (h,w,3), from the weighted columns of `pixels`, uint8 (h,W,3), from its start.
@@ -148,42 +90,6 @@ def finish_saturated(
             for i in range(3):
                 color = (table[pixels[y, x, i]] - gray[y, x]) * saturation + gray[y, x]
                 out[i, y, x] = (min(max(color, low), high) - mean[i]) / std[i]
-
-
-def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
-    """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
-
-    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
-    """
-    squares = [-(-length // side) for length in ids.shape]
-    sums = np.zeros((classes, *squares, 3), np.int64)
-    best = np.full_like(sums, np.iinfo(np.int64).max)
-    _find_nearest(ids, side, sums, best)
-    found = sums[..., 0] > 0
-    return np.column_stack([np.nonzero(found)[0], best[found][:, 1:]]).astype(np.int32)
-
-
-@compiled("void(Array(uint8, 2, 'C', readonly=True), int64, int64[:, :, :, ::1], int64[:, :, :, ::1])")
-def _find_nearest(ids, side, sums, best):
-    """Fill `sums` with pixels, rows and columns added up, `best` with distance, row and column of the nearest pixel."""
-    height, width = ids.shape
-    for y in range(height):
-        for j in range(sums.shape[2]):
-            for x in range(j * side, min((j + 1) * side, width)):
-                if ids[y, x] < len(sums):
-                    of = sums[ids[y, x], y // side, j]
-                    of[0] += 1
-                    of[1] += y
-                    of[2] += x
-    for y in range(height):
-        for j in range(sums.shape[2]):
-            for x in range(j * side, min((j + 1) * side, width)):
-                if ids[y, x] < len(sums):
-                    of, nearest = sums[ids[y, x], y // side, j], best[ids[y, x], y // side, j]
-                    down, across = y * of[0] - of[1], x * of[0] - of[2]
-                    distance = down * down + across * across
-                    if distance < nearest[0]:
-                        nearest[0], nearest[1], nearest[2] = distance, y, x
 
 
 @dataclass(frozen=True)

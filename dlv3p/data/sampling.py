@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from cityscapes.compiled import compiled
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.workspace import data_folder
-from dlv3p.data.resample import find_representatives
 from dlv3p.data.split import Split
 from dlv3p.runtime.progress import track
 
@@ -139,3 +139,39 @@ class ClassUniform:
         places = self.regions.of_class(int(rng.choice(classes)))
         image, row, column = places[rng.integers(len(places))].tolist()
         return image, (row, column)
+
+
+def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
+    """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
+
+    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
+    """
+    squares = [-(-length // side) for length in ids.shape]
+    sums = np.zeros((classes, *squares, 3), np.int64)
+    best = np.full_like(sums, np.iinfo(np.int64).max)
+    _find_nearest(ids, side, sums, best)
+    found = sums[..., 0] > 0
+    return np.column_stack([np.nonzero(found)[0], best[found][:, 1:]]).astype(np.int32)
+
+
+@compiled("void(Array(uint8, 2, 'C', readonly=True), int64, int64[:, :, :, ::1], int64[:, :, :, ::1])")
+def _find_nearest(ids, side, sums, best):
+    """Fill `sums` with pixels, rows and columns added up, `best` with distance, row and column of the nearest pixel."""
+    height, width = ids.shape
+    for y in range(height):
+        for j in range(sums.shape[2]):
+            for x in range(j * side, min((j + 1) * side, width)):
+                if ids[y, x] < len(sums):
+                    of = sums[ids[y, x], y // side, j]
+                    of[0] += 1
+                    of[1] += y
+                    of[2] += x
+    for y in range(height):
+        for j in range(sums.shape[2]):
+            for x in range(j * side, min((j + 1) * side, width)):
+                if ids[y, x] < len(sums):
+                    of, nearest = sums[ids[y, x], y // side, j], best[ids[y, x], y // side, j]
+                    down, across = y * of[0] - of[1], x * of[0] - of[2]
+                    distance = down * down + across * across
+                    if distance < nearest[0]:
+                        nearest[0], nearest[1], nearest[2] = distance, y, x

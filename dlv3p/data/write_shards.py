@@ -45,7 +45,7 @@ def write_shards(
     with the right hash and from files of the same names and sizes is kept; `force` writes it anew. Raises MachineError
     when the disk is full; what is finished then stays for the next time.
     """
-    from dlv3p.runs.provenance import data_fingerprint
+    from dlv3p.data.fingerprints import data_fingerprint
     from dlv3p.runtime.progress import track
 
     folder = Path(output) / split.split

@@ -245,3 +245,8 @@ def load_predictor(parameters: RunParameters) -> Predictor:
     return Predictor(
         run, path, state["epoch"], model.to(device, memory_format=LAYOUT), trained_with, state["class_names"], device
     )
+
+
+def load_saved(run: str, *, device: str, threads: int) -> Predictor:
+    """Load the network of a run folder by its name."""
+    return load_predictor(RunParameters(run=run, device=device, threads=threads))

@@ -8,9 +8,10 @@ from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import MissingInputError, ParameterError, UserError
-from cityscapes.labels import IGNORE
+from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CarefulSamples
+from dlv3p.data.classes import voc_palette
 from dlv3p.data.loader import make_samples
 from dlv3p.data.split import Split
 from dlv3p.evaluation.evaluate import Evaluation
@@ -138,3 +139,22 @@ def _with_legend(panels: dict[str, np.ndarray], train_ids: list[int], split: Spl
     pictures = side_by_side(panels, width=PICTURE_WIDTH, columns=columns)
     strip = legend(names, split.colors[train_ids], width=PICTURE_WIDTH)
     return Image.fromarray(np.concatenate([pictures, strip]))
+
+
+def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
+    """Show images beside what a network makes of them, in the colours of its own classes, with their legend."""
+    cityscapes = tuple(predictor.class_names) == CLASS_NAMES
+    colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
+    panels, seen = {}, set()
+    for index in range(min(count, len(split))):
+        row = index + 1
+        image = split.image(index)
+        prediction = predictor(image)
+        panels[split.name(index)] = np.asarray(image)
+        panels[f"{row}. prediction"] = colorize(prediction, colors)
+        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
+        seen.update(np.unique(prediction).tolist())
+    classes = sorted(seen)
+    names = [predictor.class_names[index] for index in classes]
+    strip = legend(names, colors[classes], width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=3), strip]))

@@ -3,8 +3,7 @@
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cityscapes.errors import MachineError, ParameterError
+from cityscapes.errors import ParameterError
 from dlv3p.data.augment import normalize
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import Clock, clock_of, time_call
-from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.devices import LAYOUT, out_of_memory_explained
 
 UPSAMPLING = "upsampling"
 """The part behind the last module of a network: its logits at the image's size."""
@@ -121,24 +120,6 @@ def latency_of(times: list[float], warmup: int) -> Latency:
     counted = [round(value, 4) for value in times[warmup:]]
     percentiles = (round(float(value), 3) for value in np.percentile(counted, (10, 50, 90)))
     return Latency(*percentiles, round(times[0], 3), tuple(counted))
-
-
-class OutOfMemoryError(MachineError):
-    """A prediction that does not fit into the memory of the device."""
-
-
-@contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turn a lack of memory within the block, which torch tells in several ways, into an OutOfMemoryError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        told = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in told):
-            raise OutOfMemoryError(
-                "out of memory: the prediction does not fit; take a smaller image or batch"
-            ) from error
-        raise
 
 
 def _time_parts(network: nn.Module, images: Tensor, clock: Clock) -> dict[str, float]:

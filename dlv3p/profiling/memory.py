@@ -22,14 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from dlv3p.profiling.counters import Board
-from dlv3p.profiling.latency import (
-    OutOfMemoryError,
-    compile_network,
-    out_of_memory_explained,
-    prepare,
-    random_images,
-)
+from dlv3p.profiling.latency import compile_network, prepare, random_images
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable
+from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 _PEAK = Path("/proc/self/clear_refs")

@@ -14,15 +14,10 @@ from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import Widths
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.profiling.latency import (
-    OutOfMemoryError,
-    compile_network,
-    out_of_memory_explained,
-    prepare,
-    random_images,
-)
+from dlv3p.profiling.latency import compile_network, prepare, random_images
 from dlv3p.profiling.published import SWEPT, SWITCHES
 from dlv3p.profiling.timing import clock_of, take_turns
+from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,10 @@ from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
 from dlv3p.profiling.latency import (
-    OutOfMemoryError,
     compile_network,
     measure_latency,
     measure_parts,
     measure_stages,
-    out_of_memory_explained,
     prepare,
     random_images,
 )
@@ -39,6 +37,7 @@ from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.subject import Subject
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, clock_of
 from dlv3p.runs.folders import write_json
+from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
 from dlv3p.runtime.progress import track
 
 LATENCY_COLUMNS = ("p10_ms", "p50_ms", "p90_ms", "first_ms", "images_per_second")

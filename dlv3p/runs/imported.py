@@ -5,20 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import open_atomically
-from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import output_folder
-from dlv3p.data.classes import voc_palette
-from dlv3p.data.split import Split
-from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.training import TrainParameters, check_run_name
-from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, overlay, side_by_side
 from dlv3p.runs.folders import checkpoint_path, hold_run, list_runs
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, write_record
@@ -93,32 +87,3 @@ def save_run(
         for name in ("last", "best"):
             save_checkpoint(checkpoint_path(run, name), state)
     return run
-
-
-def load_saved(run: str, *, device: str, threads: int) -> Predictor:
-    """Load the network of a run folder by its name."""
-    return load_predictor(RunParameters(run=run, device=device, threads=threads))
-
-
-def scores_apply(predictor: Predictor, split: Split) -> bool:
-    """Say whether a network predicts the classes of a split, so that a score means something."""
-    return tuple(predictor.class_names) == tuple(split.class_names)
-
-
-def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
-    """Show images beside what a network makes of them, in the colours of its own classes, with their legend."""
-    cityscapes = tuple(predictor.class_names) == CLASS_NAMES
-    colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
-    panels, seen = {}, set()
-    for index in range(min(count, len(split))):
-        row = index + 1
-        image = split.image(index)
-        prediction = predictor(image)
-        panels[split.name(index)] = np.asarray(image)
-        panels[f"{row}. prediction"] = colorize(prediction, colors)
-        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
-        seen.update(np.unique(prediction).tolist())
-    classes = sorted(seen)
-    names = [predictor.class_names[index] for index in classes]
-    strip = legend(names, colors[classes], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=3), strip]))

@@ -6,10 +6,10 @@ from typing import Any
 
 from cityscapes.errors import UserError, reason
 from cityscapes.findings import Finding
-from dlv3p.data.fingerprints import content_fingerprint
+from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.roots import open_images
 from dlv3p.data.shards import is_url
-from dlv3p.runs.provenance import data_fingerprint, git_commit, lock_sha256, masks_fingerprint
+from dlv3p.runs.provenance import git_commit, lock_sha256
 
 OTHER_DATA = "the run itself is not touched; its score belongs to the data of then"
 REPEAT = "repeat the run with what run.json names"

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from cityscapes.files.atomic import file_sha256
-from dlv3p.data.split import Split
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
 COMMAND = "DLV3P_COMMAND"
@@ -65,30 +64,6 @@ def hardware() -> dict[str, Any]:
         "gpu": gpu.name if gpu else None,
         "gpu_bytes": gpu.total_memory if gpu else None,
     }
-
-
-def data_fingerprint(split: Split) -> str:
-    """Return one sha256 over the names and sizes of a split's images: another set of files gives another value."""
-    if hasattr(split, "source_fingerprint"):  # shards: that of the files that they were made from
-        return split.source_fingerprint
-    digest = hashlib.sha256()
-    for index in range(len(split)):
-        digest.update(f"{split.name(index)} {split.image_path(index).stat().st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def masks_fingerprint(split: Split) -> str | None:
-    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
-
-    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
-    """
-    if hasattr(split, "source_fingerprint"):
-        return None
-    digest = hashlib.sha256()
-    for index in range(len(split)):
-        path = split.mask_path(index)
-        digest.update(f"{split.name(index)} {path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()
 
 
 def git_commit() -> str | None:

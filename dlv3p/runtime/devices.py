@@ -37,3 +37,21 @@ def memory_faults(advice: str) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is a lack of memory, which torch tells differently on CPU and GPU."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+class OutOfMemoryError(MachineError):
+    """A prediction that does not fit into the memory of the device."""
+
+
+@contextmanager
+def out_of_memory_explained() -> Iterator[None]:
+    """Turn a lack of memory within the block, which torch tells in several ways, into an OutOfMemoryError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in told):
+            raise OutOfMemoryError(
+                "out of memory: the prediction does not fit; take a smaller image or batch"
+            ) from error
+        raise

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from dlv3p.runtime.progress import describe_epoch, format_duration
+from dlv3p.runtime.lines import describe_epoch, format_duration
 
 if TYPE_CHECKING:
     import ipywidgets

@@ -14,11 +14,11 @@ import torch
 
 from cityscapes.errors import BusyError, IntegrityError
 from cityscapes.files.atomic import write_text
-from dlv3p.data.fingerprints import content_fingerprint
+from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters, write_json
-from dlv3p.runs.provenance import data_fingerprint, masks_fingerprint, provenance
+from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, add_to_record, write_record
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place

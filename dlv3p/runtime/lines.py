@@ -1,0 +1,71 @@
+"""TODO: dlv3p.runtime.lines."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class LineProgress:
+    """Prints a plain line an epoch, what varies from run to run at its end."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+
+    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+        self._total, self._first, self._began = total_epochs, first_epoch, self._clock()
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        pass
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        number = int(row["epoch"])
+        done = number - self._first + 1
+        left = (self._clock() - self._began) / max(1, done) * (self._total - number)
+        width = len(str(self._total))
+        parts = [f"epoch {number:>{width}}/{self._total}", *describe_epoch(row)]
+        print("  ".join(parts) + (f"  (eta {format_duration(left)})" if number < self._total else ""), flush=True)
+
+    def finish(self, message: str = "") -> None:
+        if message:
+            print(message, flush=True)
+
+    def failed(self, message: str = "") -> None:
+        self.finish(message)
+
+
+def describe_epoch(row: Mapping[str, float]) -> list[str]:
+    """Put what is known of an epoch into words: losses and val mIoU, learning rate, seconds, and those without data."""
+    words = {
+        "train_loss": "loss {:.4f}",
+        "val_loss": "val loss {:.4f}",
+        "val_mIoU": "val mIoU {:.3f}",
+        "learning_rate": "lr {:.2g}",
+        "seconds": "{:.1f} s",
+        "data_wait": "{:.1f} s waiting for data",
+    }
+    known = {key: row[key] for key in words if row.get(key) is not None and not math.isnan(row[key])}
+    return [words[key].format(value) for key, value in known.items()]
+
+
+def format_duration(seconds: float) -> str:
+    """Say a time to come in the unit that a person would use: `40 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def track_with_lines(
+    iterable: Iterable[Item], total: int | None, title: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Item]:
+    began, done, tenth = clock(), 0, 0
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        if total and done < total and done * 10 // total > tenth:
+            tenth = done * 10 // total
+            eta = (clock() - began) / done * (total - done)
+            print(f"{title}  {done:>{len(str(total))}}/{total}  (eta {format_duration(eta)})", flush=True)
+    print(f"{title}  {done}/{total or done}  {clock() - began:.1f} s", flush=True)

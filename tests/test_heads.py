@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from dlv3p.models.deeplab import ASPP, build_model
-from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
+from dlv3p.parameters.network import ARCHITECTURES
 
 
 def small(architecture: str, **switches):
@@ -39,8 +39,7 @@ def test_given_rates_are_kept_at_every_stride(text, rates):
 @pytest.mark.parametrize("image_pooling", [True, False])
 def test_image_pooling_sees_the_whole_image(image_pooling):
     torch.manual_seed(0)
-    parameters = NetworkParameters(channels=8, atrous_rates="1 1 1", image_pooling=image_pooling)
-    aspp = ASPP(4, parameters).eval()
+    aspp = ASPP(4, 8, (1, 1, 1), image_pooling=image_pooling).eval()
     features = torch.zeros(1, 4, 32, 32)
     before = aspp(features)[0, :, 0, 0]
     features[..., 31, 31] = 1000
@@ -49,7 +48,7 @@ def test_image_pooling_sees_the_whole_image(image_pooling):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_what_aspp_joins_is_in_the_layout_of_networks(training):
-    aspp = ASPP(4, NetworkParameters(channels=8)).to(memory_format=torch.channels_last).train(training)
+    aspp = ASPP(4, 8, (6, 12, 18)).to(memory_format=torch.channels_last).train(training)
     joined = []
     aspp.project.register_forward_pre_hook(lambda module, inputs: joined.append(inputs[0]))
     aspp(torch.randn(2, 4, 16, 16).to(memory_format=torch.channels_last))
@@ -57,8 +56,7 @@ def test_what_aspp_joins_is_in_the_layout_of_networks(training):
 
 
 def test_dropout_acts_in_training_only():
-    parameters = NetworkParameters(channels=8, aspp_dropout=0.7)
-    aspp = ASPP(4, parameters)
+    aspp = ASPP(4, 8, (6, 12, 18), dropout=0.7)
     assert aspp.dropout.p == 0.7
     features = torch.randn(2, 4, 16, 16)
     assert not torch.equal(aspp(features), aspp(features))

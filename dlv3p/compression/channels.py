@@ -115,7 +115,7 @@ def torch_pruning() -> ModuleType:
 
 def all_logits(model: DeepLab, image: Tensor) -> tuple[Tensor, ...]:
     """Logits of a network, and behind them those of its auxiliary head, if any."""
-    return model.forward_with_auxiliary(image) if hasattr(model, "auxiliary") else (model(image),)
+    return model.forward_with_auxiliary(image) if model.auxiliary is not None else (model(image),)
 
 
 Criterion = Callable[[ChannelGroup], Tensor]

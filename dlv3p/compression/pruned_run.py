@@ -26,12 +26,11 @@ from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.data.split import Split
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
-from dlv3p.jupyter.demo import runs_or_demo
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.notebooks import PruneParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import checkpoint_path, hold_run
+from dlv3p.runs.folders import checkpoint_path, find_run, hold_run, list_runs
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.train import train
 from dlv3p.training.run import TrainingResult
@@ -146,9 +145,11 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
 
 
 def dense_run(run: str) -> str:
-    """Return `run`, or for "" the newest run that is not the result of pruning; trains the demo where there is none."""
-    runs = [run] if run else runs_or_demo("")
-    return next((name for name in reversed(runs) if not (run_folder(name) / RECORD).is_file()), runs[-1])
+    """Return `run`, or for "" the newest run that is not the result of pruning; raises MissingInputError for none."""
+    if run:
+        return run
+    dense = (name for name in reversed(list_runs()) if not (run_folder(name) / RECORD).is_file())
+    return next(dense, None) or find_run("")
 
 
 def training_batches(parameters: TrainParameters, split: Split, number: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -99,7 +99,7 @@ def _try(model: nn.Module, source: str) -> None:
     image = torch.zeros(1, 3, *CHECKED_SIZE, device=next(model.parameters()).device)
     try:
         model.eval()
-        model.forward_with_auxiliary(image) if hasattr(model, "auxiliary") else model(image)
+        model.forward_with_auxiliary(image) if model.auxiliary is not None else model(image)
     except (RuntimeError, ValueError) as error:
         raise IntegrityError(f"{source}: its widths contradict each other ({reason(error)}); write it again") from error
     finally:

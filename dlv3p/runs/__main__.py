@@ -1,10 +1,14 @@
-"""The command `python -m dlv3p.runs`: is a run complete and untouched, and which band do several runs make."""
+"""Look after run folders.
+
+python -m dlv3p.runs check saved/<run>      says whether it is complete and untouched
+python -m dlv3p.runs band RUN RUN RUN --output FILE
+"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cityscapes.errors import IntegrityError, MissingInputError
+from cityscapes.errors import IntegrityError, MissingInputError, run_command
 from cityscapes.workspace import run_folder
 
 MOST_PLACES = 20
@@ -80,3 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     band.add_argument("--epochs", type=int, default=0, help="so many from the first one; 0 takes what all runs have")
     band.set_defaults(run=record_band)
     return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

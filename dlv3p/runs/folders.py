@@ -1,8 +1,4 @@
-"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one.
-
-python -m dlv3p.runs check saved/<run>      says whether it is complete and untouched
-python -m dlv3p.runs band RUN RUN RUN --output FILE
-"""
+"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one."""
 
 import csv
 import difflib
@@ -14,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import BusyError, MissingInputError, ParameterError, run_command
+from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import lock_folder, remove_leftovers, write_text
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
@@ -121,9 +117,3 @@ def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that a person can read; refuses nan, which is not JSON."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-if __name__ == "__main__":
-    from dlv3p.runs.__main__ import main
-
-    run_command(main)

@@ -1,10 +1,11 @@
-"""The widgets of `dlv3p.runtime.progress`: a bar with the time left, a stop button, and curves that grow with every epoch.
+"""The widgets of `progress.py`: a bar with the time left, a stop button, and curves that grow with every epoch.
 
 A press of the button arrives while its cell runs where the front end sends what widgets have to say to a thread of the
 kernel's own, as JupyterLab from 4.4 on does with ipykernel 7 (setting commsOverSubshells, which is on). Elsewhere it
 waits for the end of the cell; the stop button of the toolbar, which interrupts the kernel, does the same everywhere.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -131,12 +132,11 @@ class WidgetProgress:
 
 def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
     """Draw loss and mIoU over the epochs, train dashed and val solid, as PNG; absent values leave gaps."""
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from dlv3p.pictures.visualize import new_figure, png
-
     rows = list(rows)
-    figure = new_figure(9, 2.8)
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "mIoU"), strict=True):
         for split, color, line in (("train", _TRAIN, "--"), ("val", _VAL, "-")):
             values = [row.get(f"{split}_{metric}") for row in rows]
@@ -148,7 +148,9 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    return png(figure, dpi=100)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    return content.getvalue()
 
 
 def track_with_bar(iterable: Iterable[Item], total: int | None, title: str) -> Iterator[Item]:

@@ -20,6 +20,7 @@ from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import class_weights
 from dlv3p.training.step import Stepper
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.initial import build_with_weights
 
 
 @dataclass
@@ -51,15 +52,15 @@ class RunState:
         self.parameters, self.folder, self.training, self.device = parameters, folder, training, device
         torch.manual_seed(parameters.seed)
         saved = from_first(self._last_checkpoint() if place().first else None)
-        weights = "random" if saved else parameters.initial_weights
-        widths = saved.get("widths") if saved else None
-        model = build_network(
-            parameters,
-            training.num_classes,
-            initial_weights=weights,
-            new_classifier=parameters.new_classifier,
-            widths=widths,
-        )
+        if saved:
+            model = build_network(parameters, training.num_classes, widths=saved.get("widths"))
+        else:
+            model = build_with_weights(
+                parameters,
+                training.num_classes,
+                initial_weights=parameters.initial_weights,
+                new_classifier=parameters.new_classifier,
+            )
         self.model: DeepLab = model.to(device, memory_format=LAYOUT)
         if saved:
             self.model.load_state_dict(saved.get("training_model") or saved["model"])

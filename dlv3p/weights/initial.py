@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
-from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
@@ -28,6 +28,23 @@ SHAPELESS = (
     "align_corners",
 )
 """Switches whose values all fit the same weights, though only one is that which they were trained with."""
+
+
+def build_with_weights(
+    parameters: NetworkParameters,
+    num_classes: int,
+    *,
+    initial_weights: str,
+    new_classifier: bool = False,
+) -> DeepLab:
+    """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
+
+    Prints what was taken of the file.
+    """
+    model = build_network(parameters, num_classes)
+    if initial_weights != "random":
+        print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
+    return model
 
 
 def load_initial_weights(
@@ -115,7 +132,7 @@ def _fill_backbone(
 
 def _is_there(model: DeepLab, name: str) -> bool:
     """Say whether a layer's widths concern a network: those of an auxiliary head do only where there is one."""
-    return hasattr(model, "auxiliary") or not name.startswith("auxiliary.")
+    return model.auxiliary is not None or not name.startswith("auxiliary.")
 
 
 def _other_switches(parameters: NetworkParameters, found: Recognized) -> str:

@@ -138,7 +138,7 @@ def drop_void(loaded: LoadedModel) -> LoadedModel:
 
 
 def _start_classifiers_afresh(model: DeepLab, num_classes: int, state: dict[str, Tensor]) -> None:
-    heads = {"classifier": model} | ({"auxiliary.classifier": model.auxiliary} if hasattr(model, "auxiliary") else {})
+    heads = {"classifier": model} | ({"auxiliary.classifier": model.auxiliary} if model.auxiliary is not None else {})
     for name, parent in heads.items():
         fresh = nn.Conv2d(parent.classifier.in_channels, num_classes, 1)
         initialize(fresh)

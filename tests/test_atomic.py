@@ -105,7 +105,8 @@ def test_the_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):
-    code = "import sys\nfrom cityscapes.files.atomic import lock_folder\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
+    imports = "import sys\nfrom cityscapes.files.atomic import lock_folder"
+    code = f"{imports}\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

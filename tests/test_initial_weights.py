@@ -7,6 +7,7 @@ from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.checkpoint import weights_sha256
+from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import save_model
 from dlv3p.weights.names import to_theirs
 from dlv3p.weights.sources import SOURCES
@@ -16,7 +17,7 @@ def start(tmp_path, capsys, num_classes=21, new_classifier=False, **switches):
     """Start a network from the file; return it and the line that says what was taken."""
     network = NetworkParameters(**({"backbone": "resnet18", "channels": 32} | switches))
     path = str(tmp_path / "a.pth")
-    model = build_network(network, num_classes, initial_weights=path, new_classifier=new_classifier)
+    model = build_with_weights(network, num_classes, initial_weights=path, new_classifier=new_classifier)
     return model, capsys.readouterr().out.strip()
 
 
@@ -72,7 +73,7 @@ def test_training_starts_from_the_backbone_where_heads_differ(vainf, tmp_path, c
     with pytest.raises(IntegrityError, match="holds resnet18, which does not fit the run's resnet34"):
         start(tmp_path, capsys, backbone="resnet34")
     with pytest.raises(MissingInputError):
-        build_network(NetworkParameters(), 3, initial_weights=str(tmp_path / "absent.pth"))
+        build_with_weights(NetworkParameters(), 3, initial_weights=str(tmp_path / "absent.pth"))
 
 
 def test_training_starts_from_our_own_safetensors(tmp_path, capsys):

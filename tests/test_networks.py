@@ -16,6 +16,7 @@ from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
 from dlv3p.parameters.notebooks import SMALLEST_IMAGE, TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters
 from dlv3p.weights.checkpoint import model_from_checkpoint, weights_sha256
+from dlv3p.weights.initial import build_with_weights
 
 NETWORKS = [(architecture, backbone) for architecture in ARCHITECTURES for backbone in ("resnet18", "resnet50")]
 
@@ -199,7 +200,9 @@ def test_initial_weights_come_from_a_torchvision_file(tmp_path):
     state = resnet18().state_dict()
     torch.save(state, tmp_path / "resnet18.pth")
     source = str(tmp_path / "resnet18.pth")
-    model = build_model("deeplabv3plus", "resnet18", num_classes=3, channels=8, initial_weights=source)
+    model = build_with_weights(
+        NetworkParameters(architecture="deeplabv3plus", backbone="resnet18", channels=8), 3, initial_weights=source
+    )
     assert torch.equal(model.backbone.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
 
 
@@ -207,7 +210,9 @@ def test_initial_weights_of_another_backbone_are_refused(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     source = str(tmp_path / "resnet18.pth")
     with pytest.raises(IntegrityError, match="not a torchvision resnet50"):
-        build_model("deeplabv3", "resnet50", num_classes=3, channels=8, initial_weights=source)
+        build_with_weights(
+            NetworkParameters(architecture="deeplabv3", backbone="resnet50", channels=8), 3, initial_weights=source
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
@@ -215,13 +220,17 @@ def test_a_damaged_weights_file_is_told_in_one_line(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
     source = str(tmp_path / "weights.pth")
     with pytest.raises(IntegrityError) as refusal:
-        build_model("deeplabv3", "resnet18", num_classes=3, channels=8, initial_weights=source)
+        build_with_weights(
+            NetworkParameters(architecture="deeplabv3", backbone="resnet18", channels=8), 3, initial_weights=source
+        )
     assert "\n" not in str(refusal.value)
 
 
 def test_a_missing_weights_file_names_what_is_allowed():
     with pytest.raises(MissingInputError, match=r"'random', 'imagenet' or a path"):
-        build_model("deeplabv3", "resnet18", num_classes=3, initial_weights="imagnet")
+        build_with_weights(
+            NetworkParameters(architecture="deeplabv3", backbone="resnet18"), 3, initial_weights="imagnet"
+        )
 
 
 def test_no_network_names_the_file_and_where_to_put_it(monkeypatch, tmp_path):
@@ -232,7 +241,9 @@ def test_no_network_names_the_file_and_where_to_put_it(monkeypatch, tmp_path):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     with pytest.raises(MachineError) as refusal:
-        build_model("deeplabv3", "resnet18", num_classes=3, initial_weights="imagenet")
+        build_with_weights(
+            NetworkParameters(architecture="deeplabv3", backbone="resnet18"), 3, initial_weights="imagenet"
+        )
     message = str(refusal.value)
     assert "resnet18-f37072fd.pth" in message
     assert str(tmp_path) in message
@@ -245,5 +256,7 @@ def test_imagenet_weights_are_taken_from_the_cache_without_a_network(monkeypatch
     folder.mkdir(parents=True)
     torch.save(state, folder / "resnet18-f37072fd.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    model = build_model("deeplabv3plus", "resnet18", num_classes=3, channels=8, initial_weights="imagenet")
+    model = build_with_weights(
+        NetworkParameters(architecture="deeplabv3plus", backbone="resnet18", channels=8), 3, initial_weights="imagenet"
+    )
     assert torch.equal(model.backbone.conv1.weight, state["conv1.weight"])

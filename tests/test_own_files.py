@@ -9,6 +9,7 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights, weights_sha256
+from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import load_model, save_model
 from dlv3p.weights.reading import read_weights
 
@@ -41,7 +42,7 @@ def test_every_reader_compares_our_checkpoints_with_their_recorded_hash(tmp_path
     path.write_bytes(content)
     readers = {
         "load_model": lambda: load_model(path),
-        "initial_weights": lambda: build_network(parameters, 2, initial_weights=str(path)),
+        "initial_weights": lambda: build_with_weights(parameters, 2, initial_weights=str(path)),
         "inspect": lambda: run_command_line(monkeypatch, "inspect", path),
         "convert": lambda: run_command_line(monkeypatch, "convert", path, tmp_path / "b.safetensors"),
     }

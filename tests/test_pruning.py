@@ -34,6 +34,7 @@ from dlv3p.parameters.notebooks import PruneParameters, RunParameters, TrainPara
 from dlv3p.train import train
 from dlv3p.training.distillation import load_teacher
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import load_model, save_model
 
 CLASSES = list("abcde")
@@ -291,7 +292,7 @@ def test_a_pruned_file_describes_its_network_and_is_loaded_as_any_other(tmp_path
     loaded = load_model(path)
     assert loaded.model.widths == pruned.widths
     assert largest_difference(copy.deepcopy(pruned), loaded.model) == 0
-    again = build_network(parameters, 5, initial_weights=str(path))
+    again = build_with_weights(parameters, 5, initial_weights=str(path))
     assert again.widths == pruned.widths
     assert largest_difference(pruned, again) == 0
 
@@ -303,13 +304,13 @@ def test_fine_tuning_on_other_classes_takes_the_pruned_widths_over(tmp_path, cap
     save_model(path, pruned, parameters, CLASSES)
     plain = replace(parameters, auxiliary_head=False)
     with pytest.raises(ParameterError, match="has 5 classes, the data 11; give new_classifier=True"):
-        build_network(plain, 11, initial_weights=str(path))
-    other = build_network(plain, 11, initial_weights=str(path), new_classifier=True)
+        build_with_weights(plain, 11, initial_weights=str(path))
+    other = build_with_weights(plain, 11, initial_weights=str(path), new_classifier=True)
     assert "but for the classifier, which is new" in capsys.readouterr().out
     assert other.classifier.weight.shape == (11, 16, 1, 1)
     assert torch.equal(other.aspp.project.conv.weight, pruned.aspp.project.conv.weight)
     with pytest.raises(IntegrityError, match="initial_weights=.*widths of 'backbone[.]"):
-        build_network(replace(plain, backbone="mobilenet_v2"), 5, initial_weights=str(path))
+        build_with_weights(replace(plain, backbone="mobilenet_v2"), 5, initial_weights=str(path))
 
 
 def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_one():

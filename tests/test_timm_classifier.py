@@ -11,6 +11,7 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.checkpoint import weights_sha256
 from dlv3p.weights.imagenet import load_imagenet_weights
+from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import save_model
 
 timm = pytest.importorskip("timm", reason="timm, an optional extra, is not installed")
@@ -29,7 +30,7 @@ def classifier():
 def start(state, tmp_path, network=NETWORK):
     """Start a network from a file of `state`."""
     torch.save(state, tmp_path / "weights.pth")
-    return build_network(network, 3, initial_weights=str(tmp_path / "weights.pth"))
+    return build_with_weights(network, 3, initial_weights=str(tmp_path / "weights.pth"))
 
 
 def refusal(state, tmp_path, network=NETWORK) -> str:
@@ -109,12 +110,12 @@ def test_our_own_files_of_a_timm_network_are_taken_whole(classifier, tmp_path, c
     torch.manual_seed(5)
     model = build_network(NETWORK, 3)
     save_model(tmp_path / "model.safetensors", model, NETWORK, ["a", "b", "c"])
-    again = build_network(NETWORK, 3, initial_weights=str(tmp_path / "model.safetensors"))
+    again = build_with_weights(NETWORK, 3, initial_weights=str(tmp_path / "model.safetensors"))
     assert weights_sha256(again.state_dict()) == weights_sha256(model.state_dict())
     assert f"all of deeplabv3plus over {NAME}" in capsys.readouterr().out
     other = NetworkParameters(backbone="timm:resnet26d", channels=8)
     with pytest.raises(IntegrityError, match="holds timm:resnet18d, which does not fit the run's timm:resnet26d"):
-        build_network(other, 3, initial_weights=str(tmp_path / "model.safetensors"))
+        build_with_weights(other, 3, initial_weights=str(tmp_path / "model.safetensors"))
 
 
 def test_no_network_is_told_in_one_line(monkeypatch):

@@ -16,6 +16,7 @@ from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.weights.checkpoint import save_checkpoint, weights_sha256
 from dlv3p.weights.describe import describe
+from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import LoadedModel, load_model, save_model
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
@@ -79,7 +80,9 @@ def test_a_count_of_batches_has_the_shape_of_a_number_or_is_absent(vainf, tmp_pa
     state = models.resnet18().state_dict() | {"bn1.num_batches_tracked": torch.zeros(5, dtype=torch.int64)}
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(IntegrityError, match="of another shape .bn1.num_batches_tracked .5,. for "):
-        build_network(NetworkParameters(backbone="resnet18", channels=8), 2, initial_weights=str(tmp_path / "a.pth"))
+        build_with_weights(
+            NetworkParameters(backbone="resnet18", channels=8), 2, initial_weights=str(tmp_path / "a.pth")
+        )
 
 
 def test_every_single_missing_entry_is_noticed_but_for_counts_of_batches(vainf, tmp_path):

@@ -1,6 +1,6 @@
 """Train one network on one data set, or go on with a run: what the notebook calls, and a command for many machines.
 
-python -m dlv3p.train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
+dlv3p train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
 torchrun --nnodes 2 --nproc-per-node 4 ... -m dlv3p.train --config saved/<run>/run.json
 
 torchrun passes SIGTERM on, and the run saves, but torchrun itself then ends with a traceback and status 1. On one
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
 
     end_with_parent()
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.train", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="dlv3p train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", type=Path, help="saved/<run>/run.json, or a recipe of notebooks/recipes")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more parameter"

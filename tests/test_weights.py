@@ -21,13 +21,13 @@ from dlv3p.weights.loading import LoadedModel, load_model, save_model
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
-BACKBONE_FILES = sorted((Path(__file__).parents[1] / "dlv3p" / "backbones").glob("[a-z]*.py"))
+BACKBONE_FILES = sorted((Path(__file__).parents[1] / "dlv3p" / "models" / "backbones").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
-        ([f"dlv3p.backbones.{path.stem}" for path in BACKBONE_FILES], "dlv3p.weights"),
+        ([f"dlv3p.models.backbones.{path.stem}" for path in BACKBONE_FILES], "dlv3p.weights"),
         (["dlv3p.weights.recognition"], "dlv3p.data.voc"),
     ],
     ids=["backbones", "recognition"],

@@ -48,7 +48,7 @@ class ShardedSplit:
         try:
             self._take(_read_index(where))
         except FileNotFoundError as error:
-            raise MissingInputError(f"{where}: no such file; make it with: python -m dlv3p.shards write") from error
+            raise MissingInputError(f"{where}: no such file; make it with: dlv3p shards write") from error
         except UserError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
 """Write a data set's split as shards for streaming, and check shards that were copied.
 
-    python -m dlv3p.shards write --root data/cityscapes --split train --output data/shards
-    python -m dlv3p.shards check --root data/shards --splits train val
+    dlv3p shards write --root data/cityscapes --split train --output data/shards
+    dlv3p shards check --root data/shards --splits train val
 
 `<output>/<split>/` receives tar files in WebDataset's format and `index.json`. A sample is three files of one key: the
 image as it is stored, `.mask.png`, and `.json` with what it is called; a mask is stored unchanged where its file holds
@@ -180,7 +180,7 @@ class _HashingWriter:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.shards", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dlv3p shards", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     write = commands.add_parser("write", help="write a split as shards; finished ones are kept")
     write.add_argument("--root", required=True, help="a data set: a folder, or demo_city")

@@ -1,6 +1,6 @@
 """Export a run for other runtimes.
 
-    python -m dlv3p.export --run RUN --output network.onnx        (or network.pt2 for torch.export)
+    dlv3p export --run RUN --output network.onnx        (or network.pt2 for torch.export)
 
 The file takes normalised images of any number and size and ends in labels, so that its reader needs neither this
 package nor the upsampling: see examples/run_exported.py. An ONNX file says how images are prepared and what the classes
@@ -9,6 +9,7 @@ notebooks/quantize.ipynb compares them on a whole split.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from cityscapes.errors import ParameterError, run_command
@@ -18,13 +19,13 @@ EXAMPLE_SIZE = {"height": 128, "width": 256}
 """The image, in pixels, that a network is followed with; the file takes any."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Export a run, or a weights file, as the file's ending says."""
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.export", description="Write a network for other runtimes.")
+    parser = argparse.ArgumentParser(prog="dlv3p export", description="Write a network for other runtimes.")
     parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"))
     parser.add_argument("--output", required=True, help="network.onnx, or network.pt2 for torch.export")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     ending = Path(options.output).suffix
     if ending not in FORMATS:
         raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")

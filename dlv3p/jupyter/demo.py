@@ -1,6 +1,6 @@
 """The whole story on the embedded city: every stage is a notebook, and papermill runs them in order.
 
-    python -m dlv3p.demo        (what `make demo` calls)
+    dlv3p demo        (what `make demo` calls)
 
 Executed notebooks go to outputs/demo/, everything else to outputs/<run>/ and saved/<run>/. A finished run is not
 trained again. The module also lends the demo's run to a notebook that is opened before any run exists.
@@ -9,7 +9,7 @@ trained again. The module also lends the demo's run to a notebook that is opened
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,10 +84,10 @@ def run_stages() -> Iterator[tuple[str, Path, float]]:
         yield stage, copy, time.monotonic() - started
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run all stages and say where to look."""
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.demo", description="Run every stage on the embedded city.")
-    parser.parse_args()
+    parser = argparse.ArgumentParser(prog="dlv3p demo", description="Run every stage on the embedded city.")
+    parser.parse_args(arguments)
     total = 0.0
     for _, copy, seconds in run_stages():
         total += seconds

@@ -1,7 +1,7 @@
 """Look after run folders.
 
-python -m dlv3p.runs check saved/<run>      says whether it is complete and untouched
-python -m dlv3p.runs band RUN RUN RUN --output FILE
+dlv3p runs check saved/<run>      says whether it is complete and untouched
+dlv3p runs band RUN RUN RUN --output FILE
 """
 
 import argparse
@@ -60,7 +60,7 @@ def _folder(run: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dlv3p.runs", description="Look after run folders.")
+    parser = argparse.ArgumentParser(prog="dlv3p runs", description="Look after run folders.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",

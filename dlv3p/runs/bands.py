@@ -112,7 +112,7 @@ def read_band(path: Path) -> Band:
                 raise ValueError(f"{metric} is no metric with an interval for each epoch")
         np.asarray(band.class_shares, dtype=float) + np.zeros(len(band.class_names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no band, as `python -m dlv3p.runs band` writes one: {reason(error)}") from None
+        raise InputError(f"{path}: is no band, as `dlv3p runs band` writes one: {reason(error)}") from None
     return band
 
 

@@ -1,13 +1,14 @@
 """Say what a weights file is, and convert it to this project's self-describing safetensors.
 
-    python -m dlv3p.weights inspect best_deeplabv3plus_resnet101_cityscapes_os16.pth
-    python -m dlv3p.weights convert best_deeplabv3plus_resnet101_cityscapes_os16.pth r101.safetensors
+    dlv3p weights inspect best_deeplabv3plus_resnet101_cityscapes_os16.pth
+    dlv3p weights convert best_deeplabv3plus_resnet101_cityscapes_os16.pth r101.safetensors
 
 Reads the files of VainF, chenxi116, stigma0617, yoR-rihsihS, torchvision and MindSpore (as .npz), and our own. Nothing
 in a file is ever run.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from dlv3p.weights.recognition import Recognized
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    arguments = _parser().parse_args()
-    return arguments.run(arguments)
+    options = _parser().parse_args(arguments)
+    return options.run(options)
 
 
 def inspect_file(arguments: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def _recognize(arguments: argparse.Namespace) -> "Recognized":
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dlv3p.weights",
+        prog="dlv3p weights",
         description="Say what a weights file is, or convert it.",
         epilog="Exit status: 0 done, 2 wrong usage, 3 no such file, 4 the output cannot be written, 6 damaged, unknown "
         "or unfitting file.",

@@ -1,0 +1,54 @@
+"""Find every command of the suite under one name.
+
+    dlv3p train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
+    dlv3p runs check saved/<run>
+
+`python -m dlv3p` is the same. Only what the chosen command needs is imported.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cityscapes.errors import ParameterError, run_command
+
+COMMANDS = {
+    "train": ("dlv3p.train", "train a network, or continue a run"),
+    "runs": ("dlv3p.runs.__main__", "check run folders, or record the band of several runs"),
+    "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
+    "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),
+    "shards": ("dlv3p.data.write_shards", "write a data set as shards, or check them"),
+    "demo": ("dlv3p.jupyter.demo", "run every notebook on the embedded city"),
+}
+"""Name: the module whose `main(arguments)` runs it, and what it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names with the rest; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else ParameterError.exit_status
+    name = words[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ParameterError(f"dlv3p {name}: no such command; allowed are {', '.join(COMMANDS)}{hint}")
+    return import_module(COMMANDS[name][0]).main(words[1:])
+
+
+def console() -> None:
+    """Run `main` as the console script does."""
+    run_command(main)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    commands = "\n".join(lines)
+    return f"usage: dlv3p COMMAND ...\n\n{commands}\n\n`dlv3p COMMAND --help` lists the options of a command."
+
+
+if __name__ == "__main__":
+    run_command(main)

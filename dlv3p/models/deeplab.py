@@ -188,6 +188,8 @@ class DeepLab(nn.Module):
 
     def both_logits_at_stride(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of `logits_at_stride` and those of the auxiliary head, each at its own stride."""
+        if self.auxiliary is None:
+            raise AttributeError("this network has no auxiliary head; build it with auxiliary_head=True")
         features = self.backbone(image)
         return self.logits_of(features), self.auxiliary(features.middle)
 

@@ -1,1 +1,1 @@
-"""Cityscapes without torch: label table, polygons to masks, data set layout, submission, and an embedded demo city."""
+"""The Cityscapes data set without torch: labels, masks, official scores, submissions, and an embedded demo city."""

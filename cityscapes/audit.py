@@ -1,4 +1,4 @@
-"""Look through a Cityscapes data set before anyone trains on it: what is missing, damaged, mixed up or unbalanced.
+"""Audit a Cityscapes data set before anyone trains on it: what is missing, damaged, mixed up or unbalanced.
 
     python cityscapes/audit.py --root /data/cityscapes --splits train val
 

@@ -1,4 +1,4 @@
-"""What an audit looks at: the files of a split sorted by frame, and one frame's image and masks, by header and ids.
+"""Check the frames of a split for an audit: sort files by frame, and inspect each image's header and each mask's ids.
 
 No image is decoded, only masks are; a damaged image shows in its header or in its last bytes.
 """

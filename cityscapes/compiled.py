@@ -1,4 +1,4 @@
-"""Inner loops as machine code: numba compiles them when they are first called, and keeps them where it can."""
+"""Compile inner loops to machine code with numba on their first call, and cache the result on disk where possible."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The images and train-id masks of one split, ready to be read one by one; no torch here."""
+"""One split of Cityscapes as images and train-id masks, read one at a time, without torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The user's mistakes, told in one line, and the exit status each kind ends with.
+"""User errors as one-line messages, and the exit status of each kind.
 
 A message says what is wrong, where, what is allowed and how to mend it. Libraries raise; only a command line's `main`
 and the papermill engine turn an error into an exit status.

@@ -1,4 +1,7 @@
-"""What an audit finds, as data, and how it is told."""
+"""Findings of an audit as data, and errors about many files at once.
+
+All bad files are named, so that one run finds them all; the first of them makes the one-line message.
+"""
 
 import sys
 from collections import defaultdict

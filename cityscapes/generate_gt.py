@@ -1,4 +1,4 @@
-"""Make label-id, train-id, colour and instance-id masks from the polygons of a Cityscapes data set, or of another one.
+"""Make label-id, train-id, color and instance-id masks from the polygons of a Cityscapes data set, or of another one.
 
     python cityscapes/generate_gt.py --root /data/cityscapes --output data/generated_gt --splits train val
 

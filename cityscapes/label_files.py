@@ -4,7 +4,7 @@
     python cityscapes/label_files.py labels.csv --json      check a table, and write it as JSON
 
 The columns are the fields of `cityscapes.labels.Label`, where the consequence of each is written. In CSV the first line
-names them; JSON is a list of objects. Colours are `#rrggbb`; `has_instances` and `ignored` are true or false.
+names them; JSON is a list of objects. Colors are `#rrggbb`; `has_instances` and `ignored` are true or false.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Where the files of a Cityscapes data set are, and how they are named.
+"""The layout of a Cityscapes data set: where its files are, and how they are named.
 
 `<root>/leftImg8bit/<split>/<city>/<city>_<seq>_<frame>_leftImg8bit.png` and
 `<root>/gtFine/<split>/<city>/<city>_<seq>_<frame>_gtFine_<kind>`, with six digits for sequence and frame.

@@ -1,4 +1,4 @@
-"""Run one function on many items with any executor, holding only so many in flight."""
+"""Run one function on many items with any executor, so many at a time, in processes that die with the command."""
 
 import multiprocessing
 import multiprocessing.connection

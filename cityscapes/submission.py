@@ -1,4 +1,4 @@
-"""Build and check what the Cityscapes server takes: a zip with one label-id PNG for each image of a split.
+"""Build and check a submission to the Cityscapes server: a zip with one label-id PNG for each image of a split.
 
     python cityscapes/submission.py build outputs/my_run/predictions submission.zip --split test
     python cityscapes/submission.py check submission.zip --split test

@@ -1,4 +1,4 @@
-"""The three folders that the suite writes to, `data/`, `outputs/` and `saved/`, wherever it is started from."""
+"""Locate the three folders that the suite writes to, `data/`, `outputs/` and `saved/`, wherever it is started from."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""DeepLabV3 and DeepLabV3+: models, data, training, evaluation and profiling behind the notebooks."""
+"""DeepLabV3 and DeepLabV3+: models, data, training, evaluation, profiling and compression behind the notebooks."""

@@ -1,4 +1,4 @@
-"""Find every command of the suite under one name.
+"""The `dlv3p` command, with every command of the suite as a subcommand.
 
     dlv3p train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
     dlv3p runs check saved/<run>

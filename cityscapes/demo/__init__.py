@@ -1,1 +1,1 @@
-"""The embedded city: streets drawn from a seed, with images and polygons in the layout of Cityscapes."""
+"""The embedded city: street scenes drawn from a seed, with images and polygons in the layout of Cityscapes."""

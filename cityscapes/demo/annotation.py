@@ -1,4 +1,4 @@
-"""The polygons file of a demo frame: what Cityscapes' annotators would have drawn, in whole pixels."""
+"""The polygons file of a demo frame, in whole pixels, as an annotator of Cityscapes would have drawn it."""
 
 from cityscapes.demo.scene import View
 from cityscapes.demo.shapes import Polygon

@@ -1,7 +1,7 @@
-"""The pixels of the demo city: which surface covers each pixel, and what that surface looks like there.
+"""The renderer of the demo city: find the surface that covers each pixel, and shade it.
 
 Every pixel gets the number of its surface from Pillow's polygon fill; then all pixels are shaded at once. Textures live
-on the surfaces, in metres, so that they shrink with distance and stay in place while the camera moves. Only arithmetic
+on the surfaces, in meters, so that they shrink with distance and stay in place while the camera moves. Only arithmetic
 that every machine rounds alike is used on pixels: no sines, no powers, no sums over arrays.
 """
 

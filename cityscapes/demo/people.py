@@ -1,4 +1,4 @@
-"""People, bicycles and motorcycles of the demo city, as parts; `phase` is 0 to 3, a quarter of a step each."""
+"""People, bicycles and motorcycles of the demo city as parts; `phase` counts quarters of a step, from 0 to 3."""
 
 from cityscapes.demo.random_numbers import Color, Dice
 from cityscapes.demo.shapes import Paint, Part, bar, disc, mirrored, ring, shaded, upright

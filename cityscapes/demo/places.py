@@ -1,4 +1,4 @@
-"""What stands still in the demo city: buildings, walls, fences, trees, poles with signs and lights, bins."""
+"""Static objects of the demo city: buildings, walls, fences, trees, poles with signs and lights, bins."""
 
 import math
 

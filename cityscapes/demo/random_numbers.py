@@ -1,4 +1,4 @@
-"""Random numbers of the demo city that depend on names alone, not on the order in which they are asked for."""
+"""Random numbers of the demo city that depend on names alone, not on the order in which they are drawn."""
 
 import colorsys
 import hashlib

@@ -1,7 +1,8 @@
-"""The building blocks of the demo city: flat parts in metres, each with a paint, a label, or both.
+"""The building blocks of the demo city, flat parts in meters with a paint, a label or both, and its camera.
 
 Local axes: x to the right, y up from the ground, z away from the camera. A shape is a list of parts in drawing order;
-the same list gives the pixels and the polygons, so that the two cannot disagree.
+the same list gives the pixels and the polygons, so that the two cannot disagree. In the image x is 0 in the middle and
+y is 0 at the top, both in image heights, so that a scene is the same at any size.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""One street of the demo city per sequence: its cross-section, its ground, its frontage, what stands beside the road.
+"""One street of the demo city per sequence: cross-section, ground and frontage, objects beside the road, and light.
 
-World axes in metres: x to the right of the camera's lane, y up, z along the street; the camera starts at z 0. From the
-middle outwards: the camera's lane, on some sides another lane, the kerb, a path or grass, and then buildings, walls,
-fences and parks.
+World axes in meters: x to the right of the camera's lane, y up, z along the street; the camera starts at z 0. From the
+middle outward: the camera's lane, on some sides another lane, the curb, a path or grass, and then buildings, walls,
+fences and parks. Time of day, weather and camera are one draw per sequence.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who drives, rides and walks on the road of a demo street, and how they move from frame to frame."""
+"""Vehicles, riders and pedestrians on the road of a demo street, and their motion from frame to frame."""
 
 from collections.abc import Callable
 

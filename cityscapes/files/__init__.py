@@ -1,1 +1,1 @@
-"""Files of the suite: read with suspicion, written whole or not at all."""
+"""Read files without trusting them, and write them completely or not at all."""

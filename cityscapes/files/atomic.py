@@ -1,7 +1,8 @@
-"""The one place that writes files: whole under their final name, or not at all.
+"""The only place that writes files, atomically: complete under their final name, or not at all.
 
 A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that a reader, a
-crash or a full disk never meets half a file, and what stood there before stays until the new one is complete.
+crash or a full disk never meets half a file, and what was there before stays until the new one is complete. The hash by
+which a file is known again is written beside it, and compared before the file is trusted.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""Read the images and id masks of any data set, strictly: a damaged file or a wrong kind is one line that names it."""
+"""Read the images and id masks of any data set strictly: a damaged file or a wrong kind is one line that names it."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Read plain greyscale PNG files, several times faster than Pillow does, and leave all others to it.
+"""Read plain grayscale PNG files, several times faster than Pillow does, and leave all others to it.
 
 Label and instance images are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. What
 takes time is undoing the row filters (PNG specification, section 9), and in flat areas their branches predict well.

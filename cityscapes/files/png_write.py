@@ -1,7 +1,9 @@
-"""Read label images strictly, and write masks fast, with a seal that tells later what they were made from.
+"""Encode masks as PNG quickly, stamped with what they were made from, and read label images strictly.
 
-The seal is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
+The stamp is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
 else in the file. So one look at a finished mask says whether it is up to date, and no list beside it can disagree.
+Rows are stored by the PNG filter "up", as differences from the row above, which leaves almost nothing of a label image;
+images are filtered a strip at a time, since a strip stays in the processor's cache until it is packed.
 """
 
 import hashlib

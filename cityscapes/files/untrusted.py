@@ -1,4 +1,4 @@
-"""Read JSON that came from anywhere: what is ambiguous or not JSON is refused in one line that names the place."""
+"""Read files and JSON from untrusted sources: bound sizes, and refuse ambiguous or invalid JSON in one line."""
 
 import json
 from collections import Counter

@@ -1,1 +1,1 @@
-"""Masks from polygons, exactly as the official scripts draw them."""
+"""Masks from polygons, drawn exactly as the official scripts draw them."""

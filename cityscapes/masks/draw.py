@@ -1,7 +1,9 @@
-"""Draw an annotation into one raster, and look the masks up from it.
+"""Draw an annotation into one raster, exactly as the official masks were filled, and look the masks up from it.
 
-One raster of label ids gives the train-id and the colour mask through look-up tables; one raster of instance ids gives
-the label ids as well. So the masks of a frame cannot disagree.
+One raster of label ids gives the train-id and the color mask through look-up tables; one raster of instance ids gives
+the label ids as well. So the masks of a frame cannot disagree. The official masks come from an old imaging library
+whose fill rule today's libraries no longer follow; each of them differs from the official files along object edges. The
+rule is written out in `_fill_polygons` and reproduces them pixel for pixel, whatever imaging library is installed.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The masks of one frame: whether they are up to date, how they are made, and how they compare.
+"""Generate the masks of one frame: check whether they are up to date, make them, and compare them with provided ones.
 
 numpy, numba and Pillow are imported where they are used, so that a command line answers `--help` at once. Jobs and
 results are small and can be pickled, for executors in other processes and on other machines.

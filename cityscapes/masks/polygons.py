@@ -1,4 +1,4 @@
-"""Read `*_gtFine_polygons.json`: what may be drawn, in drawing order, with every limit checked before memory is spent.
+"""Read `*_gtFine_polygons.json` into polygons in drawing order, with every limit checked before memory is spent.
 
 An annotation comes from anywhere, so nothing in it is believed: sizes, counts and coordinates are bounded, numbers are
 finite, and each refusal names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.

@@ -1,4 +1,8 @@
-"""What a run that makes masks tells: counts, what was wrong where, and how the masks compare with provided ones."""
+"""The report of a run that makes masks: counts, errors with their place, and agreement with provided masks.
+
+It also remembers which data set the masks of a folder were made from. All data sets share one default folder for masks;
+where two have frames of equal names, their masks would overwrite one another, and the mix-up is reported as what it is.
+"""
 
 import json
 import sys

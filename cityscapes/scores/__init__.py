@@ -1,1 +1,1 @@
-"""The official scores: counted, averaged, and read from anyone's files."""
+"""The official scores: counting pixels, averaging, and reading anyone's prediction files."""

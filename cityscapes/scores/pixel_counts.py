@@ -1,4 +1,4 @@
-"""Count one image's pixels by truth and prediction, and by object: all that the official scores need of an image."""
+"""Count one image's pixels by truth and prediction, and by object, as the official scores need them."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which ids a prediction holds: label ids, as the server wants them, or train ids, as networks give them.
+"""Tell whether a prediction holds label ids, as the server wants them, or train ids, as networks give them.
 
 Nothing in a PNG file says so, and the wrong reading scores without a word. Some ids exist in one encoding only: 19 to
 33 are label ids, 255 is a train id. Below 19 both are possible, but as label ids most of those classes are not scored,

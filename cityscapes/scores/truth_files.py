@@ -1,4 +1,4 @@
-"""Find and read what predictions are scored against: label ids and instance ids of each frame of a labelled split."""
+"""Find and read the ground truth of predictions: label ids and instance ids of each frame of a labeled split."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""What the official server takes: how it is built, what it must be, and how it is checked."""
+"""Submissions to the official server: the rules, building the zip, and checking it."""

@@ -1,4 +1,4 @@
-"""Write predictions as the server reads them, and pack a folder of them into a zip that is the same every time."""
+"""Write predictions as the server reads them, and pack a folder of them into a reproducible zip."""
 
 import hashlib
 import zipfile

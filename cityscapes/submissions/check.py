@@ -1,4 +1,4 @@
-"""Check a submission's zip as a stranger: nothing in it is believed, nothing is unpacked to disk."""
+"""Check a submission's zip without trusting anything in it, and without unpacking it to disk."""
 
 import hashlib
 import re

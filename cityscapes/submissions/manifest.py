@@ -1,4 +1,4 @@
-"""The record beside a submission's zip: the SHA-256 of the zip and of each file inside, to tell later what was sent."""
+"""The manifest beside a submission's zip, a record of what was sent: the SHA-256 of the zip and of each file inside."""
 
 import json
 from collections.abc import Mapping

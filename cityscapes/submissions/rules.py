@@ -1,4 +1,4 @@
-"""What a submission's files must be: one for each image, one 8-bit channel of full size, and label ids inside.
+"""The server's rules for a submission: one file for each image, one 8-bit channel of full size, and label ids inside.
 
 The server pairs files with images by name, `<city>_<seq>_<frame>*.png`, and reads label ids, not train ids: a wrong
 encoding is scored without a word.

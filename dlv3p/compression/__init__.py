@@ -1,1 +1,1 @@
-"""Smaller networks, and what they really gain: pruning, quantisation, export, and one gate that all three pass."""
+"""Smaller networks and what they really gain: pruning, quantization, and the acceptance check that both must pass."""

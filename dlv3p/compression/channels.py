@@ -1,7 +1,10 @@
-"""Which channels of a network can only go together, found by torch-pruning's dependency graph (arXiv:2301.12900).
+"""Find the channels of a network that can only be pruned together, score them, and choose those to remove.
 
-A filter that is removed takes with it its norm's channel, what the next convolutions read of it, and, across a sum or a
-depthwise convolution, the filters of other layers; behind a concatenation the place of each is followed.
+Groups come from torch-pruning's dependency graph (arXiv:2301.12900). A filter that is removed takes with it its norm's
+channel, what the next convolutions read of it, and, across a sum or a depthwise convolution, the filters of other
+layers; behind a concatenation the place of each is followed. Each of four criteria gives a score by channel with a mean
+of 1, to which every layer of a group contributes, so that the two ends of a residual sum agree on what goes. Those with
+the lowest scores go: of each group, of all groups, or of all that are built alike.
 """
 
 import math

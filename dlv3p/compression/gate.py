@@ -1,4 +1,4 @@
-"""The one gate that pruned, quantised and exported networks pass: what was lost, and what was really gained.
+"""The acceptance check of pruned, quantized and exported networks: the mIoU that was lost, the speed that was gained.
 
 Every candidate is compared with a reference on the same images and in the same run. Multiply-adds are shown and never
 believed: a network with fewer of them that is not measurably faster fails, in red.

@@ -1,4 +1,4 @@
-"""What the gate says: a row for every network, the verdict of the limits, and the same as a table, text and JSON."""
+"""The report of the acceptance check: a row per network and the verdict of the limits, as table, text and JSON."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""From a run to a smaller one: prune, recalibrate, fine-tune, and let the gate compare the two.
+"""Turn a run into a smaller one: prune, recalibrate, fine-tune, and compare the two in the acceptance check.
 
 The result is a run like any other, `saved/<run>-pruned/`, with a folder more: `pruning/start.safetensors` is the pruned
 network before fine-tuning, and `pruning/settings.json` says how it was pruned.

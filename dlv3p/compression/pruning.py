@@ -1,4 +1,7 @@
-"""Structured pruning: whole channels are taken out of a network, which is then smaller and needs no sparse kernels."""
+"""Structured pruning: whole channels are taken out of a network, which is then smaller and needs no sparse kernels.
+
+Batch norms whose inputs have changed get new statistics from forward passes over training images, without a step.
+"""
 
 import copy
 from collections.abc import Iterable

@@ -1,13 +1,13 @@
-"""A trained run in 8 bits: `saved/<run>-int8/`, a folder that says what it was made from and can be loaded again.
+"""Quantize a trained run to 8 bits: `saved/<run>-int8/`, a folder that names its source and can be loaded again.
 
 saved/<run>-int8/
-  float32.onnx                the exported network, which ends in labels; the quantisers start from it
+  float32.onnx                the exported network, which ends in labels; the quantizers start from it
   int8-onnxruntime.onnx       by ONNX Runtime
   int8-openvino.xml .bin      by OpenVINO with NNCF
   quantization.json           source, checkpoint's sha256, calibration images, methods, versions, sha256 of each file;
                               `keep_float`: what was to stay in float; `float_convolutions`: what did, where it was made
 
-Only convolutions and what lies between them are quantised. What follows the logits stays in float: ties between
+Only convolutions and what lies between them are quantized. What follows the logits stays in float: ties between
 classes would be decided by rounding, and it is no convolution's time.
 """
 

@@ -1,4 +1,4 @@
-"""The rows of the gate for a quantised run: torch's, each runtime's own in float, and those in 8 bits.
+"""The variants of a quantized run that are compared: torch's, each runtime's own in float, and those in 8 bits.
 
 A network in 8 bits is compared with two others: torch, which is what one starts from, and the same runtime in float32,
 which tells what the 8 bits alone are worth.

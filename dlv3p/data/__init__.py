@@ -1,1 +1,1 @@
-"""From a data root to batches: splits, augmentation, sampling, loading."""
+"""The way from a data root to training batches: splits, augmentation, sampling, loading."""

@@ -1,4 +1,4 @@
-"""Look through any data set before anyone trains on it: what is missing, damaged, mixed up, doubled or unbalanced.
+"""Audit any data set before anyone trains on it: what is missing, damaged, mixed up, duplicated or unbalanced.
 
 Every image and mask is read as training reads it, so that what is found sound here cannot stop a run later. Findings
 are data, told in plain words with a remedy each; nothing is changed on the disk.

@@ -1,7 +1,8 @@
-"""From an image and its mask to a training crop, and from an image to what a network takes.
+"""Augment an image and its mask into a training crop, and normalize pixels into what a network takes.
 
 Every random choice comes from the generator that is passed in, never from a global state: a sample is a function of
-(seed, epoch, index), whatever process makes it.
+(seed, epoch, index), whatever process makes it. Color jitter and normalization are one pass over the pixels: everything
+that maps one color value to another is a table of 256 entries, and only saturation mixes the three channels.
 """
 
 from dataclasses import dataclass

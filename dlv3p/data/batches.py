@@ -1,4 +1,4 @@
-"""What goes wrong in a loader's worker, told in one line in the notebook; and how long each step waits for its data.
+"""Worker error handling of the loaders: one line in the notebook for a worker's fault, and each step's wait for data.
 
 A worker cannot raise a user's error without a traceback around it, so it hands the error over in place of a sample. A
 worker that dies, or that never answers, is an error of the machine.

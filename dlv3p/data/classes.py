@@ -1,4 +1,4 @@
-"""The palette that PASCAL VOC's masks carry: distinct colours for up to 256 ids."""
+"""The classes and the palette of PASCAL VOC 2012, in the order of the indices in its masks."""
 
 from functools import lru_cache
 

@@ -1,8 +1,9 @@
-"""Images decoded once and kept on disk, so that a training crop reads its window from a memory map.
+"""Cache decoded images on disk, so that a training crop reads its window from a memory map.
 
 An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
-path, size and time of change of its file, so an image that changed is decoded anew; what belongs to no image any more
-is deleted by deleting the folder. Masks take little time to decode, and are not kept.
+path, size and modification time of its file, so a changed image is decoded anew; what belongs to no image any more goes
+when the folder is deleted. Masks take little time to decode, and are not cached. Without the cache an image is decoded
+no further than a crop needs: its size from the header, its pixels down to a corner.
 """
 
 import hashlib

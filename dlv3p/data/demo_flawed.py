@@ -1,4 +1,4 @@
-"""A plain folder with the mistakes that people's own data most often has, for the audit to find."""
+"""A plain folder with the mistakes that people's own data most often has, for an audit to find."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One hash over every byte of a split's files, for those who must know that nothing in them was changed.
+"""Hash every byte of a split's files, to prove that its data has not changed.
 
 Names and sizes tell that a file was added, lost or replaced; a byte that was flipped they do not tell. Reading all of
 Cityscapes takes a minute, so what was read once is remembered until a file's size, time or inode is another one.

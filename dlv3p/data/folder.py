@@ -1,9 +1,9 @@
-"""A plain folder of images and masks: the layout for data of one's own.
+"""A plain folder of images and masks with a CSV table of its classes: the layout for data of one's own.
 
 my_data/
-  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colours may be left out
+  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors may be left out
   images/train/*.jpg (or .png)    any names, sub-folders as well
-  masks/train/*.png               the same names: one channel of ids (255 is ignored), or the colours of classes.csv
+  masks/train/*.png               the same names: one channel of ids (255 is ignored), or the colors of classes.csv
   images/val/ masks/val/ ...      further splits; a split without masks can be predicted, not trained on
 """
 

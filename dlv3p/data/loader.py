@@ -1,4 +1,4 @@
-"""Loaders whose every byte is a function of (seed, epoch, index), whatever the workers, crashes and restarts."""
+"""Data loaders whose every byte is a function of (seed, epoch, index), whatever the workers, crashes and restarts."""
 
 import numpy as np
 import torch

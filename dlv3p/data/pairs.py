@@ -1,4 +1,7 @@
-"""A split that is a list of image and mask files, whatever the layout they lie in."""
+"""A split as a list of image and mask files, whatever the layout they lie in.
+
+Symbolic links inside a data set are followed where they stay inside, and refused where they lead a reader elsewhere.
+"""
 
 import os
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
-"""Resize one window of an image as Pillow does with `resize(size, box=...)`, but without the rest of it.
+"""Resize a crop window of an image in Pillow's arithmetic, without decoding or resizing the rest of it.
 
 Pillow wants a whole image in a layout of its own. Here the pixels may be a memory map, of which only the window is
 read, or an upper left corner, of which the rest was never decoded. The arithmetic is Pillow's: triangle weights in
 fixed point, columns first, rounded to 8 bits between the two passes. Results are equal in every bit, but for wide flat
-windows, where recent versions of Pillow take rows first: there a value may differ by one level.
+windows, where recent versions of Pillow take rows first: there a value may differ by one level. Sums are of integers,
+so that no order of adding changes a sample.
 """
 
 import math

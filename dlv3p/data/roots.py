@@ -1,4 +1,4 @@
-"""From a `data_root` parameter to the splits of a data set, whatever its kind."""
+"""Open a `data_root` parameter as the splits of a data set, whatever its kind."""
 
 import os
 from collections.abc import Callable

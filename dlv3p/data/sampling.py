@@ -1,4 +1,9 @@
-"""Which samples an epoch has, and in which order: functions of (seed, epoch, index), whatever crashes and restarts."""
+"""The order of an epoch's samples, and crops around rare classes, as functions of (seed, epoch, index).
+
+For class-uniform crops one pass over the masks finds where each class lies, and the result is kept on disk. A mask is
+divided into square regions, eight to its shorter side; a class in a region is represented by the pixel of it that lies
+nearest to the middle of all its pixels there.
+"""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A split that lies in shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
+"""A split stored as shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
 
 The index says where in which tar file each image and mask begins, so any sample is read by itself, and an epoch has
 the order and the samples that it has from the plain files. A tar file is never unpacked. Behind a URL (s3://, gs://,

@@ -1,4 +1,4 @@
-"""What the rest of the suite asks of a data set: one split, image by image."""
+"""The interface of a data set: one split, image by image."""
 
 from collections.abc import Sequence
 from pathlib import Path

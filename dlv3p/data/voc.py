@@ -2,6 +2,8 @@
 
 The layout is that of the development kit; masks are palette PNGs whose indices are the classes, 255 the border between
 objects. `train_aug` is VOC's train split and the images that SBD annotates beyond VOC: 10,582 in all, none of val.
+Lists of images are read in three styles: an id (`2007_000032`), or an image and its mask, with or without a slash in
+front (`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`).
 """
 
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,8 @@
-"""Fetch and unpack PASCAL VOC 2012 and SBD; archives that lie on the disk already are not fetched again."""
+"""Fetch and unpack PASCAL VOC 2012 and SBD, and convert SBD's annotations from MATLAB files to PNG.
+
+Archives that are already on disk are not fetched again. SBD annotates VOC's own images; joined to VOC's train split,
+its masks make the 10,582 images that most published VOC results are trained on.
+"""
 
 import shutil
 import tarfile

@@ -1,4 +1,4 @@
-"""From the archives of PASCAL VOC and SBD to a development kit that is ready to train on, and what it then holds."""
+"""Prepare PASCAL VOC and SBD: unpack their archives into a development kit to train on, and count its images."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Scores: inference on whole images, metrics, tables."""
+"""Predictions and scores: inference on whole images, metrics, official scores, comparisons of runs."""

@@ -1,4 +1,4 @@
-"""How sure a change of mIoU is: a paired bootstrap over the images of a split.
+"""The confidence interval of a change in mIoU: a paired bootstrap over the images of a split.
 
 Images are drawn with replacement, the same ones for both networks, and the mIoU is worked out anew from the summed
 counts of each draw, as on the whole split. Pairing matters: two networks fail on the same hard images, so that their

@@ -1,6 +1,8 @@
-"""Scores of several runs side by side: a column for every protocol on every set of images, never two in one.
+"""Compare the scores of several runs with each other and with published ones, a column per protocol and set of images.
 
-A run that sees its images at another scale has a column of its own, too: half of the pixels is another task.
+A run that sees its images at another scale has a column of its own, too: half of the pixels is another task. Of what
+others have published only numbers whose protocol is known are here, each with its source; they stand for other
+trainings than yours, and a difference below a point is within what two runs of one recipe differ by.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Score a run on a labelled split by a protocol: at the size of the masks, ignored pixels left out.
+"""Score a run on a labeled split by a protocol: at the size of the masks, ignored pixels left out.
 
 On Cityscapes the official scores are added up along the way, from the same predictions and without a file: iIoU and
 categories come on top, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.

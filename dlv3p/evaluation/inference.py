@@ -1,4 +1,9 @@
-"""From a run to label maps of images, at the images' own size, by whatever protocol."""
+"""Predict label maps from a run, at the images' own size, also at several scales, mirrored or in windows.
+
+Every view's logits, which are small where the network leaves them, are read at the pixels of the image, some rows at a
+time, turned into probabilities and added to one sum. So memory holds one sum of the image's size and one view's logits,
+however many views there are.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Predict a split as label-id PNGs, pack them for the official server, and check the zip as a stranger would."""
+"""Predict a split as label-id PNGs, pack them for the official server, and check the zip without trusting it."""
 
 import json
 from dataclasses import dataclass

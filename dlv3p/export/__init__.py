@@ -1,1 +1,1 @@
-"""Networks leave for other runtimes: as a file, by `python -m dlv3p.export` or from the quantize notebook."""
+"""Networks for other runtimes: ONNX and torch.export files, ONNX Runtime and OpenVINO, in float or 8 bits."""

@@ -2,7 +2,7 @@
 
     dlv3p export --run RUN --output network.onnx        (or network.pt2 for torch.export)
 
-The file takes normalised images of any number and size and ends in labels, so that its reader needs neither this
+The file takes normalized images of any number and size and ends in labels, so that its reader needs neither this
 package nor the upsampling: see examples/run_exported.py. An ONNX file says how images are prepared and what the classes
 are called. One image is predicted by the file and by the network, and a file that disagrees is refused; the gate in
 notebooks/quantize.ipynb compares them on a whole split.

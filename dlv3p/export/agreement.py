@@ -1,4 +1,4 @@
-"""Does an exported file tell the classes that its network tells? Asked of one image when the file has been written."""
+"""Compare an exported file with its network on one image before the file is handed over."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which images tell a quantiser how large activations become: some of the train split, and of no other.
+"""Choose the calibration images of a quantizer, from which it learns the range of activations: of the train split only.
 
 Images that are scored later must not be among them, or the score would have seen its own test.
 """

@@ -1,4 +1,7 @@
-"""Files of a network for other runtimes: ONNX and torch.export, for images of any number and size."""
+"""Export a network as an ONNX or torch.export file, for images of any number and size.
+
+The file says in itself what its reader has to know: how images are prepared, and what the labels mean.
+"""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""ONNX Runtime: networks run by it, quantised for it, and what it really computes in 8 bits."""
+"""ONNX Runtime: run and quantize networks, and list what it really computes in 8 bits."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""OpenVINO: networks run by it, quantised for it by NNCF, and what it really computes in 8 bits."""
+"""OpenVINO: run networks, quantize them by NNCF, and list what it really computes in 8 bits."""
 
 import sys
 import tempfile

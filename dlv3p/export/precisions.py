@@ -1,4 +1,7 @@
-"""In which precision each node of a network was really computed, so that no fallback to float stays unseen."""
+"""The precision in which each node of a network was really computed, so that no fallback to float goes unnoticed.
+
+Also here: quiet for libraries that talk about themselves while they work, in logs, prints and bars.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Networks run by torch itself, as the gate calls them."""
+"""Run networks by torch itself, through the interface of the other runtimes."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""What only notebooks need: the papermill engine and the demo."""
+"""Notebook machinery: the papermill engine, signals that reach a kernel, and `make demo`."""

@@ -1,4 +1,4 @@
-"""The whole story on the embedded city: every stage is a notebook, and papermill runs them in order.
+"""Run the whole pipeline on the embedded city: every stage is a notebook, and papermill runs them in order.
 
     dlv3p demo        (what `make demo` calls)
 

@@ -1,4 +1,4 @@
-"""What makes papermill kind to the suite's notebooks; papermill imports this module itself, by an entry point.
+"""The papermill engine of the suite's notebooks: early checks of parameters, default output paths, one-line errors.
 
 A notebook of the suite is known by its metadata, `"dlv3p": {"parameters": "TrainParameters"}`, which names the class of
 `dlv3p.parameters.notebooks` that its parameters cell repeats. For these notebooks, and no others:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT that reach the kernel while papermill executes a notebook, which papermill passes on to nobody.
+"""Forward SIGTERM and SIGINT from papermill to the kernel that executes a notebook.
 
 A kernel lives in a session of its own, so neither Ctrl-C nor a cluster's SIGTERM gets there by itself. Training takes
 them as the wish to save and to end (`dlv3p/training/interruption.py`); whatever else a cell does, it ends at once.

@@ -1,1 +1,1 @@
-"""DeepLabV3 and DeepLabV3+: backbones, heads, norms, and upsampling."""
+"""The networks: DeepLabV3 and DeepLabV3+, their backbones, norms and upsampling."""

@@ -1,6 +1,8 @@
-"""What a network is made of and what it sees: shapes of its parts, dilations, receptive fields, sizes of all models.
+"""Describe a network: the shapes of its parts, dilations, receptive fields, parameters and multiply-adds (MACs).
 
-Shapes and counts come from networks on the meta device, which have shapes but no numbers and cost nothing to run.
+Shapes and counts come from networks on the meta device, which have shapes but no numbers and cost nothing to run. A MAC
+is one multiplication with its addition, and so two FLOPs; much that is published as FLOPs are MACs. Convolutions and
+matrix products are counted, as is usual; normalization, activations and bilinear upsampling are not.
 """
 
 from collections.abc import Callable

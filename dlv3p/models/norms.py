@@ -1,4 +1,4 @@
-"""The normalisation of a whole network: batch norm as it is built, or what a switch makes of it.
+"""Exchange the norms of a whole network: batch norm as it is built, or whatever the `norm` switch makes of it.
 
 Networks are built with batch norm everywhere; `use_norm` then exchanges the layers in place, so that neither backbones
 nor heads need to know of the choice. Names in the state dict stay.

@@ -1,4 +1,4 @@
-"""From logits at the output stride to train ids at full size, without the full-size logits between the two.
+"""Fused bilinear upsampling and argmax: logits at the output stride to full-size train ids, without full-size logits.
 
 Bilinear upsampling and argmax over the classes run together, a tile of a row at a time, so that nothing is stored but
 the label map. The result equals `torch.nn.functional.interpolate` and `argmax` in every pixel, also where two classes

@@ -1,4 +1,4 @@
-"""How wide a pruned network's layers are, beside those of the dense one, so that a file can describe its own network.
+"""Describe a pruned network's layer widths beside those of the dense one, so that a file describes its own network.
 
 A description names the layers that are narrower than the switches of NetworkParameters make them, each with those of
 torch's attributes that differ: `{"backbone.conv1": {"out_channels": 32}, "backbone.bn1": {"num_features": 32}, ...}`.

@@ -1,4 +1,4 @@
-"""What the base of every parameter set does: check names, types and ranges, and say in one line what is wrong."""
+"""The base class of all parameter sets: check names, types and ranges, and refuse a wrong value in one line."""
 
 import difflib
 import types

@@ -1,4 +1,4 @@
-"""Which cases a profile measures, read from parameters that are lists in a text; this module imports no torch."""
+"""The cases that a profile measures, parsed from lists in text parameters; this module imports no torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields

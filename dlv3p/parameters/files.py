@@ -1,4 +1,7 @@
-"""TODO: dlv3p.parameters.files."""
+"""Read parameters from files and command lines: a run's run.json, a recipe in YAML, and single values as text.
+
+A duplicate key is refused, where plain parsers would silently keep the last of its values.
+"""
 
 import json
 from pathlib import Path

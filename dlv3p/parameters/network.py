@@ -1,4 +1,4 @@
-"""Everything that describes a network, as one flat set of switches; this module imports no torch.
+"""The parameters of a network, one flat set of switches, and the names of all backbones; this module imports no torch.
 
 The defaults are DeepLabV3+ as VainF/DeepLabV3Plus-Pytorch publishes it. Beside a switch stands who wants which value:
 

@@ -1,4 +1,4 @@
-"""The parameters of every notebook, one frozen class a notebook; this module imports no torch.
+"""The parameters of every notebook, one frozen class per notebook; this module imports no torch.
 
 A notebook's parameters cell repeats the names and defaults of its class, so that papermill can set them; a test keeps
 the two in step. What follows from another choice (dilations, atrous rates, a run's name) is derived, never set.

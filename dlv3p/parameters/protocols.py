@@ -1,7 +1,7 @@
-"""Protocols: what is done with an image before its prediction is scored. This module imports no torch.
+"""Evaluation protocols: how an image is scaled, flipped, cropped or windowed for scoring; this module imports no torch.
 
 A score means something beside another one of the same protocol only: several scales with flip add a point or two, and
-a centre crop scores other pixels. So a protocol can be told in words, goes with every number, and names its file.
+a center crop scores other pixels. So a protocol can be told in words, goes with every number, and names its file.
 """
 
 from dataclasses import asdict, dataclass

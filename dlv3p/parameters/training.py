@@ -1,4 +1,4 @@
-"""What describes a training run, as one flat set of parameters; this module imports no torch."""
+"""The parameters of a training run, as one flat set; this module imports no torch."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""Everything that is looked at: arrays to pictures, tables to figures, frames to animations."""
+"""Visualization: arrays to pictures, tables to figures, frames to animations."""

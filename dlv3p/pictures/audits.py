@@ -1,4 +1,4 @@
-"""What an audit shows: how much of each class there is, and images under their masks."""
+"""Pictures of an audit: the frequency of each class, and images under their masks."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The pictures that notebooks show: what a network is given, what it makes of it, and a drive as an animation."""
+"""The galleries of the notebooks: a network's inputs, its predictions, and a drive as an animation."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
 """Animations of predictions: `compose_frame` lays out one frame, `write_gif` writes them as one GIF or WebP.
 
-A GIF holds 256 colours. Here all frames share one table: first the flat colours (classes, text, background), which come
-out exact, then the colours that serve the photographs best. So nothing flickers from frame to frame.
+A GIF holds 256 colors. Here all frames share one table: first the flat colors (classes, text, background), which come
+out exact, then the colors that serve the photographs best. So nothing flickers from frame to frame.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""What one looks at before training on masks: where they differ, the palette, what classes weigh, edges on images."""
+"""Pictures to check masks before training: differences, the palette, class weights, edges on images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Drawings of what networks cost, a row of bars a measured case; what was not measured says so in place of its bar."""
+"""Charts of profiled costs, a row of bars per measured case; what was not measured says so in place of its bar."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Pictures from arrays: class colours, overlays, error maps, legends, titled panels, and the figures of an evaluation.
+"""Pictures from arrays: class colors, overlays, error maps, legends, titled panels, and the figures of an evaluation.
 
 Pictures are uint8 arrays (H, W, 3) and figures are matplotlib `Figure`s that no global state knows about: a notebook
 shows one by naming it on the last line of a cell, `save_figure` writes one to a file.

@@ -1,1 +1,1 @@
-"""What a network costs: counts, latency by part and stage, memory, energy, and all of them over many cases."""
+"""The cost of a network: counts, latency by part and stage, memory and energy, over many cases."""

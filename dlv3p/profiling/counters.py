@@ -1,7 +1,10 @@
-"""What the board of a GPU tells through NVML, NVIDIA's library of its driver: energy, power limit, memory, load.
+"""Energy counters: NVML for NVIDIA GPUs, with power limit, memory and load, and RAPL for x86 processors under Linux.
 
-It needs the package nvidia-ml-py (`pip install 'dlv3p[energy]'`) and a driver. Whatever is not to be had raises
-NotMeasurable with the reason, so that a figure is a measurement or is not there.
+NVML needs the package nvidia-ml-py (`pip install 'dlv3p[energy]'`) and a driver. RAPL is one counter per processor
+package, in microjoules, which begins again at zero when it has reached `max_energy_range_uj`: within minutes on large
+processors. Memory and the rest of the machine are not in it. Since 2020 only root may read it, because it reveals too
+much to strangers: `chmod o+r .../energy_uj` allows it. Whatever is unavailable raises NotMeasurable with the reason, so
+that a figure is a measurement or is absent.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The energy that a prediction takes, from a counter of the machine or not at all.
+"""Measure the energy of a prediction, from a counter of the machine or not at all.
 
 First the machine stands idle, which gives the power that would have been drawn anyway; then it predicts without a
 pause. The counter's difference over the second stretch is the gross energy, and what is above idle power the net one.

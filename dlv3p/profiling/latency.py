@@ -1,4 +1,7 @@
-"""How long a prediction takes, as a whole and part by part, on images that already lie on the device."""
+"""Measure the latency of a prediction: as a whole, part by part, and by stage from an image file to its labels.
+
+Published latencies mix these up: some are the forward pass alone, some include decoding and parsing of the files.
+"""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""What the figures of a profile were measured on, without which they mean little."""
+"""Describe the machine that a profile was measured on, without which its figures mean little."""
 
 import os
 import platform

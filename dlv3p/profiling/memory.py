@@ -1,9 +1,11 @@
-"""The memory that one prediction needs at its peak: from torch's allocator on a GPU, from the system on a CPU.
+"""Measure the peak memory of one prediction: from torch's allocator on a GPU, from a fresh process on a CPU.
 
 The four columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
 workspace; `reserved` is what torch took from the board for them; `process` adds what CUDA itself takes, and is what
 nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `above_weights` is
-how much the resident memory of that process rises above what it held with the network loaded (`resident_memory.py`).
+how much the resident memory of that process rises above what it held with the network loaded. There freed memory must
+go back to the system at once (`MALLOC`): otherwise a tensor that fits into what an earlier one left would not be seen,
+and a figure would vary by some 10 MiB from run to run.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The memory that a predictor takes, weights included, measured in a fresh process of its own.
+"""Measure the memory of any predictor, weights included, in a fresh process of its own.
 
     pickled predictor  ──stdin──▶  python -m dlv3p.compression.process_memory  ──stdout──▶  KiB
 

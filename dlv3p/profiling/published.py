@@ -1,4 +1,4 @@
-"""The cost tables of two published systems, and ours beside them: columns apart, since machines and methods differ.
+"""Published cost tables of two systems beside ours, in columns of their own, since machines and methods differ.
 
 vovnet_system       stigma0617/VoVNet-DeepLabV3, the backbone comparison of its README (PASCAL VOC, DeepLabV3)
 notebook_system     yoR-rihsihS/deeplabv3plus, the speed and memory of its README (Cityscapes, DeepLabV3+)

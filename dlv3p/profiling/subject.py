@@ -1,4 +1,4 @@
-"""What is profiled: a network but for its backbone and stride, which the cases say."""
+"""Choose the network to profile, all but its backbone and stride, and compare output strides measured in turns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace

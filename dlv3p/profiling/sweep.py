@@ -1,4 +1,4 @@
-"""Many cases measured one after the other, a row each, kept on disk one by one.
+"""Profile many cases one after the other, a row each, and save every finished row at once.
 
 A sweep takes hours, so each finished row is written at once: what was killed goes on where it was when it is started
 again in the same way on the same machine, and a sweep that had finished is measured anew. A case that does not fit, or

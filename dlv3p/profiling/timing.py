@@ -1,4 +1,11 @@
-"""Moments on the clock of the device that computes: a GPU works on after Python has gone on."""
+"""Time calls on the clock of the device that computes, and compare latencies by interleaved turns.
+
+A GPU works on after Python has gone on, so each device has its own clock. A machine is faster in one minute than in the
+next, so a ratio of two times means something only when both were taken at the same time: networks take turns, in an
+order that changes, and are compared turn by turn. Before a run that counts, the same network runs once without being
+timed: the threads of the runtime before it may still be spinning, and its data fill the caches. A figure that could not
+be taken says so: never an estimate, and never a zero.
+"""
 
 import time
 from collections.abc import Callable, Mapping

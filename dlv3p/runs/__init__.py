@@ -1,1 +1,1 @@
-"""Run folders: what a run records, and how it is checked."""
+"""Run folders, `saved/<run>/`: what a run records, how it is found again, and how it is checked."""

@@ -1,4 +1,4 @@
-"""Look after run folders.
+"""The command `dlv3p runs`: check run folders, and record reference bands.
 
 dlv3p runs check saved/<run>      says whether it is complete and untouched
 dlv3p runs band RUN RUN RUN --output FILE

@@ -1,8 +1,8 @@
-"""The early warning: curves of the first epochs beside those that runs of the same recipe keep to.
+"""Reference bands for early warning: curves of the first epochs, with the tolerance that runs of a recipe keep to.
 
 A band holds, for each of the first epochs, an interval for each of `METRICS`, from several runs that differ in their
 seed alone: their mean, plus and minus `WIDTH` standard deviations, and at least plus and minus the metric's floor,
-since few runs tell little about their spread. It also holds the share of each class among the labelled pixels:
+since few runs tell little about their spread. It also holds the share of each class among the labeled pixels:
 label ids that are permuted all alike give the same losses and scores, since names mean nothing to a network, and only
 there does one see that road is no longer the largest class.
 

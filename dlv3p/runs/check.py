@@ -1,4 +1,4 @@
-"""Say whether a run folder is complete and untouched: each file by itself, and each against the others.
+"""Check whether a run folder is complete and untouched: each file by itself, and each against the others.
 
 Nothing is written. What somebody has changed shows where a file no longer fits its recorded hash, or the other files:
 run.json has a hash of itself; it, metrics.csv and model.safetensors repeat what the checkpoints hold. There is no

@@ -1,4 +1,4 @@
-"""Run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/, and how a notebook finds one."""
+"""Find, lock and write run folders: `saved/<run>/` with run.json, metrics.csv and checkpoints/."""
 
 import csv
 import difflib

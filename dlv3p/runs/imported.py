@@ -1,4 +1,4 @@
-"""A network from a public file as a run folder, so that every notebook that looks at a run can look at it too."""
+"""Import a network from a public file as a run folder, so that every notebook that takes a run can take it too."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run was made from, then and now: its data, and the code that trained it."""
+"""The inputs of a run, then and now: its data, and the code that trained it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

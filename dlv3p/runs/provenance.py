@@ -1,4 +1,4 @@
-"""What a run was made from: code, versions, machine, data. Of the environment and of paths only names are recorded."""
+"""The provenance of a run: code, versions, machine and data; of the environment and of paths only names are kept."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What `run.json` of a run folder has to hold, key by key, and what is wrong with one that does not; no torch here.
+"""The schema of `run.json`, key by key, and the errors of a record that does not follow it; no torch here.
 
 A record carries a sha256 of all the rest of it, so that whoever edits it by hand shows. That is no signature.
 """

@@ -1,4 +1,4 @@
-"""Which device a notebook's `device` parameter means, and in which memory layout networks and images go there."""
+"""Choose the device that a `device` parameter means, and the memory layout of networks and images there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

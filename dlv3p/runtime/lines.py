@@ -1,4 +1,7 @@
-"""TODO: dlv3p.runtime.lines."""
+"""Report the progress of long jobs as plain text lines: one per epoch or per tenth of the work, with the time left.
+
+This serves wherever widgets would leave nothing to read: under papermill and nbval, in a terminal, in a log.
+"""
 
 import math
 import time

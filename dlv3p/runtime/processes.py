@@ -1,4 +1,4 @@
-"""The processes that train together: which one this is, and the few things that they tell each other.
+"""The process group of a training run: rank and world size, and the few values that its processes exchange.
 
 Who starts them, torchrun or `dlv3p/training/launching.py`, says in the environment who is who; alone, a process is the
 first of one, and nothing is sent.

@@ -1,4 +1,4 @@
-"""What a long job reports to while it runs: widgets in front of a person, plain lines everywhere else.
+"""Report the progress of long jobs: by widgets in front of a person, by plain lines everywhere else.
 
 A bar and growing curves in JupyterLab and VS Code; a line an epoch under papermill, nbval and in a terminal, where
 widgets would leave nothing to read; or nothing.

@@ -1,1 +1,1 @@
-"""The pieces of a training run; `dlv3p/train.py` puts them to work."""
+"""The pieces of a training run, which `dlv3p/train.py` puts to work: loop, step, losses, optimizers, state."""

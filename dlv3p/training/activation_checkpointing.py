@@ -1,4 +1,4 @@
-"""Trade time for memory: a backbone's blocks keep their inputs alone, and compute the rest again on the way back.
+"""Activation checkpointing: a backbone's blocks keep their inputs alone, and compute the rest again on the way back.
 
 The first idea of arXiv:1604.06174, a segment a block. What is computed again sees the same random numbers, so dropout
 drops the same, and leaves the running statistics of batch norms as the first pass left them.

@@ -1,4 +1,4 @@
-"""Who follows a run while it trains: the bar or the lines, event files, and the early warning."""
+"""Callbacks of a training run: progress, event files for TensorBoard, and the early warning."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

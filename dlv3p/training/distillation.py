@@ -1,4 +1,4 @@
-"""Learning from another network: its predictions, softened, are targets beside the labels (arXiv:1503.02531)."""
+"""Knowledge distillation: softened predictions of another network as targets beside the labels (arXiv:1503.02531)."""
 
 from pathlib import Path
 

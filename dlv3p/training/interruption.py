@@ -1,4 +1,4 @@
-"""How a run is stopped: after the step at hand, with a checkpoint, whoever asks for it; at once before its first step.
+"""Stop a run on request: after the step at hand, with a checkpoint; at once before its first step.
 
 SIGTERM (what a cluster sends before it takes the machine away), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the
 stop button of JupyterLab's toolbar) and the button beside the bar all ask for the same. A second SIGINT does not wait.

@@ -1,4 +1,4 @@
-"""Processes that train together on this machine: started from a notebook or a script, watched, and ended together.
+"""Launch the processes that train together on this machine, pass signals on to them, and end them together.
 
 Each is a `python -m dlv3p.train` of its own, with the variables that torchrun would set. They meet at a file.
 """

@@ -1,7 +1,10 @@
 """Losses over logits (N,C,H,W) and masks (N,H,W) in train ids; ignored pixels neither add to them nor dilute them.
 
-Those over pixels are here: a sum over valid pixels divided by their number, or weight, and 0 where a batch has none.
-Those over whole classes are in `region_losses`.
+Losses over pixels are a sum over valid pixels divided by their number, or weight, and 0 where a batch has none. Losses
+over whole classes, soft Dice and Lovász-softmax, leave out a class that no pixel of the batch belongs to, for it has no
+region to be measured by. The chunked loss upsamples logits a band of rows at a time, and works out the gradient of a
+band together with its loss, so that full-size logits never exist: for 19 classes at full size, the plain way keeps two
+tensors of 80 bytes a pixel until the backward pass.
 """
 
 from collections.abc import Callable, Iterator

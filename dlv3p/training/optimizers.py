@@ -1,4 +1,4 @@
-"""Optimisers with a learning rate per part, and how the rates move from step to step."""
+"""Optimizers with a learning rate per part, learning-rate schedules, and class weights from class frequencies."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a run writes down about itself, for those who want to repeat it: run.json, and what a step that failed had seen.
+"""Record what is needed to repeat a run: run.json at its start, and the batch of a step that failed.
 
 run.json is written once, when the run starts; each time that it goes on elsewhere or later, a line is added.
 """

@@ -1,7 +1,8 @@
-"""One training run: from parameters to `saved/<run>/`, the same weights every time, continued where it was stopped.
+"""The training loop of one run, with validation: the same weights every time, also when it was stopped and continued.
 
 The order of the samples, each sample's augmentation and each step's dropout are functions of the seed and of a counter,
-so a checkpoint needs no random state, and a run that was killed ends with the weights that it would have had.
+so a checkpoint needs no random state, and a run that was killed ends with the weights that it would have had. After an
+epoch whole images are scored at a single scale, shared among the processes that train.
 """
 
 import math

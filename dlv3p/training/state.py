@@ -1,4 +1,4 @@
-"""All that a run is made of between two steps, and how it goes to `saved/<run>/` and comes back from there."""
+"""The state of a run between two steps, and how it is saved to `saved/<run>/` and restored."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Public weights files: read safely, recognised by their names, brought into our networks."""
+"""Weights files, ours and public ones: read safely, recognized by their names, loaded into our networks."""

@@ -1,4 +1,4 @@
-"""Say what a weights file is, and convert it to this project's self-describing safetensors.
+"""Identify a weights file, and convert it to this project's self-describing safetensors.
 
     dlv3p weights inspect best_deeplabv3plus_resnet101_cityscapes_os16.pth
     dlv3p weights convert best_deeplabv3plus_resnet101_cityscapes_os16.pth r101.safetensors

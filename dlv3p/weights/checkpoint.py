@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves, survive a crash while they are written, and are checked before they are used.
+"""Self-describing checkpoints that survive a crash while they are written, and are verified before they are used.
 
 A checkpoint is one file with plain tensors, numbers and text (it loads with `weights_only=True`), beside a small JSON
 file with its sha256: a flipped bit in a tensor would otherwise load silently.

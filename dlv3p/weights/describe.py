@@ -1,4 +1,4 @@
-"""What a weights file is, as lines to read: source, network, switches, what else it holds, and its hash."""
+"""Describe a weights file in lines to read: source, network, switches, what else it holds, and its hash."""
 
 from dataclasses import fields
 from typing import Any

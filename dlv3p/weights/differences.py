@@ -1,4 +1,4 @@
-"""How the tensors of two networks differ, in one line."""
+"""Summarize in one line how the tensors of two networks differ."""
 
 from collections.abc import Mapping
 

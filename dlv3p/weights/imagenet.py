@@ -1,4 +1,8 @@
-"""Initial weights learnt on ImageNet: those of torchvision and timm by name, and the public files by path."""
+"""ImageNet weights for backbones: those of torchvision and timm by name, and the public files by path.
+
+timm fills a network without a classifier with whatever fits from a file, and says nothing of the rest; so a file is
+compared with timm's whole classifier first.
+"""
 
 import pickle
 import re

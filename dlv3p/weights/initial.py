@@ -1,4 +1,4 @@
-"""What a training run starts from: ImageNet weights for the backbone, or a whole network that someone has trained."""
+"""The initial weights of a training run: ImageNet weights for the backbone, or a whole pretrained network."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Networks from files that describe themselves: our checkpoints and safetensors, and the public ones."""
+"""Load networks from files that describe themselves: our checkpoints and safetensors, and the public ones."""
 
 from pathlib import Path
 from typing import NamedTuple

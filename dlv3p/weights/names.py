@@ -1,4 +1,4 @@
-"""What the entries of public files are called, beside what they are called here.
+"""Tables of the names of entries in public files, beside our names.
 
 A table has our names on the left and the file's on the right. A name stands for everything below it, and of several
 that fit the longest counts, so that a table can be read in both directions.

@@ -1,9 +1,10 @@
-"""Files of `torch.save`, read without running anything that they hold.
+"""Read files of `torch.save` without running anything in them.
 
 torch's own `weights_only=True` runs no foreign code, but takes constructors that fill the memory, such as
 `bytearray(10**10)`, from a file of a kilobyte. So what a file calls is looked up before it is read: tensors and plain
 containers need no more than the few names below. Scores that old files hold as NumPy scalars become plain numbers by
-stand-ins of ours; NumPy itself is not called.
+stand-ins of ours; NumPy itself is not called. A file's words are sanitized before they are printed: a name in it may
+hold control codes, or a whole page.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""Weights files of every container, read into plain tensors, or refused in one line before anything is copied."""
+"""Read weights files of every container into plain tensors, or refuse them in one line before anything is copied.
+
+Our own checkpoints carry the version of their format, and a record of their sha256, which is compared here.
+"""
 
 import json
 import math

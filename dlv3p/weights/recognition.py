@@ -1,4 +1,4 @@
-"""What a weights file is: its source, its network's switches, its weights under our names.
+"""Recognize a weights file by its names and shapes: its source, its network's switches, its weights under our names.
 
 Names tell the source and the backbone, shapes the widths and the number of classes. What neither tells is the source's
 own (`sources.py`); the output stride, which fits any weights, may be given, or stand in the file's name.

@@ -1,4 +1,4 @@
-"""The public networks that are read here, each with what its names and shapes do not tell.
+"""The public networks that can be read, each with what its names and shapes do not reveal.
 
 A new source is a table in `names.py` and an entry in `SOURCES`. Checked against the logits of the original networks for
 VainF, chenxi116, stigma0617, yoR-rihsihS and torchvision; MindSpore's names and structure follow the code of its model

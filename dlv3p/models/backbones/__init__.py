@@ -1,1 +1,1 @@
-"""Backbones, a family a module."""
+"""Backbones as dilated feature extractors, a family per module."""

@@ -1,4 +1,4 @@
-"""What every backbone is asked for, and what it gives back; the heads know nothing else of it."""
+"""The interface between backbones and heads: what every backbone is asked for, and the features that it returns."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple

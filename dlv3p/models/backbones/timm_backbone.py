@@ -1,4 +1,4 @@
-"""Any convolutional network of timm that can be dilated, as `timm:<name>`; an optional extra of this project."""
+"""Any convolutional network of timm that can be dilated, as `timm:<name>`; needs the extra `timm`."""
 
 import difflib
 from types import ModuleType

@@ -1,0 +1,109 @@
+"""What the README and docs/ say can be typed, followed and run."""
+
+import dataclasses
+import re
+import shlex
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from dlv3p.__main__ import COMMANDS
+from dlv3p.parameters import notebooks as parameters
+
+ROOT = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").is_file())
+README = ROOT / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command in a page's blocks of shell, `...` left out."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    parts = [part for line in lines for part in re.split(r"\s#\s.*|\s&&\s", line)]
+    return [[word for word in shlex.split(part) if word != "..."] for part in parts if part and part.strip()]
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len(README.read_bytes()) <= 10_000
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_the_readme_names_every_notebook(path: Path) -> None:
+    assert f"](notebooks/{path.name}) |" in README.read_text(encoding="utf-8")
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert broken == []
+
+
+def test_the_readme_and_contributing_lead_to_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", "".join(page.read_text() for page in ROOT.glob("*.md"))))
+    assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= linked
+
+
+@pages
+def test_papermill_commands_name_notebooks_parameters_and_recipes_that_exist(page: Path) -> None:
+    for words in commands(page):
+        if words[0] != "papermill" or words[1].isupper():
+            continue
+        path = ROOT / "notebooks" / words[1]
+        notebook = nbformat.read(path, as_version=4)
+        known = {
+            field.name for field in dataclasses.fields(getattr(parameters, notebook.metadata["dlv3p"]["parameters"]))
+        }
+        asked = {words[place + 1] for place, word in enumerate(words) if word == "-p"}
+        assert asked <= known, words
+        recipes = [words[place + 1] for place, word in enumerate(words) if word == "-f"]
+        assert all((ROOT / "notebooks" / recipe).is_file() for recipe in recipes), words
+
+
+@pages
+def test_other_commands_exist(page: Path) -> None:
+    for words in commands(page):
+        if words[0] == "dlv3p":
+            assert words[1] in COMMANDS, words
+        elif words[0] == "python" and words[1] == "-m":
+            assert find_spec(words[2]), words
+        elif words[0] == "python":
+            assert (ROOT / "notebooks" / words[1]).is_file() or (ROOT / words[1]).is_file(), words
+
+
+def test_there_are_commands_to_check() -> None:
+    """The tests above pass in silence where they find none."""
+    found = [words[0] for page in PAGES for words in commands(page)]
+    assert found.count("papermill") >= 20
+    assert found.count("dlv3p") >= 6
+    assert found.count("python") >= 6
+
+
+def test_the_lines_of_python_run(city: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are in the README, on a tiny city and with a small network."""
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(list(filter(None, lines.splitlines()))) == 8
+    small = "TrainParameters(channels=8, crop_height=64, crop_width=64, batch_size=2, workers=0, threads=1, "
+    assert "TrainParameters(" in lines
+    monkeypatch.chdir(workspace)
+    names = {}
+    exec(lines.replace('"demo_city"', repr(str(city))).replace("TrainParameters(data", f"{small}data"), names)
+    assert 0 <= names["result"].scores.mean_iou <= 1
+    assert names["network"].architecture == "deeplabv3plus"
+    assert len(names["class_names"]) == 19
+
+
+def test_the_license_and_the_citation_name_the_developers_and_the_version() -> None:
+    assert PROJECT["license"] == "MIT"
+    assert PROJECT["license-files"] == ["LICENSE"]
+    assert "MIT License\n\nCopyright (c) 2026 the dlv3p developers\n" in (ROOT / "LICENSE").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["authors"] == [{"name": "The dlv3p developers"}]
+    assert (citation["license"], citation["version"]) == (PROJECT["license"], PROJECT["version"])

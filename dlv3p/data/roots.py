@@ -137,4 +137,4 @@ KINDS = (
     Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, VocSplit),
     Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, FolderSplit),
 )
-"""A new kind of data set is a file in `datasets/` and a line here."""
+"""A new kind of data set is a module in this folder and a line here."""

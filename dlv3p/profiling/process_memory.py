@@ -1,6 +1,6 @@
 """Measure the memory of any predictor, weights included, in a fresh process of its own.
 
-    pickled predictor  ──stdin──▶  python -m dlv3p.compression.process_memory  ──stdout──▶  KiB
+    pickled predictor  ──stdin──▶  python -m dlv3p.profiling.process_memory  ──stdout──▶  KiB
 
 The figure is the peak of the process's resident memory during one prediction, less what it held before the predictor
 was loaded and after it had been loaded and used once and thrown away, which brings in the libraries. It thus means the

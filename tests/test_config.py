@@ -1,12 +1,14 @@
 """Parameters are checked when they are set, and a wrong one is told in one line that helps."""
 
 import dataclasses
+import re
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters import notebooks as config
-from dlv3p.parameters.notebooks import TrainParameters
+from dlv3p.parameters.notebooks import QuickstartParameters, TrainParameters, VisualizeTrainingParameters
 
 FAMILIES = [
     value
@@ -68,6 +70,15 @@ def test_the_run_name_stays_when_only_the_machine_changes(name, value):
     assert TrainParameters.from_mapping({name: value}).run_name == TrainParameters().run_name
 
 
+def test_the_run_name_is_that_of_earlier_versions_whatever_the_order_of_the_fields():
+    """Somebody's run goes on in its folder: these names were given before the fields were put in another order."""
+    assert TrainParameters().run_name == "deeplabv3plus-resnet18-os16-44136f"
+    changed = TrainParameters(output_stride=8, seed=3, blur=1.0, loss="focal")
+    assert changed.run_name == "deeplabv3plus-resnet18-os8-0ea3da"
+    backwards = dict(reversed(changed.as_dict().items()))
+    assert TrainParameters.from_mapping(backwards).run_name == changed.run_name
+
+
 def test_a_given_run_name_is_kept():
     assert TrainParameters(run="my_first-run").run_name == "my_first-run"
 
@@ -77,5 +88,50 @@ def test_parameters_are_frozen():
         TrainParameters().epochs = 3
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_has_one_help_and_one_place_in_the_order_in_which_it_is_read(family):
+    fields = {item.name: item for item in dataclasses.fields(family)}
+    shown = [item.name for group in family.groups().values() for item in group]
+    assert sorted(shown) == sorted(fields)
+    assert all(item.metadata["help"] for item in fields.values())
+    assert set(family.FIRST) | set(family.HEADINGS) <= set(fields)
+    assert not set(family.FIRST) & set(family.HEADINGS), "a heading above a field that stands first is never shown"
+
+
+def test_a_notebook_shows_what_differs_from_the_defaults_and_folds_the_rest():
+    page = TrainParameters(seed=3, blur=0.5, epochs=7)._repr_html_()
+    open_table, folded = page.split("<details>")
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", open_table)
+    assert rows == [("epochs", "7", "26"), ("seed", "3", "0"), ("blur", "0.5", "0.0")]
+    others = len(dataclasses.fields(TrainParameters)) - 3
+    assert folded.startswith(f"<summary>{others} others at their defaults</summary>")
+    assert folded.endswith("</details>")
+    assert folded.count("<tr><td>") == others
+    assert "<tr><td>learning_rate</td><td>0.003</td></tr>" in folded
+
+
+def plain_text(parameters):
+    """The text that a notebook stores beside the table, and a terminal shows."""
+    shown, _ = DisplayFormatter().format(parameters)
+    assert shown["text/html"] == parameters._repr_html_()
+    return shown["text/plain"]
+
+
+def test_plain_text_shows_what_differs_and_counts_the_rest():
+    others = len(dataclasses.fields(TrainParameters)) - 2
+    shown = plain_text(TrainParameters(run="mine", seed=3))
+    assert shown == f"run = 'mine'\nseed = 3\n{others} others at their defaults"
+    assert plain_text(QuickstartParameters()) == "Nothing differs from the defaults"
+    assert plain_text(VisualizeTrainingParameters(runs="a b")) == "runs = 'a b'\n0 others at their defaults"
+
+
+def test_the_table_of_defaults_alone_is_folded_whole():
+    page = QuickstartParameters()._repr_html_()
+    assert page.startswith("<details><summary>Nothing differs from the defaults</summary><table>")
+    assert page.count("<tr><td>") == len(dataclasses.fields(QuickstartParameters))
+
+
 def test_the_table_shown_in_a_notebook_escapes_markup():
-    assert "<img" not in TrainParameters(data_root="<img src=x>")._repr_html_()
+    page = TrainParameters(data_root="<img src=x>")._repr_html_()
+    assert "<img" not in page
+    assert "&lt;img src=x&gt;" in page

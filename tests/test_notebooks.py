@@ -16,6 +16,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
+from refresh_notebooks import PAGE, page, with_parameters
+from refresh_notebooks import parameters_class as named_class
 
 from dlv3p.parameters import notebooks as config
 from dlv3p.train import train
@@ -23,6 +25,10 @@ from dlv3p.train import train
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 RECIPES = sorted(FOLDER.glob("recipes/*.yaml"))
+REFRESH = "python tests/refresh_notebooks.py --parameters"
+HEADING = re.compile(r"# --- (.+) ---")
+WIDTH = 100
+"""Columns of a parameters cell that JupyterLab shows on a common screen."""
 PROMISED = {"train", "evaluate", "visualize_training", "save_predictions", "render_gif", "profile"}
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -36,7 +42,7 @@ def code_cells(path: Path, tag: str = "") -> list[nbformat.NotebookNode]:
 
 def parameters_class(path: Path) -> type:
     """The class of `dlv3p.parameters.notebooks` that a notebook's metadata names."""
-    return getattr(config, nbformat.read(path, as_version=4).metadata["dlv3p"]["parameters"])
+    return named_class(nbformat.read(path, as_version=4))
 
 
 def test_the_promised_notebooks_are_there() -> None:
@@ -51,10 +57,43 @@ def test_parameters_cell_repeats_its_class(path: Path) -> None:
         assert isinstance(statement, ast.AnnAssign), f"line {statement.lineno} is not `name: type = literal`"
         name, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
         cell_parameters.append((name, kind, ast.literal_eval(statement.value)))
-    fields = dataclasses.fields(parameters_class(path))
+    kind = parameters_class(path)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    order = [*kind.FIRST, *(name for name, _, _ in cell_parameters if name not in kind.FIRST)]
+    assert sorted(order) == sorted(fields)
     assert cell_parameters == [
-        (field.name, getattr(field.type, "__name__", field.type), field.default) for field in fields
+        (name, getattr(fields[name].type, "__name__", fields[name].type), fields[name].default) for name in order
     ]
+    assert kind is config.TrainParameters or order == list(fields), "only train has headings that rearrange the fields"
+
+
+@notebooks
+def test_the_help_stands_at_the_field_and_the_parameters_cell_takes_it_from_there(path: Path) -> None:
+    if with_parameters(path) != path.read_text(encoding="utf-8"):
+        pytest.fail(f"{path.name}: its parameters cell is not what the fields say; run: {REFRESH}")
+
+
+def test_the_reference_page_is_what_the_fields_say() -> None:
+    if PAGE.read_text(encoding="utf-8") != page():
+        pytest.fail(f"docs/{PAGE.name} is not what the fields say; run: {REFRESH}")
+
+
+def test_the_parameters_of_train_stand_under_headings_with_what_people_change_first_on_top() -> None:
+    (cell,) = code_cells(FOLDER / "train.ipynb", "parameters")
+    headings = [HEADING.fullmatch(line)[1].split()[0] for line in cell.source.splitlines() if line.startswith("#")]
+    assert headings == ["What", "Data", "Network", "Augmentation", "Schedule", "Loss", "Machine"]
+    page_text = PAGE.read_text(encoding="utf-8").partition("\n## train\n")[2].partition("\n## ")[0]
+    assert [line.split()[1] for line in page_text.splitlines() if line.startswith("### ")] == headings
+    first = ["run", "data_root", "architecture", "backbone", "output_stride"]
+    assert [line.partition(":")[0] for line in cell.source.splitlines()[1:6]] == first
+
+
+@notebooks
+def test_every_choice_of_a_few_is_named_in_its_help(path: Path) -> None:
+    for field in dataclasses.fields(parameters_class(path)):
+        allowed = field.metadata.get("allowed", ())
+        if len(allowed) <= 4:
+            assert [value for value in allowed if str(value) not in field.metadata["help"]] == [], field.name
 
 
 @notebooks
@@ -64,10 +103,13 @@ def test_every_parameter_has_its_help_and_papermill_shows_it(path: Path) -> None
     helped = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
     lines = cell.source.splitlines()
     assert [line for number, line in enumerate(lines, 1) if number not in helped] == []
+    assert [line for line in lines if line.startswith("#") and not HEADING.fullmatch(line)] == []
+    assert [line for line in lines if len(line) > WIDTH] == [], "JupyterLab cuts the help off at the right edge"
     shown = papermill.inspect_notebook(path)
     for field in dataclasses.fields(parameters_class(path)):
         assert field.name in shown, f"papermill cannot read the line of {field.name}: is there a second '='?"
-        assert shown[field.name]["help"]
+        assert shown[field.name]["help"] == field.metadata["help"]
+    assert len(shown) == len(dataclasses.fields(parameters_class(path)))
     manual = CliRunner().invoke(papermill_command, [str(path), "--help-notebook"])
     assert manual.exit_code == 0
     assert all(f"  {name}: " in manual.output for name in shown)

@@ -1,27 +1,47 @@
-"""The base class of all parameter sets: check names, types and ranges, and refuse a wrong value in one line."""
+"""The base of every parameter set: check names, types and ranges, and say in one line what is wrong.
+
+The help of a parameter stands at its field, and nowhere else: the parameters cells of the notebooks and
+docs/parameters.md are generated from it by `python tests/refresh_notebooks.py --parameters`.
+"""
 
 import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
+from dlv3p.parameters.display import Row, html_table, plain_text
 
 
-def choice(default: Any, allowed: tuple[Any, ...], prefix: str | None = None) -> Any:
+def text(default: str, help: str) -> Any:
+    """A field that takes any text."""
+    return field(default=default, metadata={"help": help})
+
+
+def switch(default: bool, help: str) -> Any:
+    """A field that takes True or False."""
+    return field(default=default, metadata={"help": help})
+
+
+def choice(default: Any, allowed: tuple[Any, ...], help: str, prefix: str | None = None) -> Any:
     """A field that takes one of the `allowed` values, or any text that follows the `prefix`."""
-    return field(default=default, metadata={"allowed": allowed, "prefix": prefix})
+    return field(default=default, metadata={"help": help, "allowed": allowed, "prefix": prefix})
 
 
-def number(default: float, low: float, high: float) -> Any:
+def number(default: float, low: float, high: float, help: str) -> Any:
     """A field that takes a number from `low` to `high`, both included."""
-    return field(default=default, metadata={"range": (low, high)})
+    return field(default=default, metadata={"help": help, "range": (low, high)})
 
 
 @dataclass(frozen=True)
 class Parameters:
     """A frozen, flat set of scalars that has been checked: the contents of one notebook's parameters cell."""
+
+    FIRST: ClassVar[tuple[str, ...]] = ()
+    """What people change first, and so read first; all others follow in the order of the fields."""
+    HEADINGS: ClassVar[dict[str, str]] = {}
+    """Field: the heading above it and above those that follow it; a heading that comes again goes on."""
 
     def __post_init__(self) -> None:
         types_by_name = get_type_hints(type(self))
@@ -50,22 +70,33 @@ class Parameters:
         """Build the set from a notebook's variables (`globals()`), taking those that are named like a parameter."""
         return cls.from_mapping({item.name: variables[item.name] for item in fields(cls) if item.name in variables})
 
+    @classmethod
+    def groups(cls) -> dict[str, list[Field]]:
+        """Return the fields in the order in which people read them, by their heading, which may be empty."""
+        left = {item.name: item for item in fields(cls)}
+        first = [left.pop(name) for name in cls.FIRST]
+        found = {"What people change first": first} if first else {}
+        heading = ""
+        for name, item in left.items():
+            heading = cls.HEADINGS.get(name, heading)
+            found.setdefault(heading, []).append(item)
+        return found
+
     def as_dict(self) -> dict[str, Any]:
-        """Return names and values, in the order of the parameters cell."""
+        """Return names and values, in the order of the fields."""
         return asdict(self)
 
     def _repr_html_(self) -> str:
-        """Show the values as a table in a notebook, those that differ from the default in bold."""
-        defaults = {item.name: item.default for item in fields(self)}
-        rows = []
-        for name, value in self.as_dict().items():
-            cell = _escape(repr(value))
-            rows.append(f"<tr><td>{name}</td><td>{cell if value == defaults[name] else f'<b>{cell}</b>'}</td></tr>")
-        return f"<table><tr><th>parameter</th><th>value</th></tr>{''.join(rows)}</table>"
+        """Show the values in a notebook."""
+        return html_table(self._rows())
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        """Show the values in a notebook and in a terminal; `__repr__`, which names them all, is for programs."""
+        return {"text/plain": plain_text(self._rows()), "text/html": self._repr_html_()}
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    def _rows(self) -> list[Row]:
+        shown = [item for group in self.groups().values() for item in group]
+        return [(item.name, getattr(self, item.name), item.default) for item in shown]
 
 
 def _checked_type(name: str, value: Any, expected: type | types.UnionType) -> Any:

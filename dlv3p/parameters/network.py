@@ -11,7 +11,7 @@ import difflib
 from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number
+from dlv3p.parameters.base import Parameters, choice, number, switch, text
 
 BACKBONES = {
     "resnet18": "dlv3p.models.backbones.resnet",
@@ -52,6 +52,12 @@ def find(name: str) -> str:
 ARCHITECTURES = ("deeplabv3plus", "deeplabv3")
 OUTPUT_STRIDES = (8, 16, 32)
 NORMS = ("batch", "sync", "frozen", "group")
+DILATIONS = ("previous", "new")
+POOLINGS = ("dropped", "dilated")
+PADDINGS = ("torchvision", "fixed")
+SEPARABLE = ("off", "plain", "normalized")
+CONCATENATIONS = ("low_level_first", "aspp_first")
+BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md has all), or timm:<name>"
 LARGEST_RATE = 512
 LACKED = {
     "deeplabv3plus": ("head_convolution",),
@@ -64,33 +70,33 @@ LACKED = {
 class NetworkParameters(Parameters):
     """A network but for its number of classes, which the data set says, and its weights."""
 
-    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
-    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
-    output_stride: int = choice(16, OUTPUT_STRIDES)  # of the backbone's features; V3, section 3.1
-    channels: int = number(256, 8, 1024)  # width of ASPP and decoder; V3, section 3.3
+    architecture: str = choice("deeplabv3plus", ARCHITECTURES, "deeplabv3plus or deeplabv3")
+    backbone: str = choice("resnet18", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
+    output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32: how much smaller the features are; V3, section 3.1")
+    channels: int = number(256, 8, 1024, "width of ASPP and decoder; V3, section 3.3")
 
-    multi_grid: str = "1 1 1"  # of the last stage's blocks; V3, section 3.2.1, and MindSpore: "1 2 4"
-    first_dilation: str = choice("previous", ("previous", "new"))  # of a dilated stage; "new": MindSpore, MobileNetV3
-    pooling: str = choice("dropped", ("dropped", "dilated"))  # in dilated VoVNets and DenseNets; "dropped": stigma0617
-    mobilenet_padding: str = choice("torchvision", ("torchvision", "fixed"))  # of MobileNetV2; "fixed": VainF
+    multi_grid: str = text("1 1 1", "factors of the last stage's dilations; V3, 3.2.1, and MindSpore: 1 2 4")
+    first_dilation: str = choice("previous", DILATIONS, "of a dilated stage: previous, or new (MindSpore, MobileNetV3)")
+    pooling: str = choice("dropped", POOLINGS, "in dilated VoVNets and DenseNets: dropped (stigma0617) or dilated")
+    mobilenet_padding: str = choice("torchvision", PADDINGS, "of MobileNetV2: torchvision, or fixed (VainF)")
 
-    norm: str = choice("batch", NORMS)  # "frozen": V3, section 4.1; "group" (weights standardised): chenxi116
-    norm_epsilon: float = number(1e-5, 1e-8, 0.1)  # behind the backbone; 0.0003: stigma0617's VoVNet and DenseNet
-    norm_momentum: float = number(0.1, 0.0, 1.0)  # behind the backbone; 0.0003: V3, section 4.1, and chenxi116
-    backbone_norm_momentum: float = number(0.0, 0.0, 1.0)  # 0 = the family's own; VainF 0.01, chenxi116 0.05
+    norm: str = choice("batch", NORMS, "batch, sync (over GPUs), frozen (V3, 4.1), group (weights standardized)")
+    norm_epsilon: float = number(1e-5, 1e-8, 0.1, "of norms after the backbone; 0.0003: stigma0617's VoVNet, DenseNet")
+    norm_momentum: float = number(0.1, 0.0, 1.0, "of norms after the backbone; 0.0003: V3, section 4.1, chenxi116")
+    backbone_norm_momentum: float = number(0.0, 0.0, 1.0, "0: the family's own, mostly 0.1; VainF 0.01, chenxi116 0.05")
 
-    atrous_rates: str = ""  # of ASPP; "" = 6 12 18 at stride 16, doubled at 8 (V3, 3.3); "6 12 18" at 8: MindSpore
-    image_pooling: bool = True  # the branch of ASPP that sees the whole image; V3, section 3.3
-    aspp_dropout: float = number(0.1, 0.0, 0.9)  # 0: chenxi116, yoR; 0.1: VainF; 0.5: torchvision; 0.7: MindSpore
-    convolution_bias: bool = False  # in ASPP and decoder, before the norms; True: yoR
-    separable: str = choice("off", ("off", "plain", "normalized"))  # 3x3 behind the backbone; VainF; V3+, section 3.1
+    atrous_rates: str = text("", 'of ASPP; "": 6 12 18 at stride 16, doubled at 8 (V3, section 3.3)')
+    image_pooling: bool = switch(True, "the branch of ASPP that sees the whole image; V3, section 3.3")
+    aspp_dropout: float = number(0.1, 0.0, 0.9, "0.1: VainF; 0: chenxi116, yoR; 0.5: torchvision; 0.7: MindSpore")
+    convolution_bias: bool = switch(False, "biases in ASPP and decoder, before the norms; True: yoR")
+    separable: str = choice("off", SEPARABLE, "3x3 after the backbone: off, plain (VainF), normalized (V3+, 3.1)")
 
-    head_convolution: bool = True  # the 3x3 between ASPP and classifier of DeepLabV3; False: chenxi116, MindSpore
-    low_level_channels: int = number(48, 1, 1024)  # of DeepLabV3+; V3+, section 4.1; 64: yoR
-    decoder_convolutions: int = choice(1, (1, 2))  # 3x3 in the decoder; 2: V3+, section 4.1; 1: VainF, yoR
-    concatenation: str = choice("low_level_first", ("low_level_first", "aspp_first"))  # "aspp_first": yoR
-    align_corners: bool = False  # of all upsampling; True: chenxi116, stigma0617, yoR, MindSpore
-    auxiliary_head: bool = False  # a second, small head on the middle features, for training; torchvision
+    head_convolution: bool = switch(True, "3x3 between ASPP and classifier of V3; False: chenxi116, MindSpore")
+    low_level_channels: int = number(48, 1, 1024, "width of V3+'s early features; V3+, section 4.1; 64: yoR")
+    decoder_convolutions: int = choice(1, (1, 2), "3x3 in V3+'s decoder: 1 (VainF, yoR) or 2 (V3+, section 4.1)")
+    concatenation: str = choice("low_level_first", CONCATENATIONS, "in V3+: low_level_first or aspp_first (yoR)")
+    align_corners: bool = switch(False, "of all upsampling; True: chenxi116, stigma0617, yoR, MindSpore")
+    auxiliary_head: bool = switch(False, "a second, small head on middle features, for training; torchvision")
 
     def check(self) -> None:
         """Check the lists of numbers, and what excludes each other; a switch that does nothing keeps its default."""

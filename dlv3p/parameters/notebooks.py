@@ -1,7 +1,8 @@
 """The parameters of every notebook, one frozen class per notebook; this module imports no torch.
 
-A notebook's parameters cell repeats the names and defaults of its class, so that papermill can set them; a test keeps
-the two in step. What follows from another choice (dilations, atrous rates, a run's name) is derived, never set.
+A notebook's parameters cell repeats its class, so that papermill can set the values; it is generated from the class by
+`python tests/refresh_notebooks.py --parameters`, and a test keeps the two in step. What follows from another choice
+(dilations, atrous rates, a run's name) is derived, never set.
 """
 
 from collections.abc import Mapping
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number
+from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
-from dlv3p.parameters.network import ARCHITECTURES, BACKBONES, OUTPUT_STRIDES, TIMM
+from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.training import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
 
@@ -20,7 +21,7 @@ __all__ = ["TrainParameters"]
 CHECKPOINTS = ("best", "last")
 
 BACKENDS = ("onnxruntime", "openvino")
-"""What quantises and runs a network in 8 bits."""
+"""What quantizes and runs a network in 8 bits."""
 SMALLEST_IMAGE = 33
 """Height and width, in pixels, from which on every network works."""
 PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
@@ -32,18 +33,38 @@ DEMO_VOC = "demo_voc"
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` that means an embedded plain folder with mistakes in it, for the audit to find."""
 
+SECOND_PROTOCOLS = ("none", *PUBLISHED)
+COLOR_MODES = ("rgba", "palette")
+KEPT_FLOAT = ("none", "first", "last", "first last")
+
+
+def _progress() -> Any:
+    return choice("auto", PROGRESS, "auto, widgets, lines or none")
+
+
+def _device() -> Any:
+    return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
+
+
+def _threads() -> Any:
+    return number(2, 1, 256, "CPU threads")
+
+
+def _data_of_run() -> Any:
+    return text("", "a data set other than the run's; \"\" is the run's own")
+
 
 @dataclass(frozen=True)
 class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
-    data_root: str = DEMO_CITY
-    splits: str = "train val"  # separated by blanks
-    workers: int = number(0, 0, 256)  # 0 takes all cores
-    force: bool = False
-    color_mode: str = choice("rgba", ("rgba", "palette"))
-    instances: bool = False
-    examples: int = number(2, 1, 50)
+    data_root: str = text(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
+    splits: str = text("train val", "separated by blanks; the test split has no public masks")
+    workers: int = number(0, 0, 256, "threads; 0 takes one a core")
+    force: bool = switch(False, "draws again what is up to date")
+    color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba as the official files, or palette")
+    instances: bool = switch(False, "also instance ids, 16 bits as the official files")
+    examples: int = number(2, 1, 50, "images shown under their masks")
 
     def check(self) -> None:
         """Check that there is a split to prepare."""
@@ -55,21 +76,21 @@ class PrepareCityscapesParameters(Parameters):
 class PrepareVocParameters(Parameters):
     """Unpack PASCAL VOC, join SBD's masks to it, and look at both."""
 
-    data_root: str = DEMO_VOC
-    archives: str = ""
-    with_sbd: bool = True
-    examples: int = number(2, 1, 50)
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = text(DEMO_VOC, "demo_voc (embedded), or the folder that VOCdevkit/ is or shall be in")
+    archives: str = text("", 'where the two archives are, or are downloaded to; "": archives/ in data_root')
+    with_sbd: bool = switch(True, "adds the masks of SBD and the list train_aug")
+    examples: int = number(2, 1, 50, "images shown with their masks")
+    progress: str = _progress()
 
 
 @dataclass(frozen=True)
 class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
-    data_root: str = FLAWED_FOLDER
-    splits: str = "train val"  # separated by blanks
-    examples: int = number(2, 1, 50)
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
+    splits: str = text("train val", "separated by blanks, the one to train on first")
+    examples: int = number(2, 1, 50, "images of each split shown with their masks")
+    progress: str = _progress()
 
     def check(self) -> None:
         """Check that there is a split to look at."""
@@ -81,10 +102,10 @@ class AuditDataParameters(Parameters):
 class RunParameters(Parameters):
     """What every notebook that looks at a finished run takes; all else it reads from the run's folder."""
 
-    run: str = ""  # folder below saved/; "" is the newest run, and trains the demo when there is none
-    checkpoint: str = choice("best", CHECKPOINTS)
-    device: str = choice("auto", DEVICES)
-    threads: int = number(2, 1, 256)
+    run: str = text("", 'folder below saved/; "" is the newest run, and trains the demo when there is none')
+    checkpoint: str = choice("best", CHECKPOINTS, "best or last")
+    device: str = _device()
+    threads: int = _threads()
 
     def check(self) -> None:
         """Check the run's name, which is a folder."""
@@ -94,53 +115,53 @@ class RunParameters(Parameters):
 
 @dataclass(frozen=True)
 class EvaluateParameters(ProtocolParameters, RunParameters):
-    """Score a run on a labelled split."""
+    """Score a run on a labeled split."""
 
-    data_root: str = ""  # "" is the run's own data
-    split: str = "val"
-    second_protocol: str = choice("three_scales_flip", ("none", *PUBLISHED))  # scored beside the first
-    examples: int = number(3, 1, 50)  # images shown with their errors
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = _data_of_run()
+    split: str = text("val", "a split with masks")
+    second_protocol: str = choice("three_scales_flip", SECOND_PROTOCOLS, "scored beside the first; none saves its time")
+    examples: int = number(3, 1, 50, "images shown with their errors")
+    progress: str = _progress()
 
 
 @dataclass(frozen=True)
 class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
-    data_root: str = ""
-    split: str = "test"
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = _data_of_run()
+    split: str = text("test", "which images; the server wants test")
+    progress: str = _progress()
 
 
 @dataclass(frozen=True)
 class RenderGifParameters(RunParameters):
     """Show a drive: image, prediction, overlay and, where there is one, the truth."""
 
-    data_root: str = ""
-    split: str = "val"
-    city: str = ""  # "" takes all cities of the split
-    sequence: str = ""  # six digits; "" takes all sequences
-    frames: int = number(20, 1, 10_000)  # at most so many
-    width: int = number(960, 128, 4096)  # of the picture, in pixels
-    seconds_per_frame: float = number(0.5, 0.02, 60.0)
-    alpha: float = number(0.5, 0.0, 1.0)  # of the overlay's colours
-    show_truth: bool = True  # adds the truth where the split has it
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = _data_of_run()
+    split: str = text("val", "which images")
+    city: str = text("", 'one city; "" takes all')
+    sequence: str = text("", 'six digits in quotes (papermill: -r sequence 000001); "" takes all')
+    frames: int = number(20, 1, 10_000, "at most this many")
+    width: int = number(960, 128, 4096, "of the picture, in pixels")
+    seconds_per_frame: float = number(0.5, 0.02, 60.0, "how long a frame stays")
+    alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
+    show_truth: bool = switch(True, "adds the truth where every frame has one")
+    progress: str = _progress()
 
 
 @dataclass(frozen=True)
 class ArchitectureParameters(Parameters):
     """Look at a network: shapes, dilations, receptive fields, and its size beside that of the others."""
 
-    architecture: str = choice("deeplabv3plus", ARCHITECTURES)
-    backbone: str = choice("resnet18", tuple(BACKBONES), prefix=TIMM)
-    channels: int = number(256, 8, 1024)  # width of ASPP and decoder
-    num_classes: int = number(19, 2, 256)
-    height: int = number(512, 33, 4096)  # of the image whose shapes and MACs are told
-    width: int = number(1024, 33, 8192)
-    field_height: int = number(257, 33, 2049)  # of the pictures of receptive fields
-    field_width: int = number(513, 33, 2049)
-    threads: int = number(2, 1, 256)
+    architecture: str = choice("deeplabv3plus", ARCHITECTURES, "deeplabv3plus or deeplabv3")
+    backbone: str = choice("resnet18", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
+    channels: int = number(256, 8, 1024, "width of ASPP and decoder")
+    num_classes: int = number(19, 2, 256, "what the classifier tells apart")
+    height: int = number(512, 33, 4096, "pixels, of the image whose shapes and MACs are shown; 1024 for Cityscapes")
+    width: int = number(1024, 33, 8192, "pixels; 2048 for Cityscapes")
+    field_height: int = number(257, 33, 2049, "pixels, of the pictures of receptive fields")
+    field_width: int = number(513, 33, 2049, "pixels")
+    threads: int = _threads()
 
 
 @dataclass(frozen=True)
@@ -150,18 +171,18 @@ class ProfileParameters(RunParameters):
     Every list is a text with blanks between its values; all combinations are measured.
     """
 
-    network: str = choice("run", NETWORKS)  # whose switches: the run's own, or those that a system published
-    backbones: str = ""  # "" is the run's own, or those that the system published
-    output_strides: str = "8 16"
-    sizes: str = "128x256"  # height x width in pixels
-    batch_sizes: str = "1"
-    precisions: str = "float32"  # of weights and activations
-    compiles: str = "off"  # off, on, or both
-    warmup: int = number(3, 0, 1000)  # runs that are not counted
-    repeats: int = number(10, 1, 10_000)
-    energy_seconds: float = number(5.0, 0.0, 3600.0)  # of predictions without a pause; 0 leaves energy out
-    idle_seconds: float = number(2.0, 1.0, 60.0)  # in which the idle power is measured before
-    progress: str = choice("auto", PROGRESS)
+    network: str = choice("run", NETWORKS, "whose switches: run, or as published: vovnet_system, notebook_system")
+    backbones: str = text("", 'resnet50 vovnet39 ...; "" is the run\'s own, or what the system published')
+    output_strides: str = text("8 16", "8, 16, 32, separated by blanks, as in all lists")
+    sizes: str = text("128x256", "height x width in pixels; 1024x2048 for Cityscapes")
+    batch_sizes: str = text("1", "images at a time")
+    precisions: str = text("float32", "of weights and activations: float32, bfloat16, float16")
+    compiles: str = text("off", "torch.compile: off, on, or both")
+    warmup: int = number(3, 0, 1000, "runs that are not counted")
+    repeats: int = number(10, 1, 10_000, "runs that are")
+    energy_seconds: float = number(5.0, 0.0, 3600.0, "of predictions without a pause, for the energy; 0 leaves it out")
+    idle_seconds: float = number(2.0, 1.0, 60.0, "in which the idle power is measured before")
+    progress: str = _progress()
 
     LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")
 
@@ -188,23 +209,24 @@ class ProfileParameters(RunParameters):
 class PruneParameters(RunParameters):
     """Take channels out of a run's network, fine-tune what is left, and see what that gains and costs."""
 
-    pruned_run: str = ""  # folder below saved/ for the result; "" is the run's name and -pruned
-    data_root: str = ""  # "" is the run's own data, of which the training split teaches and the other one scores
-    sparsity: float = number(0.5, 0.01, 0.99)  # share of the channels that go
-    criterion: str = choice("magnitude", PRUNING_CRITERIA)
-    ranking: str = choice("uniform", PRUNING_RANKINGS)  # "uniform" takes the same share of every layer
-    parts: str = choice("all", PRUNED_PARTS)  # "backbone" leaves ASPP and decoder as wide as they are
-    round_to: int = number(16, 1, 256)  # what is left of a layer is a multiple, which kernels like
-    batches: int = number(8, 1, 10_000)  # of training crops: for new norm statistics, and the gradients of "taylor"
-    epochs: int = number(2, 1, 10_000)  # of fine-tuning
-    rate_factor: float = number(0.5, 1e-6, 10.0)  # fine-tuning starts at the run's learning_rate times this
-    distillation: bool = True  # the dense network teaches the smaller one
-    height: int = number(0, 0, 4096)  # of the image that is timed; 0 is the data's own
-    width: int = number(0, 0, 8192)
-    repeats: int = number(9, 5, 10_000)  # turns in which the networks are timed
-    largest_loss: float = number(2.0, 0.0, 100.0)  # points of mIoU that may be lost
-    largest_time: float = number(0.55, 0.01, 1.0)  # part of the dense network's latency that may be left
-    progress: str = choice("auto", PROGRESS)
+    run: str = text("", 'folder below saved/; "" is the newest unpruned run, or trains the demo if none')
+    pruned_run: str = text("", 'folder below saved/ for the result; "" is the run\'s name and -pruned')
+    data_root: str = text("", 'where the run\'s data is now; "" is where it was')
+    sparsity: float = number(0.5, 0.01, 0.99, "share of the channels that go")
+    criterion: str = choice("magnitude", PRUNING_CRITERIA, "judged by magnitude, fpgm, bn_scale or taylor")
+    ranking: str = choice("uniform", PRUNING_RANKINGS, "uniform (the same share of every layer), global or isomorphic")
+    parts: str = choice("all", PRUNED_PARTS, "all, or backbone, which leaves ASPP and decoder as wide as they are")
+    round_to: int = number(16, 1, 256, "what is left of a layer is a multiple of this, which kernels like")
+    batches: int = number(8, 1, 10_000, "of training crops, for new norm statistics and taylor's gradients")
+    epochs: int = number(2, 1, 10_000, "of fine-tuning")
+    rate_factor: float = number(0.5, 1e-6, 10.0, "fine-tuning starts at the run's learning_rate times this")
+    distillation: bool = switch(True, "the dense network teaches the smaller one")
+    height: int = number(0, 0, 4096, "pixels of the image that is timed, 33 or more; 0 is the size of the data")
+    width: int = number(0, 0, 8192, "pixels; 0 together with height")
+    repeats: int = number(9, 5, 10_000, "turns in which the networks are timed")
+    largest_loss: float = number(2.0, 0.0, 100.0, "points of mIoU that may be lost")
+    largest_time: float = number(0.55, 0.01, 1.0, "part of the dense network's latency that may be left")
+    progress: str = _progress()
 
     def check(self) -> None:
         """Check the names, and the size that is timed."""
@@ -217,24 +239,25 @@ class PruneParameters(RunParameters):
 
 @dataclass(frozen=True)
 class QuantizeParameters(RunParameters):
-    """Export a run, quantise it to 8 bits, and let the gate say what was lost and what was gained, on the CPU."""
+    """Export a run, quantize it to 8 bits, and let the gate say what was lost and what was gained, on the CPU."""
 
-    device: str = choice("cpu", ("cpu",))  # where 8 bits are computed here
-    compared_with: str = ""  # run to measure against, such as the one before pruning; "" is the run itself
-    data_root: str = ""  # "" is the run's own data
-    split: str = "val"  # scored by the gate; calibration takes the run's train split
-    calibration_images: int = number(32, 1, 100_000)
-    backends: str = "onnxruntime openvino"  # separated by blanks
-    keep_float: str = choice("first", ("none", "first", "last", "first last"))  # convolutions that are not quantised
-    largest_loss: float = number(0.5, 0.0, 100.0)  # points of mIoU
-    smallest_speedup: float = number(1.0, 0.0, 1000.0)  # over PyTorch in float32; 0 asks for none
-    height: int = number(0, 0, 4096)  # of the image that is timed, in pixels; 0 takes the split's first as it is
-    width: int = number(0, 0, 8192)
-    warmup: int = number(1, 0, 1000)  # turns that are not counted
-    repeats: int = number(11, 3, 10_000)  # turns that are
-    memory: bool = True  # measures each network's memory in a process of its own
-    compile: bool = False  # adds a row for torch.compile, which takes a minute or more
-    progress: str = choice("auto", PROGRESS)
+    device: str = choice("cpu", ("cpu",), "cpu, where 8 bits are computed here")
+    threads: int = number(2, 1, 256, "CPU threads, of every runtime")
+    compared_with: str = text("", 'run to measure against, such as the one before pruning; "" is itself')
+    data_root: str = _data_of_run()
+    split: str = text("val", "a split with masks, which the gate scores; the train split calibrates")
+    calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
+    backends: str = text("onnxruntime openvino", "separated by blanks")
+    keep_float: str = choice("first", KEPT_FLOAT, "convolutions not quantized: none, first, last or first last")
+    largest_loss: float = number(0.5, 0.0, 100.0, "points of mIoU that may be lost")
+    smallest_speedup: float = number(1.0, 0.0, 1000.0, "times PyTorch in float32; 0 asks for none")
+    height: int = number(0, 0, 4096, "pixels of the image that is timed; 0 takes the split's first as it is")
+    width: int = number(0, 0, 8192, "pixels; 0 together with height")
+    warmup: int = number(1, 0, 1000, "turns that are not counted")
+    repeats: int = number(11, 3, 10_000, "turns that are")
+    memory: bool = switch(True, "measures each network's memory in a process of its own")
+    compile: bool = switch(False, "adds a row for torch.compile, which takes a minute or more")
+    progress: str = _progress()
 
     def check(self) -> None:
         """Check the list of backends, and that height and width come together."""
@@ -254,15 +277,15 @@ class QuantizeParameters(RunParameters):
 class ImportWeightsParameters(Parameters):
     """Bring a weights file from elsewhere, see what it is, score it, and keep it as a run."""
 
-    weights: str = ""  # "" writes a stand-in in the layout of a public file
-    run: str = ""  # name of the folder below saved/; "" is the file's name
-    output_stride: int = choice(0, (0, *OUTPUT_STRIDES))  # 0 is what the file says, or what was published
-    data_root: str = DEMO_CITY
-    split: str = "val"
-    examples: int = number(2, 1, 50)  # images shown with their predictions
-    device: str = choice("auto", DEVICES)
-    threads: int = number(2, 1, 256)
-    progress: str = choice("auto", PROGRESS)
+    weights: str = text("", 'path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
+    run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
+    output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
+    data_root: str = text(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
+    split: str = text("val", "a split with masks")
+    examples: int = number(2, 1, 50, "images shown with their predictions")
+    device: str = _device()
+    threads: int = _threads()
+    progress: str = _progress()
 
     def check(self) -> None:
         """Check the run's name, which is a folder."""
@@ -273,19 +296,19 @@ class ImportWeightsParameters(Parameters):
 class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
-    runs: str = ""  # folders below saved/, separated by blanks; "" is all of them
+    runs: str = text("", 'folders below saved/, separated by blanks; "" takes all of them')
 
 
 @dataclass(frozen=True)
 class QuickstartParameters(Parameters):
     """The whole story on the embedded city."""
 
-    data_root: str = DEMO_CITY
-    output_stride: int = choice(16, OUTPUT_STRIDES)
-    epochs: int = number(26, 1, 1000)
-    seed: int = number(0, 0, 2**31 - 1)
-    threads: int = number(2, 1, 256)
-    progress: str = choice("auto", PROGRESS)
+    data_root: str = text(DEMO_CITY, "the embedded city, or a folder in the layout of Cityscapes")
+    output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32; 8 is finer and about three times slower than 16")
+    epochs: int = number(26, 1, 1000, "passes over the training images")
+    seed: int = number(0, 0, 2**31 - 1, "another seed is another run")
+    threads: int = _threads()
+    progress: str = _progress()
 
 
 def _check_timed_size(height: int, width: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number
+from dlv3p.parameters.base import Parameters, choice, number, switch, text
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.1, 4.0
 
@@ -113,19 +113,20 @@ PUBLISHED = {
 
 WHOLE_IMAGE = PUBLISHED["whole_image"]
 CUSTOM = "custom"
+PROTOCOLS = (CUSTOM, *PUBLISHED)
 
 
 @dataclass(frozen=True)
 class ProtocolParameters(Parameters):
     """The protocol of a notebook that predicts: a published one by its name, or "custom" with switches of its own."""
 
-    protocol: str = choice(CUSTOM, (CUSTOM, *PUBLISHED))
-    scales: str = "1.0"  # separated by blanks
-    flip: bool = False
-    long_side: int = number(0, 0, 8192)
-    window_height: int = number(0, 0, 8192)
-    window_width: int = number(0, 0, 8192)
-    overlap: int = number(0, 0, 8191)
+    protocol: str = choice(CUSTOM, PROTOCOLS, "custom: the six lines below; or a published one, see docs/parameters.md")
+    scales: str = text("1.0", "sizes an image is seen at, times its own; several, as in 0.5 1.0, are summed")
+    flip: bool = switch(False, "sees each scale mirrored as well")
+    long_side: int = number(0, 0, 8192, "pixels of the long side, padded to a square and cut back; 0: its own size")
+    window_height: int = number(0, 0, 8192, "pixels of a sliding window; 0: whole images")
+    window_width: int = number(0, 0, 8192, "pixels of a sliding window; 0: whole images")
+    overlap: int = number(0, 0, 8191, "pixels that windows share, where their logits are averaged")
 
     SWITCHES = ("scales", "flip", "long_side", "window_height", "window_width", "overlap")
 

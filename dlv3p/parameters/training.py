@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number
+from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.network import NetworkParameters
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -22,72 +22,94 @@ PIXEL_MEANS = ("cross_entropy", "focal")
 weighed by its `valid_weight`. The others rank or count the pixels of what they are given: average theirs equally, as
 the loss of a batch in parts, which is not that of the whole batch."""
 PRECISIONS = ("float32", "bfloat16", "float16")
+BAD_SAMPLES = ("stop", "skip")
+SCALES = ("log_uniform", "uniform")
+CLASS_WEIGHTS = ("none", "inverse_log")
 
 
 @dataclass(frozen=True)
 class TrainingDataParameters(Parameters):
     """What is trained on, and the folder where the result goes."""
 
-    run: str = ""  # name of the folder below saved/; "" derives it from the parameters
-    data_root: str = DEMO_CITY  # demo_city, demo_voc, a folder (Cityscapes, VOC, your own, shards), or a URL
-    train_split: str = "train"
-    val_split: str = "val"
+    run: str = text("", 'name of the folder below saved/; "" derives one from the parameters')
+    data_root: str = text(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
+    train_split: str = text("train", "split to train on")
+    val_split: str = text("val", "split whose score is measured after each epoch")
 
 
 @dataclass(frozen=True)
 class TrainParameters(NetworkParameters, TrainingDataParameters):
     """One training run of any network. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
 
-    channels: int = number(128, 8, 1024)  # width of ASPP and decoder; 256 in the papers
-    initial_weights: str = "random"  # "random", "imagenet", or any file that `python -m dlv3p.weights inspect` knows
-    new_classifier: bool = False  # leaves the classifier of that file out, whose classes may then be others
-    image_scale: float = number(1.0, 0.05, 2.0)  # images are resized by this before anything else
-    crop_height: int = number(128, 33, 4096)  # pixels after scaling; 768 for Cityscapes
-    crop_width: int = number(256, 33, 4096)
-    scale_low: float = number(0.75, 0.1, 1.0)  # random scale, drawn from low to high
-    scale_high: float = number(1.5, 1.0, 4.0)
-    scale_distribution: str = choice("log_uniform", ("log_uniform", "uniform"))
-    color_jitter: float = number(0.3, 0.0, 1.0)  # strength of random brightness, contrast and saturation; 0 = off
-    blur: float = number(0.0, 0.0, 10.0)  # every second crop is blurred by 0 to so many pixels; 0 = off
-    class_uniform: float = number(0.0, 0.0, 1.0)  # share of crops around a class that is drawn uniformly; 0 = off
-    epochs: int = number(26, 1, 10_000)
-    steps: int = number(0, 0, 10_000_000)  # how many to train, where a recipe counts steps; 0 = `epochs` decides
-    validate_every: int = number(1, 1, 10_000)  # epochs; the last one is validated in any case
-    batch_size: int = number(8, 1, 4096)  # images in a step, of all processes together
-    accumulation: int = number(1, 1, 1024)  # parts in which a process goes through its share of a step, to save memory
-    optimizer: str = choice("adamw", OPTIMIZERS)
-    learning_rate: float = number(0.003, 1e-7, 10.0)  # of ASPP, decoder and classifier
-    backbone_rate_factor: float = number(1.0, 0.0, 10.0)  # the backbone learns at learning_rate times this; 0.1 = usual
-    schedule: str = choice("poly", SCHEDULES)  # of the learning rate, moved after every step; V3, section 4.1: "poly"
-    final_rate_factor: float = number(0.0, 0.0, 1.0)  # "poly" and "cosine" stay above learning_rate times this
-    step_epochs: int = number(10, 1, 10_000)  # "step" lowers the rate each time so many epochs are over
-    step_factor: float = number(0.5, 0.0, 1.0)  # "step" lowers the rate to this part
-    warmup_steps: int = number(0, 0, 1_000_000)  # in which the rate grows from 0 to what the schedule says
-    weight_decay: float = number(0.01, 0.0, 1.0)
-    gradient_norm: float = number(5.0, 0.0, 1_000_000.0)  # longer gradients are cut to this length; 0 = off
-    loss: str = choice("cross_entropy", LOSSES)
-    focal_gamma: float = number(2.0, 0.0, 10.0)  # of "focal" (arXiv:1708.02002); 0 is cross entropy
-    hard_share: float = number(0.25, 0.001, 1.0)  # of the valid pixels that "hard_pixels" learns from, the worst ones
-    class_weights: str = choice("inverse_log", ("none", "inverse_log"))  # "inverse_log" lifts rare classes (ENet)
-    average_decay: float = number(0.0, 0.0, 0.99999)  # of a running average of the weights, which is scored; 0 = off
-    teacher: str = ""  # a run, or a weights file, whose predictions are learned as well (distillation); "" = none
-    teacher_weight: float = number(1.0, 0.0, 100.0)
-    precision: str = choice("float32", PRECISIONS)
-    compile: bool = False  # lets torch.compile fuse the network: a minute or more at the start, faster steps on GPUs
-    activation_checkpointing: bool = False  # computes the backbone twice and keeps half as much; same weights
-    chunked_loss: bool = False  # upsamples logits band by band within the loss; other last bits
-    seed: int = number(0, 0, 2**31 - 1)
-    workers: int = number(1, 0, 64)  # processes that load data; 0 loads in the notebook itself
-    decoded_cache: bool = False  # keeps decoded images on disk: faster, at height x width x 3 bytes an image
-    on_bad_sample: str = choice("stop", ("stop", "skip"))  # "skip" replaces a damaged file by the next sample
-    loader_timeout: int = number(300, 1, 86_400)  # seconds after which a worker that gives no batch is an error
-    processes: int = number(1, 1, 64)  # that train together on this machine, each with a GPU of its own if there are
-    threads: int = number(2, 1, 256)  # CPU threads of torch; other counts change the last bits
-    device: str = choice("auto", DEVICES)  # "auto" takes a GPU when there is one
-    checkpoint_minutes: float = number(10.0, 0.0, 1440.0)  # between checkpoints within an epoch; 0 = after each step
-    tensorboard: bool = False  # writes event files to saved/<run>/events, for `tensorboard --logdir saved`
-    band: str = "auto"  # stored curves that an early warning compares with: "auto", "none", or a file
-    progress: str = choice("auto", PROGRESS)
+    channels: int = number(128, 8, 1024, "width of ASPP and decoder; 256 in V3, section 3.3")
+    initial_weights: str = text("random", "random, imagenet, or any file that import_weights.ipynb takes")
+    new_classifier: bool = switch(False, "leaves out the classifier of initial_weights, for other classes")
+
+    image_scale: float = number(1.0, 0.05, 2.0, "images are resized by this before anything else")
+    class_uniform: float = number(0.0, 0.0, 1.0, "share of crops around a class drawn uniformly, for rare ones; 0: off")
+    decoded_cache: bool = switch(False, "keeps decoded images on disk: faster, 6.3 MB for 1024 x 2048 pixels")
+    on_bad_sample: str = choice("stop", BAD_SAMPLES, "stop, or skip: warn of a damaged file and take the next sample")
+
+    crop_height: int = number(128, 33, 4096, "pixels, after scaling; 768 for Cityscapes")
+    crop_width: int = number(256, 33, 4096, "pixels, after scaling; 768 for Cityscapes")
+    scale_low: float = number(0.75, 0.1, 1.0, "random scale of a crop, from here ...")
+    scale_high: float = number(1.5, 1.0, 4.0, "... to here")
+    scale_distribution: str = choice("log_uniform", SCALES, "log_uniform (halving as likely as doubling) or uniform")
+    color_jitter: float = number(0.3, 0.0, 1.0, "strength of random brightness, contrast and saturation; 0: off")
+    blur: float = number(0.0, 0.0, 10.0, "every second crop is blurred by a Gaussian of 0 to this many pixels; 0: off")
+
+    epochs: int = number(26, 1, 10_000, "passes over the training split")
+    steps: int = number(0, 0, 10_000_000, "how many to train, for recipes that count steps; 0: epochs decides")
+    validate_every: int = number(1, 1, 10_000, "epochs between validations; the last epoch always has one")
+    batch_size: int = number(8, 1, 4096, "crops in a step, over all processes")
+    accumulation: int = number(1, 1, 1024, "parts in which a process takes its share of a step; more need less memory")
+    optimizer: str = choice("adamw", OPTIMIZERS, "adamw or sgd")
+    learning_rate: float = number(0.003, 1e-7, 10.0, "at its highest, for ASPP, decoder and classifier")
+    backbone_rate_factor: float = number(1.0, 0.0, 10.0, "the backbone's part of learning_rate; 0.1 if pretrained")
+    schedule: str = choice("poly", SCHEDULES, "how the rate falls: poly (V3, section 4.1), cosine, step, constant")
+    final_rate_factor: float = number(0.0, 0.0, 1.0, "poly and cosine never fall below learning_rate times this")
+    step_epochs: int = number(10, 1, 10_000, "step lowers the rate each time this many epochs are over ...")
+    step_factor: float = number(0.5, 0.0, 1.0, "... to this part of what it was")
+    warmup_steps: int = number(0, 0, 1_000_000, "steps in which the rate grows from 0 to what the schedule says")
+    weight_decay: float = number(0.01, 0.0, 1.0, "of the optimizer; 0.0001 with sgd")
+    gradient_norm: float = number(5.0, 0.0, 1_000_000.0, "longer gradients are cut to this length; 0: off")
+    average_decay: float = number(0.0, 0.0, 0.99999, "of a running average of the weights, scored and shared; 0: off")
+
+    loss: str = choice("cross_entropy", LOSSES, "or focal, hard_pixels, dice, lovasz, cross_entropy+dice or +lovasz")
+    focal_gamma: float = number(2.0, 0.0, 10.0, "of focal (arXiv:1708.02002); 0 makes it cross entropy")
+    hard_share: float = number(0.25, 0.001, 1.0, "share of the valid pixels, the worst, that hard_pixels learns from")
+    class_weights: str = choice("inverse_log", CLASS_WEIGHTS, "inverse_log (ENet) lifts rare classes; none: all alike")
+    teacher: str = text("", 'run or weights file whose predictions are learned too (distillation); "": none')
+    teacher_weight: float = number(1.0, 0.0, 100.0, "how much the teacher's predictions count")
+
+    seed: int = number(0, 0, 2**31 - 1, "another seed is another run")
+    precision: str = choice("float32", PRECISIONS, "float32, bfloat16 or float16")
+    compile: bool = switch(False, "torch.compile: a minute or more at the start, faster steps on GPUs")
+    activation_checkpointing: bool = switch(False, "less memory: computes the backbone twice; same weights")
+    chunked_loss: bool = switch(False, "less memory: upsamples logits band by band; other last bits")
+    workers: int = number(1, 0, 64, "processes that load data; 0 loads in the notebook itself")
+    loader_timeout: int = number(300, 1, 86_400, "seconds after which a worker that gives no batch is an error")
+    processes: int = number(1, 1, 64, "that train together on this machine, each on its own GPU where there are any")
+    threads: int = number(2, 1, 256, "CPU threads; another count changes the last bits of a result")
+    device: str = choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
+    checkpoint_minutes: float = number(10.0, 0.0, 1440.0, "between checkpoints within an epoch; 0: after each step")
+    tensorboard: bool = switch(False, "writes events to saved/<run>/events, for tensorboard --logdir saved")
+    band: str = text("auto", "stored curves that early warnings compare with: auto, none, or a file")
+    progress: str = choice("auto", PROGRESS, "auto, widgets, lines or none")
+
+    FIRST = (
+        *("run", "data_root", "architecture", "backbone", "output_stride", "initial_weights", "epochs", "batch_size"),
+        *("crop_height", "crop_width", "learning_rate", "seed"),
+    )
+    HEADINGS = {
+        "train_split": "Data",
+        "channels": "Network (V3, V3+: the papers of DeepLabV3 and DeepLabV3+)",
+        "image_scale": "Data",
+        "scale_low": "Augmentation",
+        "steps": "Schedule",
+        "loss": "Loss",
+        "precision": "Machine",
+    }
 
     LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
     MEANS = ("compile", "activation_checkpointing", "chunked_loss", "processes", "threads", "device")

@@ -8,7 +8,7 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.display import Row, html_table, plain_text
@@ -38,9 +38,9 @@ def number(default: float, low: float, high: float, help: str) -> Any:
 class Parameters:
     """A frozen, flat set of scalars that has been checked: the contents of one notebook's parameters cell."""
 
-    FIRST: ClassVar[tuple[str, ...]] = ()
+    FIRST = ()
     """What people change first, and so read first; all others follow in the order of the fields."""
-    HEADINGS: ClassVar[dict[str, str]] = {}
+    HEADINGS = {}
     """Field: the heading above it and above those that follow it; a heading that comes again goes on."""
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 RECIPES = sorted(FOLDER.glob("recipes/*.yaml"))
 REFRESH = "python tests/refresh_notebooks.py --parameters"
-HEADING = re.compile(r"# --- (.+) ---")
+HEADING = re.compile(r"# --- (.+?) -+")
 WIDTH = 100
 """Columns of a parameters cell that JupyterLab shows on a common screen."""
 PROMISED = {"train", "evaluate", "visualize_training", "save_predictions", "render_gif", "profile"}

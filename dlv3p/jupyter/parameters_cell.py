@@ -8,6 +8,9 @@ from typing import Any
 
 from dlv3p.parameters.base import Parameters
 
+RULE = 80
+"""Columns of a heading's line, which is to be seen among many others."""
+
 PAGE_HEAD = """# Parameters
 
 What every notebook takes, in its parameters cell or as `papermill NAME.ipynb -p PARAMETER VALUE`; a wrong name or value
@@ -27,7 +30,7 @@ def cell_source(kind: type[Parameters]) -> str:
     """
     lines = []
     for heading, group in kind.groups().items():
-        lines += [f"# --- {heading} ---"] if heading else []
+        lines += [f"# --- {heading} ".ljust(RULE, "-")] if heading else []
         lines += [f"{item.name}: {_type(item)} = {_literal(item.default)}  # {item.metadata['help']}" for item in group]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""How a notebook shows parameters: what differs from the defaults at once, the rest folded below it."""
+"""Show parameters in a notebook: what differs from the defaults at once, the rest folded below it."""
 
 import html
 from collections.abc import Sequence

@@ -56,9 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give the notebooks a folder of their own, so that they see the small run and nothing that other tests made."""
     workspace = item.config.stash[WORKSPACE]
+    notebooks = workspace / "notebooks"
     if _is_cell(item):
-        train_small_run(workspace / "notebooks")
-    os.environ["DLV3P_WORKSPACE"] = str(workspace / "notebooks" if _is_cell(item) else workspace)
+        train_small_run(notebooks)
+        os.environ["DLV3P_WORKSPACE"] = str(notebooks)
+    elif os.environ.get("DLV3P_WORKSPACE") == str(notebooks):  # a fixture of a whole module may have set another
+        os.environ["DLV3P_WORKSPACE"] = str(workspace)
 
 
 def _is_cell(item: pytest.Item) -> bool:

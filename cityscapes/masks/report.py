@@ -12,12 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_text
-from cityscapes.files.png_write import read_instance_png, read_label_png
 from cityscapes.findings import print_problems
 from cityscapes.layout import (
     INSTANCE_IDS_SUFFIX,
@@ -29,6 +27,9 @@ from cityscapes.layout import (
 )
 from cityscapes.masks.frame import Result
 from cityscapes.parallel import number_of_workers
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,7 @@ def print_report(report: Report, root: Path, output: Path, *, most: int = 50) ->
         print(f"{name:30}{value}")
 
 
-READERS = {
-    LABEL_IDS_SUFFIX: read_label_png,
-    TRAIN_IDS_SUFFIX: read_label_png,
-    INSTANCE_IDS_SUFFIX: read_instance_png,
-}
+COMPARED = (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, INSTANCE_IDS_SUFFIX)
 """The masks that are compared, where both sides have them."""
 
 
@@ -139,10 +136,13 @@ class Agreement:
     total: int = 0
     problem: str = ""
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self) -> "tuple[np.ndarray, np.ndarray]":
         """Read the official mask and ours, integer (H, W) each and of one size; raises InputError."""
-        ours = READERS[self.suffix](self.ours)
-        return READERS[self.suffix](self.official, size=ours.shape), ours
+        from cityscapes.files.png_write import read_instance_png, read_label_png  # they load numpy
+
+        read = read_instance_png if self.suffix == INSTANCE_IDS_SUFFIX else read_label_png
+        ours = read(self.ours)
+        return read(self.official, size=ours.shape), ours
 
 
 def compare_masks(
@@ -158,7 +158,7 @@ def compare_masks(
         Agreement(frame, suffix, official, ours)
         for split in splits
         for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX)
-        for suffix in READERS
+        for suffix in COMPARED
         if (official := frame.annotation(root, suffix)).is_file()
         and (ours := frame.generated(generated, suffix)).is_file()
     ]
@@ -171,7 +171,7 @@ def _compare(pair: Agreement) -> Agreement:
         official, ours = pair.read()
     except InputError as error:
         return Agreement(pair.frame, pair.suffix, pair.official, pair.ours, problem=str(error))
-    differing = int(np.count_nonzero(official != ours))
+    differing = int((official != ours).sum())
     return Agreement(pair.frame, pair.suffix, pair.official, pair.ours, differing, ours.size)
 
 

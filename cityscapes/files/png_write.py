@@ -82,7 +82,7 @@ def _fill_changes(changes, strip, table, filtered):
 MAX_PIXELS = 64 * 2**20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = len(_SIGNATURE) + 4 + 4 + 13 + 4
-_SEAL_KEYWORD = b"cityscapes.files.png_write\0"
+_SEAL_KEYWORD = b"cityscapes.mask_files\0"  # the name that every mask so far was sealed with
 _SEAL_LENGTH = 4 + 4 + len(_SEAL_KEYWORD) + 64 + 1 + 64 + 4
 
 

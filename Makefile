@@ -17,7 +17,7 @@ demo: $(ready)  ## the whole pipeline on the embedded city, a notebook a stage
 	@$(python) -m dlv3p.demo
 
 # The cells of a notebook share a kernel, so notebooks have a process of their own.
-notebooks = OMP_NUM_THREADS=2 $(python) -m pytest notebooks --durations=10
+notebooks = $(python) -m pytest notebooks --durations=10
 
 # Most tests use one core, so two processes share them out, a file to a process; each computes with one thread.
 both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadgroup --durations=20 --ignore=$(runtimes)

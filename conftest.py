@@ -43,12 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures or a run in one process: a file's tests, and all notebooks, which come first."""
+    """Run the notebook that prunes after those that look at the run, and a file's tests in one process.
+
+    nbval's cells are not to be grouped: `make` runs the notebooks in a process of their own.
+    """
     items.sort(key=lambda item: (not _is_cell(item), item.path.name == LAST))
     for item in items:
-        if _is_cell(item):
-            item.add_marker(pytest.mark.xdist_group("notebooks"))
-        elif not item.get_closest_marker("xdist_group"):
+        if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 

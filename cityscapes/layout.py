@@ -26,6 +26,10 @@ COLOR_SUFFIX = "_gtFine_color.png"
 INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
 
 _NAME = re.compile(r"(?P<city>[A-Za-z][A-Za-z-]*)_(?P<sequence>\d{6})_(?P<frame>\d{6})")
+_PREDICTION_NAME = re.compile(r"([A-Za-z][A-Za-z-]*_[0-9]{6}_[0-9]{6})(?![0-9])[A-Za-z0-9._-]*\.png")
+File = TypeVar("File")
+MatchedFile = tuple[str, tuple[str, File]]
+"""An image, and the (name, file) that was found for it."""
 
 
 class Frame(NamedTuple):
@@ -103,15 +107,6 @@ def default_root() -> Path:
         if (folder / "gtFine").is_dir():
             return folder
     return demo_city_folder()
-
-
-_PREDICTION_NAME = re.compile(r"([A-Za-z][A-Za-z-]*_[0-9]{6}_[0-9]{6})(?![0-9])[A-Za-z0-9._-]*\.png")
-
-
-File = TypeVar("File")
-
-
-MatchedFile = tuple[str, tuple[str, File]]
 
 
 def match_names(files: Sequence[tuple[str, File]], expected: Collection[str]) -> tuple[list[MatchedFile], list[str]]:

@@ -127,7 +127,7 @@ def test_an_environment_that_is_ready_is_not_set_up_again(folder: Path) -> None:
 def test_an_empty_venv_takes_the_active_environment(folder: Path) -> None:
     assert make("--dry-run", "test", "VENV=", folder=folder).stdout.splitlines() == [
         "python -m pytest tests/test_quantization.py",
-        "OMP_NUM_THREADS=2 python -m pytest notebooks --durations=10",
+        "python -m pytest notebooks --durations=10",
         "OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadgroup --durations=20 "
         "--ignore=tests/test_quantization.py",
     ]

@@ -40,11 +40,14 @@ class BlockOptions(NamedTuple):
         return nn.BatchNorm2d(channels, eps=self.norm_epsilon, momentum=self.norm_momentum)
 
 
+DEFAULT_BLOCK = BlockOptions()
+
+
 def conv_bn_relu(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
-    options: BlockOptions = BlockOptions(),  # noqa: B008 - immutable
+    options: BlockOptions = DEFAULT_BLOCK,
     *,
     dilation: int = 1,
 ) -> nn.Sequential:
@@ -80,7 +83,7 @@ def upsample(features: Tensor, size: tuple[int, int], *, align_corners: bool = F
 class ImagePooling(nn.Module):
     """The branch that sees the whole image: global mean, 1x1 convolution, spread over the height and width again."""
 
-    def __init__(self, in_channels: int, channels: int, options: BlockOptions = BlockOptions()) -> None:  # noqa: B008
+    def __init__(self, in_channels: int, channels: int, options: BlockOptions = DEFAULT_BLOCK) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 1, bias=options.bias)
         self.bn = options.norm(channels)
@@ -108,7 +111,7 @@ class ASPP(nn.Module):
         *,
         dropout: float = 0.1,
         image_pooling: bool = True,
-        options: BlockOptions = BlockOptions(),  # noqa: B008 - immutable
+        options: BlockOptions = DEFAULT_BLOCK,
     ) -> None:
         super().__init__()
         self.branch0 = conv_bn_relu(in_channels, channels, 1, options)
@@ -140,7 +143,7 @@ class Decoder(nn.Module):
         convolutions: int = 1,
         aspp_first: bool = False,
         align_corners: bool = False,
-        options: BlockOptions = BlockOptions(),  # noqa: B008 - immutable
+        options: BlockOptions = DEFAULT_BLOCK,
     ) -> None:
         super().__init__()
         self.aspp_first, self.align_corners = aspp_first, align_corners

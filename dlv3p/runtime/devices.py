@@ -23,6 +23,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+"""Words of a RuntimeError that is a lack of memory: torch's on the CPU, cuDNN's and cuBLAS's, C++'s."""
+
+
 @contextmanager
 def memory_faults(advice: str) -> Iterator[None]:
     """Turn what torch raises for a lack of memory, on CPU and GPU, into MachineError that ends with `advice`."""
@@ -35,8 +39,9 @@ def memory_faults(advice: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a lack of memory, which torch tells differently on CPU and GPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+    """Return whether an error is a lack of memory, which torch reports in several ways on CPU and GPU."""
+    is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_known or any(symptom in str(error) for symptom in OUT_OF_MEMORY)
 
 
 class OutOfMemoryError(MachineError):
@@ -45,13 +50,10 @@ class OutOfMemoryError(MachineError):
 
 @contextmanager
 def out_of_memory_explained() -> Iterator[None]:
-    """Turn a lack of memory within the block, which torch tells in several ways, into an OutOfMemoryError."""
+    """Turn a lack of memory within the block into an OutOfMemoryError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in told):
-            raise OutOfMemoryError(
-                "out of memory: the prediction does not fit; take a smaller image or batch"
-            ) from error
-        raise
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError("out of memory: the prediction does not fit; take a smaller image or batch") from error

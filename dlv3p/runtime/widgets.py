@@ -9,14 +9,12 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from dlv3p.runtime.lines import describe_epoch, format_duration
+from dlv3p.runtime.lines import Item, describe_epoch, format_duration
 
 if TYPE_CHECKING:
     import ipywidgets
-
-Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 _DRAWING_SHARE = 0.01  # of the time; a picture of the curves costs about a twentieth of a second

@@ -233,6 +233,12 @@ def test_a_seal_holds_for_its_origin_only(tmp_path):
     assert not is_made_from(path, b"polygons")
 
 
+def test_seals_of_earlier_versions_hold():
+    """The seal's keyword is in every mask that was ever made, so it stays, whatever the modules are called."""
+    content = encode_png(PIXELS, made_from=b"polygons")
+    assert content[33 + 4 : 33 + 8 + 22] == b"tEXtcityscapes.mask_files\0"
+
+
 def test_every_flipped_bit_and_every_cut_breaks_the_seal(tmp_path):
     path, content = tmp_path / "mask.png", encode_png(PIXELS[:3, :3], made_from=b"polygons")
     for place in range(len(content)):

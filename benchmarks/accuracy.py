@@ -43,7 +43,7 @@ from dlv3p.pictures.curves import plot_curves, read_metrics
 from dlv3p.pictures.visualize import save_figure
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
-from dlv3p.training import run
+from dlv3p.training import validation
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 PEER = "smp"
@@ -80,7 +80,7 @@ def remembered(path: Path, settings: dict, work: Callable[[], dict]) -> dict:
 def scoring_times() -> Iterator[list[float]]:
     """Collect the seconds that each scoring takes of the runs that train within; the time of an epoch includes them."""
     seconds: list[float] = []
-    score_epoch = run.validate
+    score_epoch = validation.validate
 
     def timed(*arguments: object, **options: object) -> dict[str, float]:
         began = time.monotonic()
@@ -88,7 +88,7 @@ def scoring_times() -> Iterator[list[float]]:
         seconds.append(time.monotonic() - began)
         return result
 
-    with patch.object(run, "validate", timed):
+    with patch.object(validation, "validate", timed):
         yield seconds
 
 
@@ -195,8 +195,8 @@ def main() -> int:
     options = _options()
     names = ("backbone", "output_stride", "channels", "image_scale", "crop_height", "crop_width", "batch_size")
     shared = {name: getattr(options, name) for name in (*names, "epochs", "precision", "workers")}
-    training, validation = open_training(resolve_data_root(options.root), "train", "val")
-    images, folder = WholeImages(validation, image_scale=options.image_scale), output_folder(options.name)
+    training, scored = open_training(resolve_data_root(options.root), "train", "val")
+    images, folder = WholeImages(scored, image_scale=options.image_scale), output_folder(options.name)
     torch.set_num_threads(options.threads)
     results, runs = {"ours": [], PEER: []}, []
     for seed in options.seeds:
@@ -213,13 +213,13 @@ def main() -> int:
         work = partial(train_peer, settings, training, images, options.validate_every)
         results[PEER].append(remembered(path, known, work))
 
-    size = validation.image(0).size
+    size = scored.image(0).size
     height, width = (-(-round(length * options.image_scale) // 16) * 16 for length in (size[1], size[0]))
     switches = {"channels": options.channels, "output_stride": options.output_stride}
     ours = partial(build_model, "deeplabv3plus", options.backbone, num_classes=training.num_classes, **switches)
     builds = {"ours": ours, PEER: partial(build_peer, settings, training.num_classes)}
     told = report(results, options.seeds, training.class_names)
-    print(f"\n{options.root}: {len(training)} images to train on, {len(validation)} to score, {options.epochs} epochs")
+    print(f"\n{options.root}: {len(training)} images to train on, {len(scored)} to score, {options.epochs} epochs")
     print(f"{costs(builds, height, width)}\n{told}")
     peers = {f"{options.name}_{PEER}_seed{seed}": row for seed, row in zip(options.seeds, results[PEER], strict=True)}
     draw_curves(runs, peers, options.output_stride, folder / "curves.png")

@@ -32,7 +32,8 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.timing import Turns, take_turns
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.training.losses import make_chunked_loss, make_loss
-from dlv3p.training.step import Stepper
+from dlv3p.training.optimizers import make_optimizer
+from dlv3p.training.step import build_loss, build_stepper
 
 Step = Callable[[], float]
 
@@ -66,13 +67,15 @@ class Bench:
         self.clock = time.process_time if alone else time.perf_counter
 
     def our_step(self, parameters: TrainParameters, build: Callable[[], DeepLab]) -> Step:
-        """Build one of our networks and return a step of a run with these parameters, as `dlv3p.training.run` takes it.
+        """Build one of our networks and return a step of a run with these parameters, as `dlv3p.train` takes it.
 
         Batches come from the loader on the host; here they lie on the device already, as those of the others do.
         """
         torch.manual_seed(0)
         model = build().to(self.device, memory_format=LAYOUT).train()
-        stepper = Stepper(model, parameters, self.device, class_weights=None)
+        rate = {"learning_rate": parameters.learning_rate, "backbone_rate_factor": parameters.backbone_rate_factor}
+        optimizer = make_optimizer(model, name=parameters.optimizer, weight_decay=parameters.weight_decay, **rate)
+        stepper = build_stepper(parameters, model, build_loss(parameters, None), optimizer, self.device)
         confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64, device=self.device)
 
         def step() -> float:

@@ -10,7 +10,9 @@ machine `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and end
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
-    from dlv3p.training.run import TrainingResult
+    from dlv3p.training.progress import TrainingResult
 
 
 def train(parameters: TrainParameters) -> "TrainingResult":
@@ -33,40 +35,131 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     """
     import torch
 
+    from dlv3p.data.batches import worker_faults
+    from dlv3p.data.loader import WholeImages, make_samples, training_loader, validation_loader
     from dlv3p.data.roots import open_training, resolve_data_root
-    from dlv3p.runs.folders import hold_run
-    from dlv3p.runtime.devices import choose_device
-    from dlv3p.runtime.processes import joined_processes, place, started_in_group
+    from dlv3p.evaluation.metrics import confusion_matrix
+    from dlv3p.runs.folders import hold_run, write_metrics
+    from dlv3p.runtime.devices import choose_device, memory_faults
+    from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
+    from dlv3p.training.callbacks import make_watchers, reporting_failure
+    from dlv3p.training.checkpoints import Checkpoints, export_best
+    from dlv3p.training.distillation import load_teacher
+    from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import launch, reported_errors
-    from dlv3p.training.run import TrainingRun
+    from dlv3p.training.network import build_for_training
+    from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
+    from dlv3p.training.progress import TrainingProgress
+    from dlv3p.training.recording import memory_advice, record_run
+    from dlv3p.training.recovery import last_checkpoint
+    from dlv3p.training.step import build_loss, build_stepper
+    from dlv3p.training.validation import validate
 
-    torch.set_num_threads(parameters.threads)
-    root = resolve_data_root(parameters.data_root)
-    training, validation = open_training(root, parameters.train_split, parameters.val_split)
-    if parameters.processes > 1 and not started_in_group():
-        launch(parameters)
-    run = parameters.run_name
+    p = parameters
+    torch.set_num_threads(p.threads)
+    splits = training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
+    if p.processes > 1 and not started_in_group():
+        launch(p)  # what follows then finds the run finished
     with (
-        joined_processes(choose_device(parameters.device).type),
+        joined_processes(choose_device(p.device).type),
         reported_errors(),
-        Interruption(run) as interruption,
-        hold_run(run) if place().first else nullcontext(run_folder(run)) as folder,
+        Interruption(p.run_name) as interruption,
+        hold_run(p.run_name) if place().first else nullcontext(run_folder(p.run_name)) as folder,
     ):
-        return TrainingRun(parameters, folder, training, validation, interruption).fit()
+        device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
+        saved = from_first(last_checkpoint(folder, p, training) if place().first else None)
+
+        # Model: new, with the initial weights that were asked for, or as the last checkpoint left it.
+        torch.manual_seed(p.seed)
+        model = build_for_training(p, classes, device, saved)
+
+        # Loss: against the labels and, where there is a teacher, against its predictions.
+        weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
+        teacher = load_teacher(p.teacher, classes, device)
+        loss = build_loss(p, weights)
+
+        # Optimizer: a learning rate for the backbone and one for the head, both moved in every step.
+        rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
+        optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
+        names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
+        schedule = {name: getattr(p, name) for name in names}
+        stepper = build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
+
+        # How far the run has come, and what keeps it.
+        per_epoch = len(training) // min(p.batch_size, len(training))
+        progress = TrainingProgress(classes, device, steps=p.steps or p.epochs * per_epoch, steps_per_epoch=per_epoch)
+        if saved:
+            stepper.load_state_dict(saved)
+            progress.load_state_dict(saved)
+        facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
+        checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
+        record_run(folder, p, splits, progress)
+        if not progress.finished:
+            with ExitStack() as guards:
+                guards.enter_context(memory_faults(memory_advice(p)))
+
+                # Data: crops in an order that is a function of the seed, and whole images to score.
+                loading = {"workers": p.workers, "timeout": p.loader_timeout}
+                samples = make_samples(p, training)
+                loader = training_loader(samples, batch_size=p.batch_size, skip_bad=skip_bad, **loading)
+                whole = validation_loader(WholeImages(validation, image_scale=p.image_scale), **loading)
+                for batches in (loader, whole):
+                    guards.enter_context(closing(batches))
+                guards.enter_context(worker_faults(p.loader_timeout, loader.next_names))
+                watchers = make_watchers(p, folder, training, done=progress.done, stop=interruption.request)
+                watchers.start(progress.epochs, per_epoch, progress.epoch)
+                guards.enter_context(reporting_failure(watchers))
+                divergence = DivergenceGuard(folder, training, p.learning_rate)
+                interruption.after_steps()
+
+                # Loop: an epoch is its steps, a validation and a checkpoint.
+                while not progress.finished:
+                    epoch, sums = progress.epoch, progress.sums
+                    loader.sampler.epoch, loader.sampler.skipped = epoch, sums.steps
+                    model.train()
+                    progress.begin_epoch()
+                    for image, mask in islice(loader, progress.steps - progress.done):
+                        rate = rate_factor(progress.done, progress.steps, per_epoch, **schedule)
+                        result = stepper(image, mask, rate=rate, step=progress.done)
+                        seen = partial(loader.sampler.step_indices, sums.steps)
+                        divergence.check(result, stepper, step=progress.done + 1, rate=rate, indices=seen)
+                        counts = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
+                        progress.add_step(result.loss, counts, rate=rate, data_wait=loader.waited)
+                        watchers.step(epoch, sums.steps, result.loss)
+                        checkpoints.after_step()
+
+                    # Validation: the weights that are shared, on whole images.
+                    scores = None
+                    if epoch % p.validate_every == 0 or epoch == progress.epochs:
+                        options = {"images": len(validation), "after_each": checkpoints.after_image}
+                        scores = validate(stepper.scored, whole, classes, device, **options)
+
+                    # Checkpoint: the epoch counts from here on.
+                    improved = progress.close_epoch(scores, learning_rate=p.learning_rate)
+                    checkpoints.after_epoch(improved=improved)
+                    if place().first:
+                        write_metrics(folder, progress.history)
+                    watchers.epoch(progress.history[-1])
+                    checkpoints.stop_between_epochs()
+            watchers.finish(f"best val mIoU {progress.best_mean_iou:.4f} at epoch {progress.best_epoch}")
+        if place().first:
+            export_best(folder)
+        return progress.result(folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the parameters, train, and say how well it went."""
-    from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
-
-    end_with_parent()
     parser = argparse.ArgumentParser(prog="dlv3p train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", type=Path, help="saved/<run>/run.json, or a recipe of notebooks/recipes")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more parameter"
     )
     options = parser.parse_args(arguments)
+
+    from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch  # not for --help
+
+    end_with_parent()
     with reported_errors():
         values = read_config(options.config) if options.config else {}
         values |= {name: read_value(name, text) for name, text in options.parameter}

@@ -14,7 +14,8 @@ from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.train import train
-from dlv3p.training import run
+from dlv3p.training import step as step_module
+from dlv3p.training import validation
 from dlv3p.training.step import Stepper
 
 
@@ -30,7 +31,7 @@ def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):
         counted.append(prediction)
         return confusion_matrix(mask, prediction, classes)
 
-    monkeypatch.setattr(training, "Stepper", Watched)
+    monkeypatch.setattr(step_module, "Stepper", Watched)
     monkeypatch.setattr(training, "confusion_matrix", count)
     bench = Bench(argparse.Namespace(batch=2, height=64, width=64, device="cpu", threads=1, turns=1))
     step = bench.our_step(
@@ -53,4 +54,4 @@ def test_seconds_of_training_leave_scoring_out(city, workspace):
     assert math.isnan(training_seconds(history, scoring[:1]))  # who went on was not timed from the start
     unscored = [{**history[0], "val_loss": math.nan}, history[1]]
     assert training_seconds(unscored, scoring[:1]) == pytest.approx(whole - scoring[0])
-    assert run.validate.__name__ == "validate"  # and is as it was
+    assert validation.validate.__name__ == "validate"  # and is as it was

@@ -67,20 +67,19 @@ def test_a_teacher_is_a_weights_file_that_learns_nothing(tmp_path):
     model = build_network(parameters, 5).eval()
     path = tmp_path / "teacher.safetensors"
     save_model(path, model, parameters, list("abcde"))
-    asked = TrainParameters(**SMALL, teacher=str(path))
-    teacher = load_teacher(asked, 5, torch.device("cpu"))
+    teacher = load_teacher(str(path), 5, torch.device("cpu"))
     image = torch.randn(1, 3, 65, 97)
     assert not any(weight.requires_grad for weight in teacher.parameters())
     assert torch.allclose(teach(teacher, image), model.logits_at_stride(image).detach(), atol=1e-4)
     with pytest.raises(ParameterError, match="knows 5 classes, the data 19"):
-        load_teacher(asked, 19, torch.device("cpu"))
+        load_teacher(str(path), 19, torch.device("cpu"))
 
 
 def test_no_teacher_is_none_and_an_absent_one_is_told(workspace):
-    assert load_teacher(TrainParameters(), 19, torch.device("cpu")) is None
+    assert load_teacher("", 19, torch.device("cpu")) is None
     with pytest.raises(MissingInputError, match="no run yet"):
-        load_teacher(TrainParameters(teacher="dense"), 19, torch.device("cpu"))
+        load_teacher("dense", 19, torch.device("cpu"))
     with pytest.raises(MissingInputError, match=r"none\.safetensors"):
-        load_teacher(TrainParameters(teacher="none.safetensors"), 19, torch.device("cpu"))
+        load_teacher("none.safetensors", 19, torch.device("cpu"))
     with pytest.raises(ParameterError, match="is the run itself"):
-        load_teacher(TrainParameters(run="a", teacher="a"), 19, torch.device("cpu"))
+        TrainParameters(run="a", teacher="a")

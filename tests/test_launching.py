@@ -94,24 +94,24 @@ def forked_undisturbed(trainings, city, tmp_path_factory):
 
 AFTER_A_STEP = """
 import os, signal, time
-from dlv3p.training.run import TrainingRun
+from dlv3p.training.checkpoints import Checkpoints
 def act(run, rank): {act}
-save = TrainingRun._save_if_due
-def save_if_due(self, *, stopping):
-    save(self, stopping=stopping)
+genuine = Checkpoints.after_step
+def after_step(self):
+    genuine(self)
     act(self, int(os.environ["RANK"]))
-TrainingRun._save_if_due = save_if_due
+Checkpoints.after_step = after_step
 """
-SECOND_IS_KILLED = "rank == 1 and run.done == 2 and os.kill(os.getpid(), signal.SIGKILL)"
+SECOND_IS_KILLED = "rank == 1 and run.progress.done == 2 and os.kill(os.getpid(), signal.SIGKILL)"
 PARENT_IS_STOPPED = """
-    if rank == 0 and run.done == 4:
+    if rank == 0 and run.progress.done == 4:
         os.kill(os.getppid(), signal.SIGTERM)
         while run.interruption.kind is None:  # until it is passed on
             time.sleep(0.001)
 """
 PARENT_IS_KILLED = """
     (run.folder / f"process{rank}").write_text(str(os.getpid()))
-    if rank == 0 and run.done == 2:
+    if rank == 0 and run.progress.done == 2:
         os.kill(os.getppid(), signal.SIGKILL)
 """
 
@@ -206,12 +206,12 @@ STOPPED_WHILE_SCORED = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-    from dlv3p.training import run
-    genuine = run.validate
+    from dlv3p.training import validation
+    genuine = validation.validate
     def validate(*words, after_each, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return genuine(*words, after_each=after_each, **options)
-    run.validate = validate
+    validation.validate = validate
 """
 
 

@@ -8,7 +8,6 @@ from tiny import tiny
 from torch import nn
 
 from cityscapes.errors import DivergedError, ParameterError
-from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training.optimizers import make_optimizer, rate_factor, set_rates
@@ -17,13 +16,12 @@ from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 
 def factors(steps=100, per_epoch=10, **changes):
-    parameters = TrainParameters(**changes)
-    return [rate_factor(parameters, step, steps, per_epoch) for step in range(steps)]
+    return [rate_factor(step, steps, per_epoch, **changes) for step in range(steps)]
 
 
 def test_poly_is_the_published_curve():
     # Half of 30,000 steps of VainF's recipe, from 0.01.
-    assert 0.01 * rate_factor(TrainParameters(), 15_000, 30_000, 500) == pytest.approx(0.0053589, abs=1e-7)
+    assert 0.01 * rate_factor(15_000, 30_000, 500) == pytest.approx(0.0053589, abs=1e-7)
     assert factors()[0] == 1.0
     assert factors(final_rate_factor=0.5)[-1] == 0.5
 
@@ -50,8 +48,7 @@ def test_constant_stays_and_a_warm_up_grows_in_a_line_to_any_schedule():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_each_part_learns_at_its_own_rate(optimizer):
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
-    parameters = TrainParameters(optimizer=optimizer, learning_rate=0.1, backbone_rate_factor=0.1, weight_decay=0.0)
-    made = make_optimizer(model, parameters)
+    made = make_optimizer(model, name=optimizer, learning_rate=0.1, backbone_rate_factor=0.1, weight_decay=0.0)
     set_rates(made, 0.5)
     assert [group["lr"] for group in made.param_groups] == pytest.approx([0.005, 0.05])
     assert [len(group["params"]) for group in made.param_groups] == [2, 2]

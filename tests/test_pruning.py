@@ -461,7 +461,7 @@ def test_what_prunes_and_teaches_is_what_was_asked_for(pruned_run, monkeypatch):
     assert pruned_run.training.learning_rate == dense_rate / 2
     last = prune_run(replace(pruned_run.parameters, pruned_run="from_last", checkpoint="last")).training
     assert last.teacher == str(run_folder("tiny") / "checkpoints" / "last.pt"), "not the best one, which was not pruned"
-    assert load_teacher(last, 19, torch.device("cpu")).widths == {}
+    assert load_teacher(last.teacher, 19, torch.device("cpu")).widths == {}
 
 
 def test_the_gate_gets_the_limits_and_the_size_that_were_asked_for(pruned_run, monkeypatch):

@@ -21,7 +21,7 @@ from dlv3p.runs.check import check_run
 from dlv3p.runs.provenance import without_credentials
 from dlv3p.runs.record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
 from dlv3p.train import train
-from dlv3p.training.run import TrainingRun
+from dlv3p.training.checkpoints import Checkpoints
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 
 FILES = ("run.json", "metrics.csv", "model.safetensors", "checkpoints/last.pt", "checkpoints/best.pt")
@@ -192,13 +192,13 @@ def test_a_run_json_of_before_has_no_hash_which_is_worth_a_note(folder, capsys):
 def test_going_on_does_not_make_an_edited_run_json_look_untouched(city, workspace, monkeypatch, edited):
     stop = {"calls": 0}
 
-    def stop_once(self, *, stopping):
+    def stop_once(run):
         stop["calls"] += 1
         if stop["calls"] == 4:  # in the second epoch
             raise StoppedError("here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "_save_if_due", stop_once)
+        patch.setattr(Checkpoints, "after_step", stop_once)
         with pytest.raises(StoppedError):
             train(tiny(city, run="run"))
     folder = workspace / "saved" / "run"

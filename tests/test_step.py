@@ -10,7 +10,8 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training.losses import make_loss
-from dlv3p.training.step import SMALLEST_SCALE, Stepper, dropout_seed
+from dlv3p.training.optimizers import make_optimizer
+from dlv3p.training.step import SMALLEST_SCALE, build_loss, build_stepper, dropout_seed
 from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
 
 CPU = torch.device("cpu")
@@ -19,7 +20,9 @@ CPU = torch.device("cpu")
 def make_stepper(**changes):
     torch.manual_seed(0)
     parameters = tiny(**changes)
-    return Stepper(build_network(parameters, 4).train(), parameters, CPU, class_weights=None)
+    model = build_network(parameters, 4).train()
+    optimizer = make_optimizer(model, name=parameters.optimizer, learning_rate=parameters.learning_rate)
+    return build_stepper(parameters, model, build_loss(parameters, None), optimizer, CPU)
 
 
 def take_step(stepper, step=0):

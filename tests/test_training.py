@@ -12,13 +12,13 @@ from tiny import tiny
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
+from dlv3p.data import loader
 from dlv3p.data.roots import open_split
 from dlv3p.data.write_shards import write_shards
 from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, find_run, hold_run, list_runs
 from dlv3p.runs.imported import save_run
 from dlv3p.train import train
-from dlv3p.training import state, step
-from dlv3p.training.run import TrainingRun
+from dlv3p.training import checkpoints, recovery, step
 from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
 from dlv3p.weights.loading import build_recognized
 from dlv3p.weights.reading import read_weights
@@ -78,11 +78,11 @@ def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspa
         done.append(path)
         save(path, content)
 
-    save = state.save_checkpoint
-    monkeypatch.setattr(state, "save_checkpoint", dies)
+    save = checkpoints.save_checkpoint
+    monkeypatch.setattr(checkpoints, "save_checkpoint", dies)
     with pytest.raises(Stop):
         train(saved_by_epoch(city, run="stopped"))
-    monkeypatch.setattr(state, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", save)
     result = train(saved_by_epoch(city, run="stopped", workers=1))
     assert (final_hash("stopped"), without_seconds(result.history)) == uninterrupted
 
@@ -90,7 +90,7 @@ def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspa
 def test_a_finished_run_returns_at_once_and_touches_nothing(city, workspace, monkeypatch):
     first = train(tiny(city, run="done", epochs=1))
     before = {path: path.stat().st_mtime_ns for path in run_folder("done").rglob("*") if path.name != ".lock"}
-    monkeypatch.setattr(TrainingRun, "_train", None)
+    monkeypatch.setattr(loader, "training_loader", None)
     again = train(tiny(city, run="done", epochs=1))
     assert again.history == first.history
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -152,7 +152,7 @@ def test_a_run_that_another_process_holds_is_refused(city, workspace):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, workspace, monkeypatch):
     train(tiny(city, run="nan", epochs=1))
     before = checkpoint_path("nan", "last").read_bytes()
-    monkeypatch.setattr(state, "refuse_other_parameters", lambda *_: None)
+    monkeypatch.setattr(recovery, "refuse_other_parameters", lambda *_: None)
     monkeypatch.setattr(step, "make_loss", lambda *_, **__: lambda logits, mask: logits.sum() * math.nan)
     with pytest.raises(DivergedError, match="loss is nan"):
         train(tiny(city, run="nan", epochs=2))
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(city, wor
 def test_a_gradient_that_is_not_finite_in_the_last_step_spoils_no_checkpoint(city, workspace, monkeypatch):
     train(tiny(city, run="inf", epochs=1))
     before = checkpoint_path("inf", "last").read_bytes()
-    monkeypatch.setattr(state, "refuse_other_parameters", lambda *_: None)
+    monkeypatch.setattr(recovery, "refuse_other_parameters", lambda *_: None)
     # The root is 0 and steeper than any number there: a loss that is finite, and a gradient that is not.
     monkeypatch.setattr(step, "make_loss", lambda *_, **__: lambda logits, mask: (logits - logits).sum().sqrt())
     with pytest.raises(DivergedError, match="gradient's length is nan"):

@@ -45,6 +45,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from after_steps import Stop, around_each_step, stop_after
 from exactness import leftovers, outcome, steps_of
 from PIL import Image
 from tiny import EPOCHS, STEPS_PER_EPOCH, tiny
@@ -62,24 +63,22 @@ from cityscapes.errors import (
     TerminatedError,
 )
 from cityscapes.workspace import run_folder
+from dlv3p.data import loader
 from dlv3p.data.loader import TrainingSamples
 from dlv3p.data.roots import open_split, open_training
 from dlv3p.data.sampling import epoch_order
 from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs import folders
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import main, train
-from dlv3p.training import recording, run, state, step
-from dlv3p.training.run import TrainingRun
-from dlv3p.training.state import RunState
+from dlv3p.training import callbacks, checkpoints, optimizers, recording, recovery, step, validation
+from dlv3p.training.progress import TrainingProgress
+from dlv3p.training.recovery import last_checkpoint
 from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 
 BLOWN_UP = 5
 """The step, counted from 1, in which something happens: the second one of the second epoch."""
-
-
-class Stop(Exception):
-    """The end of a run at a place that the test chooses."""
 
 
 @pytest.fixture(autouse=True)
@@ -114,24 +113,18 @@ def folder(stopped, workspace):
     return shutil.copytree(stopped, workspace / "saved" / "run")
 
 
-def stop_after(patch, steps):
-    """Let runs end after so many steps, once they are saved."""
-    save = TrainingRun._save_if_due
-
-    def stops(self, *, stopping):
-        save(self, stopping=stopping)
-        if self.done == steps:
-            raise Stop
-
-    patch.setattr(TrainingRun, "_save_if_due", stops)
-
-
 def continued(city, folder):
     """Where a run would go on: the steps that are behind it."""
     parameters = tiny(city, run=folder.name)
     training, _ = open_training(city, "train", "val")
-    progressed = RunState(parameters, folder, training, torch.device("cpu")).progressed
-    return len(progressed.history) * STEPS_PER_EPOCH + progressed.sums.steps
+    saved = last_checkpoint(folder, parameters, training)
+    if saved is None:
+        return 0
+    progress = TrainingProgress(
+        training.num_classes, torch.device("cpu"), steps=EPOCHS * STEPS_PER_EPOCH, steps_per_epoch=STEPS_PER_EPOCH
+    )
+    progress.load_state_dict(saved)
+    return progress.done
 
 
 def contents(folder):
@@ -146,9 +139,11 @@ def finite(path):
 
 
 def test_t4_a_rate_that_is_far_too_high_stops_and_leaves_what_explains_it(city, workspace, monkeypatch):
-    factor = run.rate_factor
+    factor = optimizers.rate_factor
     monkeypatch.setattr(
-        run, "rate_factor", lambda p, done, *rest: 1e38 if done + 1 >= BLOWN_UP else factor(p, done, *rest)
+        optimizers,
+        "rate_factor",
+        lambda done, *rest, **schedule: 1e38 if done + 1 >= BLOWN_UP else factor(done, *rest, **schedule),
     )
     with pytest.raises(DivergedError, match=r"step \d+: the (loss|gradient's length) is (nan|inf)") as caught:
         train(tiny(city, run="run", checkpoint_minutes=10.0, learning_rate=0.01))
@@ -170,14 +165,11 @@ def test_t4_a_rate_that_is_far_too_high_stops_and_leaves_what_explains_it(city, 
 
 @pytest.mark.parametrize(("minutes", "kept"), [(0.0, BLOWN_UP - 1), (10.0, STEPS_PER_EPOCH)])
 def test_t5_a_statistic_that_is_no_number_is_never_saved(city, workspace, monkeypatch, minutes, kept):
-    save = TrainingRun._save_if_due
+    def spoils(run):
+        if run.progress.done == BLOWN_UP:
+            dict(run.stepper.model.named_buffers())["aspp.project.bn.running_var"].fill_(math.nan)
 
-    def spoils(self, *, stopping):
-        if self.done == BLOWN_UP:
-            dict(self.state.model.named_buffers())["aspp.project.bn.running_var"].fill_(math.nan)
-        save(self, stopping=stopping)
-
-    monkeypatch.setattr(TrainingRun, "_save_if_due", spoils)
+    around_each_step(monkeypatch, before=spoils)
     with pytest.raises(DivergedError, match="running_var holds a value that is no finite number"):
         train(tiny(city, run="run", checkpoint_minutes=minutes))
     assert steps_of(checkpoint_path("run", "last")) == kept
@@ -219,13 +211,13 @@ def test_t6_memory_that_runs_out_is_told_with_what_to_change(city, workspace, mo
 def test_t7_t8_a_signal_before_the_first_step_does_not_wait_for_it(
     city, workspace, monkeypatch, undisturbed, number, kind
 ):
-    def slow(*_):
+    def slow(*_, **__):
         assert (run_folder("run") / ".lock").read_text()
         os.kill(os.getpid(), number)
         time.sleep(60)
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "class_weights", slow)
+        patch.setattr(optimizers, "class_weights", slow)
         with pytest.raises(kind) as caught:
             train(tiny(city, run="run"))
     assert type(caught.value) is kind
@@ -234,13 +226,11 @@ def test_t7_t8_a_signal_before_the_first_step_does_not_wait_for_it(
 
 
 def test_t7_a_signal_after_all_have_agreed_to_go_on_waits_for_the_next_step(city, workspace, monkeypatch):
-    def late(self, *, stopping):
-        save(self, stopping=stopping)
-        if self.done == 1:
+    def late(run):
+        if run.progress.done == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    save = TrainingRun._save_if_due
-    monkeypatch.setattr(TrainingRun, "_save_if_due", late)
+    around_each_step(monkeypatch, after=late)
     with pytest.raises(TerminatedError, match="stopped after step 2 of 6"):
         train(tiny(city, run="run", checkpoint_minutes=10.0))
     assert steps_of(checkpoint_path("run", "last")) == 2
@@ -250,14 +240,14 @@ def test_t7_a_signal_after_all_have_agreed_to_go_on_waits_for_the_next_step(city
 
 
 def test_t11_a_table_that_cannot_be_written_leaves_all_checkpoints(city, workspace, monkeypatch, undisturbed):
-    write, path = run.write_metrics, run_folder("run") / "metrics.csv"
+    write, path = folders.write_metrics, run_folder("run") / "metrics.csv"
 
     def refused(*arguments):
         path.mkdir(exist_ok=True)
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_metrics", refused)
+        patch.setattr(folders, "write_metrics", refused)
         with pytest.raises(MachineError, match="metrics.csv: a file stands where a folder is needed, or a f") as caught:
             train(tiny(city, run="run"))
     assert caught.value.exit_status == 4
@@ -274,7 +264,7 @@ def test_t11_a_table_that_cannot_be_written_leaves_all_checkpoints(city, workspa
 def test_t12_a_file_in_place_of_the_folder_is_told_before_the_first_step(city, workspace, monkeypatch, name):
     (workspace / name).parent.mkdir(exist_ok=True)
     (workspace / name).write_bytes(b"mine")
-    monkeypatch.setattr(run, "TrainingRun", None)
+    monkeypatch.setattr(recovery, "last_checkpoint", None)
     with pytest.raises(MachineError, match="a file stands where a folder is needed") as caught:
         train(tiny(city, run="run"))
     assert caught.value.exit_status == 4
@@ -576,7 +566,7 @@ def test_r6_a_table_that_is_ahead_of_the_checkpoint_is_cut_before_the_next_step(
     whole = path.read_text()
     path.write_text(whole + whole.splitlines()[1].replace("1,", "2,", 1) + "\n3,")
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "_train", lambda self: (_ for _ in ()).throw(Stop))
+        patch.setattr(callbacks, "make_watchers", lambda *_, **__: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
     assert path.read_text() == whole
@@ -590,7 +580,7 @@ def test_r6_a_table_that_is_ahead_of_the_checkpoint_is_cut_before_the_next_step(
 def test_r6_a_run_that_dies_between_checkpoint_and_table_has_both_in_the_end(
     city, workspace, monkeypatch, undisturbed, epoch
 ):
-    write = run.write_metrics
+    write = folders.write_metrics
 
     def dies(folder, history):
         if len(history) == epoch:
@@ -598,7 +588,7 @@ def test_r6_a_run_that_dies_between_checkpoint_and_table_has_both_in_the_end(
         write(folder, history)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_metrics", dies)
+        patch.setattr(folders, "write_metrics", dies)
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
     assert outcome(train(tiny(city, run="run")).folder) == undisturbed
@@ -608,10 +598,10 @@ def test_r7_a_run_that_dies_before_its_weights_are_shared_shares_them_and_is_the
     city, workspace, monkeypatch, undisturbed
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(RunState, "export_best", lambda self: (_ for _ in ()).throw(Stop))
+        patch.setattr(checkpoints, "export_best", lambda folder: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
-    monkeypatch.setattr(TrainingRun, "_train", None)
+    monkeypatch.setattr(loader, "training_loader", None)
     folder = train(tiny(city, run="run")).folder
     assert outcome(folder) == undisturbed
     before = contents(folder)
@@ -646,7 +636,7 @@ def test_going_on_with_everything_that_a_run_may_have_ends_the_same(city, worksp
 
 
 def test_going_on_after_a_stop_while_the_epoch_is_scored_ends_the_same(city, workspace, monkeypatch, undisturbed):
-    validate, images = run.validate, []
+    validate, images = validation.validate, []
 
     def stops(model, loader, *arguments, after_each, **options):
         def noted():
@@ -658,7 +648,7 @@ def test_going_on_after_a_stop_while_the_epoch_is_scored_ends_the_same(city, wor
         return validate(model, loader, *arguments, after_each=noted, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "validate", stops)
+        patch.setattr(validation, "validate", stops)
         with pytest.raises(TerminatedError, match="stopped after step 6 of 6"):
             train(tiny(city, run="run", checkpoint_minutes=10.0))
     assert len(images) == 5

@@ -90,8 +90,13 @@ def serve() -> None:
     with suppress(ImportError):
         import timm  # noqa: F401
     import dlv3p.data.roots
+    import dlv3p.training.callbacks
+    import dlv3p.training.checkpoints
+    import dlv3p.training.divergence
     import dlv3p.training.launching
-    import dlv3p.training.run  # noqa: F401
+    import dlv3p.training.network
+    import dlv3p.training.recovery
+    import dlv3p.training.validation  # noqa: F401
 
     print("ready", flush=True)
     child = 0

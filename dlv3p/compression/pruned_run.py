@@ -33,7 +33,7 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run, hold_run, list_runs
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.train import train
-from dlv3p.training.run import TrainingResult
+from dlv3p.training.progress import TrainingResult
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
 from dlv3p.weights.loading import load_model, save_model
 

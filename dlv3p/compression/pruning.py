@@ -15,16 +15,13 @@ from dlv3p.compression.channels import CRITERIA, ChannelGroups, all_logits, choo
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import widths_of
 from dlv3p.parameters.network import TIMM, NetworkParameters
-from dlv3p.training.losses import cross_entropy
+from dlv3p.training.losses import AUXILIARY_WEIGHT, cross_entropy
 
 PARTS = ("all", "backbone")
 
 PRUNABLE = (
     "plain and depthwise convolutions with batch norm can be pruned, as in resnet50, mobilenet_v2 or timm:resnet26d"
 )
-
-AUXILIARY_WEIGHT = 0.4
-"""As in training."""
 
 COMPARED_SIZES = ((97, 129), (128, 224))
 """Heights and widths of the images on which a pruned network is compared with what a reader of its file will build."""

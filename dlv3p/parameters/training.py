@@ -131,6 +131,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
                 f"batch_size={self.batch_size}: cannot be shared by {self.processes} processes in {self.accumulation} "
                 "parts each; take a multiple of both"
             )
+        if self.teacher and self.teacher == self.run_name:
+            raise ParameterError(f"teacher={self.teacher!r}: is the run itself; give another run, or a weights file")
         if self.chunked_loss and self.loss not in PIXEL_MEANS:
             raise ParameterError(
                 f"chunked_loss=True: not with loss={self.loss!r}, which needs all pixels at once; with "

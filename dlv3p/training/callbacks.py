@@ -1,7 +1,8 @@
 """Callbacks of a training run: progress, event files for TensorBoard, and the early warning."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,16 @@ class Watchers:
     def failed(self, message: str = "") -> None:
         for watcher in self.watchers:
             watcher.failed(message)
+
+
+@contextmanager
+def reporting_failure(watchers: Progress) -> Iterator[None]:
+    """Let the followers of a run know what has ended it early."""
+    try:
+        yield
+    except BaseException as error:
+        watchers.failed(f"stopped by {type(error).__name__}; run again to go on")
+        raise
 
 
 def make_watchers(

@@ -9,7 +9,6 @@ from torch.nn import functional
 from cityscapes.errors import ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab, upsample
-from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
@@ -19,17 +18,14 @@ TEMPERATURE = 2.0
 """What logits are divided by on both sides (section 2), so that a teacher's second choice counts."""
 
 
-def load_teacher(parameters: TrainParameters, num_classes: int, device: torch.device) -> DeepLab | None:
-    """Load the network that `parameters.teacher` names, a run or a weights file, to ask it; None for "".
+def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab | None:
+    """Load the network called `name`, a run or a weights file, to ask it; None for "".
 
     It is in evaluation mode and learns nothing; of a run the best checkpoint is taken. Raises MissingInputError when
-    there is none of either, and ParameterError when it knows another number of classes, or is the run itself.
+    there is none of either, and ParameterError when it knows another number of classes.
     """
-    name = parameters.teacher
     if not name:
         return None
-    if name == parameters.run_name:
-        raise ParameterError(f"teacher={name!r}: is the run itself; give another run, or a weights file")
     path = Path(name).expanduser()
     if path.is_file() or path.suffix in (".pt", ".pth", ".safetensors", ".npz") or len(path.parts) > 1:
         teacher = load_model(path).model

@@ -71,6 +71,9 @@ def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+AUXILIARY_WEIGHT = 0.4
+"""How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""
+
 FOCAL_GAMMA = 2.0
 HARD_SHARE = 0.25
 

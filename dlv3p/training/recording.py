@@ -17,17 +17,36 @@ from cityscapes.files.atomic import write_text
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import refuse_other_parameters, write_json
+from dlv3p.runs.folders import refuse_other_parameters, write_json, write_metrics
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, add_to_record, write_record
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
+from dlv3p.training.progress import TrainingProgress
 
 OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning", "processes.log"}
 """What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
 """What has to be equal for the last bits to be."""
+
+
+def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split], progress: TrainingProgress) -> None:
+    """Bring metrics.csv in step with the checkpoint and, unless the run is finished, run.json up to date.
+
+    Only the first process writes.
+    """
+    if not place().first:
+        return
+    if progress.history:  # a run may have died between the checkpoint and its table
+        keep_metrics_ahead(folder, len(progress.history))
+        write_metrics(folder, progress.history)
+    if progress.finished:
+        return
+    if progress.done:
+        record_continuation(folder, parameters, splits, steps=progress.done)
+    else:
+        record_start(folder, parameters, splits)
 
 
 def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Split]) -> None:
@@ -97,6 +116,16 @@ def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path
     path = folder / "diverged" / f"step_{step}.json"
     write_json(path, _without_nan(dict(facts)))
     return path
+
+
+def memory_advice(parameters: TrainParameters) -> str:
+    """Say what to change where a step does not fit into memory."""
+    p = parameters
+    return (
+        f"a step of batch_size={p.batch_size} (accumulation={p.accumulation}, crop {p.crop_height}x{p.crop_width}, "
+        f"output stride {p.output_stride}) does not fit; accumulation={2 * p.accumulation} holds half as much at a "
+        "time, activation_checkpointing and chunked_loss trade memory for time"
+    )
 
 
 def _described(split: Split) -> dict[str, Any]:

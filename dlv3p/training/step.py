@@ -5,7 +5,9 @@ A running average of the weights (EMA) may follow them; it often scores better t
 """
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +22,8 @@ from dlv3p.parameters.training import PIXEL_MEANS, TrainParameters
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.distillation import distillation_loss, teach
-from dlv3p.training.losses import make_chunked_loss, make_loss, valid_weight
-from dlv3p.training.optimizers import make_optimizer, set_rates
+from dlv3p.training.losses import AUXILIARY_WEIGHT, Loss, make_chunked_loss, make_loss, valid_weight
+from dlv3p.training.optimizers import set_rates
 
 
 class WeightAverage:
@@ -57,11 +59,6 @@ class WeightAverage:
         self.updates = updates
 
 
-AUXILIARY_WEIGHT = 0.4
-"""How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 SMALLEST_SCALE = 2.0**-14
 """A gradient that needs to be scaled down even further, to fit into float16, is no overflow any more."""
 
@@ -83,48 +80,99 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
 class TrainingForward(nn.Module):
     """What a step asks of a network, as one module, so that it can be compiled and shared among processes.
 
-    Returns a tuple: logits, and behind them those of the auxiliary head, if any; at their strides for a chunked loss.
+    Returns a tuple: logits, and behind them those of the auxiliary head, if any; `at_stride` for a chunked loss.
     """
 
-    def __init__(self, model: DeepLab, parameters: TrainParameters) -> None:
+    def __init__(self, model: DeepLab, *, at_stride: bool) -> None:
         super().__init__()
-        self.model = model
-        self.auxiliary, self.at_stride = parameters.auxiliary_head, parameters.chunked_loss
+        self.model, self.at_stride = model, at_stride
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         model = self.model
-        if self.auxiliary:
+        if model.auxiliary is not None:
             return model.both_logits_at_stride(image) if self.at_stride else model.forward_with_auxiliary(image)
         return (model.logits_at_stride(image) if self.at_stride else model(image),)
 
 
+def build_loss(parameters: TrainParameters, class_weights: Tensor | None) -> Loss:
+    """Return the loss that `parameters` ask for, over logits, or over logits at their stride for a chunked loss."""
+    options = {"focal_gamma": parameters.focal_gamma, "hard_share": parameters.hard_share}
+    if parameters.chunked_loss:
+        return make_chunked_loss(parameters.loss, class_weights, align_corners=parameters.align_corners, **options)
+    return make_loss(parameters.loss, class_weights, **options)
+
+
+def build_stepper(
+    parameters: TrainParameters,
+    model: DeepLab,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    *,
+    class_weights: Tensor | None = None,
+    teacher: DeepLab | None = None,
+) -> "Stepper":
+    """Return the steps that `parameters` ask for; `class_weights` are those of the loss."""
+    pixel_mean = parameters.loss in PIXEL_MEANS
+    return Stepper(
+        model,
+        loss,
+        optimizer,
+        device,
+        seed=parameters.seed,
+        precision=parameters.precision,
+        accumulation=parameters.accumulation,
+        gradient_norm=parameters.gradient_norm,
+        at_stride=parameters.chunked_loss,
+        part_weight=partial(valid_weight, class_weights=class_weights) if pixel_mean else None,
+        average_decay=parameters.average_decay,
+        teacher=teacher,
+        teacher_weight=parameters.teacher_weight,
+        compiled=parameters.compile,
+    )
+
+
 class Stepper:
-    """Holds what changes from step to step beside the network: optimiser, scale of float16, average of the weights."""
+    """Takes the steps of a run; holds what changes beside the network: scale of float16, average of the weights.
+
+    `part_weight` says how much the pixels of a mask count in a loss that is a mean over pixels, None for other losses.
+    """
 
     def __init__(
         self,
         model: DeepLab,
-        parameters: TrainParameters,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
         device: torch.device,
         *,
-        class_weights: Tensor | None,
+        seed: int = 0,
+        precision: str = "float32",
+        accumulation: int = 1,
+        gradient_norm: float = 0.0,
+        at_stride: bool = False,
+        part_weight: Callable[[Tensor], Tensor] | None = None,
+        average_decay: float = 0.0,
         teacher: DeepLab | None = None,
+        teacher_weight: float = 1.0,
+        compiled: bool = False,
     ) -> None:
-        self.model, self.parameters, self.device = model, parameters, device
-        self.teacher, self.class_weights = teacher, class_weights
-        options = {"focal_gamma": parameters.focal_gamma, "hard_share": parameters.hard_share}
-        if parameters.chunked_loss:
-            options["align_corners"] = parameters.align_corners
-        make = make_chunked_loss if parameters.chunked_loss else make_loss
-        self.loss = make(parameters.loss, class_weights, **options)
-        self.optimizer = make_optimizer(model, parameters)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=parameters.precision == "float16")
-        self.average = WeightAverage(model, parameters.average_decay) if parameters.average_decay else None
-        self.forward = TrainingForward(model, parameters)
+        self.model, self.loss, self.optimizer, self.device = model, loss, optimizer, device
+        self.seed, self.accumulation, self.gradient_norm = seed, accumulation, gradient_norm
+        self.at_stride, self.part_weight = at_stride, part_weight
+        self.teacher, self.teacher_weight = teacher, teacher_weight
+        self.autocast = partial(torch.autocast, device.type, getattr(torch, precision), enabled=precision != "float32")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        self.average = WeightAverage(model, average_decay) if average_decay else None
+        self.forward = TrainingForward(model, at_stride=at_stride)
         if place().ranks > 1:
             self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False)
-        if parameters.compile:
+        if compiled:
             self.forward = torch.compile(self.forward)
+
+    @property
+    def scored(self) -> DeepLab:
+        """The network that is validated and shared: that of the averaged weights, where there is an average."""
+        return self.average.model if self.average else self.model
 
     def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
@@ -132,10 +180,10 @@ class Stepper:
         Dropout follows the number of the `step`, not what happened before. A step whose gradient is not finite changes
         nothing, and says so in its result.
         """
-        torch.manual_seed(dropout_seed(self.parameters.seed, step, place().rank))
+        torch.manual_seed(dropout_seed(self.seed, step, place().rank))
         set_rates(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        images, masks = (value.chunk(self.parameters.accumulation) for value in (image, mask))
+        images, masks = (value.chunk(self.accumulation) for value in (image, mask))
         shares, total = self._shares(masks), torch.zeros((), device=self.device)
         predictions = []
         for part, share in enumerate(shares):
@@ -166,10 +214,12 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; checkpoints of earlier versions hold the optimiser alone."""
+        """Go on from a checkpoint, whose "model" is the average, if any; earlier versions kept the optimizer alone."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["model"], state["average_updates"])
 
     def _shares(self, masks: tuple[Tensor, ...]) -> list[float | Tensor]:
         """What each part's loss counts, so that the gradient is that of the whole batch over all processes.
@@ -178,43 +228,40 @@ class Stepper:
         """
         if len(masks) * place().ranks == 1:
             return [1.0]
-        if self.parameters.loss not in PIXEL_MEANS:
+        if self.part_weight is None:
             return [1 / len(masks)] * len(masks)
         weights = torch.stack([self._weight(mask.to(self.device)) for mask in masks])
         whole = sum_over_processes(weights.sum())
         return list(weights * place().ranks / whole.clamp(min=1e-6))
 
     def _weight(self, mask: Tensor) -> Tensor:
-        return valid_weight(mask, self.class_weights).float() * (mask != IGNORE).any()
+        return self.part_weight(mask).float() * (mask != IGNORE).any()
 
     def _part(self, image: Tensor, mask: Tensor, share: float | Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
         image = image.to(self.device, non_blocking=True, memory_format=LAYOUT)
         mask = mask.to(self.device, non_blocking=True)
         together = place().ranks > 1 and not last  # gradients are exchanged once a step, with the last part
         with self.forward.no_sync() if together else nullcontext():
-            with torch.autocast(self.device.type, PRECISIONS[self.parameters.precision], enabled=self._lower()):
+            with self.autocast():
                 logits, *auxiliary = self.forward(image)
             value = self.loss(logits.float(), mask)
             for other in auxiliary:
                 value = value + AUXILIARY_WEIGHT * self.loss(other.float(), mask)
             if self.teacher is not None:
-                value = value + self.parameters.teacher_weight * self._distillation(image, mask, logits)
+                value = value + self.teacher_weight * self._distillation(image, mask, logits)
             value = value * share
             self.scaler.scale(value).backward()
         logits = logits.detach().float()
-        if self.parameters.chunked_loss:
+        if self.at_stride:
             align_corners = self.model.align_corners
             return value.detach(), upsample_argmax(logits, mask.shape[-2:], align_corners=align_corners)
         return value.detach(), logits.argmax(dim=1)
 
-    def _lower(self) -> bool:
-        return self.parameters.precision != "float32"
-
     def _distillation(self, image: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, PRECISIONS[self.parameters.precision], enabled=self._lower()):
+        with self.autocast():
             taught = teach(self.teacher, image)
         return distillation_loss(logits, taught, mask, align_corners=self.model.align_corners)
 
     def _clip(self) -> Tensor:
-        longest = self.parameters.gradient_norm or float("inf")
+        longest = self.gradient_norm or float("inf")
         return nn.utils.clip_grad_norm_(self.model.parameters(), longest)

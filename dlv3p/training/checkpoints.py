@@ -1,0 +1,107 @@
+"""Write what a run is between two steps to `saved/<run>/`, and end the run there when it is asked to stop."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cityscapes.errors import DivergedError
+from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runtime.processes import place, wait_for_all
+from dlv3p.training.interruption import Interruption
+from dlv3p.training.progress import TrainingProgress
+from dlv3p.training.step import Stepper
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+
+
+class Checkpoints:
+    """The checkpoints "last" and "best" of a run, with `facts` beside the weights; only the first process writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        stepper: Stepper,
+        progress: TrainingProgress,
+        interruption: Interruption,
+        *,
+        minutes: float,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.folder, self.stepper, self.progress, self.interruption = folder, stepper, progress, interruption
+        self.minutes, self.facts = minutes, facts
+        self.saved_at = time.monotonic()
+
+    def after_step(self) -> None:
+        """Save where it is time to, or where somebody asks for the end, which then comes."""
+        stopping = self.interruption.wanted(self.stepper.device)
+        if stopping or (time.monotonic() - self.saved_at) / 60 >= self.minutes:
+            self.save("last")
+        if stopping:
+            self._stop()
+
+    def after_image(self) -> None:
+        """Save the epoch, not yet scored, and end where somebody asks for it."""
+        if self.interruption.wanted(self.stepper.device):
+            self.save("last")
+            self._stop()
+
+    def after_epoch(self, *, improved: bool) -> None:
+        """Commit an epoch."""
+        self.save("best", "last") if improved else self.save("last")  # "last" commits, so it comes last
+
+    def stop_between_epochs(self) -> None:
+        """End where somebody asks for it, unless nothing is left to do."""
+        if self.interruption.wanted(self.stepper.device) and not self.progress.finished:
+            self._stop()
+
+    def save(self, *names: str) -> None:
+        """Write the checkpoints called so; raises DivergedError, and writes nothing, when a weight is not finite."""
+        if not place().first:
+            return
+        scored, trained = self.stepper.scored.state_dict(), {}
+        if self.stepper.average is not None:
+            trained = {"training_model": self.stepper.model.state_dict()}
+        state = {
+            "epoch": len(self.progress.history),
+            "step": self.progress.sums.steps,
+            **self.facts,
+            "model": scored,
+            **trained,
+            **self.stepper.state_dict(),
+            **self.progress.state_dict(),
+        }
+        _refuse_not_finite(self.folder, scored, state.get("training_model", {}))
+        for name in names:
+            save_checkpoint(checkpoint_path(self.folder.name, name), state)
+        self.saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        """End what all processes have agreed to end, see `Interruption.wanted`, once the first one has saved."""
+        wait_for_all()  # one that is gone while another still writes would look like a failure
+        done = f"stopped after step {self.progress.done} of {self.progress.steps}"
+        raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to go on")
+
+
+def export_best(folder: Path) -> None:
+    """Write the best checkpoint's weights as `model.safetensors`, which a run does once, at its end."""
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        return
+    state = load_checkpoint(checkpoint_path(folder.name, "best"))
+    model, parameters = model_from_checkpoint(state)
+    metadata = {name: state[name] for name in ("class_names", "widths", "epoch") if name in state}
+    metadata["parameters"] = parameters.as_dict()
+    save_weights(weights, model, metadata)
+
+
+def _refuse_not_finite(folder: Path, *states: dict[str, Tensor]) -> None:
+    for state in states:
+        for name, value in state.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise DivergedError(
+                    f"{name} holds a value that is no finite number; the last checkpoint in {folder} is from before. "
+                    "Lower learning_rate and train as another run"
+                )

@@ -1,0 +1,45 @@
+"""End a run whose loss or gradient is no longer a finite number, and leave on record what the step had seen."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cityscapes.errors import DivergedError
+from dlv3p.data.split import Split
+from dlv3p.runtime.processes import place
+from dlv3p.training.recording import record_divergence
+from dlv3p.training.step import Stepper, StepResult
+
+
+class DivergenceGuard:
+    """Remembers the last losses of a run, and raises DivergedError for a step that has diverged."""
+
+    def __init__(self, folder: Path, split: Split, learning_rate: float) -> None:
+        self.folder, self.split, self.learning_rate = folder, split, learning_rate
+        self.recent_losses: deque[float] = deque(maxlen=100)
+
+    def check(
+        self, result: StepResult, stepper: Stepper, *, step: int, rate: float, indices: Callable[[], np.ndarray]
+    ) -> None:
+        """Let a step pass that is finite, or that has just overflowed in float16; `indices` are of what it has seen."""
+        self.recent_losses.append(result.loss)
+        if math.isfinite(result.loss) and math.isfinite(result.gradient_norm) or stepper.overflowed(result):
+            return
+        if place().first:
+            facts = {
+                "loss": result.loss,
+                "gradient_norm": result.gradient_norm,
+                "recent_losses": list(self.recent_losses),
+                "learning_rate": self.learning_rate * rate,
+                "samples": [self.split.name(index) for index in indices().tolist()],
+            }
+            record_divergence(self.folder, step, facts)
+        what = "gradient's length" if math.isfinite(result.loss) else "loss"
+        value = result.gradient_norm if math.isfinite(result.loss) else result.loss
+        raise DivergedError(
+            f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is from before. "
+            f"Lower learning_rate (now {self.learning_rate}) and train as another run"
+        )

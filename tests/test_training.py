@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -231,3 +233,16 @@ def test_a_plain_folder_trains_with_its_own_classes(city, workspace):
     state = load_checkpoint(checkpoint_path("mine", "last"))
     assert list(state["class_names"]) == ["one", "two", "three"]
     assert state["model"]["classifier.weight"].shape[0] == 3
+
+
+@pytest.mark.parametrize("command", [["dlv3p", "train"], ["dlv3p.train"]], ids=" ".join)
+def test_help_answers_before_torch_is_imported(command):
+    module = {"dlv3p": "dlv3p.__main__"}.get(command[0], command[0])
+    code = (
+        f"import sys\nfrom {module} import main\n"
+        f"try: main({[*command[1:], '--help']!r})\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "--config" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 False"

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.plain_loop import PlainSettings, build_peer, peer_logits, train_plainly
+from cityscapes.dataset import Split
 from cityscapes.errors import run_command
 from cityscapes.files.atomic import write_text
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
 from dlv3p.data.loader import WholeImages
 from dlv3p.data.roots import open_training, resolve_data_root
-from dlv3p.data.split import Split
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model

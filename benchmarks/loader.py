@@ -20,6 +20,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from cityscapes.dataset import Split
 from cityscapes.demo.city import write_demo_city
 from cityscapes.workspace import WORKSPACE_VARIABLE
 from dlv3p.data.augment import MEAN, STD, Augmentation
@@ -27,7 +28,6 @@ from dlv3p.data.decoded_cache import DecodedCache
 from dlv3p.data.loader import TrainingSamples
 from dlv3p.data.roots import open_split
 from dlv3p.data.sampling import sample_generator
-from dlv3p.data.split import Split
 
 
 def usual_way(split: Split, augmentation: Augmentation, seed: int, epoch: int, index: int):

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from cityscapes.dataset import Split
 from cityscapes.errors import MachineError
 from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
-from dlv3p.data.split import Split
 
 
 @dataclass(frozen=True)

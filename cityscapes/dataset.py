@@ -1,5 +1,6 @@
 """One split of Cityscapes as images and train-id masks, read one at a time, without torch."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,71 @@ from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID, NUM_CLA
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
 
 
-class CityscapesSplit:
+class Split(ABC):
+    """The images of one split and, where they exist, their masks, by index; every kind of data set subclasses this.
+
+    `root` and `split` say what was opened. Classes are numbered 0 to `num_classes` - 1 as in `class_names`; `colors`,
+    uint8 (256,3), is RGB by class, black where there is none.
+    """
+
+    root: Path | str
+    split: str
+    class_names: Sequence[str]
+    colors: np.ndarray
+    num_classes: int
+
+    orphans: Sequence[str] = ()
+    """The names of masks that belong to no image."""
+
+    fingerprint: str = ""
+    """The name of the content, where a data set keeps one; "" for plain files, which are known by size and time."""
+
+    source_fingerprint: str = ""
+    """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return the name of an image, unique in its split and without a suffix."""
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path:
+        """Return where an image lies; in a packed data set that is a name and no file."""
+
+    @abstractmethod
+    def mask_path(self, index: int) -> Path:
+        """Return where a mask lies, in whatever form; raises MissingInputError where there is none."""
+
+    @abstractmethod
+    def has_mask(self, index: int) -> bool:
+        """Say whether an image has a mask."""
+
+    @abstractmethod
+    def mask(self, index: int) -> np.ndarray:
+        """Read a mask: uint8 (H,W) of classes, 255 where ignored; raises InputError for any other value."""
+
+    def image(self, index: int) -> Image.Image:
+        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
+        return read_image(self.image_path(index))
+
+    def image_bytes(self, index: int) -> bytes:
+        """Return the content of an image's file; raises OSError when it cannot be read."""
+        return self.image_path(index).read_bytes()
+
+    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Read an image and its mask; raises InputError when their sizes differ."""
+        image, mask = self.image(index), self.mask(index)
+        if image.size != mask.shape[::-1]:
+            raise InputError(
+                f"{self.mask_path(index)}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
+                f"{image.width} x {image.height}; both must be of one size"
+            )
+        return image, mask
+
+
+class CityscapesSplit(Split):
     """One split below a Cityscapes root; frames are sorted as a drive goes.
 
     A mask is the one generated from polygons (below `generated`) where there is one, else the provided
@@ -49,10 +114,6 @@ class CityscapesSplit:
             f"make them with: python cityscapes/generate_gt.py --root {self.root} --splits {self.split}"
         )
 
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return read_image(self.image_path(index))
-
     def has_mask(self, index: int) -> bool:
         """Say whether the frame has a mask from any of the three places."""
         return any(path.is_file() for path in self._mask_paths(self.frames[index]))
@@ -65,16 +126,6 @@ class CityscapesSplit:
             return np.take(LABEL_ID_TO_TRAIN_ID, ids)
         check_train_ids(ids, path)
         return ids
-
-    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Read an image and its mask; raises InputError when their sizes differ."""
-        image, mask = self.image(index), self.mask(index)
-        if image.size != mask.shape[::-1]:
-            raise InputError(
-                f"{self.frames[index].name}: the image has {image.width}x{image.height} pixels and its mask "
-                f"{mask.shape[1]}x{mask.shape[0]}; both must be of one size"
-            )
-        return image, mask
 
     def _mask_paths(self, frame: Frame) -> tuple[Path, ...]:
         return (

@@ -13,11 +13,12 @@ from tiny import tiny
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError, ParameterError, StoppedError
 from cityscapes.labels import IGNORE, NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_images, open_split, resolve_data_root
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.runs import bands
 from dlv3p.runs.__main__ import main
-from dlv3p.runs.bands import Band, BandWatch, band_for, class_shares, images_sha256, read_band, write_band
+from dlv3p.runs.bands import Band, BandWatch, band_for, class_shares, read_band, write_band
 from dlv3p.train import train
 from dlv3p.training import callbacks as watching
 
@@ -208,16 +209,16 @@ def test_the_stored_band_tells_label_ids_in_a_copy_of_the_embedded_city(own_city
 
 def test_a_split_is_known_by_its_images_whatever_their_names_and_masks(city, workspace):
     other = write_with_other_ids(("train",), city, workspace / "other", shift, range(NUM_CLASSES))
-    here, there = (images_sha256(open_images(root, "train")) for root in (city, other))
+    here, there = (pixels_fingerprint(open_images(root, "train")) for root in (city, other))
     assert here == there
     changed = other / "images" / "train" / "000.png"
     image = np.array(Image.open(changed))
     image[0, 0, 0] ^= 1
     Image.fromarray(image).save(changed)
-    assert images_sha256(open_images(other, "train")) != here
+    assert pixels_fingerprint(open_images(other, "train")) != here
     changed.unlink()
-    assert images_sha256(open_images(other, "train")) != here
-    assert images_sha256(RIGHT) == ""  # whose images cannot be read
+    assert pixels_fingerprint(open_images(other, "train")) != here
+    assert pixels_fingerprint(RIGHT) == ""  # whose images cannot be read
 
 
 def test_a_file_is_taken_whatever_it_is_of_and_must_be_a_band(tmp_path, band):

@@ -47,7 +47,7 @@ def test_label_ids_in_place_of_train_ids_are_recognised(split):
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(split):
     write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.zeros((4, 5), np.uint8))
-    with pytest.raises(InputError, match=r"6x4 pixels and its mask 5x4"):
+    with pytest.raises(InputError, match=r"has 5 x 4 pixels and its image 6 x 4"):
         split.pair(0)
 
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.gate_report import GateReport, GateRow, Limits
 from dlv3p.data.augment import normalize
-from dlv3p.data.split import Split
 from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.profiling.process_memory import measure_process_memory

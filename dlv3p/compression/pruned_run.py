@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
@@ -23,7 +24,6 @@ from dlv3p.compression.gate_report import GateReport, Limits
 from dlv3p.compression.pruning import prune_model, recalibrate
 from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, resolve_data_root
-from dlv3p.data.split import Split
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.anatomy import count_macs, count_parameters

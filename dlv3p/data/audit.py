@@ -15,13 +15,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cityscapes.dataset import Split
 from cityscapes.errors import UserError
-from cityscapes.files.images import open_image
 from cityscapes.findings import Finding, tell
 from cityscapes.labels import IGNORE
-from dlv3p.data.pairs import PairedSplit
 from dlv3p.data.roots import Root, open_images
-from dlv3p.data.split import Split
 from dlv3p.runtime.progress import track
 
 SMALL_SHARE = 0.0005
@@ -144,11 +142,8 @@ def _look(split: Split, index: int) -> _Look:
 
 def _mode_and_image(split: Split, index: int) -> tuple[str, Image.Image]:
     """Return the mode that an image is stored in, and the image as RGB."""
-    if hasattr(split, "image_bytes"):  # shards have files within files
-        image = split.image(index)
-        return Image.open(BytesIO(split.image_bytes(index))).mode, image
-    stored = open_image(split.image_path(index))
-    return stored.mode, stored.convert("RGB")
+    image = split.image(index)
+    return Image.open(BytesIO(split.image_bytes(index))).mode, image
 
 
 def _find(look: _Look, split: Split, kind: str, problem: object, remedy: str, *, is_error: bool = True) -> None:
@@ -176,10 +171,9 @@ def _look_at_split(one: SplitSummary) -> list[Finding]:
     if without and len(without) < len(one.split):
         problem, remedy = f"{len(without)} images have none", "add the masks, or move these images to another split"
         findings.append(Finding("image without a mask", split, ", ".join(without[:5]), problem, remedy))
-    strays = one.split.strays if isinstance(one.split, PairedSplit) else ()
-    if strays:
-        problem, remedy = f"{len(strays)} masks have none", "an image and its mask have one name up to the suffix"
-        findings.append(Finding("mask without an image", split, ", ".join(strays[:5]), problem, remedy))
+    if orphans := one.split.orphans:
+        problem, remedy = f"{len(orphans)} masks have none", "an image and its mask have one name up to the suffix"
+        findings.append(Finding("mask without an image", split, ", ".join(orphans[:5]), problem, remedy))
     pixels = one.pixels[: one.split.num_classes]
     for name, share in zip(one.split.class_names, pixels / max(1, pixels.sum()), strict=True):
         if pixels.any() and share == 0:

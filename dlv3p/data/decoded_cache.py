@@ -6,7 +6,6 @@ when the folder is deleted. Masks take little time to decode, and are not cached
 no further than a crop needs: its size from the header, its pixels down to a corner.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MachineError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.png_crops import decode_corner, png_size
 from cityscapes.workspace import data_folder
-from dlv3p.data.split import Split
+from dlv3p.data.fingerprints import image_fingerprint
 from dlv3p.runtime.progress import track
 
 
@@ -51,10 +51,8 @@ def decoded(pixels: np.ndarray) -> LazyImage:
 
 
 def _content(split: Split, index: int) -> bytes:
-    if hasattr(split, "image_bytes"):  # shards have files within files
-        return split.image_bytes(index)
     try:
-        return split.image_path(index).read_bytes()
+        return split.image_bytes(index)
     except OSError:  # left to `split.image`, which finds the words
         return b""
 
@@ -93,12 +91,7 @@ class DecodedCache:
 
     def path(self, index: int) -> Path:
         """Return where a decoded image is kept."""
-        source = self.split.image_path(index)
-        stored = getattr(self.split, "fingerprint", None)  # shards know theirs
-        if stored is None:
-            facts = source.stat()
-            stored = f"{facts.st_size} {facts.st_mtime_ns}"
-        digest = hashlib.sha256(f"{source} {stored}".encode(errors="surrogateescape")).hexdigest()
+        digest = image_fingerprint(self.split, index)
         return self.folder / digest[:2] / f"{digest[2:34]}.npy"
 
     def _keep(self, index: int, path: Path) -> np.ndarray:

@@ -1,18 +1,22 @@
-"""Hash every byte of a split's files, to prove that its data has not changed.
+"""Fingerprints of a split: by names and sizes, by paths and times of change, over every byte, or of some pixels.
 
 Names and sizes tell that a file was added, lost or replaced; a byte that was flipped they do not tell. Reading all of
-Cityscapes takes a minute, so what was read once is remembered until a file's size, time or inode is another one.
+Cityscapes takes a minute, so what was read once is remembered until a file's size, time or inode is another one. Shards
+know the fingerprints of their content and of the files that they were made from.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError
 from cityscapes.files.atomic import file_sha256, write_text
 from cityscapes.workspace import data_folder
-from dlv3p.data.split import Split
 
 LARGEST = 16 * 2**30
 """So many bytes of a split are read at most, which is twice Cityscapes: the other processes of a run have to wait."""
@@ -20,7 +24,66 @@ LARGEST = 16 * 2**30
 WORTH_REMEMBERING = 2**28
 """Fewer bytes than these are read again as fast as the memory of them."""
 
+KNOWN_BY = 3
+"""So many images, evenly spaced, tell one data set from another."""
+
 Memory = dict[str, list]
+
+
+def data_fingerprint(split: Split) -> str:
+    """Return one sha256 over the names and sizes of a split's images, for shards of those that they were made from."""
+    lines = (f"{name} {path.stat().st_size}\n" for name, path in _files(split, "image"))
+    return split.source_fingerprint if split.fingerprint else _sha256(lines)
+
+
+def masks_fingerprint(split: Split) -> str | None:
+    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
+
+    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
+    """
+    lines = (f"{name} {path.name} {path.stat().st_size}\n" for name, path in _files(split, "mask"))
+    return None if split.fingerprint else _sha256(lines)
+
+
+def image_fingerprint(split: Split, index: int) -> str:
+    """Return one sha256 over where an image lies and its file's size and time: what was made from it is found by it."""
+    path = split.image_path(index)
+    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path)])
+
+
+def labels_fingerprint(split: Split, *, version: str) -> str:
+    """Return one sha256 over the classes and the state of all masks, for what is made from these by code of `version`.
+
+    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
+    """
+    states = [split.fingerprint] if split.fingerprint else (f"{_state(path)}\n" for _, path in _files(split, "mask"))
+    return _sha256([f"{version} {split.num_classes}\n", _classes(split), *states])
+
+
+def part_fingerprint(split: Split, indices: Sequence[int]) -> str:
+    """Return one sha256 over the classes, and the names and sizes of some images and of the masks that they have."""
+    lines: list[str | bytes] = [split.fingerprint, _classes(split)]
+    for index in indices:
+        paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
+        sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+        lines.append(f"{index} {split.name(index)} {sizes}\n")
+    return _sha256(lines)
+
+
+def pixels_fingerprint(split: Split) -> str:
+    """Return one sha256 over the number of a split's images and the pixels of `KNOWN_BY` of them, in their order.
+
+    It is the same for a copy whose files have other names, or another format without loss. "" where one of them cannot
+    be read, which the loader tells.
+    """
+    parts: list[str | bytes] = [str(len(split))]
+    try:
+        for index in np.linspace(0, len(split) - 1, KNOWN_BY).round().astype(int).tolist():
+            image = split.image(index)
+            parts += [f"{image.size}", image.convert("RGB").tobytes()]
+    except (InputError, OSError):
+        return ""
+    return _sha256(parts)
 
 
 def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
@@ -29,27 +92,42 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
     None for shards, whose name tells their content, and for more than `LARGEST` bytes. With `remembered=False` every
     byte is read. Raises MissingInputError, or FileNotFoundError, where a file is gone.
     """
-    if hasattr(split, "source_fingerprint"):
+    if split.fingerprint:
         return None
-    files = sorted(_files(split))
+    files = sorted((f"{name} {kind}", path) for kind in ("image", "mask") for name, path in _files(split, kind))
     whole = sum(path.stat().st_size for _, path in files)
     if whole > LARGEST:
         return None
     remembered = remembered and whole >= WORTH_REMEMBERING
     memory = _read_memory() if remembered else {}
     known = dict(memory)
-    digest = hashlib.sha256()
-    for name, path in files:
-        digest.update(f"{name} {_remembered_sha256(path, memory)}\n".encode())
+    fingerprint = _sha256(f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
     if remembered and memory != known:
         write_text(_memory_path(), json.dumps(memory, indent=0), durable=False)
+    return fingerprint
+
+
+def _files(split: Split, kind: str) -> Iterator[tuple[str, Path]]:
+    """Yield the name of each image, and where its image or its mask lies."""
+    path_of = split.mask_path if kind == "mask" else split.image_path
+    for index in range(len(split)):
+        yield split.name(index), path_of(index)
+
+
+def _sha256(parts: Iterable[str | bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()
 
 
-def _files(split: Split) -> Iterator[tuple[str, Path]]:
-    for index in range(len(split)):
-        yield f"{split.name(index)} image", split.image_path(index)
-        yield f"{split.name(index)} mask", split.mask_path(index)
+def _state(path: Path) -> str:
+    facts = path.stat()
+    return f"{path} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _classes(split: Split) -> bytes:
+    return repr(list(split.class_names)).encode() + split.colors.tobytes()  # masks of colors get ids by these
 
 
 def _remembered_sha256(path: Path, memory: Memory) -> str:
@@ -70,27 +148,3 @@ def _read_memory() -> Memory:
     with suppress(OSError, ValueError):
         return json.loads(_memory_path().read_text(encoding="utf-8"))
     return {}
-
-
-def data_fingerprint(split: Split) -> str:
-    """Return one sha256 over the names and sizes of a split's images: another set of files gives another value."""
-    if hasattr(split, "source_fingerprint"):  # shards: that of the files that they were made from
-        return split.source_fingerprint
-    digest = hashlib.sha256()
-    for index in range(len(split)):
-        digest.update(f"{split.name(index)} {split.image_path(index).stat().st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def masks_fingerprint(split: Split) -> str | None:
-    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
-
-    Raises MissingInputError, or FileNotFoundError, where a mask is gone.
-    """
-    if hasattr(split, "source_fingerprint"):
-        return None
-    digest = hashlib.sha256()
-    for index in range(len(split)):
-        path = split.mask_path(index)
-        digest.update(f"{split.name(index)} {path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()

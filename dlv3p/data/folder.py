@@ -121,8 +121,8 @@ class FolderSplit(PairedSplit):
         folder = root / "masks" / split
         pairs = [Pair(printable(name), path, masks.get(name, folder / f"{name}.png")) for name, path in images.items()]
         self._table = read_class_table(root / CLASSES_FILE)
-        strays = sorted(map(printable, masks.keys() - images.keys()))
-        super().__init__(root, split, pairs, self._table.classes, strays=strays)
+        orphans = sorted(map(printable, masks.keys() - images.keys()))
+        super().__init__(root, split, pairs, self._table.classes, orphans=orphans)
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Read ids as they are stored, or find them by the colours of `classes.csv` in a mask of three channels."""

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.data.augment import Augmentation, normalize
 from dlv3p.data.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
-from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.processes import place
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.images import read_ids, read_image
+from cityscapes.files.images import read_ids
 from cityscapes.labels import IGNORE
 
 
@@ -32,16 +32,13 @@ class Classes(NamedTuple):
     colors: np.ndarray
 
 
-class PairedSplit:
-    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes.
-
-    `strays` names masks that lie there and belong to no image.
-    """
+class PairedSplit(Split):
+    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes."""
 
     def __init__(
-        self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, strays: Sequence[str] = ()
+        self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, orphans: Sequence[str] = ()
     ) -> None:
-        self.root, self.split, self.pairs, self.strays = root, split, tuple(pairs), tuple(strays)
+        self.root, self.split, self.pairs, self.orphans = root, split, tuple(pairs), tuple(orphans)
         self.class_names: Sequence[str] = classes.names
         self.colors: np.ndarray = classes.colors
         self.num_classes: int = len(classes.names)
@@ -64,10 +61,6 @@ class PairedSplit:
             raise MissingInputError(f"{path}: no such mask, for the image {self.pairs[index].image.name}")
         return path
 
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return read_image(self.pairs[index].image)
-
     def has_mask(self, index: int) -> bool:
         """Say whether an image has a mask."""
         return self.pairs[index].mask.is_file()
@@ -78,16 +71,6 @@ class PairedSplit:
         ids = self.read_mask(path)
         self._refuse_strange_ids(ids, path)
         return ids
-
-    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Read an image and its mask; raises InputError when their sizes differ."""
-        image, mask = self.image(index), self.mask(index)
-        if image.size != mask.shape[::-1]:
-            raise InputError(
-                f"{self.pairs[index].mask}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
-                f"{image.width} x {image.height}; both must be of one size"
-            )
-        return image, mask
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Read a mask's ids as they are stored; a layout with other masks overrides this."""

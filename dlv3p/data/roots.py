@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
@@ -15,7 +15,6 @@ from dlv3p.data.demo_flawed import write_flawed_folder
 from dlv3p.data.demo_voc import write_demo_voc
 from dlv3p.data.folder import FolderSplit, is_folder
 from dlv3p.data.shards import is_sharded, is_url, open_shards
-from dlv3p.data.split import Split
 from dlv3p.data.voc import VocSplit, is_voc
 from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
 

@@ -5,7 +5,6 @@ divided into square regions, eight to its shorter side; a class in a region is r
 nearest to the middle of all its pixels there.
 """
 
-import hashlib
 import io
 from collections.abc import Iterator
 
@@ -13,10 +12,11 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from cityscapes.compiled import compiled
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.workspace import data_folder
-from dlv3p.data.split import Split
+from dlv3p.data.fingerprints import labels_fingerprint
 from dlv3p.runtime.progress import track
 
 REGIONS_PER_SIDE = 8
@@ -41,7 +41,8 @@ def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = Fals
 
     With `skip_bad`, a mask that cannot be read has none.
     """
-    path = data_folder() / "class_regions" / f"{_masks_fingerprint(split)}.npy"
+    fingerprint = labels_fingerprint(split, version=f"1 {REGIONS_PER_SIDE}")
+    path = data_folder() / "class_regions" / f"{fingerprint[:32]}.npy"
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # not there, or damaged: then it is made
@@ -67,19 +68,6 @@ def find_regions(split: Split, *, progress: str = "none", skip_bad: bool = False
         tables.append(np.insert(found, 1, index, axis=1))
     table = np.concatenate(tables)
     return table[np.argsort(table[:, 0], kind="stable")]
-
-
-def _masks_fingerprint(split: Split) -> str:
-    digest = hashlib.sha256(f"1 {REGIONS_PER_SIDE} {split.num_classes}\n".encode())
-    digest.update(repr(list(split.class_names)).encode() + split.colors.tobytes())  # masks of colours get ids by these
-    stored = getattr(split, "fingerprint", None)  # shards know theirs
-    for index in range(len(split)):
-        if stored is None:
-            path = split.mask_path(index)
-            facts = path.stat()
-            digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    digest.update((stored or "").encode())
-    return digest.hexdigest()[:32]
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.images import FORMATS
@@ -39,8 +40,8 @@ class Member(NamedTuple):
     crc32: int
 
 
-class ShardedSplit:
-    """One split in shards; it offers what every `Split` does, and `image_bytes` and `fingerprint` besides."""
+class ShardedSplit(Split):
+    """One split in shards, which know the fingerprint of their content and that of the files they were made from."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root, self.split = (root if is_url(root) else Path(root)), split
@@ -93,13 +94,6 @@ class ShardedSplit:
                 raise InputError(f"{path}: has mode {image.mode}; a mask has one channel of ids (mode L or P)")
             ids = np.array(image)
         return ids
-
-    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """Read an image and its mask; raises InputError when their sizes differ."""
-        image, mask = self.image(index), self.mask(index)
-        if image.size != mask.shape[::-1]:
-            raise InputError(f"{self.image_path(index)}: {self.name(index)} and its mask differ in size")
-        return image, mask
 
     def _path(self, index: int, kind: str) -> Path:
         shard, sample = self._samples[index]
@@ -157,7 +151,7 @@ class ShardedSplit:
         self.num_classes = len(self.class_names)
         self.colors = np.zeros((256, 3), np.uint8)
         self.colors[: len(content["colors"])] = content["colors"]
-        self.source_fingerprint: str = content["fingerprint"]
+        self.source_fingerprint = content["fingerprint"]
         self._shards = {shard["name"]: shard for shard in content["shards"]}
         self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in content["shards"]).encode()).hexdigest()
         samples = [(shard["name"], sample) for shard in content["shards"] for sample in shard["samples"]]

@@ -24,7 +24,7 @@ from cityscapes.errors import IntegrityError, ParameterError, run_command
 from cityscapes.files.atomic import file_sha256, lock_folder, open_atomically, write_text
 
 if TYPE_CHECKING:
-    from dlv3p.data.split import Split
+    from cityscapes.dataset import Split
 
 FORMAT = 1
 SAMPLES_PER_SHARD = 100
@@ -45,7 +45,7 @@ def write_shards(
     with the right hash and from files of the same names and sizes is kept; `force` writes it anew. Raises MachineError
     when the disk is full; what is finished then stays for the next time.
     """
-    from dlv3p.data.fingerprints import data_fingerprint
+    from dlv3p.data.fingerprints import data_fingerprint, part_fingerprint
     from dlv3p.runtime.progress import track
 
     folder = Path(output) / split.split
@@ -58,7 +58,7 @@ def write_shards(
         shards, notes = [], []
         for number, part in enumerate(track(parts, title="shards", mode=progress)):
             name = f"{split.split}-{number:06d}.tar"
-            source = _source(split, part)
+            source = part_fingerprint(split, part)
             shard, note = known.get(name), folder / f".{name}.json"
             if shard is None or shard["source"] != source or _sha256(folder / name) != shard["sha256"]:
                 shard = _write_shard(split, part, folder / name) | {"source": source}
@@ -120,7 +120,7 @@ def _add(tar: tarfile.TarFile, key: str, suffix: str, content: bytes) -> list[An
 
 
 def _image(split: "Split", index: int) -> tuple[str, bytes]:
-    content = split.image_bytes(index) if hasattr(split, "image_bytes") else split.image_path(index).read_bytes()
+    content = split.image_bytes(index)
     split.image(index)  # raises InputError for a file that no training could read
     return ("png" if content[:4] == b"\x89PNG" else "jpg"), content
 
@@ -139,17 +139,6 @@ def _mask(split: "Split", index: int) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(ids).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _source(split: "Split", part: list[int]) -> str:
-    """Return a digest of the classes, and of the names and sizes of what a shard is made from."""
-    digest = hashlib.sha256((getattr(split, "fingerprint", "") or "").encode())
-    digest.update(repr(list(split.class_names)).encode() + split.colors.tobytes())  # masks of colours get ids by these
-    for index in part:
-        paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
-        sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
-        digest.update(f"{index} {split.name(index)} {sizes}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def _known_shards(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,14 +13,13 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from cityscapes.workspace import output_folder
-from dlv3p.data.split import Split
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, scores

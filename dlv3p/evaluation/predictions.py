@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import Report, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
-from dlv3p.data.split import Split
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from dlv3p.data.augment import normalize
-from dlv3p.data.split import Split
 
 
 @dataclass(frozen=True)

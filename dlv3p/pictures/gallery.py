@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CarefulSamples
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.loader import make_samples
-from dlv3p.data.split import Split
 from dlv3p.evaluation.evaluate import Evaluation
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.notebooks import RenderGifParameters

@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from cityscapes.audit import AuditReport
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.labels import (
     CLASS_NAMES,
@@ -21,7 +22,6 @@ from cityscapes.labels import (
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks.draw import to_label_ids
 from cityscapes.masks.report import Agreement
-from dlv3p.data.split import Split
 from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ known by its images, since its labels are what may be wrong. On other images the
 """
 
 import csv
-import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
 from cityscapes.labels import IGNORE
+from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_split, resolve_data_root
-from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.record import read_record
@@ -40,9 +40,6 @@ WIDTH = 4.0
 LARGEST_SHIFT = 0.25
 """Warn when more than this share of the labelled pixels would have to change its class to get the band's shares."""
 
-KNOWN_BY = 3
-"""So many images, evenly spaced, tell one data set from another."""
-
 MOST_MASKS = 200
 """So many masks, evenly spaced, tell the shares of the classes."""
 
@@ -57,7 +54,7 @@ MAY_BE_A_MISTAKE = (
 class Band:
     """What runs of one recipe have in common; `intervals` has (low, high) by metric and epoch, None for no score.
 
-    `images_sha256` is that of the images that were trained on, see `images_sha256`; "" in bands of before.
+    `images_sha256` is that of the images that were trained on, see `pixels_fingerprint`; "" in bands of before.
     """
 
     parameters: Mapping[str, Any]
@@ -82,7 +79,7 @@ class Band:
             return False
         if asked["data_root"] == ours["data_root"]:
             return True
-        return bool(self.images_sha256) and images_sha256(training) == self.images_sha256
+        return bool(self.images_sha256) and pixels_fingerprint(training) == self.images_sha256
 
 
 def band_for(parameters: TrainParameters, training: Split) -> Band | None:
@@ -151,23 +148,7 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
     split = open_split(resolve_data_root(first["data_root"]), first["train_split"])
     shares = [round(share, 4) for share in class_shares(split).tolist()]
     recipe = {name: value for name, value in first.items() if name not in TrainParameters.NOT_IDENTITY}
-    return Band(recipe, list(split.class_names), shares, intervals, images_sha256(split))
-
-
-def images_sha256(split: Split) -> str:
-    """Return one sha256 over the number of a split's images and the pixels of `KNOWN_BY` of them, in their order.
-
-    It is the same for a copy whose files have other names, or another format without loss. "" where one of them cannot
-    be read, which the loader tells.
-    """
-    digest = hashlib.sha256(str(len(split)).encode())
-    try:
-        for index in np.linspace(0, len(split) - 1, KNOWN_BY).round().astype(int).tolist():
-            image = split.image(index)
-            digest.update(f"{image.size}".encode() + image.convert("RGB").tobytes())
-    except (InputError, OSError):
-        return ""
-    return digest.hexdigest()
+    return Band(recipe, list(split.class_names), shares, intervals, pixels_fingerprint(split))
 
 
 def class_shares(split: Split) -> np.ndarray:

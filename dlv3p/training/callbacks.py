@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cityscapes.dataset import Split
 from cityscapes.errors import MachineError, reason
-from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.bands import BandWatch, band_for
 from dlv3p.runtime.processes import place

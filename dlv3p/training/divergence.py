@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cityscapes.dataset import Split
 from cityscapes.errors import DivergedError
-from dlv3p.data.split import Split
 from dlv3p.runtime.processes import place
 from dlv3p.training.recording import record_divergence
 from dlv3p.training.step import Stepper, StepResult

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.labels import IGNORE
-from dlv3p.data.split import Split
 from dlv3p.runtime.processes import from_first, place
 from dlv3p.training.losses import inverse_log_weights
 

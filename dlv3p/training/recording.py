@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from cityscapes.dataset import Split
 from cityscapes.errors import BusyError, IntegrityError
 from cityscapes.files.atomic import write_text
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
-from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters, write_json, write_metrics
 from dlv3p.runs.provenance import provenance

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from cityscapes.dataset import Split
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError
-from dlv3p.data.split import Split
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
 from dlv3p.weights.checkpoint import load_checkpoint

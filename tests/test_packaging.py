@@ -151,3 +151,16 @@ def test_pip_goes_on_where_uv_cannot_install(folder: Path) -> None:
     assert any(line.startswith("-m uv pip install") and "--require-hashes" in line for line in commands)
     assert "-m pip install --progress-bar off --require-hashes -r requirements.lock" in commands
     assert commands[-1] == "-m dlv3p.demo"
+
+
+def test_every_data_file_beside_the_modules_is_shipped() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    beside = {path for package in ("dlv3p", "cityscapes") for path in (ROOT / package).rglob("*.[cj]s*")}
+    assert beside
+    assert shipped == beside

@@ -15,123 +15,20 @@ import pandas as pd
 
 from cityscapes.errors import InputError, reason
 from cityscapes.workspace import output_folder
-from dlv3p.parameters.protocols import Protocol, protocol_from
+from dlv3p.parameters.protocols import PUBLISHED, Protocol, protocol_from
+
+PUBLISHED_SCORES = Path(__file__).with_name("published_scores.csv")
+"""Scores that others have published, one a row, to which rows can be added; data and protocols are named as ours."""
 
 
 class PublishedScore(NamedTuple):
-    """A mIoU, 0 to 1; `data` and `protocol` are named as in an evaluation of ours."""
+    """A mIoU that someone has published, from 0 to 1."""
 
     network: str
     data: str
     protocol: str
     mean_iou: float
     source: str
-
-
-def _scores(data: str, protocol: str, source: str, percents: dict[str, float]) -> list[PublishedScore]:
-    return [PublishedScore(network, data, protocol, round(p / 100, 4), source) for network, p in percents.items()]
-
-
-CITYSCAPES, VOC = "Cityscapes val", "PASCAL VOC 2012 val"
-
-PUBLISHED_SCORES = (
-    *_scores(
-        CITYSCAPES,
-        "whole_image",
-        "mmsegmentation, 80k steps of 512x1024",
-        {
-            "DeepLabV3 ResNet-18 stride 8": 76.70,
-            "DeepLabV3 ResNet-50 stride 8": 79.32,
-            "DeepLabV3 ResNet-101 stride 8": 80.20,
-            "DeepLabV3 ResNet-101 stride 16, multi-grid": 78.36,
-            "DeepLabV3+ ResNet-18 stride 8": 76.89,
-            "DeepLabV3+ ResNet-50 stride 8": 80.09,
-            "DeepLabV3+ ResNet-101 stride 8": 80.97,
-            "DeepLabV3+ ResNet-101 stride 16, multi-grid": 79.90,
-        },
-    ),
-    *_scores(
-        CITYSCAPES,
-        "six_scales_flip",
-        "mmsegmentation, 80k steps of 512x1024",
-        {
-            "DeepLabV3 ResNet-18 stride 8": 78.27,
-            "DeepLabV3 ResNet-50 stride 8": 80.57,
-            "DeepLabV3 ResNet-101 stride 8": 81.21,
-            "DeepLabV3 ResNet-101 stride 16, multi-grid": 79.84,
-            "DeepLabV3+ ResNet-18 stride 8": 78.76,
-            "DeepLabV3+ ResNet-50 stride 8": 81.13,
-            "DeepLabV3+ ResNet-101 stride 8": 82.03,
-            "DeepLabV3+ ResNet-101 stride 16, multi-grid": 81.33,
-        },
-    ),
-    *_scores(
-        CITYSCAPES,
-        "windows_769",
-        "mmsegmentation, 80k steps of 769x769",
-        {"DeepLabV3 ResNet-50 stride 8": 79.89, "DeepLabV3 ResNet-101 stride 8": 79.67},
-    ),
-    *_scores(
-        CITYSCAPES,
-        "windows_769_six_scales_flip",
-        "mmsegmentation, 80k steps of 769x769",
-        {"DeepLabV3 ResNet-50 stride 8": 81.06, "DeepLabV3 ResNet-101 stride 8": 80.81},
-    ),
-    *_scores(
-        CITYSCAPES,
-        "whole_image",
-        "VainF/DeepLabV3Plus-Pytorch",
-        {"DeepLabV3+ MobileNetV2 stride 16": 72.1, "DeepLabV3+ ResNet-101 stride 16": 76.2},
-    ),
-    *_scores(
-        VOC,
-        "voc_padded_513",
-        "chenxi116/DeepLabv3.pytorch",
-        {"DeepLabV3 ResNet-101 stride 16": 76.49, "DeepLabV3 ResNet-101 stride 16, group norm": 77.20},
-    ),
-    *_scores(
-        VOC,
-        "voc_padded_513",
-        "stigma0617/VoVNet-DeepLabV3",
-        {
-            "DeepLabV3 ResNet-50 stride 16": 74.27,
-            "DeepLabV3 ResNet-101 stride 16": 76.81,
-            "DeepLabV3 DenseNet-161 stride 16": 76.13,
-            "DeepLabV3 DenseNet-201 stride 16": 75.63,
-            "DeepLabV3 VoVNet-39 stride 16": 75.71,
-            "DeepLabV3 VoVNet-57 stride 16": 77.40,
-        },
-    ),
-    *_scores(
-        VOC,
-        "voc_long_side_513",
-        "MindSpore model zoo",
-        {"DeepLabV3 ResNet-101 stride 16": 77.37, "DeepLabV3 ResNet-101 stride 8": 78.84},
-    ),
-    *_scores(VOC, "voc_long_side_513_five_scales", "MindSpore model zoo", {"DeepLabV3 ResNet-101 stride 8": 79.70}),
-    *_scores(
-        VOC, "voc_long_side_513_five_scales_flip", "MindSpore model zoo", {"DeepLabV3 ResNet-101 stride 8": 79.89}
-    ),
-    *_scores(
-        VOC,
-        "voc_center_crop_513",
-        "VainF/DeepLabV3Plus-Pytorch",
-        {
-            "DeepLabV3 MobileNetV2 stride 16": 70.1,
-            "DeepLabV3 ResNet-50 stride 16": 76.9,
-            "DeepLabV3 ResNet-101 stride 16": 77.3,
-            "DeepLabV3+ MobileNetV2 stride 16": 71.1,
-            "DeepLabV3+ ResNet-50 stride 16": 77.2,
-            "DeepLabV3+ ResNet-101 stride 16": 78.3,
-        },
-    ),
-    *_scores(
-        VOC,
-        "voc_center_crop_513",
-        "jfzhang95/pytorch-deeplab-xception",
-        {"DeepLabV3+ MobileNetV2 stride 16": 70.81, "DeepLabV3+ ResNet-101 stride 16": 78.43},
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -175,11 +72,35 @@ def score_table(
         row = f"{one.run}, {Path(one.checkpoint).stem}"
         cells.setdefault(one.column, {})[row] = one.scores[score]
     if published and score == "mIoU":
-        for row in PUBLISHED_SCORES:
+        for row in published_scores():
             if (column := (row.data, row.protocol)) in cells:
                 cells[column][f"{row.network} ({row.source})"] = row.mean_iou
     table = pd.DataFrame(cells)
     return table.rename_axis(columns=["images", "protocol"])
+
+
+def published_scores(path: Path = PUBLISHED_SCORES) -> list[PublishedScore]:
+    """Read the published scores; raises InputError for a file that is no such table or names an unknown protocol."""
+    table = read_published(path, texts=("network", "data", "protocol", "source"), numbers=("mIoU_percent",))
+    if unknown := sorted(set(table["protocol"]) - PUBLISHED.keys()):
+        raise InputError(f"{path}: unknown protocol {unknown[0]!r}; known are {', '.join(PUBLISHED)}")
+    return [
+        PublishedScore(row.network, row.data, row.protocol, round(row.mIoU_percent / 100, 4), row.source)
+        for row in table.itertuples()
+    ]
+
+
+def read_published(path: Path, *, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV table of published figures; raises InputError for a missing column, and for what is not a number."""
+    try:
+        table = pd.read_csv(path, usecols=[*texts, *numbers], dtype=dict.fromkeys(texts, str), keep_default_na=False)
+        table = table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+        if table.isna().any(axis=None):
+            raise ValueError("a number is missing")
+    except (OSError, ValueError) as error:
+        columns = ", ".join([*texts, *numbers])
+        raise InputError(f"{path}: not a table with the columns {columns}: {reason(error)}") from error
+    return table
 
 
 def _read(path: Path) -> StoredEvaluation:

@@ -5,11 +5,17 @@ notebook_system     yoR-rihsihS/deeplabv3plus, the speed and memory of its READM
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dlv3p.evaluation.comparison import read_published
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED
+
+FOLDER = Path(__file__).parent
+"""Where the published figures lie as CSV files, to which rows can be added."""
 
 VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
 NOTEBOOK_SYSTEM = "yoR-rihsihS/deeplabv3plus, GPU not stated, 1 x 1024 x 2048"
@@ -43,21 +49,32 @@ class Backbone(NamedTuple):
         return self.joules / self.milliseconds * 1000
 
 
-BACKBONES = {
-    "resnet50": Backbone(39_048_533, 74.27, 24, 2193, 4.1),
-    "densenet201": Backbone(32_683_157, 75.63, 50, 3945, 7.0),
-    "vovnet39": Backbone(29_513_621, 75.71, 19, 1901, 3.1),
-    "resnet101": Backbone(58_040_661, 76.81, 32, 2865, 15.8),
-    "densenet161": Backbone(43_200_341, 76.13, 49, 4523, 8.3),
-    "vovnet57": Backbone(43_553_621, 77.4, 25, 2251, 4.2),
-}
-"""Output stride 16. The parameters are counted, all else is from the README."""
+class Speed(NamedTuple):
+    """Milliseconds from file to labels, and MiB of the process as nvidia-smi shows them."""
 
-NOTEBOOK_FIGURES = {8: (207.6, 2344), 16: (138.6, 1522)}
-"""By output stride, ResNet-50: milliseconds from file to labels, and MiB of the process as nvidia-smi shows them."""
+    milliseconds: float
+    mebibytes: float
 
-SWEPT = {"vovnet_system": " ".join(BACKBONES), "notebook_system": "resnet50"}
-"""By system: the backbones that it published."""
+
+def published_backbones() -> dict[str, Backbone]:
+    """Read the backbone comparison of vovnet_system, at output stride 16; the parameters are counted."""
+    table = read_published(FOLDER / "published_backbones.csv", texts=("backbone",), numbers=Backbone._fields)
+    return {name: Backbone(*row) for name, *row in table[["backbone", *Backbone._fields]].itertuples(index=False)}
+
+
+def published_speed() -> dict[int, Speed]:
+    """Read the speed and memory of notebook_system's ResNet-50 by output stride."""
+    numbers = ("output_stride", *Speed._fields)
+    table = read_published(FOLDER / "published_speed.csv", texts=(), numbers=numbers)
+    return {stride: Speed(*row) for stride, *row in table[list(numbers)].itertuples(index=False)}
+
+
+def published_subject(system: str) -> tuple[NetworkParameters, int, str]:
+    """Return the switches of a system's networks, its number of classes, and the backbones that it published."""
+    switches, num_classes = SWITCHES[system]
+    backbones = " ".join(published_backbones()) if system == "vovnet_system" else "resnet50"
+    return NetworkParameters(**switches), num_classes, backbones
+
 
 OURS = (
     "parameters, M",
@@ -80,12 +97,12 @@ def backbone_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     A row a case, and one for each published backbone that was not swept at output stride 16. A published energy that
     no board could draw says "implausible" with its watts.
     """
-    table = []
+    table, published = [], published_backbones()
     for row in rows:
-        known = BACKBONES.get(row["backbone"]) if row["output_stride"] == 16 else None
+        known = published.get(row["backbone"]) if row["output_stride"] == 16 else None
         table.append(_named(row) | _ours(row) | _theirs(known))
     swept = {row["backbone"] for row in rows if row["output_stride"] == 16}
-    for backbone, figures in BACKBONES.items():
+    for backbone, figures in published.items():
         if backbone not in swept:
             named = {("", "backbone"): backbone, ("", "case"): "stride 16"}
             table.append(named | {("ours", name): NOT_MEASURED for name in OURS} | _theirs(figures))
@@ -98,9 +115,9 @@ def notebook_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     "End to end" is from a file's bytes to labels on the host; the published one reads the file and looks labels up in
     three more, which ours does not.
     """
-    table = []
+    table, published = [], published_speed()
     for row in rows:
-        latency, memory = NOTEBOOK_FIGURES.get(row["output_stride"], ("", ""))
+        latency, memory = published.get(row["output_stride"], ("", ""))
         ours = {
             ("ours", "end to end, ms"): row["stages_ms"].get("end to end", NOT_MEASURED),
             ("ours", "forward, ms"): row["p50_ms"],

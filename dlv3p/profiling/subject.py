@@ -15,7 +15,7 @@ from dlv3p.models.widths import Widths
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.latency import compile_network, prepare, random_images
-from dlv3p.profiling.published import SWEPT, SWITCHES
+from dlv3p.profiling.published import published_subject
 from dlv3p.profiling.timing import clock_of, take_turns
 from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
 
@@ -63,8 +63,7 @@ def choose_subject(system: str, own: NetworkParameters, own_classes: int, own_wi
     """
     if system == "run":
         return Subject(own, own_classes, own.backbone, own_widths or {})
-    switches, num_classes = SWITCHES[system]
-    return Subject(NetworkParameters(**switches), num_classes, SWEPT[system])
+    return Subject(*published_subject(system))
 
 
 def compared(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[tuple[str, str], dict[str, int]]:

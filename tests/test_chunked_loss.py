@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.training import LOSSES, PIXEL_MEANS
+from dlv3p.parameters.choices import LOSSES, PIXEL_MEANS
 from dlv3p.training import losses as chunked_loss
 from dlv3p.training.activation_checkpointing import saved_bytes
 from dlv3p.training.losses import make_chunked_loss, make_loss

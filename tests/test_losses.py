@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dlv3p.parameters.training import LOSSES, PIXEL_MEANS
+from dlv3p.parameters.choices import LOSSES, PIXEL_MEANS
 from dlv3p.training.losses import inverse_log_weights, make_loss, valid_weight
 
 WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 3.0])

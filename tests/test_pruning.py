@@ -4,7 +4,7 @@ import copy
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,15 +20,15 @@ from torch.nn import functional
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.compression import pruned_run as pruned_run_module
-from dlv3p.compression.channels import CRITERIA, RANKINGS, ChannelGroup, ChannelGroups, all_logits, choose_channels
+from dlv3p.compression.channels import CRITERIA, ChannelGroup, ChannelGroups, all_logits, choose_channels
 from dlv3p.compression.gate_report import Limits
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
-from dlv3p.compression.pruning import PARTS, accumulate_gradients, prune_model, recalibrate
+from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
 from dlv3p.models.widths import apply_widths, widths_of
-from dlv3p.parameters import notebooks as config
+from dlv3p.parameters.choices import PRUNED_PARTS, PRUNING_CRITERIA, PRUNING_RANKINGS
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import PruneParameters, RunParameters, TrainParameters
 from dlv3p.train import train
@@ -220,9 +220,10 @@ def test_a_size_that_no_network_takes_is_not_timed(size):
 
 
 def test_the_notebooks_choices_are_those_of_the_library():
-    assert tuple(CRITERIA) == config.PRUNING_CRITERIA
-    assert RANKINGS == config.PRUNING_RANKINGS
-    assert PARTS == config.PRUNED_PARTS
+    allowed = {item.name: item.metadata.get("allowed") for item in fields(PruneParameters)}
+    assert tuple(CRITERIA) == PRUNING_CRITERIA == allowed["criterion"]
+    assert allowed["ranking"] == PRUNING_RANKINGS
+    assert allowed["parts"] == PRUNED_PARTS
 
 
 def test_criteria_are_what_their_papers_say():

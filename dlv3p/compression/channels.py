@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cityscapes.errors import MachineError, ParameterError, reason
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.widths import CHECKED_SIZE
+from dlv3p.parameters.choices import PRUNING_RANKINGS, check_choice
 
 CLASSIFIERS = ("classifier", "auxiliary.classifier")
 """Layers whose outputs are the classes, and stay."""
@@ -197,8 +198,6 @@ def _relative(scores: Tensor) -> Tensor:
     return scores / scores.mean().clamp(min=torch.finfo(scores.dtype).tiny)
 
 
-RANKINGS = ("uniform", "global", "isomorphic")
-
 LEAST_KEPT = 0.125
 """Of any group that is ranked with others: a layer that all but vanishes lets nothing through to fine-tune."""
 
@@ -215,8 +214,7 @@ def choose_channels(
     """
     if not 0 < sparsity < 1:
         raise ParameterError(f"sparsity={sparsity!r}: allowed is what lies between 0 and 1, such as 0.5")
-    if ranking not in RANKINGS:
-        raise ParameterError(f"ranking={ranking!r}: allowed are {', '.join(RANKINGS)}")
+    check_choice("ranking", ranking, PRUNING_RANKINGS)
     narrowest = min(groups.values(), key=lambda group: group.size)
     if narrowest.size * (1 - sparsity) < 1:
         raise ParameterError(

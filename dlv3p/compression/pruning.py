@@ -14,10 +14,9 @@ from cityscapes.errors import IntegrityError, ParameterError, reason
 from dlv3p.compression.channels import CRITERIA, ChannelGroups, all_logits, choose_channels
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import widths_of
+from dlv3p.parameters.choices import PRUNED_PARTS, PRUNING_CRITERIA, check_choice
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.training.losses import AUXILIARY_WEIGHT, cross_entropy
-
-PARTS = ("all", "backbone")
 
 PRUNABLE = (
     "plain and depthwise convolutions with batch norm can be pruned, as in resnet50, mobilenet_v2 or timm:resnet26d"
@@ -56,10 +55,8 @@ def prune_model(
     from `batches` of training images and masks. Raises ParameterError for anything that is not allowed and for
     a network that cannot be pruned, as with group norm or grouped convolutions; MachineError without torch-pruning.
     """
-    if criterion not in CRITERIA:
-        raise ParameterError(f"criterion={criterion!r}: allowed are {', '.join(CRITERIA)}")
-    if parts not in PARTS:
-        raise ParameterError(f"parts={parts!r}: allowed are {', '.join(PARTS)}")
+    check_choice("criterion", criterion, PRUNING_CRITERIA)
+    check_choice("parts", parts, PRUNED_PARTS)
     if parameters.norm == "group":
         raise ParameterError(
             "norm='group': cannot be pruned, for the mean of a group of channels changes with each that goes; train "

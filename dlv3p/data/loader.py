@@ -11,6 +11,7 @@ from dlv3p.data.augment import Augmentation, normalize
 from dlv3p.data.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
+from dlv3p.parameters.choices import check_batch_size
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.processes import place
 
@@ -88,8 +89,7 @@ def training_loader(
     Raises ParameterError when the samples of a step cannot be shared out equally.
     """
     rank, ranks, _ = place()
-    if batch_size % ranks:
-        raise ParameterError(f"batch_size={batch_size}: cannot be shared by {ranks} processes; take a multiple")
+    check_batch_size(batch_size, processes=ranks)
     batch_size = min(batch_size, len(samples)) // ranks
     if not batch_size:
         raise ParameterError(f"processes={ranks}: more than the {len(samples)} images there are to train on")

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import pandas as pd
 
 INT8 = "int8"
-FLOATS = ("float32", "bfloat16", "float16")
 
 
 class Node(NamedTuple):

@@ -6,13 +6,13 @@ from itertools import product
 from typing import Any, TypeVar
 
 from cityscapes.errors import ParameterError
+from dlv3p.parameters.choices import PRECISIONS
 from dlv3p.parameters.network import OUTPUT_STRIDES, find
 
 Value = TypeVar("Value")
 
 NETWORKS = ("run", "vovnet_system", "notebook_system")
 """Whose switches the network has: those of the run, or those of a system in `published.py`."""
-PRECISIONS = ("float32", "bfloat16", "float16")
 SWITCH = {"off": False, "on": True}
 SMALLEST, HIGHEST, WIDEST = 33, 4096, 8192
 LARGEST_BATCH = 256

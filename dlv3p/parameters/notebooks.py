@@ -12,21 +12,23 @@ from typing import Any, Self
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
+from dlv3p.parameters.choices import (
+    BACKENDS,
+    CHECKPOINTS,
+    DEVICES,
+    PROGRESS,
+    PRUNED_PARTS,
+    PRUNING_CRITERIA,
+    PRUNING_RANKINGS,
+)
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
-from dlv3p.parameters.training import DEMO_CITY, DEVICES, PROGRESS, TrainParameters, check_run_name
+from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
 
 __all__ = ["TrainParameters"]
 
-CHECKPOINTS = ("best", "last")
-
-BACKENDS = ("onnxruntime", "openvino")
-"""What quantizes and runs a network in 8 bits."""
 SMALLEST_IMAGE = 33
 """Height and width, in pixels, from which on every network works."""
-PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
-PRUNING_RANKINGS = ("uniform", "global", "isomorphic")
-PRUNED_PARTS = ("all", "backbone")
 
 DEMO_VOC = "demo_voc"
 """The `data_root` that means the embedded PASCAL VOC, written on first use."""

@@ -6,25 +6,23 @@ from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.choices import (
+    BAD_SAMPLES,
+    CLASS_WEIGHTS,
+    DEVICES,
+    LOSSES,
+    OPTIMIZERS,
+    PRECISIONS,
+    PROGRESS,
+    SCALES,
+    SCHEDULES,
+    check_batch_size,
+    check_chunked_loss,
+)
 from dlv3p.parameters.network import NetworkParameters
-
-DEVICES = ("auto", "cpu", "cuda")
-PROGRESS = ("auto", "widgets", "lines", "none")
 
 DEMO_CITY = "demo_city"
 """The `data_root` that means the embedded city, which is written on first use."""
-
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("poly", "cosine", "step", "constant")
-LOSSES = ("cross_entropy", "focal", "hard_pixels", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz")
-PIXEL_MEANS = ("cross_entropy", "focal")
-"""Losses that a batch's parts give as well as the whole: average those of micro-batches, processes or bands, each
-weighed by its `valid_weight`. The others rank or count the pixels of what they are given: average theirs equally, as
-the loss of a batch in parts, which is not that of the whole batch."""
-PRECISIONS = ("float32", "bfloat16", "float16")
-BAD_SAMPLES = ("stop", "skip")
-SCALES = ("log_uniform", "uniform")
-CLASS_WEIGHTS = ("none", "inverse_log")
 
 
 @dataclass(frozen=True)
@@ -126,18 +124,11 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
                 f"val_split={self.val_split!r}: must differ from train_split, or the score means nothing"
             )
 
-        if self.batch_size % self.processes or self.batch_size // self.processes < self.accumulation:
-            raise ParameterError(
-                f"batch_size={self.batch_size}: cannot be shared by {self.processes} processes in {self.accumulation} "
-                "parts each; take a multiple of both"
-            )
+        check_batch_size(self.batch_size, processes=self.processes, accumulation=self.accumulation)
         if self.teacher and self.teacher == self.run_name:
             raise ParameterError(f"teacher={self.teacher!r}: is the run itself; give another run, or a weights file")
-        if self.chunked_loss and self.loss not in PIXEL_MEANS:
-            raise ParameterError(
-                f"chunked_loss=True: not with loss={self.loss!r}, which needs all pixels at once; with "
-                f"{' and '.join(PIXEL_MEANS)}"
-            )
+        if self.chunked_loss:
+            check_chunked_loss(self.loss)
 
     @property
     def run_name(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.training import PROGRESS
+from dlv3p.parameters.choices import PROGRESS
 from dlv3p.runtime.lines import Item, LineProgress, track_with_lines
 
 

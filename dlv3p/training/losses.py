@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from cityscapes.errors import ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import upsample
 from dlv3p.models.upsampling import source_positions
-from dlv3p.parameters.training import PIXEL_MEANS
+from dlv3p.parameters.choices import check_chunked_loss
 
 
 def dice(logits: Tensor, mask: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ def make_loss(
     focal_gamma: float = FOCAL_GAMMA,
     hard_share: float = HARD_SHARE,
 ) -> Loss:
-    """Return the loss called `name`, one of `dlv3p.parameters.training.LOSSES`; "a+b" is the sum of both.
+    """Return the loss called `name`, one of `dlv3p.parameters.choices.LOSSES`; "a+b" is the sum of both.
 
     It is worked out in float32 at least, within autocast as well. Class weights (C,) go to the losses over pixels.
     """
@@ -179,11 +178,7 @@ def make_chunked_loss(
     Value and gradient equal those of `make_loss`, which takes the same `options`, after bilinear upsampling, but for
     rounding. Raises ParameterError for a loss that is not one of PIXEL_MEANS: it needs all pixels at once.
     """
-    if name not in PIXEL_MEANS:
-        allowed = " and ".join(PIXEL_MEANS)
-        raise ParameterError(
-            f"chunked_loss=True: not with loss={name!r}, which needs all pixels at once; with {allowed}"
-        )
+    check_chunked_loss(name)
     loss = make_loss(name, class_weights, **options)
 
     def chunked(logits: Tensor, mask: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.upsampling import upsample_argmax
-from dlv3p.parameters.training import PIXEL_MEANS, TrainParameters
+from dlv3p.parameters.choices import PIXEL_MEANS
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.distillation import distillation_loss, teach

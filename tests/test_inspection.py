@@ -9,11 +9,11 @@ from public_files import network_of, refusal, run_command_line
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.untrusted import sanitize
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.describe import describe
 from dlv3p.weights.loading import load_model
-from dlv3p.weights.pickles import shown
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
@@ -67,12 +67,12 @@ def test_names_in_a_file_forge_no_output(vainf, tmp_path):
 
 
 def test_a_name_is_shown_with_escapes_and_cut():
-    assert shown("backbone.conv1.weight") == "backbone.conv1.weight"
-    assert shown("Straße/\u4e2d") == "Straße/\u4e2d"
-    assert shown("a\nb\x1b[0m\ud800") == r"a\nb\x1b[0m\ud800"
-    assert shown("x" * 80) == "x" * 80
-    assert shown("x" * 81) == "x" * 77 + "..."
-    assert len(shown("\x1b" * 79)) == 80
+    assert sanitize("backbone.conv1.weight") == "backbone.conv1.weight"
+    assert sanitize("Straße/\u4e2d") == "Straße/\u4e2d"
+    assert sanitize("a\nb\x1b[0m\ud800") == r"a\nb\x1b[0m\ud800"
+    assert sanitize("x" * 80) == "x" * 80
+    assert sanitize("x" * 81) == "x" * 77 + "..."
+    assert len(sanitize("\x1b" * 79)) == 80
 
 
 def test_a_backbone_alone_is_inspected_to_its_last_entry(tmp_path, capsys, monkeypatch):

@@ -1,11 +1,11 @@
-"""Read files and JSON from untrusted sources: bound sizes, and refuse ambiguous or invalid JSON in one line."""
+"""Read files and JSON from untrusted sources: bound sizes, refuse ambiguous JSON, and quote only printable text."""
 
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cityscapes.errors import InputError, MissingInputError
+from cityscapes.errors import InputError, MissingInputError, reason
 
 
 def load_json(content: bytes, source: str | Path) -> Any:
@@ -60,3 +60,19 @@ def read_at_most(path: Path, most: int, *, missing: str, too_large: str) -> byte
     if len(content) > most:
         raise InputError(f"{path}: {too_large}")
     return content
+
+
+LONGEST = 80
+"""So many letters of a name from a file are printed."""
+
+
+def sanitize(text: object, limit: int = LONGEST) -> str:
+    """Return a text from a file as it may be printed: escaped where it is not printable, and cut to `limit` letters."""
+    letters = str(text)[: limit + 1]
+    escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters)
+    return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
+
+
+def safe_reason(error: Exception) -> str:
+    """Return what another library says of a file, as it may be printed."""
+    return sanitize(reason(error), 200)

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from cityscapes.files.atomic import file_sha256
+from cityscapes.files.untrusted import sanitize
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.weights.pickles import shown
 from dlv3p.weights.recognition import Recognized
 
 SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
@@ -58,14 +58,14 @@ def _is_learnt(name: str) -> bool:
 
 
 def _class_names(names: tuple[str, ...] | None) -> str:
-    return " ({}, {}, ... {})".format(*(shown(names[index]) for index in (0, 1, -1))) if len(names or ()) > 2 else ""
+    return " ({}, {}, ... {})".format(*(sanitize(names[index]) for index in (0, 1, -1))) if len(names or ()) > 2 else ""
 
 
 def _entry(name: str, value: Any) -> str:
     """Show a number or a short text, and of everything else the kind; nothing that a file holds is shown at length."""
-    called = shown(name, 40)
+    called = sanitize(name, 40)
     if isinstance(value, int | float | bool):
-        return f"{called}={value:.6g}" if isinstance(value, float) else f"{called}={shown(value, 40)}"
+        return f"{called}={value:.6g}" if isinstance(value, float) else f"{called}={sanitize(value, 40)}"
     if isinstance(value, str):
         return f"{called}={value[:40]!r}"
     if isinstance(value, Tensor):

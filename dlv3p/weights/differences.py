@@ -4,35 +4,35 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dlv3p.weights.pickles import shown
+from cityscapes.files.untrusted import sanitize
 
 COUNTS = "num_batches_tracked"
 
 
-def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, most: int = 3) -> str:
+def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, limit: int = 3) -> str:
     """Say in one line how the names, shapes and types of two state dicts differ; nothing when they do not.
 
-    Of each kind of difference the first `most` are named, and all are counted.
+    Of each kind of difference the first `limit` are named, and all are counted.
 
     Batch norm's counts of batches may be absent on either side: older files lack them, no network of ours reads them.
     """
     both = {key: (value, found[key]) for key, value in expected.items() if key in found}
     kinds = {
-        "missing": [shown(key) for key in expected if key not in found and not key.endswith(f".{COUNTS}")],
-        "unknown": [shown(key) for key in found if key not in expected and not _is_count(key, expected)],
+        "missing": [sanitize(key) for key in expected if key not in found and not key.endswith(f".{COUNTS}")],
+        "unknown": [sanitize(key) for key in found if key not in expected and not _is_count(key, expected)],
         "of another shape": [
-            f"{shown(key)} {shown(tuple(theirs.shape))} for {tuple(ours.shape)}"
+            f"{sanitize(key)} {sanitize(tuple(theirs.shape))} for {tuple(ours.shape)}"
             for key, (ours, theirs) in both.items()
             if ours.shape != theirs.shape
         ],
         "of no floating point numbers, as a quantised network has them": [
-            f"{shown(key)} holds {theirs.dtype}"
+            f"{sanitize(key)} holds {theirs.dtype}"
             for key, (ours, theirs) in both.items()
             if ours.is_floating_point() and not theirs.is_floating_point()
         ],
     }
     return ", ".join(
-        f"{len(keys)} entries {what} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
+        f"{len(keys)} entries {what} ({', '.join(keys[:limit])}{', ...' if len(keys) > limit else ''})"
         for what, keys in kinds.items()
         if keys
     )

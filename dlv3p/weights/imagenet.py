@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision import models
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
+from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.models.backbones.features import Backbone
 from dlv3p.parameters.network import TIMM
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.names import join_dotted, without_wrapper
-from dlv3p.weights.pickles import shown, told
 from dlv3p.weights.reading import read_weights
 
 
@@ -39,7 +39,7 @@ def features_state(name: str, state: Mapping[str, Tensor] | None, source: str) -
     try:
         body = timm.create_model(name.removeprefix(TIMM), features_only=True, pretrained=True, **settings)
     except (OSError, RuntimeError) as error:
-        said = shown(" ".join(str(error).split()), 300)
+        said = sanitize(" ".join(str(error).split()), 300)
         raise MachineError(
             f"initial_weights={source!r}: timm gives no weights for {name} ({said}); try again with a network, give "
             "the path of a file, or 'random'"
@@ -57,7 +57,8 @@ def _refuse_other(name: str, state: Mapping[str, Tensor], source: str) -> None:
         renamed = rename(dict(state), classifier) if rename else state
     except Exception as error:  # it looks into a file that may be anything
         raise IntegrityError(
-            f"initial_weights={source!r} is not a {name} file ({told(error)}); give such a file or another backbone"
+            f"initial_weights={source!r} is not a {name} file ({safe_reason(error)}); give such a file or another "
+            "backbone"
         ) from error
     heads = classifier.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
@@ -145,7 +146,7 @@ def _download(name: str) -> Mapping[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a wrong hash; no pickle
         raise IntegrityError(
-            f"initial_weights='imagenet': {weights.url} is damaged, here or on its way ({told(error)}); delete "
+            f"initial_weights='imagenet': {weights.url} is damaged, here or on its way ({safe_reason(error)}); delete "
             f"{folder / file}, if it is there, and run again"
         ) from error
 

@@ -88,17 +88,17 @@ def check_backbone(found: Recognized) -> None:
     with torch.device("meta"):
         expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
     own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
-    if differences := list_differences(expected, of_features(own), most=MOST_LISTED):
+    if differences := list_differences(expected, of_features(own), limit=MOST_LISTED):
         raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
 
 
 def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the file's weights for each entry of `model`; raises IntegrityError that lists what differs."""
     expected = model.state_dict()
-    shown = {found.name_in_file(name): value for name, value in expected.items()}
+    named = {found.name_in_file(name): value for name, value in expected.items()}
     there = {found.name_in_file(name): value for name, value in found.state.items()}
     there |= {name: found.file.tensors.get(name, torch.empty(0)) for name in found.unknown}
-    differences = list_differences(shown, there, most=MOST_LISTED)
+    differences = list_differences(named, there, limit=MOST_LISTED)
     if differences:
         raise IntegrityError(f"{found.file.path}: does not fit {_network(found)}: {differences}")
     state = {}

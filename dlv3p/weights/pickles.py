@@ -17,23 +17,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cityscapes.errors import IntegrityError, reason
-
-LONGEST = 80
-"""So many letters of a name are shown."""
-
-
-def shown(text: object, most: int = LONGEST) -> str:
-    """Return a text from a file as it may be printed: escapes for what is no letter, and at most `most` letters."""
-    letters = str(text)[: most + 1]
-    escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters)
-    return escaped if len(escaped) <= most else f"{escaped[: most - 3]}..."
-
-
-def told(error: Exception) -> str:
-    """Return what another library says of a file, as it may be printed."""
-    return shown(reason(error), 200)
-
+from cityscapes.errors import IntegrityError
+from cityscapes.files.untrusted import safe_reason, sanitize
 
 ALLOWED = {
     "collections.OrderedDict",
@@ -96,7 +81,7 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(source, map_location=device, weights_only=True, **mapped)
     except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
-        raise IntegrityError(f"{where}: damaged ({told(error)}); fetch or write it again") from error
+        raise IntegrityError(f"{where}: damaged ({safe_reason(error)}); fetch or write it again") from error
 
 
 def _pickle_of_zip(file: BinaryIO, where: Path) -> BinaryIO:
@@ -117,7 +102,9 @@ def _pickle_of_zip(file: BinaryIO, where: Path) -> BinaryIO:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
         if isinstance(error, IntegrityError):
             raise
-        raise IntegrityError(f"{where}: damaged or cut short ({told(error)}); fetch or write it again") from error
+        raise IntegrityError(
+            f"{where}: damaged or cut short ({safe_reason(error)}); fetch or write it again"
+        ) from error
 
 
 def _refuse_calls(file: BinaryIO, where: Path) -> None:
@@ -127,10 +114,10 @@ def _refuse_calls(file: BinaryIO, where: Path) -> None:
             called = argument.replace(" ", ".") if opcode.name in ("GLOBAL", "INST") else ""
             if opcode.name == "STACK_GLOBAL" or (called and called not in ALLOWED):
                 raise IntegrityError(
-                    f"{where}: calls {shown(called) or 'a name that it hides'}, which no weights need; nothing was "
+                    f"{where}: calls {sanitize(called) or 'a name that it hides'}, which no weights need; nothing was "
                     "run. Get the file from its author, or as safetensors"
                 )
     except IntegrityError:
         raise
     except Exception as error:  # pickletools raises ValueError, UnicodeDecodeError, struct.error, ... on damage
-        raise IntegrityError(f"{where}: no weights, or cut short ({told(error)}); fetch it again") from error
+        raise IntegrityError(f"{where}: no weights, or cut short ({safe_reason(error)}); fetch it again") from error

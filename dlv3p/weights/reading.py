@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
 from cityscapes.files.atomic import file_sha256
-from dlv3p.weights.pickles import load_pickled, shown, told
+from cityscapes.files.untrusted import safe_reason, sanitize
+from dlv3p.weights.pickles import load_pickled
 
 FORMAT = 2
 """Version of what a checkpoint holds; a newer one is refused rather than half understood."""
@@ -132,13 +133,15 @@ def plain_tensors(path: Path, entries: Mapping[Any, Any]) -> dict[str, Tensor]:
     """
     for name, value in entries.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise IntegrityError(f"{path}: {shown(name)} is a {type(value).__name__}, where a tensor is expected")
+            raise IntegrityError(f"{path}: {sanitize(name)} is a {type(value).__name__}, where a tensor is expected")
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
-            raise IntegrityError(f"{path}: {shown(name)} is no plain tensor of numbers ({value.dtype}, {value.layout})")
+            raise IntegrityError(
+                f"{path}: {sanitize(name)} is no plain tensor of numbers ({value.dtype}, {value.layout})"
+            )
         claimed, there = value.numel() * value.element_size(), value.untyped_storage().nbytes()
         if claimed > there:
             raise IntegrityError(
-                f"{path}: {shown(name)} claims {claimed} bytes, where the file holds {there}; it is forged"
+                f"{path}: {sanitize(name)} claims {claimed} bytes, where the file holds {there}; it is forged"
             )
     return dict(entries)
 
@@ -164,7 +167,9 @@ def _read_safetensors(path: Path) -> WeightsFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(metadata[OURS]) if OURS in metadata else None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
-        raise IntegrityError(f"{path}: damaged, or no safetensors file ({told(error)}); fetch it again") from error
+        raise IntegrityError(
+            f"{path}: damaged, or no safetensors file ({safe_reason(error)}); fetch it again"
+        ) from error
     if description is not None and not isinstance(description, dict):
         raise IntegrityError(f"{path}: its description is no table; write the file again")
     if description and "format" in description:
@@ -192,7 +197,7 @@ def _read_npz(path: Path) -> WeightsFile:
     except IntegrityError:
         raise
     except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
-        raise IntegrityError(f"{path}: damaged, or no plain arrays ({told(error)}); write it again") from error
+        raise IntegrityError(f"{path}: damaged, or no plain arrays ({safe_reason(error)}); write it again") from error
     return WeightsFile(path, "npz", plain_tensors(path, tensors), "", {}, None)
 
 
@@ -204,7 +209,7 @@ def _refuse_forged_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path
         claimed = math.prod(shape) * kind.itemsize + file.tell()
     if kind.kind not in "fiub" or claimed != member.file_size:
         raise IntegrityError(
-            f"{path}: {shown(member.filename)} is no plain array of {shown(shape)} numbers; write the file again"
+            f"{path}: {sanitize(member.filename)} is no plain array of {sanitize(shape)} numbers; write the file again"
         )
     if member.file_size > MOST_ARRAY_RATIO * max(member.compress_size, 512):
-        raise IntegrityError(f"{path}: {shown(member.filename)} unpacks to {member.file_size} bytes; it is forged")
+        raise IntegrityError(f"{path}: {sanitize(member.filename)} unpacks to {member.file_size} bytes; it is forged")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrapper
-from dlv3p.weights.pickles import shown, told
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 
@@ -122,7 +122,9 @@ def _normalized(file: WeightsFile) -> dict[str, Tensor]:
     for name, value in tensors.items():
         usual = _usual(name)
         if usual in result:
-            raise IntegrityError(f"{file.path}: holds {shown(usual)} twice, once as {shown(name)}; write it again")
+            raise IntegrityError(
+                f"{file.path}: holds {sanitize(usual)} twice, once as {sanitize(name)}; write it again"
+            )
         result[usual] = value
     return result
 
@@ -149,7 +151,7 @@ def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str,
             f"{file.path}: weights of this project without their description; give the run's checkpoint, or the "
             "safetensors file beside its run.json"
         )
-    entries = ", ".join(map(shown, list(tensors)[:3]))
+    entries = ", ".join(map(sanitize, list(tensors)[:3]))
     known = ", ".join(dict.fromkeys(source.title for source in SOURCES.values()))
     raise IntegrityError(
         f"{file.path}: its entries ({entries}, ...) are of no network that is known here, which are {known}"
@@ -208,7 +210,7 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
             switches["output_stride"] = output_stride
         parameters = NetworkParameters.from_mapping(switches)
     except (ParameterError, TypeError) as error:
-        raise IntegrityError(f"{file.path}: its description does not fit this version: {told(error)}") from error
+        raise IntegrityError(f"{file.path}: its description does not fit this version: {safe_reason(error)}") from error
     num_classes = _rows(file, file.tensors, "classifier.weight", {})
     if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
         raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cityscapes.errors import reason
+from cityscapes.files.untrusted import MAX_PIXELS
 from cityscapes.findings import Finding
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, frame_of
 
-MAX_PIXELS = 64 * 2**20
 OTHER_SUFFIXES = (
     "_gtFine_color.png",
     "_gtFine_instanceIds.png",
@@ -187,7 +187,7 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
         _add(audit, "wrong kind of mask", where, problem, f"it may be the colour mask under this name: {remake}")
         return None
     ids = {value: count for value, count in enumerate(counts) if count}
-    if problem := explain_ids(ids, as_train_ids=as_train_ids):
+    if problem := explain_ids(ids, "train" if as_train_ids else "label"):
         _add(audit, "ids outside the table", where, problem, remake)
         return None
     pixels = [0] * 256
@@ -196,28 +196,15 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
     return pixels
 
 
-def explain_ids(ids: Mapping[int, int], *, as_train_ids: bool) -> str | None:
-    """Say which ids (with their pixels) do not belong into a mask and what they look like; None where all belong."""
-    from cityscapes.labels import IGNORE, LABELS, NUM_CLASSES
-    from cityscapes.scores.prediction_ids import ALLOWED_IDS
+def explain_ids(ids: Mapping[int, int], encoding: str) -> str | None:
+    """Say which ids (with their pixels) do not belong in a mask and what they look like; None where all belong."""
+    from cityscapes.ids import ALLOWED_IDS, list_ids, resemblance
 
-    expected, other = ("train", "label") if as_train_ids else ("label", "train")
-    strange = sorted(set(ids) - ALLOWED_IDS[expected])
-    if not strange:
+    foreign = set(ids) - ALLOWED_IDS[encoding]
+    if not foreign:
         return None
-    grey = {(299 * r + 587 * g + 114 * b + 500) // 1000 for r, g, b in (label.color for label in LABELS)}
-    if as_train_ids and set(ids) <= {*range(NUM_CLASSES), NUM_CLASSES}:
-        hint = f"; void seems to be numbered {NUM_CLASSES} here, which must be {IGNORE}"
-    elif set(ids) <= ALLOWED_IDS[other]:
-        hint = f"; these look like {other} ids, expected {expected} ids"
-    elif not as_train_ids and strange == [IGNORE]:
-        hint = f"; {IGNORE} may stand for -1, the license plate, which official masks do not hold"
-    elif set(ids) <= {shade + step for shade in grey for step in (-1, 0, 1)}:
-        hint = "; these look like a colour mask turned into grey"
-    else:
-        hint = ""
-    listed = ", ".join(map(str, strange[:10])) + (f" and {len(strange) - 10} more" if len(strange) > 10 else "")
-    return f"holds {listed} ({sum(ids[value] for value in strange):,} pixels), which are no {expected} ids{hint}"
+    pixels = sum(ids[value] for value in foreign)
+    return f"holds {list_ids(foreign)} ({pixels:,} pixels), which are not {encoding} ids{resemblance(ids, encoding)}"
 
 
 def _reason(error: Exception, path: Path) -> str:

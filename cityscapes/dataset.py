@@ -9,7 +9,8 @@ from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import read_ids, read_image
-from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
+from cityscapes.ids import explain_mask
+from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
 
 
@@ -124,7 +125,8 @@ class CityscapesSplit(Split):
         ids = read_ids(path)
         if path.name.endswith(LABEL_IDS_SUFFIX):
             return np.take(LABEL_ID_TO_TRAIN_ID, ids)
-        check_train_ids(ids, path)
+        if problem := explain_mask(ids):
+            raise InputError(f"{path}: {problem}; make train-id masks with: python cityscapes/generate_gt.py")
         return ids
 
     def _mask_paths(self, frame: Frame) -> tuple[Path, ...]:
@@ -132,15 +134,4 @@ class CityscapesSplit(Split):
             frame.generated(self.generated, TRAIN_IDS_SUFFIX),
             frame.annotation(self.root, TRAIN_IDS_SUFFIX),
             frame.annotation(self.root, LABEL_IDS_SUFFIX),
-        )
-
-
-def check_train_ids(ids: np.ndarray, path: Path) -> None:
-    """Refuse a mask whose ids are not train ids (0 to 18 and 255); raises InputError that lists them."""
-    strange = np.unique(ids[(ids >= NUM_CLASSES) & (ids != IGNORE)]).tolist()
-    if strange:
-        hint = " These look like label ids." if max(strange) <= 33 else ""
-        raise InputError(
-            f"{path}: holds the ids {', '.join(map(str, strange[:10]))}; a train-id mask holds 0 to {NUM_CLASSES - 1} "
-            f"and {IGNORE}.{hint} Make train-id masks with: python cityscapes/generate_gt.py"
         )

@@ -205,7 +205,6 @@ def _lookup(values: dict[int, int] | dict[int, tuple[int, int, int]], other: int
 CITYSCAPES = LabelTable(LABELS)
 """The table that everything uses unless told otherwise; the names below are its parts."""
 
-LABEL_BY_NAME: dict[str, Label] = CITYSCAPES.by_name
 LABEL_BY_ID: dict[int, Label] = CITYSCAPES.by_id
 
 TRAINED_LABELS: tuple[Label, ...] = CITYSCAPES.trained

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cityscapes.labels import LABEL_BY_ID, LABEL_BY_NAME
+from cityscapes.labels import CITYSCAPES, LABEL_BY_ID
 from cityscapes.masks.draw import fill_polygons
 from cityscapes.masks.polygons import read_polygons
 
@@ -35,7 +35,7 @@ def restored(path: Path) -> bytes:
     for item, shown in zip(objects, _shown(path, official), strict=True):
         if item["label"] == "unlabeled" and not shown:
             hidden.append(item)
-        elif LABEL_BY_NAME[item["label"]].has_instances:
+        elif CITYSCAPES.by_name[item["label"]].has_instances:
             assert len(shown) == 1, "an object has one instance id, unless its outline is not the official one"
             (value,) = shown
             number = value % 1000

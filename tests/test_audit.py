@@ -152,10 +152,12 @@ FAULTS: dict[str, Fault] = {
     "another size": (mask(TRAIN_IDS[:-1]), "sizes that differ", "32 x 18 pixels, its image 32 x 19", "one size"),
     "colours": (mask(TRAIN_ID_TO_COLOR[TRAIN_IDS]), "wrong kind of mask", "mode is RGB", "colour mask"),
     "16 bits": (mask(TRAIN_IDS.astype(np.uint16)), "wrong kind of mask", "mode is I;16", "generate_gt.py"),
-    "label ids": (mask(LABEL_IDS[TRAIN_IDS % 19].astype(np.uint8)), STRANGE, "look like label ids", "make"),
+    "label ids": (mask(LABEL_IDS[TRAIN_IDS % 19].astype(np.uint8)), STRANGE, "look like Cityscapes label ids", "make"),
     "train ids": (mask(TRAIN_IDS, LABEL_IDS_SUFFIX), STRANGE, "look like train ids", "generate_gt.py"),
-    "void as 19": (mask(void_as_19(TRAIN_IDS)), STRANGE, "void seems to be numbered 19", "generate_gt.py"),
-    "grey colours": (mask(GREY), STRANGE, "colour mask turned into grey", "generate_gt.py"),
+    "void as 19": (
+        mask(void_as_19(TRAIN_IDS)), STRANGE, "19 looks like a number for unlabeled pixels", "generate_gt.py"
+    ),
+    "grey colours": (mask(GREY), STRANGE, "color mask turned to gray", "generate_gt.py"),
     "an id of its own": (mask(np.where(TRAIN_IDS == 3, 99, TRAIN_IDS)), STRANGE, "99 (31 pixels)", "make"),
     "other name": (copy_image(FIRST, "a_leftImg8bit.png"), MISNAMED, "a_leftImg8bit.png", "six digits"),
     "other city": (copy_image(FIRST, f"jena_000000_000007{IMAGE_SUFFIX}"), MISNAMED, "jena", "its city"),
@@ -280,11 +282,11 @@ def test_ids_of_a_palette_image_are_its_indices(root, palette):
 
 
 def test_ids_are_explained_by_what_they_look_like():
-    assert explain_ids(dict.fromkeys([*range(19), 255], 1), as_train_ids=True) is None
-    assert explain_ids(dict.fromkeys(range(34), 1), as_train_ids=False) is None
-    assert "-1, the license plate" in explain_ids(dict.fromkeys([*range(34), 255], 1), as_train_ids=False)
-    assert explain_ids({0: 9, 77: 5, 99: 2}, as_train_ids=True) == "holds 77, 99 (7 pixels), which are no train ids"
-    assert "and 205 more" in explain_ids(dict.fromkeys(range(34, 249), 1), as_train_ids=True)
+    assert explain_ids(dict.fromkeys([*range(19), 255], 1), "train") is None
+    assert explain_ids(dict.fromkeys(range(34), 1), "label") is None
+    assert "-1, the license plate" in explain_ids(dict.fromkeys([*range(34), 255], 1), "label")
+    assert explain_ids({0: 9, 77: 5, 99: 2}, "train") == "holds 77, 99 (7 pixels), which are not train ids"
+    assert "and 205 more" in explain_ids(dict.fromkeys(range(34, 249), 1), "train")
     assert set(np.unique(LABEL_ID_TO_TRAIN_ID[LABEL_IDS])) == set(range(19))
 
 

@@ -92,5 +92,5 @@ def fetch_all_loops():
 def test_what_one_process_compiled_no_other_compiles_or_warns_of():
     """In the cache that everybody uses, so that only a fresh clone's first tests compile anything."""
     first, second = fetch_all_loops(), fetch_all_loops()
-    assert len(second["loops"]) >= 16
+    assert len(second["loops"]) >= 14
     assert second == {"loops": first["loops"], "made": []}

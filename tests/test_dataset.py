@@ -39,9 +39,9 @@ def test_a_missing_mask_names_the_command_that_makes_it(split):
         split.mask(0)
 
 
-def test_label_ids_in_place_of_train_ids_are_recognised(split):
+def test_label_ids_in_place_of_train_ids_are_recognized(split):
     write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.full((4, 6), 26, np.uint8))
-    with pytest.raises(InputError, match=r"ids 26.*look like label ids"):
+    with pytest.raises(InputError, match=r"ids 26.*look like Cityscapes label ids"):
         split.mask(0)
 
 

@@ -15,7 +15,7 @@ from cityscapes.demo.city import CITIES, DESCRIPTION, DRIVES, VERSION, describe,
 from cityscapes.demo.paint import paint
 from cityscapes.demo.scene import Film
 from cityscapes.errors import InputError, ParameterError
-from cityscapes.labels import CLASS_NAMES, LABEL_BY_NAME, NUM_CLASSES
+from cityscapes.labels import CITYSCAPES, CLASS_NAMES, NUM_CLASSES
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from cityscapes.masks.draw import draw_label_ids, to_train_ids
 from cityscapes.masks.polygons import read_polygons
@@ -145,8 +145,8 @@ def test_special_labels_and_groups_appear(city):
         item["label"] for split in ("train", "val") for content in polygons(city, split) for item in content["objects"]
     }
     assert {"ego vehicle", "out of roi", "license plate", "static", "dynamic", "persongroup", "cargroup"} <= found
-    singles = {name if name in LABEL_BY_NAME else name.removesuffix("group") for name in found}
-    assert singles <= set(LABEL_BY_NAME)
+    singles = {name if name in CITYSCAPES.by_name else name.removesuffix("group") for name in found}
+    assert singles <= set(CITYSCAPES.by_name)
 
 
 def test_vertices_are_integers_and_some_leave_the_image(city):

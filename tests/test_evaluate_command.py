@@ -16,8 +16,8 @@ from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.evaluate import score_tables, write_scores
 from cityscapes.findings import ProblemsError
 from cityscapes.generate_gt import generate_masks
+from cityscapes.ids import recognize
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
-from cityscapes.scores.prediction_ids import recognise
 from cityscapes.scores.score_files import score_folder
 from cityscapes.scores.truth_files import find_truth
 
@@ -310,7 +310,7 @@ def test_e3_what_could_be_either_is_refused_and_a_flag_settles_it(truth, predict
     ],
 )
 def test_e3_the_encoding_is_told_from_ids_that_only_one_has(files_ids, expected):
-    assert recognise(files_ids)[0] == expected
+    assert recognize(files_ids)[0] == expected
 
 
 def test_e4_an_absent_class_is_nan_in_the_table_and_null_in_the_file(truth, predictions, tmp_path):

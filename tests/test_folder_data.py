@@ -153,7 +153,7 @@ def test_l7_a_file_of_no_bytes_is_named(folder):
 
 @pytest.mark.parametrize(
     ("value", "hint"),
-    [(3, "3 looks like a number for unlabelled pixels: store 255"), (200, "the 3 classes are 0 to 2")],
+    [(3, "3 looks like a number for unlabeled pixels: store 255"), (200, "the 3 classes are 0 to 2")],
 )
 def test_l8_ids_outside_the_table_are_refused(folder, value, hint):
     write_image(folder / "masks/train/a.png", np.full((2, 4), value, np.uint8))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.png_read import decode_grey_png, read_instance_image, read_label_bytes, read_label_image
+from cityscapes.files.png_read import decode_gray_png, read_instance_image, read_label_bytes, read_label_image
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -49,7 +49,7 @@ def filtered_images(draw) -> tuple[bytes, int]:
 @given(filtered_images())
 def test_every_filter_gives_the_pixels_that_pillow_gives(image):
     content, bits = image
-    decoded = decode_grey_png(content, bits=bits)
+    decoded = decode_gray_png(content, bits=bits)
     assert decoded is not None
     assert decoded.dtype == (np.uint8 if bits == 8 else np.uint16)
     np.testing.assert_array_equal(decoded, by_pillow(content))
@@ -62,7 +62,7 @@ def test_images_of_several_blocks_are_read_whole(tmp_path, dtype):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     read = read_label_image if dtype is np.uint8 else read_instance_image
     np.testing.assert_array_equal(read(tmp_path / "a.png"), pixels)
-    assert decode_grey_png((tmp_path / "a.png").read_bytes(), bits=8 * pixels.itemsize) is not None
+    assert decode_gray_png((tmp_path / "a.png").read_bytes(), bits=8 * pixels.itemsize) is not None
 
 
 ROWS = (b"\1" + bytes(range(20))) * 10
@@ -75,9 +75,9 @@ def test_no_damage_passes_as_other_pixels():
         for bit in range(8):
             damaged = bytearray(GOOD)
             damaged[position] ^= 1 << bit
-            decoded = decode_grey_png(bytes(damaged), bits=8)
+            decoded = decode_gray_png(bytes(damaged), bits=8)
             assert decoded is None or np.array_equal(decoded, whole)
-        assert decode_grey_png(GOOD[:position], bits=8) is None
+        assert decode_gray_png(GOOD[:position], bits=8) is None
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_no_damage_passes_as_other_pixels():
     ids=range(10),
 )
 def test_what_is_unusual_is_left_to_pillow(content):
-    assert decode_grey_png(content, bits=8) is None
+    assert decode_gray_png(content, bits=8) is None
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "1", "LA"])
 def test_other_modes_are_left_to_pillow_which_names_them(tmp_path, mode):
     Image.fromarray(by_pillow(GOOD)).convert(mode).save(tmp_path / "a.png")
-    assert decode_grey_png((tmp_path / "a.png").read_bytes(), bits=8) is None
+    assert decode_gray_png((tmp_path / "a.png").read_bytes(), bits=8) is None
     with pytest.raises(InputError, match=f"a.png: .*found mode {mode}, 20 x 10"):
         read_label_image(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"one 16-bit channel"):
@@ -121,8 +121,8 @@ def test_what_is_no_image_is_told_as_ever(tmp_path):
 def test_a_bomb_takes_no_memory():
     bomb = png(bytes(50_000_000), 20, 10)
     tracemalloc.start()
-    assert decode_grey_png(bomb, bits=8) is None
-    assert decode_grey_png(png(ROWS, 2**31 - 1, 2**31 - 1), bits=8) is None
+    assert decode_gray_png(bomb, bits=8) is None
+    assert decode_gray_png(png(ROWS, 2**31 - 1, 2**31 - 1), bits=8) is None
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000

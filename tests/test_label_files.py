@@ -112,7 +112,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content, problem):
         ("{}", "expected a list of labels"),
         ("[1]", "row 1: expected name, label_id"),
         ('[{"name": "x"}]', "row 1: expected name, label_id"),
-        ('[{"name": "x", "name": "y"}]', "key 'name' stands twice"),
+        ('[{"name": "x", "name": "y"}]', "duplicate key 'name'"),
         ("[", "not valid JSON at line 1"),
         (json.dumps([dict(zip(COLUMNS, ["x", True, 0, "v", True, True, "#000000"], strict=True))]), "column label_id"),
         (json.dumps([dict(zip(COLUMNS, [3, 0, 0, "v", True, True, "#000000"], strict=True))]), "column name"),

@@ -217,7 +217,7 @@ def test_m9_unknown_labels_are_listed_with_their_counts_and_keys_stand_once(city
         city,
         (polygon_file(objects=many), "'carr' x 2, 'xgroup' x 1, 'group' x 1, '' x 1"),
         (polygon_file(objects=[thing(label=26)]), "/objects/0/label: expected a string"),
-        (polygon_file().replace(b'"label"', b'"label": "road", "label"'), "'label' stands twice"),
+        (polygon_file().replace(b'"label"', b'"label": "road", "label"'), "duplicate key 'label'"),
     )
     accepted(city, polygon_file(objects=[thing(label="cargroup"), thing([[30, 4], [40, 4], [40, 20]], "polegroup")]))
     assert set(np.unique(city.mask(GOOD))) == {0, 18, 26}

@@ -17,16 +17,17 @@ from PIL import Image
 from real_frames import ABSENT, POLYGON_FILES, beside, restored
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels, read_instance_png, read_label_png
-from cityscapes.labels import LABEL_BY_NAME, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
-from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, to_label_ids, to_rgba, to_train_ids
+from cityscapes.files.png_read import read_instance_image, read_label_bytes, read_label_image
+from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
+from cityscapes.labels import CITYSCAPES, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
+from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, rgba_of_label_ids, to_label_ids, to_train_ids
 from cityscapes.masks.polygons import Annotation, Polygon, parse_polygons, read_polygons
 
 HEIGHT, WIDTH = 20, 30
 
 
 def annotation(*objects: tuple[str, list], height: int = HEIGHT, width: int = WIDTH) -> Annotation:
-    polygons = [Polygon(LABEL_BY_NAME[name], np.array(points, np.int32)) for name, points in objects]
+    polygons = [Polygon(CITYSCAPES.by_name[name], np.array(points, np.int32)) for name, points in objects]
     return Annotation(height, width, tuple(polygons))
 
 
@@ -53,8 +54,8 @@ def by_the_rule(points: list[tuple[int, int]]) -> np.ndarray:
 @pytest.mark.skipif(not POLYGON_FILES, reason=ABSENT)
 @pytest.mark.parametrize("path", POLYGON_FILES, ids=lambda path: path.name[:-21])
 def test_official_masks_are_reproduced_pixel_for_pixel(path):
-    label_ids = read_label_png(beside(path, "labelIds.png"))
-    instance_ids = read_instance_png(beside(path, "instanceIds.png"))
+    label_ids = read_label_image(beside(path, "labelIds.png"))
+    instance_ids = read_instance_image(beside(path, "instanceIds.png"))
     assert instance_ids.max() > 1000
     drawn = parse_polygons(restored(path), path)
     assert np.count_nonzero(draw_label_ids(read_polygons(path)) != label_ids) == 0
@@ -80,7 +81,7 @@ FAR = st.tuples(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
 @example([(x, y) for x in range(40) for y in (-1, 21)])
 def test_any_polygon_fills_what_the_written_rule_says(points):
     drawn = draw_label_ids(annotation(("car", points)))
-    np.testing.assert_array_equal(drawn == LABEL_BY_NAME["car"].label_id, by_the_rule(points))
+    np.testing.assert_array_equal(drawn == CITYSCAPES.by_name["car"].label_id, by_the_rule(points))
 
 
 def test_nothing_drawn_is_unlabeled_ignored_and_black():
@@ -89,7 +90,7 @@ def test_nothing_drawn_is_unlabeled_ignored_and_black():
     assert label_ids.dtype == np.uint8
     assert set(np.unique(label_ids)) == {0}
     assert set(np.unique(to_train_ids(label_ids))) == {255}
-    assert {tuple(color) for color in to_rgba(label_ids).reshape(-1, 4)} == {(0, 0, 0, 255)}
+    assert {tuple(color) for color in rgba_of_label_ids(CITYSCAPES)[label_ids].reshape(-1, 4)} == {(0, 0, 0, 255)}
 
 
 def test_later_polygons_cover_earlier_ones():
@@ -130,13 +131,13 @@ def test_more_instances_than_three_digits_can_number_are_refused():
 def test_instance_images_of_another_mode_are_refused(tmp_path):
     Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="expected one 16-bit channel"):
-        read_instance_png(tmp_path / "mask.png")
+        read_instance_image(tmp_path / "mask.png")
 
 
 def test_encodings_follow_the_label_table():
     label_ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
     np.testing.assert_array_equal(to_train_ids(label_ids), LABEL_ID_TO_TRAIN_ID[label_ids])
-    rgba = to_rgba(label_ids)
+    rgba = rgba_of_label_ids(CITYSCAPES)[label_ids]
     assert rgba.shape == (16, 16, 4)
     np.testing.assert_array_equal(rgba[..., :3], LABEL_ID_TO_COLOR[label_ids])
     assert (rgba[..., 3] == 255).all()
@@ -154,10 +155,10 @@ if sys.argv[1] == "full":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 import numpy as np
-from cityscapes.labels import LABEL_BY_NAME
+from cityscapes.labels import CITYSCAPES
 from cityscapes.masks.draw import draw_label_ids
 from cityscapes.masks.polygons import Annotation, Polygon
-square = Polygon(LABEL_BY_NAME["road"], np.array([[0, 0], [9, 0], [9, 9], [0, 9]], np.int32))
+square = Polygon(CITYSCAPES.by_name["road"], np.array([[0, 0], [9, 0], [9, 9], [0, 9]], np.int32))
 print(draw_label_ids(Annotation(10, 10, (square,))).sum())
 """
     cache = tmp_path / ("not a folder/cache" if broken == "not a folder" else "cache")
@@ -208,7 +209,7 @@ def test_instance_files_hold_sixteen_bits(tmp_path, shape):
     pixels = np.random.default_rng(0).integers(0, 2**16, shape, np.uint16)
     (tmp_path / "mask.png").write_bytes(encode_png(pixels, made_from=b"x"))
     assert Image.open(tmp_path / "mask.png").mode == "I;16"
-    read = read_instance_png(tmp_path / "mask.png", size=shape)
+    read = read_instance_image(tmp_path / "mask.png", size=shape)
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, pixels)
 
@@ -234,7 +235,7 @@ def test_a_seal_holds_for_its_origin_only(tmp_path):
 
 
 def test_seals_of_earlier_versions_hold():
-    """The seal's keyword is in every mask that was ever made, so it stays, whatever the modules are called."""
+    """The seal's keyword is in every mask ever written; whatever the modules are called, it stays."""
     content = encode_png(PIXELS, made_from=b"polygons")
     assert content[33 + 4 : 33 + 8 + 22] == b"tEXtcityscapes.mask_files\0"
 
@@ -252,20 +253,20 @@ def test_every_flipped_bit_and_every_cut_breaks_the_seal(tmp_path):
 def test_label_images_of_another_mode_are_refused(tmp_path, mode):
     Image.new(mode, (WIDTH, HEIGHT)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="expected one 8-bit channel"):
-        read_label_png(tmp_path / "mask.png")
+        read_label_image(tmp_path / "mask.png")
 
 
 def test_label_images_of_another_size_or_absent_or_of_another_format_are_refused(tmp_path):
     path = tmp_path / "mask.png"
     with pytest.raises(MissingInputError):
-        read_label_png(path)
+        read_label_image(path)
     path.write_bytes(encode_png(PIXELS))
-    np.testing.assert_array_equal(read_label_png(path, size=(HEIGHT, WIDTH)), PIXELS)
+    np.testing.assert_array_equal(read_label_image(path, size=(HEIGHT, WIDTH)), PIXELS)
     with pytest.raises(InputError, match=f"20 x 30, found mode L, {WIDTH} x {HEIGHT}"):
-        read_label_png(path, size=(WIDTH, HEIGHT))
+        read_label_image(path, size=(WIDTH, HEIGHT))
     Image.fromarray(PIXELS).save(path, "GIF")
     with pytest.raises(InputError, match="not a whole PNG"):
-        read_label_png(path)
+        read_label_image(path)
 
 
 @settings(max_examples=200, deadline=None)
@@ -274,4 +275,4 @@ def test_any_damage_to_a_png_is_either_harmless_or_refused(junk, place, length, 
     content = encode_png(PIXELS[:5, :5], made_from=b"x")
     damaged = content[:place] + junk + (b"" if cut else content[place + length :])
     with suppress(InputError):
-        assert read_label_png(BytesIO(damaged), source="mask", size=(5, 5)).shape == (5, 5)
+        assert read_label_bytes(damaged, "mask", size=(5, 5)).shape == (5, 5)

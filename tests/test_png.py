@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.files import png_crops as png
-from cityscapes.files.png_crops import decode_corner, png_size
+from cityscapes.files import png_read as png
+from cityscapes.files.png_read import decode_corner, png_size
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.cumsum(RNG.integers(-3, 4, (40, 57, 3)), axis=1).astype(np.uint8)

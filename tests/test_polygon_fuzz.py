@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityscapes.errors import UserError
-from cityscapes.labels import CITYSCAPES, LABEL_BY_ID, LABEL_BY_NAME
+from cityscapes.labels import CITYSCAPES, LABEL_BY_ID
 from cityscapes.layout import Frame
 from cityscapes.masks.polygons import MAX_FILE_BYTES, MAX_OBJECTS, MAX_POINTS, parse_polygons
 
@@ -169,8 +169,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "coordinates are null": (document([thing([[1, 2], [None, None]])]), "/objects/0/polygon/1"),
     "deleted is a string": (document([thing(deleted="yes")]), "/objects/0/deleted"),
     "deleted is two": (document([thing(deleted=2)]), "/objects/0/deleted"),
-    "a key twice": (with_text('"imgWidth": 64', '"imgWidth": 64, "imgWidth": 65'), "'imgWidth' stands twice"),
-    "a key twice in an object": (with_text('"label"', '"label": "road", "label"'), "'label' stands twice"),
+    "a key twice": (with_text('"imgWidth": 64', '"imgWidth": 64, "imgWidth": 65'), "duplicate key 'imgWidth'"),
+    "a key twice in an object": (with_text('"label"', '"label": "road", "label"'), "duplicate key 'label'"),
     "unknown label": (document([thing(label="carr"), thing(label="carr")]), "'carr' x 2"),
     "the label group": (document([thing(label="group")]), "'group' x 1"),
     "an unknown group": (document([thing(label="xgroup")]), "'xgroup' x 1"),
@@ -377,10 +377,10 @@ def by_the_rule(content: bytes) -> list[list[int]]:
     image = [[0] * width for _ in range(height)]
     for item in value["objects"]:
         name = item["label"]
-        if name not in LABEL_BY_NAME:
+        if name not in CITYSCAPES.by_name:
             name = name[: -len("group")]
         points = [(int(x), int(y)) for x, y in item["polygon"]]
-        if item.get("deleted") or LABEL_BY_NAME[name].label_id < 0 or len(points) < 2:
+        if item.get("deleted") or CITYSCAPES.by_name[name].label_id < 0 or len(points) < 2:
             continue
         edges = list(zip(points[:-1], points[1:], strict=True))
         if points[-1] != points[0]:
@@ -395,7 +395,7 @@ def by_the_rule(content: bytes) -> list[list[int]]:
             for a, b in zip(crossings[0::2], crossings[1::2], strict=True):
                 for x in range(ceil(a - 0.5), floor(b + 0.5) + 1):
                     if 0 <= x < width:
-                        image[y][x] = LABEL_BY_NAME[name].label_id
+                        image[y][x] = CITYSCAPES.by_name[name].label_id
     return image
 
 

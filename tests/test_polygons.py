@@ -112,7 +112,7 @@ def test_all_unknown_labels_are_listed_with_their_counts():
         (document() + b"{}", "Extra data"),
         (b"[]", "expected an object with imgHeight"),
         (b"null", "found null"),
-        (b'{"imgHeight": 8, "imgHeight": 9, "imgWidth": 8, "objects": []}', "'imgHeight' stands twice"),
+        (b'{"imgHeight": 8, "imgHeight": 9, "imgWidth": 8, "objects": []}', "duplicate key 'imgHeight'"),
     ],
 )
 def test_what_is_no_polygon_file_at_all_is_refused(content, expected):
@@ -244,7 +244,7 @@ def test_any_damage_to_a_file_is_either_harmless_or_refused_in_one_line(junk, pl
     ],
 )
 def test_a_key_that_stands_twice_is_found_wherever_the_fast_parser_would_drop_it(text):
-    assert "stands twice in one object" in refusal(text.encode())
+    assert "duplicate key" in refusal(text.encode())
 
 
 def test_colons_inside_text_and_nested_members_are_read_by_the_strict_parser_alike():

@@ -22,13 +22,14 @@ from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import Frame
 from cityscapes.scores.official_scores import ScoreAccumulator
 from cityscapes.scores.truth_files import TruthFiles, find_truth
-from cityscapes.submissions.build import PREDICTION_SUFFIX, build_submission, save_prediction
+from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import check_submission
 from cityscapes.submissions.manifest import manifest_path
 
 COMMAND = Path(__file__).parents[1] / "cityscapes" / "submission.py"
 SIZE = (16, 32)
 FRAMES = [Frame("test", city, "000000", f"{i:06}") for city in ("ulm", "bonn") for i in (19, 1)]
+PREDICTION_SUFFIX = "_prediction_labelIds.png"
 NAMES = sorted(frame.name + PREDICTION_SUFFIX for frame in FRAMES)
 
 

@@ -369,7 +369,7 @@ def test_t18_damaged_initial_weights_from_an_earlier_download_are_named(city, wo
         ("- 1", "holds no parameters"),
         ("{", "cannot be read as JSON or YAML"),
         ("1: 2", "unknown parameter 1"),
-        ("seed: 1\nepochs: 2\nseed: 2", "seed stands there twice"),
+        ("seed: 1\nepochs: 2\nseed: 2", "duplicate key 'seed'"),
     ],
 )
 def test_t19_a_mistake_in_a_recipe_is_told_before_anything_happens(workspace, line, told):
@@ -385,7 +385,7 @@ def test_t19_a_mistake_in_a_recipe_is_told_before_anything_happens(workspace, li
 def test_t19_a_key_that_stands_twice_in_json_is_refused_and_a_merged_one_in_yaml_is_not(workspace):
     record, recipe = workspace / "run.json", workspace / "recipe.yaml"
     record.write_text('{"parameters": {"seed": 1, "seed": 2}}')
-    with pytest.raises(ParameterError, match=r"run\.json: seed stands there twice; keep one of them"):
+    with pytest.raises(ParameterError, match=r"run\.json: duplicate key 'seed'; keep one of them"):
         read_config(record)
     recipe.write_text("base: &base {seed: 1}\nmine:\n  <<: *base\n  seed: 2\n")
     assert read_config(recipe)["mine"] == {"seed": 2}

@@ -22,10 +22,10 @@ def read_ids(path: Path) -> np.ndarray:
 
     Raises InputError for an image of more channels, and for a damaged one.
     """
-    from cityscapes.files.png_read import decode_grey_png  # loads numba, which reading images alone does without
+    from cityscapes.files.png_read import decode_gray_png  # loads numba, which reading images alone does without
 
     with suppress(OSError):
-        ids = decode_grey_png(path.read_bytes(), bits=8)
+        ids = decode_gray_png(path.read_bytes(), bits=8)
         if ids is not None:
             return ids
     image = open_image(path)

@@ -1,7 +1,7 @@
-"""Read plain grayscale PNG files, several times faster than Pillow does, and leave all others to it.
+"""Read PNG files fast: a mask's one channel of 8 or 16 bits, or the corner of an RGB image that a crop needs.
 
-Label and instance images are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. What
-takes time is undoing the row filters (PNG specification, section 9), and in flat areas their branches predict well.
+Masks are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. A crop needs the rows down
+to its bottom, and of them the columns up to its right. What is unusual or damaged is left to Pillow, which explains it.
 """
 
 import struct
@@ -9,40 +9,94 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
-import numba
 import numpy as np
-from isal import isal_zlib
 
 from cityscapes.compiled import compiled
-from cityscapes.files.png_write import MAX_PIXELS, read_instance_png, read_label_png
+from cityscapes.errors import InputError, MissingInputError, UserError, reason
+from cityscapes.files.untrusted import MAX_PIXELS
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+try:
+    from isal import isal_zlib as inflate  # two to three times as fast as zlib
+except ImportError:  # not built for every kind of processor
+    inflate = zlib
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 16 * 2**20
-_BLOCK_BYTES = 2**17
-_READ_ONLY = "Array(uint8, 1, 'C', readonly=True)"
+"""The size of a mask's file; sixteen million bytes hold any mask that is not noise."""
+_GRAY, _RGB = 0, 2  # the header's numbers of color types
+_BLOCK_BYTES = 2**17  # stays in the processor's cache
 
 
 def read_label_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a label image as `read_label_png` does, with its errors; uint8 (H, W)."""
-    content = _head(path)
-    return read_label_png(path, size=size) if content is None else read_label_bytes(content, str(path), size=size)
+    """Read a label image: a whole PNG of one 8-bit channel and, if given, of `size` (height, width); uint8 (H, W).
+
+    The header is checked before memory is spent on pixels. Raises InputError, or MissingInputError.
+    """
+    content = _small_file(path)
+    return (
+        _label_by_pillow(path, str(path), size) if content is None else read_label_bytes(content, str(path), size=size)
+    )
 
 
 def read_label_bytes(content: bytes, source: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a label image that is in memory, uint8 (H, W); raises InputError, which `source` begins."""
-    pixels = decode_grey_png(content, bits=8, size=size)
-    return read_label_png(BytesIO(content), source=source, size=size) if pixels is None else pixels
+    pixels = decode_gray_png(content, bits=8, size=size)
+    return _label_by_pillow(BytesIO(content), source, size) if pixels is None else pixels
 
 
 def read_instance_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read an instance image as `read_instance_png` does, with its errors; uint16 (H, W)."""
-    content = _head(path)
-    pixels = None if content is None else decode_grey_png(content, bits=16, size=size)
-    return read_instance_png(path, size=size) if pixels is None else pixels
+    """Read an instance image like `read_label_image`, but of one 16-bit channel; uint16 (H, W)."""
+    content = _small_file(path)
+    pixels = None if content is None else decode_gray_png(content, bits=16, size=size)
+    if pixels is not None:
+        return pixels
+    # Older Pillow calls the 16-bit gray of a PNG file "I".
+    read = _read_by_pillow(path, str(path), size, ("I;16", "I"), "one 16-bit channel (mode I;16)")
+    return read.astype(np.uint16)
 
 
-def _head(path: str | Path) -> bytes | None:
-    """Return a file's bytes; None where it cannot be read or is far larger than such an image."""
+def decode_gray_png(content: bytes, *, bits: int, size: tuple[int, int] | None = None) -> np.ndarray | None:
+    """Decode a PNG file of one channel of `bits` 8 or 16, and if given of `size` (height, width): uint8 or uint16.
+
+    Return None for everything else and for every fault. No more memory is spent than the pixels take, whatever the
+    file claims.
+    """
+    found = _size_of(content, bits, _GRAY)
+    packed = None if found is None or (size and size != found) else _image_data(content)
+    if packed is None:
+        return None
+    height, width = found
+    pixel_bytes = bits // 8
+    lines = np.empty((height, width * pixel_bytes), np.uint8)
+    rows = max(1, _BLOCK_BYTES // (1 + lines.shape[1]))
+    if not _unpack(packed, 1 + lines.shape[1], lines, pixel_bytes, rows=rows, whole=True):
+        return None
+    return lines if bits == 8 else lines.view(">u2").astype(np.uint16)
+
+
+def png_size(content: bytes) -> tuple[int, int] | None:
+    """Return height and width of an RGB PNG of 8 bits that `decode_corner` can read, else None."""
+    return _size_of(content, 8, _RGB)
+
+
+def decode_corner(content: bytes, bottom: int, right: int) -> np.ndarray | None:
+    """Return the upper left corner of an RGB PNG, uint8 (bottom,right,3), or None where Pillow should look at it.
+
+    All chunks must be there with their right check sums, also those of rows below `bottom`: a file that is cut short
+    or has a flipped bit is noticed whatever part of it is asked for.
+    """
+    size = png_size(content)
+    packed = None if size is None or bottom > size[0] or right > size[1] else _image_data(content)
+    if packed is None:
+        return None
+    corner = np.empty((bottom, 3 * right), np.uint8)
+    # All rows at once: after each block zlib copies the packed bytes that are left, which are many in a photograph.
+    sound = _unpack(packed, 1 + 3 * size[1], corner, 3, rows=bottom)
+    return corner.reshape(bottom, right, 3) if sound else None
+
+
+def _small_file(path: str | Path) -> bytes | None:
+    """Return a file's bytes; None where it cannot be read or is far larger than a mask."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -51,190 +105,150 @@ def _head(path: str | Path) -> bytes | None:
     return content if len(content) <= MAX_FILE_BYTES else None
 
 
-def decode_grey_png(content: bytes, *, bits: int, size: tuple[int, int] | None = None) -> np.ndarray | None:
-    """Decode a PNG file of one channel of `bits` 8 or 16, and if given of `size` (height, width): uint8 or uint16.
+def _label_by_pillow(file: str | Path | BytesIO, source: str, size: tuple[int, int] | None) -> np.ndarray:
+    return _read_by_pillow(file, source, size, ("L",), "one 8-bit channel (mode L)").astype(np.uint8, copy=False)
 
-    Returns None for everything else and for every fault, which another decoder can then explain. No more memory is
-    spent than the pixels take, whatever the file claims.
-    """
-    width, height = struct.unpack(">II", content[16:24].ljust(8, b"\0"))
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)  # grey, deflated, filtered, not interlaced
-    packed = _image_data(content, header)
-    if packed is None or (size and size != (height, width)) or not 0 < height * width <= MAX_PIXELS:
-        return None
-    row_bytes = width * bits // 8
-    undo_filters = _undo_filters_8 if bits == 8 else _undo_filters_16
-    pixels = np.empty((height, width), np.uint8 if bits == 8 else np.uint16)
-    above = np.zeros(width, pixels.dtype)
-    inflater, rows = isal_zlib.decompressobj(), max(1, _BLOCK_BYTES // (row_bytes + 1))
+
+def _read_by_pillow(
+    file: str | Path | BytesIO, source: str, size: tuple[int, int] | None, modes: tuple[str, ...], expected: str
+) -> np.ndarray:
+    from PIL import Image
+
     try:
-        for y in range(0, height, rows):  # block by block, which stays in the processor's cache
-            block = pixels[y : y + rows]
-            filtered = inflater.decompress(packed, len(block) * (row_bytes + 1))
-            packed = inflater.unconsumed_tail
-            if len(filtered) != len(block) * (row_bytes + 1):
-                return None
-            if not undo_filters(np.frombuffer(filtered, np.uint8), above, block):
-                return None
-            above = block[-1]
-        surplus = inflater.decompress(packed, 1)
-    except isal_zlib.error:
-        return None
-    return None if surplus or not inflater.eof else pixels
+        with Image.open(file, formats=("PNG",)) as image:
+            height, width = size or image.size[::-1]
+            if image.mode not in modes or image.size != (width, height):
+                found = f"mode {image.mode}, {image.width} x {image.height}"
+                raise InputError(f"{source}: expected {expected}, {width} x {height}, found {found}")
+            if height * width > MAX_PIXELS:
+                raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
+            return np.array(image)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{source}: no such label image") from error
+    except Exception as error:  # a damaged PNG may raise nearly anything
+        raise InputError(f"{source}: not a whole PNG ({reason(error)}); make or copy it again") from error
 
 
-def _image_data(content: bytes, header: bytes) -> bytes | None:
-    """Return the packed pixels of a sound file with this header; None for any other."""
-    if content[:8] != _SIGNATURE:
+def _size_of(content: bytes, bits: int, color_type: int) -> tuple[int, int] | None:
+    """Return height and width from the header of a PNG of this kind, without interlacing; None for any other file."""
+    if len(content) < 33 or content[:8] != SIGNATURE or content[8:16] != b"\0\0\0\rIHDR":
         return None
-    position, parts, first = 8, [], True
+    width, height, *kind = struct.unpack(">IIBBBBB", content[16:29])
+    return (height, width) if kind == [bits, color_type, 0, 0, 0] and 0 < width * height <= MAX_PIXELS else None
+
+
+def _image_data(content: bytes) -> bytes | None:
+    """Return the packed pixels of a PNG that begins with its header; None where a chunk is damaged or unusual."""
+    parts, position, view = [], len(SIGNATURE), memoryview(content)
     while position + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        kind, end = content[position + 4 : position + 8], position + 8 + length
-        if content[end : end + 4] != struct.pack(">I", zlib.crc32(content[position + 4 : end])):
-            return None
-        data = content[position + 8 : end]
-        if first != (kind == b"IHDR") or (first and data != header):
+        length = int.from_bytes(view[position : position + 4])
+        kind, end = bytes(view[position + 4 : position + 8]), position + 8 + length
+        if end + 4 > len(content) or inflate.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4]):
             return None
         if kind == b"IDAT":
-            parts.append(data)
+            parts.append(view[position + 8 : end])
         elif kind == b"IEND":
             return b"".join(parts)
-        elif not first and kind[:1].isupper():  # a chunk that no reader may skip
+        elif kind[:1].isupper() and position > len(SIGNATURE):  # a second header, or what no reader may skip
             return None
-        position, first = end + 4, False
+        position = end + 4
     return None
 
 
-@numba.njit
-def _undo_row(kind, coded, above, row):
-    """Undo one row's filter; return False for a filter that does not exist.
+def _unpack(packed: bytes, stride: int, lines: np.ndarray, pixel_bytes: int, *, rows: int, whole: bool = False) -> bool:
+    """Unpack scan lines of `stride` bytes into `lines`, uint8 (h, n), n < `stride`, so many `rows` at a time.
 
-    Named as in the specification: `left` is the byte before, `up` the one above, `corner` the one left of that.
+    Return False for a fault; with `whole`, also where the packed data do not end with the last line.
     """
-    left = corner = np.uint8(0)
-    if kind == 0:
-        for x in range(len(row)):
-            row[x] = coded[x]
-    elif kind == 1:
-        for x in range(len(row)):
-            left = np.uint8(coded[x] + left)
-            row[x] = left
-    elif kind == 2:
-        for x in range(len(row)):
-            row[x] = np.uint8(coded[x] + above[x])
-    elif kind == 3:
-        for x in range(len(row)):
-            left = np.uint8(coded[x] + ((np.int32(left) + np.int32(above[x])) >> 1))
-            row[x] = left
-    elif kind == 4:
-        for x in range(len(row)):
-            up = above[x]
-            if up == corner:  # what the three distances below come to in flat areas
-                left = np.uint8(coded[x] + left)
-            elif left == corner:
-                left = np.uint8(coded[x] + up)
-            else:
-                to_left = abs(np.int32(up) - np.int32(corner))
-                to_up = abs(np.int32(left) - np.int32(corner))
-                to_corner = abs(np.int32(left) + np.int32(up) - 2 * np.int32(corner))
-                if to_left <= to_up and to_left <= to_corner:
-                    left = np.uint8(coded[x] + left)
-                else:
-                    left = np.uint8(coded[x] + (up if to_up <= to_corner else corner))
-            row[x] = left
-            corner = up
-    else:
-        return False
-    return True
-
-
-@compiled(f"boolean({_READ_ONLY}, uint8[::1], uint8[:, ::1])")
-def _undo_filters_8(filtered, above, pixels):
-    """Undo the filters of some rows, of one byte a pixel; `above` is the row before them, zeros for the first."""
-    height, width = pixels.shape
-    for y in range(height):
-        start = y * (width + 1)
-        if not _undo_row(filtered[start], filtered[start + 1 : start + 1 + width], above, pixels[y]):
-            return False
-        above = pixels[y]
-    return True
-
-
-@compiled(f"boolean({_READ_ONLY}, uint16[::1], uint16[:, ::1])")
-def _undo_filters_16(filtered, above, pixels):
-    """Do the same for two bytes a pixel, high one first; each is filtered apart, as if it were an image of its own."""
-    height, width = pixels.shape
-    coded, lines = np.empty((2, width), np.uint8), np.empty((2, 2, width), np.uint8)
-    for x in range(width):
-        lines[1, 0, x], lines[1, 1, x] = above[x] >> np.uint16(8), above[x] & np.uint16(255)
-    for y in range(height):
-        start, now, before = y * (2 * width + 1), y % 2, 1 - y % 2
-        source = filtered[start + 1 : start + 1 + 2 * width]
-        for x in range(width):
-            coded[0, x], coded[1, x] = source[2 * x], source[2 * x + 1]
-        for byte in range(2):
-            if not _undo_row(filtered[start], coded[byte], lines[before, byte], lines[now, byte]):
+    inflater, above = inflate.decompressobj(), np.zeros(lines.shape[1], np.uint8)
+    try:
+        for y in range(0, len(lines), rows):
+            block = lines[y : y + rows]
+            filtered = inflater.decompress(packed, len(block) * stride)
+            packed = inflater.unconsumed_tail
+            if len(filtered) != len(block) * stride:
                 return False
-        high, low, row = lines[now, 0], lines[now, 1], pixels[y]
-        for x in range(width):
-            row[x] = (np.uint16(high[x]) << np.uint16(8)) | np.uint16(low[x])
-    return True
+            if not _undo_filters(np.frombuffer(filtered, np.uint8).reshape(-1, stride), above, block, pixel_bytes):
+                return False
+            above = block[-1]
+        return not whole or (not inflater.decompress(packed, 1) and inflater.eof)
+    except inflate.error:
+        return False
 
 
-@compiled("int64(Array(uint8, 2, 'C', readonly=True), uint8[:, :, ::1])")
-def unfilter(raw: np.ndarray, out: np.ndarray) -> int:
-    """Undo the filters of PNG scan lines (PNG specification, section 9), for pixels of one or three bytes.
+@compiled("boolean(Array(uint8, 2, 'C', readonly=True), uint8[::1], uint8[:, ::1], int64)")
+def _undo_filters(filtered, above, lines, pixel_bytes):
+    """Undo the filters of scan lines (PNG specification, section 9); return False for one that does not exist.
 
-    `raw` is uint8 (h, 1 + n), the filter's number before each line; `out`, uint8 (h, w, 1 or 3) with w no more than
-    the line has, receives the lines' first pixels. Returns the first filter number that does not exist, or -1.
+    `filtered` is uint8 (h, 1 + n), the filter's number before each line; `lines`, uint8 (h, w) with w no more than n,
+    receives the lines' first bytes, `pixel_bytes` for each pixel. `above` is the line before them, zeros for the first.
 
-    The third kind of loop, Paeth's, takes most of the time: most rows of a photograph use it. Its rule picks of left a,
-    above b and upper left c the one nearest to a + b - c. With lo and hi the smaller and the larger of a and b, that is
-    hi where 3c - a - b <= lo, lo where it is >= hi, and c between the two: no branch.
+    Paeth's filter, the fourth, picks of left a, above b and upper left c the one nearest to a + b - c. Most rows of a
+    photograph use it, and hardly two pixels alike: with lo and hi the smaller and the larger of a and b, it picks hi
+    where 3c - a - b <= lo, lo where it is >= hi, and c between the two, without a branch. In the flat areas of a mask
+    branches are faster, since a processor predicts them well.
     """
-    height, width, channels = out.shape
-    above = np.zeros((width, channels), np.uint8)
-    for y in range(height):
-        kind, row, now = raw[y, 0], raw[y, 1:], out[y]
-        if kind > 4:
-            return kind
-        if kind == 0 or kind == 2:
+    width, count = lines.shape[1], lines.shape[1] // pixel_bytes
+    for y in range(len(lines)):
+        kind, coded, line = filtered[y, 0], filtered[y, 1 : 1 + width], lines[y]
+        now, up = line.reshape(count, pixel_bytes), above.reshape(count, pixel_bytes)
+        if kind == 0:
             for x in range(width):
-                for i in range(channels):
-                    now[x, i] = row[x * channels + i] + (above[x, i] if kind == 2 else 0)
-        elif kind == 1 or kind == 3:
-            for i in range(channels):
+                line[x] = coded[x]
+        elif kind == 1:
+            for i in range(pixel_bytes):
                 left = 0
-                for x in range(width):
-                    guess = left if kind == 1 else (left + above[x, i]) >> 1
-                    left = (row[x * channels + i] + guess) & 255
+                for x in range(count):
+                    left = (coded[x * pixel_bytes + i] + left) & 255
                     now[x, i] = left
-        elif channels == 3:  # three chains of additions side by side keep the processor busy
-            a0, a1, a2, c0, c1, c2 = 0, 0, 0, 0, 0, 0
+        elif kind == 2:
             for x in range(width):
-                b0, b1, b2 = np.int64(above[x, 0]), np.int64(above[x, 1]), np.int64(above[x, 2])
+                line[x] = coded[x] + above[x]
+        elif kind == 3:
+            for i in range(pixel_bytes):
+                left = 0
+                for x in range(count):
+                    left = (coded[x * pixel_bytes + i] + ((left + up[x, i]) >> 1)) & 255
+                    now[x, i] = left
+        elif kind == 4 and pixel_bytes == 3:  # three chains of additions side by side keep the processor busy
+            a0, a1, a2, c0, c1, c2 = 0, 0, 0, 0, 0, 0
+            for x in range(count):
+                b0, b1, b2 = np.int64(up[x, 0]), np.int64(up[x, 1]), np.int64(up[x, 2])
                 lo, hi, bound = min(a0, b0), max(a0, b0), 3 * c0 - a0 - b0
                 guess = lo if hi <= bound else c0
                 guess = hi if bound <= lo else guess
-                a0, c0 = (row[3 * x] + guess) & 255, b0
+                a0, c0 = (coded[3 * x] + guess) & 255, b0
                 lo, hi, bound = min(a1, b1), max(a1, b1), 3 * c1 - a1 - b1
                 guess = lo if hi <= bound else c1
                 guess = hi if bound <= lo else guess
-                a1, c1 = (row[3 * x + 1] + guess) & 255, b1
+                a1, c1 = (coded[3 * x + 1] + guess) & 255, b1
                 lo, hi, bound = min(a2, b2), max(a2, b2), 3 * c2 - a2 - b2
                 guess = lo if hi <= bound else c2
                 guess = hi if bound <= lo else guess
-                a2, c2 = (row[3 * x + 2] + guess) & 255, b2
+                a2, c2 = (coded[3 * x + 2] + guess) & 255, b2
                 now[x, 0], now[x, 1], now[x, 2] = a0, a1, a2
+        elif kind == 4:
+            for i in range(pixel_bytes):
+                a = c = np.uint8(0)
+                for x in range(count):
+                    b, coded_byte = up[x, i], coded[x * pixel_bytes + i]
+                    if b == c:  # what the three distances below come to in flat areas
+                        a = np.uint8(coded_byte + a)
+                    elif a == c:
+                        a = np.uint8(coded_byte + b)
+                    else:
+                        to_a = abs(np.int32(b) - np.int32(c))
+                        to_b = abs(np.int32(a) - np.int32(c))
+                        to_c = abs(np.int32(a) + np.int32(b) - 2 * np.int32(c))
+                        if to_a <= to_b and to_a <= to_c:
+                            a = np.uint8(coded_byte + a)
+                        else:
+                            a = np.uint8(coded_byte + (b if to_b <= to_c else c))
+                    now[x, i] = a
+                    c = b
         else:
-            a, c = 0, 0
-            for x in range(width):
-                b = np.int64(above[x, 0])
-                lo, hi, bound = min(a, b), max(a, b), 3 * c - a - b
-                guess = lo if hi <= bound else c
-                guess = hi if bound <= lo else guess
-                a, c = (row[x] + guess) & 255, b
-                now[x, 0] = a
-        above = now
-    return -1
+            return False
+        above = line
+    return True

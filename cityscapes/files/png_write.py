@@ -1,6 +1,6 @@
-"""Encode masks as PNG quickly, stamped with what they were made from, and read label images strictly.
+"""Encode masks as PNG quickly, sealed with what they were made from.
 
-The stamp is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
+The seal is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
 else in the file. So one look at a finished mask says whether it is up to date, and no list beside it can disagree.
 Rows are stored by the PNG filter "up", as differences from the row above, which leaves almost nothing of a label image;
 images are filtered a strip at a time, since a strip stays in the processor's cache until it is packed.
@@ -11,13 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from isal import isal_zlib
 
 from cityscapes.compiled import compiled
-from cityscapes.errors import InputError, MissingInputError, UserError, reason
+from cityscapes.files.png_read import SIGNATURE
 
 _STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with
@@ -79,10 +78,8 @@ def _fill_changes(changes, strip, table, filtered):
                 x += 1
 
 
-MAX_PIXELS = 64 * 2**20
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER_END = len(_SIGNATURE) + 4 + 4 + 13 + 4
-_SEAL_KEYWORD = b"cityscapes.mask_files\0"  # the name that every mask so far was sealed with
+_HEADER_END = len(SIGNATURE) + 4 + 4 + 13 + 4
+_SEAL_KEYWORD = b"cityscapes.mask_files\0"  # in every mask ever written: never rename it
 _SEAL_LENGTH = 4 + 4 + len(_SEAL_KEYWORD) + 64 + 1 + 64 + 4
 
 
@@ -96,8 +93,8 @@ def encode_png(
 ) -> bytes:
     """Encode an image as a PNG file.
 
-    It is uint8 (H, W), grey or with an RGB `palette` uint8 (256, 3); uint16 (H, W), grey; or RGBA, uint8 (H, W, 4).
-    With a look-up `table` uint8 (256,) or (256, 4), `table[pixels]` is encoded, grey or RGBA, in less time than it
+    It is uint8 (H, W), gray or with an RGB `palette` uint8 (256, 3); uint16 (H, W), gray; or RGBA, uint8 (H, W, 4).
+    With a look-up `table` uint8 (256,) or (256, 4), `table[pixels]` is encoded, gray or RGBA, in less time than it
     takes to make it. `made_from` is anything that identifies the input; with it the file is sealed. `packed` is what
     `pack_pixels` gave for the same pixels, so that two files can share it. The same pixels give the same bytes with one
     version of ISA-L on one kind of processor.
@@ -106,7 +103,7 @@ def encode_png(
     channels = (pixels if table is None else table).shape[2 if table is None else 1 :]
     bits = 16 if pixels.dtype == np.uint16 else 8
     color_type = 6 if channels else 0 if palette is None else 3
-    header = _SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    header = SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
     body = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
     body += _chunk(b"IDAT", pack_pixels(pixels, table=table) if packed is None else packed) + _chunk(b"IEND", b"")
     return header + (b"" if made_from is None else _seal(header, body, made_from)) + body
@@ -128,47 +125,6 @@ def is_made_from(path: Path, made_from: bytes) -> bool:
         return False
     header, body = content[:_HEADER_END], content[_HEADER_END + _SEAL_LENGTH :]
     return content[_HEADER_END : _HEADER_END + _SEAL_LENGTH] == _seal(header, body, made_from)
-
-
-def read_label_png(
-    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
-) -> np.ndarray:
-    """Read a label image: a whole PNG of one 8-bit channel and, if given, of `size` (height, width); uint8 (H, W).
-
-    The header is checked before memory is spent on pixels. Raises InputError, or MissingInputError; `source` is what
-    the message calls the file.
-    """
-    return _read_png(file, source or str(file), size, ("L",), "one 8-bit channel (mode L)").astype(np.uint8, copy=False)
-
-
-def read_instance_png(
-    file: str | Path | BinaryIO, *, source: str | None = None, size: tuple[int, int] | None = None
-) -> np.ndarray:
-    """Read an instance image like `read_label_png`, but of one 16-bit channel; uint16 (H, W)."""
-    # Older Pillow calls the 16-bit grey of a PNG file "I".
-    return _read_png(file, source or str(file), size, ("I;16", "I"), "one 16-bit channel (mode I;16)").astype(np.uint16)
-
-
-def _read_png(
-    file: str | Path | BinaryIO, source: str, size: tuple[int, int] | None, modes: tuple[str, ...], expected: str
-) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(file, formats=("PNG",)) as image:
-            height, width = size or image.size[::-1]
-            if image.mode not in modes or image.size != (width, height):
-                found = f"mode {image.mode}, {image.width} x {image.height}"
-                raise InputError(f"{source}: expected {expected}, {width} x {height}, found {found}")
-            if height * width > MAX_PIXELS:
-                raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
-            return np.array(image)
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{source}: no such label image") from error
-    except Exception as error:  # a damaged PNG may raise nearly anything
-        raise InputError(f"{source}: not a whole PNG ({reason(error)}); make or copy it again") from error
 
 
 def _seal(header: bytes, body: bytes, made_from: bytes) -> bytes:

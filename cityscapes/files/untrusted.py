@@ -2,62 +2,86 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cityscapes.errors import InputError, MissingInputError, reason
 
+MAX_PIXELS = 64 * 2**20
+"""The most pixels that an image, a mask or an annotation may claim, 32 times those of a Cityscapes frame: what claims
+more is damaged, or meant to fill the memory."""
+
+
+class DuplicateKeyError(ValueError):
+    """A key that occurs twice in one object, so that its value is ambiguous."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"duplicate key {key[:60]!r}; keep one of them")
+
 
 def load_json(content: bytes, source: str | Path) -> Any:
     """Parse UTF-8 JSON, with or without a byte order mark; `source` is what messages call it.
 
-    Raises InputError for other encodings, broken or too deeply nested JSON, NaN and infinities, and for a key that
-    stands twice in one object.
+    Raises InputError for other encodings, broken or too deeply nested JSON, NaN and infinities, and duplicate keys.
     """
     try:
-        text = content.decode("utf-8-sig")
+        return parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8 JSON or copy it again"
         ) from error
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly; raises ValueError, which says why, for what `load_json` refuses."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{source}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"
+        raise ValueError(
+            f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"
         ) from error
     except RecursionError as error:
-        raise InputError(f"{source}: brackets nested too deeply") from error
-    except ValueError as error:  # the two hooks below, and Python's own limit on the digits of an integer
-        raise InputError(f"{source}: {str(error).split(';')[0]}") from error
+        raise ValueError("brackets nested too deeply") from error
+    except DuplicateKeyError:
+        raise
+    except ValueError as error:  # a constant, or more digits than Python takes for an integer
+        raise ValueError(str(error).split(";")[0]) from error
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {twice[:60]!r} stands twice in one object, so its value is ambiguous")
-    return members
+def refuse_duplicates(keys: Sequence[str]) -> None:
+    """Raise DuplicateKeyError for the first of the keys of one object that occurs twice."""
+    if len(set(keys)) < len(keys):
+        raise DuplicateKeyError(next(key for key, count in Counter(keys).items() if count > 1))
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    refuse_duplicates([key for key, _ in pairs])
+    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number that JSON knows")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def read_at_most(path: Path, most: int, *, missing: str, too_large: str) -> bytes:
-    """Read a file of at most `most` bytes.
+def read_at_most(path: Path, limit: int, *, missing: str, too_large: str) -> bytes:
+    """Read a file of at most `limit` bytes.
 
     Raises MissingInputError with `missing` where there is none, InputError with `too_large` for a larger one, and
-    InputError for one that cannot be read; the texts stand behind the path.
+    InputError for one that cannot be read; the texts follow the path in the message.
     """
     if not path.is_file():
         raise MissingInputError(f"{path}: {missing}")
     try:
         with open(path, "rb") as file:
-            content = file.read(most + 1)
+            content = file.read(limit + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend its rights or copy it again") from error
-    if len(content) > most:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); correct its permissions or copy it again"
+        ) from error
+    if len(content) > limit:
         raise InputError(f"{path}: {too_large}")
     return content
 

@@ -122,12 +122,6 @@ def to_train_ids(label_ids: np.ndarray, *, table: LabelTable = CITYSCAPES) -> np
     return np.take(table.label_id_to_train_id, label_ids)
 
 
-def to_rgba(label_ids: np.ndarray, *, table: LabelTable = CITYSCAPES) -> np.ndarray:
-    """Map label ids, uint8 (H, W), to the colours of the official files, opaque RGBA, uint8 (H, W, 4)."""
-    rgba = np.take(rgba_of_label_ids(table).view(np.uint32)[:, 0], label_ids)
-    return rgba.view(np.uint8).reshape(*label_ids.shape, 4)
-
-
 def rgba_of_label_ids(table: LabelTable) -> np.ndarray:
     """The opaque colour of each label id, uint8 (256, 4)."""
     return np.concatenate([table.label_id_to_color, np.full((256, 1), 255, np.uint8)], axis=1)

@@ -179,7 +179,7 @@ def _compare(job: Job, result: Result, rasters: dict[str, "np.ndarray"], table: 
     """Compare with the masks that the data set provides, where it does; raises InputError for a damaged one."""
     import numpy as np
 
-    from cityscapes.files.png_write import read_instance_png, read_label_png
+    from cityscapes.files.png_read import read_instance_image, read_label_image
     from cityscapes.masks.draw import to_train_ids
 
     for suffix in (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, INSTANCE_IDS_SUFFIX):
@@ -189,6 +189,6 @@ def _compare(job: Job, result: Result, rasters: dict[str, "np.ndarray"], table: 
         ours = rasters.get(suffix)
         if ours is None:
             ours = to_train_ids(rasters[LABEL_IDS_SUFFIX], table=table)
-        read = read_instance_png if suffix == INSTANCE_IDS_SUFFIX else read_label_png
+        read = read_instance_image if suffix == INSTANCE_IDS_SUFFIX else read_label_image
         theirs = read(path, size=ours.shape)
         result.compared[suffix] = (int(np.count_nonzero(ours != theirs)), ours.size)

@@ -17,12 +17,11 @@ import numpy as np
 import orjson
 
 from cityscapes.errors import InputError
-from cityscapes.files.untrusted import load_json, read_at_most
+from cityscapes.files.untrusted import MAX_PIXELS, load_json, read_at_most
 from cityscapes.labels import CITYSCAPES, Label, LabelTable
 
 MAX_FILE_BYTES = 8 * 2**20
 MAX_SIDE = 16_384
-MAX_PIXELS = 64 * 2**20
 MAX_OBJECTS = 10_000
 MAX_POINTS = 20_000
 MAX_COORDINATE = 1_000_000

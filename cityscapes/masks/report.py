@@ -138,9 +138,9 @@ class Agreement:
 
     def read(self) -> "tuple[np.ndarray, np.ndarray]":
         """Read the official mask and ours, integer (H, W) each and of one size; raises InputError."""
-        from cityscapes.files.png_write import read_instance_png, read_label_png  # they load numpy
+        from cityscapes.files.png_read import read_instance_image, read_label_image  # they load numpy
 
-        read = read_instance_png if self.suffix == INSTANCE_IDS_SUFFIX else read_label_png
+        read = read_instance_image if self.suffix == INSTANCE_IDS_SUFFIX else read_label_image
         ours = read(self.ours)
         return read(self.official, size=ours.shape), ours
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.files.png_read import read_label_image
 from cityscapes.findings import ProblemsError
+from cityscapes.ids import ENCODINGS, explain_prediction, recognize
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.layout import match_names
 from cityscapes.parallel import number_of_workers
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
-from cityscapes.scores.prediction_ids import ENCODINGS, recognise, wrong_ids
 from cityscapes.scores.truth_files import TruthFiles
 
 
@@ -72,7 +72,7 @@ def score_folder(
 
 
 def _decide(ids: str, findings: Sequence[_Finding], source: Path) -> tuple[str, str, tuple[str, ...]]:
-    believed, because = recognise({finding.name: finding.ids for finding in findings})
+    believed, because = recognize({finding.name: finding.ids for finding in findings})
     if ids == "auto":
         if believed is None:
             raise ProblemsError(source, "not scored", [because])
@@ -86,11 +86,11 @@ def _score(path: Path, files: TruthFiles, ids: str) -> _Finding:
         truth, instances = files.read()
         prediction = read_label_image(path, size=truth.shape)
         found = ids_in(prediction)
-        if wrong := wrong_ids(found, ids):
+        if wrong := explain_prediction(found, ids):
             return _Finding(str(path), f"{path}: {wrong}")
         counts = []
         for encoding in ENCODINGS if ids == "auto" else (ids,):
-            if not wrong_ids(found, encoding):
+            if not explain_prediction(found, encoding):
                 table = TRAIN_ID_TO_LABEL_ID if encoding == "train" else None
                 counts.append((encoding, count_pixels(str(path), truth, prediction, instances, label_ids=table)))
         return _Finding(str(path), None, found, tuple(counts))

@@ -15,8 +15,6 @@ from cityscapes.submissions.manifest import Manifest
 if TYPE_CHECKING:
     import numpy as np
 
-PREDICTION_SUFFIX = "_prediction_labelIds.png"
-
 
 def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
     """Write one prediction, integer (H, W) of train ids 0 to 18, as the label-id PNG that the server reads.
@@ -54,8 +52,8 @@ def build_submission(
     predictions, output_zip = Path(predictions), Path(output_zip)
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
+    from cityscapes.ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.layout import match_names
-    from cityscapes.scores.prediction_ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files
 
     paths = sorted(predictions.rglob("*.png"))

@@ -53,8 +53,8 @@ def check_submission(
     zip_path = Path(zip_path)
     if not zip_path.is_file():
         raise MissingInputError(f"{zip_path}: no such zip file")
+    from cityscapes.ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.scores.official_scores import ScoreAccumulator
-    from cityscapes.scores.prediction_ids import EVALUATED_IDS, looks_like_train_ids
     from cityscapes.submissions.rules import LIKE_TRAIN_IDS
 
     problems: list[str] = []
@@ -94,8 +94,8 @@ def _inspect(
     problems: list[str],
 ) -> Iterable[tuple[str, "Finding"]]:
     """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
+    from cityscapes.ids import TABLE_IDS
     from cityscapes.layout import match_names
-    from cityscapes.scores.prediction_ids import TABLE_IDS
     from cityscapes.submissions.rules import MAX_FILE_BYTES, inspect_files
 
     def read(member: zipfile.ZipInfo) -> bytes:

@@ -17,7 +17,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MachineError
 from cityscapes.files.atomic import open_atomically
-from cityscapes.files.png_crops import decode_corner, png_size
+from cityscapes.files.png_read import decode_corner, png_size
 from cityscapes.workspace import data_folder
 from dlv3p.data.fingerprints import image_fingerprint
 from dlv3p.runtime.progress import track

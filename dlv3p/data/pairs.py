@@ -14,7 +14,7 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import read_ids
-from cityscapes.labels import IGNORE
+from cityscapes.ids import explain_mask
 
 
 class Pair(NamedTuple):
@@ -69,41 +69,18 @@ class PairedSplit(Split):
         """Read a mask: uint8 (H,W) of classes, 255 where ignored; raises InputError for any other value."""
         path = self.mask_path(index)
         ids = self.read_mask(path)
-        self._refuse_strange_ids(ids, path)
+        if problem := explain_mask(ids, self.num_classes):
+            raise InputError(f"{path}: {problem}")
         return ids
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Read a mask's ids as they are stored; a layout with other masks overrides this."""
         return read_ids(path)
 
-    def _refuse_strange_ids(self, ids: np.ndarray, path: Path) -> None:
-        strange = strange_ids(ids, self.num_classes)
-        if strange:
-            listed = ", ".join(map(str, strange[:10])) + (" ..." if len(strange) > 10 else "")
-            raise InputError(
-                f"{path}: holds the ids {listed}; the {self.num_classes} classes are 0 to {self.num_classes - 1}, and "
-                f"{IGNORE} is ignored{_hint(strange, self.num_classes)}"
-            )
-
 
 def printable(name: str) -> str:
     """Return a file's name as it can be shown, and used for other files, anywhere; others stay distinct by escapes."""
     return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
-
-
-def strange_ids(ids: np.ndarray, num_classes: int) -> list[int]:
-    """List the ids of a mask, uint8, that are neither a class nor 255."""
-    return np.unique(ids[(ids >= num_classes) & (ids != IGNORE)]).tolist()
-
-
-def _hint(strange: list[int], num_classes: int) -> str:
-    if strange == [num_classes]:
-        return f"; {num_classes} looks like a number for unlabelled pixels: store {IGNORE} there instead"
-    if max(strange) <= 33 and num_classes == 19:
-        return "; these look like Cityscapes label ids: store train ids"
-    if len(strange) > 20:
-        return "; so many look like grey values of a picture: store class ids, not colours"
-    return ""
 
 
 VARIABLE = "DLV3P_FOLLOW_LINKS"

@@ -23,7 +23,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.images import FORMATS
-from cityscapes.files.png_read import decode_grey_png
+from cityscapes.files.png_read import decode_gray_png
 from cityscapes.workspace import data_folder
 
 INDEX = "index.json"
@@ -87,7 +87,7 @@ class ShardedSplit(Split):
     def mask(self, index: int) -> np.ndarray:
         """Read a mask: uint8 (H,W) of classes, 255 where ignored, as they were checked when the shards were made."""
         path = self.mask_path(index)
-        ids = decode_grey_png(self._read(index, "mask"), bits=8)
+        ids = decode_gray_png(self._read(index, "mask"), bits=8)
         if ids is None:
             image = self._open(index, "mask")
             if image.mode not in ("L", "P"):

@@ -21,8 +21,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from cityscapes.errors import InputError, MachineError, MissingInputError, reason
 from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from cityscapes.ids import foreign_ids
 from dlv3p.data.classes import voc_palette
-from dlv3p.data.pairs import strange_ids
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
 from dlv3p.runtime.progress import track
 
@@ -93,7 +93,7 @@ def read_sbd_mask(path: Path) -> np.ndarray:
         raise MissingInputError(f"{path}: no such file") from error
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: not a class mask of SBD ({reason(error)}); unpack benchmark.tgz again") from error
-    if ids.ndim != 2 or ids.dtype != np.uint8 or strange_ids(ids, len(CLASS_NAMES)):
+    if ids.ndim != 2 or ids.dtype != np.uint8 or foreign_ids(ids, len(CLASS_NAMES)):
         raise InputError(f"{path}: holds {ids.dtype} {ids.shape}, expected uint8 (H,W), 0 to {len(CLASS_NAMES) - 1}")
     return ids
 

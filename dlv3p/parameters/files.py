@@ -3,11 +3,11 @@
 A duplicate key is refused, where plain parsers would silently keep the last of its values.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
+from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -17,11 +17,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = _read_json(text) if path.suffix == ".json" else _read_yaml(text)
+        content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
     except FileNotFoundError:
         raise MissingInputError(f"--config {path}: no such file") from None
-    except _KeyTwiceError as error:
-        raise ParameterError(f"--config {path}: {error} stands there twice; keep one of them") from None
+    except DuplicateKeyError as error:
+        raise ParameterError(f"--config {path}: {error}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"--config {path}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
@@ -31,31 +31,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-class _KeyTwiceError(ValueError):
-    """A key that stands twice in one mapping; its words are the key."""
-
-
-def _refuse_twice(names: list[str]) -> None:
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise _KeyTwiceError(name)
-
-
-def _read_json(text: str) -> Any:
-    def construct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_twice([name for name, _ in pairs])
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=construct)
-
-
 def _read_yaml(text: str) -> Any:
-    """Read YAML as `yaml.safe_load` does, which would keep the last of two equal keys; raises ValueError."""
+    """Read YAML as `yaml.safe_load` does, but refuse duplicate keys, of which it keeps the last; raises ValueError."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            _refuse_twice([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            refuse_duplicates([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
             return super().construct_mapping(node, deep)
 
     try:
@@ -65,6 +47,7 @@ def _read_yaml(text: str) -> Any:
 
 
 def read_value(name: str, text: str) -> Any:
+    """Read one parameter's value as YAML; raises ParameterError that names the parameter."""
     try:
         return _read_yaml(text)
     except ValueError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cityscapes.errors import ParameterError
+from cityscapes.files.untrusted import parse_json
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
 
@@ -85,25 +86,10 @@ OF_DATA = (
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a run.json; raises ValueError, which says why, for what is no JSON object or has a key twice or a NaN."""
-
-    def refuse_number(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            raise ValueError("a key stands there twice")
-        return content
-
-    try:
-        content = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=refuse_number, object_pairs_hook=refuse_twice
-        )
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
+    """Read a run.json strictly; raises ValueError, which says why, for what is not a JSON object."""
+    content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("not a JSON object")
     return content
 
 

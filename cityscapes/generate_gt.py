@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.atomic import lock_folder
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
-from cityscapes.masks.frame import Job, Result, State, look_at, make_masks
+from cityscapes.masks.frame import Job, Result, State, inspect_masks, make_masks
 from cityscapes.masks.report import Report, Tally, print_report, record_source, refuse_another_source
 from cityscapes.parallel import map_bounded, number_of_workers, worker_processes
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
@@ -80,7 +80,7 @@ def generate_masks(
         count = 256
     in_flight = 4 * count  # enough that no worker waits for the next frame
     with _pool(executor, count, processes=processes and len(frames) >= MANY_FRAMES) as pool:
-        states = dict(map_bounded(pool, look_at, map(job, frames), in_flight=in_flight))
+        states = dict(map_bounded(pool, inspect_masks, map(job, frames), in_flight=in_flight))
         pending = [frame for frame in frames if states[frame] is not State.DONE]
         tally = Tally()
         if pending:  # where there is nothing to do, nobody else's lock is in the way

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.labels import CITYSCAPES, LABEL_BY_ID
-from cityscapes.masks.draw import fill_polygons
+from cityscapes.masks.draw import FILL_POLYGONS
 from cityscapes.masks.polygons import read_polygons
 
 ROOT = Path(__file__).parents[2] / "shared" / "data" / "cityscapes"
@@ -56,7 +56,7 @@ def _shown(path: Path, official: np.ndarray) -> list[set[int]]:
     image = np.zeros((annotation.height, annotation.width), np.uint16)
     points = np.concatenate([polygon.points for polygon in annotation.polygons])
     ends = np.cumsum([len(polygon.points) for polygon in annotation.polygons])
-    fill_polygons(image, points, ends, np.arange(1, len(ends) + 1, dtype=np.uint16))
+    FILL_POLYGONS["uint16"](image, points, ends, np.arange(1, len(ends) + 1, dtype=np.uint16))
     shown: list[set[int]] = [set() for _ in ends]
     for pair in np.unique(image.astype(np.int64) * 2**16 + official):
         if pair >= 2**16:

@@ -8,6 +8,7 @@ rule is written out in `_fill_polygons` and reproduces them pixel for pixel, wha
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -17,17 +18,11 @@ from cityscapes.labels import CITYSCAPES, INSTANCES_PER_LABEL, LabelTable
 from cityscapes.masks.polygons import Annotation, Polygon
 
 
-def fill_polygons(image: np.ndarray, points: np.ndarray, ends: np.ndarray, values: np.ndarray) -> None:
+def _fill_polygons(image, points, ends, values):
     """Fill polygons into `image`, uint8 or uint16 (H, W), in order, so that later ones cover earlier ones.
 
     The vertices of all polygons follow one another in `points`, int32 (P, 2), x and y in pixels; polygon i ends before
     `ends[i]`, int64, and is filled with `values[i]`, of the image's dtype. Vertices may lie outside the image.
-    """
-    _FILL[image.dtype.name](image, points, ends, values)
-
-
-def _fill_polygons(image, points, ends, values):
-    """Fill each polygon with its value: the rule, compiled for each dtype.
 
     Row y is sampled at y + 0.5. Where the outline crosses that line, x is computed in float32 along the edge in its
     drawn direction. Crossings are sorted and taken in pairs (a, b): pixels ceil(a - 0.5) to floor(b + 0.5) are filled.
@@ -74,10 +69,11 @@ def _fill_polygons(image, points, ends, values):
         start = ends[polygon]
 
 
-_FILL = {
+FILL_POLYGONS = {
     dtype: compiled(f"void({dtype}[:, ::1], int32[:, ::1], int64[::1], {dtype}[::1])")(_fill_polygons)
     for dtype in ("uint8", "uint16")
 }
+"""The loop that fills polygons, compiled for each dtype of an image."""
 
 
 def draw_label_ids(annotation: Annotation) -> np.ndarray:
@@ -110,6 +106,15 @@ def draw_instance_ids(annotation: Annotation) -> np.ndarray:
     return _draw(annotation, drawn, np.array(values, np.uint16))
 
 
+def draw_with_instances(annotation: Annotation, source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Draw label ids, uint8 (H, W), and instance ids, uint16 (H, W), as one raster; raises InputError with `source`."""
+    try:
+        instance_ids = draw_instance_ids(annotation)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    return to_label_ids(instance_ids), instance_ids
+
+
 def to_label_ids(instance_ids: np.ndarray) -> np.ndarray:
     """Map instance ids, uint16 (H, W), to label ids, uint8 (H, W)."""
     label_ids = instance_ids // np.uint16(INSTANCES_PER_LABEL)
@@ -136,5 +141,5 @@ def _draw(annotation: Annotation, drawn: list[Polygon], values: np.ndarray) -> n
     if drawn:
         points = np.concatenate([polygon.points for polygon in drawn], dtype=np.int32)
         ends = np.cumsum([len(polygon.points) for polygon in drawn], dtype=np.int64)
-        fill_polygons(image, points, ends, values)
+        FILL_POLYGONS[image.dtype.name](image, points, ends, values)
     return image

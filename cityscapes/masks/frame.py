@@ -77,7 +77,7 @@ class State(Enum):
     STALE = 2
 
 
-def look_at(job: Job) -> tuple[Frame, State]:
+def inspect_masks(job: Job) -> tuple[Frame, State]:
     """Tell what is there; reads only. Masks of a polygon file that cannot be read are missing."""
     from cityscapes.masks.polygons import read_polygon_bytes
 
@@ -98,9 +98,29 @@ def make_masks(job: Job) -> Result:
 
     Raises MachineError alone: what stops one frame from being written stops all.
     """
-    result = Result(job.polygons)
+    from cityscapes.labels import CITYSCAPES
+    from cityscapes.masks.draw import draw_label_ids, draw_with_instances
+    from cityscapes.masks.polygons import parse_polygons, read_polygon_bytes
+
+    result, table = Result(job.polygons), job.table or CITYSCAPES
     try:
-        _make(job, result)
+        content = read_polygon_bytes(job.polygons)
+        annotation = parse_polygons(
+            content, job.polygons, table=table
+        )  # first: a damaged file makes masks look changed
+        origins = _origins(job, content)
+        wanted = _wanted(job, origins)
+        _refuse_stale(job, wanted)
+        result.warnings = annotation.warnings
+        if job.instances:
+            label_ids, instance_ids = draw_with_instances(annotation, job.polygons)
+            rasters = {LABEL_IDS_SUFFIX: label_ids, INSTANCE_IDS_SUFFIX: instance_ids}
+        else:
+            rasters = {LABEL_IDS_SUFFIX: draw_label_ids(annotation)}
+        for suffix, file in _encode(job, wanted, rasters, table, origins):
+            write_bytes(job.targets[suffix], file, durable=False)
+        result.written = True
+        _compare(job, result, rasters, table)
     except MachineError:
         raise
     except UserError as error:
@@ -108,26 +128,14 @@ def make_masks(job: Job) -> Result:
     return result
 
 
-def _make(job: Job, result: Result) -> None:
-    from cityscapes.labels import CITYSCAPES
-    from cityscapes.masks.polygons import parse_polygons, read_polygon_bytes
-
-    content, table = read_polygon_bytes(job.polygons), job.table or CITYSCAPES
-    annotation = parse_polygons(content, job.polygons, table=table)  # first: a damaged file makes masks look changed
-    origins = _origins(job, content)
-    wanted = _wanted(job, origins)
+def _refuse_stale(job: Job, wanted: list[str]) -> None:
+    """Raise InputError where a mask that is wanted is there already, and differs; `force` allows to replace it."""
     stale = [job.targets[suffix] for suffix in wanted if job.targets[suffix].exists()]
     if stale and not job.force:
         raise InputError(
             f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode} with this label table, or changed "
             "since; look at it, then make it again with --force"
         )
-    result.warnings = annotation.warnings
-    rasters = _draw(job, annotation)
-    for suffix, file in _encode(job, wanted, rasters, table, origins):
-        write_bytes(job.targets[suffix], file, durable=False)
-    result.written = True
-    _compare(job, result, rasters, table)
 
 
 def _wanted(job: Job, origins: dict[str, bytes]) -> list[str]:
@@ -144,19 +152,6 @@ def _origins(job: Job, content: bytes) -> dict[str, bytes]:
     table, polygons = (job.table or CITYSCAPES).digest, hashlib.sha256(content).hexdigest()
     modes = {suffix: job.color_mode if suffix == COLOR_SUFFIX else "grey" for suffix in job.targets}
     return {suffix: f"{suffix} {modes[suffix]} {_RULE} {table} {polygons}".encode() for suffix in job.targets}
-
-
-def _draw(job: Job, annotation) -> dict[str, "np.ndarray"]:
-    """One raster: of instance ids, which give the label ids, where they are asked for, else of label ids."""
-    from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, to_label_ids
-
-    if not job.instances:
-        return {LABEL_IDS_SUFFIX: draw_label_ids(annotation)}
-    try:
-        instance_ids = draw_instance_ids(annotation)
-    except InputError as error:
-        raise InputError(f"{job.polygons}: {error}") from error
-    return {LABEL_IDS_SUFFIX: to_label_ids(instance_ids), INSTANCE_IDS_SUFFIX: instance_ids}
 
 
 def _encode(job: Job, wanted: list[str], rasters: dict[str, "np.ndarray"], table: "LabelTable", origins):

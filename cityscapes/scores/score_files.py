@@ -28,7 +28,7 @@ class FolderScores:
 
 
 @dataclass(frozen=True)
-class _Finding:
+class _Prediction:
     """One prediction: what is wrong with it, or its ids and its counts under each encoding that they fit."""
 
     name: str
@@ -71,7 +71,7 @@ def score_folder(
     return FolderScores(accumulator.result(), encoding, because, warnings)
 
 
-def _decide(ids: str, findings: Sequence[_Finding], source: Path) -> tuple[str, str, tuple[str, ...]]:
+def _decide(ids: str, findings: Sequence[_Prediction], source: Path) -> tuple[str, str, tuple[str, ...]]:
     believed, because = recognize({finding.name: finding.ids for finding in findings})
     if ids == "auto":
         if believed is None:
@@ -81,21 +81,21 @@ def _decide(ids: str, findings: Sequence[_Finding], source: Path) -> tuple[str, 
     return ids, "as asked", doubt
 
 
-def _score(path: Path, files: TruthFiles, ids: str) -> _Finding:
+def _score(path: Path, files: TruthFiles, ids: str) -> _Prediction:
     try:
         truth, instances = files.read()
         prediction = read_label_image(path, size=truth.shape)
         found = ids_in(prediction)
         if wrong := explain_prediction(found, ids):
-            return _Finding(str(path), f"{path}: {wrong}")
+            return _Prediction(str(path), f"{path}: {wrong}")
         counts = []
         for encoding in ENCODINGS if ids == "auto" else (ids,):
             if not explain_prediction(found, encoding):
                 table = TRAIN_ID_TO_LABEL_ID if encoding == "train" else None
                 counts.append((encoding, count_pixels(str(path), truth, prediction, instances, label_ids=table)))
-        return _Finding(str(path), None, found, tuple(counts))
+        return _Prediction(str(path), None, found, tuple(counts))
     except UserError as error:
-        return _Finding(str(path), str(error))
+        return _Prediction(str(path), str(error))
 
 
 def _each(work: Callable, items: Sequence, workers: int, progress: bool | None) -> Iterator:

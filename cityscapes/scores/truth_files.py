@@ -32,19 +32,15 @@ class TruthFiles:
     def read(self) -> tuple["np.ndarray", "np.ndarray | None"]:
         """Read or draw label ids, uint8 (H, W), and instance ids, uint16 (H, W) or None; raises InputError."""
         from cityscapes.files.png_read import read_instance_image, read_label_image
-        from cityscapes.masks.draw import draw_instance_ids, to_label_ids
+        from cityscapes.masks.draw import draw_with_instances
         from cityscapes.masks.polygons import read_polygons
 
         label_ids = None if self.label_ids is None else read_label_image(self.label_ids)
         if self.instance_ids is not None:
             instance_ids = read_instance_image(self.instance_ids)
         elif self.polygons is not None:
-            annotation = read_polygons(self.polygons)
-            try:
-                instance_ids = draw_instance_ids(annotation)
-            except InputError as error:
-                raise InputError(f"{self.polygons}: {error}") from error
-            label_ids = to_label_ids(instance_ids) if label_ids is None else label_ids
+            drawn, instance_ids = draw_with_instances(read_polygons(self.polygons), self.polygons)
+            label_ids = drawn if label_ids is None else label_ids
         else:
             instance_ids = None
         if label_ids is None:

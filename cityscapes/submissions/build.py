@@ -65,14 +65,14 @@ def build_submission(
     hashes: dict[str, str] = {}
     with open_atomically(output_zip) as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            findings = inspect_files(matched, _read_file, size=size, allowed=EVALUATED_IDS, progress=progress)
-            for name, finding in findings:
-                used |= finding.ids
-                if finding.problem:
-                    problems.append(finding.problem)
+            inspections = inspect_files(matched, _read_file, size=size, allowed=EVALUATED_IDS, progress=progress)
+            for name, inspection in inspections:
+                used |= inspection.ids
+                if inspection.problem:
+                    problems.append(inspection.problem)
                 elif not problems:
-                    archive.writestr(_member(name), finding.content)
-                    hashes[name] = hashlib.sha256(finding.content).hexdigest()
+                    archive.writestr(_member(name), inspection.content)
+                    hashes[name] = hashlib.sha256(inspection.content).hexdigest()
         if problems:
             listed = [LIKE_TRAIN_IDS] * looks_like_train_ids(used) + problems
             raise ProblemsError(predictions, "no zip written", listed)

@@ -15,7 +15,7 @@ from cityscapes.submissions.manifest import compare_with_manifest
 if TYPE_CHECKING:
     from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
     from cityscapes.scores.truth_files import TruthFiles
-    from cityscapes.submissions.rules import Finding
+    from cityscapes.submissions.rules import Inspection
 
 MAX_DIRECTORY_BYTES = 4 * 2**20
 
@@ -23,7 +23,7 @@ _UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
 
 
 @dataclass(frozen=True)
-class Report:
+class SubmissionReport:
     """What a check found: how many files were looked at, what the server would refuse or misread, what costs score.
 
     `scores` are those that the server would give, where the truth is known and nothing is wrong with the zip.
@@ -43,7 +43,7 @@ def check_submission(
     size: tuple[int, int] | None = None,
     truth: Mapping[str, "TruthFiles"] | None = None,
     progress: bool | None = False,
-) -> Report:
+) -> SubmissionReport:
     """Check a zip from anywhere against the `expected` frames and `size` (height, width), and list every problem.
 
     With `truth`, by frame name, the zip's own PNGs are scored too. A manifest beside the zip has to agree with it.
@@ -65,14 +65,14 @@ def check_submission(
     try:
         _refuse_huge_directory(zip_path)
         with zipfile.ZipFile(zip_path) as archive:
-            for name, finding in _inspect(archive, expected, size, truth, progress, problems):
+            for name, inspection in _inspect(archive, expected, size, truth, progress, problems):
                 files += 1
-                used |= finding.ids
-                if finding.problem:
-                    problems.append(finding.problem)
+                used |= inspection.ids
+                if inspection.problem:
+                    problems.append(inspection.problem)
                     continue
-                hashes[name] = hashlib.sha256(finding.content).hexdigest()
-                _count(accumulator, name, finding)
+                hashes[name] = hashlib.sha256(inspection.content).hexdigest()
+                _count(accumulator, name, inspection)
     except Exception as error:  # a damaged or hostile zip may raise nearly anything
         problems.append(f"{zip_path}: not a zip that can be read ({reason(error)})")
     problems += compare_with_manifest(zip_path, hashes)
@@ -82,7 +82,7 @@ def check_submission(
         (f"label ids {spare} are never counted as right; predict the 19 evaluated classes only",) if spare else ()
     )
     scores = accumulator.result() if accumulator and not problems else None
-    return Report(zip_path, files, tuple(problems), warnings, scores)
+    return SubmissionReport(zip_path, files, tuple(problems), warnings, scores)
 
 
 def _inspect(
@@ -92,7 +92,7 @@ def _inspect(
     truth: Mapping[str, "TruthFiles"] | None,
     progress: bool | None,
     problems: list[str],
-) -> Iterable[tuple[str, "Finding"]]:
+) -> Iterable[tuple[str, "Inspection"]]:
     """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
     from cityscapes.ids import TABLE_IDS
     from cityscapes.layout import match_names
@@ -112,9 +112,9 @@ def _inspect(
     return inspect_files(matched, read, size=size, allowed=TABLE_IDS, truth=truth, progress=progress)
 
 
-def _count(accumulator: "ScoreAccumulator | None", name: str, finding: "Finding") -> None:
-    if accumulator is not None and finding.counts is not None:
-        accumulator.add_counts(name, finding.counts)
+def _count(accumulator: "ScoreAccumulator | None", name: str, inspection: "Inspection") -> None:
+    if accumulator is not None and inspection.counts is not None:
+        accumulator.add_counts(name, inspection.counts)
 
 
 def _safe_members(members: Iterable[zipfile.ZipInfo]) -> tuple[list[tuple[str, zipfile.ZipInfo]], list[str]]:

@@ -21,7 +21,7 @@ LIKE_TRAIN_IDS = (
 )
 
 
-class Finding(NamedTuple):
+class Inspection(NamedTuple):
     """What one file turned out to be: bytes, its problem or None, the ids in its pixels, their counts where asked."""
 
     content: bytes
@@ -38,14 +38,14 @@ def inspect_files(
     allowed: Collection[int],
     truth: Mapping[str, TruthFiles] | None = None,
     progress: bool | None,
-) -> Iterator[tuple[str, Finding]]:
-    """Read each matched file with `read` and yield its name and Finding; only a few files are in memory at a time.
+) -> Iterator[tuple[str, Inspection]]:
+    """Read each matched file with `read` and yield its name and Inspection; only a few files are in memory at a time.
 
     `size` is (height, width), None for any; `allowed` are the ids that pixels may hold. With `truth`, by image, the
     pixels are counted for the scores too.
     """
 
-    def inspect(item: MatchedFile) -> Finding:
+    def inspect(item: MatchedFile) -> Inspection:
         image, (name, file) = item
         return _inspect(name, file, read, size, allowed, truth[image] if truth else None)
 
@@ -53,9 +53,9 @@ def inspect_files(
     with ThreadPoolExecutor() as pool, tqdm(total=len(matched), unit="file", leave=False, disable=hidden) as bar:
         for start in range(0, len(matched), 32):
             batch = matched[start : start + 32]
-            for (_, (name, _)), finding in zip(batch, pool.map(inspect, batch), strict=True):
+            for (_, (name, _)), inspection in zip(batch, pool.map(inspect, batch), strict=True):
                 bar.update()
-                yield name, finding
+                yield name, inspection
 
 
 def _inspect(
@@ -65,20 +65,20 @@ def _inspect(
     size: tuple[int, int] | None,
     allowed: Collection[int],
     truth: TruthFiles | None,
-) -> Finding:
+) -> Inspection:
     try:
         content = read(file)
         if len(content) > MAX_FILE_BYTES:
-            return Finding(b"", f"{name}: larger than {MAX_FILE_BYTES >> 20} MB", frozenset())
+            return Inspection(b"", f"{name}: larger than {MAX_FILE_BYTES >> 20} MB", frozenset())
         label_ids = read_label_bytes(content, name, size=size)
         ids = ids_in(label_ids)
         if wrong := ", ".join(map(str, sorted(ids - set(allowed))[:10])):
-            return Finding(content, f"{name}: holds ids that no submission may: {wrong}", ids)
-        return Finding(content, None, ids, _count(name, label_ids, truth))
+            return Inspection(content, f"{name}: holds ids that no submission may: {wrong}", ids)
+        return Inspection(content, None, ids, _count(name, label_ids, truth))
     except UserError as error:
-        return Finding(b"", str(error), frozenset())
+        return Inspection(b"", str(error), frozenset())
     except Exception as error:  # encrypted, damaged, vanished or not readable
-        return Finding(b"", f"{name}: cannot be read ({reason(error)})", frozenset())
+        return Inspection(b"", f"{name}: cannot be read ({reason(error)})", frozenset())
 
 
 def _count(name: str, label_ids, truth: TruthFiles | None) -> PixelCounts | None:

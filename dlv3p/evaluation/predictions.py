@@ -9,7 +9,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
-from cityscapes.submissions.check import Report, check_submission
+from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.inference import Predictor
@@ -27,7 +27,7 @@ class Submission:
 
     folder: Path
     manifest: Manifest
-    report: Report
+    report: SubmissionReport
 
 
 def save_predictions(
@@ -91,7 +91,7 @@ def _cityscapes(split: Split) -> CityscapesSplit:
     return split
 
 
-def _averages(report: Report) -> dict[str, float | None] | None:
+def _averages(report: SubmissionReport) -> dict[str, float | None] | None:
     """The four official numbers for a JSON file, null where there is none; None where the truth is not known."""
     if report.scores is None:
         return None

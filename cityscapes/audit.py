@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cityscapes.audit_frames import FrameAudit, audit_frame, list_files, shown
 from cityscapes.errors import InputError, MissingInputError, ParameterError, run_command
-from cityscapes.findings import Finding, tell
+from cityscapes.findings import Finding, format_findings
 from cityscapes.layout import IMAGE_SUFFIX, SPLITS, default_root
 from cityscapes.parallel import number_of_workers
 from cityscapes.workspace import generated_masks_folder
@@ -71,7 +71,7 @@ class AuditReport:
 
     def lines(self, *, most: int = 10) -> list[str]:
         """Tell the findings in plain words: a heading a kind, up to `most` places below it, then the remedy."""
-        return tell(self.findings, most=most)
+        return format_findings(self.findings, most=most)
 
 
 def audit(

@@ -27,8 +27,8 @@ class Finding:
     is_error: bool = True
 
 
-def tell(findings: Sequence[Finding], *, most: int) -> list[str]:
-    """Tell findings in plain words: a heading a kind, up to `most` places below it, then the remedies."""
+def format_findings(findings: Sequence[Finding], *, most: int) -> list[str]:
+    """Format findings in plain words: a heading a kind, up to `most` places below it, then the remedies."""
     kinds: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind, finding.is_error].append(finding)

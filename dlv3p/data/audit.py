@@ -17,7 +17,7 @@ from PIL import Image
 
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
-from cityscapes.findings import Finding, tell
+from cityscapes.findings import Finding, format_findings
 from cityscapes.labels import IGNORE
 from dlv3p.data.roots import Root, open_images
 from dlv3p.runtime.progress import track
@@ -64,7 +64,7 @@ class DataAudit:
 
     def lines(self, *, most: int = 5) -> list[str]:
         """Tell the findings in plain words: a heading a kind, up to `most` places below it, then the remedy."""
-        return tell(self.findings, most=most)
+        return format_findings(self.findings, most=most)
 
     def summary(self) -> pd.DataFrame:
         """Return a row a split: images, masks, sizes, kinds of image, and the share of ignored pixels."""

@@ -23,13 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_runs(options: argparse.Namespace) -> int:
     """Check run folders one after another: status 0, 6 when one of them is damaged, else 3 when anything is missing."""
-    from cityscapes.findings import tell
+    from cityscapes.findings import format_findings
     from dlv3p.runs.check import MISSING, check_run
 
     status = 0
     for folder in map(_folder, options.runs):
         findings, compared = check_run(folder, every_byte=options.data)
-        for line in tell(findings, most=MOST_PLACES):
+        for line in format_findings(findings, most=MOST_PLACES):
             print(line)
         errors = [finding for finding in findings if finding.is_error]
         if not errors:

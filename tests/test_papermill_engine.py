@@ -104,6 +104,37 @@ def test_an_explicit_path_is_left_alone(workspace: Path) -> None:
     )
 
 
+MEET = """
+import json, os, pathlib, time
+from ipykernel import get_connection_info
+pathlib.Path(f"../met/{os.getpid()}").touch()
+while len(os.listdir("../met")) < 4:
+    time.sleep(0.1)
+print(json.loads(get_connection_info())["ip"])
+"""
+
+
+def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspace: Path) -> None:
+    """Each kernel has an address of its own; with one in the current folder they read each other's messages."""
+    folder, temporary = workspace / "notebooks", workspace / "tmp"
+    write_notebook(folder / "train.ipynb", MEET)
+    (workspace / "met").mkdir()
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(workspace / "runtime")}
+    words = [[PAPERMILL, "train.ipynb", f"{number}.ipynb", "-p", "output_stride", "8"] for number in range(4)]
+    started = [
+        subprocess.Popen(each, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for each in words
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0], errors
+    addresses = {Path(printed(folder / f"{number}.ipynb").strip()).parent for number in range(4)}
+    assert len(addresses) == 4
+    assert {address.parent for address in addresses} == {temporary}
+    assert sorted(path.name for path in folder.iterdir()) == ["0.ipynb", "1.ipynb", "2.ipynb", "3.ipynb", "train.ipynb"]
+    assert list(temporary.iterdir()) == []
+
+
 def test_python_dash_m_papermill_gets_the_path_too(workspace: Path) -> None:
     words = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", "--prepare-only"]
     subprocess.run(words, cwd=workspace, check=True, input=b"", capture_output=True, timeout=60)

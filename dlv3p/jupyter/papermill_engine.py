@@ -19,14 +19,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 import nbformat
-from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -53,6 +53,9 @@ OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 
 
 ONLY_ASKS = {"-h", "--help", "--help-notebook", "--version"}
 """Options that run no notebook."""
+
+LONGEST_SOCKET_NAME = 103
+"""Bytes that every system takes for the name of a socket; Linux takes 107."""
 
 PATH_PARAMETERS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 """What papermill's `--inject-paths` adds."""
@@ -114,8 +117,8 @@ class SuiteEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
         """Run the cells; a cell in which the kernel died or was stopped is marked, which papermill calls completed."""
-        with KernelSignals() as signals:
-            ours = {"config": private_sockets(), "kernel_manager_class": signals.manager_class}
+        with KernelSignals() as signals, private_sockets() as sockets:
+            ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
             ours["on_cell_start"] = signals.refuse_next_cell
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
@@ -150,13 +153,17 @@ def _failed_cell(nb: nbformat.NotebookNode) -> str | None:
     return next((output.ename for output in outputs if output.output_type == "error"), None)
 
 
-def private_sockets() -> Config:
-    """Let kernels talk through files that only this user can read, where their names fit; TCP is open to all users.
+@contextmanager
+def private_sockets() -> Iterator[Config]:
+    """Let one kernel talk through sockets in a folder of its own, which is removed afterwards.
 
-    ipykernel prints a warning about TCP for every notebook. A socket's name has at most 107 bytes.
+    Only this user can read them, whereas TCP is open to all users of the machine, of which ipykernel warns. Where the
+    folder's name is too long for a socket, it is TCP nevertheless.
     """
-    fits = os.name == "posix" and len(jupyter_runtime_dir()) + len("/kernel-") + 36 + len("-ipc-5") <= 107
-    return Config({"KernelManager": {"transport": "ipc"}} if fits else {})
+    with tempfile.TemporaryDirectory(prefix="dlv3p-", ignore_cleanup_errors=True) as folder:
+        address = str(Path(folder, "kernel"))  # jupyter_client's own is in the current folder, which others may share
+        fits = os.name == "posix" and len(os.fsencode(address)) + len("-5") <= LONGEST_SOCKET_NAME
+        yield Config({"KernelManager": {"transport": "ipc", "ip": address}} if fits else {})
 
 
 def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:

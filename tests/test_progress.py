@@ -1,5 +1,6 @@
 """Progress says where a job is: plain lines where nobody can see widgets, a bar and curves where somebody can."""
 
+import io
 import math
 import os
 import sys
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from jupyter_client.manager import KernelManager
+from PIL import Image
 
 from cityscapes.errors import ParameterError
 from dlv3p.runtime import progress, widgets
@@ -187,6 +189,19 @@ def test_a_bar_ends_full_and_green_and_its_message_is_also_printed(shown, capsys
     assert bar.children[0].value == bar.children[0].max == 8
     assert bytes(curves.value).startswith(b"\x89PNG")
     assert capsys.readouterr().out == "best val mIoU 0.5 at epoch 3\n"
+
+
+def test_the_curves_are_seen_from_the_first_epoch_on_and_not_before(shown):
+    live = widgets.WidgetProgress(clock=Clock())
+    live.start(4, 2)
+    curves = shown[0].children[2]
+    live.step(1, 1, 0.5)
+    assert (curves.layout.visibility, curves.layout.height, bytes(curves.value)) == ("hidden", "0px", b"")
+    live.epoch(ROW | {"epoch": 1})
+    assert curves.layout.visibility == "visible"
+    assert int(curves.layout.height.removesuffix("px")) > 100
+    width, height = Image.open(io.BytesIO(curves.value)).size
+    assert int(curves.layout.height[:-2]) / int(curves.layout.width[:-2]) == pytest.approx(height / width, rel=0.01)
 
 
 def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):

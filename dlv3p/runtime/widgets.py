@@ -20,6 +20,10 @@ _SECONDS_BETWEEN_UPDATES = 0.2
 _DRAWING_SHARE = 0.01  # of the time; a picture of the curves costs about a twentieth of a second
 _TRAIN, _VAL = "#E69F00", "#0072B2"
 
+CURVES_INCHES = (9, 2.8)
+CURVES_WIDTH, CURVES_HEIGHT = "720px", "224px"
+"""Size of the curves as drawn, and on the page, in the same proportions."""
+
 
 class Bar:
     """A bar and a line of text, updated at most five times a second."""
@@ -85,9 +89,9 @@ class WidgetProgress:
             self._button.on_click(self._ask_to_stop)
             self._bar.box.children = (self._bar.bar, self._button, self._bar.text)
         self._last = ipywidgets.Label("")
-        self._curves = ipywidgets.Image(
-            format="png", layout={"width": "720px", "visibility": "hidden", "height": "0px"}
-        )
+        # Without a picture yet, a browser would show the sign of a broken one.
+        hidden = {"width": CURVES_WIDTH, "height": "0px", "visibility": "hidden"}
+        self._curves = ipywidgets.Image(format="png", layout=hidden)
         display(ipywidgets.VBox([self._bar.box, self._last, self._curves]))
         # ipykernel 7.4 sends answers back to the thread that has made the widget, which is busy; without this note of
         # which one that was, it takes the thread that the front end asks for.
@@ -124,6 +128,7 @@ class WidgetProgress:
     def _draw(self) -> None:
         began = self._clock()
         self._curves.value = draw_curves(self._rows, self._epochs)
+        self._curves.layout.height, self._curves.layout.visibility = CURVES_HEIGHT, "visible"
         cost = self._clock() - began
         self._next_drawing = began + cost / _DRAWING_SHARE
 
@@ -134,7 +139,7 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     rows = list(rows)
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    figure = Figure(figsize=CURVES_INCHES, layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "mIoU"), strict=True):
         for split, color, line in (("train", _TRAIN, "--"), ("val", _VAL, "-")):
             values = [row.get(f"{split}_{metric}") for row in rows]

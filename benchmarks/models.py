@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cityscapes.errors import MachineError, run_command
+from cityscapes.errors import run_command
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import Turns, take_turns
+from dlv3p.runtime.extras import require
 from dlv3p.training.activation_checkpointing import checkpoint_activations, saved_bytes
 from dlv3p.training.losses import make_chunked_loss, make_loss
 
@@ -34,11 +35,10 @@ OURS = "ours, channels_last"
 
 def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
     """Return ours and its peers for each task, as functions that build them; the first of each is ours."""
-    try:
-        import segmentation_models_pytorch as peers
-        from torchvision.models import segmentation
-    except ImportError as error:
-        raise MachineError(f"benchmarks.models: {error}; install with: pip install 'dlv3p[bench]'") from error
+    require("benchmarks.models", ("segmentation_models_pytorch",), "bench")
+    import segmentation_models_pytorch as peers
+    from torchvision.models import segmentation
+
     untrained = {"encoder_name": backbone, "encoder_weights": None, "classes": CLASSES}
     # By default smp has the rates of stride 8 at 16 too: on a small image their taps lie outside, and cost nothing.
     rates = {"decoder_atrous_rates": (6, 12, 18)}

@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from cityscapes.dataset import Split
-from cityscapes.errors import MachineError
 from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
+from dlv3p.runtime.extras import require
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,9 @@ class PlainCrops(Dataset):
 
 def build_peer(settings: PlainSettings, num_classes: int) -> nn.Module:
     """Build the opponent's network with random weights; raises MachineError where it is not installed."""
-    try:
-        from segmentation_models_pytorch import DeepLabV3Plus
-    except ImportError as error:
-        raise MachineError(f"benchmarks.accuracy: {error}; install with: pip install 'dlv3p[bench]'") from error
+    require("benchmarks.accuracy", ("segmentation_models_pytorch",), "bench")
+    from segmentation_models_pytorch import DeepLabV3Plus
+
     return DeepLabV3Plus(
         settings.backbone,
         encoder_weights=None,

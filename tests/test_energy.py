@@ -186,6 +186,7 @@ def test_a_package_that_states_no_limit_leaves_it_open(powercap):
 class FakeNvml:
     """NVML with one board, "GPU-abc", whose counter is 7 kJ."""
 
+    __spec__ = "found"
     NVML_CLOCK_SM = NVML_TEMPERATURE_GPU = 0
 
     class NVMLError(Exception):

@@ -24,7 +24,7 @@ from dlv3p.compression.variants import EXPORT_LIMITS, TITLES, check_ready, expor
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_split, open_training
 from dlv3p.evaluation.inference import load_predictor
-from dlv3p.export import graphs, onnx_runtime
+from dlv3p.export import onnx_runtime
 from dlv3p.export.calibration import choose_calibration_images
 from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, convolutions, quantize_with_onnx_runtime
 from dlv3p.export.openvino_runtime import OpenVinoPredictor
@@ -33,6 +33,7 @@ from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import QuantizeParameters, RunParameters, TrainParameters
 from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runtime import extras
 from dlv3p.weights.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -242,7 +243,7 @@ def test_what_is_missing_is_missed_before_any_work(predictor, monkeypatch):
     check_ready(QuantizeParameters(compared_with="tiny"))
     assert load_reference(QuantizeParameters(compared_with="tiny"), predictor).run == "tiny"
     assert load_reference(QuantizeParameters(), predictor) is None
-    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "openvino" else object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "openvino" else object())
     check_ready(QuantizeParameters(backends="onnxruntime"))
     missing = r"needs openvino; .*dlv3p\[quantize\]"
     with pytest.raises(MachineError, match=missing):
@@ -371,7 +372,7 @@ def test_calibration_without_images_or_with_one_image_many_times_is_refused_in_o
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_is_one_line(predictor, quantized, splits, monkeypatch, backend):
-    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name in ("nncf", "onnxruntime") else object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("nncf", "onnxruntime") else object())
     with pytest.raises(MachineError, match=r"needs (nncf|onnxruntime); .*dlv3p\[quantize\]") as refusal:
         quantized.predictor(backend, threads=1)
     assert "\n" not in str(refusal.value)

@@ -288,12 +288,6 @@ def test_a_shard_that_arrives_damaged_is_not_kept(remote, workspace):
     assert not list((workspace / "data" / "fetched_shards").iterdir())
 
 
-def test_without_fsspec_a_url_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(MachineError, match=r"pip install 'dlv3p\[remote\]'"):
-        open_shards("s3://bucket/shards", "train")
-
-
 def test_a_protocol_without_its_library_is_one_line():
     pytest.importorskip("fsspec")
     with pytest.raises(MachineError, match="nowhere://bucket/train/index.json: cannot be opened"):

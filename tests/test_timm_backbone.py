@@ -86,7 +86,7 @@ def test_features_at_other_strides_than_asked_for_are_refused(monkeypatch):
 
 def test_without_timm_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MachineError, match="pip install timm"):
+    with pytest.raises(MachineError, match=r"pip install 'dlv3p\[timm\]'"):
         make("timm:resnet18")
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import MachineError, ParameterError, reason
+from cityscapes.errors import ParameterError, reason
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.widths import CHECKED_SIZE
 from dlv3p.parameters.choices import PRUNING_RANKINGS, check_choice
+from dlv3p.runtime.extras import require
 
 CLASSIFIERS = ("classifier", "auxiliary.classifier")
 """Layers whose outputs are the classes, and stay."""
@@ -108,12 +109,9 @@ class ChannelGroups:
 
 def torch_pruning() -> ModuleType:
     """Import torch-pruning; raises MachineError where it is not installed."""
-    try:
-        import torch_pruning as pruning
-    except ImportError as error:
-        raise MachineError(
-            "pruning needs torch-pruning, which is not here; install it with: pip install 'dlv3p[prune]'"
-        ) from error
+    require("pruning", ("torch_pruning",), "prune")
+    import torch_pruning as pruning
+
     return pruning
 
 

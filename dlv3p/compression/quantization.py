@@ -29,12 +29,13 @@ from dlv3p.evaluation.inference import Predictor
 from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.graphs import NEEDED as NEEDED_TO_EXPORT
-from dlv3p.export.graphs import export_onnx, metadata_of, require
+from dlv3p.export.graphs import export_onnx, metadata_of
 from dlv3p.export.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
 from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json
 from dlv3p.runs.provenance import hardware
+from dlv3p.runtime.extras import require
 
 FORMAT = 1
 FLOAT_FILE = "float32.onnx"

@@ -221,10 +221,8 @@ def is_url(root: str | Path) -> bool:
 
 
 def _open_url(url: str):
-    try:
-        import fsspec
-    except ImportError as error:
-        raise MachineError(f"{url}: a URL takes fsspec; install it with: pip install 'dlv3p[remote]'") from error
+    import fsspec  # torch brings it
+
     try:
         return fsspec.open(url, "rb").open()
     except FileNotFoundError:

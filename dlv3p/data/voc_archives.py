@@ -24,6 +24,7 @@ from cityscapes.files.atomic import open_atomically, write_bytes, write_text
 from cityscapes.ids import foreign_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
+from dlv3p.runtime.extras import require
 from dlv3p.runtime.progress import track
 
 
@@ -83,10 +84,9 @@ def read_sbd_mask(path: Path) -> np.ndarray:
 
     Raises MachineError where scipy is missing, InputError for another file.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MachineError("reading SBD needs scipy; install it with: pip install 'dlv3p[voc]'") from error
+    require("reading SBD", ("scipy",), "voc")
+    from scipy.io import loadmat
+
     try:
         ids = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
     except FileNotFoundError as error:

@@ -1,6 +1,5 @@
 """Compare an exported file with its network on one image before the file is handed over."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from cityscapes.errors import IntegrityError
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export.onnx_runtime import NEEDED, OnnxPredictor
 from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.runtime.extras import missing_packages
 
 SMALLEST_AGREEMENT = 0.999
 """Share of the pixels that must get the same class; those of the others have two best classes a rounding apart."""
@@ -23,7 +23,7 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     None where ONNX Runtime is not installed, which is not needed to write a file. Raises IntegrityError, and takes the
     file away, when they disagree.
     """
-    if path.suffix == ".onnx" and any(find_spec(name) is None for name in NEEDED):
+    if path.suffix == ".onnx" and missing_packages(NEEDED):
         return None
     threads = torch.get_num_threads()
     exported = OnnxPredictor(path, threads=threads) if path.suffix == ".onnx" else ProgramPredictor(path)

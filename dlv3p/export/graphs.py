@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import MachineError
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.evaluation.inference import Predictor
+from dlv3p.runtime.extras import require
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100
@@ -107,13 +106,6 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
         torch.export.save(program, content)
     write_bytes(path, content.getvalue())
     return Path(path)
-
-
-def require(what: str, packages: Sequence[str], extra: str) -> None:
-    """Raise MachineError, in one line, when one of the `packages` of an `extra` is not installed."""
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise MachineError(f"{what} needs {' and '.join(missing)}; install with: pip install 'dlv3p[{extra}]'")
 
 
 def _example(model: nn.Module, height: int, width: int, fixed_batch: bool) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
-from dlv3p.export.graphs import require
 from dlv3p.export.precisions import INT8, Node, silence
+from dlv3p.runtime.extras import require
 
 FUSED = "_nchwc"
 """How ONNX Runtime ends the name of a node that it has laid out anew: before it stands the result, not the node."""

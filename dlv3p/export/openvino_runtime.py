@@ -12,8 +12,8 @@ from torch import Tensor
 from cityscapes.errors import MachineError
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
-from dlv3p.export.graphs import require
 from dlv3p.export.precisions import INT8, Node, silence
+from dlv3p.runtime.extras import require
 
 NEEDED = ("openvino", "nncf")
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}

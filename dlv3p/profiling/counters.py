@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from cityscapes.errors import MachineError
 from dlv3p.profiling.timing import NotMeasurable
+from dlv3p.runtime.extras import require
 
 _MIB = 2**20
 
@@ -27,9 +29,11 @@ class Board:
 
     def __init__(self, device: torch.device) -> None:
         try:
-            import pynvml
-        except ImportError:
-            raise NotMeasurable("needs nvidia-ml-py: pip install 'dlv3p[energy]'") from None
+            require("NVML", ("pynvml",), "energy")
+        except MachineError as error:
+            raise NotMeasurable(str(error)) from None
+        import pynvml
+
         self._nvml = pynvml
         uuid = torch.cuda.get_device_properties(device).uuid
         self._ask("nvmlInit")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.dataset import Split
-from cityscapes.errors import MachineError, reason
+from cityscapes.errors import reason
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.bands import BandWatch, band_for
+from dlv3p.runtime.extras import require
 from dlv3p.runtime.processes import place
 from dlv3p.runtime.progress import Progress, SilentProgress, make_progress
 
@@ -23,10 +24,9 @@ class EventFiles:
     """
 
     def __init__(self, folder: Path, *, done: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MachineError("tensorboard=True needs TensorBoard: pip install 'dlv3p[tensorboard]'") from None
+        require("tensorboard=True", ("tensorboard",), "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
         self._open, self._folder, self._done = SummaryWriter, folder, done
         self._writer: Any = None
 

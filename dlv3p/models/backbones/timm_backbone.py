@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import MachineError, ParameterError
+from cityscapes.errors import ParameterError
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features, require
 from dlv3p.parameters.network import BACKBONES, TIMM
+from dlv3p.runtime import extras
 
 PROBED = (128, 128), (97, 129)
 """Height and width of the images that a network must let through; in the first, strides are whole numbers."""
@@ -110,10 +111,7 @@ def _instead(name: str) -> str:
 
 
 def _timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise MachineError(
-            f"a backbone that begins with {TIMM!r} needs timm, which is not here; install it with: pip install timm"
-        ) from error
+    extras.require(f"a backbone that begins with {TIMM!r}", ("timm",), "timm")
+    import timm
+
     return timm

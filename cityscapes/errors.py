@@ -42,6 +42,10 @@ class MachineError(UserError):
     exit_status = 4
 
 
+class OutOfMemoryError(MachineError):
+    """A computation that does not fit into the memory of the device."""
+
+
 class DivergedError(UserError):
     """Training that has produced a value that is not a finite number."""
 

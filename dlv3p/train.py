@@ -40,7 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.data.roots import open_training, resolve_data_root
     from dlv3p.evaluation.metrics import confusion_matrix
     from dlv3p.runs.folders import hold_run, write_metrics
-    from dlv3p.runtime.devices import choose_device, memory_faults
+    from dlv3p.runtime.devices import choose_device, explain_out_of_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
     from dlv3p.training.callbacks import make_watchers, reporting_failure
     from dlv3p.training.checkpoints import Checkpoints, export_best
@@ -97,7 +97,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         record_run(folder, p, splits, progress)
         if not progress.finished:
             with ExitStack() as guards:
-                guards.enter_context(memory_faults(memory_advice(p)))
+                guards.enter_context(explain_out_of_memory(memory_advice(p)))
 
                 # Data: crops in an order that is a function of the seed, and whole images to score.
                 loading = {"workers": p.workers, "timeout": p.loader_timeout}

@@ -13,6 +13,7 @@ STATUSES = {
     "InputError": 3,
     "MissingInputError": 3,
     "MachineError": 4,
+    "OutOfMemoryError": 4,
     "DivergedError": 5,
     "IntegrityError": 6,
     "BusyError": 7,

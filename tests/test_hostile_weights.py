@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from cityscapes.errors import IntegrityError
-from dlv3p.profiling.memory import measurable, peak_kib, resident_kib, restart_peak
+from dlv3p.profiling.process_memory import measurable, peak_kib, resident_kib, restart_peak
 from dlv3p.weights.describe import describe
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize

@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cityscapes.errors import MachineError, ParameterError
+from cityscapes.errors import MachineError, OutOfMemoryError, ParameterError
 from dlv3p.models.anatomy import count_macs, count_parameters, count_parts
 from dlv3p.models.deeplab import build_model
-from dlv3p.profiling import latency, machine, memory
+from dlv3p.profiling import latency, machine, memory, process_memory
 from dlv3p.profiling import latency as stages
 from dlv3p.profiling import timing as clocks
 from dlv3p.profiling.latency import STAGES, UPSAMPLING, measure_latency, measure_parts, measure_stages, prepare
 from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.timing import NOT_MEASURED, CudaClock, NotMeasurable, Turns, clock_of, time_call
-from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
+from dlv3p.runtime.devices import explain_out_of_memory
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)
 small = partial(build_model, "deeplabv3plus", "mobilenet_v2", num_classes=5, channels=8)
@@ -203,7 +203,7 @@ def test_stages_go_from_a_file_to_labels_and_add_up(monkeypatch):
     assert list(measured.medians()) == [*STAGES, "end to end"]
 
 
-@pytest.mark.skipif(not memory.measurable(), reason="the system has no resettable memory peak")
+@pytest.mark.skipif(not process_memory.measurable(), reason="the system has no resettable memory peak")
 def test_memory_is_that_of_the_input_and_the_output():
     # No convolution: what those take besides depends on the processor and on the number of threads.
     result = measure_memory(nn.Upsample(scale_factor=8), height=256, width=256)
@@ -212,7 +212,7 @@ def test_memory_is_that_of_the_input_and_the_output():
     assert result["allocated_mib"] == result["reserved_mib"] == result["process_mib"] == NOT_MEASURED
 
 
-@pytest.mark.skipif(not memory.measurable(), reason="the system has no resettable memory peak")
+@pytest.mark.skipif(not process_memory.measurable(), reason="the system has no resettable memory peak")
 def test_the_process_that_measures_memory_computes_in_the_type_asked_for_and_compiles(monkeypatch):
     seen = []
 
@@ -231,10 +231,10 @@ def test_the_process_that_measures_memory_computes_in_the_type_asked_for_and_com
         seen.append(dtype)
         return original(model, device, dtype)
 
-    original = latency.prepare
-    monkeypatch.setattr(memory, "run_module", run_here)
-    monkeypatch.setattr(latency, "prepare", watched)
-    monkeypatch.setattr(latency, "compile_network", compile_network)
+    original = memory.prepare
+    monkeypatch.setattr(process_memory, "run_module", run_here)
+    monkeypatch.setattr(memory, "prepare", watched)
+    monkeypatch.setattr(memory, "compile_network", compile_network)
     measure_memory(nn.Conv2d(3, 4, 1), height=65, width=65, dtype=torch.bfloat16)
     assert seen == [torch.bfloat16]
     measure_memory(nn.Conv2d(3, 4, 1), height=65, width=65, dtype=torch.bfloat16, compiled=True)
@@ -250,13 +250,13 @@ def test_memory_is_not_measured_where_the_system_cannot(monkeypatch):
     ("status", "told", "kind"),
     [
         (-9, b"", OutOfMemoryError),
-        (1, b"Traceback\ndlv3p.profiling.latency.OutOfMemoryError: out of memory", OutOfMemoryError),
+        (1, b"Traceback\ncityscapes.errors.OutOfMemoryError: out of memory", OutOfMemoryError),
         (1, b"Traceback\nRuntimeError: no kernel", RuntimeError),
     ],
 )
 def test_a_process_that_is_killed_for_memory_is_told_from_one_that_fails(monkeypatch, status, told, kind):
     child = SimpleNamespace(returncode=status, stdout=b"", stderr=told)
-    monkeypatch.setattr(memory, "run_module", lambda *arguments: child)
+    monkeypatch.setattr(process_memory, "run_module", lambda *arguments: child)
     monkeypatch.setattr(memory, "measurable", lambda: True)
     with pytest.raises(kind):
         measure_memory(Convolutions(), height=32, width=32)
@@ -312,12 +312,12 @@ def test_a_prediction_that_does_not_fit_is_told_in_one_line():
     ids=lambda error: str(error)[-20:] or "MemoryError",
 )
 def test_every_way_to_tell_a_lack_of_memory_is_understood(error):
-    with pytest.raises(OutOfMemoryError), out_of_memory_explained():
+    with pytest.raises(OutOfMemoryError, match="out of memory: take less"), explain_out_of_memory("take less"):
         raise error
 
 
 def test_other_errors_are_no_lack_of_memory():
-    with pytest.raises(RuntimeError, match="no kernel"), out_of_memory_explained():
+    with pytest.raises(RuntimeError, match="no kernel"), explain_out_of_memory():
         raise RuntimeError("no kernel")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import OutOfMemoryError, ParameterError
 from cityscapes.files.atomic import write_text
 from dlv3p.models.anatomy import count_parameters
 from dlv3p.parameters.cases import Case
@@ -27,7 +27,6 @@ from dlv3p.profiling.subject import Subject, choose_subject, compare_strides, co
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, Turns
 from dlv3p.runs.folders import checkpoint_path, write_json
-from dlv3p.runtime.devices import OutOfMemoryError
 from dlv3p.weights.checkpoint import save_checkpoint
 
 NETWORK = NetworkParameters(backbone="mobilenet_v2", channels=8)

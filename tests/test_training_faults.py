@@ -185,7 +185,15 @@ def asks_for_an_exabyte():
     torch.empty(1 << 60, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("happens", [runs_out_of_gpu_memory, asks_for_an_exabyte])
+def gets_no_workspace():
+    raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+
+def finds_no_heap():
+    raise RuntimeError("std::bad_alloc")
+
+
+@pytest.mark.parametrize("happens", [runs_out_of_gpu_memory, asks_for_an_exabyte, gets_no_workspace, finds_no_heap])
 def test_t6_memory_that_runs_out_is_told_with_what_to_change(city, workspace, monkeypatch, undisturbed, happens):
     make, steps = step.make_loss, []
 

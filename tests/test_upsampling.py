@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dlv3p.models import upsampling
 from dlv3p.models.upsampling import upsample_argmax
-from dlv3p.profiling.memory import measurable, peak_kib, resident_kib, restart_peak
+from dlv3p.profiling.process_memory import measurable, peak_kib, resident_kib, restart_peak
 
 
 def expected_labels(logits, size, align_corners):

@@ -19,7 +19,7 @@ from cityscapes.errors import ParameterError
 from dlv3p.data.augment import normalize
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import Clock, clock_of, time_call
-from dlv3p.runtime.devices import LAYOUT, out_of_memory_explained
+from dlv3p.runtime.devices import LAYOUT, explain_out_of_memory
 
 UPSAMPLING = "upsampling"
 """The part behind the last module of a network: its logits at the image's size."""
@@ -85,7 +85,7 @@ def measure_latency(
     """
     _check(warmup, repeats)
     clock = clock_of(device)
-    with out_of_memory_explained(), torch.inference_mode():
+    with explain_out_of_memory(), torch.inference_mode():
         network = prepare(model, device, dtype)
         network = compile_network(network) if compiled else network
         images = random_images(batch, height, width, device, dtype)
@@ -111,7 +111,7 @@ def measure_parts(
     """
     _check(warmup, repeats)
     clock = clock_of(device)
-    with out_of_memory_explained(), torch.inference_mode():
+    with explain_out_of_memory(), torch.inference_mode():
         network = prepare(model, device, dtype)
         images = random_images(batch, height, width, device, dtype)
         runs = [_time_parts(network, images, clock) for _ in range(warmup + repeats)]
@@ -187,7 +187,7 @@ def measure_stages(
     content = io.BytesIO()
     picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR).save(content, "PNG")
     clock = clock_of(device)
-    with out_of_memory_explained(), torch.inference_mode():
+    with explain_out_of_memory(), torch.inference_mode():
         network = prepare(model, device, dtype)
         files = [content.getvalue()] * batch
         runs = [_run(network, files, torch.device(device), dtype, clock) for _ in range(warmup + repeats)]

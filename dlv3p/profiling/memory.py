@@ -3,65 +3,20 @@
 The four columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
 workspace; `reserved` is what torch took from the board for them; `process` adds what CUDA itself takes, and is what
 nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `above_weights` is
-how much the resident memory of that process rises above what it held with the network loaded. There freed memory must
-go back to the system at once (`MALLOC`): otherwise a tensor that fits into what an earlier one left would not be seen,
-and a figure would vary by some 10 MiB from run to run.
+how much the resident memory of that process rises above what it held with the network loaded (`process_memory.py`).
 """
 
-import io
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from dlv3p.profiling.counters import Board
 from dlv3p.profiling.latency import compile_network, prepare, random_images
+from dlv3p.profiling.process_memory import SMALL, measurable, measure_peak
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable
-from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
-
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-_PEAK = Path("/proc/self/clear_refs")
-
-
-def measurable() -> bool:
-    """Say whether this system tells the peak of a process; only Linux does."""
-    return _PEAK.exists()
-
-
-def run_module(module: str, request: str, content: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m module request` with `content` as its standard input, and keep what it prints."""
-    command = [sys.executable, "-m", module, request]
-    return subprocess.run(command, input=content, capture_output=True, env=os.environ | MALLOC, check=False)
-
-
-def resident_kib() -> int:
-    """Return what this process holds."""
-    return _status("VmRSS")
-
-
-def peak_kib() -> int:
-    """Return the most that this process has held since `restart_peak`."""
-    return _status("VmHWM")
-
-
-def restart_peak() -> None:
-    """Begin the peak again from what the process holds now."""
-    with open(_PEAK, "w") as file:  # not a file of the disk, so nothing to write atomically
-        file.write("5")
-
-
-def _status(field: str) -> int:
-    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
-
+from dlv3p.runtime.devices import LAYOUT, explain_out_of_memory
 
 COLUMNS = ("allocated_mib", "reserved_mib", "process_mib", "above_weights_mib")
 _MIB = 2**20
@@ -87,10 +42,16 @@ def measure_memory(
     case = {"batch": batch, "height": height, "width": width}
     device = torch.device(device)
     if device.type == "cuda":
-        with out_of_memory_explained():
+        with explain_out_of_memory():
             return result | _cuda_peaks(model, case, device, dtype, compiled)
     if measurable():
-        result["above_weights_mib"] = _process_peak(model, case, dtype, compiled)
+        shape = (batch, 3, height, width)
+        predict = _Prediction(prepare(model, device, dtype), dtype, compiled=compiled)
+        # A compiled network is compiled for one shape, so that its first image must have it.
+        first_shape = shape if compiled else SMALL
+        result["above_weights_mib"] = measure_peak(
+            predict, shape, threads=torch.get_num_threads(), weights=False, first_shape=first_shape
+        )
     return result
 
 
@@ -123,42 +84,16 @@ def _board_memory(device: torch.device) -> float | str:
         return NOT_MEASURED
 
 
-def _process_peak(model: nn.Module, case: dict[str, int], dtype: torch.dtype, compiled: bool) -> float:
-    content = io.BytesIO()
-    torch.save(model, content)
-    request: dict[str, Any] = {"case": case, "dtype": str(dtype).removeprefix("torch."), "compiled": compiled}
-    request |= {"threads": torch.get_num_threads()}
-    child = run_module("dlv3p.profiling.memory", json.dumps(request), content.getvalue())
-    if child.returncode == 0:
-        return round(float(child.stdout.split()[-1]) / 1024, 1)
-    reason = child.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-    if child.returncode == -signal.SIGKILL or "OutOfMemoryError" in reason:
-        size = f"{case['batch']}x{case['height']}x{case['width']}"
-        raise OutOfMemoryError(f"out of memory: a prediction of {size} does not fit; take a smaller one")
-    raise RuntimeError(f"the process that measures memory ended with status {child.returncode}: {reason}")
+class _Prediction:
+    """A network that `prepare` has made ready, as the fresh process runs it; compiled there, where that is asked."""
 
+    def __init__(self, network: nn.Module, dtype: torch.dtype, *, compiled: bool) -> None:
+        self.network, self.dtype, self.compiled = network, dtype, compiled
 
-@torch.inference_mode()
-def _measure_in_this_process() -> None:
-    """Read a network from standard input, run it once and print the rise of the resident memory in KiB."""
-    request = json.loads(sys.argv[1])
-    torch.set_num_threads(request["threads"])
-    dtype, case = getattr(torch, request["dtype"]), request["case"]
-    model = torch.load(io.BytesIO(sys.stdin.buffer.read()), weights_only=False, map_location="cpu")
-    network: Callable[[Tensor], Tensor] = prepare(model, "cpu", dtype)
-    del model
-    with out_of_memory_explained():
-        if request["compiled"]:
-            network = compile_network(network)
-            network(random_images(**case, device="cpu", dtype=dtype))
-        else:  # a tiny image loads libraries and starts threads, which is no memory of the prediction
-            network(random_images(1, 64, 64, "cpu", dtype))
-        with suppress(OSError):
-            restart_peak()
-        before = resident_kib()
-        network(random_images(**case, device="cpu", dtype=dtype))
-        print(max(0, peak_kib() - before))
+    @cached_property
+    def _run(self) -> Callable[[Tensor], Tensor]:
+        return compile_network(self.network) if self.compiled else self.network
 
-
-if __name__ == "__main__":
-    _measure_in_this_process()
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        return self._run(image.to(dtype=self.dtype, memory_format=LAYOUT))

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from cityscapes.errors import OutOfMemoryError
 from dlv3p.models.anatomy import count_parts
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import Widths
@@ -17,7 +18,7 @@ from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.latency import compile_network, prepare, random_images
 from dlv3p.profiling.published import published_subject
 from dlv3p.profiling.timing import clock_of, take_turns
-from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
+from dlv3p.runtime.devices import explain_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def compare_strides(
         return StrideComparison(nothing, "no case was measured at two output strides")
     reference = next(iter(twins))
     try:
-        with out_of_memory_explained():
+        with explain_out_of_memory():
             runs = {title: _run(subject.build(case_of(row)), case_of(row), device) for title, row in twins.items()}
             turns = take_turns(runs, warmup=max(1, warmup), repeats=repeats)
     except OutOfMemoryError:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cityscapes.errors import UserError, reason
+from cityscapes.errors import OutOfMemoryError, UserError, reason
 from cityscapes.workspace import output_folder
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.cases import Case, case_of
@@ -37,7 +37,7 @@ from dlv3p.profiling.memory import measure_memory
 from dlv3p.profiling.subject import Subject
 from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, clock_of
 from dlv3p.runs.folders import write_json
-from dlv3p.runtime.devices import OutOfMemoryError, out_of_memory_explained
+from dlv3p.runtime.devices import explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 LATENCY_COLUMNS = ("p10_ms", "p50_ms", "p90_ms", "first_ms", "images_per_second")
@@ -157,7 +157,7 @@ def _energy(model: nn.Module, case: Case, options: dict[str, Any], effort: Effor
     except NotMeasurable as missing:
         return unmeasured(missing)
     clock = clock_of(options["device"])
-    with out_of_memory_explained():
+    with explain_out_of_memory():
         network = prepare(model, options["device"], options["dtype"])
         network = compile_network(network) if case.compiled else network
         images = random_images(case.batch_size, case.height, case.width, options["device"], options["dtype"])

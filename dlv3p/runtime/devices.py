@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cityscapes.errors import MachineError
+from cityscapes.errors import MachineError, OutOfMemoryError
 from dlv3p.runtime.processes import place
 
 LAYOUT = torch.channels_last
@@ -15,7 +15,7 @@ LAYOUT = torch.channels_last
 def choose_device(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda"; raises MachineError when a GPU is asked for and there is none."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise MachineError("device='cuda': torch sees no GPU here; use device='cpu', or mend the driver (nvidia-smi)")
+        raise MachineError("device='cuda': torch finds no GPU; use device='cpu', or fix the driver (see nvidia-smi)")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and place().ranks > 1:
@@ -23,37 +23,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+TAKE_LESS = "the prediction does not fit; take a smaller image or batch"
+
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-"""Words of a RuntimeError that is a lack of memory: torch's on the CPU, cuDNN's and cuBLAS's, C++'s."""
+"""How an error says that memory ran out, where its class does not: torch on the CPU, cuDNN and cuBLAS, C++."""
 
 
 @contextmanager
-def memory_faults(advice: str) -> Iterator[None]:
-    """Turn what torch raises for a lack of memory, on CPU and GPU, into MachineError that ends with `advice`."""
+def explain_out_of_memory(advice: str = TAKE_LESS) -> Iterator[None]:
+    """Turn whatever torch raises in the block for lack of memory into OutOfMemoryError, which ends with `advice`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MachineError(f"out of memory: {advice}") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is a lack of memory, which torch reports in several ways on CPU and GPU."""
-    is_known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_known or any(symptom in str(error) for symptom in OUT_OF_MEMORY)
-
-
-class OutOfMemoryError(MachineError):
-    """A prediction that does not fit into the memory of the device."""
-
-
-@contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turn a lack of memory within the block into an OutOfMemoryError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError("out of memory: the prediction does not fit; take a smaller image or batch") from error
+        named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if named or any(symptom in str(error) for symptom in OUT_OF_MEMORY):
+            raise OutOfMemoryError(f"out of memory: {advice}") from error
+        raise

@@ -4,7 +4,7 @@
 
 All ways run on one thread, by turns, on the same files and with the same random draws; files lie in the page cache. The
 figure is the median of the ratios of process time of the same sample. The usual way decodes the whole image and mask,
-resizes both whole, and crops, flips and normalises; that its samples are the same is checked on the way.
+resizes both whole, and crops, flips and normalizes; that its samples are the same is checked on the way.
 """
 
 import argparse

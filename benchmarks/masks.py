@@ -2,7 +2,7 @@
 
     python -m benchmarks.masks [--root /data/cityscapes] [--frames 8] [--repeats 5]
 
-Both ways run on one thread, by turns, on the same frames, and write label ids, train ids and colours to new files; the
+Both ways run on one thread, by turns, on the same frames, and write label ids, train ids and colors to new files; the
 figure is the median over these pairs of the ratio of process times. Frames are those of `--root`, else of the embedded
 city at 1024 x 2048. Where the time goes is measured apart, since a look at the clock at every step costs time too.
 """
@@ -85,7 +85,7 @@ def where_time_goes(frames: list[Frame], root: Path, folder: Path, mode: str) ->
         return patch.object(module, name, run)
 
     def packed(table=None, **_) -> str:
-        return "encode label ids" if table is None else "encode train ids" if table.ndim == 1 else "encode colours"
+        return "encode label ids" if table is None else "encode train ids" if table.ndim == 1 else "encode colors"
 
     with ExitStack() as stack:
         for module, name, step in (
@@ -140,7 +140,7 @@ def main() -> None:
         print(f"  cityscapesScripts   {1000 * statistics.median(times['theirs'] for times in turns):8.1f} ms")
         for mode in MODES:
             ratio = statistics.median(times["theirs"] / times[mode] for times in turns)
-            print(f"  {mode:<10}colours   {1000 * statistics.median(t[mode] for t in turns):8.1f} ms {ratio:7.1f} x")
+            print(f"  {mode:<10}colors   {1000 * statistics.median(t[mode] for t in turns):8.1f} ms {ratio:7.1f} x")
         for mode in MODES:
             steps = where_time_goes(frames, folder / "polygons", folder, mode)
             rest = steps["whole"] - sum(value for step, value in steps.items() if step != "whole")

@@ -40,7 +40,7 @@ class PlainSettings:
 
 
 class PlainCrops(Dataset):
-    """Resized, cropped and perhaps mirrored samples: image float32 (3,h,w) normalised, mask int64 (h,w)."""
+    """Resized, cropped and perhaps mirrored samples: image float32 (3,h,w) normalized, mask int64 (h,w)."""
 
     def __init__(self, split: Split, settings: PlainSettings) -> None:
         self.split, self.settings = split, settings

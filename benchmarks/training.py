@@ -2,8 +2,8 @@
 
     python -m benchmarks.training [--backbone resnet18 --batch 2 --height 192 --width 192 --threads 1 --turns 5]
 
-A step is forward, loss, backward and optimiser, on the same crops; its end is the loss on the host. Ours is the step of
-a run: channels_last, a fused optimiser, our losses. Theirs is the plainest loop, as their examples have it, and the
+A step is forward, loss, backward and optimizer, on the same crops; its end is the loss on the host. Ours is the step of
+a run: channels_last, a fused optimizer, our losses. Theirs is the plainest loop, as their examples have it, and the
 same loop in channels_last. Steps are timed in turns whose order changes, and compared turn by turn: a ratio is the
 median of the turns' ratios, with its 95 % interval. Where networks are not the same, the ratio is given per MAC, too.
 With one thread on a CPU the time is process CPU time, which other work on the machine disturbs least, else time on the
@@ -164,14 +164,14 @@ def compare_libraries(bench: Bench) -> None:
 def compare_means(bench: Bench) -> None:
     """Print what each means gives alone over the plainest loop with our network, what several give together, and a run.
 
-    The step of a run has channels_last and the fused optimiser, and does all that the plain loop does not.
+    The step of a run has channels_last and the fused optimizer, and does all that the plain loop does not.
     """
     options = bench.options
     build = partial(build_model, "deeplabv3plus", options.backbone, num_classes=CLASSES)
     ways = {
         "plain": Means(),
         "channels_last": Means(channels_last=True),
-        "fused optimiser": Means(fused=True),
+        "fused optimizer": Means(fused=True),
         "chunked loss": Means(chunked_loss=True),
         "bfloat16": Means("bfloat16"),
         "channels_last, fused": OURS,

@@ -185,5 +185,5 @@ def test_data_is_named_by_its_folder_split_and_number_of_images():
 def test_the_server_gets_whole_images_only(predictor, city):
     from dlv3p.data.roots import open_images
 
-    with pytest.raises(ParameterError, match="sees the centre only"):
+    with pytest.raises(ParameterError, match="sees the center only"):
         save_predictions(predictor, open_images(city, "test"), CROP, progress="none")

@@ -187,7 +187,7 @@ def test_the_folder_says_what_it_was_made_from_and_is_checked_before_it_is_used(
     with pytest.raises(IntegrityError, match="int8-openvino.bin: is not the file that was written"):
         load_quantized("tiny")
     weights.write_bytes(kept)
-    with pytest.raises(MissingInputError, match="holds no quantised run; .*-p run other"):
+    with pytest.raises(MissingInputError, match="holds no quantized run; .*-p run other"):
         load_quantized("other")
 
 

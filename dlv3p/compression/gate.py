@@ -32,7 +32,7 @@ MEASURED_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network in whatever runtime: `predict` takes an image (1,3,h,w), normalised float32 on the CPU, to train ids.
+    """A network in whatever runtime: `predict` takes an image (1,3,h,w), normalized float32 on the CPU, to train ids.
 
     The ids are uint8 (1,H,W), an array or tensor on the host; H and W are the image's size before `image_scale`. Memory
     is measured where `predict` can be pickled. `size_bytes` is what lies on the disk; None is "not known".
@@ -61,7 +61,7 @@ def pass_gate(
     progress: str = "auto",
     clock: Callable[[], float] = time.perf_counter,
 ) -> GateReport:
-    """Compare `candidates` with `reference` on a labelled split, and judge each by `limits` (default: `Limits()`).
+    """Compare `candidates` with `reference` on a labeled split, and judge each by `limits` (default: `Limits()`).
 
     Scores are those of the whole images of `split`, predicted at `image_scale`. Times and memory are of one image of
     `latency_size` (height, width), by default that of the split's first image as the network sees it. `threads` is

@@ -43,7 +43,7 @@ QUANTIZERS = {
     "onnxruntime": (quantize_with_onnx_runtime, "int8-onnxruntime.onnx"),
     "openvino": (quantize_with_openvino, "int8-openvino.xml"),
 }
-"""For each backend: what quantises for it, and the file that is opened."""
+"""For each backend: what quantizes for it, and the file that is opened."""
 NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
 VERSIONS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
 EXAMPLE_SIZE = (128, 256)
@@ -52,7 +52,7 @@ EXAMPLE_SIZE = (128, 256)
 
 @dataclass(frozen=True)
 class QuantizedRun:
-    """A folder of quantised networks and its description."""
+    """A folder of quantized networks and its description."""
 
     folder: Path
     description: dict[str, Any]
@@ -64,25 +64,25 @@ class QuantizedRun:
 
     @property
     def backends(self) -> list[str]:
-        """The runtimes that there is a quantised network for."""
+        """The runtimes that there is a quantized network for."""
         return list(self.description["networks"])
 
     def path(self, backend: str) -> Path:
-        """Return the file of one backend's quantised network."""
+        """Return the file of one backend's quantized network."""
         return self.folder / self.description["networks"][backend]["files"][0]
 
     def predictor(self, backend: str, *, threads: int, precision: str = "") -> OnnxPredictor | OpenVinoPredictor:
-        """Open one quantised network: (1,3,h,w) normalised float32 to train ids uint8 (1,H,W).
+        """Open one quantized network: (1,3,h,w) normalized float32 to train ids uint8 (1,H,W).
 
-        `precision` is that of what is not quantised, for OpenVINO: by default the processor's fastest.
+        `precision` is that of what is not quantized, for OpenVINO: by default the processor's fastest.
         """
         return _open(backend, self.path(backend), threads=threads, precision=precision)
 
 
 def require_backends(backends: Sequence[str]) -> None:
-    """Raise MachineError, in one line, when a package is missing that quantising for one of `backends` needs."""
+    """Raise MachineError, in one line, when a package is missing that quantizing for one of `backends` needs."""
     for backend in backends:
-        require(f"quantisation for {backend}", [*NEEDED_TO_EXPORT, *NEEDED[backend]], "quantize")
+        require(f"quantization for {backend}", [*NEEDED_TO_EXPORT, *NEEDED[backend]], "quantize")
 
 
 def quantize_run(
@@ -92,7 +92,7 @@ def quantize_run(
     backends: Sequence[str] = tuple(QUANTIZERS),
     keep_float: str = "none",
 ) -> QuantizedRun:
-    """Export a run and quantise it for every backend, into `saved/<run>-int8/`.
+    """Export a run and quantize it for every backend, into `saved/<run>-int8/`.
 
     `keep_float` is "none", or "first", "last" or "first last": convolutions that stay in float, of which the last is
     the classifier. Raises MachineError when a backend is not installed.
@@ -139,21 +139,21 @@ def quantize_run(
 def load_quantized(run: str) -> QuantizedRun:
     """Open `saved/<run>-int8/`, after comparing every file with its recorded hash.
 
-    Raises MissingInputError when `run` has not been quantised, IntegrityError when the description or a file is not the
+    Raises MissingInputError when `run` has not been quantized, IntegrityError when the description or a file is not the
     one written, NewerFormatError when a later version of this suite wrote it.
     """
     folder = run_folder(f"{run}-int8")
     if not (folder / QUANTIZED).is_file():
-        raise MissingInputError(f"{folder}: holds no quantised run; make it with quantize.ipynb -p run {run}")
+        raise MissingInputError(f"{folder}: holds no quantized run; make it with quantize.ipynb -p run {run}")
     description = _read_description(folder / QUANTIZED)
     for name, digest in description["sha256"].items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
-            raise IntegrityError(f"{folder / name}: is not the file that was written; quantise the run again")
+            raise IntegrityError(f"{folder / name}: is not the file that was written; quantize the run again")
     return QuantizedRun(folder, description)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
-    damaged = IntegrityError(f"{path}: does not describe a quantised run, or is damaged; quantise the run again")
+    damaged = IntegrityError(f"{path}: does not describe a quantized run, or is damaged; quantize the run again")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         newer = description["format"] > FORMAT
@@ -176,7 +176,7 @@ def _is_whole(networks: dict[str, Any], sha256: dict[str, str]) -> bool:
 
 
 def _quantize(backend: str, source: Path, images: CalibrationImages, kept: tuple[str, ...]) -> dict[str, Any]:
-    """Quantise an exported network for one backend, beside it, and return what is recorded of that."""
+    """Quantize an exported network for one backend, beside it, and return what is recorded of that."""
     quantize, file = QUANTIZERS[backend]
     path = source.with_name(file)
     how = quantize(source, path, images, keep_float=kept)

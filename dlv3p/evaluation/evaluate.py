@@ -44,7 +44,7 @@ class Evaluation:
     official: OfficialScores | None
 
     def classes(self) -> pd.DataFrame:
-        """Return a table with a row per class: IoU, Dice, accuracy, and the share of the split's labelled pixels."""
+        """Return a table with a row per class: IoU, Dice, accuracy, and the share of the split's labeled pixels."""
         pixels = self.confusion.sum(axis=1)
         columns = {
             "IoU": self.scores.iou,
@@ -137,7 +137,7 @@ def evaluate(
 
 
 def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:
-    """Read an image and its mask, and cut both to the centre where the protocol says so."""
+    """Read an image and its mask, and cut both to the center where the protocol says so."""
     image, mask = split.pair(index)
     side = protocol.center_crop
     if not side:

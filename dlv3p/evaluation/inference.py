@@ -125,7 +125,7 @@ def _logits_of_windows(
     """Yield each window's place in the view before it was mirrored, and its logits (C,h',w'), mirrored back."""
     batch = normalize(resized(image, view.width, view.height))[None]
     height, width = view.padded
-    batch = torch.nn.functional.pad(batch, (0, width - view.width, 0, height - view.height))  # 0 is the mean colour
+    batch = torch.nn.functional.pad(batch, (0, width - view.width, 0, height - view.height))  # 0 is the mean color
     batch = batch.to(device, memory_format=LAYOUT)
     if view.flipped:
         batch = batch.flip(3)
@@ -177,7 +177,7 @@ def _positions(
 
 
 def _centers(wanted: int, length: int) -> np.ndarray:
-    """Return where the centres of `wanted` pixels lie on a side with `length` pixels; the first one's centre is 0.5."""
+    """Return where the centers of `wanted` pixels lie on a side with `length` pixels; the first one's center is 0.5."""
     return (np.arange(wanted) + 0.5) * (length / wanted)
 
 

@@ -22,7 +22,7 @@ from dlv3p.runtime.progress import track
 class Submission:
     """The folder of predictions, the zip that was built from it, and what a check of that zip says.
 
-    On a labelled split `report.scores` are the official scores, read from the zip as the server would.
+    On a labeled split `report.scores` are the official scores, read from the zip as the server would.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ def save_predictions(
     """
     split = _cityscapes(split)
     if protocol.center_crop:
-        raise ParameterError(f"protocol={protocol.name!r}: sees the centre only, and the server wants whole images")
+        raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server wants whole images")
     weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
     folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
     folder = folder.with_name(folder.name + protocol.suffix)

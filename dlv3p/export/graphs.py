@@ -63,7 +63,7 @@ def export_onnx(
 ) -> Path:
     """Write `model` in evaluation mode to `path`, weights included, and return the path.
 
-    The file's input is `image`, normalised, float32 (N,3,H,W) of any N, H and W; its output is `logits` (N,C,H,W), or
+    The file's input is `image`, normalized, float32 (N,3,H,W) of any N, H and W; its output is `logits` (N,C,H,W), or
     `labels`, uint8 (N,H,W), with `with_argmax`, at the size before `image_scale`. `fixed_batch` sets N to 1. `height`
     and `width`, in pixels, are those of the image that the network is followed with, larger than 32; take a usual size.
     `metadata` goes into the file. Raises MachineError without the packages of the extra `export`, or when the disk is

@@ -67,7 +67,7 @@ QUANTIZED = ("Conv", "Relu", "Add", "Mul", "Concat", "Resize", "Gemm", "MatMul")
 """What is computed in 8 bits. Not here: means, the last resizing and argmax, which see the logits, and pooling, which
 takes ONNX Runtime many times as long in 8 bits (2.7 and 0.09 ms behind a ResNet's stem, 128 x 256 pixels)."""
 KEPT_IN_PLACE = ("QDQPropagationTransformer",)
-"""An optimiser that would move pooling back into 8 bits."""
+"""An optimizer that would move pooling back into 8 bits."""
 TYPES = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "uint8": INT8, "int8": INT8}
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Reshape", "Transpose")
 """Nodes that move numbers from one form to another and compute nothing."""
@@ -107,13 +107,13 @@ class OnnxPredictor:
 def quantize_with_onnx_runtime(
     source: Path, path: Path, images: CalibrationImages, *, keep_float: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Quantise the ONNX file `source`, which ends in labels, to `path`; return how it was done, for the record.
+    """Quantize the ONNX file `source`, which ends in labels, to `path`; return how it was done, for the record.
 
     Weights have a scale per channel. Values and weights pass through QuantizeLinear and DequantizeLinear, which the
     runtime fuses; `keep_float` names nodes that stay as they are. Weights take 7 bits where the processor has no VNNI
     instructions, whose predecessors overflow on 8.
     """
-    require("quantisation by ONNX Runtime", NEEDED, "quantize")
+    require("quantization by ONNX Runtime", NEEDED, "quantize")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -186,7 +186,7 @@ def _session(path: Path, threads: int, profile: str = "") -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; warnings are about what its own optimiser leaves
+    options.log_severity_level = 3  # errors; warnings are about what its own optimizer leaves
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     means = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(KEPT_IN_PLACE)}

@@ -17,7 +17,7 @@ from dlv3p.runtime.extras import require
 
 NEEDED = ("openvino", "nncf")
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
-"""For each precision of what is not quantised: the runtime's hint, and what it calls the processor's ability."""
+"""For each precision of what is not quantized: the runtime's hint, and what it calls the processor's ability."""
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": INT8, "i8": INT8}
 """The runtime's names of precisions; one that is not here is told by its own name."""
 COUNTS = ("i16", "u16", "i32", "u32", "i64", "u64", "boolean")
@@ -30,7 +30,7 @@ left out in silence."""
 class OpenVinoPredictor:
     """A file that ends in labels (.onnx, or .xml with its .bin), run on the CPU by OpenVINO; can be pickled.
 
-    `precision` is that of all that is not quantised. It is always stated: left alone, the runtime takes bfloat16 where
+    `precision` is that of all that is not quantized. It is always stated: left alone, the runtime takes bfloat16 where
     the processor has it, and a "float32" would be none.
     """
 
@@ -64,7 +64,7 @@ class OpenVinoPredictor:
 
 
 def fastest_float() -> str:
-    """Return the precision in which the CPU is best at what is not quantised: bfloat16 where it has it, or float32."""
+    """Return the precision in which the CPU is best at what is not quantized: bfloat16 where it has it, or float32."""
     abilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if PRECISIONS["bfloat16"][1] in abilities else "float32"
 
@@ -72,7 +72,7 @@ def fastest_float() -> str:
 def quantize_with_openvino(
     source: Path, path: Path, images: CalibrationImages, *, keep_float: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Quantise the ONNX file `source`, which ends in labels, by NNCF to `path` (.xml, with a .bin beside it).
+    """Quantize the ONNX file `source`, which ends in labels, by NNCF to `path` (.xml, with a .bin beside it).
 
     `keep_float` names convolutions that stay as they are. Returns how it was done, for the record.
     """

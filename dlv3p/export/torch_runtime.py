@@ -11,7 +11,7 @@ from dlv3p.runtime.devices import LAYOUT
 
 
 class TorchPredictor:
-    """A network of this suite that takes a normalised image (1,3,h,w) to train ids uint8 (1,H,W) on the host.
+    """A network of this suite that takes a normalized image (1,3,h,w) to train ids uint8 (1,H,W) on the host.
 
     It predicts as `dlv3p.evaluation.inference` does. Other types than float32 run under autocast. `image_scale` is what
     the image was resized by. `compiled` hands the network to torch.compile. Can be pickled.

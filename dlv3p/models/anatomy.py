@@ -129,7 +129,7 @@ def receptive_fields(parameters: NetworkParameters, *, length: int = 2049) -> di
         if not len(seen):
             raise ParameterError(
                 f"backbone={parameters.backbone!r}: no gradient passes with equal weights, as where weights are "
-                "standardised, and so its receptive field cannot be measured; take another backbone"
+                "standardized, and so its receptive field cannot be measured; take another backbone"
             )
         found[name] = int(seen[-1] - seen[0] + 1)
     return found

@@ -95,7 +95,7 @@ def use_norm(network: nn.Module, norm: str) -> nn.Module:
 
     * "sync" is batch norm: where processes train together, all batch norms share their statistics.
     * "frozen" keeps statistics, weights and biases as they were loaded.
-    * "group" takes group norm, and standardises the weights of all convolutions without a bias: those with one, such
+    * "group" takes group norm, and standardizes the weights of all convolutions without a bias: those with one, such
       as the classifier, are followed by no norm.
 
     Raises ParameterError for a network of timm whose norms contain their activation.

@@ -54,7 +54,7 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], *, align_corners: boo
 def source_positions(length: int, wanted: int, align_corners: bool, fused: bool) -> tuple[np.ndarray, ...]:
     """Return where each of `wanted` output pixels lies among `length` input pixels, as torch computes it.
 
-    The four arrays are the neighbours before and after, int64, and their weights, float32. `fused` says whether scale
+    The four arrays are the neighbors before and after, int64, and their weights, float32. `fused` says whether scale
     and offset are applied with one rounding.
     """
     pixel = np.arange(wanted, dtype=np.float32)

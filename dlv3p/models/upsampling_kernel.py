@@ -1,7 +1,7 @@
 """The compiled core of `upsampling.py`: rows of logits to rows of labels, in the very arithmetic of torch's kernels.
 
 Numba keeps a product and a sum apart unless told otherwise; where torch fuses them, `fused` rounds once as well. Each
-function of `ORDERS` blends the four neighbours of a pixel: upper left and right, lower left and right.
+function of `ORDERS` blends the four neighbors of a pixel: upper left and right, lower left and right.
 """
 
 import numba
@@ -35,14 +35,14 @@ def columns_first(top, top_right, bottom, bottom_right, left, right, above, belo
 
 @numba.njit
 def lower_first(top, top_right, bottom, bottom_right, left, right, above, below):
-    """Add the four weighted neighbours from below: torch's way for as many classes as fill a vector register."""
+    """Add the four weighted neighbors from below: torch's way for as many classes as fill a vector register."""
     lower = fused(below * right, bottom_right, (below * left) * bottom)
     return fused(above * left, top, fused(above * right, top_right, lower))
 
 
 @numba.njit
 def upper_first(top, top_right, bottom, bottom_right, left, right, above, below):
-    """Add the four weighted neighbours from above: torch's way for the classes that a register leaves over."""
+    """Add the four weighted neighbors from above: torch's way for the classes that a register leaves over."""
     upper = fused(above * left, top, (above * right) * top_right)
     return fused(below * right, bottom_right, fused(below * left, bottom, upper))
 
@@ -87,7 +87,7 @@ def upsample_rows(image, rows, columns, orders, labels):
     classes, (height, width) = len(image), labels.shape
     logits = np.empty((2, classes, image.shape[2]), np.float32)  # of two source rows, those of even number in front
     lowest, highest = np.empty((2, classes), np.float32), np.empty((2, classes), np.float32)
-    spread = np.empty((2, 2, classes, TILE), np.float32)  # row, left or right neighbour, class, pixel of the tile
+    spread = np.empty((2, 2, classes, TILE), np.float32)  # row, left or right neighbor, class, pixel of the tile
     is_spread, tile = np.empty((2, classes), np.bool_), np.empty(4 * TILE, np.float32)
     for start in range(0, width, TILE):
         size = min(TILE, width - start)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = {"image": "#DDDDDD", "backbone": "#88CCEE", "aspp": "#DDCC77", "head": "#44AA99", "logits": "#CC6677"}
-"""By part; light enough for black text, and apart for colour-blind readers."""
+"""By part; light enough for black text, and apart for color-blind readers."""
 
 DRAWN = {
     "image": "image",
@@ -26,7 +26,7 @@ DRAWN = {
     "classifier": "logits",
     "logits": "logits",
 }
-"""The parts that are drawn, and the colour of each."""
+"""The parts that are drawn, and the color of each."""
 
 
 def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":

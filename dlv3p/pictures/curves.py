@@ -38,7 +38,7 @@ def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def plot_curves(metrics: pd.DataFrame) -> "Figure":
-    """Draw loss, mIoU, mDice and mPA over the epochs: a colour per run, val solid and train dashed."""
+    """Draw loss, mIoU, mDice and mPA over the epochs: a color per run, val solid and train dashed."""
     import seaborn
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator

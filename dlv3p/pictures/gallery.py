@@ -102,7 +102,7 @@ def drive_frames(
     predictor: Predictor, split: Split, indices: list[int], parameters: RenderGifParameters
 ) -> Iterator[np.ndarray]:
     """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one."""
-    truths = parameters.show_truth and all(_is_labelled(split, index) for index in indices)
+    truths = parameters.show_truth and all(_is_labeled(split, index) for index in indices)
     for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
         image = split.image(index)
         yield compose_frame(
@@ -118,7 +118,7 @@ def drive_frames(
 
 
 def class_shares(split: Split) -> pd.DataFrame:
-    """Count a split's masks: a row per class with its share of the labelled pixels and of the images, most first."""
+    """Count a split's masks: a row per class with its share of the labeled pixels and of the images, most first."""
     pixels, images = np.zeros(split.num_classes, np.int64), np.zeros(split.num_classes, np.int64)
     for index in range(len(split)):
         counts = np.bincount(split.mask(index).ravel(), minlength=256)[: split.num_classes]
@@ -129,7 +129,7 @@ def class_shares(split: Split) -> pd.DataFrame:
     return table.sort_values("share of pixels", ascending=False, kind="stable")
 
 
-def _is_labelled(split: Split, index: int) -> bool:
+def _is_labeled(split: Split, index: int) -> bool:
     return split.has_mask(index) and bool((split.mask(index) != IGNORE).any())
 
 
@@ -141,7 +141,7 @@ def _with_legend(panels: dict[str, np.ndarray], train_ids: list[int], split: Spl
 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
-    """Show images beside what a network makes of them, in the colours of its own classes, with their legend."""
+    """Show images beside what a network makes of them, in the colors of its own classes, with their legend."""
     cityscapes = tuple(predictor.class_names) == CLASS_NAMES
     colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
     panels, seen = {}, set()

@@ -40,7 +40,7 @@ def compose_frame(
     """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid, and the classes' legend below.
 
     `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
-    by default everything but the errors. `alpha` is the overlay's share of class colour. `title` stands behind the
+    by default everything but the errors. `alpha` is the overlay's share of class color. `title` stands behind the
     first panel's name. Raises ParameterError for a panel that does not exist or that lacks its truth.
     """
     panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
@@ -86,7 +86,7 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
         sample = list(islice(frames, _SAMPLED_FRAMES))
         table = _shared_table(sample)
         frames = (_indices(frame, table) for frame in chain(sample, frames))
-        # Grey frames and a palette are how Pillow takes indices into one table for the whole file.
+        # Gray frames and a palette are how Pillow takes indices into one table for the whole file.
         options |= {"palette": _packed(table), "optimize": True, "transparency": _TABLE_SIZE}
     else:
         options |= {"quality": 90, "method": 4}
@@ -119,24 +119,24 @@ def _checked(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
 
 
 def _shared_table(sample: Sequence[np.ndarray]) -> np.ndarray:
-    """Choose the colours uint8 (n <= 255, 3) of a whole animation from some of its frames."""
+    """Choose the colors uint8 (n <= 255, 3) of a whole animation from some of its frames."""
     from PIL import Image
 
-    # A colour is flat where pixels equal their right and lower neighbours; a photograph has few of these.
+    # A color is flat where pixels equal their right and lower neighbors; a photograph has few of these.
     codes, counts = np.unique(np.concatenate([_flat_codes(frame) for frame in sample]), return_counts=True)
     flat = codes[np.lexsort((codes, -counts))][:_FLAT_COLORS]
     pixels = np.concatenate([frame[::3, ::3].reshape(-1, 3) for frame in sample])
     others = pixels[~np.isin(_codes(pixels), flat)]
     if not len(others):
         return _colors(flat)
-    # Median cut over everything but the flat colours, so that large flat areas do not use up its boxes.
+    # Median cut over everything but the flat colors, so that large flat areas do not use up its boxes.
     mosaic = Image.fromarray(others[None]).quantize(_TABLE_SIZE - len(flat), method=Image.Quantize.MEDIANCUT, kmeans=1)
     photo = _codes(np.array(mosaic.getpalette(), np.uint8).reshape(-1, 3))
     return _colors(np.concatenate([flat, np.setdiff1d(photo, flat)]))
 
 
 def _indices(frame: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Replace each pixel by the index of its own colour in `table`, or else of a near one: uint8 (H, W)."""
+    """Replace each pixel by the index of its own color in `table`, or else of a near one: uint8 (H, W)."""
     from PIL import Image
 
     palette = Image.new("P", (1, 1))
@@ -149,7 +149,7 @@ def _indices(frame: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _packed(table: np.ndarray) -> bytes:
-    """`table` as 256 RGB triples, filled up with colours that it does not hold, for Pillow merges equal ones."""
+    """`table` as 256 RGB triples, filled up with colors that it does not hold, for Pillow merges equal ones."""
     free = np.setdiff1d(np.arange(512), _codes(table))[: 256 - len(table)]
     return np.concatenate([table, _colors(free)]).tobytes()
 

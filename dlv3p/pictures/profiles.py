@@ -21,7 +21,7 @@ PARTS = {
     "auxiliary": "#AA4499",
     "upsampling": "#DDDDDD",
 }
-"""Colour by part; light enough for black text, and apart for colour-blind readers."""
+"""Color by part; light enough for black text, and apart for color-blind readers."""
 
 STAGES = {
     "decode": "#DDCC77",
@@ -31,7 +31,7 @@ STAGES = {
     "upsample and argmax": "#44AA99",
     "copy to host": "#882255",
 }
-"""Colour by stage from file to labels."""
+"""Color by stage from file to labels."""
 
 MEMORY = {
     "allocated_mib": "#88CCEE",

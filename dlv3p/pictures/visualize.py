@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ERROR_NAMES = ("right", "wrong", "ignored")
 ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
-"""RGB of `ERROR_NAMES`: light, medium and dark, so that they stay apart for colour-blind readers and in print."""
+"""RGB of `ERROR_NAMES`: light, medium and dark, so that they stay apart for color-blind readers and in print."""
 
 PICTURE_WIDTH = 1200
 """Pixels that a notebook's picture is wide."""
@@ -33,7 +33,7 @@ _PAPER = (255, 255, 255)
 
 
 def colorize(train_ids: np.ndarray, colors: np.ndarray = TRAIN_ID_TO_COLOR) -> np.ndarray:
-    """Paint a mask of train ids (H, W) in its class colours: uint8 (H, W, 3).
+    """Paint a mask of train ids (H, W) in its class colors: uint8 (H, W, 3).
 
     `colors` is uint8 (K, 3), row k for train id k. Ids without a row, such as 255 in a table of 11 classes, are black.
     """
@@ -45,7 +45,7 @@ def colorize(train_ids: np.ndarray, colors: np.ndarray = TRAIN_ID_TO_COLOR) -> n
 def overlay(
     image: np.ndarray, train_ids: np.ndarray, *, alpha: float = 0.5, colors: np.ndarray = TRAIN_ID_TO_COLOR
 ) -> np.ndarray:
-    """Lay class colours over a picture uint8 (H, W, 3); `alpha` is their share, and ignored pixels show the picture."""
+    """Lay class colors over a picture uint8 (H, W, 3); `alpha` is their share, and ignored pixels show the picture."""
     _check_same_size("overlay", image[..., 0], train_ids)
     mixed = (1 - alpha) * image + alpha * colorize(train_ids, colors)
     counted = (np.asarray(train_ids) != IGNORE)[..., None]
@@ -94,7 +94,7 @@ def side_by_side(
 ) -> np.ndarray:
     """Set titled pictures uint8 (h, w, 3) in a grid, in order: uint8 (H, `width`, 3).
 
-    Each is scaled to its column; pictures of few colours, such as class maps, keep those colours exactly.
+    Each is scaled to its column; pictures of few colors, such as class maps, keep those colors exactly.
     """
     from PIL import Image, ImageDraw
 

@@ -58,7 +58,7 @@ class Bar:
         self.text.value = "  ·  ".join(part for part in parts if part)
 
     def close(self, style: str, message: str = "") -> None:
-        """Stop in the colour of `style`, `success` or `danger`; a bar that succeeded is full."""
+        """Stop in the color of `style`, `success` or `danger`; a bar that succeeded is full."""
         self.bar.bar_style = style
         self.bar.value = self.bar.max if style == "success" else min(self.done, self.bar.max)
         self.text.value = message or f"{self._title}  ·  {self._clock() - self._began:.1f} s"

@@ -14,7 +14,7 @@ from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features,
 
 
 class BasicBlock(resnet.BasicBlock):
-    """Torchvision's block of two 3x3 convolutions, with a ReLU for each place: quantisation observes modules."""
+    """Torchvision's block of two 3x3 convolutions, with a ReLU for each place: quantization observes modules."""
 
     def __init__(self, *sizes: int, **options: object) -> None:
         super().__init__(*sizes, **options)

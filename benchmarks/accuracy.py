@@ -135,7 +135,7 @@ def draw_curves(ours: Sequence[str], peers: dict[str, dict], output_stride: int,
 
 
 def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Sequence[str]) -> str:
-    """Tell the scores of each seed, their means, the paired difference, and the IoU of each class."""
+    """Format the scores of each seed, their means, the paired difference, and the IoU of each class."""
     lines = [f"{'seed':<14} {'ours':>9} {PEER:>9} {'difference':>11}   seconds without scoring, ours and {PEER}"]
     # Results of before have no such seconds: ours had the scoring in them.
     seconds = {name: [row.get("training_seconds", math.nan) for row in rows] for name, rows in results.items()}
@@ -155,7 +155,7 @@ def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Se
 
 
 def costs(builds: dict[str, Callable[[], nn.Module]], height: int, width: int) -> str:
-    """Tell parameters and MACs of both networks."""
+    """Format parameters and MACs of both networks."""
     told = []
     for name, build in builds.items():
         macs, parameters = count_macs(build, height, width)["total"], count_parameters(build())["total"]

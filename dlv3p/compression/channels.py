@@ -116,7 +116,7 @@ def torch_pruning() -> ModuleType:
 
 
 def all_logits(model: DeepLab, image: Tensor) -> tuple[Tensor, ...]:
-    """Logits of a network, and behind them those of its auxiliary head, if any."""
+    """Return the logits of a network, and behind them those of its auxiliary head, if any."""
     return model.forward_with_auxiliary(image) if model.auxiliary is not None else (model(image),)
 
 
@@ -124,13 +124,13 @@ Criterion = Callable[[ChannelGroup], Tensor]
 
 
 def magnitude(group: ChannelGroup) -> Tensor:
-    """L2 norm of all that belongs to a channel: filters, and what is read of it (arXiv:2301.12900, section 3.3)."""
+    """Take the L2 norm of all that belongs to a channel: filters, and what is read of it (arXiv:2301.12900, 3.3)."""
     squares = ((weight.square().sum(dim=1), channels) for weight, _, channels in _convolutions(group))
     return _relative(_by_channel(group, squares).sqrt())
 
 
 def fpgm(group: ChannelGroup) -> Tensor:
-    """Sum of a filter's distances to all others of its layer (FPGM, arXiv:1811.00250, section 3.3).
+    """Sum a filter's distances to all others of its layer (FPGM, arXiv:1811.00250, section 3.3).
 
     A filter near the geometric median can be stood in for by the others. Distances of several layers are added up.
     """
@@ -143,7 +143,7 @@ def fpgm(group: ChannelGroup) -> Tensor:
 
 
 def bn_scale(group: ChannelGroup) -> Tensor:
-    """Mean size of the norms' weights (network slimming, arXiv:1708.06519); the magnitude where there is no norm."""
+    """Average the size of the norms' weights (network slimming, arXiv:1708.06519); the magnitude where there is no norm."""
     norms = [
         (module.weight.detach()[own].abs(), channels)
         for module, _, own, channels in group.parts
@@ -153,7 +153,7 @@ def bn_scale(group: ChannelGroup) -> Tensor:
 
 
 def taylor(group: ChannelGroup) -> Tensor:
-    """Sum of |weight x gradient| of a channel's filters, the loss's change to first order (arXiv:1906.10771).
+    """Sum |weight x gradient| of a channel's filters, the loss's change to first order (arXiv:1906.10771).
 
     Needs gradients, those of training images.
     """

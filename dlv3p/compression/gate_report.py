@@ -111,12 +111,12 @@ class GateReport:
         return self.turns.speedup(title, over or self.rows[0].title)
 
     def is_faster(self, row: GateRow) -> bool:
-        """Say whether a network is faster than the reference by more than noise."""
+        """Return whether a network is faster than the reference by more than noise."""
         speedup = self.speedup(row.title)
         return speedup.times >= FASTER and speedup.low > 1
 
     def not_faster(self, row: GateRow) -> bool:
-        """Say whether a row has fewer MACs than the reference without being faster."""
+        """Return whether a row has fewer MACs than the reference without being faster."""
         first = self.rows[0]
         counted = row.gmacs is not None and first.gmacs is not None
         return counted and row.gmacs < FEWER * first.gmacs and not self.is_faster(row)

@@ -177,7 +177,7 @@ def _pruned(dense: Predictor, parameters: PruneParameters, split: Split) -> Deep
 
 
 def _has_start(folder: Path, record: dict[str, Any]) -> bool:
-    """Say whether a folder holds the start that `record` describes; raises ParameterError when it holds another."""
+    """Return whether a folder holds the start that `record` describes; raises ParameterError when it holds another."""
     if not (folder / RECORD).is_file():
         if (folder / "run.json").is_file():
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")

@@ -170,7 +170,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(networks: dict[str, Any], sha256: dict[str, str]) -> bool:
-    """Whether there is a network, and for the file of each one a hash."""
+    """Return whether there is a network, and for the file of each one a hash."""
     hashes = dict(sha256)
     return bool(networks) and all(network["files"][0] in hashes for network in networks.values())
 

@@ -179,5 +179,5 @@ def _table(
 
 
 def scores_apply(predictor: Predictor, split: Split) -> bool:
-    """Say whether a network predicts the classes of a split, so that a score means something."""
+    """Return whether a network predicts the classes of a split, so that a score means something."""
     return tuple(predictor.class_names) == tuple(split.class_names)

@@ -111,7 +111,7 @@ def resized(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _starts(length: int, window: int, overlap: int) -> list[tuple[int, int]]:
-    """Where windows begin along a side, and how long they are; the last one is moved back to end with the side."""
+    """Return where windows begin along a side, and how long they are; the last one is moved back to end with it."""
     if not window or window >= length:
         return [(0, length)]
     stride = window - overlap
@@ -160,7 +160,7 @@ def _read(
 def _positions(
     wanted: int, length: int, start: int, window: int, grid: int, align_corners: bool
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Say which of `wanted` pixels lie in a window of a side that has `length` pixels, and where in its logits.
+    """Return which of `wanted` pixels lie in a window of a side that has `length` pixels, and where in its logits.
 
     The window begins at `start` and is `window` long; its logits are `grid` long. Returns the first pixel that lies in
     it, and for this one and those after it the logits before and after, int64, and the share of the latter, float32.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
-from dlv3p.export.precisions import INT8, Node, silence
+from dlv3p.export.precisions import INT8, Node, without_output
 from dlv3p.runtime.extras import require
 
 FUSED = "_nchwc"
@@ -58,7 +58,7 @@ def _graph(path: Path) -> Any:
 
 
 def _makers(graph: Any) -> dict[str, Any]:
-    """For each result in a graph, the node that makes it."""
+    """Return the node that makes each result in a graph."""
     return {name: node for node in graph.node for name in node.output}
 
 
@@ -118,7 +118,7 @@ def quantize_with_onnx_runtime(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     reduce_range = not has_vnni()
-    with tempfile.TemporaryDirectory() as folder, silence():
+    with tempfile.TemporaryDirectory() as folder, without_output():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         made = Path(folder) / "int8.onnx"
@@ -140,7 +140,7 @@ def quantize_with_onnx_runtime(
 
 
 def has_vnni() -> bool:
-    """Say whether 8-bit products are added without overflow: VNNI on x86, always elsewhere; False if not known."""
+    """Return whether 8-bit products are added without overflow: VNNI on x86, always elsewhere; False if not known."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     try:
@@ -159,7 +159,7 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with tempfile.TemporaryDirectory() as folder, silence():
+    with tempfile.TemporaryDirectory() as folder, without_output():
         made = Path(folder) / "float16.onnx"
         onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Resize"]), made)
         nodes = OnnxPredictor(made, threads=threads).nodes(image)
@@ -174,7 +174,7 @@ def _name(event: dict[str, Any]) -> str:
 
 
 def _precision(arguments: dict[str, Any]) -> str | None:
-    """The precision of the first tensor of numbers that a node took; None for the arithmetic of shapes."""
+    """Return the precision of the first tensor of numbers that a node took; None for the arithmetic of shapes."""
     if arguments["op_name"].startswith("QLinear"):  # some of them take a scale first, which is a float
         return INT8
     types = [TYPES[kind] for given in arguments.get("input_type_shape", []) for kind in given if kind in TYPES]

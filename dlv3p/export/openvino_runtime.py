@@ -12,7 +12,7 @@ from torch import Tensor
 from cityscapes.errors import MachineError
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
-from dlv3p.export.precisions import INT8, Node, silence
+from dlv3p.export.precisions import INT8, Node, without_output
 from dlv3p.runtime.extras import require
 
 NEEDED = ("openvino", "nncf")
@@ -77,7 +77,7 @@ def quantize_with_openvino(
     `keep_float` names convolutions that stay as they are. Returns how it was done, for the record.
     """
     openvino = import_openvino()
-    with silence():
+    with without_output():
         import nncf
 
         model = openvino.convert_model(source)
@@ -116,7 +116,7 @@ def _told(node: Any, name: str) -> str:
 
 
 def _precision(node: Any) -> str:
-    """The runtime's word for what a node computes in; an 8-bit sum or product that takes a float is one of floats."""
+    """Return the runtime's word for what a node computes in; an 8-bit sum or product of a float is one of floats."""
     if _told(node, "layerType") == "Eltwise":
         sources = [given.get_source_output().get_node() for given in node.inputs()]
         taken = {_told(one, "outputPrecisions") for one in sources if _told(one, "layerType") != "Const"}

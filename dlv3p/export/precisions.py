@@ -34,7 +34,7 @@ def float_nodes(nodes: Iterable[Node]) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
+def without_output() -> Iterator[None]:
     """Hold back what is logged up to warnings, and what is printed, until the block ends; errors are raised still."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

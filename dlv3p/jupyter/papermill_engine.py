@@ -271,7 +271,7 @@ def _is_suite_notebook(path: Path) -> bool:
 
 
 def _runs_as_papermill() -> bool:
-    """Whether this process is `papermill ...` or `python -m papermill ...` and not a program that imports it."""
+    """Return whether this process is `papermill ...` or `python -m papermill ...` and not a program that imports it."""
     return Path(sys.argv[0]).name == "papermill" or (sys.argv[0] == "-m" and "papermill" in sys.orig_argv)
 
 

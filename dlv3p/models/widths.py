@@ -41,7 +41,7 @@ def apply_widths(model: nn.Module, widths: Widths, *, source: str) -> nn.Module:
     unknown, a width is none, or layers do not fit each other.
     """
     if not isinstance(widths, Mapping):
-        raise IntegrityError(f"{source}: its widths are no table; write the file again")
+        raise IntegrityError(f"{source}: its widths are not a table; write the file again")
     layers = dict(model.named_modules())
     for name, values in widths.items():
         _narrow(layers.get(name), name, values, source)

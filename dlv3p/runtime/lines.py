@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 class LineProgress:
-    """Prints a plain line an epoch, what varies from run to run at its end."""
+    """Prints a plain line per epoch, with what varies from run to run at its end."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ def describe_epoch(row: Mapping[str, float]) -> list[str]:
 
 
 def format_duration(seconds: float) -> str:
-    """Say a time to come in the unit that a person would use: `40 s`, `3 min`, `2 h 05 min`."""
+    """Format a time to come in the unit that a person would use: `40 s`, `3 min`, `2 h 05 min`."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     minutes = round(seconds / 60)
@@ -64,6 +64,7 @@ def format_duration(seconds: float) -> str:
 def track_with_lines(
     iterable: Iterable[Item], total: int | None, title: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Item]:
+    """Pass the items on, and print a line at about every tenth of `total` and one at the end."""
     began, done, tenth = clock(), 0, 0
     for done, item in enumerate(iterable, start=1):
         yield item

@@ -38,7 +38,7 @@ def place() -> Place:
 
 
 def started_in_group() -> bool:
-    """Whether torchrun, or another launcher that sets the same variables, has started this process for a group."""
+    """Return whether torchrun, or another launcher that sets the same variables, started this process for a group."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 

@@ -67,13 +67,13 @@ def resolve_mode(mode: str) -> str:
 
 
 def in_kernel() -> bool:
-    """Tell whether this is a notebook's kernel; elsewhere a widget is just its name in words."""
+    """Return whether this is a notebook's kernel; elsewhere a widget is just its name in words."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(shell, "kernel", None) is not None
 
 
 def in_interactive_notebook() -> bool:
-    """Tell whether this kernel belongs to a front end with a person in front of it, such as JupyterLab or VS Code.
+    """Return whether this kernel belongs to a front end with a person in front of it, such as JupyterLab or VS Code.
 
     jupyter_server names the notebook in the environment of each kernel that it starts for one
     (`SessionManager.get_kernel_env`), VS Code in the kernel's variables; papermill and nbval do neither. A papermill

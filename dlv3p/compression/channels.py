@@ -143,7 +143,7 @@ def fpgm(group: ChannelGroup) -> Tensor:
 
 
 def bn_scale(group: ChannelGroup) -> Tensor:
-    """Average the size of the norms' weights (network slimming, arXiv:1708.06519); the magnitude where there is no norm."""
+    """Average the size of the norms' weights (network slimming, arXiv:1708.06519); the magnitude where none is."""
     norms = [
         (module.weight.detach()[own].abs(), channels)
         for module, _, own, channels in group.parts

@@ -9,7 +9,7 @@ ready = $(if $(VENV),$(VENV)/.ok)
 demo test test-all: export OMP_NUM_THREADS ?= 2
 
 # A process of its own: after OpenVINO's AMX code has run, a signal to this process has been seen to end it (SIGSEGV).
-runtimes = tests/test_quantization.py
+runtimes = tests/export/test_quantization.py
 
 .PHONY: demo test test-all lint lab bench
 

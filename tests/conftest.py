@@ -25,7 +25,7 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def vainf():
     """The entries of a DeepLabV3+ as VainF publishes it, of 21 classes; not to be changed."""
-    from public_files import vainf_state
+    from support.public_files import vainf_state
 
     return vainf_state()
 
@@ -33,7 +33,7 @@ def vainf():
 @pytest.fixture(scope="session")
 def trained_once(city, tmp_path_factory):
     """The workspace of a finished tiny run, "done", at half the images' size, and its result; not to be changed."""
-    from tiny import tiny
+    from support.tiny import tiny
 
     from dlv3p.train import train
 
@@ -56,7 +56,7 @@ def trained(trained_once, tmp_path_factory):
 @pytest.fixture(scope="session")
 def trainings(tmp_path_factory):
     """Trainings in processes of their own that can be killed."""
-    from trainings import Trainings
+    from support.trainings import Trainings
 
     with Trainings(tmp_path_factory.mktemp("trainings") / "log") as server:
         yield server

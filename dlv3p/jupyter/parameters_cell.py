@@ -15,7 +15,7 @@ PAGE_HEAD = """# Parameters
 
 What every notebook takes, in its parameters cell or as `papermill NAME.ipynb -p PARAMETER VALUE`; a wrong name or value
 is refused before anything runs. This page is generated from the fields in `dlv3p/parameters/` by
-`python tests/refresh_notebooks.py --parameters`.
+`python tests/support/refresh_notebooks.py --parameters`.
 
 V3 is the paper of DeepLabV3 (arXiv:1706.05587), V3+ that of DeepLabV3+ (arXiv:1802.02611), and "V3, 4.1" a section.
 VainF is VainF/DeepLabV3Plus-Pytorch, chenxi116 is chenxi116/DeepLabv3.pytorch, stigma0617 is its fork

@@ -1,7 +1,7 @@
 """The base of every parameter set: check names, types and ranges, and say in one line what is wrong.
 
 The help of a parameter stands at its field, and nowhere else: the parameters cells of the notebooks and
-docs/parameters.md are generated from it by `python tests/refresh_notebooks.py --parameters`.
+docs/parameters.md are generated from it by `python tests/support/refresh_notebooks.py --parameters`.
 """
 
 import difflib

@@ -1,8 +1,8 @@
 """The parameters of every notebook, one frozen class per notebook; this module imports no torch.
 
 A notebook's parameters cell repeats its class, so that papermill can set the values; it is generated from the class by
-`python tests/refresh_notebooks.py --parameters`, and a test keeps the two in step. What follows from another choice
-(dilations, atrous rates, a run's name) is derived, never set.
+`python tests/support/refresh_notebooks.py --parameters`, and a test keeps the two in step. What follows from another
+choice (dilations, atrous rates, a run's name) is derived, never set.
 """
 
 from collections.abc import Mapping

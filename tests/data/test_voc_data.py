@@ -1,0 +1,212 @@
+"""PASCAL VOC and SBD: lists in every style, masks as they are stored, and no image of val among those of train."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.errors import InputError, MachineError, MissingInputError
+from dlv3p.data.classes import voc_palette
+from dlv3p.data.demo_voc import COUNTS, write_demo_voc
+from dlv3p.data.roots import open_images, open_split, open_training
+from dlv3p.data.voc import LISTS, VocSplit, find_kit, read_voc_list
+from dlv3p.data.voc_archives import SBD, VOC, augment_voc, read_sbd_mask, unpack_archive
+from dlv3p.data.voc_preparation import prepare_voc
+
+pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "voc"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return write_demo_voc(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    shutil.copytree(made / "VOCdevkit", tmp_path / "VOCdevkit")
+    shutil.copytree(made / "benchmark_RELEASE", tmp_path / "benchmark_RELEASE")
+    return tmp_path
+
+
+def names(split):
+    return [split.name(index) for index in range(len(split))]
+
+
+def write_list(root, name, lines):
+    path = find_kit(root) / LISTS / f"{name}.txt"
+    path.write_text(lines)
+    return path
+
+
+def test_the_palette_is_that_of_the_development_kit():
+    colors = voc_palette()
+    assert colors[[0, 1, 2, 15, 20, 255]].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192],
+    ]  # fmt: skip
+    assert len(np.unique(colors, axis=0)) == 256
+
+
+def test_sbd_joins_the_train_split_and_no_image_of_val(root):
+    train, val, augmented = (set(names(open_split(root, split))) for split in ("train", "val", "train_aug"))
+    assert len(augmented) == COUNTS["train"] + COUNTS["beyond"]
+    assert train < augmented
+    assert not augmented & val
+    open_training(root, "train_aug", "val")
+
+
+def test_masks_keep_their_ids_and_only_vocs_own_have_borders(root):
+    split = open_split(root, "train_aug")
+    train = set(names(open_split(root, "train")))
+    for index in range(0, len(split), 5):
+        mask = split.mask(index)
+        assert (255 in mask) == (split.name(index) in train)
+        sbd = read_sbd_mask(root / SBD.folder / "cls" / f"{split.name(index)}.mat")
+        assert np.array_equal(mask[mask != 255], sbd[mask != 255])
+    assert split.class_names[15] == "person"
+
+
+def test_an_interrupted_conversion_goes_on_and_keeps_what_is_there(root):
+    kit, sbd = find_kit(root), root / SBD.folder
+    made = sorted((kit / "SegmentationClassAug").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in made}
+    content = made[3].read_bytes()
+    made[3].unlink()
+    augment_voc(kit, sbd)
+    assert made[3].read_bytes() == content
+    assert all(path.stat().st_mtime_ns == before[path] for path in made if path != made[3])
+
+
+def test_damaged_masks_are_counted_and_the_good_ones_are_made(root):
+    kit, sbd = find_kit(root), root / SBD.folder
+    shutil.rmtree(kit / "SegmentationClassAug")
+    beyond = sorted(set(names(open_images(root, "train_aug"))) - set(names(open_split(root, "train"))))
+    (sbd / "cls" / f"{beyond[0]}.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut off")
+    (sbd / "cls" / f"{beyond[1]}.mat").unlink()
+    with pytest.raises(InputError, match=rf"2 of 36 masks could not be made, the first: .*{beyond[0]}\.mat"):
+        augment_voc(kit, sbd)
+    assert len(list((kit / "SegmentationClassAug").iterdir())) == sum(COUNTS.values()) - 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{0}", "/JPEGImages/{0}.jpg /SegmentationClass/{0}.png", "JPEGImages/{0}.jpg SegmentationClass/{0}.png"],
+    ids=["bare ids", "leading-slash pairs", "relative pairs"],
+)
+def test_the_three_styles_of_lists_name_the_same_files(root, line):
+    expected = open_split(root, "train")
+    write_list(root, "mine_train", "".join(line.format(name) + "\n" for name in names(expected)))
+    split = open_split(root, "mine_train")
+    assert split.pairs == expected.pairs
+
+
+def test_l3_line_ends_blanks_and_comments_are_no_matter(root):
+    first, second = names(open_split(root, "train"))[:2]
+    write_list(root, "mine", f"\ufeff# two images\r\n\r\n{first}  \r\n{second}")
+    assert names(open_split(root, "mine")) == [first, second]
+
+
+@pytest.mark.parametrize(
+    "word", ["C:\\data\\a", "//etc/passwd x.png", "/JPEGImages/../../a.jpg x.png", "a.jpg ../x.png"]
+)
+def test_l3_a_path_that_leaves_the_root_is_refused_with_its_line(root, word):
+    path = write_list(root, "mine", f"# a list\n{word}\n")
+    with pytest.raises(InputError, match=f"{path.name}, line 2: .* leads out of"):
+        open_split(root, "mine")
+
+
+@pytest.mark.parametrize("line", ["a b c", "../../secret", "JPEGImages/a.jpg"])
+def test_a_line_of_no_known_style_is_refused(root, line):
+    write_list(root, "mine", line)
+    with pytest.raises(InputError, match="line 1: .* is neither an id nor an image and its mask"):
+        open_split(root, "mine")
+
+
+def test_a_list_that_names_an_image_twice_is_refused(root):
+    name = names(open_split(root, "train"))[0]
+    write_list(root, "mine", f"{name}\n{name}\n")
+    with pytest.raises(InputError, match=f"line 2: {name} is named a second time"):
+        open_split(root, "mine")
+
+
+def test_a_training_list_with_an_image_of_val_is_refused(root):
+    leaked = names(open_split(root, "val"))[2]
+    path = find_kit(root) / LISTS / "train.txt"
+    path.write_text(path.read_text() + f"\n{leaked}\n")
+    with pytest.raises(InputError, match=f"'train' names 1 images of val, the first {leaked}"):
+        open_split(root, "train")
+
+
+def test_splits_that_share_images_cannot_be_trained_and_scored(root):
+    with pytest.raises(InputError, match="'trainval' and 'val' share 8 images"):
+        open_training(root, "trainval", "val")
+
+
+def test_files_that_a_list_names_and_nobody_has_are_counted(root):
+    kit = find_kit(root)
+    for name in names(open_split(root, "val"))[:3]:
+        (kit / "SegmentationClass" / f"{name}.png").unlink()
+    with pytest.raises(MissingInputError, match="3 of 8 masks of 'val' are missing"):
+        open_split(root, "val")
+    assert len(open_images(root, "val")) == 8
+
+
+def test_an_unknown_split_names_those_that_there_are(root):
+    with pytest.raises(MissingInputError, match="there are train, train_aug, trainval, val"):
+        open_split(root, "test")
+
+
+def test_a_mask_in_colors_is_refused_rather_than_converted(root):
+    split = open_split(root, "val")
+    path = split.pairs[0].mask
+    Image.open(path).convert("RGB").save(path)
+    with pytest.raises(InputError, match="has mode RGB"):
+        split.mask(0)
+
+
+def test_an_archive_that_is_cut_off_leaves_nothing_behind(made, tmp_path):
+    archives, target = tmp_path / "archives", tmp_path / "data"
+    archives.mkdir()
+    content = (made / "archives" / SBD.file).read_bytes()
+    (archives / SBD.file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"benchmark\.tgz: cannot be unpacked"):
+        unpack_archive(SBD, archives, target)
+    assert list(target.iterdir()) == []
+
+
+def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path):
+    (tmp_path / "evil.txt").write_text("evil")
+    with tarfile.open(tmp_path / VOC.file, "w") as tar:
+        tar.add(tmp_path / "evil.txt", arcname="../../evil.txt")
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        unpack_archive(VOC, tmp_path, tmp_path / "deep" / "data")
+    assert not (tmp_path / "evil.txt.1").exists()
+    assert not (tmp_path / "deep" / "evil.txt").exists()
+
+
+def test_a_kit_is_found_by_a_path_with_variables(root, monkeypatch):
+    monkeypatch.setenv("MY_DATA", str(root))
+    assert prepare_voc("$MY_DATA", archives="", with_sbd=False) == find_kit(root)
+
+
+def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no network")
+
+    monkeypatch.setattr("dlv3p.data.voc_archives.download_url", refuse)
+    with pytest.raises(MachineError, match=r"cannot download https?://.*VOCtrainval_11-May-2012\.tar .* put it into"):
+        unpack_archive(VOC, tmp_path, tmp_path)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the VOC frames are not beside this checkout")
+def test_real_frames_of_voc_are_read_with_their_borders():
+    split = VocSplit(REAL, "train", labelled=False)
+    ids = {int(value) for index in range(len(split)) for value in np.unique(split.pair(index)[1])}
+    assert 255 in ids
+    assert ids - {255} <= set(range(21))
+    assert len(ids) > 2
+    assert read_voc_list(find_kit(REAL), "val")

@@ -1,0 +1,136 @@
+"""An exported file says how it is used, and is compared with its network before it is handed over."""
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.untrained_runs import untrained_run
+
+from cityscapes.errors import IntegrityError, MachineError
+from cityscapes.files.atomic import write_bytes
+from cityscapes.labels import CLASS_NAMES
+from dlv3p.export import agreement
+from dlv3p.export.__main__ import main
+from dlv3p.runtime import extras
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "run_exported.py"
+AS_IT_IS = (EXAMPLE,)
+OUT_OF_REACH = "sys.modules |= dict.fromkeys(('dlv3p', 'cityscapes', 'torch'))"
+WITHOUT_US = ("-c", f"import runpy, sys; {OUT_OF_REACH}; runpy.run_path(sys.argv.pop(1))", EXAMPLE)
+
+
+def export_in_a_process(path):
+    """Give the command a run and `path`, and return what became of it."""
+    words = [sys.executable, "-m", "dlv3p.export", "--run", "tiny", "--output", path]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def export(path):
+    """Export the run by the command in this process, and return what it says."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(sys, "argv", ["export", "--run", "tiny", "--output", str(path)])
+        assert main() == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run at half scale, its ONNX file, and what the command said."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLV3P_WORKSPACE", str(folder))
+        predictor = untrained_run("tiny", channels=16, image_scale=0.5)
+        done = export_in_a_process(folder / "network.onnx")
+        assert done.returncode == 0, done.stderr
+        yield predictor, folder / "network.onnx", done.stdout
+
+
+def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):
+    _, path, said = exported
+    assert "network.onnx: " in said
+    assert "compared with the network on one image: 100.00% same pixels" in said
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr("dlv3p.export.graphs.export_onnx", lambda model, output, **options: path)
+    assert "not compared with the network, which needs onnxruntime" in export(path)
+
+
+def test_a_file_that_tells_other_classes_is_refused_and_taken_away(exported, tmp_path, monkeypatch):
+    predictor, path, _ = exported
+    copy = Path(shutil.copy(path, tmp_path / "network.onnx"))
+    assert agreement.check_export(predictor, copy) >= 0.999
+
+    class Shifted(agreement.OnnxPredictor):
+        def __call__(self, image):
+            return np.roll(super().__call__(image), 8, axis=2)
+
+    monkeypatch.setattr(agreement, "OnnxPredictor", Shifted)
+    with pytest.raises(IntegrityError, match="network.onnx: gave .* less than 99.90%, and was removed") as refusal:
+        agreement.check_export(predictor, copy)
+    assert "\n" not in str(refusal.value)
+    assert not copy.exists()
+
+
+def test_a_program_of_torch_export_is_compared_as_well(exported, tmp_path, monkeypatch):
+    predictor, _, _ = exported
+    (tmp_path / "network.pt2").touch()
+    monkeypatch.setattr(agreement, "ProgramPredictor", lambda path: lambda image: np.zeros((1, 1, 1), np.uint8))
+    with pytest.raises(IntegrityError, match="network.pt2: gave 0.00% of the pixels"):
+        agreement.check_export(predictor, tmp_path / "network.pt2")
+
+
+def test_the_file_says_how_images_are_prepared_and_what_the_classes_are(exported):
+    onnx = pytest.importorskip("onnx")
+    told = {entry.key: json.loads(entry.value) for entry in onnx.load(exported[1]).metadata_props}
+    assert (told["run"], told["image_scale"], told["output_stride"]) == ("tiny", 0.5, 16)
+    assert told["class_names"] == list(CLASS_NAMES)
+    assert told["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert told["standard_deviation"] == pytest.approx([0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(("example", "size"), [(WITHOUT_US, (160, 96)), (WITHOUT_US, (134, 98)), (AS_IT_IS, (134, 98))])
+def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(exported, example, size, tmp_path):
+    """It reads all that it needs from the file."""
+    predictor, path, _ = exported
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    image.save(tmp_path / "image.png")
+    words = [sys.executable, "-I", *example, path, "image.png", "labels.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels, expected = np.array(Image.open(tmp_path / "labels.png")), predictor(image)
+    assert len(np.unique(expected)) > 1
+    assert labels.shape == expected.shape == size[::-1]
+    assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+def test_the_example_is_short_and_the_command_refuses_other_formats_in_one_line(tmp_path):
+    code = EXAMPLE.read_text().split('"""')[2]
+    assert len(code.strip().splitlines()) <= 20
+    refused = export_in_a_process(tmp_path / "network.pb")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --output")
+    assert ".onnx and .pt2" in refused.stderr
+
+
+def test_the_example_without_arguments_says_how_it_is_used():
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, "-I", EXAMPLE], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "usage: python run_exported.py network.onnx image.png labels.png\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, which takes no files")
+def test_a_folder_that_takes_no_files_is_one_line_without_names_of_our_own():
+    with pytest.raises(MachineError, match="^/proc/x.onnx: .*; choose another") as refusal:
+        write_bytes("/proc/x.onnx", b"")
+    assert ".tmp" not in str(refusal.value)

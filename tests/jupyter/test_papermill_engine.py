@@ -1,0 +1,434 @@
+"""papermill as a person types it, on small notebooks: in a terminal, in a pipe, with a pipe as stdin."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import nbformat
+import papermill
+import pytest
+from click.testing import CliRunner
+from nbclient.exceptions import DeadKernelError
+from papermill.cli import papermill as papermill_command
+from papermill.exceptions import PapermillExecutionError
+from support.terminal import in_terminal
+
+from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import MachineError, ParameterError
+from dlv3p.jupyter.papermill_engine import (
+    ONLY_ASKS,
+    OPTION_VALUES,
+    FailedNotebook,
+    RefusedParameters,
+    UnwritableCopy,
+    with_output_path,
+)
+from dlv3p.jupyter.papermill_signals import StoppedNotebook
+
+ROOT = Path(__file__).parents[2]
+PAPERMILL = str(Path(sys.executable).with_name("papermill"))
+SHOW = "print(output_stride, type(output_stride).__name__)"
+PARAMETERS = "output_stride: int = 16  # 8 or 16\nlearning_rate: float = 0.002\nrun: str = ''"
+
+
+def write_notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    """Write a notebook of the suite: a parameters cell and the given code cells."""
+    notebook = nbformat.v4.new_notebook(metadata={"dlv3p": {"parameters": "TrainParameters"}})
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with `notebooks/train.ipynb`, which shows its output stride."""
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    write_notebook(tmp_path / "notebooks" / "train.ipynb", SHOW)
+    return tmp_path
+
+
+def run(*words: str, cwd: Path, **streams: object) -> subprocess.CompletedProcess[str]:
+    """Run papermill without a terminal, with an empty pipe as stdin unless told otherwise."""
+    streams = streams or {"input": ""}
+    return subprocess.run(
+        [PAPERMILL, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=120, **streams
+    )
+
+
+def printed(path: Path) -> str:
+    """What the last cell of an executed copy printed."""
+    return nbformat.read(path, as_version=4).cells[-1].outputs[0].text
+
+
+def last_line(text: str) -> str:
+    """The last line of what a command wrote to stderr."""
+    return text.strip().splitlines()[-1]
+
+
+def test_command_works_as_typed_in_a_terminal(workspace: Path) -> None:
+    status, shown = in_terminal(PAPERMILL, "train.ipynb", "-p", "output_stride", "8", cwd=workspace / "notebooks")
+    assert status == 0, shown
+    copy = workspace / "outputs" / "train_output_stride=8.ipynb"
+    assert printed(copy) == "8 int\n"
+    assert str(copy) in shown
+
+
+@pytest.mark.parametrize("streams", [{"input": ""}, {"stdin": subprocess.DEVNULL}], ids=["pipe", "null"])
+def test_command_works_as_typed_without_a_terminal(workspace: Path, streams: dict[str, object]) -> None:
+    notebook = workspace / "notebooks" / "train.ipynb"
+    before = notebook.read_bytes()
+    result = run("train.ipynb", "-p", "output_stride", "8", cwd=notebook.parent, **streams)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert printed(workspace / "outputs" / "train_output_stride=8.ipynb") == "8 int\n"
+    assert notebook.read_bytes() == before
+
+
+def test_an_explicit_path_is_left_alone(workspace: Path) -> None:
+    words = "notebooks/train.ipynb outputs/x.ipynb -p output_stride 8 --prepare-only"
+    result = run(*words.split(), cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (workspace / "outputs").iterdir()] == ["x.ipynb"]
+    assert (
+        nbformat.read(workspace / "outputs" / "x.ipynb", as_version=4).cells[1].source.endswith("output_stride = 8\n")
+    )
+
+
+MEET = """
+import json, os, pathlib, time
+from ipykernel import get_connection_info
+pathlib.Path(f"../met/{os.getpid()}").touch()
+while len(os.listdir("../met")) < 4:
+    time.sleep(0.1)
+print(json.loads(get_connection_info())["ip"])
+"""
+
+
+def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspace: Path) -> None:
+    """Each kernel has an address of its own; with one in the current folder they read each other's messages."""
+    folder, temporary = workspace / "notebooks", workspace / "tmp"
+    write_notebook(folder / "train.ipynb", MEET)
+    (workspace / "met").mkdir()
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(workspace / "runtime")}
+    words = [[PAPERMILL, "train.ipynb", f"{number}.ipynb", "-p", "output_stride", "8"] for number in range(4)]
+    started = [
+        subprocess.Popen(each, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for each in words
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0, 0], errors
+    addresses = {Path(printed(folder / f"{number}.ipynb").strip()).parent for number in range(4)}
+    assert len(addresses) == 4
+    assert {address.parent for address in addresses} == {temporary}
+    assert sorted(path.name for path in folder.iterdir()) == ["0.ipynb", "1.ipynb", "2.ipynb", "3.ipynb", "train.ipynb"]
+    assert list(temporary.iterdir()) == []
+
+
+def test_python_dash_m_papermill_gets_the_path_too(workspace: Path) -> None:
+    words = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", "--prepare-only"]
+    subprocess.run(words, cwd=workspace, check=True, input=b"", capture_output=True, timeout=60)
+    assert (workspace / "outputs" / "train.ipynb").exists()
+
+
+REFUSED = {
+    "unknown": (["-p", "ouput_stride", "8"], ["'ouput_stride'", "'output_stride'"]),
+    "value": (["-p", "output_stride", "12"], ["output_stride=12", "8, 16"]),
+    "type": (["-r", "output_stride", "8"], ["output_stride='8'", "whole number"]),
+    "code": (["-p", "output_stride=8;print", "1"], ["'output_stride=8;print'", "not the name"]),
+    "two lines": (["-p", "output_stride\nepochs", "1"], ["not the name"]),
+    "not a number": (["-p", "learning_rate", "nan"], ["learning_rate=nan"]),
+    "yaml": (["-y", "{learning_rate: 1e-2}"], ["learning_rate='1e-2'", "YAML"]),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_parameter_is_refused_in_one_line(workspace: Path, words: list[str], said: list[str]) -> None:
+    copy = workspace / "outputs" / "x.ipynb"
+    copy.parent.mkdir()
+    copy.write_text("an earlier copy")
+    result = CliRunner().invoke(papermill_command, [str(workspace / "notebooks" / "train.ipynb"), str(copy), *words])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert all(part in result.stderr for part in said), result.stderr
+    assert copy.read_text() == "an earlier copy"
+
+
+def test_a_refusal_in_a_terminal_ends_with_its_line(workspace: Path) -> None:
+    status, shown = in_terminal(PAPERMILL, "notebooks/train.ipynb", "-p", "ouput_stride", "8", cwd=workspace)
+    assert status == 2
+    assert last_line(shown).startswith("Error: unknown parameter 'ouput_stride'")
+    assert "Traceback" not in shown
+    assert not (workspace / "outputs").exists()
+
+
+def test_a_refusal_is_a_value_error_for_programs(workspace: Path) -> None:
+    with pytest.raises(ParameterError, match="output_stride=12") as refusal:
+        papermill.execute_notebook(
+            workspace / "notebooks" / "train.ipynb", None, {"output_stride": 12}, progress_bar=False
+        )
+    assert isinstance(refusal.value, ValueError)
+    assert isinstance(refusal.value, click.ClickException)
+
+
+@pytest.mark.parametrize("cell", ["output_stride: int = 8 * 2", "import os", "print('hello')", "a = ("])
+def test_a_parameters_cell_holds_literals_only(workspace: Path, cell: str) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "own.ipynb", parameters=cell)
+    with pytest.raises(RefusedParameters, match="parameters cell, line 1"):
+        papermill.execute_notebook(notebook, None, progress_bar=False)
+
+
+def test_a_mistake_found_by_a_cell_ends_with_its_line_and_status(workspace: Path) -> None:
+    cells = [
+        "from cityscapes.errors import InputError",
+        "raise InputError('a.json: no objects; mend it')",
+        "print('later')",
+    ]
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", *cells)
+    result = run(str(notebook), cwd=workspace)
+    assert result.returncode == 3
+    assert last_line(result.stderr) == "Error: a.json: no objects; mend it"
+    assert "Traceback" not in result.stderr
+    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    marks = [cell for cell in copy.cells if "papermill-error-cell-tag" in cell.metadata.get("tags", [])]
+    assert len(marks) == 2
+    assert copy.metadata.papermill.exception is True
+    assert copy.cells[-1].metadata.papermill.status == "pending"
+    assert [output.ename for output in copy.cells[-2].outputs] == ["InputError"]
+
+
+def test_another_error_keeps_its_traceback(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "1 / 0")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError") as failure:
+        papermill.execute_notebook(notebook, None, progress_bar=False)
+    assert type(failure.value) is PapermillExecutionError
+
+
+def test_a_dead_kernel_is_told_in_the_copy(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "import os; os._exit(9)", "print('later')")
+    result = run(str(notebook), cwd=workspace)
+    assert result.returncode == 138
+    assert "the kernel died in cell 2" in last_line(result.stderr)
+    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    assert copy.metadata.papermill.exception is True
+    states = [cell.metadata.papermill.status for cell in copy.cells if cell.cell_type == "code"]
+    assert states == ["completed", "failed", "pending"]
+    assert "An Exception was encountered" in copy.cells[0].source
+
+
+def test_other_notebooks_are_left_to_papermill(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "own.ipynb", SHOW)
+    content = json.loads(notebook.read_text())
+    del content["metadata"]["dlv3p"]
+    notebook.write_text(json.dumps(content))
+    executed = papermill.execute_notebook(notebook, None, {"output_stride": 12, "other": 1}, progress_bar=False)
+    assert executed.cells[-1].outputs[0].text == "12 int\n"
+    assert with_output_path([str(notebook)]) == [str(notebook)]
+
+
+@pytest.fixture
+def default(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The name of the copy that a command line gets; `-` where it gets none."""
+    monkeypatch.chdir(workspace / "notebooks")
+
+    def name(*words: str) -> str:
+        added = [word for word in with_output_path(words) if word not in words]
+        return str(Path(*added).relative_to(workspace / "outputs")) if added else "-"
+
+    return name
+
+
+def test_default_path_follows_every_way_to_write_an_option(default: Callable[..., str]) -> None:
+    assert default("train.ipynb") == "train.ipynb"
+    assert default("-p", "epochs", "2", "train.ipynb") == "train_epochs=2.ipynb"
+    assert default("train.ipynb", "-pepochs", "2", "--parameters_raw=run", "a") == "train_epochs=2_run=a.ipynb"
+    assert default("train.ipynb", "-p", "seed", "-1", "-k", "python3", "--log-output") == "train_seed=-1.ipynb"
+    assert default("-f", "recipes/a.yaml", "--cwd=..", "--", "train.ipynb") == "train.ipynb"
+
+
+def test_default_path_is_left_out_where_it_would_do_harm(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "other.ipynb") == "-"
+    assert default("train.ipynb", "--help-notebook") == "-"
+    assert default("missing.ipynb") == "-"
+    assert default("-", "-p", "epochs", "2") == "-"
+    assert default() == "-"
+
+
+def test_default_path_survives_any_value(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "-p", "data_root", "/data/{x}/../é") == "train_data_root=-data-x-..-.ipynb"
+    assert len(default("train.ipynb", "-p", "data_root", "x" * 1000)) < 200
+
+
+def test_an_executed_copy_does_not_overwrite_itself(workspace: Path, default: Callable[..., str]) -> None:
+    copy = write_notebook(workspace / "outputs" / "train_epochs=2.ipynb")
+    assert default(str(copy)) == "train_epochs=2_again.ipynb"
+
+
+def test_default_path_is_not_taken_for_a_missing_value(workspace: Path) -> None:
+    notebook = str(workspace / "notebooks" / "train.ipynb")
+    words = with_output_path([notebook, "-p", "epochs"])
+    assert words == [notebook, str(workspace / "outputs" / "train.ipynb"), "-p", "epochs"]
+
+
+def test_option_table_is_that_of_papermill() -> None:
+    options = [option for option in papermill_command.params if isinstance(option, click.Option)]
+    words = {name: 0 if option.is_flag else option.nargs for option in options for name in option.opts}
+    assert {name: number for name, number in words.items() if number} == OPTION_VALUES
+    assert ONLY_ASKS - {"-h", "--help"} <= words.keys()
+
+
+def test_a_copy_is_written_whole_or_not_at_all(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = workspace / "outputs" / "x.ipynb"
+    copy.parent.mkdir()
+    copy.write_text("an earlier copy")
+
+    def refuse(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(MachineError, match="no space left"):
+        papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", copy, progress_bar=False)
+    assert copy.read_text() == "an earlier copy"
+    assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_a_copy_may_go_to_a_device(workspace: Path) -> None:
+    result = run("notebooks/train.ipynb", "/dev/stdout", "--prepare-only", cwd=workspace)
+    assert json.loads(result.stdout)["nbformat"] == 4
+
+
+def test_a_copy_may_go_to_a_new_folder_and_through_a_link(workspace: Path) -> None:
+    link = workspace / "link.ipynb"
+    link.symlink_to("new/x.ipynb")
+    papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", link, prepare_only=True)
+    assert link.is_symlink()
+    assert (workspace / "new" / "x.ipynb").is_file()
+
+
+def test_errors_survive_the_way_back_from_another_process() -> None:
+    failure = PapermillExecutionError(3, 2, "cell", "InputError", "a line", [])
+    for error in (
+        FailedNotebook(failure),
+        RefusedParameters("a line"),
+        UnwritableCopy("a line"),
+        StoppedNotebook("a line", 143),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), copy.exit_code, str(copy)) == (type(error), error.exit_code, "a line")
+    assert FailedNotebook(failure).cell_index == 3
+    assert issubclass(DeadKernelError, RuntimeError)
+
+
+def test_importing_the_engine_imports_no_torch() -> None:
+    modules = "'dlv3p.jupyter.papermill_engine' in sys.modules and 'torch' not in sys.modules"
+    check = f"import papermill, sys; assert {modules}"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
+    """Send papermill a signal once a cell has made a file, and return its status, its last line and the copy."""
+    notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for
+    write_notebook(notebook, *cells)
+    os.mkfifo(ready)
+    words = [PAPERMILL, str(notebook), str(copy)]
+    process = subprocess.Popen(words, cwd=workspace, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with open(ready) as file:  # opens when the cell opens its end
+        file.read()
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=120)
+    return process.returncode, last_line(shown), copy
+
+
+READY = "import os, signal, threading\nopen('ready', 'w').close()"
+WAITS = f"{READY}\nthreading.Event().wait(100)"
+SAVES = """
+from cityscapes.errors import TerminatedError
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+open('ready', 'w').close()
+stop.wait(100)
+raise TerminatedError('stopped after step 3; run again to go on')
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"])
+def test_a_signal_ends_whatever_a_cell_does(workspace: Path, number: signal.Signals, status: int) -> None:
+    ended, line, copy = stop(workspace, number, WAITS, "print('later')")
+    assert (ended, line.startswith(f"Error: stopped by {number.name}")) == (status, True), line
+    cells = nbformat.read(copy, as_version=4).cells
+    states = [cell.metadata.papermill.status for cell in cells if cell.cell_type == "code"]
+    assert states == ["completed", "failed", "pending"]
+    assert "An Exception was encountered" in cells[0].source
+
+
+def test_a_cell_that_saves_upon_a_signal_has_the_last_word(workspace: Path) -> None:
+    status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + SAVES, "print('later')")
+    assert (status, line) == (143, "Error: stopped after step 3; run again to go on")
+    assert [output.ename for output in nbformat.read(copy, as_version=4).cells[-2].outputs] == ["TerminatedError"]
+
+
+def test_a_signal_that_a_cell_survives_ends_the_notebook_before_the_next_one(workspace: Path) -> None:
+    survives = SAVES.replace("raise TerminatedError", "print")
+    status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + survives, "print('later')")
+    assert (status, line) == (143, "Error: stopped by SIGTERM in cell 3")
+    assert "later" not in copy.read_text().replace("print('later')", "")
+
+
+def test_after_a_notebook_signals_do_what_they_did_before(workspace: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", None, progress_bar=False)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The train notebook itself: SIGTERM after its first line, then once more to the end."""
+    from dlv3p.parameters.notebooks import TrainParameters
+    from dlv3p.train import train
+    from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    city = str(write_demo_city(tmp_path / "city", height=64, width=128, frames={"train": 6, "val": 3, "test": 2}))
+    values = {"data_root": city, "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2, "epochs": 8}
+    values |= {"workers": 0, "threads": 1, "device": "cpu", "backbone": "mobilenet_v2"}
+    options = [word for name, value in values.items() for word in ("-p", name, str(value))]
+    words = [
+        PAPERMILL,
+        str(ROOT / "notebooks" / "train.ipynb"),
+        str(tmp_path / "copy.ipynb"),
+        *options,
+        "-p",
+        "run",
+        "a",
+    ]
+    words += ["--log-output"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    shown = []
+    for line in process.stderr:
+        shown.append(line)
+        if "epoch 1/8" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143, "".join(shown)
+    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 24; run again to go on\n", shown[-1])
+    assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 8
+    copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
+    assert "running" not in {cell.metadata.get("papermill", {}).get("status") for cell in copy.cells}
+    again = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    train(TrainParameters.from_mapping(values | {"run": "b", "progress": "none"}))
+    hashes = {
+        weights_sha256(load_checkpoint(tmp_path / "saved" / run / "checkpoints" / "last.pt")["model"]) for run in "ab"
+    }
+    assert len(hashes) == 1

@@ -1,0 +1,57 @@
+"""The benchmarks time what they say: the step of a run itself, and training without scoring."""
+
+import argparse
+import math
+
+import pytest
+import torch
+from support.tiny import tiny
+
+from benchmarks import training
+from benchmarks.accuracy import scoring_times, training_seconds
+from benchmarks.training import Bench
+from dlv3p.evaluation.metrics import confusion_matrix
+from dlv3p.models.deeplab import build_model
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.train import train
+from dlv3p.training import step as step_module
+from dlv3p.training import validation
+from dlv3p.training.step import Stepper
+
+
+def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):
+    steps, counted = [], []
+
+    class Watched(Stepper):
+        def __call__(self, *batch, **options):
+            steps.append(super().__call__(*batch, **options))
+            return steps[-1]
+
+    def count(mask, prediction, classes):
+        counted.append(prediction)
+        return confusion_matrix(mask, prediction, classes)
+
+    monkeypatch.setattr(step_module, "Stepper", Watched)
+    monkeypatch.setattr(training, "confusion_matrix", count)
+    bench = Bench(argparse.Namespace(batch=2, height=64, width=64, device="cpu", threads=1, turns=1))
+    step = bench.our_step(
+        TrainParameters(optimizer="sgd", learning_rate=0.01),
+        lambda: build_model("deeplabv3plus", "mobilenet_v2", num_classes=training.CLASSES, channels=8),
+    )
+    losses = [step(), step()]
+    assert losses == [result.loss for result in steps]
+    assert losses[1] != losses[0]
+    assert all(torch.equal(one, result.prediction) for one, result in zip(counted, steps, strict=True))
+
+
+def test_seconds_of_training_leave_scoring_out(city, workspace):
+    with scoring_times() as scoring:
+        history = train(tiny(city, run="a")).history
+    assert len(scoring) == 2
+    assert sum(scoring) > 0
+    whole = sum(row["seconds"] for row in history)
+    assert training_seconds(history, scoring) == pytest.approx(whole - sum(scoring))
+    assert math.isnan(training_seconds(history, scoring[:1]))  # who went on was not timed from the start
+    unscored = [{**history[0], "val_loss": math.nan}, history[1]]
+    assert training_seconds(unscored, scoring[:1]) == pytest.approx(whole - scoring[0])
+    assert validation.validate.__name__ == "validate"  # and is as it was

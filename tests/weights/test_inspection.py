@@ -1,0 +1,121 @@
+"""What is said of a file, at the command line too, and that a file cannot forge it."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from support.public_files import network_of, refusal, run_command_line
+from torchvision import models
+
+from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.untrusted import sanitize
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.describe import describe
+from dlv3p.weights.loading import load_model
+from dlv3p.weights.reading import read_weights
+from dlv3p.weights.recognition import recognize
+
+
+def test_a_description_says_what_a_person_asks(vainf, tmp_path):
+    score = {"best_score": np.float64(0.76), "cur_itrs": 30_000, "optimizer_state": {"state": {}, "param_groups": []}}
+    torch.save({"model_state": vainf, **score}, tmp_path / "best_os16.pth")
+    lines = describe(recognize(read_weights(tmp_path / "best_os16.pth")))
+    assert lines["source"] == "VainF/DeepLabV3Plus-Pytorch"
+    assert (lines["backbone"], lines["norm"]) == ("resnet18", "batch")
+    assert lines["classes"].startswith("21 (background, aeroplane")
+    assert lines["output stride"] == "16, from the file's name; the weights fit any"
+    assert lines["also holds"] == "best_score=0.76, cur_itrs=30000, optimizer_state (2 entries)"
+    assert re.fullmatch("[0-9a-f]{64}", lines["sha256"])
+    learnt = sum(value.numel() for value in build_network(network_of("vainf_plus", "resnet"), 21).parameters())
+    assert lines["parameters"].startswith(f"{learnt:,} in ")
+    assert "channels=32" in lines["switches"]
+
+
+FORGED = "evil\nfits           every entry\x1b[31m\u202e\x07" + "x" * 5000
+
+
+def test_names_in_a_file_forge_no_output(vainf, tmp_path):
+    """Neither a second line, nor a colour, nor a page: in refusals, and in what is said of a sound file."""
+    network = NetworkParameters(backbone="resnet18", channels=16)
+    model = build_network(network, 3)
+    own = {"epoch": 1, "parameters": network.as_dict(), "class_names": [FORGED] * 3, "format": 1, FORGED: FORGED}
+    torch.save(own | {"model": model.state_dict()}, tmp_path / "own.pt")
+    said = list(describe(recognize(read_weights(tmp_path / "own.pt"))).values())
+    parameters = network.as_dict() | {FORGED: 1}
+    for number, content in enumerate(
+        [
+            vainf | {FORGED: torch.zeros(1)},
+            vainf | {FORGED: torch.zeros(1), f"module.{FORGED}": torch.zeros(1)},
+            vainf | {"backbone.conv1.weight": torch.zeros(*[1] * 40, 10**3)},
+            {FORGED: torch.zeros(1)},
+            {FORGED: 3, "a": torch.zeros(1)},
+            {FORGED: torch.zeros(1).expand(9, 9)},
+            own | {"parameters": parameters, "model": model.state_dict()},
+            own | {"parameters": network.as_dict() | {"backbone": FORGED}, "model": model.state_dict()},
+            own | {"widths": {FORGED: 1}, "model": model.state_dict()},
+        ]
+    ):
+        said.append(refusal(content, tmp_path / f"{number}.pth"))
+    np.savez(tmp_path / "a.npz", **{FORGED[:90]: np.array(["no number"])})
+    with pytest.raises(IntegrityError) as refused:
+        load_model(tmp_path / "a.npz")
+    for line in [*said, str(refused.value)]:
+        assert line.isprintable()
+        assert len(line) < 700
+
+
+def test_a_name_is_shown_with_escapes_and_cut():
+    assert sanitize("backbone.conv1.weight") == "backbone.conv1.weight"
+    assert sanitize("Straße/\u4e2d") == "Straße/\u4e2d"
+    assert sanitize("a\nb\x1b[0m\ud800") == r"a\nb\x1b[0m\ud800"
+    assert sanitize("x" * 80) == "x" * 80
+    assert sanitize("x" * 81) == "x" * 77 + "..."
+    assert len(sanitize("\x1b" * 79)) == 80
+
+
+def test_a_backbone_alone_is_inspected_to_its_last_entry(tmp_path, capsys, monkeypatch):
+    torch.manual_seed(2)
+    grouped = build_network(NetworkParameters(backbone="resnet50", norm="group"), 2).backbone.state_dict()
+    for name, state in (
+        ("resnet18", models.resnet18().state_dict()),
+        ("mobilenet_v2", models.mobilenet_v2().state_dict()),
+        ("resnet50", {f"module.{key}": value for key, value in grouped.items()}),
+    ):
+        torch.save(state, tmp_path / "a.pth")
+        assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0
+        printed = capsys.readouterr().out
+        assert name in printed
+        assert "every entry has its place and its shape" in printed
+    state = models.resnet18().state_dict()
+    state["layer3.0.conv9.weight"] = state.pop("layer3.0.conv2.weight")
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(
+        IntegrityError, match=r"does not fit resnet18.*missing \(layer3.0.conv2.*unknown \(layer3.0.conv9"
+    ):
+        run_command_line(monkeypatch, "inspect", tmp_path / "a.pth")
+
+
+def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monkeypatch):
+    def run(*words):
+        return run_command_line(monkeypatch, *words)
+
+    torch.save({"model_state": vainf}, tmp_path / "a.pth")
+    assert run("inspect", tmp_path / "a.pth") == 0
+    printed = capsys.readouterr().out
+    assert "VainF/DeepLabV3Plus-Pytorch" in printed
+    assert "every entry has its place" in printed
+    assert run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", "--output-stride", 8) == 0
+    again = load_model(tmp_path / "b.safetensors")
+    assert again.parameters.output_stride == 8
+    assert torch.equal(again.model.classifier.bias, vainf["classifier.classifier.3.bias"])
+    with pytest.raises(ParameterError, match=r"\.safetensors"):
+        run("convert", tmp_path / "a.pth", tmp_path / "b.pth")
+    torch.save({"strange.weight": torch.zeros(3)}, tmp_path / "c.pth")
+    with pytest.raises(IntegrityError, match=r"strange\.weight.*VainF"):
+        run("inspect", tmp_path / "c.pth")
+    short = {name: value for name, value in vainf.items() if name != "backbone.conv1.weight"}
+    torch.save(short, tmp_path / "d.pth")
+    with pytest.raises(IntegrityError, match=r"missing \(backbone\.conv1\.weight\)"):
+        run("inspect", tmp_path / "d.pth")

@@ -322,7 +322,7 @@ def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_
 @pytest.mark.parametrize(
     ("widths", "told"),
     [
-        ([1], "are no table"),
+        ([1], "are not a table"),
         ({"backbone.conv9": {"out_channels": 8}}, "of no layer"),
         ({"backbone.relu": {"out_channels": 8}}, "of no layer"),
         ({"backbone.conv1": 8}, "of no layer"),

@@ -1,58 +1,58 @@
-# Each target sets up .venv/ by itself, once. In an environment of your own (conda, mamba): make demo VENV=
+# Each target sets up .venv/ once, when needed. In an environment of your own (conda, mamba): make demo VENV=
 VENV = .venv
 PYTHON = python3
 
 python = $(if $(VENV),$(VENV)/bin/python,python)
 ready = $(if $(VENV),$(VENV)/.ok)
 
-# More threads than this make the embedded city slower, and other counts change the last bits of a result.
+# More threads slow the embedded city down, and any other number changes the last bits of a result.
 demo test test-all: export OMP_NUM_THREADS ?= 2
 
-# A process of its own: after OpenVINO's AMX code has run, a signal to this process has been seen to end it (SIGSEGV).
+# In a process of its own: after OpenVINO's AMX code has run, a signal has been seen to crash the process (SIGSEGV).
 runtimes = tests/export/test_quantization.py
 
 .PHONY: demo test test-all lint lab bench
 
-demo: $(ready)  ## the whole pipeline on the embedded city, a notebook a stage
-	@$(python) -m dlv3p.demo
+demo: $(ready)  ## the whole pipeline on the embedded city, one notebook per stage
+	@$(python) -m dlv3p demo
 
-# The cells of a notebook share a kernel, so notebooks have a process of their own.
+# The cells of a notebook share a kernel, so the notebooks run in one process.
 notebooks = $(python) -m pytest notebooks --durations=10
 
-# Most tests use one core, so two processes share them out, a file to a process; each computes with one thread.
+# Most tests use one core, so two processes share the test files, with one thread each.
 both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadgroup --durations=20 --ignore=$(runtimes)
 
-test: $(ready)  ## every quick test: units, notebooks, command lines
+test: $(ready)  ## all quick tests: units, notebooks, command lines
 	@$(python) -m pytest $(runtimes)
 	@$(notebooks)
 	@$(both_cores)
 
-test-all: $(ready)  ## every test, with the slow ones
+test-all: $(ready)  ## all tests, including the slow ones
 	@$(python) -m pytest -m "" $(runtimes)
 	@$(notebooks)
 	@$(both_cores) -m ""
 
-lint: $(ready)  ## style of code and notebooks
+lint: $(ready)  ## check the style of code and notebooks
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 
-lab: $(ready)  ## JupyterLab in notebooks/
+lab: $(ready)  ## open JupyterLab in notebooks/
 	@$(python) -m jupyter lab --notebook-dir=notebooks
 
-bench: $(ready)  ## timings beside the libraries that one would pick instead
+bench: $(ready)  ## time the packages against the libraries that one might use instead
 	@$(python) -m benchmarks
 
-# uv takes a minute where pip takes four, but knows no pip.conf: whoever uses a mirror gets pip. It leaves no byte
-# code unless asked, and where PYTHONDONTWRITEBYTECODE is set every import of torch would compile it anew.
+# uv takes a minute where pip takes four, but ignores pip.conf, so behind a mirror pip takes over. uv compiles no
+# bytecode unless asked, and with PYTHONDONTWRITEBYTECODE set, every import of torch would compile it again.
 $(VENV)/.ok: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
-	    echo "Python 3.11 to 3.14 is needed and '$(PYTHON)' is not: install one and name it, as in: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+	    echo "'$(PYTHON)' is not Python 3.11 to 3.14: install one of these and name it, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 	    exit 1; }
-	@echo "Setting up $(VENV)/, once: some 6 GB, one to five minutes"
+	@echo "Setting up $(VENV)/ once: about 6 GB, one to five minutes"
 	@$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@{ $(python) -m pip install --quiet uv && \
 	   $(python) -m uv pip install --python $(python) --compile-bytecode --require-hashes -r requirements.lock; } || { \
-	   echo "uv could not install; pip goes on, more slowly"; \
+	   echo "uv could not install the packages; trying pip, which is slower"; \
 	   $(python) -m pip install --progress-bar off --require-hashes -r requirements.lock; }
 	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

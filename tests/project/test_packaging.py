@@ -121,7 +121,7 @@ def test_a_python_without_venv_gets_a_remedy(folder: Path) -> None:
 def test_an_environment_that_is_ready_is_not_set_up_again(folder: Path) -> None:
     (folder / ".venv").mkdir()
     (folder / ".venv" / ".ok").touch()
-    assert make("--dry-run", "demo", folder=folder).stdout.strip() == ".venv/bin/python -m dlv3p.demo"
+    assert make("--dry-run", "demo", folder=folder).stdout.strip() == ".venv/bin/python -m dlv3p demo"
 
 
 def test_an_empty_venv_takes_the_active_environment(folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_pip_goes_on_where_uv_cannot_install(folder: Path) -> None:
     commands = (folder / "log").read_text().splitlines()
     assert any(line.startswith("-m uv pip install") and "--require-hashes" in line for line in commands)
     assert "-m pip install --progress-bar off --require-hashes -r requirements.lock" in commands
-    assert commands[-1] == "-m dlv3p.demo"
+    assert commands[-1] == "-m dlv3p demo"
 
 
 def test_every_data_file_beside_the_modules_is_shipped() -> None:

@@ -1,1 +1,1 @@
-"""Notebook machinery: the papermill engine, signals that reach a kernel, and `make demo`."""
+"""Run notebooks: the papermill engine, signals that reach a kernel, and `make demo`."""

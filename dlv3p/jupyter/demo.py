@@ -1,9 +1,9 @@
-"""Run the whole pipeline on the embedded city: every stage is a notebook, and papermill runs them in order.
+"""Run the whole pipeline on the embedded city: every stage is a notebook, which papermill executes.
 
     dlv3p demo        (what `make demo` calls)
 
 Executed notebooks go to outputs/demo/, everything else to outputs/<run>/ and saved/<run>/. A finished run is not
-trained again. The module also lends the demo's run to a notebook that is opened before any run exists.
+trained again. A notebook that is opened before any run exists gets the demo's run from this module.
 """
 
 import argparse
@@ -27,16 +27,16 @@ STAGES = (
     "render_gif",
     "profile",
 )
-"""The notebooks in the order of the story."""
+"""The notebooks, in the order of the pipeline."""
 
 WITHOUT_RUN = ("prepare_cityscapes", "train")
-"""Those that come before a run exists, and so take none."""
+"""The notebooks that take no run, because they come before one exists."""
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def load_run(parameters: RunParameters):
-    """Load the predictor that a notebook's parameters name; where no run exists yet, train the demo's first."""
+    """Load the predictor that a notebook's parameters name; if no run exists yet, train the demo's first."""
     from dlv3p.evaluation.inference import load_predictor
 
     if not parameters.run:
@@ -45,7 +45,7 @@ def load_run(parameters: RunParameters):
 
 
 def runs_or_demo(runs: str) -> list[str]:
-    """Return the runs that are named, separated by blanks; "" is all of them, the demo's if there is none yet."""
+    """Return the named runs, separated by blanks; "" means all, or the demo's, trained now, if there is none yet."""
     from dlv3p.runs.folders import find_run, list_runs
 
     if runs.split():
@@ -53,13 +53,13 @@ def runs_or_demo(runs: str) -> list[str]:
     if not list_runs():
         from dlv3p.train import train
 
-        print("no run yet: training the demo first, which takes some minutes", flush=True)
+        print("no run yet: training the demo first, which takes a few minutes", flush=True)
         train(TrainParameters())
     return list_runs()
 
 
 def run_stages() -> Iterator[tuple[str, Path, float]]:
-    """Run the notebooks one after the other; yield each one's name, its executed copy and its seconds."""
+    """Run the notebooks one after the other; yield the name, the executed copy, and the seconds of each."""
     import papermill
 
     if not NOTEBOOKS.is_dir():
@@ -85,7 +85,7 @@ def run_stages() -> Iterator[tuple[str, Path, float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all stages and say where to look."""
+    """Run all stages and print where to look."""
     parser = argparse.ArgumentParser(prog="dlv3p demo", description="Run every stage on the embedded city.")
     parser.parse_args(arguments)
     total = 0.0
@@ -96,11 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outputs, saved = (folder.relative_to(workspace()) for folder in (output_folder(run), run_folder(run)))
     print(f"\nDone in {total / 60:.1f} minutes. Where to look:")
     for path, what in (
-        ("outputs/demo/", "every notebook as it was run"),
+        ("outputs/demo/", "all executed notebooks"),
         (f"{outputs}/curves.png", "training curves"),
-        (f"{outputs}/evaluation.json", "scores, with class_iou.png and confusion.png"),
-        (f"{outputs}/submission.zip", "predictions for the server, checked"),
-        (f"{outputs}/val.gif", "a drive"),
+        (f"{outputs}/evaluation.json", "scores; see also class_iou.png and confusion.png"),
+        (f"{outputs}/submission.zip", "checked predictions for the server"),
+        (f"{outputs}/val.gif", "an animated drive"),
         (f"{outputs}/profile.json", "parameters, MACs, latency, memory"),
         (f"{saved}/", "checkpoints, metrics, provenance"),
     ):

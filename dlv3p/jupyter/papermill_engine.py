@@ -1,17 +1,17 @@
 """The papermill engine of the suite's notebooks: early checks of parameters, default output paths, one-line errors.
 
-A notebook of the suite is known by its metadata, `"dlv3p": {"parameters": "TrainParameters"}`, which names the class of
-`dlv3p.parameters.notebooks` that its parameters cell repeats. For these notebooks, and no others:
+A notebook of the suite is recognized by its metadata, `"dlv3p": {"parameters": "TrainParameters"}`, which names the
+class of `dlv3p.parameters.notebooks` that its parameters cell mirrors. For these notebooks, and no others:
 
 * `papermill train.ipynb -p output_stride 8` needs no OUTPUT_PATH: the executed copy goes to
-  `outputs/train_output_stride=8.ipynb`. papermill 2.7 would demand the path in a terminal, write to stdout in a pipe
-  and, with a pipe as stdin, take the notebook for the path and overwrite it.
-* Unknown parameters and values that are not allowed are refused before a kernel starts and before anything is written.
+  `outputs/train_output_stride=8.ipynb`. papermill 2.7 would require the path in a terminal, write to stdout in a
+  pipe and, with a pipe as stdin, take the notebook for the path and overwrite it.
+* Unknown parameters and invalid values are refused before a kernel starts and before anything is written.
 * The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
-* A mistake that its reader can mend ends with one line and the exit status of its kind, not with a traceback.
+* An error that the user can fix ends with one line and the exit status of its kind, not with a traceback.
 
-For all notebooks, a copy is written whole or not at all, and says in which cell a kernel died. Ctrl-C and SIGTERM reach
-the kernel, where training saves and ends; papermill then ends with 130 or 143.
+For all notebooks, the copy is written atomically and says in which cell a kernel died. Ctrl-C and SIGTERM reach the
+kernel, where training saves and stops; papermill then exits with status 130 or 143.
 """
 
 import ast
@@ -49,37 +49,37 @@ OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 
     ),
     1,
 )
-"""How many words follow each option of papermill's command line; a test compares this with papermill."""
+"""The number of values of each option of papermill's command line; a test compares it with papermill."""
 
-ONLY_ASKS = {"-h", "--help", "--help-notebook", "--version"}
-"""Options that run no notebook."""
+INFORMATIVE = {"-h", "--help", "--help-notebook", "--version"}
+"""Options that print something and run no notebook."""
 
 LONGEST_SOCKET_NAME = 103
-"""Bytes that every system takes for the name of a socket; Linux takes 107."""
+"""Bytes that every system accepts as the name of a socket; Linux accepts 107."""
 
 PATH_PARAMETERS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
-"""What papermill's `--inject-paths` adds."""
+"""The parameters that papermill's `--inject-paths` adds."""
 
 USER_ERRORS = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.UserError)
 }
-"""The errors that are told in one line, by the name under which a notebook's cell reports them."""
+"""The errors that are reported in one line, by the name under which a notebook's cell raises them."""
 
 
 class RefusedParameters(click.ClickException, errors.ParameterError):
-    """Parameters that a notebook does not take: one line on a command line, a ValueError elsewhere."""
+    """Parameters that a notebook does not accept: one line at the command line, a ValueError elsewhere."""
 
     exit_code = errors.ParameterError.exit_status
 
 
 class UnwritableCopy(click.ClickException, errors.MachineError):
-    """An executed copy for which there is no space or no permission."""
+    """An executed copy that cannot be written, for lack of space or permission."""
 
     exit_code = errors.MachineError.exit_status
 
 
 class FailedNotebook(click.ClickException, PapermillExecutionError):
-    """A cell that ended with a user's mistake: its line on a command line, papermill's own error elsewhere."""
+    """A cell that ended with a user's error: its line at the command line, papermill's own error elsewhere."""
 
     def __init__(self, failure: PapermillExecutionError) -> None:
         Exception.__init__(self, failure)
@@ -88,11 +88,11 @@ class FailedNotebook(click.ClickException, PapermillExecutionError):
 
 
 class SuiteEngine(NBClientEngine):
-    """papermill's usual engine, with checks before a suite's notebook starts and one line when it fails."""
+    """papermill's default engine, with checks before a notebook of the suite starts and one line when it fails."""
 
     @classmethod
     def execute_notebook(cls, nb: nbformat.NotebookNode, kernel_name: str, **options: Any) -> nbformat.NotebookNode:
-        """Execute a notebook; raises RefusedParameters before a kernel starts, FailedNotebook for a user's mistake."""
+        """Execute a notebook; raises RefusedParameters before a kernel starts, FailedNotebook for a user's error."""
         if "dlv3p" not in nb.metadata:
             return super().execute_notebook(nb, kernel_name, **options)
         try:
@@ -116,7 +116,7 @@ class SuiteEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
-        """Run the cells; a cell in which the kernel died or was stopped is marked, which papermill calls completed."""
+        """Run the cells, and mark a cell in which the kernel died or was stopped, which papermill calls completed."""
         with KernelSignals() as signals, private_sockets() as sockets:
             ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
             ours["on_cell_start"] = signals.refuse_next_cell
@@ -132,14 +132,14 @@ class SuiteEngine(NBClientEngine):
 
 
 def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals) -> Exception:
-    """Write into the cell that was running how it ended, and return the error that says so."""
+    """Record in the running cell how it ended, and return the error that says so."""
     started = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time]
     index, cell = started[-1] if started else (0, nb_man.nb.cells[0])
     if signals.received is not None:
         error: Exception = signals.stopped(f" in cell {index + 1}")
         name, line = SIGNALS[signals.received].__name__, str(error)
     else:
-        line = f"the kernel died in cell {index + 1}; most often memory had run out, so ask for less at a time"
+        line = f"the kernel died in cell {index + 1}, most likely for lack of memory; reduce the batch or image size"
         name, error = "DeadKernelError", DeadKernelError(line)
     if cell.cell_type == "code":
         cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=line, traceback=[line]))
@@ -148,27 +148,27 @@ def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals) ->
 
 
 def _failed_cell(nb: nbformat.NotebookNode) -> str | None:
-    """Return the name of the error that a cell ended with, if one did."""
+    """Return the name of the error of the cell that failed, if any."""
     outputs = [output for cell in nb.cells for output in cell.get("outputs", ())]
     return next((output.ename for output in outputs if output.output_type == "error"), None)
 
 
 @contextmanager
 def private_sockets() -> Iterator[Config]:
-    """Let one kernel talk through sockets in a folder of its own, which is removed afterwards.
+    """Let one kernel communicate through sockets in a folder of its own, which is removed afterwards.
 
-    Only this user can read them, whereas TCP is open to all users of the machine, of which ipykernel warns. Where the
-    folder's name is too long for a socket, it is TCP nevertheless.
+    Only this user can read them, whereas TCP is open to all users of the machine, about which ipykernel warns. If the
+    folder's name is too long for a socket, TCP is used after all.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-", ignore_cleanup_errors=True) as folder:
-        address = str(Path(folder, "kernel"))  # jupyter_client's own is in the current folder, which others may share
+        address = str(Path(folder, "kernel"))  # jupyter_client would use the current folder, which may be shared
         fits = os.name == "posix" and len(os.fsencode(address)) + len("-5") <= LONGEST_SOCKET_NAME
         yield Config({"KernelManager": {"transport": "ipc", "ip": address}} if fits else {})
 
 
 def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:
-    """Raise papermill's error for a failed cell, after saving the copy with papermill's red marks above the cell."""
-    from papermill.execute import raise_for_execution_errors  # which is being imported while this module is
+    """Raise papermill's error for a failed cell, after saving the copy with papermill's red marker above the cell."""
+    from papermill.execute import raise_for_execution_errors  # papermill.execute imports this module
 
     raise_for_execution_errors(nb, nb.metadata.papermill.output_path)
 
@@ -176,8 +176,8 @@ def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:
 def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
     """Check what a notebook's parameters cell and papermill's cell below it assign; raises ParameterError."""
     for name in nb.metadata.papermill.get("parameters", {}):
-        if not str(name).isidentifier():  # papermill would write it into the cell, and the kernel would run it
-            raise errors.ParameterError(f"{name!r} is not the name of a parameter: allowed are letters, digits and '_'")
+        if not str(name).isidentifier():  # papermill would inject it into the cell, and the kernel would run it
+            raise errors.ParameterError(f"{name!r} is not a parameter name; use letters, digits, and '_'")
     values: dict[str, Any] = {}
     for tag in ("parameters", "injected-parameters"):
         for cell in nb.cells:
@@ -188,7 +188,7 @@ def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
 
 
 def assigned_literals(source: str) -> dict[str, Any]:
-    """Return the names and values that a cell assigns; raises ParameterError for all but `name = literal`."""
+    """Return the names and values that a cell assigns; raises ParameterError for anything but `name = literal`."""
     try:
         statements = ast.parse(source).body
     except SyntaxError as error:
@@ -209,7 +209,7 @@ def assigned_literals(source: str) -> dict[str, Any]:
 def _literal(node: ast.expr | None, statement: ast.stmt) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value="nan" | "inf" | "-inf" as value)]):
-            return float(value)  # how papermill writes them
+            return float(value)  # the form in which papermill writes them
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
@@ -219,19 +219,19 @@ def _literal(node: ast.expr | None, statement: ast.stmt) -> Any:
 def _no_literal(statement: ast.stmt) -> errors.ParameterError:
     return errors.ParameterError(
         f"parameters cell, line {statement.lineno}: {ast.unparse(statement)!r} is not `name = literal`; "
-        "compute what follows from parameters in a later cell"
+        "compute derived values in a later cell"
     )
 
 
 def default_output_path(notebook: Path, given: Mapping[str, str]) -> Path:
-    """Return where the executed copy of a notebook goes; its name tells the parameters that were given."""
+    """Return where the executed copy of a notebook goes; its name lists the given parameters."""
     name = "_".join([notebook.stem, *(f"{name}={value}" for name, value in given.items())])
     path = workspace() / "outputs" / (re.sub(r"[^A-Za-z0-9.,=_+-]+", "-", name)[:150] + ".ipynb")
     return path.with_stem(path.stem + "_again") if path == notebook.resolve() else path
 
 
 def with_output_path(words: Sequence[str]) -> list[str]:
-    """Return the words of a papermill command line, with a default OUTPUT_PATH where a suite's notebook has none."""
+    """Return the words of a papermill command line, with a default OUTPUT_PATH if a notebook of the suite lacks one."""
     paths: list[int] = []
     given: dict[str, str] = {}
     position = 0
@@ -247,7 +247,7 @@ def with_output_path(words: Sequence[str]) -> list[str]:
         option, attached, number = _option(word)
         values = [*attached, *words[position : position + number - len(attached)]]
         position += number - len(attached)
-        if option in ONLY_ASKS:
+        if option in INFORMATIVE:
             return list(words)
         if option in ("-p", "--parameters", "-r", "--parameters_raw") and len(values) == 2:
             given[values[0]] = values[1]
@@ -258,7 +258,7 @@ def with_output_path(words: Sequence[str]) -> list[str]:
 
 
 def _option(word: str) -> tuple[str, list[str], int]:
-    """Split `--kernel=python3` and `-kpython3` into option and attached value; the last is how many values it takes."""
+    """Split `--kernel=python3` or `-kpython3` into option and attached value; return its number of values, too."""
     option, sign, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
     return option, [value] if sign else [], OPTION_VALUES.get(option, 0)
 
@@ -271,12 +271,12 @@ def _is_suite_notebook(path: Path) -> bool:
 
 
 def _runs_as_papermill() -> bool:
-    """Return whether this process is `papermill ...` or `python -m papermill ...` and not a program that imports it."""
+    """Return whether this process is `papermill ...` or `python -m papermill ...`, not a program that imports it."""
     return Path(sys.argv[0]).name == "papermill" or (sys.argv[0] == "-m" and "papermill" in sys.orig_argv)
 
 
 def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
-    """Write an executed copy atomically; what is no ordinary file, such as /dev/stdout, is written in place."""
+    """Write an executed copy atomically; write to anything but a regular file, such as /dev/stdout, in place."""
     target = Path(handler._cwd or "", path)
     if target.exists() and not target.is_file():
         return _write_in_place(handler, text, path)
@@ -286,7 +286,7 @@ def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
         raise UnwritableCopy(str(error)) from None
 
 
-# papermill offers no way to replace its handler of local files, its default engine or its missing argument.
+# papermill offers no way to replace its handler of local files or its default engine, nor to supply its argument.
 _write_in_place = LocalHandler.write
 LocalHandler.write = _write_whole
 papermill_engines.register(None, SuiteEngine)

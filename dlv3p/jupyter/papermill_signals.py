@@ -1,7 +1,7 @@
 """Forward SIGTERM and SIGINT from papermill to the kernel that executes a notebook.
 
-A kernel lives in a session of its own, so neither Ctrl-C nor a cluster's SIGTERM gets there by itself. Training takes
-them as the wish to save and to end (`dlv3p/training/interruption.py`); whatever else a cell does, it ends at once.
+A kernel runs in a session of its own, so neither Ctrl-C nor a cluster's SIGTERM reaches it. Training treats them as a
+request to save and stop (`dlv3p/training/interruption.py`); any other cell stops at once.
 """
 
 import os
@@ -20,7 +20,7 @@ SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError}
 
 
 class StoppedNotebook(click.ClickException, StoppedError):
-    """A notebook that a signal has stopped where nothing was to save: one line, and the status that shells expect."""
+    """A notebook stopped by a signal where there was nothing to save: one line, and the status that shells expect."""
 
     def __init__(self, message: str, exit_status: int = StoppedError.exit_status) -> None:
         super().__init__(message)
@@ -31,10 +31,10 @@ class StoppedNotebook(click.ClickException, StoppedError):
 
 
 class KernelSignals:
-    """Passes the first SIGINT or SIGTERM on to the kernel; the second one does to papermill what it always does.
+    """Forward the first SIGINT or SIGTERM to the kernel; a second one has its usual effect on papermill.
 
-    A context manager that listens where Python lets it, in the main thread, and to no signal that is ignored, as under
-    nohup. `manager_class` is what starts the kernel, so that its process is known.
+    A context manager that handles signals only in the main thread, as Python requires, and leaves ignored ones alone,
+    as under nohup. `manager_class` has to start the kernel, so that its process is known.
     """
 
     def __init__(self) -> None:
@@ -52,19 +52,19 @@ class KernelSignals:
 
     def __enter__(self) -> "KernelSignals":
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._pass_on) for number in heard}
+            handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._forward) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
     def stopped(self, where: str = "") -> StoppedNotebook:
-        """Return the error to end with once a signal was received."""
+        """Return the error to raise once a signal has been received."""
         return StoppedNotebook(f"stopped by {self.received.name}{where}", SIGNALS[self.received].exit_status)
 
     async def refuse_next_cell(self, **_: object) -> None:
-        """End before another cell starts, when a signal came while the kernel was between two of them."""
+        """Stop before the next cell starts if a signal arrived between two cells."""
         if self.received is not None:
             raise self.stopped()
 
@@ -73,7 +73,7 @@ class KernelSignals:
             signal.signal(number, handler)
         self._before = {}
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _forward(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
         for manager in self.managers:

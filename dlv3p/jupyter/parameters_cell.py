@@ -1,4 +1,4 @@
-"""Write what a parameters class says: the parameters cell of its notebook, and its section of docs/parameters.md."""
+"""Generate text from a parameters class: the parameters cell of its notebook, and its section of docs/parameters.md."""
 
 import html
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from typing import Any
 from dlv3p.parameters.base import Parameters
 
 RULE = 80
-"""Columns of a heading's line, which is to be seen among many others."""
+"""Columns of a heading line, which has to stand out among many others."""
 
 PAGE_HEAD = """# Parameters
 
-What every notebook takes, in its parameters cell or as `papermill NAME.ipynb -p PARAMETER VALUE`; a wrong name or value
-is refused before anything runs. This page is generated from the fields in `dlv3p/parameters/` by
-`python tests/support/refresh_notebooks.py --parameters`.
+All parameters of every notebook, to be set in its parameters cell or with `papermill NAME.ipynb -p PARAMETER VALUE`.
+Unknown names and invalid values are refused before anything runs. This page is generated from the fields in
+`dlv3p/parameters/` by `python tests/support/refresh_notebooks.py --parameters`.
 
-V3 is the paper of DeepLabV3 (arXiv:1706.05587), V3+ that of DeepLabV3+ (arXiv:1802.02611), and "V3, 4.1" a section.
-VainF is VainF/DeepLabV3Plus-Pytorch, chenxi116 is chenxi116/DeepLabv3.pytorch, stigma0617 is its fork
-stigma0617/VoVNet-DeepLabV3, yoR is yoR-rihsihS/deeplabv3plus, and MindSpore is its model zoo's DeepLabV3.
+"V3" is the DeepLabV3 paper (arXiv:1706.05587), "V3+" the DeepLabV3+ paper (arXiv:1802.02611), and "V3, 4.1" a section.
+"VainF" is VainF/DeepLabV3Plus-Pytorch, "chenxi116" is chenxi116/DeepLabv3.pytorch, "stigma0617" is its fork
+stigma0617/VoVNet-DeepLabV3, "yoR" is yoR-rihsihS/deeplabv3plus, and "MindSpore" is the DeepLabV3 of its model zoo.
 """
 
 
 def cell_source(kind: type[Parameters]) -> str:
-    """Return the parameters cell: headings as comments, and a line `name: type = literal  # help` a parameter.
+    """Return the parameters cell: headings as comments, and a line `name: type = literal  # help` per parameter.
 
-    papermill reads the lines one by one, and gives up on one with a second "=".
+    papermill parses it line by line, and cannot parse a line with a second "=".
     """
     lines = []
     for heading, group in kind.groups().items():
@@ -36,7 +36,7 @@ def cell_source(kind: type[Parameters]) -> str:
 
 
 def reference_page(notebooks: Mapping[str, type[Parameters]]) -> str:
-    """Return the page of all parameters, a section a notebook, each with its tables."""
+    """Return the page of all parameters, with one section of tables per notebook."""
     sections = [_section(name, kind) for name, kind in notebooks.items()]
     return "\n".join([PAGE_HEAD, *sections])
 
@@ -58,7 +58,7 @@ def _type(item: Field) -> str:
 
 
 def _literal(value: Any) -> str:
-    """Write a value as Python that is easy to read: 0.00001 for 1e-05, and text as the formatter quotes it."""
+    """Format a value as readable Python: 0.00001 for 1e-05, and text with the formatter's quotes."""
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f")
     return f'"{value}"' if isinstance(value, str) else repr(value)
@@ -76,7 +76,7 @@ def _allowed(item: Field) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a bound without a digit too many: 10,000 and 0.00001."""
+    """Format a bound without superfluous digits: 10,000 and 0.00001."""
     return format(Decimal(repr(value)).normalize(), ",f")
 
 

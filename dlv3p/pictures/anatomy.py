@@ -1,4 +1,4 @@
-"""Drawings of a network's shapes and of its receptive fields, as matplotlib figures."""
+"""Draw a network's feature map shapes and receptive fields as matplotlib figures."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = {"image": "#DDDDDD", "backbone": "#88CCEE", "aspp": "#DDCC77", "head": "#44AA99", "logits": "#CC6677"}
-"""By part; light enough for black text, and apart for color-blind readers."""
+"""Color by part: light enough for black text, and distinguishable for color-blind readers."""
 
 DRAWN = {
     "image": "image",
@@ -26,14 +26,14 @@ DRAWN = {
     "classifier": "logits",
     "logits": "logits",
 }
-"""The parts that are drawn, and the color of each."""
+"""The parts that are drawn, and the key of each in `COLORS`."""
 
 
 def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
-    """Draw `part_shapes` by output stride below one another: boxes as high as the maps, on a square-root scale.
+    """Draw the tables of `part_shapes`, one row per output stride: box heights follow the maps on a square-root scale.
 
-    Each box says channels above, height x width below, and its stride inside; the arc is the way of the low-level
-    features into the decoder.
+    Each box is labeled with its channels above, height x width below, and its stride inside; the arc shows the
+    low-level features entering the decoder.
     """
     figure = new_figure(9.5, 2.1 * len(tables))
     for axes, (stride, table) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
@@ -67,9 +67,9 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
 
 
 def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int]) -> "Figure":
-    """Draw effective fields by output stride, bright where the gradient is large, in steps of ten.
+    """Draw effective receptive fields by output stride on a logarithmic scale, bright where the gradient is large.
 
-    The dashed square, `boxes` pixels wide, is the receptive field of the backbone's last features.
+    The dashed square, `boxes[stride]` pixels wide, is the theoretical field of the backbone's last features.
     """
     figure = new_figure(9.5, 3.1)
     for axes, (stride, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):

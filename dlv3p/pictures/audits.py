@@ -1,4 +1,4 @@
-"""Pictures of an audit: the frequency of each class, and images under their masks."""
+"""Draw the findings of an audit: class frequencies, and images overlaid with their masks."""
 
 import numpy as np
 import pandas as pd
@@ -7,13 +7,13 @@ from PIL import Image
 
 from cityscapes.errors import MissingInputError
 from dlv3p.data.audit import DataAudit
-from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
+from dlv3p.pictures.visualize import new_figure, overlay, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 
 def class_share_bars(shares: pd.DataFrame) -> Figure:
-    """Draw shares of pixels on a logarithmic scale: a row a class, the largest on top, a bar for each column."""
+    """Draw shares of pixels on a logarithmic scale: one row per class, largest on top, one bar per column."""
     shares = shares.loc[shares.iloc[:, 0].sort_values(kind="stable").index]
     figure = new_figure(8, 1.4 + 0.36 * len(shares))
     axes = figure.subplots()
@@ -25,7 +25,7 @@ def class_share_bars(shares: pd.DataFrame) -> Figure:
         axes.barh(rows, shares[column], height=thickness, color=_COLORS[number % 3], label=column)
         for row, value in zip(rows, shares[column], strict=True):
             axes.text(max(value, left) * 1.1, row, f"{value:.3%}" if value else "none", va="center", fontsize=7)
-    axes.set(xscale="log", xlim=(left, 3), xlabel="share of the labelled pixels", ylim=(-0.6, len(shares) - 0.4))
+    axes.set(xscale="log", xlim=(left, 3), xlabel="share of the labeled pixels", ylim=(-0.6, len(shares) - 0.4))
     axes.set_yticks(range(len(shares)), shares.index)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=len(shares.columns), frameon=False)
@@ -33,7 +33,7 @@ def class_share_bars(shares: pd.DataFrame) -> Figure:
 
 
 def overlays_picture(report: DataAudit, *, count: int) -> Image.Image:
-    """Show the first `count` images of each split that have a mask and no error, under their class colours."""
+    """Overlay the first `count` images of each split that have a mask and no error with their class colors."""
     panels, seen = {}, set()
     for one in report.splits:
         wrong = {finding.where for finding in report.errors if finding.split == one.split.split}
@@ -44,9 +44,8 @@ def overlays_picture(report: DataAudit, *, count: int) -> Image.Image:
             title = f"{one.split.split}: {one.split.name(index)}"
             panels[title] = overlay(np.asarray(image), mask, alpha=0.55, colors=one.split.colors)
     if not panels:
-        raise MissingInputError(f"{report.splits[0].split.root}: no image has a mask that can be used; see the errors")
+        raise MissingInputError(f"{report.splits[0].split.root}: no image has a usable mask; fix the errors above")
     split = report.splits[0].split
     shown = sorted(seen & set(range(split.num_classes)))
     names = [split.class_names[index] for index in shown]
-    strip = legend(names, split.colors[shown], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=2), strip]))
+    return Image.fromarray(with_legend(panels, names, split.colors[shown], columns=2))

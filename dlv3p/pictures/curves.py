@@ -1,4 +1,4 @@
-"""Training curves: the metrics.csv of one or several runs as one table, its figure, and each run's best epoch."""
+"""Read the metrics of one or several runs into one table, plot its curves, and find each run's best epoch."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = ("loss", "mIoU", "mDice", "mPA")
-"""What `plot_curves` shows: cross entropy or focal loss, and the three means over classes, 0 to 1."""
+"""What `plot_curves` shows: the loss, and three means over the classes, from 0 to 1."""
 
 _DASHES = {"val": "", "train": (3, 1.5)}
 _MARKERS = {"val": "o", "train": "X"}
@@ -25,10 +25,10 @@ _MARKED_EPOCHS = 40  # more points than this merge into a thick line
 
 
 def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
-    """Read saved/<run>/metrics.csv of each run, or of all runs that have one: a row per run, epoch and split.
+    """Read saved/<run>/metrics.csv of each run, or of all runs that have one: a row per run, epoch, and split.
 
     Columns: run, output_stride, epoch, split ("train" or "val"), loss, mIoU, mDice, mPA, pixel_accuracy,
-    learning_rate, seconds (of the epoch, both splits). Raises MissingInputError, which names the runs there are, and
+    learning_rate, seconds (of the epoch, both splits). Raises MissingInputError, which names the existing runs, and
     InputError for a damaged file.
     """
     runs = list(dict.fromkeys(runs)) or sorted(path.parent.name for path in run_folder("").glob("*/metrics.csv"))
@@ -38,7 +38,7 @@ def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def plot_curves(metrics: pd.DataFrame) -> "Figure":
-    """Draw loss, mIoU, mDice and mPA over the epochs: a color per run, val solid and train dashed."""
+    """Plot loss, mIoU, mDice, and mPA over the epochs: one color per run, val solid and train dashed."""
     import seaborn
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
@@ -70,10 +70,10 @@ def plot_curves(metrics: pd.DataFrame) -> "Figure":
 
 
 def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Find each run's epoch of the highest val mIoU, the first of equals.
+    """Find the epoch with the highest val mIoU of each run, the first one of a tie.
 
     Columns: run, output_stride, best_epoch, val_mIoU, val_mDice, val_mPA at that epoch, last_epoch, seconds (of all
-    epochs). A run whose val mIoU never was a number has NaN there.
+    epochs). A run whose val mIoU was never a number has NaN there.
     """
     rows = []
     for run, of_run in metrics.groupby("run", sort=False):
@@ -96,16 +96,16 @@ def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:
 def _read_run(run: str) -> pd.DataFrame:
     path = run_folder(run) / "metrics.csv"
     if not path.is_file():
-        raise MissingInputError(f"{path}: not there; {run!r} was not trained, choose the run that it was made from")
+        raise MissingInputError(f"{path}: no such file; {run!r} was not trained, choose the run that it was made from")
     try:
         wide = pd.read_csv(path)
-        # Runs from before a column was added are whole without it.
+        # Runs from before a column was added are complete without it.
         missing = [name for name in HISTORY_COLUMNS if name not in wide and name not in LATER_COLUMNS]
         if missing or wide.empty:
             raise ValueError(f"no column {missing[0]!r}" if missing else "no epoch")
         wide = wide.astype({name: int if name == "epoch" else float for name in HISTORY_COLUMNS if name in wide})
     except ValueError as error:
-        raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb, which goes on") from error
+        raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb to resume") from error
     splits = []
     for split in ("train", "val"):
         scores = {name: wide[f"{split}_{name}"] for name in _SCORES}
@@ -121,9 +121,9 @@ def _output_stride(path: Path) -> int:
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["parameters"]["output_stride"])
     except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: not there; a run's folder holds it beside metrics.csv") from error
+        raise MissingInputError(f"{path}: no such file; a run's folder holds it next to metrics.csv") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is damaged, for parameters.output_stride cannot be read from it") from error
+        raise InputError(f"{path}: is damaged: parameters.output_stride cannot be read; restore the file") from error
 
 
 def _label(run: str, output_stride: int) -> str:

@@ -1,4 +1,4 @@
-"""The galleries of the notebooks: a network's inputs, its predictions, and a drive as an animation."""
+"""Arrange pictures for the notebooks: a network's inputs, its predictions, and the frames of a drive."""
 
 from collections.abc import Iterator
 
@@ -27,23 +27,24 @@ from dlv3p.pictures.visualize import (
     legend,
     overlay,
     side_by_side,
+    with_legend,
 )
 from dlv3p.runtime.progress import track
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:
-    """Show images beside their masks, with the classes that occur in them as a legend."""
+    """Show images next to their masks, with a legend of the classes that occur."""
     panels, seen = {}, set()
     for index in indices:
         image, mask = split.pair(index)
         panels[split.name(index)] = np.asarray(image)
         panels[f"{split.name(index)}, mask"] = colorize(mask, split.colors)
         seen.update(np.unique(mask).tolist())
-    return _with_legend(panels, sorted(seen - {IGNORE}), split)
+    return Image.fromarray(_with_legend(panels, sorted(seen - {IGNORE}), split, columns=2))
 
 
 def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
-    """Show the first crops of an epoch as the network gets them, scaled, flipped and jittered, under their masks."""
+    """Show the first crops of an epoch as the network receives them, augmented and overlaid with their masks."""
     samples = CarefulSamples(make_samples(parameters, split), skip=parameters.on_bad_sample == "skip")
     panels = {}
     for index in range(min(count, len(split))):
@@ -58,14 +59,14 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
 
 
 def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
-    """Show images with prediction, truth and errors side by side, one image a row; `names` are frame names."""
+    """Show images with prediction, truth, and errors side by side, one image per row; `names` are frame names."""
     predictor, split = evaluation.predictor, evaluation.split
     index_of = {split.name(index): index for index in range(len(split))}
     panels, seen = {}, set()
     for row, name in enumerate(names, start=1):
         image, truth = evaluation.scored_pair(index_of[name])
         prediction = predictor(image, evaluation.protocol)
-        brief = name if len(name) <= 15 else f"{name[:6]}…{name[-7:]}"  # names differ at both ends, and room is scarce
+        brief = name if len(name) <= 15 else f"{name[:6]}…{name[-7:]}"  # names differ at both ends, and space is scarce
         panels[f"{row}. {brief}"] = np.asarray(image)
         panels[f"{row}. prediction"] = colorize(prediction, split.colors)
         panels[f"{row}. truth"] = colorize(truth, split.colors)
@@ -73,13 +74,31 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
         seen.update(np.unique(prediction).tolist(), np.unique(truth).tolist())
     picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=4)
     errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([np.asarray(picture), errors]))
+    return Image.fromarray(np.concatenate([picture, errors]))
+
+
+def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
+    """Show images next to a network's predictions, in the colors of its own classes, with a legend."""
+    cityscapes = tuple(predictor.class_names) == CLASS_NAMES
+    colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
+    panels, seen = {}, set()
+    for index in range(min(count, len(split))):
+        row = index + 1
+        image = split.image(index)
+        prediction = predictor(image)
+        panels[split.name(index)] = np.asarray(image)
+        panels[f"{row}. prediction"] = colorize(prediction, colors)
+        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
+        seen.update(np.unique(prediction).tolist())
+    classes = sorted(seen)
+    names = [predictor.class_names[index] for index in classes]
+    return Image.fromarray(with_legend(panels, names, colors[classes], columns=3))
 
 
 def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: int) -> list[int]:
-    """Choose up to `count` frames of a drive in order; raises MissingInputError that names what there is.
+    """Choose up to `count` frames of a drive in order; raises MissingInputError that names the existing drives.
 
-    Only Cityscapes knows drives; of another data set all images are taken in their order.
+    Only Cityscapes has drives; from any other data set, the first images are taken.
     """
     if not isinstance(split, CityscapesSplit):
         if city or sequence:
@@ -93,7 +112,7 @@ def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: in
     if not chosen:
         drives = sorted({f"{frame.city} {frame.sequence}" for frame in split.frames})
         raise MissingInputError(
-            f"city={city!r}, sequence={sequence!r}: no such frame in {split.split}; there are {', '.join(drives[:20])}"
+            f"city={city!r}, sequence={sequence!r}: not in {split.split}; choose from {', '.join(drives[:20])}"
         )
     return chosen[:count]
 
@@ -118,7 +137,7 @@ def drive_frames(
 
 
 def class_shares(split: Split) -> pd.DataFrame:
-    """Count a split's masks: a row per class with its share of the labeled pixels and of the images, most first."""
+    """Count a split's classes: a row per class with its share of the labeled pixels and images, most frequent first."""
     pixels, images = np.zeros(split.num_classes, np.int64), np.zeros(split.num_classes, np.int64)
     for index in range(len(split)):
         counts = np.bincount(split.mask(index).ravel(), minlength=256)[: split.num_classes]
@@ -133,27 +152,6 @@ def _is_labeled(split: Split, index: int) -> bool:
     return split.has_mask(index) and bool((split.mask(index) != IGNORE).any())
 
 
-def _with_legend(panels: dict[str, np.ndarray], train_ids: list[int], split: Split, *, columns: int = 2) -> Image.Image:
+def _with_legend(panels: dict[str, np.ndarray], train_ids: list[int], split: Split, *, columns: int) -> np.ndarray:
     names = [split.class_names[train_id] for train_id in train_ids]
-    pictures = side_by_side(panels, width=PICTURE_WIDTH, columns=columns)
-    strip = legend(names, split.colors[train_ids], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([pictures, strip]))
-
-
-def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
-    """Show images beside what a network makes of them, in the colors of its own classes, with their legend."""
-    cityscapes = tuple(predictor.class_names) == CLASS_NAMES
-    colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
-    panels, seen = {}, set()
-    for index in range(min(count, len(split))):
-        row = index + 1
-        image = split.image(index)
-        prediction = predictor(image)
-        panels[split.name(index)] = np.asarray(image)
-        panels[f"{row}. prediction"] = colorize(prediction, colors)
-        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
-        seen.update(np.unique(prediction).tolist())
-    classes = sorted(seen)
-    names = [predictor.class_names[index] for index in classes]
-    strip = legend(names, colors[classes], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=3), strip]))
+    return with_legend(panels, names, split.colors[train_ids], columns=columns)

@@ -1,7 +1,7 @@
-"""Animations of predictions: `compose_frame` lays out one frame, `write_gif` writes them as one GIF or WebP.
+"""Write animations of predictions: `compose_frame` lays out one frame, `write_gif` writes frames as GIF or WebP.
 
-A GIF holds 256 colors. Here all frames share one table: first the flat colors (classes, text, background), which come
-out exact, then the colors that serve the photographs best. So nothing flickers from frame to frame.
+A GIF frame has at most 256 colors. All frames share one color table: first the flat colors (classes, text, background),
+which are reproduced exactly, then the colors that suit the photographs best. So nothing flickers between frames.
 """
 
 import io
@@ -14,13 +14,13 @@ import numpy as np
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
-from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, side_by_side
+from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, with_legend
 
 PANELS = ("image", "prediction", "overlay", "truth", "errors")
-"""What a frame can show; the last two need the truth."""
+"""The panels of a frame; the last two need the truth."""
 
 _SAMPLED_FRAMES = 16
-_TABLE_SIZE = 255  # the 256th index is the transparent one, which marks pixels that stay as they were
+_TABLE_SIZE = 255  # the 256th index is transparent: it marks pixels that do not change
 _FLAT_COLORS = 96
 
 
@@ -37,18 +37,18 @@ def compose_frame(
     alpha: float = 0.5,
     title: str = "",
 ) -> np.ndarray:
-    """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid, and the classes' legend below.
+    """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid above a legend of the classes.
 
     `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
-    by default everything but the errors. `alpha` is the overlay's share of class color. `title` stands behind the
-    first panel's name. Raises ParameterError for a panel that does not exist or that lacks its truth.
+    by default everything but the errors. `alpha` is the share of class color in the overlay. `title` follows the name
+    of the first panel. Raises ParameterError for an unknown panel, and for one that needs a missing truth.
     """
     panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
     for name in panels:
         if name not in PANELS:
             raise ParameterError(f"panels: {name!r} is unknown; choose from {', '.join(PANELS)}")
         if name in ("truth", "errors") and truth is None:
-            raise ParameterError(f"panels: {name!r} needs the truth, which this data does not have; leave it out")
+            raise ParameterError(f"panels: {name!r} needs the truth, which this data lacks; leave it out")
     columns = columns or (2 if len(panels) % 2 == 0 else len(panels))
     draw = {
         "image": lambda: image,
@@ -58,26 +58,24 @@ def compose_frame(
         "errors": lambda: error_map(prediction, truth),
     }
     titles = [f"{name} · {title}" if title and index == 0 else name for index, name in enumerate(panels)]
-    grid = side_by_side(
-        {shown: draw[name]() for shown, name in zip(titles, panels, strict=True)}, width=width, columns=columns
-    )
+    pictures = {shown: draw[name]() for shown, name in zip(titles, panels, strict=True)}
     if "truth" in panels:
         class_names, colors = (*class_names, "ignored"), np.vstack([colors[: len(class_names)], (0, 0, 0)])
-    strips = [grid, legend(class_names, colors, width=width)]
+    frame = with_legend(pictures, class_names, colors, width=width, columns=columns)
     if "errors" in panels:
-        strips.append(legend(ERROR_NAMES, ERROR_COLORS, width=width))
-    return np.concatenate(strips)
+        frame = np.concatenate([frame, legend(ERROR_NAMES, ERROR_COLORS, width=width)])
+    return frame
 
 
 def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> None:
-    """Write frames uint8 (H, W, 3) of one size as an endless animation: GIF, or WebP where `path` ends in `.webp`.
+    """Write frames uint8 (H, W, 3) of one size as a looping animation: GIF, or WebP if `path` ends in `.webp`.
 
-    Frames may come from a generator. The same frames give the same bytes. A GIF shows a frame that repeats the one
-    before it by holding that one longer. Raises InputError for no frames and for frames of different sizes.
+    Frames may come from a generator. The same frames give the same bytes. In a GIF, a repeated frame extends the
+    duration of the one before it. Raises InputError for no frames and for frames of different sizes.
     """
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".webp"):
-        raise ParameterError(f"{path}: an animation's name ends in .gif or .webp")
+        raise ParameterError(f"{path}: unknown format; end the name in .gif or .webp")
     if not seconds_per_frame > 0:
         raise ParameterError(f"seconds_per_frame: {seconds_per_frame} is not allowed; give more than 0")
     frames = _checked(frames, path)
@@ -86,7 +84,7 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
         sample = list(islice(frames, _SAMPLED_FRAMES))
         table = _shared_table(sample)
         frames = (_indices(frame, table) for frame in chain(sample, frames))
-        # Gray frames and a palette are how Pillow takes indices into one table for the whole file.
+        # Pillow accepts indices into one table for the whole file as gray frames with a palette.
         options |= {"palette": _packed(table), "optimize": True, "transparency": _TABLE_SIZE}
     else:
         options |= {"quality": 90, "method": 4}
@@ -111,32 +109,32 @@ def _checked(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
         if frame.shape != size:
             raise InputError(
                 f"{path}: frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, frame 1 {size[1]}x{size[0]}; "
-                "an animation's frames have one size"
+                "all frames must have the same size"
             )
         yield frame
     if size is None:
-        raise InputError(f"{path}: there is no frame to write; choose at least one image")
+        raise InputError(f"{path}: no frames to write; choose at least one image")
 
 
 def _shared_table(sample: Sequence[np.ndarray]) -> np.ndarray:
     """Choose the colors uint8 (n <= 255, 3) of a whole animation from some of its frames."""
     from PIL import Image
 
-    # A color is flat where pixels equal their right and lower neighbors; a photograph has few of these.
+    # A pixel is flat if it equals its right and lower neighbors; photographs have few of these.
     codes, counts = np.unique(np.concatenate([_flat_codes(frame) for frame in sample]), return_counts=True)
     flat = codes[np.lexsort((codes, -counts))][:_FLAT_COLORS]
     pixels = np.concatenate([frame[::3, ::3].reshape(-1, 3) for frame in sample])
     others = pixels[~np.isin(_codes(pixels), flat)]
     if not len(others):
         return _colors(flat)
-    # Median cut over everything but the flat colors, so that large flat areas do not use up its boxes.
+    # Median cut without the flat colors, so that large flat areas do not use up its boxes.
     mosaic = Image.fromarray(others[None]).quantize(_TABLE_SIZE - len(flat), method=Image.Quantize.MEDIANCUT, kmeans=1)
     photo = _codes(np.array(mosaic.getpalette(), np.uint8).reshape(-1, 3))
     return _colors(np.concatenate([flat, np.setdiff1d(photo, flat)]))
 
 
 def _indices(frame: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Replace each pixel by the index of its own color in `table`, or else of a near one: uint8 (H, W)."""
+    """Replace each pixel by the index of its color in `table`, or of a similar one: uint8 (H, W)."""
     from PIL import Image
 
     palette = Image.new("P", (1, 1))
@@ -149,7 +147,7 @@ def _indices(frame: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _packed(table: np.ndarray) -> bytes:
-    """`table` as 256 RGB triples, filled up with colors that it does not hold, for Pillow merges equal ones."""
+    """Pack `table` as 256 RGB triples, padded with colors that are not in it, because Pillow merges equal ones."""
     free = np.setdiff1d(np.arange(512), _codes(table))[: 256 - len(table)]
     return np.concatenate([table, _colors(free)]).tobytes()
 

@@ -1,4 +1,4 @@
-"""Pictures to check masks before training: differences, the palette, class weights, edges on images."""
+"""Draw what helps to check masks before training: differences, the palette, class frequencies, and overlays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -22,13 +22,13 @@ from cityscapes.labels import (
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks.draw import to_label_ids
 from cityscapes.masks.report import Agreement
-from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, with_legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
-"""RGB of pixels that agree and differ, light and dark, so that they stay apart in print."""
+"""RGB of pixels that agree and differ: light and dark, so that they can be told apart in print."""
 
 _AS_LABEL_IDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     LABEL_IDS_SUFFIX: np.asarray,
@@ -38,7 +38,7 @@ _AS_LABEL_IDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> pd.DataFrame:
-    """A row a mask, the worst first: how many pixels differ, the share that agrees, and what cannot be compared."""
+    """Tabulate masks, worst first: how many pixels differ, the share that agrees, and what cannot be compared."""
     rows = [
         {
             "frame": f"{pair.frame.split} {pair.frame.name}",
@@ -54,9 +54,9 @@ def agreement_table(agreements: Sequence[Agreement]) -> pd.DataFrame:
 
 
 def agreement_in_words(agreements: Sequence[Agreement]) -> str:
-    """Say in one line how far masks agree with the provided ones, and with how many."""
+    """Summarize in one line how well generated masks agree with the provided ones, and over how many."""
     if not agreements:
-        return "Nothing to compare with: this data set brings polygons, but no masks of its own."
+        return "Nothing to compare with: this data set has polygons but no masks of its own."
     differing, total = sum(pair.differing for pair in agreements), sum(pair.total for pair in agreements)
     kinds = ", ".join(dict.fromkeys(map(_kind, agreements)))
     frames = len({pair.frame for pair in agreements})
@@ -67,7 +67,7 @@ def agreement_in_words(agreements: Sequence[Agreement]) -> str:
 
 
 def differences_picture(agreements: Sequence[Agreement], *, count: int = 3) -> Image.Image | None:
-    """Show the worst spot of up to `count` masks that differ, worst first; None where all agree."""
+    """Show the worst region of up to `count` masks that differ, worst first; None if all agree."""
     worst = sorted((pair for pair in agreements if pair.differing), key=lambda pair: -pair.differing)[:count]
     pictures = [difference_picture(*pair.read(), name=pair.frame.name, suffix=pair.suffix) for pair in worst]
     return Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])) if pictures else None
@@ -81,12 +81,12 @@ def difference_picture(
     suffix: str = LABEL_IDS_SUFFIX,
     window: tuple[int, int] = (24, 48),
 ) -> Image.Image:
-    """Show the `window` (height, width) in which most pixels differ: official, ours, and which pixels, enlarged.
+    """Enlarge the `window` (height, width) in which most pixels differ: official, ours, and the difference.
 
-    Both masks are integer (H, W) of the ids that `suffix` names. Raises InputError where their sizes differ.
+    Both masks are integer (H, W) of the ids that `suffix` names. Raises InputError if their sizes differ.
     """
     if official.shape != ours.shape:
-        raise InputError(f"{name}: sizes differ, {official.shape} and {ours.shape} (height, width); compare equal ones")
+        raise InputError(f"{name}: sizes differ, {official.shape} and {ours.shape} (height, width); they must be equal")
     differs = official != ours
     rows, columns = worst_spot(differs, window)
     labels = [_AS_LABEL_IDS[suffix](mask[rows, columns]) for mask in (official, ours)]
@@ -94,28 +94,27 @@ def difference_picture(
     panels = {
         f"{name}, official": LABEL_ID_TO_COLOR[labels[0]],
         f"ours, from row {rows.start}, column {columns.start}": LABEL_ID_TO_COLOR[labels[1]],
-        f"{here.sum()} of {differs.sum():,} pixels that differ": np.where(here[..., None], *DIFFERENCE_COLORS[::-1]),
+        f"{here.sum()} of {differs.sum():,} differing pixels": np.where(here[..., None], *DIFFERENCE_COLORS[::-1]),
     }
     present = np.union1d(*labels)
     names = [LABEL_BY_ID[i].name if i in LABEL_BY_ID else f"id {i}" for i in present.tolist()]
     swatches = np.concatenate([LABEL_ID_TO_COLOR[present], DIFFERENCE_COLORS])
-    strip = legend([*names, "equal", "different"], swatches, width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH), strip]))
+    return Image.fromarray(with_legend(panels, [*names, "equal", "different"], swatches))
 
 
 def worst_spot(differs: np.ndarray, window: tuple[int, int]) -> tuple[slice, slice]:
-    """Return the rows and columns of the window (height, width), or less, that holds most of `differs`, bool (H, W)."""
+    """Return the rows and columns of the window (height, width), or less, with most of `differs`, bool (H, W)."""
     height, width = (min(size, side) for size, side in zip(window, differs.shape, strict=True))
     sums = np.pad(differs.astype(np.int32), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     held = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     best = np.argwhere(held == held.max())
-    # The middle one of equally good ones, so that a single pixel is not shown at the edge.
+    # Take the central one of equally good windows, so that a single pixel is not shown at the edge.
     top, left = best[np.square(best - best.mean(axis=0)).sum(axis=1).argmin()].tolist()
     return slice(top, top + height), slice(left, left + width)
 
 
 def palette_picture() -> Image.Image:
-    """Show each class's colour with its name, train id and label id; those without a train id are void."""
+    """Show the color of each class with its name, train id, and label id; classes without a train id are void."""
     drawn = sorted((label for label in LABELS if label.label_id >= 0), key=lambda label: label.train_id)
     train_ids = ["void" if label.train_id == IGNORE else f"train {label.train_id}" for label in drawn]
     names = [
@@ -126,7 +125,7 @@ def palette_picture() -> Image.Image:
 
 
 def split_table(report: AuditReport) -> pd.DataFrame:
-    """A row a split: frames, cities, image sizes, where the masks come from, and the share of void pixels."""
+    """Tabulate splits: frames, cities, image sizes, where the masks come from, and the share of void pixels."""
     rows = {
         counts.split: {
             "frames": counts.frames,
@@ -141,7 +140,7 @@ def split_table(report: AuditReport) -> pd.DataFrame:
 
 
 def class_pixel_bars(report: AuditReport) -> "Figure":
-    """Draw a bar a class and split: its pixels on a logarithmic scale, in class colours, most frequent on top."""
+    """Draw the pixels of each class and split as bars in class colors, on a logarithmic scale, most frequent on top."""
     table = np.array([counts.pixels[: len(CLASS_NAMES)] for counts in report.splits])
     order = np.argsort(table.sum(axis=0), kind="stable")
     low, high = (table[table > 0].min() / 10, table.max()) if table.any() else (0.1, 1)
@@ -160,16 +159,16 @@ def class_pixel_bars(report: AuditReport) -> "Figure":
 
 
 def overlays_picture(split: Split, indices: Sequence[int]) -> Image.Image:
-    """Show images beside themselves under their masks, with the classes that occur; void shows the image."""
+    """Show images next to their overlays, with a legend of the classes that occur; void pixels stay uncolored."""
     panels, seen = {}, set()
     for index in indices:
         image, mask = split.pair(index)
         panels[split.name(index)] = np.asarray(image)
-        panels[f"{split.name(index)}, mask over it"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
+        panels[f"{split.name(index)}, overlay"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
         seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
     classes = sorted(seen)
-    strip = legend([split.class_names[i] for i in classes], split.colors[classes], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=2), strip]))
+    names = [split.class_names[i] for i in classes]
+    return Image.fromarray(with_legend(panels, names, split.colors[classes], columns=2))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

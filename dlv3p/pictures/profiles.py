@@ -1,4 +1,4 @@
-"""Charts of profiled costs, a row of bars per measured case; what was not measured says so in place of its bar."""
+"""Chart profiled costs, one row per measured case; where nothing was measured, text takes the place of the bar."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ PARTS = {
     "auxiliary": "#AA4499",
     "upsampling": "#DDDDDD",
 }
-"""Color by part; light enough for black text, and apart for color-blind readers."""
+"""Color by part: light enough for black text, and distinguishable for color-blind readers."""
 
 STAGES = {
     "decode": "#DDCC77",
@@ -31,7 +31,7 @@ STAGES = {
     "upsample and argmax": "#44AA99",
     "copy to host": "#882255",
 }
-"""Color by stage from file to labels."""
+"""Color by stage, from file to labels."""
 
 MEMORY = {
     "allocated_mib": "#88CCEE",
@@ -46,34 +46,34 @@ _POINT, _MEDIAN = "#0072B2", "#D55E00"
 
 
 def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> "Figure":
-    """Draw parameters, MACs and median time of every case, each bar divided into the parts of the network.
+    """Draw parameters, MACs, and median time of every case, each bar divided into the parts of the network.
 
-    `counts` is by title of the case and part what `count_parts` returns; times are those of the whole batch.
+    `counts` maps the title of a case to what `count_parts` returns; times are those of the whole batch.
     """
     figure = new_figure(10, 1.3 + 0.42 * len(rows))
     left, middle, right = figure.subplots(1, 3, sharey=True)
-    millions = [_scaled(counts[_title(row)], "parameters", 1e6) for row in rows]
-    thousands = [_scaled(counts[_title(row)], "macs", 1e9) for row in rows]
-    _stack(left, rows, millions, PARTS, "parameters, millions")
-    _stack(middle, rows, thousands, PARTS, "MACs of an image, thousand millions")
-    _stack(right, rows, [row["parts_ms"] for row in rows], PARTS, "time of a batch, ms")
-    _legend(figure, PARTS, [*millions, *(row["parts_ms"] for row in rows)])
+    parameters = [_scaled(counts[_title(row)], "parameters", 1e6) for row in rows]
+    macs = [_scaled(counts[_title(row)], "macs", 1e9) for row in rows]
+    _stack(left, rows, parameters, PARTS, "parameters, millions")
+    _stack(middle, rows, macs, PARTS, "GMACs per image")
+    _stack(right, rows, [row["parts_ms"] for row in rows], PARTS, "time per batch, ms")
+    _legend(figure, PARTS, [*parameters, *(row["parts_ms"] for row in rows)])
     return figure
 
 
 def draw_stages(rows: Sequence[Row]) -> "Figure":
-    """Draw the median milliseconds from a file's bytes to labels on the host, divided into their stages."""
+    """Draw the median milliseconds from a file's bytes to labels on the host, divided into stages."""
     figure = new_figure(9, 1.3 + 0.42 * len(rows))
     stages = [{name: value for name, value in row["stages_ms"].items() if name in STAGES} for row in rows]
-    _stack(figure.subplots(), rows, stages, STAGES, "from the files of a batch to its labels, ms")
+    _stack(figure.subplots(), rows, stages, STAGES, "from files to labels, per batch, ms")
     _legend(figure, STAGES, stages)
     return figure
 
 
 def draw_latencies(rows: Sequence[Row]) -> "Figure":
-    """Draw every run that counts as a point, p10 to p90 as a line and the median as a stroke with its number."""
+    """Draw every timed repetition as a point, p10 to p90 as a line, and the median as a tick with its value."""
     figure = new_figure(9, 1.3 + 0.42 * len(rows))
-    axes = _rows(figure.subplots(), rows, "forward pass of a batch, ms")
+    axes = _rows(figure.subplots(), rows, "forward pass per batch, ms")
     highest = max((max(row["times_ms"], default=0.0) for row in rows), default=0.0)
     for y, row in enumerate(rows):
         if not row["times_ms"]:
@@ -89,15 +89,15 @@ def draw_latencies(rows: Sequence[Row]) -> "Figure":
 
 
 def draw_memory(rows: Sequence[Row]) -> "Figure":
-    """Draw the peak memory of a prediction in its four meanings, as far as they were measured."""
+    """Draw the peak memory of a prediction by each of its four definitions, as far as measured."""
     names = {name: name.removesuffix("_mib").replace("_", " ") for name in MEMORY}
     return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB")
 
 
 def draw_energy(rows: Sequence[Row]) -> "Figure":
-    """Draw the joules an image, all of them and those above an idle machine; where there are none, say why."""
+    """Draw joules per image, in total and above idle; where none were measured, say why."""
     names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
-    return _grouped(rows, ENERGY, names, "energy of an image, J", reason="energy_status")
+    return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status")
 
 
 def _grouped(
@@ -146,7 +146,7 @@ def _stack(
 
 
 def _rows(axes: "Axes", rows: Sequence[Row], label: str) -> "Axes":
-    """Set up a row a case, the first on top."""
+    """Set up one row per case, the first on top."""
     axes.set_yticks(range(len(rows)), [_title(row).replace(", ", "\n", 1) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(label, fontsize=9)
@@ -156,8 +156,8 @@ def _rows(axes: "Axes", rows: Sequence[Row], label: str) -> "Axes":
 
 
 def _missing(axes: "Axes", y: int, row: Row) -> None:
-    told = NOT_MEASURED if row["status"] == "ok" else row["status"]
-    axes.text(0.01, y, _wrapped(told), va="center", fontsize=8, transform=axes.get_yaxis_transform())
+    reason = NOT_MEASURED if row["status"] == "ok" else row["status"]
+    axes.text(0.01, y, _wrapped(reason), va="center", fontsize=8, transform=axes.get_yaxis_transform())
 
 
 def _legend(figure: "Figure", colors: Mapping[str, str], drawn: Sequence[Mapping[str, float]]) -> None:
@@ -182,5 +182,5 @@ def _wrapped(text: str, width: int = 95) -> str:
 
 
 def _number(value: float) -> str:
-    """Write three digits that count, and no power of ten."""
+    """Format a value with three significant digits and no exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

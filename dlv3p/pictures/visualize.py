@@ -1,7 +1,7 @@
-"""Pictures from arrays: class colors, overlays, error maps, legends, titled panels, and the figures of an evaluation.
+"""Draw arrays as pictures: class colors, overlays, error maps, legends, titled panels, and evaluation figures.
 
-Pictures are uint8 arrays (H, W, 3) and figures are matplotlib `Figure`s that no global state knows about: a notebook
-shows one by naming it on the last line of a cell, `save_figure` writes one to a file.
+Pictures are uint8 arrays (H, W, 3). Figures are matplotlib `Figure`s outside pyplot's global state: a notebook shows
+one by naming it on the last line of a cell, and `save_figure` writes one to a file.
 """
 
 import io
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 ERROR_NAMES = ("right", "wrong", "ignored")
 ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
-"""RGB of `ERROR_NAMES`: light, medium and dark, so that they stay apart for color-blind readers and in print."""
+"""RGB of `ERROR_NAMES`: light, medium, and dark, so that color-blind readers and print can tell them apart."""
 
 PICTURE_WIDTH = 1200
-"""Pixels that a notebook's picture is wide."""
+"""Width of a notebook's picture in pixels."""
 
 _INK = (32, 32, 32)
 _PAPER = (255, 255, 255)
@@ -45,7 +45,7 @@ def colorize(train_ids: np.ndarray, colors: np.ndarray = TRAIN_ID_TO_COLOR) -> n
 def overlay(
     image: np.ndarray, train_ids: np.ndarray, *, alpha: float = 0.5, colors: np.ndarray = TRAIN_ID_TO_COLOR
 ) -> np.ndarray:
-    """Lay class colors over a picture uint8 (H, W, 3); `alpha` is their share, and ignored pixels show the picture."""
+    """Overlay a picture uint8 (H, W, 3) with class colors; `alpha` is their share, and ignored pixels get none."""
     _check_same_size("overlay", image[..., 0], train_ids)
     mixed = (1 - alpha) * image + alpha * colorize(train_ids, colors)
     counted = (np.asarray(train_ids) != IGNORE)[..., None]
@@ -62,7 +62,7 @@ def error_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, columns: int | None = None) -> np.ndarray:
     """Draw a swatch and a name for each class, in reading order, on a strip uint8 (h, `width`, 3).
 
-    The text grows with `width`; names that do not fit their column are shortened. Pass only the classes to show.
+    The text size grows with `width`, and names that do not fit their column are shortened. Pass only classes to show.
     """
     from PIL import Image, ImageDraw
 
@@ -92,9 +92,9 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
 def side_by_side(
     panels: Mapping[str, np.ndarray], *, width: int = PICTURE_WIDTH, columns: int | None = None
 ) -> np.ndarray:
-    """Set titled pictures uint8 (h, w, 3) in a grid, in order: uint8 (H, `width`, 3).
+    """Arrange titled pictures uint8 (h, w, 3) in a grid, in order: uint8 (H, `width`, 3).
 
-    Each is scaled to its column; pictures of few colors, such as class maps, keep those colors exactly.
+    Each is scaled to its column; pictures with few colors, such as class maps, keep their colors exactly.
     """
     from PIL import Image, ImageDraw
 
@@ -120,8 +120,21 @@ def side_by_side(
     return np.asarray(sheet)
 
 
+def with_legend(
+    panels: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    colors: np.ndarray,
+    *,
+    width: int = PICTURE_WIDTH,
+    columns: int | None = None,
+) -> np.ndarray:
+    """Arrange titled pictures in a grid above a legend of the given classes: uint8 (H, `width`, 3)."""
+    grid = side_by_side(panels, width=width, columns=columns)
+    return np.concatenate([grid, legend(class_names, colors, width=width)])
+
+
 def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
-    """Draw one bar a class, the best on top, with the mean as a line; classes that never occur (NaN) say so."""
+    """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked."""
     ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
     values = np.array([value for _, value in ordered], float)
     figure = new_figure(8, 1.2 + 0.28 * len(ordered))
@@ -140,12 +153,12 @@ def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
 
 
 def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Figure":
-    """Draw `confusion[truth, prediction]`, rows as shares of their truth in percent; rows without pixels stay empty."""
+    """Draw `confusion[truth, prediction]` as percentages of each row; rows without pixels stay empty."""
     import seaborn
 
     total = confusion.sum(axis=1, keepdims=True)
     share = np.divide(100.0 * confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
-    # A cell that rounds to nothing stays blank: 361 zeros would bury the few numbers that matter.
+    # Cells that round to zero stay blank: 361 zeros would bury the few numbers that matter.
     text = np.where(np.nan_to_num(share) >= 0.5, np.char.mod("%.0f", np.nan_to_num(share)), "")
     side = 2.2 + 0.42 * len(class_names)
     figure = new_figure(side + 0.8, side)
@@ -163,19 +176,19 @@ def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Fig
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Make an empty figure, sizes in inches, that a notebook shows where it is the last line of a cell."""
+    """Create an empty figure, sized in inches, that a notebook shows when it ends a cell."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    # pyplot would show it too, but it keeps every figure in memory and shows a returned one twice.
+    # pyplot would show it, too, but it keeps every figure in memory and shows a returned one twice.
     figure._repr_png_ = lambda: png(figure, dpi=90)
     return figure
 
 
 def png(figure: "Figure", *, dpi: int = 120) -> bytes:
-    """Render a figure as PNG; the same figure gives the same bytes, for they carry neither time nor version."""
+    """Render a figure as PNG; the same figure gives the same bytes, without a time stamp or version."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
     return content.getvalue()
@@ -218,7 +231,7 @@ def _font(size: int) -> "ImageFont.FreeTypeFont":
     import matplotlib
     from PIL import ImageFont
 
-    # matplotlib brings this font along, so that pictures look the same on every machine.
+    # This font ships with matplotlib, so pictures look the same on every machine.
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 

@@ -23,7 +23,7 @@ from support.terminal import in_terminal
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import MachineError, ParameterError
 from dlv3p.jupyter.papermill_engine import (
-    ONLY_ASKS,
+    INFORMATIVE,
     OPTION_VALUES,
     FailedNotebook,
     RefusedParameters,
@@ -285,7 +285,7 @@ def test_option_table_is_that_of_papermill() -> None:
     options = [option for option in papermill_command.params if isinstance(option, click.Option)]
     words = {name: 0 if option.is_flag else option.nargs for option in options for name in option.opts}
     assert {name: number for name, number in words.items() if number} == OPTION_VALUES
-    assert ONLY_ASKS - {"-h", "--help"} <= words.keys()
+    assert INFORMATIVE - {"-h", "--help"} <= words.keys()
 
 
 def test_a_copy_is_written_whole_or_not_at_all(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

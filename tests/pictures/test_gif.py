@@ -1,4 +1,4 @@
-"""Animations keep class colours exactly, flicker nowhere and are the same bytes each time."""
+"""Animations keep class colors exactly, do not flicker, and have the same bytes each time."""
 
 import itertools
 

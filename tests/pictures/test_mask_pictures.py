@@ -164,7 +164,7 @@ def test_bars_are_as_long_as_their_classes_are_frequent(drawn):
     png(figure)
 
 
-def test_a_split_without_a_labelled_pixel_has_bars_that_say_so():
+def test_a_split_without_a_labeled_pixel_has_bars_that_say_so():
     report = AuditReport(Path("city"), (SplitCounts("val"),), ())
     texts = [text.get_text() for text in class_pixel_bars(report).axes[0].texts]
     assert texts == ["does not occur"] * 19

@@ -1,4 +1,4 @@
-"""Pictures show what the arrays say: exact colours, untouched ignored pixels, sizes as asked for."""
+"""Pictures show what the arrays say: exact colors, untouched ignored pixels, requested sizes."""
 
 import sys
 

@@ -115,16 +115,16 @@ PUBLISHED_SETTINGS = {  # by the end of a recipe's name, the longest that fits
 }
 OWN_CHOICES = {  # where a recipe leaves its source on purpose: the value, and what its header says of it
     "cityscapes_deeplabv3plus_mobilenet_v2_os16_vainf": {
-        "learning_rate": (0.01, "learning rate 0.01, for users diverge"),
+        "learning_rate": (0.01, "learning rate 0.01, because users report divergence"),
         "scale_low": (0.5, "random scale, which that loader"),
         "scale_high": (2.0, "random scale, which that loader"),
         "scale_distribution": ("uniform", "random scale, which that loader"),
     },
     "cityscapes_deeplabv3plus_resnet50_os8": {
-        "scale_distribution": ("log_uniform", "scales are drawn evenly in octaves"),
+        "scale_distribution": ("log_uniform", "scales are log-uniform"),
         "final_rate_factor": (0.0, "falls to 0, there to a ten-thousandth"),
-        "gradient_norm": (5.0, "gradients longer than 5 are cut"),
-        "backbone_norm_momentum": (0.0, "the backbone's norms move by 0.1, there by 0.01"),
+        "gradient_norm": (5.0, "gradients are clipped to a norm of 5"),
+        "backbone_norm_momentum": (0.0, "the backbone's norms have a momentum of 0.1, there 0.01"),
     },
 }
 for alike, other in (("mobilenet_v2_os16_vainf", "resnet101_os16_vainf"), ("resnet50_os8", "resnet50_os16")):
@@ -132,11 +132,16 @@ for alike, other in (("mobilenet_v2_os16_vainf", "resnet101_os16_vainf"), ("resn
     OWN_CHOICES[street + other] = OWN_CHOICES[street + alike]
 
 UNLIKE = {  # what a header has to say, for no parameter says it
-    "chenxi": ["bilinearly, there by Lanczos' filter"],
-    "stigma": ["bilinearly, there by Lanczos' filter"],
+    "chenxi": ["bilinearly, in the source with a Lanczos filter"],
+    "stigma": ["bilinearly, in the source with a Lanczos filter"],
     "mindspore_s16": ["bilinearly, not bicubically"],
-    "yor": ["blurred, there 30 %", "the hue stays, there it moves by up to 0.1", "there each in half", "not by all"],
-    "mmseg": ["torchvision's stem", "the hue by up to 18 of 180", "75 % at most", "squeezed"],
-    "detectron2": ["there not of the norms", "from 7 values", "torchvision's stem"],
-    "deepspark": ["its code's 0.3 means in the MindSpore of its time"],
+    "yor": [
+        "blurred, in the source 30 %",
+        "the hue is unchanged, in the source it changes by up to 0.1",
+        "in the source each in half",
+        "not by all",
+    ],
+    "mmseg": ["torchvision's stem", "the hue by up to 18 of 180", "75 % at most", "rescaled"],
+    "detectron2": ["in the source not to the norms", "from 7 values", "torchvision's stem"],
+    "deepspark": ["what its code's 0.3 meant in MindSpore at the time"],
 }

@@ -1,4 +1,4 @@
-"""Opens a notebook in a real JupyterLab, in a real browser, runs all cells, and reports what a person would see.
+"""Open a notebook in JupyterLab in a real browser, run all cells, and report what a user would see.
 
     python tests/browser/run_notebook.py notebooks/quickstart.ipynb --set epochs=2 --screenshot quickstart.png
 
@@ -54,9 +54,9 @@ SEEN = """() => {
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page shows: code cells, those that began and ended, error texts, widgets' bars and pictures, figures.
+    """What the page shows: code cells, how many started and finished, error texts, widget bars and images, figures.
 
-    Errors are all that is shown in red: exceptions, which JupyterLab draws like any text on stderr, and warnings.
+    Errors are everything shown in red: exceptions, which JupyterLab draws like any text on stderr, and warnings.
     """
 
     cells: int
@@ -78,11 +78,11 @@ def run_in_jupyterlab(
     workspace: Path | None = None,
     press: str = "",
 ) -> Seen:
-    """Run all cells of a copy of `notebook`, with other parameters if wanted, and return what is then to be seen.
+    """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
 
-    Saves a picture of the whole notebook. What the notebook writes goes to `workspace`, if that shall outlive it. A
-    widget's button with the text `press` is clicked once it is there. Raises TimeoutError when the notebook has not
-    ended after so many seconds.
+    Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`, if it has to be kept. A
+    widget's button with the text `press` is clicked as soon as it appears. Raises TimeoutError if the notebook has not
+    finished after so many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
         folder = Path(temporary)
@@ -103,7 +103,7 @@ def run_in_jupyterlab(
 
 
 def forget_outputs(notebook: Path) -> None:
-    """Remove what a notebook brings along from an earlier execution, so that what is seen is new."""
+    """Remove the stored outputs of a notebook, so that everything seen is new."""
     content = nbformat.read(notebook, as_version=4)
     for cell in content.cells:
         if cell.cell_type == "code":
@@ -133,7 +133,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
 
 
 def server_url(server: subprocess.Popen, folder: Path, seconds: float = 180) -> str:
-    """Wait until the server has written where it listens."""
+    """Wait until the server has written its address."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         for file in (folder / "runtime").glob("jpserver-*.json"):
@@ -155,7 +155,7 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "") -> Seen:
             page.wait_for_timeout(1000)  # for the last pictures to arrive
             return Seen(**page.evaluate(SEEN))
         if not seen["run"] and time.monotonic() > asked + 20:
-            page.reload()  # JupyterLab has lost what it was asked to run while it connected to the kernel
+            page.reload()  # JupyterLab lost the request while it was connecting to the kernel
             start_cells(page)
             asked = time.monotonic()
         if press and button.count():
@@ -165,7 +165,7 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "") -> Seen:
 
 
 def start_cells(page: Page) -> None:
-    """Wait for the kernel, and run all cells; the first one is quick, so it tells whether they run."""
+    """Wait for the kernel, and run all cells; the first one is quick, so it shows whether they run."""
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=240_000)
     page.wait_for_timeout(2000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -173,7 +173,7 @@ def start_cells(page: Page) -> None:
 
 
 def take_picture(page: Page, path: Path) -> None:
-    """Save a picture of the whole notebook, in a window that is high enough for it."""
+    """Save a screenshot of the whole notebook, in a window that is tall enough for it."""
     height = page.evaluate(
         "Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map((p) => p.scrollHeight))"
     )
@@ -185,7 +185,7 @@ def take_picture(page: Page, path: Path) -> None:
 
 
 def main() -> int:
-    """Run one notebook and print what is to be seen; status 1 when a cell has failed."""
+    """Run one notebook and print what the page shows; exit with status 1 if a cell failed."""
     parser = argparse.ArgumentParser(description="Run a notebook in JupyterLab, in a browser.")
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")

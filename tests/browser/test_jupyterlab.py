@@ -1,4 +1,4 @@
-"""A person opens a notebook in JupyterLab and runs it: widgets are drawn, and no cell fails."""
+"""A user opens a notebook in JupyterLab and runs it: widgets are drawn, and no cell fails."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def test_quickstart_draws_its_progress_and_curves(city: Path) -> None:
 
 
 def test_the_stop_button_ends_training_after_a_step_with_a_checkpoint(city: Path, tmp_path: Path) -> None:
-    """The press arrives while the cell runs: without that, ten thousand epochs would go by first."""
+    """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first."""
     tiny = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
     parameters = tiny | {"run": "stopped", "data_root": str(city), "epochs": 10_000, "workers": 0, "threads": 1}
     seen = run_in_jupyterlab(

@@ -1,4 +1,4 @@
-"""papermill as a person types it, on small notebooks: in a terminal, in a pipe, with a pipe as stdin."""
+"""Run papermill as users do, on small notebooks: in a terminal, in a pipe, and with a pipe as stdin."""
 
 import json
 import os
@@ -115,7 +115,7 @@ print(json.loads(get_connection_info())["ip"])
 
 
 def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspace: Path) -> None:
-    """Each kernel has an address of its own; with one in the current folder they read each other's messages."""
+    """Each kernel has its own address; with one in the current folder, they would read each other's messages."""
     folder, temporary = workspace / "notebooks", workspace / "tmp"
     write_notebook(folder / "train.ipynb", MEET)
     (workspace / "met").mkdir()
@@ -145,8 +145,8 @@ REFUSED = {
     "unknown": (["-p", "ouput_stride", "8"], ["'ouput_stride'", "'output_stride'"]),
     "value": (["-p", "output_stride", "12"], ["output_stride=12", "8, 16"]),
     "type": (["-r", "output_stride", "8"], ["output_stride='8'", "whole number"]),
-    "code": (["-p", "output_stride=8;print", "1"], ["'output_stride=8;print'", "not the name"]),
-    "two lines": (["-p", "output_stride\nepochs", "1"], ["not the name"]),
+    "code": (["-p", "output_stride=8;print", "1"], ["'output_stride=8;print'", "not a parameter name"]),
+    "two lines": (["-p", "output_stride\nepochs", "1"], ["not a parameter name"]),
     "not a number": (["-p", "learning_rate", "nan"], ["learning_rate=nan"]),
     "yaml": (["-y", "{learning_rate: 1e-2}"], ["learning_rate='1e-2'", "YAML"]),
 }
@@ -192,13 +192,13 @@ def test_a_parameters_cell_holds_literals_only(workspace: Path, cell: str) -> No
 def test_a_mistake_found_by_a_cell_ends_with_its_line_and_status(workspace: Path) -> None:
     cells = [
         "from cityscapes.errors import InputError",
-        "raise InputError('a.json: no objects; mend it')",
+        "raise InputError('a.json: no objects; fix it')",
         "print('later')",
     ]
     notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", *cells)
     result = run(str(notebook), cwd=workspace)
     assert result.returncode == 3
-    assert last_line(result.stderr) == "Error: a.json: no objects; mend it"
+    assert last_line(result.stderr) == "Error: a.json: no objects; fix it"
     assert "Traceback" not in result.stderr
     copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
     marks = [cell for cell in copy.cells if "papermill-error-cell-tag" in cell.metadata.get("tags", [])]
@@ -337,7 +337,7 @@ def test_importing_the_engine_imports_no_torch() -> None:
 
 
 def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
-    """Send papermill a signal once a cell has made a file, and return its status, its last line and the copy."""
+    """Send papermill a signal once a cell has created a file; return its status, its last line, and the copy."""
     notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for
     write_notebook(notebook, *cells)
     os.mkfifo(ready)

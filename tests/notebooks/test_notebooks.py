@@ -1,4 +1,4 @@
-"""What every notebook promises: parameters that are the manual, small cells, clean outputs, checks that can fail."""
+"""The promises of every notebook: parameters that are the manual, small cells, clean outputs, checks that can fail."""
 
 import ast
 import dataclasses
@@ -155,7 +155,7 @@ def test_stored_outputs_are_text_without_errors(path: Path) -> None:
 
 @notebooks
 def test_checked_cells_have_something_to_compare(path: Path) -> None:
-    """nbval passes a check cell in silence when its output or its count has been stripped."""
+    """nbval silently passes a check cell whose output or count has been stripped."""
     for cell in code_cells(path, "nbval-check-output"):
         assert cell.execution_count, cell.source
         assert cell.outputs, cell.source
@@ -171,7 +171,7 @@ def test_recipe_holds_parameters_of_train(path: Path) -> None:
 
 
 def checked_texts(path: Path) -> list[list[str]]:
-    """What the cells that nbval would compare have printed, or what is stored of them."""
+    """The printed outputs, or the stored ones, of the cells that nbval would compare."""
     return [[output.text for output in cell.outputs] for cell in code_cells(path, "nbval-check-output")]
 
 
@@ -208,7 +208,7 @@ def altered(notebook: nbformat.NotebookNode) -> tuple[nbformat.NotebookNode, int
 
 
 def test_a_number_that_changes_fails_its_cell(city: Path, tmp_path: Path, workspace: Path) -> None:
-    """The proof that nbval can fail: a copy with one digit altered fails in that cell, the copy beside it passes."""
+    """Proof that nbval can fail: a copy with one digit altered fails in that cell, and an unaltered copy passes."""
     small = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
     train(config.TrainParameters(data_root=str(city), epochs=1, workers=0, threads=1, **small))
     original = nbformat.read(FOLDER / "save_predictions.ipynb", as_version=4)

@@ -1,4 +1,4 @@
-"""Recipes are what their sources publish: parameters of a training, whose counts, steps and claims hold together."""
+"""Recipes match their sources: the parameters of a training whose counts, steps, and claims are consistent."""
 
 import json
 import re
@@ -167,7 +167,7 @@ def test_the_stages_start_where_the_one_before_ends():
 
 
 def table_rows() -> list[tuple[str, str, list[str]]]:
-    """All rows of the README's tables: the section's heading, the line below it that has the command, the cells."""
+    """All rows of the README's tables: the section's heading, the command line below it, and the cells."""
     rows = []
     for section in (FOLDER / "README.md").read_text().split("\n## ")[1:]:
         heading, command, *_ = (line for line in section.splitlines() if line)
@@ -190,7 +190,7 @@ def test_the_tables_list_all_recipes_with_their_claims_and_costs():
 
 @every_recipe
 def test_a_recipe_stands_in_the_tables_of_its_protocols(name):
-    """Each table has one protocol, and says by which command one scores by it."""
+    """Each table has one protocol, and gives the command that scores under it."""
     sections = [(heading, command) for heading, command, cells in table_rows() if cells[0].startswith(f"[{name}]")]
     named = [heading.split("`")[1] for heading, _ in sections if heading.startswith("`")]
     told = re.split(r"[:,] ", header(name)["Protocol"])[0]

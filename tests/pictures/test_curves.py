@@ -19,7 +19,7 @@ def workspace(tmp_path, monkeypatch):
 
 
 def make_run(run, *, output_stride=16, val_miou=(0.1, 0.3, 0.2)):
-    """Write the folder of a run; the columns of epoch e hold e + 0.01, e + 0.02, ... but for the val mIoU given."""
+    """Write a run folder; the columns of epoch e hold e + 0.01, e + 0.02, ..., except for the given val mIoU."""
     history = []
     for epoch, score in enumerate(val_miou, start=1):
         row = {name: epoch + 0.01 * column for column, name in enumerate(HISTORY_COLUMNS)}

@@ -1,4 +1,4 @@
-"""Pictures and tables of masks: they show the worst spot, every class and every split, and say so where all is well."""
+"""Pictures and tables of masks show the worst region, every class, and every split, and say so if all is well."""
 
 from pathlib import Path
 
@@ -47,14 +47,14 @@ def as_color(row: np.ndarray) -> tuple[int, int, int]:
 
 @pytest.fixture
 def drawn(city: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """The embedded city's root, and masks that were made of its validation split."""
+    """The embedded city's root, and masks made from its validation split."""
     generate_masks(city, tmp_path / "made", splits=["train", "val"], progress=False)
     return city, tmp_path / "made"
 
 
 @pytest.fixture
 def provided(drawn: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path, list[Frame]]:
-    """A data set that brings label ids and train ids along, made masks, and its frames."""
+    """A data set with label ids and train ids of its own, generated masks, and its frames."""
     city, made = drawn
     root, frames = tmp_path / "provided", find_frames(city, "val", suffix=POLYGONS_SUFFIX)
     for frame in frames:

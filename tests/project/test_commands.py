@@ -1,4 +1,4 @@
-"""Every command of the README as a person types it: in a terminal and in a pipe, from the root and from a folder."""
+"""Every command of the README as users type it: in a terminal and in a pipe, from the root and from a folder."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def test_the_commands_are_found() -> None:
 
 
 def ways_to_call(command: Path) -> list[tuple[list[str], Path]]:
-    """The words that a command is called by, and the folder to call it in."""
+    """The words of a command line, and the folder to run it in."""
     if command.parts[0] == "benchmarks":  # which build on each other, and are called as modules of the root
         return [(["-m", f"benchmarks.{command.stem}"], ROOT)]
     return [([str(command)], ROOT), ([command.name], ROOT / command.parent)]
@@ -47,7 +47,7 @@ CALLS = [(command, *way) for command in COMMANDS for way in ways_to_call(command
 
 
 def helped(run, words: list[str], cwd: Path) -> None:
-    """Call for help and check the answer."""
+    """Ask for help and check the answer."""
     status, shown = run(sys.executable, *words, "--help", cwd=cwd)
     assert status == 0, shown
     assert shown.startswith("usage: ")
@@ -55,7 +55,7 @@ def helped(run, words: list[str], cwd: Path) -> None:
 
 @pytest.mark.parametrize("index", range(len(CALLS)), ids=lambda index: f"{CALLS[index][0]} {CALLS[index][2].name}")
 def test_a_file_answers_for_help_from_the_root_and_from_its_folder(index: int) -> None:
-    """Each command in each place, in a terminal and in a pipe by turns; `slow` has all of both."""
+    """Each command in each place, alternating between a terminal and a pipe; `slow` covers all combinations."""
     _, words, cwd = CALLS[index]
     helped(RUNS[index % 2], words, cwd)
 

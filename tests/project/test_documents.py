@@ -1,4 +1,4 @@
-"""What the README and docs/ say can be typed, followed and run."""
+"""The commands, links, and code in the README and in docs/ work."""
 
 import dataclasses
 import re
@@ -16,14 +16,14 @@ from dlv3p.parameters import notebooks as parameters
 
 ROOT = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").is_file())
 README = ROOT / "README.md"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/recipes/*.md")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every command in a page's blocks of shell, `...` left out."""
+    """The words of every command in a page's shell blocks, without `...`."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     parts = [part for line in lines for part in re.split(r"\s#\s.*|\s&&\s", line)]
@@ -79,7 +79,7 @@ def test_other_commands_exist(page: Path) -> None:
 
 
 def test_there_are_commands_to_check() -> None:
-    """The tests above pass in silence where they find none."""
+    """The tests above pass silently where they find none."""
     found = [words[0] for page in PAGES for words in commands(page)]
     assert found.count("papermill") >= 20
     assert found.count("dlv3p") >= 6

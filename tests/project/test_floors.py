@@ -1,4 +1,4 @@
-"""The plan of the house: rooms one above the other, and every import goes down."""
+"""The layers of the packages: rooms one above the other, and every import goes down."""
 
 import ast
 from collections.abc import Iterator

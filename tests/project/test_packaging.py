@@ -69,7 +69,7 @@ def test_an_installation_has_every_file_that_is_no_module() -> None:
 
 
 def folder_of(package: str) -> Path:
-    """The folder of a package, which has to be one."""
+    """The folder of a package, which has to exist."""
     folder = ROOT.joinpath(*package.split("."))
     assert (folder / "__init__.py").is_file()
     return folder
@@ -93,7 +93,7 @@ def make(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what set-up depends on."""
+    """A folder with the files that setup depends on."""
     (tmp_path / "requirements.lock").write_text("")
     (tmp_path / "pyproject.toml").write_text("")
     return tmp_path

@@ -1,4 +1,4 @@
-"""Run every benchmark with its defaults, one after the other; each is a command of its own and answers `--help`."""
+"""Run every benchmark with its defaults, one after the other; each is also a command with `--help`."""
 
 from benchmarks import loader, masks, models, official_scores, training
 

@@ -1,12 +1,12 @@
-"""What our training reaches beside segmentation-models-pytorch's DeepLabV3+ in a plain loop, on the same budget.
+"""Compare the accuracy of our training with segmentation-models-pytorch's DeepLabV3+ in a plain loop, on one budget.
 
     python -m benchmarks.accuracy [--root FOLDER --name camvid --seeds 0 1 2 --epochs 16 --image-scale 0.5 ...]
 
-Both start from random weights and see the same images as often, in batches and crops of the same size; ours with this
-project's training (random scale, jitter, schedule, class weights unless told otherwise), the other one as
-`benchmarks.plain_loop` says. The validation split is scored in one way for both: the weights of the last epoch, whole
-images, at the size of their masks. Seconds of training are told without those of scoring, for both. A seed that is done
-is not trained again; results lie in outputs/<name>/. The other one needs: pip install 'dlv3p[bench]'.
+Both start from random weights and see the same images equally often, in batches and crops of the same size: ours with
+this project's training (random scale, jitter, schedule, class weights by default), the peer as in
+`benchmarks.plain_loop`. The validation split is scored in the same way for both: the weights of the last epoch, whole
+images, at the size of their masks. Training times exclude scoring, for both. A finished seed is not trained again;
+results are in outputs/<name>/. The peer needs: pip install 'dlv3p[bench]'.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def score(model: nn.Module, logits: Callable[[Tensor, tuple[int, int]], Tensor],
     return {"loss": total / len(images), **result.means(), "iou": iou}
 
 
-def remembered(path: Path, settings: dict, work: Callable[[], dict]) -> dict:
-    """Return what lies in `path`, when it is of these settings, else do the work and write it there."""
+def cached_result(path: Path, settings: dict, work: Callable[[], dict]) -> dict:
+    """Return the content of `path` if it has these settings, else do the work and write its result there."""
     if path.is_file():
         content = json.loads(path.read_text())
         if content["settings"] == settings:
@@ -78,7 +78,7 @@ def remembered(path: Path, settings: dict, work: Callable[[], dict]) -> dict:
 
 @contextmanager
 def scoring_times() -> Iterator[list[float]]:
-    """Collect the seconds that each scoring takes of the runs that train within; the time of an epoch includes them."""
+    """Collect the seconds of each scoring during the block; the time of an epoch includes them."""
     seconds: list[float] = []
     score_epoch = validation.validate
 
@@ -93,13 +93,13 @@ def scoring_times() -> Iterator[list[float]]:
 
 
 def training_seconds(history: Sequence[dict], scoring: Sequence[float]) -> float:
-    """Return the seconds of a run without those of scoring; nan where some of it was trained before, and not timed."""
+    """Return the seconds of a run without those of scoring; nan where part of it was trained before, untimed."""
     scored = sum(not math.isnan(row["val_loss"]) for row in history)
     return sum(row["seconds"] for row in history) - sum(scoring) if scored == len(scoring) else math.nan
 
 
 def train_ours(parameters: TrainParameters, images: WholeImages) -> dict:
-    """Train a seed of ours, or go on with it, and score its last epoch."""
+    """Train a seed of ours, or resume it, and score its last epoch."""
     with scoring_times() as scoring:
         history = train(parameters).history
     model, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(parameters.run_name, "last")))
@@ -108,15 +108,15 @@ def train_ours(parameters: TrainParameters, images: WholeImages) -> dict:
 
 
 def train_peer(settings: PlainSettings, training: Split, images: WholeImages, validate_every: int) -> dict:
-    """Train a seed of the other one and score every so many of its epochs; the last one counts."""
+    """Train a seed of the peer and score every `validate_every` epochs; the last score counts."""
     rows = []
     unscored = {**dict.fromkeys(("loss", "mIoU", "mDice", "mPA", "pixel_accuracy"), float("nan")), "iou": []}
     for model, loss, seconds in train_plainly(settings, training):
         scored = (len(rows) + 1) % validate_every == 0 or len(rows) + 1 == settings.epochs
         result = score(model, peer_logits(model, settings.output_stride), images) if scored else unscored
         rows.append({"epoch": len(rows) + 1, "train_loss": loss, "seconds": seconds, **result})
-        told = f"loss {loss:.4f}  val loss {result['loss']:.4f}  val mIoU {result['mIoU']:.3f}  {seconds:.1f} s"
-        print(f"{PEER} seed {settings.seed} epoch {len(rows):2d}/{settings.epochs}  {told}", flush=True)
+        status = f"loss {loss:.4f}  val loss {result['loss']:.4f}  val mIoU {result['mIoU']:.3f}  {seconds:.1f} s"
+        print(f"{PEER} seed {settings.seed} epoch {len(rows):2d}/{settings.epochs}  {status}", flush=True)
     last = rows[-1]
     iou = {"iou": last.pop("iou")}
     history = [{name: value for name, value in row.items() if name != "iou"} for row in rows]
@@ -124,7 +124,7 @@ def train_peer(settings: PlainSettings, training: Split, images: WholeImages, va
 
 
 def draw_curves(ours: Sequence[str], peers: dict[str, dict], output_stride: int, path: Path) -> None:
-    """Write the picture of all runs' curves; the plain loop keeps no scores of its crops."""
+    """Write a figure of all runs' curves; the plain loop does not score its crops."""
     tables = [read_metrics(ours)]
     for name, result in peers.items():
         history = pd.DataFrame(result["history"])
@@ -137,7 +137,7 @@ def draw_curves(ours: Sequence[str], peers: dict[str, dict], output_stride: int,
 def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Sequence[str]) -> str:
     """Format the scores of each seed, their means, the paired difference, and the IoU of each class."""
     lines = [f"{'seed':<14} {'ours':>9} {PEER:>9} {'difference':>11}   seconds without scoring, ours and {PEER}"]
-    # Results of before have no such seconds: ours had the scoring in them.
+    # Older results lack these seconds: ours included the scoring.
     seconds = {name: [row.get("training_seconds", math.nan) for row in rows] for name, rows in results.items()}
     mean_ious = {name: [100 * row["mIoU"] for row in rows] for name, rows in results.items()}
     pairs = [own - other for own, other in zip(mean_ious["ours"], mean_ious[PEER], strict=True)]
@@ -145,8 +145,8 @@ def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Se
         own, other = mean_ious["ours"][index], mean_ious[PEER][index]
         times = "  ".join(f"{values[index]:6.0f}" for values in seconds.values())
         lines.append(f"{seed:<14} {own:9.2f} {other:9.2f} {pairs[index]:+11.2f}   {times}")
-    told = [f"{name} {_spread(values)}" for name, values in mean_ious.items()]
-    lines.append(f"mIoU in percent, mean ± sd: {', '.join(told)}; paired difference {_spread(pairs, sign='+')}")
+    summary = [f"{name} {_spread(values)}" for name, values in mean_ious.items()]
+    lines.append(f"mIoU in percent, mean ± sd: {', '.join(summary)}; paired difference {_spread(pairs, sign='+')}")
     lines.append(f"\n{'class':<14} {'ours':>9} {PEER:>9}   mean IoU over the seeds")
     for index, name in enumerate(class_names):
         values = [_mean([row["iou"][index] for row in rows]) for rows in results.values()]
@@ -156,11 +156,11 @@ def report(results: dict[str, list[dict]], seeds: Sequence[int], class_names: Se
 
 def costs(builds: dict[str, Callable[[], nn.Module]], height: int, width: int) -> str:
     """Format parameters and MACs of both networks."""
-    told = []
+    lines = []
     for name, build in builds.items():
         macs, parameters = count_macs(build, height, width)["total"], count_parameters(build())["total"]
-        told.append(f"{name} {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC")
-    return f"for an image of {height} x {width}: {'; '.join(told)} (its head is separable)"
+        lines.append(f"{name} {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC")
+    return f"for an image of {height} x {width}: {'; '.join(lines)} (its head is separable)"
 
 
 def _spread(values: Sequence[float], sign: str = "") -> str:
@@ -176,7 +176,7 @@ def _mean(values: Sequence[float | None]) -> float:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", default=DEMO_CITY, help="a data set of any kind; the embedded city by default")
-    parser.add_argument("--name", default="accuracy", help="what runs and results are called")
+    parser.add_argument("--name", default="accuracy", help="name of runs and results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--backbone", default="resnet18", choices=["resnet18", "resnet34", "resnet50", "resnet101"])
     parser.add_argument("--output-stride", type=int, default=16, choices=[8, 16])
@@ -191,7 +191,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Train what is not trained yet, and tell how it compares."""
+    """Train the missing seeds, and print the comparison."""
     options = _options()
     names = ("backbone", "output_stride", "channels", "image_scale", "crop_height", "crop_width", "batch_size")
     shared = {name: getattr(options, name) for name in (*names, "epochs", "precision", "workers")}
@@ -206,21 +206,21 @@ def main() -> int:
         )  # fmt: skip
         runs.append(parameters.run_name)
         path = folder / f"{parameters.run_name}.json"
-        results["ours"].append(remembered(path, parameters.as_dict(), partial(train_ours, parameters, images)))
+        results["ours"].append(cached_result(path, parameters.as_dict(), partial(train_ours, parameters, images)))
         settings = PlainSettings(seed=seed, **shared)
         known = {"data_root": options.root, **asdict(settings)}
         path = folder / f"{options.name}_{PEER}_seed{seed}.json"
         work = partial(train_peer, settings, training, images, options.validate_every)
-        results[PEER].append(remembered(path, known, work))
+        results[PEER].append(cached_result(path, known, work))
 
     size = scored.image(0).size
     height, width = (-(-round(length * options.image_scale) // 16) * 16 for length in (size[1], size[0]))
     switches = {"channels": options.channels, "output_stride": options.output_stride}
     ours = partial(build_model, "deeplabv3plus", options.backbone, num_classes=training.num_classes, **switches)
     builds = {"ours": ours, PEER: partial(build_peer, settings, training.num_classes)}
-    told = report(results, options.seeds, training.class_names)
+    table = report(results, options.seeds, training.class_names)
     print(f"\n{options.root}: {len(training)} images to train on, {len(scored)} to score, {options.epochs} epochs")
-    print(f"{costs(builds, height, width)}\n{told}")
+    print(f"{costs(builds, height, width)}\n{table}")
     peers = {f"{options.name}_{PEER}_seed{seed}": row for seed, row in zip(options.seeds, results[PEER], strict=True)}
     draw_curves(runs, peers, options.output_stride, folder / "curves.png")
     print(f"curves: {folder / 'curves.png'}")

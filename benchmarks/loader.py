@@ -1,10 +1,10 @@
-"""Training samples a second: this project beside the usual way with torchvision's transforms, from PNG to tensors.
+"""Time training samples from PNG to tensors: this project against the usual way with torchvision's transforms.
 
     python -m benchmarks.loader [--root CITYSCAPES] [--frames 6 --repeats 7 --crop 768 --color-jitter 0]
 
-All ways run on one thread, by turns, on the same files and with the same random draws; files lie in the page cache. The
-figure is the median of the ratios of process time of the same sample. The usual way decodes the whole image and mask,
-resizes both whole, and crops, flips and normalizes; that its samples are the same is checked on the way.
+All ways run on one thread, interleaved, on the same files and with the same random draws; files are in the page cache.
+The figure is the median of the ratios of process time of the same sample. The usual way decodes the whole image and
+mask, resizes both whole, and crops, flips and normalizes; that its samples agree is checked along the way.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from dlv3p.data.sampling import sample_generator
 
 
 def usual_way(split: Split, augmentation: Augmentation, seed: int, epoch: int, index: int):
-    """Make a sample as scripts with torchvision do, with the window and flip that this project draws for it."""
+    """Make a sample as torchvision scripts do, with the window and flip that this project draws for it."""
     image = decode_image(str(split.image_path(index)), ImageReadMode.RGB)
     mask = decode_image(str(split.mask_path(index)), ImageReadMode.UNCHANGED)
     rng, (height, width) = sample_generator(seed, epoch, index), image.shape[1:]
@@ -62,7 +62,7 @@ def difference(one, other) -> tuple[float, float]:
 
 
 def measure(split: Split, augmentation: Augmentation, repeats: int) -> tuple[dict[str, list[float]], list]:
-    """Return process seconds a sample of each way, and how far the samples of the usual way and of ours differ."""
+    """Return process seconds per sample of each way, and the differences between samples of the usual way and ours."""
     plain = TrainingSamples(split, augmentation, seed=0)
     cached = TrainingSamples(split, augmentation, seed=0, cache=DecodedCache(split))
     cached.cache.prepare(progress="none")
@@ -87,7 +87,7 @@ def measure(split: Split, augmentation: Augmentation, repeats: int) -> tuple[dic
 
 
 def main() -> None:
-    """Print milliseconds a sample, samples a second, ratios, and how far the samples agree."""
+    """Print milliseconds per sample, samples per second, ratios, and the agreement of samples."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="a data set with a train split; the embedded city by default")
     for name, default in (("frames", 6), ("repeats", 7), ("crop", 768)):

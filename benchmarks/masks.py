@@ -1,10 +1,10 @@
-"""Masks from polygons: this project beside cityscapesScripts, from the JSON file to three PNG files.
+"""Time masks from polygons: this project against cityscapesScripts, from the JSON file to three PNG files.
 
     python -m benchmarks.masks [--root /data/cityscapes] [--frames 8] [--repeats 5]
 
-Both ways run on one thread, by turns, on the same frames, and write label ids, train ids and colors to new files; the
+Both run on one thread, interleaved, on the same frames, and write label ids, train ids and colors to new files; the
 figure is the median over these pairs of the ratio of process times. Frames are those of `--root`, else of the embedded
-city at 1024 x 2048. Where the time goes is measured apart, since a look at the clock at every step costs time too.
+city at 1024 x 2048. The time of each step is measured separately, since reading the clock at every step costs time.
 """
 
 import os
@@ -43,16 +43,16 @@ def official_way(polygon_file: Path, folder: Path) -> None:
 
 
 def seconds(way: Callable[[], object]) -> float:
-    """Process seconds of one call."""
+    """Return the process seconds of one call."""
     start = time.process_time()
     way()
     return time.process_time() - start
 
 
 def measure(frames: list[Frame], root: Path, folder: Path, repeats: int) -> list[dict[str, float]]:
-    """Return the process seconds of each way for each frame and turn, after one round that is not counted."""
-    turns = []
-    for turn in range(repeats + 1):
+    """Return the process seconds of each way for each frame and round, after a warm-up round."""
+    rounds = []
+    for number in range(repeats + 1):
         for frame in frames:
             new = Path(tempfile.mkdtemp(dir=folder))
             ways = {"theirs": lambda frame=frame, new=new: official_way(frame.annotation(root, POLYGONS_SUFFIX), new)}
@@ -61,16 +61,16 @@ def measure(frames: list[Frame], root: Path, folder: Path, repeats: int) -> list
                 next(iter(job.targets.values())).parent.mkdir(parents=True)
                 ways[mode] = lambda job=job: make_masks(job)
             gc.collect()
-            order = list(ways) if turn % 2 else list(ways)[::-1]
+            order = list(ways) if number % 2 else list(ways)[::-1]
             times = {name: seconds(ways[name]) for name in order}
             shutil.rmtree(new)
-            if turn:
-                turns.append(times)
-    return turns
+            if number:
+                rounds.append(times)
+    return rounds
 
 
-def where_time_goes(frames: list[Frame], root: Path, folder: Path, mode: str) -> dict[str, float]:
-    """Return the mean milliseconds a frame of each step, and of the whole with the clocks running."""
+def time_steps(frames: list[Frame], root: Path, folder: Path, mode: str) -> dict[str, float]:
+    """Return the mean milliseconds per frame of each step, and of the whole with the clocks running."""
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(module, name: str, step: Callable[..., str]):
@@ -103,23 +103,23 @@ def where_time_goes(frames: list[Frame], root: Path, folder: Path, mode: str) ->
     return {step: 1000 * value / len(frames) for step, value in spent.items()}
 
 
-def polygons_alone(source: Path, root: Path, most: int) -> list[Frame]:
-    """Copy a data set's polygon files, so that provided masks are not compared: the official way does not either."""
+def copy_polygons(source: Path, root: Path, limit: int) -> list[Frame]:
+    """Copy only the polygon files of a data set: without provided masks, neither way compares with any."""
     found = [
         frame
         for split in SPLITS
         if (source / "gtFine" / split).is_dir()
         for frame in find_frames(source, split, suffix=POLYGONS_SUFFIX)
     ]
-    for frame in found[:most]:
+    for frame in found[:limit]:
         copy = frame.annotation(root, POLYGONS_SUFFIX)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(frame.annotation(source, POLYGONS_SUFFIX), copy)
-    return found[:most]
+    return found[:limit]
 
 
 def main() -> None:
-    """Print milliseconds a frame, the ratios, and where the time goes."""
+    """Print milliseconds per frame, the ratios, and the time of each step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="a Cityscapes data set (default: the embedded city)")
     parser.add_argument("--frames", type=int, default=8)
@@ -131,21 +131,21 @@ def main() -> None:
         if root is None:
             counts = {"train": options.frames, "val": 1, "test": 1}
             root = write_demo_city(folder / "city", height=1024, width=2048, frames=counts)
-        frames = polygons_alone(root, folder / "polygons", options.frames)
-        turns = measure(frames, folder / "polygons", folder, options.repeats)
+        frames = copy_polygons(root, folder / "polygons", options.frames)
+        rounds = measure(frames, folder / "polygons", folder, options.repeats)
         print(
             f"polygons to three PNG files, {len(frames)} frames of {options.root or 'the embedded city'}, one thread,"
         )
-        print(f"{len(turns)} pairs by turns, medians")
-        print(f"  cityscapesScripts   {1000 * statistics.median(times['theirs'] for times in turns):8.1f} ms")
+        print(f"{len(rounds)} interleaved pairs, medians")
+        print(f"  cityscapesScripts   {1000 * statistics.median(times['theirs'] for times in rounds):8.1f} ms")
         for mode in MODES:
-            ratio = statistics.median(times["theirs"] / times[mode] for times in turns)
-            print(f"  {mode:<10}colors   {1000 * statistics.median(t[mode] for t in turns):8.1f} ms {ratio:7.1f} x")
+            ratio = statistics.median(times["theirs"] / times[mode] for times in rounds)
+            print(f"  {mode:<10}colors   {1000 * statistics.median(t[mode] for t in rounds):8.1f} ms {ratio:7.1f} x")
         for mode in MODES:
-            steps = where_time_goes(frames, folder / "polygons", folder, mode)
+            steps = time_steps(frames, folder / "polygons", folder, mode)
             rest = steps["whole"] - sum(value for step, value in steps.items() if step != "whole")
             listed = ", ".join(f"{step} {value:.2f}" for step, value in {**steps, "rest": rest}.items())
-            print(f"where the time goes, {mode} (ms): {listed}")
+            print(f"time per step, {mode} (ms): {listed}")
 
 
 if __name__ == "__main__":

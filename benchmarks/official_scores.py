@@ -1,11 +1,11 @@
-"""Official scores: this project beside cityscapesScripts 2.3.0 as PyPI's wheel installs it, on the same PNG files.
+"""Time the official scores: this project against cityscapesScripts 2.3.0 from PyPI, on the same PNG files.
 
     python -m benchmarks.official_scores [--frames 6 --repeats 7 --root DIR]
 
-All ways run on one thread, by turns; a figure is the median over frames and turns of the ratio of process times, so
-that a slow minute of the machine hits all alike. `from files` reads three PNG files a frame: label ids, instance ids
-and the prediction. `from memory` is the network being evaluated: the truth was decoded once, the prediction is an array
-and is never written. Every turn compares the numbers. Needs cityscapesScripts, which the extra `test` installs.
+All ways run on one thread, interleaved; a figure is the median over frames and rounds of the ratio of process times, so
+that a slow minute of the machine affects all alike. `from files` reads three PNG files per frame: label ids, instance
+ids and the prediction. `from memory` is the evaluation of a network: the truth was decoded once, the prediction is an
+array and is never written. Every round compares the scores. Needs cityscapesScripts, from the extra `test`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WAYS = ("official from files", "ours from files", "ours from memory")
 
 
 def noisy(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return label ids as a good network predicts them: edges a few pixels off, forty blobs of a wrong class."""
+    """Return label ids like those of a good network: edges a few pixels off, forty blobs of a wrong class."""
     prediction = np.roll(truth, (1, 3), (0, 1))
     prediction[LABEL_ID_TO_TRAIN_ID[prediction] == 255] = 7
     height, width = truth.shape
@@ -44,7 +44,7 @@ def noisy(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def prepare(folder: Path, root: Path, split: str, frames: int) -> list[tuple[TruthFiles, Path]]:
-    """Write truth and prediction of each frame as Pillow saves PNG files, and return where they are."""
+    """Write truth and prediction of each frame as PNG files by Pillow, and return their paths."""
     rng, written = np.random.default_rng(0), []
     for files in find_truth(root, split)[:frames]:
         label_ids, instance_ids = files.read()
@@ -80,31 +80,31 @@ def ways(files: TruthFiles, prediction: Path) -> dict[str, Callable[[], Any]]:
 
 
 def measure(frames: list[tuple[TruthFiles, Path]], repeats: int) -> dict[str, list[float]]:
-    """Return process seconds of each way, one for each frame and turn, after a first round that is not counted."""
+    """Return process seconds of each way, one for each frame and round, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(repeats + 1):
+    for number in range(repeats + 1):
         for files, prediction in frames:
             results = {}
             for name, way in ways(files, prediction).items():
                 began = time.process_time()
                 results[name] = way()
-                if turn:
+                if number:
                     times[name].append(time.process_time() - began)
             compare(results)
     return times
 
 
 def compare(results: dict[str, Any]) -> None:
-    """Stop where a number differs from the official one by more than 1e-12."""
+    """Raise SystemExit where a score differs from the official one by more than 1e-12."""
     for name in WAYS[1:]:
         for key, value in results[name].averages.items():
             official = results[WAYS[0]][key]
             if not (math.isnan(official) and math.isnan(value)) and abs(value - official) > 1e-12:
-                raise SystemExit(f"{name}: {key} is {value!r}, the official tool says {official!r}")
+                raise SystemExit(f"{name}: {key} is {value!r}, the official tool gives {official!r}")
 
 
 def main() -> None:
-    """Print milliseconds a frame and the ratios."""
+    """Print milliseconds per frame and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=7)

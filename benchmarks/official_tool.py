@@ -1,4 +1,4 @@
-"""The official scoring script, brought to run on the NumPy and the Pillow of today, for tests and benchmarks."""
+"""The official scoring script, made compatible with current NumPy and Pillow, for tests and benchmarks."""
 
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ def load() -> ModuleType:
 
 
 class InMemory:
-    """What the tool needs of an opened image: `size` as Pillow has it, and conversion to an array."""
+    """Stand-in for an opened image: `size` as in Pillow, and conversion to an array."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels, self.size = pixels, pixels.shape[::-1]

@@ -1,7 +1,7 @@
-"""The opponent of `benchmarks.accuracy`: segmentation-models-pytorch's DeepLabV3+ in the plainest loop one would write.
+"""The peer of `benchmarks.accuracy`: segmentation-models-pytorch's DeepLabV3+ in the plainest training loop.
 
-Adam at its own learning rate, cross entropy that ignores 255, crops at random places, flips, and nothing else: no
-random scale, no schedule, no class weights, no jitter. Its atrous rates are the library's, 12 24 36 at any stride.
+Adam at its default learning rate, cross entropy that ignores 255, random crops, flips, and nothing else: no random
+scale, no schedule, no class weights, no jitter. Its atrous rates are the library's, 12 24 36 at any stride.
 """
 
 import time
@@ -23,7 +23,7 @@ from dlv3p.runtime.extras import require
 
 @dataclass(frozen=True)
 class PlainSettings:
-    """What the loop shares with ours; sizes in pixels after `image_scale`, `precision` "float32" or "bfloat16"."""
+    """The settings shared with our training; sizes in pixels after `image_scale`, float32 or bfloat16 `precision`."""
 
     backbone: str
     output_stride: int
@@ -40,7 +40,7 @@ class PlainSettings:
 
 
 class PlainCrops(Dataset):
-    """Resized, cropped and perhaps mirrored samples: image float32 (3,h,w) normalized, mask int64 (h,w)."""
+    """Resized, cropped and randomly mirrored samples: image float32 (3,h,w) normalized, mask int64 (h,w)."""
 
     def __init__(self, split: Split, settings: PlainSettings) -> None:
         self.split, self.settings = split, settings
@@ -64,7 +64,7 @@ class PlainCrops(Dataset):
 
 
 def build_peer(settings: PlainSettings, num_classes: int) -> nn.Module:
-    """Build the opponent's network with random weights; raises MachineError where it is not installed."""
+    """Build the peer's network with random weights; raises MachineError where its library is not installed."""
     require("benchmarks.accuracy", ("segmentation_models_pytorch",), "bench")
     from segmentation_models_pytorch import DeepLabV3Plus
 
@@ -78,7 +78,7 @@ def build_peer(settings: PlainSettings, num_classes: int) -> nn.Module:
 
 
 def peer_logits(model: nn.Module, output_stride: int) -> Callable[[Tensor, tuple[int, int]], Tensor]:
-    """Return a function from an image (1,3,h,w) and a size to logits of it; edges are padded, as the network asks."""
+    """Return a function from an image (1,3,h,w) and a size to logits; the image is padded as the network requires."""
 
     def logits(image: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = image.shape[-2:]
@@ -89,7 +89,7 @@ def peer_logits(model: nn.Module, output_stride: int) -> Callable[[Tensor, tuple
 
 
 def train_plainly(settings: PlainSettings, training: Split) -> Iterator[tuple[nn.Module, float, float]]:
-    """Train; after each epoch, give the network, the mean loss and the seconds that it took, before it is scored."""
+    """Train, and yield the network, the mean loss and the seconds of each epoch, scoring excluded."""
     torch.manual_seed(settings.seed)
     model = build_peer(settings, training.num_classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)

@@ -1,14 +1,14 @@
-"""A training step of ours beside those of segmentation-models-pytorch and torchvision, and what each means gives.
+"""Compare a training step of ours with segmentation-models-pytorch's and torchvision's, and time each optimization.
 
     python -m benchmarks.training [--backbone resnet18 --batch 2 --height 192 --width 192 --threads 1 --turns 5]
 
-A step is forward, loss, backward and optimizer, on the same crops; its end is the loss on the host. Ours is the step of
-a run: channels_last, a fused optimizer, our losses. Theirs is the plainest loop, as their examples have it, and the
-same loop in channels_last. Steps are timed in turns whose order changes, and compared turn by turn: a ratio is the
-median of the turns' ratios, with its 95 % interval. Where networks are not the same, the ratio is given per MAC, too.
-With one thread on a CPU the time is process CPU time, which other work on the machine disturbs least, else time on the
-clock. On a GPU it is also told what memory a step takes at its peak, above what lies there between steps, and in which
-share of its time no kernel computes. The others are needed: pip install 'dlv3p[bench]'.
+A step is forward, loss, backward and optimizer, on the same crops, until the loss is on the host. Ours is the step of a
+run: channels_last, a fused optimizer, our losses. Theirs is the plainest loop, as in their examples, and the same loop
+in channels_last. Steps are timed in interleaved rounds in changing order: a ratio is the median of the rounds' ratios,
+with its 95 % interval. Where networks differ, the ratio per MAC is given too. With one thread on a CPU the time is
+process CPU time, which other work on the machine disturbs least, else wall time. On a GPU the peak memory of a step,
+above that between steps, and the share of its time without a kernel are reported as well. The peers need: pip install
+'dlv3p[bench]'.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import DeepLab, build_model
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.profiling.timing import Turns, take_turns
+from dlv3p.profiling.timing import InterleavedTimes, time_interleaved
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.training.losses import make_chunked_loss, make_loss
 from dlv3p.training.optimizers import make_optimizer
@@ -39,8 +39,8 @@ Step = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Means:
-    """What may make a step faster; the defaults are the plainest loop."""
+class Optimizations:
+    """Optimizations of a step; the defaults are the plainest loop."""
 
     precision: str = "float32"
     channels_last: bool = False
@@ -49,11 +49,11 @@ class Means:
     compile: bool = False
 
 
-OURS = Means(channels_last=True, fused=True)
+OURS = Optimizations(channels_last=True, fused=True)
 
 
 class Bench:
-    """The crops of one batch, where they are computed, and how steps on them are timed."""
+    """One batch of crops, its device, and the clock that times steps on it."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -67,9 +67,9 @@ class Bench:
         self.clock = time.process_time if alone else time.perf_counter
 
     def our_step(self, parameters: TrainParameters, build: Callable[[], DeepLab]) -> Step:
-        """Build one of our networks and return a step of a run with these parameters, as `dlv3p.train` takes it.
+        """Build one of our networks and return a step of a run with these parameters, as in `dlv3p.train`.
 
-        Batches come from the loader on the host; here they lie on the device already, as those of the others do.
+        In a run, batches come from the loader on the host; here they are on the device already, as for the peers.
         """
         torch.manual_seed(0)
         model = build().to(self.device, memory_format=LAYOUT).train()
@@ -87,23 +87,25 @@ class Bench:
 
         return step
 
-    def plain_step(self, build: Callable[[], nn.Module], means: Means, *, losses: str = "theirs") -> Step:
+    def plain_step(
+        self, build: Callable[[], nn.Module], optimizations: Optimizations, *, losses: str = "theirs"
+    ) -> Step:
         """Build a network and return the step of a plain loop; `losses` of "ours" are those of this suite."""
         torch.manual_seed(0)
-        layout = torch.channels_last if means.channels_last else torch.contiguous_format
+        layout = torch.channels_last if optimizations.channels_last else torch.contiguous_format
         model = build().to(self.device, memory_format=layout).train()
         image = self.image.to(memory_format=layout)
         optimizer = torch.optim.SGD(
-            model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=means.fused or None
+            model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=optimizations.fused or None
         )
         theirs = partial(functional.cross_entropy, ignore_index=IGNORE)
         loss = make_loss("cross_entropy") if losses == "ours" else theirs
         forward: Callable[[Tensor], Tensor] = model
-        if means.chunked_loss:
+        if optimizations.chunked_loss:
             loss, forward = make_chunked_loss("cross_entropy"), model.logits_at_stride
-        if means.compile:
+        if optimizations.compile:
             forward = torch.compile(forward)
-        low = means.precision != "float32"
+        low = optimizations.precision != "float32"
 
         def step() -> float:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
@@ -117,12 +119,12 @@ class Bench:
 
         return step
 
-    def turns(self, steps: dict[str, Step]) -> Turns:
-        """Time all steps in turns."""
-        return take_turns(steps, warmup=1, repeats=self.options.turns, clock=self.clock)
+    def time(self, steps: dict[str, Step]) -> InterleavedTimes:
+        """Time all steps, interleaved."""
+        return time_interleaved(steps, warmup=1, repeats=self.options.turns, clock=self.clock)
 
     def cost(self, step: Step) -> str:
-        """Say what memory a step takes and in which share of its time no kernel computes; "" on a CPU."""
+        """Format the peak memory of a step and the share of its time without a kernel; "" on a CPU."""
         if self.device.type != "cuda":
             return ""
         torch.cuda.reset_peak_memory_stats()
@@ -137,7 +139,7 @@ class Bench:
 
 
 def compare_libraries(bench: Bench) -> None:
-    """Print our step beside that of each library, for every network that both have and every precision."""
+    """Print our step against that of each library, for every network that both have and every precision."""
     options = bench.options
     for task, builds in networks(options.backbone).items():
         macs = {name: count_macs(build, options.height, options.width)["total"] for name, build in builds.items()}
@@ -145,62 +147,60 @@ def compare_libraries(bench: Bench) -> None:
             ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4, precision=precision)
             steps = {"ours": bench.our_step(ours, builds["ours"])}
             for name in list(builds)[1:]:
-                for words, means in ((name, Means(precision)), (f"{name}, channels_last", Means(precision, True))):
-                    steps[words] = bench.plain_step(builds[name], means)
-            turns = bench.turns(steps)
+                for suffix, channels_last in (("", False), (", channels_last", True)):
+                    optimizations = Optimizations(precision, channels_last)
+                    steps[name + suffix] = bench.plain_step(builds[name], optimizations)
+            timings = bench.time(steps)
             print(f"\n{task}, {options.backbone}, {precision}")
             for words, step in steps.items():
                 name = words.split(",")[0]
-                print(f"  {words:<28} {_speed(bench, turns, words)}, {macs[name] / 1e9:.1f} GMACs{bench.cost(step)}")
+                print(f"  {words:<28} {_speed(bench, timings, words)}, {macs[name] / 1e9:.1f} GMACs{bench.cost(step)}")
             for words in list(steps)[1:]:
                 peer = macs[words.split(",")[0]]
-                per_mac = f"; {turns.speedup('ours', words).times * macs['ours'] / peer:.2f} x a MAC"
-                print(
-                    f"  ours over {words:<28} {_ratio(turns, 'ours', words)}{per_mac if peer != macs['ours'] else ''}",
-                    flush=True,
-                )
+                per_mac = f"; {timings.speedup('ours', words).times * macs['ours'] / peer:.2f} x a MAC"
+                ratio = _ratio(timings, "ours", words)
+                print(f"  ours over {words:<28} {ratio}{per_mac if peer != macs['ours'] else ''}", flush=True)
 
 
-def compare_means(bench: Bench) -> None:
-    """Print what each means gives alone over the plainest loop with our network, what several give together, and a run.
+def compare_optimizations(bench: Bench) -> None:
+    """Print the gain of each optimization over the plainest loop with our network, of several together, and of a run.
 
-    The step of a run has channels_last and the fused optimizer, and does all that the plain loop does not.
+    The step of a run has channels_last and the fused optimizer, and everything that the plain loop leaves out.
     """
     options = bench.options
     build = partial(build_model, "deeplabv3plus", options.backbone, num_classes=CLASSES)
     ways = {
-        "plain": Means(),
-        "channels_last": Means(channels_last=True),
-        "fused optimizer": Means(fused=True),
-        "chunked loss": Means(chunked_loss=True),
-        "bfloat16": Means("bfloat16"),
+        "plain": Optimizations(),
+        "channels_last": Optimizations(channels_last=True),
+        "fused optimizer": Optimizations(fused=True),
+        "chunked loss": Optimizations(chunked_loss=True),
+        "bfloat16": Optimizations("bfloat16"),
         "channels_last, fused": OURS,
         "channels_last, fused, bfloat16": replace(OURS, precision="bfloat16"),
     }
     if options.compile:
         ways["channels_last, fused, compiled"] = replace(OURS, compile=True)
-    steps = {name: bench.plain_step(build, means, losses="ours") for name, means in ways.items()}
+    steps = {name: bench.plain_step(build, optimizations, losses="ours") for name, optimizations in ways.items()}
     ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4)
     steps["the step of a run"] = bench.our_step(ours, build)
-    turns = bench.turns(steps)
-    print(f"\nour means over the plainest float32 loop with our network, DeepLabV3+, {options.backbone}, stride 16")
+    timings = bench.time(steps)
+    print(f"\noptimizations over the plainest float32 loop with our network, DeepLabV3+, {options.backbone}, stride 16")
     for name, step in steps.items():
-        print(
-            f"  {name:<32} {_ratio(turns, name, 'plain')}, {_speed(bench, turns, name)}{bench.cost(step)}", flush=True
-        )
+        ratio, speed = _ratio(timings, name, "plain"), _speed(bench, timings, name)
+        print(f"  {name:<32} {ratio}, {speed}{bench.cost(step)}", flush=True)
 
 
-def _speed(bench: Bench, turns: Turns, name: str) -> str:
-    return f"{1000 * bench.options.batch / turns.milliseconds(name):.2f} crops/s"
+def _speed(bench: Bench, timings: InterleavedTimes, name: str) -> str:
+    return f"{1000 * bench.options.batch / timings.milliseconds(name):.2f} crops/s"
 
 
-def _ratio(turns: Turns, name: str, over: str) -> str:
-    speedup = turns.speedup(name, over)
+def _ratio(timings: InterleavedTimes, name: str, over: str) -> str:
+    speedup = timings.speedup(name, over)
     return f"{speedup.times:.2f} x ({speedup.low:.2f} to {speedup.high:.2f})"
 
 
 def main() -> int:
-    """Run what is asked for."""
+    """Run the requested comparisons."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet50")
     for name, default in (("batch", 2), ("height", 192), ("width", 192), ("threads", 1), ("turns", 5)):
@@ -214,11 +214,11 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     size = f"{options.batch} crops of {options.height} x {options.width}"
-    print(f"{size}, {bench.device.type}, {options.threads} thread(s), {options.turns} turns, {bench.clock.__name__}")
+    print(f"{size}, {bench.device.type}, {options.threads} thread(s), {options.turns} rounds, {bench.clock.__name__}")
     if options.only != "means":
         compare_libraries(bench)
     if options.only != "libraries":
-        compare_means(bench)
+        compare_optimizations(bench)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Turn a run into a smaller one: prune, recalibrate, fine-tune, and compare the two in the acceptance check.
 
-The result is a run like any other, `saved/<run>-pruned/`, with a folder more: `pruning/start.safetensors` is the pruned
-network before fine-tuning, and `pruning/settings.json` says how it was pruned.
+The result is an ordinary run, `saved/<run>-pruned/`, with one more folder: `pruning/start.safetensors` is the pruned
+network before fine-tuning, and `pruning/settings.json` holds the settings of the pruning.
 """
 
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
-from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
-from dlv3p.compression.gate_report import GateReport, Limits
+from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
+from dlv3p.compression.acceptance_report import AcceptanceReport, Limits
 from dlv3p.compression.pruning import prune_model, recalibrate
 from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, resolve_data_root
@@ -39,12 +39,12 @@ from dlv3p.weights.loading import load_model, save_model
 
 START, RECORD = Path("pruning", "start.safetensors"), Path("pruning", "settings.json")
 SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")
-"""The parameters that say how a network is pruned, as `settings.json` keeps them."""
+"""The parameters of the pruning, as stored in `settings.json`."""
 
 
 @dataclass(frozen=True)
 class PrunedRun:
-    """A dense network, what is left of it before fine-tuning, and how that will be trained."""
+    """A dense network, its pruned one before fine-tuning, and the parameters of the fine-tuning."""
 
     parameters: PruneParameters
     dense: Predictor
@@ -53,11 +53,11 @@ class PrunedRun:
 
     @property
     def folder(self) -> Path:
-        """Where the pruned run lies."""
+        """The folder of the pruned run."""
         return run_folder(self.training.run)
 
     def fine_tune(self) -> TrainingResult:
-        """Train the pruned network as a run, or go on with it; a finished run returns at once."""
+        """Train the pruned network as a run, or resume it; a finished run returns at once."""
         return train(self.training)
 
     def widths(self) -> pd.DataFrame:
@@ -65,14 +65,14 @@ class PrunedRun:
         rows = {
             name: {"dense": module.out_channels, "pruned": self.start.get_submodule(name).out_channels}
             for name, module in self.dense.model.named_modules()
-            if hasattr(module, "out_channels") and hasattr(module, "kernel_size")
+            if isinstance(module, nn.Conv2d)
         }
         return pd.DataFrame(rows).T.rename_axis("convolution")
 
-    def compare(self, *, memory: bool = True) -> GateReport:
-        """Compare dense, pruned and fine-tuned network on the validation split, in the same minutes; writes nothing.
+    def compare(self, *, memory: bool = True) -> AcceptanceReport:
+        """Compare the dense, pruned and fine-tuned networks on the validation split, interleaved; writes nothing.
 
-        `memory` is measured in a process of its own for each of them, which takes some seconds.
+        `memory` is measured in a separate process for each of them, which takes some seconds.
         """
         parameters, trained = self.parameters, self.dense.parameters
         split = open_split(resolve_data_root(self.training.data_root), trained.val_split)
@@ -87,8 +87,8 @@ class PrunedRun:
             "pruned": (self.start, self.folder / START),
             "fine-tuned": (best, self.folder / "model.safetensors"),
         }
-        reference, *candidates = (self._candidate(title, *what, size) for title, what in networks.items())
-        return pass_gate(
+        reference, *candidates = (self._variant(title, *what, size) for title, what in networks.items())
+        return check_acceptance(
             reference,
             candidates,
             split,
@@ -101,24 +101,25 @@ class PrunedRun:
             progress=parameters.progress,
         )
 
-    def _candidate(self, title: str, model: DeepLab, file: Path, size: tuple[int, int]) -> Candidate:
+    def _variant(self, title: str, model: DeepLab, file: Path, size: tuple[int, int]) -> Variant:
         trained = self.dense.parameters
         model = model.to(self.dense.device, memory_format=LAYOUT)
         build = partial(build_network, trained, len(self.dense.class_names), widths=model.widths)
-        return Candidate(
+        return Variant(
             title,
             TorchPredictor(model, image_scale=trained.image_scale),
             size_bytes=size_on_disk(file) if file.is_file() else None,
             gmacs=count_macs(build, *size)["total"] / 1e9,
             parameters=count_parameters(model)["total"],
+            device=self.dense.device,
         )
 
 
 def prune_run(parameters: PruneParameters) -> PrunedRun:
-    """Prune and recalibrate a run's network, and keep it as the start of a run; what has been pruned is loaded again.
+    """Prune and recalibrate a run's network, and save it as the start of a run; one that was pruned before is loaded.
 
     Raises ParameterError when the pruned run's folder holds a network that was pruned or fine-tuned in another way,
-    BusyError while another process trains it, and what `prune_model` raises; the dense run is only read.
+    BusyError while another process trains it, and the errors of `prune_model`; the dense run is only read.
     """
     dense = load_predictor(replace(parameters, run=dense_run(parameters.run)))
     trained = dense.parameters
@@ -153,7 +154,7 @@ def dense_run(run: str) -> str:
 
 
 def training_batches(parameters: TrainParameters, split: Split, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the first batches of a run's training crops, the same each time; batch norm needs two images at least."""
+    """Yield the first batches of a run's training crops, always the same; batch norm needs at least two images."""
     samples = make_samples(parameters, split)
     batch_size, skip = max(2, parameters.batch_size), parameters.on_bad_sample == "skip"
     loader = training_loader(samples, batch_size=batch_size, workers=0, skip_bad=skip)
@@ -188,7 +189,7 @@ def _has_start(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _refuse_other_fine_tuning(folder: Path, training: TrainParameters, dense: Predictor) -> None:
-    """Refuse to go on with fine-tuning that began otherwise, before it is tried, and in the notebook's own words."""
+    """Refuse to resume fine-tuning that began with other settings, in the notebook's own terms."""
     if not (folder / "run.json").is_file():
         return
     begun = TrainParameters.from_mapping(_read(folder / "run.json", folder)["parameters"])
@@ -208,7 +209,7 @@ def _refuse_other(name: str, done: str, found: dict[str, Any], asked: dict[str, 
     if differing:
         raise ParameterError(
             f"pruned_run={name!r} was {done} with {', '.join(differing)}; give another name (-p pruned_run NAME), or "
-            "ask for the same"
+            "the same settings"
         )
 
 
@@ -220,9 +221,9 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_root: str) -> TrainParameters:
-    """Return how the pruned network is trained: as the dense one was, but for less long and from the pruned weights."""
+    """Return the parameters of the fine-tuning: those of the dense run, but shorter and from the pruned weights."""
     trained = dense.parameters
-    # A run's name as the teacher means its best checkpoint, and what was pruned may be the last one.
+    # As teacher, a run's name means its best checkpoint, but the pruned one may be its last.
     teacher = dense.run if parameters.checkpoint == "best" else str(dense.checkpoint)
     return replace(
         trained,

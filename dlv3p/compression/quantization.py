@@ -5,10 +5,10 @@ saved/<run>-int8/
   int8-onnxruntime.onnx       by ONNX Runtime
   int8-openvino.xml .bin      by OpenVINO with NNCF
   quantization.json           source, checkpoint's sha256, calibration images, methods, versions, sha256 of each file;
-                              `keep_float`: what was to stay in float; `float_convolutions`: what did, where it was made
+                              `keep_float`: layers requested in float; `float_convolutions`: those that are
 
-Only convolutions and what lies between them are quantized. What follows the logits stays in float: ties between
-classes would be decided by rounding, and it is no convolution's time.
+Only convolutions and the layers between them are quantized. What follows the logits stays in float: rounding would
+decide ties between classes, and it costs little time.
 """
 
 import json
@@ -43,11 +43,11 @@ QUANTIZERS = {
     "onnxruntime": (quantize_with_onnx_runtime, "int8-onnxruntime.onnx"),
     "openvino": (quantize_with_openvino, "int8-openvino.xml"),
 }
-"""For each backend: what quantizes for it, and the file that is opened."""
+"""By backend: its quantizer, and the file to open."""
 NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
 VERSIONS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
 EXAMPLE_SIZE = (128, 256)
-"""Height and width of the image that a network is followed with; the file takes any."""
+"""Height and width of the image that a network is traced with; the file takes any size."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class QuantizedRun:
 
     @property
     def backends(self) -> list[str]:
-        """The runtimes that there is a quantized network for."""
+        """The runtimes with a quantized network."""
         return list(self.description["networks"])
 
     def path(self, backend: str) -> Path:
@@ -74,13 +74,13 @@ class QuantizedRun:
     def predictor(self, backend: str, *, threads: int, precision: str = "") -> OnnxPredictor | OpenVinoPredictor:
         """Open one quantized network: (1,3,h,w) normalized float32 to train ids uint8 (1,H,W).
 
-        `precision` is that of what is not quantized, for OpenVINO: by default the processor's fastest.
+        `precision`, for OpenVINO, is that of the layers that are not quantized: by default the processor's fastest.
         """
         return _open(backend, self.path(backend), threads=threads, precision=precision)
 
 
 def require_backends(backends: Sequence[str]) -> None:
-    """Raise MachineError, in one line, when a package is missing that quantizing for one of `backends` needs."""
+    """Raise MachineError when a package is missing that quantization for one of `backends` needs."""
     for backend in backends:
         require(f"quantization for {backend}", [*NEEDED_TO_EXPORT, *NEEDED[backend]], "quantize")
 
@@ -139,12 +139,12 @@ def quantize_run(
 def load_quantized(run: str) -> QuantizedRun:
     """Open `saved/<run>-int8/`, after comparing every file with its recorded hash.
 
-    Raises MissingInputError when `run` has not been quantized, IntegrityError when the description or a file is not the
-    one written, NewerFormatError when a later version of this suite wrote it.
+    Raises MissingInputError when `run` has not been quantized, IntegrityError when the description or a file was
+    changed, NewerFormatError when a later version of this suite wrote it.
     """
     folder = run_folder(f"{run}-int8")
     if not (folder / QUANTIZED).is_file():
-        raise MissingInputError(f"{folder}: holds no quantized run; make it with quantize.ipynb -p run {run}")
+        raise MissingInputError(f"{folder}: does not hold a quantized run; create it with quantize.ipynb -p run {run}")
     description = _read_description(folder / QUANTIZED)
     for name, digest in description["sha256"].items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
@@ -170,13 +170,13 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(networks: dict[str, Any], sha256: dict[str, str]) -> bool:
-    """Return whether there is a network, and for the file of each one a hash."""
+    """Return whether there is a network, and a hash for the file of each one."""
     hashes = dict(sha256)
     return bool(networks) and all(network["files"][0] in hashes for network in networks.values())
 
 
 def _quantize(backend: str, source: Path, images: CalibrationImages, kept: tuple[str, ...]) -> dict[str, Any]:
-    """Quantize an exported network for one backend, beside it, and return what is recorded of that."""
+    """Quantize an exported network for one backend, beside it, and return its record."""
     quantize, file = QUANTIZERS[backend]
     path = source.with_name(file)
     how = quantize(source, path, images, keep_float=kept)

@@ -1,7 +1,7 @@
-"""The variants of a quantized run that are compared: torch's, each runtime's own in float, and those in 8 bits.
+"""Collect the variants of a quantized run to compare: torch's, each runtime's own in float, and those in 8 bits.
 
-A network in 8 bits is compared with two others: torch, which is what one starts from, and the same runtime in float32,
-which tells what the 8 bits alone are worth.
+A network in 8 bits is compared with two others: torch, the starting point, and the same runtime in float32, which
+isolates the gain of the 8 bits.
 """
 
 import copy
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cityscapes.errors import MachineError, ParameterError
-from dlv3p.compression.gate import Candidate, size_on_disk
-from dlv3p.compression.gate_report import GateReport, Limits
+from dlv3p.compression.acceptance import Variant, size_on_disk
+from dlv3p.compression.acceptance_report import AcceptanceReport, Limits
 from dlv3p.compression.quantization import QuantizedRun, require_backends
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.agreement import SMALLEST_AGREEMENT
@@ -32,25 +32,25 @@ PROGRAM_FILE = "float32.pt2"
 TORCH_FLOAT32 = "PyTorch float32"
 
 EXPORT_LIMITS = Limits(largest_loss=0.05, smallest_speedup=0, smallest_agreement=SMALLEST_AGREEMENT)
-"""An export is the same network: it must tell the same, and need not be faster."""
+"""An export is the same network: it must predict the same, and need not be faster."""
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @dataclass
-class Rows:
-    """The reference, the candidates, and for titles that cannot be had here the reason."""
+class Variants:
+    """The reference, the candidates, and the reasons why others are not available here, by title."""
 
-    reference: Candidate
-    candidates: list[Candidate] = field(default_factory=list)
+    reference: Variant
+    candidates: list[Variant] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
     def nodes(self, image: Tensor) -> dict[str, list[Node]]:
-        """Return by title what each network in 8 bits computes in which precision."""
+        """Return the computed nodes of each network in 8 bits, with their precisions, by title."""
         return {one.title: one.predict.nodes(image) for one in self.candidates if "int8" in one.title}
 
 
-def torch_candidate(title: str, predictor: Predictor, size: tuple[int, int], **options: object) -> Candidate:
+def torch_variant(title: str, predictor: Predictor, size: tuple[int, int], **options: object) -> Variant:
     """Return a run's network as torch computes it, with its MACs for an image of `size` (height, width) in pixels.
 
     `options` are those of `TorchPredictor`. The size on disk is that of the weights alone.
@@ -59,18 +59,18 @@ def torch_candidate(title: str, predictor: Predictor, size: tuple[int, int], **o
     predict = TorchPredictor(model, image_scale=predictor.parameters.image_scale, **options)
     weights = sum(value.nbytes for value in model.state_dict().values())
     macs = count_macs(lambda: copy.deepcopy(model).to("meta"), *size)["total"] / 1e9
-    return Candidate(title, predict, weights, macs, count_parameters(model)["total"])
+    return Variant(title, predict, weights, macs, count_parameters(model)["total"], predict.device)
 
 
 def check_ready(parameters: QuantizeParameters) -> None:
-    """Refuse at once what would be missed after minutes: a backend's packages, and the run to compare with."""
+    """Check early what would fail after minutes: the packages of the backends, and the run to compare with."""
     require_backends(parameters.backends.split())
     if parameters.compared_with:
         find_run(parameters.compared_with, parameter="compared_with")
 
 
 def load_reference(parameters: QuantizeParameters, predictor: Predictor) -> Predictor | None:
-    """Load the run that `compared_with` names, None for ""; raises what `find_run` and `check_comparable` raise."""
+    """Load the run that `compared_with` names, None for ""; raises the errors of `find_run` and `check_comparable`."""
     if not parameters.compared_with:
         return None
     reference = load_predictor(replace(parameters, run=find_run(parameters.compared_with, parameter="compared_with")))
@@ -79,7 +79,7 @@ def load_reference(parameters: QuantizeParameters, predictor: Predictor) -> Pred
 
 
 def check_comparable(predictor: Predictor, reference: Predictor) -> None:
-    """Raise ParameterError when two runs differ in what they see or tell, so that scores side by side mean nothing."""
+    """Raise ParameterError when two runs differ in image scale or classes, so that their scores cannot be compared."""
     facts = {
         "image_scale": (reference.parameters.image_scale, predictor.parameters.image_scale),
         "class names": (list(reference.class_names), list(predictor.class_names)),
@@ -93,7 +93,7 @@ def check_comparable(predictor: Predictor, reference: Predictor) -> None:
             )
 
 
-def rows_of(
+def collect_variants(
     predictor: Predictor,
     quantized: QuantizedRun,
     image: Tensor,
@@ -101,30 +101,30 @@ def rows_of(
     threads: int,
     with_compile: bool = False,
     compared_with: Predictor | None = None,
-) -> Rows:
-    """Collect all rows; `image`, (1,3,h,w), is one whose size MACs are counted for. `threads` are every runtime's.
+) -> Variants:
+    """Collect all variants; MACs are counted at the size of `image`, (1,3,h,w). `threads` are every runtime's.
 
     The reference is torch's float32 network of `compared_with`, by default that of the run itself. With the run that a
-    pruned one came from, the rows say what pruning and 8 bits gain and cost together. Raises ParameterError for a
-    reference that sees other images than the run, or tells other classes.
+    pruned one came from, the report shows the gain and cost of pruning and 8 bits together. Raises ParameterError for a
+    reference with another image scale or other classes.
     """
     size = (image.shape[2], image.shape[3])
-    own = torch_candidate(TORCH_FLOAT32, predictor, size)
-    rows = Rows(own)
+    own = torch_variant(TORCH_FLOAT32, predictor, size)
+    variants = Variants(own)
     if compared_with:
         check_comparable(predictor, compared_with)
-        rows = Rows(torch_candidate(f"{TORCH_FLOAT32}, {compared_with.run}", compared_with, size), [own])
+        variants = Variants(torch_variant(f"{TORCH_FLOAT32}, {compared_with.run}", compared_with, size), [own])
     scale = {"image_scale": predictor.parameters.image_scale}
 
-    def add(title: str, predict: object, path: Path | None = None) -> None:
+    def add(title: str, predict: object, path: Path | None = None, device: str | torch.device = "cpu") -> None:
         bytes_on_disk = size_on_disk(path) if path else own.size_bytes
         if path and path.suffix == ".xml":
             bytes_on_disk += size_on_disk(path.with_suffix(".bin"))
-        rows.candidates.append(Candidate(title, predict, bytes_on_disk, own.gmacs, own.parameters))
+        variants.candidates.append(Variant(title, predict, bytes_on_disk, own.gmacs, own.parameters, device))
 
-    add("PyTorch bfloat16", TorchPredictor(predictor.model, dtype=torch.bfloat16, **scale))
+    add("PyTorch bfloat16", TorchPredictor(predictor.model, dtype=torch.bfloat16, **scale), device=own.device)
     if with_compile:
-        add("PyTorch compiled float32", TorchPredictor(predictor.model, compiled=True, **scale))
+        add("PyTorch compiled float32", TorchPredictor(predictor.model, compiled=True, **scale), device=own.device)
     source = quantized.float_path
     if "onnxruntime" in quantized.backends:
         add("ONNX Runtime float32", OnnxPredictor(source, threads=threads), source)
@@ -132,39 +132,39 @@ def rows_of(
         if convert_to_float16(source, half, image, threads=threads):
             add("ONNX Runtime float16", OnnxPredictor(half, threads=threads), half)
         else:
-            rows.absent["ONNX Runtime float16"] = "not supported here: it computes in float32"
+            variants.absent["ONNX Runtime float16"] = "not supported here: it computes in float32"
         add("ONNX Runtime int8", quantized.predictor("onnxruntime", threads=threads), quantized.path("onnxruntime"))
     if "openvino" in quantized.backends:
         for precision in PRECISIONS:
             try:
                 predict = OpenVinoPredictor(source, threads=threads, precision=precision)
             except MachineError:
-                rows.absent[f"OpenVINO {precision}"] = "not supported here: the processor lacks it"
+                variants.absent[f"OpenVINO {precision}"] = "not supported here: the processor lacks it"
                 continue
             add(f"OpenVINO {precision}", predict, source)
         path = quantized.path("openvino")
         for precision in dict.fromkeys((fastest_float(), "float32")):
             title = "OpenVINO int8" if precision == fastest_float() else f"OpenVINO int8 and {precision}"
             add(title, quantized.predictor("openvino", threads=threads, precision=precision), path)
-    return rows
+    return variants
 
 
-def export_rows(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, int], *, threads: int) -> Rows:
-    """Collect what the gate compares after an export: torch, the ONNX file, and a torch.export file written now.
+def collect_exports(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, int], *, threads: int) -> Variants:
+    """Collect the variants to compare after an export: torch, the ONNX file, and a torch.export file written now.
 
-    Sizes are (height, width) in pixels.
+    `size` is (height, width) in pixels.
     """
     scale = predictor.parameters.image_scale
     program = quantized.folder / PROGRAM_FILE
     export_program(predictor.model, program, height=size[0], width=size[1], image_scale=scale)
     source = quantized.float_path
-    onnx = Candidate("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
-    exported = Candidate("torch.export file", ProgramPredictor(program), size_on_disk(program))
-    return Rows(torch_candidate(TORCH_FLOAT32, predictor, size), [onnx, exported])
+    onnx = Variant("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
+    exported = Variant("torch.export file", ProgramPredictor(program), size_on_disk(program))
+    return Variants(torch_variant(TORCH_FLOAT32, predictor, size), [onnx, exported])
 
 
-def gains(report: GateReport, backends: list[str]) -> pd.DataFrame:
-    """Return what 8 bits gain and cost in each runtime: speed-up over torch and over its own float32, points lost."""
+def gains(report: AcceptanceReport, backends: list[str]) -> pd.DataFrame:
+    """Return the gain and cost of 8 bits in each runtime: speed-up over torch and over its own float32, points lost."""
     table = report.table()
     rows = {}
     for backend in backends:

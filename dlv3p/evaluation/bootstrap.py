@@ -1,8 +1,8 @@
 """The confidence interval of a change in mIoU: a paired bootstrap over the images of a split.
 
-Images are drawn with replacement, the same ones for both networks, and the mIoU is worked out anew from the summed
-counts of each draw, as on the whole split. Pairing matters: two networks fail on the same hard images, so that their
-difference varies much less than either score.
+Images are drawn with replacement, the same ones for both networks, and the mIoU is recomputed from the summed counts of
+each draw, as on the whole split. Pairing matters: two networks fail on the same hard images, so their difference varies
+much less than either score.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,9 @@ CONFIDENCE = 0.95
 
 
 class Change(NamedTuple):
-    """A change of mIoU in points (hundredths) and the interval that holds the true one with 95 % confidence.
+    """A change of mIoU in points (hundredths) and its 95 % confidence interval.
 
-    The ends are nan for a single image, which says nothing about others.
+    The bounds are nan for a single image.
     """
 
     points: float
@@ -29,7 +29,7 @@ def change_of_mean_iou(
 ) -> Change:
     """Compare the confusion matrices of two networks on the same images, both int (N,C,C): candidate minus reference.
 
-    The ends of the interval are percentiles of `resamples` draws; `seed` makes them repeatable.
+    The bounds of the interval are percentiles of `resamples` draws; `seed` makes them repeatable.
     """
     images = len(reference)
     everything = np.ones((1, images))
@@ -47,10 +47,10 @@ def _difference(reference: np.ndarray, candidate: np.ndarray, draws: np.ndarray)
 
 
 def _mean_iou(confusions: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The mIoU of each draw (B,N), which says how often an image was drawn: (B,)."""
+    """Return the mIoU (B,) of each draw (B,N), the number of times that each image was drawn."""
     hits = draws @ np.diagonal(confusions, axis1=1, axis2=2)
     union = draws @ (confusions.sum(axis=1) + confusions.sum(axis=2)) - hits
-    there = union > 0  # a class that is neither there nor predicted is in no mean
+    there = union > 0  # a class that neither occurs nor is predicted is in no mean
     iou = np.divide(hits, union, out=np.zeros_like(union, dtype=float), where=there)
     with np.errstate(invalid="ignore"):
         return iou.sum(axis=1) / there.sum(axis=1)

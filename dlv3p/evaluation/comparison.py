@@ -1,8 +1,8 @@
 """Compare the scores of several runs with each other and with published ones, a column per protocol and set of images.
 
-A run that sees its images at another scale has a column of its own, too: half of the pixels is another task. Of what
-others have published only numbers whose protocol is known are here, each with its source; they stand for other
-trainings than yours, and a difference below a point is within what two runs of one recipe differ by.
+A run that sees its images at another scale has its own column, too: at half the resolution it is another task. Only
+published numbers whose protocol is known are here, each with its source; they come from other trainings than yours, and
+a difference below a point is within the spread of two runs of one recipe.
 """
 
 import json
@@ -18,11 +18,11 @@ from cityscapes.workspace import output_folder
 from dlv3p.parameters.protocols import PUBLISHED, Protocol, protocol_from
 
 PUBLISHED_SCORES = Path(__file__).with_name("published_scores.csv")
-"""Scores that others have published, one a row, to which rows can be added; data and protocols are named as ours."""
+"""Published scores, one per row, to which rows can be added; data and protocols have the names used here."""
 
 
 class PublishedScore(NamedTuple):
-    """A mIoU that someone has published, from 0 to 1."""
+    """A published mIoU, from 0 to 1."""
 
     network: str
     data: str
@@ -33,9 +33,9 @@ class PublishedScore(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """One file that `Evaluation.save` wrote: whose scores, of which images, by which protocol; scores from 0 to 1.
+    """One file that `Evaluation.save` wrote: run, images, protocol, and scores from 0 to 1.
 
-    `image_scale` is by how much the run resizes images before anything else.
+    `image_scale` is the factor by which the run resizes images before anything else.
     """
 
     path: Path
@@ -48,13 +48,13 @@ class StoredEvaluation:
 
     @property
     def column(self) -> tuple[str, str]:
-        """The images, and the name of the protocol with the images' scale where they are resized."""
+        """The images, and the name of the protocol with the scale of the images where they are resized."""
         scaled = "" if self.image_scale == 1 else f", images at {self.image_scale:g}"
         return self.data, f"{self.protocol.name}{scaled}"
 
 
 def read_evaluations(runs: Sequence[str]) -> list[StoredEvaluation]:
-    """Read all evaluations of these runs, whatever the protocol; raises InputError for a file that states none."""
+    """Read all evaluations of these runs, by any protocol; raises InputError for a file that states none."""
     paths = [path for run in runs for path in sorted(output_folder(run).glob("evaluation*.json"))]
     return [_read(path) for path in paths]
 
@@ -64,8 +64,8 @@ def score_table(
 ) -> pd.DataFrame:
     """Return a table of one score with a row for every run and a column for every `StoredEvaluation.column`.
 
-    A run that was not scored by a column's protocol has nan there. With `published`, a mIoU column also gets the rows
-    that others have published for the same images by the same protocol at full size, named with their source.
+    A run that was not scored by a column's protocol has nan there. With `published`, a mIoU column also gets the
+    published scores of the same images by the same protocol at full size, named with their source.
     """
     cells = {}
     for one in evaluations:
@@ -80,7 +80,7 @@ def score_table(
 
 
 def published_scores(path: Path = PUBLISHED_SCORES) -> list[PublishedScore]:
-    """Read the published scores; raises InputError for a file that is no such table or names an unknown protocol."""
+    """Read the published scores; raises InputError for another kind of file or an unknown protocol."""
     table = read_published(path, texts=("network", "data", "protocol", "source"), numbers=("mIoU_percent",))
     if unknown := sorted(set(table["protocol"]) - PUBLISHED.keys()):
         raise InputError(f"{path}: unknown protocol {unknown[0]!r}; known are {', '.join(PUBLISHED)}")
@@ -113,5 +113,5 @@ def _read(path: Path) -> StoredEvaluation:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: does not say by which protocol it was scored ({type(error).__name__}: {reason(error)}), so it "
-            "stands beside no other; evaluate that run again, or move the file away"
+            "cannot be compared; evaluate that run again, or move the file away"
         ) from error

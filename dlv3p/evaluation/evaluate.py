@@ -1,7 +1,7 @@
 """Score a run on a labeled split by a protocol: at the size of the masks, ignored pixels left out.
 
-On Cityscapes the official scores are added up along the way, from the same predictions and without a file: iIoU and
-categories come on top, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
+On Cityscapes the official scores are accumulated along the way, from the same predictions and without files: they add
+iIoU and categories, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,9 @@ from dlv3p.evaluation.metrics import Scores, confusion_matrix, scores
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track
+
+BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
+"""Standard benchmarks, by kind of split, its name and number of images."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ class Evaluation:
     def save(self) -> Path:
         """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
 
-        That is the best checkpoint on the run's validation split, whole images at a single scale; any other protocol,
-        split or checkpoint is in the file's name too, as in `evaluation_six_scales_flip_last.json`. Under `official`
-        stands the official result file's content, null for data that is not Cityscapes.
+        That name is for the best checkpoint on the run's validation split, whole images at a single scale; any other
+        protocol, split or checkpoint is added to it, as in `evaluation_six_scales_flip_last.json`. `official` holds the
+        content of the official result file, null for data that is not Cityscapes.
         """
         classes = {
             name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
@@ -109,9 +112,9 @@ class Evaluation:
 def evaluate(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Evaluation:
-    """Predict and score every image of a split; raises ParameterError when it has not as many classes as the run."""
+    """Predict and score every image of a split; raises ParameterError when its number of classes is not the run's."""
     num_classes = len(predictor.class_names)
-    if split.num_classes != num_classes:  # the ids mean something else then, and the scores nothing
+    if split.num_classes != num_classes:  # the ids would mean something else
         raise ParameterError(
             f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
             "score it on data with its own classes"
@@ -137,7 +140,7 @@ def evaluate(
 
 
 def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:
-    """Read an image and its mask, and cut both to the center where the protocol says so."""
+    """Read an image and its mask, both center-cropped where the protocol says so."""
     image, mask = split.pair(index)
     side = protocol.center_crop
     if not side:
@@ -151,13 +154,14 @@ def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Ima
 
 
 def data_name(split: Split) -> str:
-    """Name the images that a score is about, in words that two runs share only where they are the same images."""
+    """Name the scored images, so that two runs share the name only where they are the same images."""
     benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
     return benchmark or f"{Path(split.root).name} {split.split}, {len(split)} images"
 
 
-BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
-"""Splits that everybody scores, by their kind, name and number of images."""
+def scores_apply(predictor: Predictor, split: Split) -> bool:
+    """Return whether a network predicts the classes of a split, so that a score is meaningful."""
+    return tuple(predictor.class_names) == tuple(split.class_names)
 
 
 def _official_truth(predictor: Predictor, split: Split, protocol: Protocol) -> dict[str, TruthFiles] | None:
@@ -176,8 +180,3 @@ def _table(
     table = pd.DataFrame({"IoU": pd.Series(iou), "iIoU": pd.Series(iiou or {}, dtype=float)}, index=list(iou))
     table.loc["average"] = [np.nan if value is None else value for value in averages]
     return table.rename_axis(kind)
-
-
-def scores_apply(predictor: Predictor, split: Split) -> bool:
-    """Return whether a network predicts the classes of a split, so that a score means something."""
-    return tuple(predictor.class_names) == tuple(split.class_names)

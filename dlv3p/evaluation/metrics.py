@@ -1,4 +1,4 @@
-"""Scores from a confusion matrix `confusion[truth, prediction]`, int64 (C,C), summed over all images of a split."""
+"""Compute scores from a confusion matrix `confusion[truth, prediction]`, int64 (C,C), summed over a split."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int) -> Ten
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-class and mean scores, 0 to 1. A class that neither truth nor prediction holds is nan, and in no mean.
+    """Per-class and mean scores, 0 to 1. A class absent from both truth and prediction is nan, and in no mean.
 
     `iou` is intersection over union (Jaccard), `dice` is 2TP / (2TP + FP + FN), `accuracy` is recall: TP / (TP + FN).
     """
@@ -38,7 +38,7 @@ class Scores:
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean class accuracy over the classes that the truth holds (mPA)."""
+        """Mean class accuracy over the classes that occur in the truth (mPA)."""
         return _mean(self.accuracy)
 
     def means(self) -> dict[str, float]:
@@ -52,7 +52,7 @@ class Scores:
 
 
 def scores(confusion: Tensor | np.ndarray) -> Scores:
-    """Work out the scores of a confusion matrix."""
+    """Compute the scores of a confusion matrix."""
     counts = np.asarray(confusion).astype(np.float64)
     hits, truth, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return Scores(

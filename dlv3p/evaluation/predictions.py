@@ -20,7 +20,7 @@ from dlv3p.runtime.progress import track
 
 @dataclass(frozen=True)
 class Submission:
-    """The folder of predictions, the zip that was built from it, and what a check of that zip says.
+    """The folder of predictions, the zip that was built from it, and the report of the check of that zip.
 
     On a labeled split `report.scores` are the official scores, read from the zip as the server would.
     """
@@ -33,11 +33,11 @@ class Submission:
 def save_predictions(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Path:
-    """Write one label-id PNG an image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
+    """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
-    The folder's name says which weights made it, and by which protocol, so that an interrupted call goes on where it
-    stopped and never mixes two networks' predictions. Raises ParameterError for data that is not Cityscapes, and for a
-    protocol that leaves a part of the image out.
+    The folder's name identifies weights and protocol, so that an interrupted call resumes where it stopped and never
+    mixes the predictions of two networks. Raises ParameterError for data that is not Cityscapes, and for a protocol
+    that leaves a part of the image out.
     """
     split = _cityscapes(split)
     if protocol.center_crop:
@@ -56,7 +56,7 @@ def save_predictions(
 def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:
     """Zip the predictions of a split to `outputs/<run>/submission.zip`.
 
-    It is `submission_<split>.zip` but for test, and says the protocol too where that is not whole images.
+    Splits other than test are named `submission_<split>.zip`; a protocol other than whole images is in the name too.
     """
     split = _cityscapes(split)
     name = "submission" if split.split == "test" else f"submission_{split.split}"
@@ -92,7 +92,7 @@ def _cityscapes(split: Split) -> CityscapesSplit:
 
 
 def _averages(report: SubmissionReport) -> dict[str, float | None] | None:
-    """The four official numbers for a JSON file, null where there is none; None where the truth is not known."""
+    """Return the four official scores for a JSON file, null where undefined; None where the truth is not known."""
     if report.scores is None:
         return None
     return {name: None if value is None or isnan(value) else value for name, value in report.scores.averages.items()}

@@ -4,7 +4,7 @@
 
 The file takes normalized images of any number and size and ends in labels, so that its reader needs neither this
 package nor the upsampling: see examples/run_exported.py. An ONNX file says how images are prepared and what the classes
-are called. One image is predicted by the file and by the network, and a file that disagrees is refused; the gate in
+are called. The file and the network predict one image, and a file that disagrees is deleted; the acceptance check in
 notebooks/quantize.ipynb compares them on a whole split.
 """
 
@@ -16,11 +16,11 @@ from cityscapes.errors import ParameterError, run_command
 
 FORMATS = (".onnx", ".pt2")
 EXAMPLE_SIZE = {"height": 128, "width": 256}
-"""The image, in pixels, that a network is followed with; the file takes any."""
+"""The image, in pixels, that a network is traced with; the file takes any size."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export a run, or a weights file, as the file's ending says."""
+    """Export a run in the format that the suffix of the output names."""
     parser = argparse.ArgumentParser(prog="dlv3p export", description="Write a network for other runtimes.")
     parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"))

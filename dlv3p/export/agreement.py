@@ -12,16 +12,16 @@ from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
 from dlv3p.runtime.extras import missing_packages
 
 SMALLEST_AGREEMENT = 0.999
-"""Share of the pixels that must get the same class; those of the others have two best classes a rounding apart."""
+"""Share of the pixels that must get the same class; in the others, two best classes may differ by rounding."""
 SIZE = (97, 161)
-"""Height and width of the image, as the network sees it: not the size that it was followed with."""
+"""Height and width of the image, as the network sees it: not the size that it was traced with."""
 
 
 def check_export(predictor: Predictor, path: Path) -> float | None:
-    """Return the share of pixels of one image to which the file at `path` gives the class that the network gives.
+    """Return the share of pixels of one image for which the file at `path` and the network predict the same class.
 
-    None where ONNX Runtime is not installed, which is not needed to write a file. Raises IntegrityError, and takes the
-    file away, when they disagree.
+    None where ONNX Runtime is not installed, which is not needed to write a file. Raises IntegrityError, and deletes
+    the file, when they disagree.
     """
     if path.suffix == ".onnx" and missing_packages(NEEDED):
         return None
@@ -35,7 +35,7 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     if agreement < SMALLEST_AGREEMENT:
         path.unlink()
         raise IntegrityError(
-            f"{path}: gave {agreement:.2%} of the pixels of an image the class that the network gives, less than "
-            f"{SMALLEST_AGREEMENT:.2%}, and was removed; try the other format, or another version of torch"
+            f"{path}: agreed with the network in {agreement:.2%} of the pixels of an image, less than "
+            f"{SMALLEST_AGREEMENT:.2%}, and was deleted; try the other format, or another version of torch"
         )
     return agreement

@@ -1,6 +1,6 @@
-"""Choose the calibration images of a quantizer, from which it learns the range of activations: of the train split only.
+"""Choose the calibration images of a quantizer, which set the ranges of activations, from the train split only.
 
-Images that are scored later must not be among them, or the score would have seen its own test.
+Images that are scored later must not be among them, or the test data would leak into the network.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from dlv3p.data.augment import normalize
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images of a split by index, as the network sees them: float32 (1,3,h,w), read anew in each pass."""
+    """Images of a split by index, as the network sees them: float32 (1,3,h,w), read again in each pass."""
 
     split: Split
     indices: tuple[int, ...]
@@ -38,8 +38,7 @@ class CalibrationImages:
 def choose_calibration_images(split: Split, count: int, *, image_scale: float = 1.0) -> CalibrationImages:
     """Choose `count` images, or all if there are fewer, spread evenly over a split.
 
-    Raises InputError when there is none, and when several are all the same image: what it shows is no range of
-    anything.
+    Raises InputError when there is none, and when several are all the same image, which gives no range.
     """
     if not len(split):
         raise InputError(f"{split.root}: the {split.split} split has no images to calibrate with")

@@ -1,6 +1,6 @@
 """Export a network as an ONNX or torch.export file, for images of any number and size.
 
-The file says in itself what its reader has to know: how images are prepared, and what the labels mean.
+The file describes itself: how images are prepared, and what the labels mean.
 """
 
 import io
@@ -41,9 +41,9 @@ class Labels(nn.Module):
 
 
 def full_size(size: Sequence[int], image_scale: float) -> tuple[int, int]:
-    """Return height and width before an image was resized by `image_scale`: to the pixel where that divides evenly.
+    """Return height and width before an image was resized by `image_scale`: exact where that divides evenly.
 
-    Whole numbers alone, so that an exporter can follow it for any size.
+    Integer arithmetic only, so that an exporter can trace it for any size.
     """
     scale = Fraction(image_scale).limit_denominator(LARGEST_DENOMINATOR)
     height, width = ((2 * length * scale.denominator + scale.numerator) // (2 * scale.numerator) for length in size)
@@ -65,13 +65,12 @@ def export_onnx(
 
     The file's input is `image`, normalized, float32 (N,3,H,W) of any N, H and W; its output is `logits` (N,C,H,W), or
     `labels`, uint8 (N,H,W), with `with_argmax`, at the size before `image_scale`. `fixed_batch` sets N to 1. `height`
-    and `width`, in pixels, are those of the image that the network is followed with, larger than 32; take a usual size.
-    `metadata` goes into the file. Raises MachineError without the packages of the extra `export`, or when the disk is
-    full.
+    and `width`, in pixels, are those of the image that the network is traced with, larger than 32; take a usual size.
+    `metadata` is stored in it. Raises MachineError without the packages of the extra `export`, or on a full disk.
     """
     require("export to ONNX", NEEDED, "export")
-    with _followed(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+    with _evaluating(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about itself
         program = torch.onnx.export(
             (Labels(model, image_scale) if with_argmax else model).eval(),
             (_example(model, height, width, fixed_batch),),
@@ -95,8 +94,8 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
     and errors as for `export_onnx`.
     """
     any_size = torch.export.Dim.DYNAMIC
-    with _followed(model), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+    with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns about itself
         program = torch.export.export(
             Labels(model, image_scale).eval(),
             (_example(model, height, width, fixed_batch=False),),
@@ -108,28 +107,11 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
     return Path(path)
 
 
-def _example(model: nn.Module, height: int, width: int, fixed_batch: bool) -> Tensor:
-    # A batch of one would be taken for a constant.
-    return torch.zeros(1 if fixed_batch else 2, 3, height, width, device=next(model.parameters()).device)
-
-
-@contextmanager
-def _followed(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode for the block, and every part of it back into its own."""
-    was_training = {name: module.training for name, module in model.named_modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for name, module in model.named_modules():
-            module.training = was_training[name]
-
-
 def metadata_of(predictor: Predictor) -> dict[str, str]:
-    """Return the entries that an exported file is given, each as JSON.
+    """Return the metadata of an exported file, each entry as JSON.
 
-    An image is resized by `image_scale`, brought to 0 to 1, less `mean` and divided by `standard_deviation`; label
-    number n is `class_names[n]`.
+    An image is resized by `image_scale`, scaled to 0 to 1, reduced by `mean` and divided by `standard_deviation`; label
+    n is `class_names[n]`.
     """
     parameters = predictor.parameters
     content = {
@@ -141,3 +123,20 @@ def metadata_of(predictor: Predictor) -> dict[str, str]:
         "output_stride": parameters.output_stride,
     }
     return {name: json.dumps(value) for name, value in content.items()}
+
+
+def _example(model: nn.Module, height: int, width: int, fixed_batch: bool) -> Tensor:
+    # A batch of one would become a constant.
+    return torch.zeros(1 if fixed_batch else 2, 3, height, width, device=next(model.parameters()).device)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into evaluation mode for the block, and restore the mode of each module after it."""
+    was_training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, module in model.named_modules():
+            module.training = was_training[name]

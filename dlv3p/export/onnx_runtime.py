@@ -1,4 +1,4 @@
-"""ONNX Runtime: run and quantize networks, and list what it really computes in 8 bits."""
+"""Run and quantize networks by ONNX Runtime, and list what it really computes in 8 bits."""
 
 import json
 import platform
@@ -15,66 +15,21 @@ from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.precisions import INT8, Node, without_output
 from dlv3p.runtime.extras import require
 
-FUSED = "_nchwc"
-"""How ONNX Runtime ends the name of a node that it has laid out anew: before it stands the result, not the node."""
-
-
-def convolutions(path: Path) -> list[str]:
-    """Return the names of an ONNX file's convolutions in the order of the network: the classifier is the last."""
-    return [node.name for node in _graph(path).node if node.op_type == "Conv"]
-
-
-def behind_the_logits(path: Path) -> list[str]:
-    """Return the names of what stands between the classifier and the labels."""
-    graph = _graph(path)
-    makers = _makers(graph)
-    names, node = [], makers[graph.output[0].name]
-    while node.op_type in ("Cast", "ArgMax", "Resize"):
-        names.append(node.name)
-        node = makers[node.input[0]]
-    return names
-
-
-def names_in_file(path: Path) -> Callable[[str, str], str]:
-    """Return what takes ONNX Runtime's name of a node, and its kind, to the name in the file, where it can be told.
-
-    A convolution that was fused with what follows is called after the result of the last of them.
-    """
-    makers = _makers(_graph(path))
-
-    def name_in_file(name: str, kind: str) -> str:
-        node = makers.get(name.removesuffix(FUSED)) if name.endswith(FUSED) else None
-        while node is not None and node.op_type != kind:
-            node = next((makers[given] for given in node.input if given in makers), None)
-        return node.name if node is not None else name
-
-    return name_in_file
-
-
-def _graph(path: Path) -> Any:
-    import onnx
-
-    return onnx.load(path, load_external_data=False).graph
-
-
-def _makers(graph: Any) -> dict[str, Any]:
-    """Return the node that makes each result in a graph."""
-    return {name: node for node in graph.node for name in node.output}
-
-
 NEEDED = ("onnx", "onnxruntime")
 QUANTIZED = ("Conv", "Relu", "Add", "Mul", "Concat", "Resize", "Gemm", "MatMul")
-"""What is computed in 8 bits. Not here: means, the last resizing and argmax, which see the logits, and pooling, which
-takes ONNX Runtime many times as long in 8 bits (2.7 and 0.09 ms behind a ResNet's stem, 128 x 256 pixels)."""
-KEPT_IN_PLACE = ("QDQPropagationTransformer",)
-"""An optimizer that would move pooling back into 8 bits."""
+"""Operators to compute in 8 bits. Not means, not the last resizing and argmax, which see the logits, and not pooling,
+which takes ONNX Runtime many times as long in 8 bits (2.7 and 0.09 ms after a ResNet's stem, 128 x 256 pixels)."""
+DISABLED_OPTIMIZERS = ("QDQPropagationTransformer",)
+"""Disabled optimizers: this one would move pooling back into 8 bits."""
 TYPES = {"float": "float32", "float16": "float16", "bfloat16": "bfloat16", "uint8": INT8, "int8": INT8}
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Reshape", "Transpose")
-"""Nodes that move numbers from one form to another and compute nothing."""
+"""Nodes that only convert numbers and compute nothing."""
+FUSED = "_nchwc"
+"""Suffix of a node that ONNX Runtime has converted to its own layout, after the name of the result, not the node."""
 
 
 class OnnxPredictor:
-    """An ONNX file that ends in labels, run on the CPU with so many threads; can be pickled."""
+    """An ONNX file that ends in labels, run on the CPU with `threads` threads; can be pickled."""
 
     def __init__(self, path: str | Path, *, threads: int) -> None:
         require("ONNX Runtime", NEEDED, "quantize")
@@ -89,7 +44,7 @@ class OnnxPredictor:
         return self._session.run(None, {"image": image.numpy()})[0]
 
     def nodes(self, image: Tensor) -> list[Node]:
-        """Predict once more and return what was computed, by what the runtime itself records, named as in the file."""
+        """Predict once more under the runtime's own profiler and return the computed nodes, named as in the file."""
         name_in_file = names_in_file(self.path)
         with tempfile.TemporaryDirectory() as folder:
             session = _session(self.path, self.threads, profile=f"{folder}/profile")
@@ -107,11 +62,11 @@ class OnnxPredictor:
 def quantize_with_onnx_runtime(
     source: Path, path: Path, images: CalibrationImages, *, keep_float: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Quantize the ONNX file `source`, which ends in labels, to `path`; return how it was done, for the record.
+    """Quantize the ONNX file `source`, which ends in labels, to `path`; return the method, for the record.
 
     Weights have a scale per channel. Values and weights pass through QuantizeLinear and DequantizeLinear, which the
-    runtime fuses; `keep_float` names nodes that stay as they are. Weights take 7 bits where the processor has no VNNI
-    instructions, whose predecessors overflow on 8.
+    runtime fuses; `keep_float` names nodes that stay in float. Weights take 7 bits where the processor has no VNNI
+    instructions, since the older ones overflow on 8.
     """
     require("quantization by ONNX Runtime", NEEDED, "quantize")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -128,7 +83,7 @@ def quantize_with_onnx_runtime(
             _reader(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
-            nodes_to_exclude=[*keep_float, *behind_the_logits(prepared)],
+            nodes_to_exclude=[*keep_float, *nodes_after_logits(prepared)],
             per_channel=True,
             reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
@@ -140,7 +95,7 @@ def quantize_with_onnx_runtime(
 
 
 def has_vnni() -> bool:
-    """Return whether 8-bit products are added without overflow: VNNI on x86, always elsewhere; False if not known."""
+    """Return whether 8-bit products are summed without overflow: VNNI on x86, always elsewhere; False if not known."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     try:
@@ -169,13 +124,56 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     return supported
 
 
+def convolutions(path: Path) -> list[str]:
+    """Return the names of an ONNX file's convolutions in the order of the network: the classifier is the last."""
+    return [node.name for node in _graph(path).node if node.op_type == "Conv"]
+
+
+def nodes_after_logits(path: Path) -> list[str]:
+    """Return the names of the nodes between the classifier and the labels."""
+    graph = _graph(path)
+    producers = _producers(graph)
+    names, node = [], producers[graph.output[0].name]
+    while node.op_type in ("Cast", "ArgMax", "Resize"):
+        names.append(node.name)
+        node = producers[node.input[0]]
+    return names
+
+
+def names_in_file(path: Path) -> Callable[[str, str], str]:
+    """Return a function from ONNX Runtime's name of a node and its kind to its name in the file, where known.
+
+    A convolution that was fused with the nodes after it is named after the result of the last of them.
+    """
+    producers = _producers(_graph(path))
+
+    def name_in_file(name: str, kind: str) -> str:
+        node = producers.get(name.removesuffix(FUSED)) if name.endswith(FUSED) else None
+        while node is not None and node.op_type != kind:
+            node = next((producers[given] for given in node.input if given in producers), None)
+        return node.name if node is not None else name
+
+    return name_in_file
+
+
+def _graph(path: Path) -> Any:
+    import onnx
+
+    return onnx.load(path, load_external_data=False).graph
+
+
+def _producers(graph: Any) -> dict[str, Any]:
+    """Return the node that produces each result in a graph."""
+    return {name: node for node in graph.node for name in node.output}
+
+
 def _name(event: dict[str, Any]) -> str:
     return event["args"].get("node_name") or event["name"].removesuffix("_kernel_time")
 
 
 def _precision(arguments: dict[str, Any]) -> str | None:
-    """Return the precision of the first tensor of numbers that a node took; None for the arithmetic of shapes."""
-    if arguments["op_name"].startswith("QLinear"):  # some of them take a scale first, which is a float
+    """Return the precision of a node's first numeric input; None for the arithmetic of shapes."""
+    if arguments["op_name"].startswith("QLinear"):  # the first input of some is a scale, which is a float
         return INT8
     types = [TYPES[kind] for given in arguments.get("input_type_shape", []) for kind in given if kind in TYPES]
     return types[0] if types and not arguments["op_name"].startswith("Shape") else None
@@ -186,11 +184,11 @@ def _session(path: Path, threads: int, profile: str = "") -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; warnings are about what its own optimizer leaves
+    options.log_severity_level = 3  # errors only; its warnings are about its own optimizer
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    means = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(KEPT_IN_PLACE)}
-    return onnxruntime.InferenceSession(path, options, **means)
+    settings = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(DISABLED_OPTIMIZERS)}
+    return onnxruntime.InferenceSession(path, options, **settings)
 
 
 def _open(path: Path, threads: int) -> OnnxPredictor:

@@ -1,4 +1,4 @@
-"""OpenVINO: run networks, quantize them by NNCF, and list what it really computes in 8 bits."""
+"""Run networks by OpenVINO, quantize them by NNCF, and list what is really computed in 8 bits."""
 
 import sys
 import tempfile
@@ -17,21 +17,21 @@ from dlv3p.runtime.extras import require
 
 NEEDED = ("openvino", "nncf")
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
-"""For each precision of what is not quantized: the runtime's hint, and what it calls the processor's ability."""
+"""By precision of the layers that are not quantized: the runtime's hint, and its name of the processor's capability."""
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": INT8, "i8": INT8}
-"""The runtime's names of precisions; one that is not here is told by its own name."""
+"""The runtime's names of precisions; one that is not here is reported by its own name."""
 COUNTS = ("i16", "u16", "i32", "u32", "i64", "u64", "boolean")
-"""What shapes and indices are computed in."""
+"""The types of shapes and indices."""
 MOVING = ("Const", "Input", "Output", "Reorder", "Reshape", "ShapeOf", "StridedSlice", "Transpose")
-"""Kinds of nodes that move numbers, or are about shapes. All others are told: one that nobody thought of must not be
-left out in silence."""
+"""Kinds of nodes that move numbers or handle shapes. All others are reported, so that no unexpected kind is silently
+left out."""
 
 
 class OpenVinoPredictor:
     """A file that ends in labels (.onnx, or .xml with its .bin), run on the CPU by OpenVINO; can be pickled.
 
-    `precision` is that of all that is not quantized. It is always stated: left alone, the runtime takes bfloat16 where
-    the processor has it, and a "float32" would be none.
+    `precision` is that of all layers that are not quantized. It is always set: by default the runtime takes bfloat16
+    where the processor has it, and a "float32" would not be one.
     """
 
     def __init__(self, path: str | Path, *, threads: int, precision: str = "float32") -> None:
@@ -52,19 +52,19 @@ class OpenVinoPredictor:
         return self._request.infer({0: image.numpy()}, share_inputs=True)[0]
 
     def nodes(self, image: Tensor) -> list[Node]:
-        """Return what is computed, by the graph that the runtime executes."""
+        """Return the computed nodes, from the graph that the runtime executes."""
         found = []
         for node in self._compiled.get_runtime_model().get_ordered_ops():
-            kind, precision = _told(node, "layerType"), _precision(node)
+            kind, precision = _runtime_info(node, "layerType"), _precision(node)
             if kind not in MOVING and precision not in COUNTS:
-                # What an addition was split from has the name that it has in the file.
+                # A node that an addition was split from still has its name in the file.
                 name = node.get_friendly_name().removesuffix("/WithoutBiases")
                 found.append(Node(name, kind, TYPES.get(precision, precision)))
         return found
 
 
 def fastest_float() -> str:
-    """Return the precision in which the CPU is best at what is not quantized: bfloat16 where it has it, or float32."""
+    """Return the CPU's fastest precision for layers that are not quantized: bfloat16 where it has it, else float32."""
     abilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if PRECISIONS["bfloat16"][1] in abilities else "float32"
 
@@ -74,7 +74,7 @@ def quantize_with_openvino(
 ) -> dict[str, Any]:
     """Quantize the ONNX file `source`, which ends in labels, by NNCF to `path` (.xml, with a .bin beside it).
 
-    `keep_float` names convolutions that stay as they are. Returns how it was done, for the record.
+    `keep_float` names convolutions that stay in float. Returns the method, for the record.
     """
     openvino = import_openvino()
     with without_output():
@@ -96,34 +96,36 @@ def quantize_with_openvino(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         openvino.save_model(quantized, made, compress_to_fp16=False)
-        for suffix in (".bin", ".xml"):  # the description last: it is what is opened
+        for suffix in (".bin", ".xml"):  # the .xml last: it is the file that is opened
             write_bytes(path.with_suffix(suffix), made.with_suffix(suffix).read_bytes())
     return {"method": "static, NNCF, weights per channel and symmetric, bias correction", "preset": "mixed"}
 
 
 def import_openvino() -> ModuleType:
-    """Import openvino, without its reports home; raises MachineError when the extra `quantize` is not installed."""
+    """Import openvino without its telemetry; raises MachineError when the extra `quantize` is not installed."""
     require("OpenVINO", NEEDED, "quantize")
-    # It sends statistics when it is imported, unless their package is absent, as this makes it.
+    # It sends telemetry when imported, unless that package is absent, as it is made to look here.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
     return openvino
 
 
-def _told(node: Any, name: str) -> str:
+def _runtime_info(node: Any, name: str) -> str:
     return node.get_rt_info()[name].astype(str)
 
 
 def _precision(node: Any) -> str:
-    """Return the runtime's word for what a node computes in; an 8-bit sum or product of a float is one of floats."""
-    if _told(node, "layerType") == "Eltwise":
+    """Return the runtime's name of a node's precision; an 8-bit sum or product with a float input counts as float."""
+    if _runtime_info(node, "layerType") == "Eltwise":
         sources = [given.get_source_output().get_node() for given in node.inputs()]
-        taken = {_told(one, "outputPrecisions") for one in sources if _told(one, "layerType") != "Const"}
+        taken = {
+            _runtime_info(one, "outputPrecisions") for one in sources if _runtime_info(one, "layerType") != "Const"
+        }
         for precision in ("f32", "bf16", "f16"):
             if precision in taken:
                 return precision
-    return _told(node, "runtimePrecision")
+    return _runtime_info(node, "runtimePrecision")
 
 
 def _open(path: Path, threads: int, precision: str) -> OpenVinoPredictor:

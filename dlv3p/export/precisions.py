@@ -1,6 +1,6 @@
-"""The precision in which each node of a network was really computed, so that no fallback to float goes unnoticed.
+"""Report the precision in which each node of a network was really computed, so that no fallback to float is missed.
 
-Also here: quiet for libraries that talk about themselves while they work, in logs, prints and bars.
+Also here: silence for libraries that log, print and draw progress bars while they quantize.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ INT8 = "int8"
 
 
 class Node(NamedTuple):
-    """One computed node: its name, its kind in the runtime's words, and `int8` or a float type."""
+    """One computed node: its name, the runtime's name of its kind, and `int8` or a float type."""
 
     name: str
     kind: str
@@ -23,7 +23,7 @@ class Node(NamedTuple):
 
 
 def count_precisions(nodes: dict[str, list[Node]]) -> pd.DataFrame:
-    """Return a row for each network, by title, of how many nodes were computed in each precision."""
+    """Count the nodes of each network that were computed in each precision: a row per title."""
     counts = {title: pd.Series([node.precision for node in found]).value_counts() for title, found in nodes.items()}
     return pd.DataFrame(counts).T.fillna(0).astype(int).rename_axis("network")
 
@@ -35,7 +35,7 @@ def float_nodes(nodes: Iterable[Node]) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def without_output() -> Iterator[None]:
-    """Hold back what is logged up to warnings, and what is printed, until the block ends; errors are raised still."""
+    """Suppress prints, and logs up to warnings, within the block; errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -47,7 +47,7 @@ def without_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep rich, where it is there, from placing its bars in a notebook, which no redirection of stdout holds back."""
+    """Keep rich, if installed, from showing its progress bars in a notebook, which redirecting stdout does not stop."""
     try:
         import rich
     except ImportError:

@@ -11,10 +11,10 @@ from dlv3p.runtime.devices import LAYOUT
 
 
 class TorchPredictor:
-    """A network of this suite that takes a normalized image (1,3,h,w) to train ids uint8 (1,H,W) on the host.
+    """A network of this suite that predicts train ids uint8 (1,H,W) on the host for a normalized image (1,3,h,w).
 
-    It predicts as `dlv3p.evaluation.inference` does. Other types than float32 run under autocast. `image_scale` is what
-    the image was resized by. `compiled` hands the network to torch.compile. Can be pickled.
+    It predicts as `dlv3p.evaluation.inference` does. Other types than float32 run under autocast. `image_scale` is the
+    factor that the image was resized by. `compiled` uses torch.compile. Can be pickled.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class TorchPredictor:
         self.model = model.eval()
         self.image_scale, self.dtype, self.compiled = image_scale, dtype, compiled
         self.device = next(model.parameters()).device
-        # As a function: the compiled module would be a second one that shares the weights, and pickles neither.
+        # As a function: a compiled module would be a second one that shares the weights, and cannot be pickled.
         self._logits = torch.compile(model.logits_at_stride) if compiled else model.logits_at_stride
 
     def __reduce__(self) -> tuple:
@@ -40,7 +40,7 @@ class TorchPredictor:
 
 
 class ProgramPredictor:
-    """A file of torch.export that ends in labels, run as it is; can be pickled."""
+    """A file of torch.export that ends in labels; can be pickled."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

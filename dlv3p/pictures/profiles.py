@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlv3p.parameters.cases import case_of
 from dlv3p.pictures.visualize import new_figure
-from dlv3p.profiling.timing import NOT_MEASURED
+from dlv3p.profiling.counters import NOT_MEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,10 +1,10 @@
 """Energy counters: NVML for NVIDIA GPUs, with power limit, memory and load, and RAPL for x86 processors under Linux.
 
 NVML needs the package nvidia-ml-py (`pip install 'dlv3p[energy]'`) and a driver. RAPL is one counter per processor
-package, in microjoules, which begins again at zero when it has reached `max_energy_range_uj`: within minutes on large
-processors. Memory and the rest of the machine are not in it. Since 2020 only root may read it, because it reveals too
-much to strangers: `chmod o+r .../energy_uj` allows it. Whatever is unavailable raises NotMeasurable with the reason, so
-that a figure is a measurement or is absent.
+package, in microjoules, which wraps around at `max_energy_range_uj`: within minutes on large processors. Memory and the
+rest of the machine are not in it. Since 2020 only root may read it, because it is a side channel: `chmod o+r
+.../energy_uj` allows it. Whatever is unavailable raises NotMeasurable with the reason, so that a figure is measured or
+is "not measured": never an estimate, and never a zero.
 """
 
 import os
@@ -15,16 +15,23 @@ from typing import Any
 import torch
 
 from cityscapes.errors import MachineError
-from dlv3p.profiling.timing import NotMeasurable
 from dlv3p.runtime.extras import require
 
+NOT_MEASURED = "not measured"
+IMPLAUSIBLE = "implausible"
+
+POWERCAP = Path("/sys/class/powercap")
 _MIB = 2**20
 
 
-class Board:
-    """One GPU as NVML sees it, which is the one that torch calls `device`.
+class NotMeasurable(Exception):
+    """There is no counter, or no permission to read it; the message, which says which, goes after "not measured"."""
 
-    The two count differently (CUDA_VISIBLE_DEVICES hides and reorders), so they are matched by the GPU's own UUID.
+
+class NvmlBoard:
+    """The GPU that torch calls `device`, as NVML sees it.
+
+    The two number GPUs differently (CUDA_VISIBLE_DEVICES hides and reorders), so they are matched by UUID.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,7 +53,7 @@ class Board:
 
     @property
     def limit_watts(self) -> float | None:
-        """The power at which the board throttles itself, None where it does not say."""
+        """The power at which the board throttles itself, None where it is not reported."""
         try:
             return self._ask("nvmlDeviceGetEnforcedPowerLimit", self._handle) / 1000
         except NotMeasurable:
@@ -57,14 +64,14 @@ class Board:
         return self._ask("nvmlDeviceGetTotalEnergyConsumption", self._handle) / 1000
 
     def process_mib(self) -> float:
-        """Return what this process holds of the board's memory now: CUDA's own share, and all that torch reserved."""
+        """Return how much of the board's memory this process holds: CUDA's own share, and all that torch reserved."""
         for process in self._ask("nvmlDeviceGetComputeRunningProcesses", self._handle):
             if process.pid == os.getpid() and process.usedGpuMemory:
                 return round(process.usedGpuMemory / _MIB, 1)
-        raise NotMeasurable("NVML does not list this process, as in containers that have process numbers of their own")
+        raise NotMeasurable("NVML does not list this process, as in containers with their own process ids")
 
     def state(self) -> dict[str, Any]:
-        """Return clocks, temperature and load as they are now, None for what the board does not tell."""
+        """Return the current clocks, temperature and load, None for what the board does not report."""
         questions: dict[str, Callable[[], float]] = {
             "sm_clock_mhz": lambda: self._ask("nvmlDeviceGetClockInfo", self._handle, self._nvml.NVML_CLOCK_SM),
             "highest_sm_clock_mhz": lambda: self._ask(
@@ -84,18 +91,8 @@ class Board:
             raise NotMeasurable(f"NVML: {error}") from None
 
 
-def _or_none(question: Callable[[], float]) -> float | None:
-    try:
-        return question()
-    except NotMeasurable:
-        return None
-
-
-POWERCAP = Path("/sys/class/powercap")
-
-
-class Packages:
-    """All processor packages of this machine together."""
+class RaplPackages:
+    """All processor packages of this machine together, as RAPL counts them."""
 
     source = "RAPL's counters of the processor packages, memory left out"
 
@@ -111,12 +108,12 @@ class Packages:
 
     @property
     def limit_watts(self) -> float | None:
-        """The largest of each package's power limits (long and short term), added up; None where one does not say."""
+        """The sum of each package's larger power limit (long or short term); None where one is not reported."""
         limits = [_limit(zone) for zone in self._zones]
         return None if None in limits else sum(limits) / 1e6
 
     def joules(self) -> float:
-        """Return the energy since this was made; call it more often than the counters begin again."""
+        """Return the energy since construction; call it more often than the counters wrap around."""
         now = self._read()
         for before, after, wrap in zip(self._last, now, self._ranges, strict=True):
             self._total += after - before if after >= before else after - before + wrap
@@ -125,6 +122,13 @@ class Packages:
 
     def _read(self) -> list[int]:
         return [_read_number(zone / "energy_uj") for zone in self._zones]
+
+
+def _or_none(question: Callable[[], float]) -> float | None:
+    try:
+        return question()
+    except NotMeasurable:
+        return None
 
 
 def _limit(zone: Path) -> int | None:
@@ -142,13 +146,13 @@ def _read_number(path: Path) -> int:
     try:
         return int(text)
     except ValueError:
-        raise NotMeasurable(f"{path} holds no whole number") from None
+        raise NotMeasurable(f"{path} does not hold a whole number") from None
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text().strip()
     except PermissionError:
-        raise NotMeasurable(f"no right to read {path}; allow it with: sudo chmod o+r {path}") from None
+        raise NotMeasurable(f"no permission to read {path}; allow it with: sudo chmod o+r {path}") from None
     except OSError as error:
         raise NotMeasurable(f"{path}: {error.strerror}") from None

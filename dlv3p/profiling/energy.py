@@ -1,8 +1,8 @@
-"""Measure the energy of a prediction, from a counter of the machine or not at all.
+"""Measure the energy of a prediction, from a hardware counter or not at all.
 
-First the machine stands idle, which gives the power that would have been drawn anyway; then it predicts without a
-pause. The counter's difference over the second stretch is the gross energy, and what is above idle power the net one.
-No power is sampled and no power of a data sheet is multiplied with a time: such figures look measured and are not.
+First the machine idles, which gives the power that would have been drawn anyway; then it predicts without a pause. The
+counter's difference over the second interval is the gross energy, and what exceeds idle power is the net energy. Power
+is never sampled, and no figure from a data sheet is multiplied by a time: such numbers look measured and are not.
 """
 
 import time
@@ -13,31 +13,30 @@ from typing import Any, Protocol
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import Board, Packages
-from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
+from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, RaplPackages
 
 SHORTEST_SECONDS = 1.0
-"""NVML refreshes its counter about ten times a second, so that shorter stretches mean nothing."""
+"""NVML refreshes its counter about ten times a second, so shorter intervals mean nothing."""
 TOLERANCE = 1.05
-"""Mean watts above the limit times this cannot be: a board holds its limit on average, with some ripple."""
+"""Mean watts above this times the limit are implausible: a board holds its limit on average, with some ripple."""
 _CATCH_UP_SECONDS = 10.0
 
 
 class Counter(Protocol):
-    """Counts joules; `limit_watts` is the most the board allows itself, None where that is not known."""
+    """A counter of joules; `limit_watts` is the enforced power limit, None where it is not known."""
 
     source: str
     limit_watts: float | None
 
     def joules(self) -> float:
-        """Return the joules until now, from any beginning; raises NotMeasurable when it cannot be read."""
+        """Return the joules since an arbitrary start; raises NotMeasurable when the counter cannot be read."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules an image, with and without the share of an idle machine, and the watts behind them.
+    """Joules per image, with and without the share of an idle machine, and the watts behind them.
 
-    Each is a number, "not measured" or "implausible"; `energy_status` says in words where it is from or why not.
+    Each is a number, "not measured" or "implausible"; `energy_status` gives the source in words, or the reason why not.
     """
 
     joules_per_image: float | str = NOT_MEASURED
@@ -55,13 +54,13 @@ class Energy:
 def open_counter(device: str | torch.device) -> Counter:
     """Return the energy counter of a device: the GPU's board, or all processor packages; raises NotMeasurable."""
     device = torch.device(device)
-    counter: Counter = Board(device) if device.type == "cuda" else Packages()
+    counter: Counter = NvmlBoard(device) if device.type == "cuda" else RaplPackages()
     counter.joules()
     return counter
 
 
 def unmeasured(reason: object) -> Energy:
-    """Return an Energy without figures that says why."""
+    """Return an Energy without figures, with the reason."""
     return Energy(energy_status=f"{NOT_MEASURED}: {reason}")
 
 
@@ -75,10 +74,10 @@ def measure_energy(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Energy:
-    """Measure what `predict`, which handles `images` images and returns when the device is done, takes of energy.
+    """Measure the energy of `predict`, which handles `images` images and returns when the device is done.
 
-    The machine stands idle for `idle_seconds`, then `predict` runs over and over for at least `seconds`, at least once.
-    Raises ParameterError for stretches under SHORTEST_SECONDS. A counter that fails gives an Energy without figures.
+    The machine idles for `idle_seconds`, then `predict` runs over and over for at least `seconds`, at least once.
+    Raises ParameterError for intervals under SHORTEST_SECONDS. A counter that fails gives an Energy without figures.
     """
     if min(seconds, idle_seconds) < SHORTEST_SECONDS:
         raise ParameterError(
@@ -86,7 +85,7 @@ def measure_energy(
         )
     try:
         idle_joules, idle_time = _count(lambda: sleep(idle_seconds), counter, clock)
-        predict()  # the clocks rise again
+        predict()  # the clock rates ramp up again
         done = 0
 
         def work() -> None:
@@ -95,7 +94,7 @@ def measure_energy(
             while not done or clock() - began < seconds:
                 predict()
                 done += 1
-                if clock() - caught_up > _CATCH_UP_SECONDS:  # a counter that begins again must be seen doing so
+                if clock() - caught_up > _CATCH_UP_SECONDS:  # a counter must not wrap around unseen
                     counter.joules()
                     caught_up = clock()
 
@@ -114,11 +113,11 @@ def _count(work: Callable[[], None], counter: Counter, clock: Callable[[], float
 
 def _energy(joules: float, duration: float, idle_watts: float, counter: Counter, images: int) -> Energy:
     watts, limit = joules / duration, counter.limit_watts
-    told = f"{counter.source}, {images} images in {duration:.1f} s"
+    measured = f"{counter.source}, {images} images in {duration:.1f} s"
     if joules <= 0:
         return unmeasured(f"{counter.source} did not move in {duration:.1f} s")
     if limit is not None and watts > TOLERANCE * limit:
-        reason = f"{watts:.0f} W on average, above the limit of {limit:.0f} W; {told}"
+        reason = f"{watts:.0f} W on average, above the limit of {limit:.0f} W; {measured}"
         marks = dict.fromkeys(("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts"), IMPLAUSIBLE)
         return Energy(**marks, limit_watts=round(limit, 1), energy_status=f"{IMPLAUSIBLE}: {reason}")
     net = joules - idle_watts * duration
@@ -128,7 +127,7 @@ def _energy(joules: float, duration: float, idle_watts: float, counter: Counter,
         mean_watts=round(watts, 1),
         idle_watts=round(idle_watts, 1),
         limit_watts=NOT_MEASURED if limit is None else round(limit, 1),
-        energy_status=told if net > 0 else f"{told}; no more than when idle, so nothing is left for the net energy",
+        energy_status=measured if net > 0 else f"{measured}; no more than when idle, so there is no net energy",
     )
 
 

@@ -24,13 +24,16 @@ from dlv3p.runtime.devices import LAYOUT, explain_out_of_memory
 UPSAMPLING = "upsampling"
 """The part behind the last module of a network: its logits at the image's size."""
 
+STAGES = ("decode", "normalise", "copy to device", "forward", "upsample and argmax", "copy to host")
+"""In order of execution, named as stored profiles name them; the copies are those between host and device."""
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds that a batch takes: the tenth, the half and nine tenths of the runs were at least as fast.
+    """Milliseconds that a batch takes: the 10th, 50th and 90th percentile of the runs.
 
-    `times_ms` are all runs that count, in their order; `first_ms` is the very first one, which also loads libraries,
-    chooses algorithms and compiles.
+    `times_ms` are all runs that count, in order; `first_ms` is the very first one, which also loads libraries, chooses
+    algorithms and compiles.
     """
 
     p10_ms: float
@@ -38,6 +41,18 @@ class Latency:
     p90_ms: float
     first_ms: float
     times_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Latency by stage of `STAGES`, and of them all together, `total`."""
+
+    by_stage: dict[str, Latency]
+    total: Latency
+
+    def medians(self) -> dict[str, float]:
+        """Return the median milliseconds of every stage and of all, "end to end"."""
+        return {stage: latency.p50_ms for stage, latency in self.by_stage.items()} | {"end to end": self.total.p50_ms}
 
 
 def prepare(model: nn.Module, device: str | torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -53,7 +68,7 @@ def prepare(model: nn.Module, device: str | torch.device, dtype: torch.dtype = t
 def compile_network(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return `model` under torch.compile as one graph of fixed shapes; what it cannot compile is an error.
 
-    torch keeps a few compiled versions of a function and then goes on uncompiled, without a word: they are dropped.
+    torch keeps a few compiled versions of a function and then silently falls back to eager: they are dropped.
     """
     torch.compiler.reset()
     return torch.compile(model, fullgraph=True, dynamic=False)
@@ -118,8 +133,38 @@ def measure_parts(
     return {part: latency_of([run[part] for run in runs], warmup) for part in runs[0]}
 
 
+def measure_stages(
+    model: nn.Module,
+    picture: Image.Image,
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    warmup: int = 3,
+    repeats: int = 10,
+) -> Stages:
+    """Time a batch of PNG files, already in the host's memory, to labels, uint8 (batch,height,width), on the host.
+
+    `picture`, resized to `height` x `width`, is every image of the batch: decoding time depends on the content.
+    `model` has `logits_at_stride` and `align_corners` and is used as `prepare` says. A stage ends when the device
+    has finished it. Raises OutOfMemoryError, a MachineError.
+    """
+    content = io.BytesIO()
+    picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR).save(content, "PNG")
+    clock = clock_of(device)
+    with explain_out_of_memory(), torch.inference_mode():
+        network = prepare(model, device, dtype)
+        files = [content.getvalue()] * batch
+        runs = [_time_stages(network, files, torch.device(device), dtype, clock) for _ in range(warmup + repeats)]
+    times = np.diff(np.array(runs), axis=1) * 1000
+    by_stage = {stage: latency_of(list(times[:, column]), warmup) for column, stage in enumerate(STAGES)}
+    return Stages(by_stage, latency_of(list(times.sum(axis=1)), warmup))
+
+
 def latency_of(times: list[float], warmup: int) -> Latency:
-    """Sum up the milliseconds of all runs in their order, of which the first `warmup` do not count."""
+    """Summarize the milliseconds of all runs in order, of which the first `warmup` do not count."""
     counted = [round(value, 4) for value in times[warmup:]]
     percentiles = (round(float(value), 3) for value in np.percentile(counted, (10, 50, 90)))
     return Latency(*percentiles, round(times[0], 3), tuple(counted))
@@ -150,54 +195,10 @@ def _check(warmup: int, repeats: int) -> None:
         raise ParameterError(f"repeats={repeats}, warmup={warmup}: at least 1 and 0 are allowed")
 
 
-STAGES = ("decode", "normalise", "copy to device", "forward", "upsample and argmax", "copy to host")
-"""In the order in which they are gone through; the copies are those between host and device."""
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Latency by stage of `STAGES`, and of them all together, `total`."""
-
-    by_stage: dict[str, Latency]
-    total: Latency
-
-    def medians(self) -> dict[str, float]:
-        """Return the median milliseconds of every stage and of all, "end to end"."""
-        return {stage: latency.p50_ms for stage, latency in self.by_stage.items()} | {"end to end": self.total.p50_ms}
-
-
-def measure_stages(
-    model: nn.Module,
-    picture: Image.Image,
-    *,
-    height: int,
-    width: int,
-    batch: int = 1,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    warmup: int = 3,
-    repeats: int = 10,
-) -> Stages:
-    """Time a batch of PNG files, already in the host's memory, to labels, uint8 (batch,height,width), on the host.
-
-    `picture`, resized to `height` x `width`, is every image of the batch: what decoding takes depends on the content.
-    `model` has `logits_at_stride` and `align_corners` and is used as `prepare` says. The device ends each stage before
-    the next begins. Raises OutOfMemoryError, a MachineError.
-    """
-    content = io.BytesIO()
-    picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR).save(content, "PNG")
-    clock = clock_of(device)
-    with explain_out_of_memory(), torch.inference_mode():
-        network = prepare(model, device, dtype)
-        files = [content.getvalue()] * batch
-        runs = [_run(network, files, torch.device(device), dtype, clock) for _ in range(warmup + repeats)]
-    times = np.diff(np.array(runs), axis=1) * 1000
-    by_stage = {stage: latency_of(list(times[:, column]), warmup) for column, stage in enumerate(STAGES)}
-    return Stages(by_stage, latency_of(list(times.sum(axis=1)), warmup))
-
-
-def _run(network: nn.Module, files: list[bytes], device: torch.device, dtype: torch.dtype, clock: Clock) -> list[float]:
-    """Go through the stages once and return the seconds at the beginning and behind each of them."""
+def _time_stages(
+    network: nn.Module, files: list[bytes], device: torch.device, dtype: torch.dtype, clock: Clock
+) -> list[float]:
+    """Run the stages once and return the seconds at the start and after each of them."""
     moments = [time.perf_counter()]
 
     def stage_ends() -> None:

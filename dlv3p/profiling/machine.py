@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 
-from dlv3p.profiling.counters import Board
-from dlv3p.profiling.timing import NotMeasurable
+from dlv3p.profiling.counters import NotMeasurable, NvmlBoard
 from dlv3p.runs.provenance import hardware
 
 
 def machine() -> dict[str, Any]:
     """Return processor, cores, threads, memory, GPU, driver, versions and rounding of convolutions, as plain JSON.
 
-    It is the same every time on the same machine with the same software and settings.
+    The same machine with the same software and settings always gives the same result.
     """
     gpu = torch.cuda.is_available()
     return hardware() | {
@@ -33,27 +32,27 @@ def machine() -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """Return how busy the machine is at the moment, as plain JSON: what to look at where figures scatter.
+    """Return how busy the machine is right now, as plain JSON: the place to look when figures scatter.
 
-    `load_average` is that of the last minute, in cores. Of a GPU: its load, clocks and temperature where NVML tells
-    them, and its memory in use by anyone.
+    `load_average` is that of the last minute, in cores. Of a GPU: its load, clocks and temperature where NVML reports
+    them, and its memory in use by all processes.
     """
-    told: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None}
+    found: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None}
     if not torch.cuda.is_available():
-        return told
+        return found
     device = torch.device("cuda", torch.cuda.current_device())
     free, total = torch.cuda.mem_get_info(device)
-    told["gpu_used_bytes"] = total - free
+    found["gpu_used_bytes"] = total - free
     try:
-        return told | {"gpu_state": Board(device).state()}
+        return found | {"gpu_state": NvmlBoard(device).state()}
     except NotMeasurable as reason:
-        return told | {"gpu_state": f"not measured: {reason}"}
+        return found | {"gpu_state": f"not measured: {reason}"}
 
 
-def tell_disturbance(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one line whether other work ran on the machine before the rows of a sweep were measured.
+def summarize_load(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Summarize in one line whether other work ran on the machine while the rows of a sweep were measured.
 
-    The load average counts our own threads as well, so it is disturbing from one core above them.
+    The load average counts our own threads as well, so other work shows from one core above them.
     """
     threads = torch.get_num_threads()
     highest = max((row["load"]["load_average"] or 0.0 for row in rows), default=0.0)

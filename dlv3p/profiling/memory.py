@@ -2,7 +2,7 @@
 
 The four columns are different things. Of a GPU, `allocated` is what tensors hold at the peak, weights, activations and
 workspace; `reserved` is what torch took from the board for them; `process` adds what CUDA itself takes, and is what
-nvidia-smi shows. A CPU has no such book-keeping, so the network runs once in a fresh process, and `above_weights` is
+nvidia-smi shows. A CPU has no such bookkeeping, so the network runs once in a fresh process, and `above_weights` is
 how much the resident memory of that process rises above what it held with the network loaded (`process_memory.py`).
 """
 
@@ -12,10 +12,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from dlv3p.profiling.counters import Board
+from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable, NvmlBoard
 from dlv3p.profiling.latency import compile_network, prepare, random_images
 from dlv3p.profiling.process_memory import SMALL, measurable, measure_peak
-from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable
 from dlv3p.runtime.devices import LAYOUT, explain_out_of_memory
 
 COLUMNS = ("allocated_mib", "reserved_mib", "process_mib", "above_weights_mib")
@@ -34,8 +33,8 @@ def measure_memory(
 ) -> dict[str, float | str]:
     """Measure the peak memory of one prediction in MiB: allocated_mib, reserved_mib, process_mib, above_weights_mib.
 
-    On CUDA there are the first three, which hold the weights; what other networks of this process hold is left out of
-    the first, but not of the others. On a CPU there is the last alone. What cannot be measured is "not measured".
+    On CUDA these are the first three, which include the weights; other networks of this process are left out of the
+    first, but not of the others. On a CPU it is the last alone. What cannot be measured is "not measured".
     Raises OutOfMemoryError, a MachineError, when memory runs out.
     """
     result: dict[str, float | str] = dict.fromkeys(COLUMNS, NOT_MEASURED)
@@ -47,7 +46,7 @@ def measure_memory(
     if measurable():
         shape = (batch, 3, height, width)
         predict = _Prediction(prepare(model, device, dtype), dtype, compiled=compiled)
-        # A compiled network is compiled for one shape, so that its first image must have it.
+        # Compilation fixes the shape, so the first image must have it.
         first_shape = shape if compiled else SMALL
         result["above_weights_mib"] = measure_peak(
             predict, shape, threads=torch.get_num_threads(), weights=False, first_shape=first_shape
@@ -64,7 +63,7 @@ def _cuda_peaks(
     network: Callable[[Tensor], Tensor] = prepare(model, device, dtype)
     network = compile_network(network) if compiled else network
     images = random_images(**case, device=device, dtype=dtype)
-    network(images)  # cuDNN tries its algorithms on the first run, and takes more than it will need
+    network(images)  # cuDNN benchmarks its algorithms on the first run, and takes more than it will need
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -73,19 +72,19 @@ def _cuda_peaks(
     return {
         "allocated_mib": round((torch.cuda.max_memory_allocated(device) - others) / _MIB, 1),
         "reserved_mib": round(torch.cuda.max_memory_reserved(device) / _MIB, 1),
-        "process_mib": _board_memory(device),  # torch has given nothing back yet, so that now is the peak
+        "process_mib": _board_memory(device),  # torch has released nothing yet, so this is the peak
     }
 
 
 def _board_memory(device: torch.device) -> float | str:
     try:
-        return Board(device).process_mib()
+        return NvmlBoard(device).process_mib()
     except NotMeasurable:
         return NOT_MEASURED
 
 
 class _Prediction:
-    """A network that `prepare` has made ready, as the fresh process runs it; compiled there, where that is asked."""
+    """A prepared network as the fresh process runs it; compiled there if requested."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, *, compiled: bool) -> None:
         self.network, self.dtype, self.compiled = network, dtype, compiled

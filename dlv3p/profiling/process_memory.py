@@ -1,10 +1,10 @@
-"""Measure the memory of one prediction in a fresh process of its own, from the peak of what the process holds.
+"""Measure the memory of one prediction in a fresh process, from the peak of its resident memory.
 
     pickled predictor  ──stdin──▶  python -m dlv3p.profiling.process_memory  ──stdout──▶  KiB
 
 The predictor runs once on a small image first, which loads libraries and starts threads. The figure is then the peak of
 the resident memory during one prediction, less what the process held before: with the predictor loaded, or, where its
-weights count, with the predictor thrown away and yet to be loaded again. It thus means the same for every runtime. Of a
+weights count, with the predictor discarded and about to be loaded again. It thus means the same for every runtime. Of a
 predictor on a GPU it is what torch's allocator held on the board at the peak: the host's memory says nothing about it.
 """
 
@@ -34,20 +34,22 @@ _PEAK = Path("/proc/self/clear_refs")
 
 
 def measurable() -> bool:
-    """Return whether this system tells the peak of a process; only Linux does."""
+    """Return whether this system reports the peak memory of a process; only Linux does."""
     return _PEAK.exists()
 
 
-def measure_process_memory(predict: Callable, size: tuple[int, int], *, threads: int) -> float | None:
+def measure_process_memory(
+    predict: Callable, size: tuple[int, int], *, threads: int, device: str | torch.device = "cpu"
+) -> float | None:
     """Measure the peak memory in MiB of loading `predict` and predicting a normalized image (1,3,*size) once.
 
-    None where it cannot be measured: outside Linux, when `predict` cannot be pickled, or when the process fails. A
-    predictor with a `device` on a GPU is measured there.
+    `device` is where `predict` computes. None where it cannot be measured: outside Linux, when `predict` cannot be
+    pickled, or when the process fails.
     """
     if not measurable():
         return None
     try:
-        return measure_peak(predict, (1, 3, *size), threads=threads, weights=True)
+        return measure_peak(predict, (1, 3, *size), threads=threads, weights=True, device=device)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError, OutOfMemoryError):
         return None
 
@@ -59,12 +61,14 @@ def measure_peak(
     threads: int,
     weights: bool,
     first_shape: Sequence[int] = SMALL,
+    device: str | torch.device = "cpu",
 ) -> float:
     """Measure the peak memory in MiB of predicting an image of `shape`, with or without the `weights` of `predict`.
 
     `predict` is pickled. Raises OutOfMemoryError when the prediction does not fit, RuntimeError when the process fails.
     """
     request = {"shape": shape, "first_shape": first_shape, "threads": threads, "weights": weights}
+    request |= {"device": str(device)}
     child = run_module("dlv3p.profiling.process_memory", json.dumps(request), pickle.dumps(predict))
     if child.returncode == 0:
         return round(int(child.stdout.split()[-1]) / 1024, 1)
@@ -76,24 +80,24 @@ def measure_peak(
 
 
 def run_module(module: str, request: str, content: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m module request` with `content` as its standard input, and keep what it prints."""
+    """Run `python -m module request` with `content` as its standard input, and capture its output."""
     command = [sys.executable, "-m", module, request]
     return subprocess.run(command, input=content, capture_output=True, env=os.environ | MALLOC, check=False)
 
 
 def resident_kib() -> int:
-    """Return what this process holds."""
+    """Return the resident memory of this process."""
     return _status("VmRSS")
 
 
 def peak_kib() -> int:
-    """Return the most that this process has held since `restart_peak`."""
+    """Return the peak resident memory of this process since `restart_peak`."""
     return _status("VmHWM")
 
 
 def restart_peak() -> None:
-    """Begin the peak again from what the process holds now."""
-    with open(_PEAK, "w") as file:  # not a file of the disk, so nothing to write atomically
+    """Reset the peak to the current resident memory."""
+    with open(_PEAK, "w") as file:  # not a file on disk, so nothing to write atomically
         file.write("5")
 
 
@@ -102,31 +106,31 @@ def _status(field: str) -> int:
 
 
 def _peak_of_request(request: dict[str, Any], content: bytes) -> int:
-    """Return the KiB that a request of `measure_peak` asks for, of this process."""
+    """Return the peak in KiB that `measure_peak` requested, measured in this process."""
     torch.set_num_threads(request["threads"])
     predict = pickle.loads(content)
     predict(torch.zeros(request["first_shape"]))
     image = torch.rand(request["shape"])
-    if getattr(getattr(predict, "device", None), "type", "cpu") == "cuda":
-        return _peak_on_gpu(predict, image)
+    if (device := torch.device(request["device"])).type == "cuda":
+        return _peak_on_gpu(predict, image, device)
     if request["weights"]:
         del predict
         gc.collect()
     before = resident_kib()
     if request["weights"]:
         predict = pickle.loads(content)
-    restart_peak()  # what loading took for a moment is no need of the prediction
+    restart_peak()  # temporary memory of loading is not part of the prediction
     predict(image)
     return max(0, peak_kib() - before)
 
 
-def _peak_on_gpu(predict: Callable, image: Tensor) -> int:
+def _peak_on_gpu(predict: Callable, image: Tensor, device: torch.device) -> int:
     """Return the KiB that tensors, weights included, hold on the GPU at the peak of a prediction."""
-    predict(image)  # cuDNN tries its algorithms on the first image of a size, and takes more than it will need
-    torch.cuda.reset_peak_memory_stats(predict.device)
+    predict(image)  # cuDNN benchmarks its algorithms on the first image of a size, and takes more than it will need
+    torch.cuda.reset_peak_memory_stats(device)
     predict(image)
-    torch.cuda.synchronize(predict.device)
-    return torch.cuda.max_memory_allocated(predict.device) // 1024
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) // 1024
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Published cost tables of two systems beside ours, in columns of their own, since machines and methods differ.
+"""Compare our costs with the published tables of two systems, in separate columns, since machines and methods differ.
 
 vovnet_system       stigma0617/VoVNet-DeepLabV3, the backbone comparison of its README (PASCAL VOC, DeepLabV3)
 notebook_system     yoR-rihsihS/deeplabv3plus, the speed and memory of its README (Cityscapes, DeepLabV3+)
@@ -12,10 +12,10 @@ import pandas as pd
 
 from dlv3p.evaluation.comparison import read_published
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED
+from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED
 
 FOLDER = Path(__file__).parent
-"""Where the published figures lie as CSV files, to which rows can be added."""
+"""Folder of the published figures as CSV files, to which rows can be added."""
 
 VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
 NOTEBOOK_SYSTEM = "yoR-rihsihS/deeplabv3plus, GPU not stated, 1 x 1024 x 2048"
@@ -31,11 +31,11 @@ _YOR = {
     "aspp_dropout": 0.0,
 }
 SWITCHES: dict[str, tuple[dict[str, Any], int]] = {"vovnet_system": (_STIGMA, 21), "notebook_system": (_YOR, 20)}
-"""By system: the switches of NetworkParameters that count here, and the number of classes."""
+"""By system: its switches of NetworkParameters, and the number of classes."""
 
 
 class Backbone(NamedTuple):
-    """A row of the backbone comparison: mIoU in percent of VOC val, and what a frame costs; memory as nvidia-smi's."""
+    """A row of the backbone comparison: mIoU on VOC val in percent, and the cost of a frame; memory by nvidia-smi."""
 
     parameters: int
     mean_iou: float
@@ -45,19 +45,19 @@ class Backbone(NamedTuple):
 
     @property
     def watts(self) -> float:
-        """The power that joules and milliseconds mean together."""
+        """The power that follows from joules and milliseconds."""
         return self.joules / self.milliseconds * 1000
 
 
 class Speed(NamedTuple):
-    """Milliseconds from file to labels, and MiB of the process as nvidia-smi shows them."""
+    """Milliseconds from file to labels, and MiB of the process as nvidia-smi reports them."""
 
     milliseconds: float
     mebibytes: float
 
 
 def published_backbones() -> dict[str, Backbone]:
-    """Read the backbone comparison of vovnet_system, at output stride 16; the parameters are counted."""
+    """Read the backbone comparison of vovnet_system, at output stride 16; `parameters` is their number."""
     table = read_published(FOLDER / "published_backbones.csv", texts=("backbone",), numbers=Backbone._fields)
     return {name: Backbone(*row) for name, *row in table[["backbone", *Backbone._fields]].itertuples(index=False)}
 
@@ -69,8 +69,8 @@ def published_speed() -> dict[int, Speed]:
     return {stride: Speed(*row) for stride, *row in table[list(numbers)].itertuples(index=False)}
 
 
-def published_subject(system: str) -> tuple[NetworkParameters, int, str]:
-    """Return the switches of a system's networks, its number of classes, and the backbones that it published."""
+def published_model(system: str) -> tuple[NetworkParameters, int, str]:
+    """Return the switches of a system's networks, its number of classes, and its published backbones."""
     switches, num_classes = SWITCHES[system]
     backbones = " ".join(published_backbones()) if system == "vovnet_system" else "resnet50"
     return NetworkParameters(**switches), num_classes, backbones
@@ -92,10 +92,10 @@ OURS = (
 
 
 def backbone_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Set the rows of a sweep beside the published backbone comparison: "ours" first, then "published".
+    """Join the rows of a sweep with the published backbone comparison: "ours" first, then "published".
 
-    A row a case, and one for each published backbone that was not swept at output stride 16. A published energy that
-    no board could draw says "implausible" with its watts.
+    One row per case, and one for each published backbone that was not swept at output stride 16. A published energy
+    that no board could draw is "implausible", with its watts.
     """
     table, published = [], published_backbones()
     for row in rows:
@@ -110,10 +110,10 @@ def backbone_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def notebook_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Set the rows of a sweep beside the published speed and memory at output strides 8 and 16: a row a case.
+    """Join the rows of a sweep with the published speed and memory at output strides 8 and 16: one row per case.
 
-    "End to end" is from a file's bytes to labels on the host; the published one reads the file and looks labels up in
-    three more, which ours does not.
+    "End to end" is from a file's bytes to labels on the host; the published one also reads the file and looks labels up
+    in three more, which ours does not.
     """
     table, published = [], published_speed()
     for row in rows:
@@ -135,7 +135,7 @@ def notebook_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def plausible_joules(figures: Backbone, limit_watts: float = V100_LIMIT_WATTS) -> float | str:
-    """Return a published energy, or why it cannot be: more watts than the board's limit."""
+    """Return a published energy, or why it is implausible: more watts than the board's limit."""
     if figures.watts <= limit_watts:
         return figures.joules
     return f"{IMPLAUSIBLE}: {figures.joules} J means {figures.watts:.0f} W, the limit is {limit_watts:.0f} W"

@@ -1,4 +1,4 @@
-"""Write a profile as one file: counts, measured rows, the machine, and the mIoU of runs of the same network."""
+"""Write a profile to one file: counts, measured rows, the machine, and the mIoU of runs of the same network."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.cases import case_of
 from dlv3p.parameters.network import NetworkParameters
+from dlv3p.profiling.counters import NOT_MEASURED
 from dlv3p.profiling.machine import machine
-from dlv3p.profiling.subject import StrideComparison, Subject
-from dlv3p.profiling.timing import NOT_MEASURED
+from dlv3p.profiling.profiled_model import ProfiledModel
+from dlv3p.profiling.strides import StrideComparison
 from dlv3p.runs.folders import write_json
 from dlv3p.weights.checkpoint import load_checkpoint
+
+COLUMNS = ("mIoU", "scored_run", "protocol")
 
 
 def save_profile(
@@ -35,21 +38,12 @@ def save_profile(
     return path
 
 
-COLUMNS = ("mIoU", "scored_run", "protocol")
-
-
-class _Network(NamedTuple):
-    switches: dict[str, Any]
-    num_classes: int
-    widths: dict[str, Any]
-
-
-def add_scores(rows: Sequence[dict[str, Any]], subject: Subject, *, run: str) -> list[dict[str, Any]]:
+def add_scores(rows: Sequence[dict[str, Any]], profiled: ProfiledModel, *, run: str) -> list[dict[str, Any]]:
     """Return the rows of a sweep with mIoU, scored_run and protocol, the data and split among the latter.
 
-    A score is that of `run` where it has the row's network, else of the newest other run that has: from its
-    `outputs/<run>/evaluation.json`. It was taken in float32, and so stands in rows of float32 only; all others, and
-    networks that nobody has trained, have "not measured".
+    A score comes from the `outputs/<run>/evaluation.json` of `run` where it has the row's network, else of the newest
+    other run that has. It was taken in float32, and so appears in rows of float32 only; all others, and networks that
+    nobody has trained, have "not measured".
     """
     paths = sorted(output_folder("").glob("*/evaluation.json"), key=lambda path: -path.stat().st_mtime_ns)
     paths = sorted(paths, key=lambda path: path.parent.name != run)
@@ -59,24 +53,30 @@ def add_scores(rows: Sequence[dict[str, Any]], subject: Subject, *, run: str) ->
         case, scores = case_of(row), dict.fromkeys(COLUMNS, NOT_MEASURED)
         if case.precision == "float32":
             wanted = _Network(
-                subject.network_in(case).as_dict(),
-                subject.num_classes,
-                {name: dict(values) for name, values in subject.widths_in(case).items()},
+                profiled.network_in(case).as_dict(),
+                profiled.num_classes,
+                {name: dict(values) for name, values in profiled.widths_in(case).items()},
             )
-            scores = next((told for has, told in found if has == wanted), scores)
+            scores = next((score for network, score in found if network == wanted), scores)
         result.append(row | scores)
     return result
 
 
+class _Network(NamedTuple):
+    switches: dict[str, Any]
+    num_classes: int
+    widths: dict[str, Any]
+
+
 def _scored(path: Path) -> tuple[_Network, dict[str, Any]] | None:
-    """Return what network an evaluation scored, and how well; None where a run is only half there."""
+    """Return the network that an evaluation scored, with its scores; None where a run is incomplete."""
     run = path.parent.name
     try:
         scored = json.loads(path.read_text(encoding="utf-8"))
         state = load_checkpoint(run_folder(run) / "checkpoints" / scored["checkpoint"])
         switches = {item.name: state["parameters"].get(item.name, item.default) for item in fields(NetworkParameters)}
-        told = f"{scored['protocol']}; {scored['data_root']} {scored['split']}, {scored['images']} images"
-        score = {"mIoU": round(float(scored["mIoU"]), 4), "scored_run": run, "protocol": told}
+        protocol = f"{scored['protocol']}; {scored['data_root']} {scored['split']}, {scored['images']} images"
+        score = {"mIoU": round(float(scored["mIoU"]), 4), "scored_run": run, "protocol": protocol}
         return _Network(switches, len(scored["classes"]), state.get("widths") or {}), score
     except (OSError, ValueError, KeyError, TypeError):
         return None

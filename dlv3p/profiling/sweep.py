@@ -1,8 +1,8 @@
 """Profile many cases one after the other, a row each, and save every finished row at once.
 
-A sweep takes hours, so each finished row is written at once: what was killed goes on where it was when it is started
-again in the same way on the same machine, and a sweep that had finished is measured anew. A case that does not fit, or
-that a library refuses, is a row as well, and its status says so.
+A sweep takes hours: one that was killed resumes where it was when started again with the same settings on the same
+machine, and one that had finished is measured anew. A case that runs out of memory, or that a library rejects, is a row
+as well, and its status says so.
 """
 
 import gc
@@ -22,6 +22,7 @@ from cityscapes.errors import OutOfMemoryError, UserError, reason
 from cityscapes.workspace import output_folder
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.cases import Case, case_of
+from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
 from dlv3p.profiling.latency import (
     compile_network,
@@ -34,8 +35,8 @@ from dlv3p.profiling.latency import (
 from dlv3p.profiling.machine import load, machine
 from dlv3p.profiling.memory import COLUMNS as MEMORY_COLUMNS
 from dlv3p.profiling.memory import measure_memory
-from dlv3p.profiling.subject import Subject
-from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, clock_of
+from dlv3p.profiling.profiled_model import ProfiledModel
+from dlv3p.profiling.timing import clock_of
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import explain_out_of_memory
 from dlv3p.runtime.progress import track
@@ -45,7 +46,7 @@ LATENCY_COLUMNS = ("p10_ms", "p50_ms", "p90_ms", "first_ms", "images_per_second"
 
 @dataclass(frozen=True)
 class Effort:
-    """How long every case is looked at; no seconds of energy leave it out."""
+    """How long to measure each case; `energy_seconds` of 0 skips the energy."""
 
     warmup: int = 3
     repeats: int = 10
@@ -54,7 +55,7 @@ class Effort:
 
 
 def sweep(
-    subject: Subject,
+    profiled: ProfiledModel,
     cases: Sequence[Case],
     *,
     run: str,
@@ -63,14 +64,19 @@ def sweep(
     picture: Image.Image | None = None,
     progress: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Measure the subject, with random weights, in every case; return a row each, in order, as `measure_case` does.
+    """Measure a model with random weights in every case; return a row each, in order, as `measure_case` does.
 
     Rows are kept in `outputs/<run>/sweep-<digest>.json`, whose name follows from all that they depend on but the case:
     the network's switches, effort, device, machine and versions.
     """
     effort = effort or Effort()
-    switches = subject.network_in(cases[0]).as_dict()
-    setting = {"num_classes": subject.num_classes, "widths": subject.widths, "device": device, "effort": asdict(effort)}
+    switches = profiled.network_in(cases[0]).as_dict()
+    setting = {
+        "num_classes": profiled.num_classes,
+        "widths": profiled.widths,
+        "device": device,
+        "effort": asdict(effort),
+    }
     setting |= {"network": {name: switches[name] for name in switches.keys() - {"backbone", "output_stride"}}}
     setting |= {"stages": picture is not None, "memory": list(MEMORY_COLUMNS), "machine": machine()}
     path = output_folder(run) / f"sweep-{_digest(setting)}.json"
@@ -80,7 +86,7 @@ def sweep(
         row = next((row for row in kept if case_of(row) == case), None)
         if row is None:
             row = measure_case(
-                partial(subject.build, case),
+                partial(profiled.build, case),
                 case,
                 device=device,
                 effort=effort,
@@ -103,8 +109,8 @@ def measure_case(
 
     Columns: those of Case; device; parameters, gmacs and gflops (of one image); p10_ms, p50_ms, p90_ms and first_ms of
     a batch, images_per_second, times_ms (all runs); parts_ms, medians by part; stages_ms, medians from file to labels,
-    where there is a `picture`; those of `measure_memory` and of Energy; load, how busy the machine was before; status,
-    "ok", "out of memory" or "failed: ..." with its reason. What was not measured says so.
+    with a `picture`; those of `measure_memory` and of Energy; load, how busy the machine was before; status,
+    "ok", "out of memory" or "failed: ..." with its reason. What was not measured is "not measured".
     """
     effort = effort or Effort()
     row: dict[str, Any] = case.as_dict() | {"device": device}
@@ -135,12 +141,12 @@ def _measurements(
     size = {"height": case.height, "width": case.width, "batch": case.batch_size}
     options: dict[str, Any] = size | {"device": device, "dtype": getattr(torch, case.precision)}
     timing = {"warmup": effort.warmup, "repeats": effort.repeats}
-    # Memory first: on a CPU it runs in a process of its own, which alone is ended when nothing is left.
+    # Memory first: on a CPU it runs in its own process, and only that one is killed when memory runs out.
     yield measure_memory(model, **options, compiled=case.compiled)
     latency = measure_latency(model, **options, compiled=case.compiled, **timing)
     yield {name: getattr(latency, name) for name in ("p10_ms", "p50_ms", "p90_ms", "first_ms")}
     yield {"images_per_second": round(1000 * case.batch_size / latency.p50_ms, 2), "times_ms": list(latency.times_ms)}
-    if not case.compiled:  # compilation joins what would be timed apart
+    if not case.compiled:  # compilation fuses the parts
         parts = measure_parts(model, **options, **timing)
         yield {"parts_ms": {part: latency.p50_ms for part, latency in parts.items()}}
         if picture is not None:
@@ -175,7 +181,7 @@ def _unfinished_rows(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [] if content["finished"] else [row for row in content["rows"] if case_of(row)]
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that can be read
+    except (OSError, ValueError, KeyError, TypeError):  # missing or unreadable
         return []
 
 

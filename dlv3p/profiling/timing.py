@@ -1,10 +1,9 @@
-"""Time calls on the clock of the device that computes, and compare latencies by interleaved turns.
+"""Time calls on the clock of the device that computes, and compare latencies by interleaved timing.
 
-A GPU works on after Python has gone on, so each device has its own clock. A machine is faster in one minute than in the
-next, so a ratio of two times means something only when both were taken at the same time: networks take turns, in an
-order that changes, and are compared turn by turn. Before a run that counts, the same network runs once without being
-timed: the threads of the runtime before it may still be spinning, and its data fill the caches. A figure that could not
-be taken says so: never an estimate, and never a zero.
+A GPU computes asynchronously, so each device has its own clock. A machine is faster in one minute than in the next, so
+a ratio of two times means something only when both were taken at the same time: networks are timed in interleaved
+rounds, in an order that changes, and compared round by round. Each timed call follows an untimed one of the same
+network: the threads of the previous runtime may still be spinning, and its data fill the caches.
 """
 
 import time
@@ -15,15 +14,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+HALF_WIDTH = 0.98
+"""Half the width of the 95 % interval of a median, in square roots of the number of values (half of 1.96)."""
+
 
 class Clock(Protocol):
     """Marks moments; `milliseconds` between two of them are known once `wait` has returned."""
 
     def mark(self) -> Any:
-        """Note this moment of the device's work."""
+        """Mark this moment in the device's work."""
 
     def wait(self) -> None:
-        """Return when the device has done all it was asked for."""
+        """Block until the device has finished all queued work."""
 
     def milliseconds(self, began: Any, ended: Any) -> float:
         """Return the time between two marks."""
@@ -76,20 +78,8 @@ def time_call(call: Callable[[], object], clock: Clock) -> float:
     return clock.milliseconds(began, ended)
 
 
-NOT_MEASURED = "not measured"
-IMPLAUSIBLE = "implausible"
-
-
-class NotMeasurable(Exception):
-    """There is no counter, or no right to read it; the message says which, to stand beside "not measured"."""
-
-
-HALF_WIDTH = 0.98
-"""Half the width of the 95 % interval of a median, in square roots of the number of values (half of 1.96)."""
-
-
 class Speedup(NamedTuple):
-    """How many times faster one network is than another, with the interval that holds the true median to 95 %."""
+    """How many times faster one network is than another, with the 95 % confidence interval of the median."""
 
     times: float
     low: float
@@ -97,8 +87,8 @@ class Speedup(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Turns:
-    """The seconds that each network took in each turn, by title."""
+class InterleavedTimes:
+    """The seconds that each network took in each round, by title."""
 
     seconds: dict[str, list[float]]
 
@@ -107,22 +97,22 @@ class Turns:
         return 1000 * float(np.median(self.seconds[title]))
 
     def speedup(self, title: str, over: str) -> Speedup:
-        """Compare two networks turn by turn; the interval takes no distribution for granted."""
+        """Compare two networks round by round; the interval assumes no distribution."""
         ratios = np.sort(np.divide(self.seconds[over], self.seconds[title]))
         first = max(0, int(np.floor(len(ratios) / 2 - HALF_WIDTH * np.sqrt(len(ratios)))))
         return Speedup(float(np.median(ratios)), float(ratios[first]), float(ratios[len(ratios) - 1 - first]))
 
 
-def take_turns(
+def time_interleaved(
     runs: Mapping[str, Callable[[], object]],
     *,
     warmup: int = 2,
     repeats: int = 15,
     clock: Callable[[], float] = time.perf_counter,
-) -> Turns:
-    """Time every one of `runs` once in each of `repeats` turns.
+) -> InterleavedTimes:
+    """Time each of `runs` once in each of `repeats` rounds, in an order that is shuffled anew.
 
-    Each run must end with its result on the host. `warmup` rounds come first and do not count. `clock` tells seconds.
+    Each run must end with its result on the host. `warmup` rounds come first and do not count. `clock` is in seconds.
     """
     titles = list(runs)
     order = np.random.default_rng(0)
@@ -137,4 +127,4 @@ def take_turns(
             began = clock()
             run()
             seconds[title].append(clock() - began)
-    return Turns(seconds)
+    return InterleavedTimes(seconds)

@@ -20,8 +20,9 @@ from torch.nn import functional
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.compression import pruned_run as pruned_run_module
-from dlv3p.compression.channels import CRITERIA, ChannelGroup, ChannelGroups, all_logits, choose_channels
-from dlv3p.compression.gate_report import Limits
+from dlv3p.compression.acceptance_report import Limits
+from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
+from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
 from dlv3p.evaluation.inference import load_predictor
@@ -199,7 +200,7 @@ def test_layers_that_cannot_be_narrowed_are_named_with_what_can_be_pruned(backbo
     with pytest.raises(ParameterError) as caught:
         prune_model(model, parameters, round_to=8)
     told = str(caught.value)
-    assert told.startswith(f"backbone={backbone!r}: cannot be pruned, for {layer}; ")
+    assert told.startswith(f"backbone={backbone!r}: cannot be pruned, since {layer}; ")
     assert told.endswith("can be pruned, as in resnet50, mobilenet_v2 or timm:resnet26d")
 
 
@@ -307,7 +308,7 @@ def test_fine_tuning_on_other_classes_takes_the_pruned_widths_over(tmp_path, cap
     with pytest.raises(ParameterError, match="has 5 classes, the data 11; give new_classifier=True"):
         build_with_weights(plain, 11, initial_weights=str(path))
     other = build_with_weights(plain, 11, initial_weights=str(path), new_classifier=True)
-    assert "but for the classifier, which is new" in capsys.readouterr().out
+    assert "except the classifier, which is new" in capsys.readouterr().out
     assert other.classifier.weight.shape == (11, 16, 1, 1)
     assert torch.equal(other.aspp.project.conv.weight, pruned.aspp.project.conv.weight)
     with pytest.raises(IntegrityError, match="initial_weights=.*widths of 'backbone[.]"):
@@ -333,7 +334,7 @@ def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_
         ({"backbone.conv1": {"out_channels": True}}, "allowed are 1 to 64"),
         ({"backbone.conv1": {"out_channels": "8"}}, "allowed are 1 to 64"),
         ({"backbone.conv1": {"out_channels": 32}}, "contradict each other"),
-        ({"aspp.branch1.conv.depthwise": {"groups": 7}}, "do not share them out"),
+        ({"aspp.branch1.conv.depthwise": {"groups": 7}}, "do not divide them evenly"),
         ({"auxiliary.classifier": {"in_channels": 8}}, "contradict each other"),
     ],
     ids=str,
@@ -437,7 +438,7 @@ def test_another_fine_tuning_is_refused_before_it_is_tried_in_the_notebooks_word
         prune_run(other)
     assert str(caught.value) == (
         "pruned_run='tiny-pruned' was fine-tuned with epochs=1 (asked for 20), rate_factor=0.5 (asked for 1.0), "
-        "distillation=True (asked for False); give another name (-p pruned_run NAME), or ask for the same"
+        "distillation=True (asked for False); give another name (-p pruned_run NAME), or the same settings"
     )
     (advice,) = [cell.source for cell in NOTEBOOK.cells if "-p epochs 20" in cell.source]
     assert "-p rate_factor 1.0 -p pruned_run NAME" in advice
@@ -469,7 +470,7 @@ def test_the_gate_gets_the_limits_and_the_size_that_were_asked_for(pruned_run, m
     def passed(reference, candidates, split, **options):
         return [reference, *candidates], split, options
 
-    monkeypatch.setattr(pruned_run_module, "pass_gate", passed)
+    monkeypatch.setattr(pruned_run_module, "check_acceptance", passed)
     asked = {"largest_loss": 3.0, "largest_time": 0.25, "height": 40, "width": 72, "threads": 3, "repeats": 7}
     candidates, split, options = replace(pruned_run, parameters=replace(pruned_run.parameters, **asked)).compare()
     assert options["limits"] == Limits(3.0, 4.0)

@@ -74,7 +74,9 @@ def test_a_file_that_tells_other_classes_is_refused_and_taken_away(exported, tmp
             return np.roll(super().__call__(image), 8, axis=2)
 
     monkeypatch.setattr(agreement, "OnnxPredictor", Shifted)
-    with pytest.raises(IntegrityError, match="network.onnx: gave .* less than 99.90%, and was removed") as refusal:
+    with pytest.raises(
+        IntegrityError, match="network.onnx: agreed with the network in .* less than 99.90%, and was deleted"
+    ) as refusal:
         agreement.check_export(predictor, copy)
     assert "\n" not in str(refusal.value)
     assert not copy.exists()
@@ -84,7 +86,7 @@ def test_a_program_of_torch_export_is_compared_as_well(exported, tmp_path, monke
     predictor, _, _ = exported
     (tmp_path / "network.pt2").touch()
     monkeypatch.setattr(agreement, "ProgramPredictor", lambda path: lambda image: np.zeros((1, 1, 1), np.uint8))
-    with pytest.raises(IntegrityError, match="network.pt2: gave 0.00% of the pixels"):
+    with pytest.raises(IntegrityError, match="network.pt2: agreed with the network in 0.00% of the pixels"):
         agreement.check_export(predictor, tmp_path / "network.pt2")
 
 

@@ -18,9 +18,17 @@ from cityscapes.errors import (
     ParameterError,
 )
 from cityscapes.labels import CLASS_NAMES
-from dlv3p.compression.gate import pass_gate
+from dlv3p.compression.acceptance import check_acceptance
 from dlv3p.compression.quantization import QUANTIZED, load_quantized, quantize_run
-from dlv3p.compression.variants import EXPORT_LIMITS, TITLES, check_ready, export_rows, gains, load_reference, rows_of
+from dlv3p.compression.variants import (
+    EXPORT_LIMITS,
+    TITLES,
+    check_ready,
+    collect_exports,
+    collect_variants,
+    gains,
+    load_reference,
+)
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_split, open_training
 from dlv3p.evaluation.inference import load_predictor
@@ -187,7 +195,7 @@ def test_the_folder_says_what_it_was_made_from_and_is_checked_before_it_is_used(
     with pytest.raises(IntegrityError, match="int8-openvino.bin: is not the file that was written"):
         load_quantized("tiny")
     weights.write_bytes(kept)
-    with pytest.raises(MissingInputError, match="holds no quantized run; .*-p run other"):
+    with pytest.raises(MissingInputError, match="does not hold a quantized run; .*-p run other"):
         load_quantized("other")
 
 
@@ -231,7 +239,7 @@ def test_a_run_that_sees_other_images_or_classes_is_no_reference(predictor, quan
     renamed = asked(class_names=[*CLASS_NAMES[:-1], "kite"])
     for reference, difference in ((halved, r"image_scale than 'tiny' \(0.5, not 1\)"), (renamed, "class names than")):
         with pytest.raises(ParameterError, match=f"compared_with='other': has another {difference}") as refusal:
-            rows_of(predictor, quantized, image, threads=1, compared_with=reference)
+            collect_variants(predictor, quantized, image, threads=1, compared_with=reference)
         assert "\n" not in str(refusal.value)
 
 
@@ -259,7 +267,7 @@ def test_a_predictor_survives_the_way_into_another_process(quantized, image, bac
 
 
 def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quantized, splits, image):
-    rows = rows_of(predictor, quantized, image, threads=1, compared_with=replace(predictor, run="dense"))
+    rows = collect_variants(predictor, quantized, image, threads=1, compared_with=replace(predictor, run="dense"))
     assert rows.reference.title == "PyTorch float32, dense", "what the run was made from"
     assert np.array_equal(rows.reference.predict(image), rows.candidates[0].predict(image))
     titles = [one.title for one in rows.candidates] + list(rows.absent)
@@ -270,7 +278,7 @@ def test_the_rows_of_the_gate_are_honest_about_their_precision(predictor, quanti
     assert {node.precision for node in plain.predict.nodes(image)} == {"float32"}, "not bfloat16 in disguise"
     assert {one.gmacs for one in rows.candidates} == {rows.reference.gmacs}
     assert set(rows.nodes(image)) >= {"ONNX Runtime int8", "OpenVINO int8"}
-    report = pass_gate(
+    report = check_acceptance(
         rows.reference, rows.candidates, splits[1], absent=rows.absent, threads=1, warmup=0, repeats=3, memory=False,
         progress="none",
     )  # fmt: skip
@@ -297,9 +305,9 @@ def test_the_onnx_files_say_how_images_are_prepared_and_what_the_classes_are(qua
 
 
 def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quantized, splits):
-    rows = export_rows(predictor, quantized, (64, 128), threads=1)
+    rows = collect_exports(predictor, quantized, (64, 128), threads=1)
     options = {"threads": 1, "warmup": 0, "repeats": 3, "memory": False, "progress": "none"}
-    report = pass_gate(rows.reference, rows.candidates, splits[1], limits=EXPORT_LIMITS, **options)
+    report = check_acceptance(rows.reference, rows.candidates, splits[1], limits=EXPORT_LIMITS, **options)
     assert report.passed
     assert (report.table()["agreement"] > 0.999).all()
     again = pickle.loads(pickle.dumps(rows.candidates[1].predict))

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from support.untrained_runs import untrained_run
 
-from dlv3p.compression.gate import Candidate, pass_gate
+from dlv3p.compression.acceptance import Variant, check_acceptance
 from dlv3p.compression.quantization import quantize_run
-from dlv3p.compression.variants import rows_of
+from dlv3p.compression.variants import collect_variants
 from dlv3p.data.roots import open_split
 from dlv3p.export.calibration import choose_calibration_images
 from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16
@@ -47,8 +47,8 @@ def watched_gate():
 
     def pass_it(**options):
         seen.clear()
-        pass_gate(
-            Candidate("dense", predict), [], Masks(), warmup=0, repeats=3, memory=False, progress="none", **options
+        check_acceptance(
+            Variant("dense", predict), [], Masks(), warmup=0, repeats=3, memory=False, progress="none", **options
         )
         return [size for size, _ in seen], {threads for _, threads in seen}
 
@@ -163,10 +163,10 @@ def test_float16_is_a_row_only_where_every_convolution_is_computed_in_it(
 def test_the_rows_of_torch_are_what_their_titles_say(predictor, quantized, image, compiled):
     types = []
     handle = predictor.model.backbone.conv1.register_forward_hook(lambda *given: types.append(given[-1].dtype))
-    plain = rows_of(predictor, quantized, image, threads=1)
+    plain = collect_variants(predictor, quantized, image, threads=1)
     assert compiled == []
     assert "PyTorch compiled float32" not in [one.title for one in plain.candidates]
-    rows = rows_of(predictor, quantized, image, threads=1, with_compile=True)
+    rows = collect_variants(predictor, quantized, image, threads=1, with_compile=True)
     assert len(compiled) == 1
     torch_rows = {one.title: one.predict for one in [rows.reference, *rows.candidates] if "PyTorch" in one.title}
     assert list(torch_rows) == ["PyTorch float32", "PyTorch bfloat16", "PyTorch compiled float32"]

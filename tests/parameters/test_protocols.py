@@ -9,7 +9,7 @@ import pytest
 
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.evaluation.comparison import published_scores
-from dlv3p.evaluation.inference import views_of
+from dlv3p.evaluation.multi_scale import multi_scale_views
 from dlv3p.parameters.notebooks import EvaluateParameters, SavePredictionsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol, protocol_from
 
@@ -98,7 +98,7 @@ def test_a_protocol_is_told_in_words_and_survives_json(name):
 
 def test_published_sizes():
     protocol = PUBLISHED["voc_long_side_513_five_scales_flip"]
-    views = views_of(375, 500, protocol)
+    views = multi_scale_views(375, 500, protocol)
     assert [view.padded[0] for view in views[::2]] == [257, 385, 513, 641, 897]
     assert [(view.height, view.width) for view in views[::2]] == [
         (192, 257),
@@ -108,12 +108,12 @@ def test_published_sizes():
         (672, 897),
     ]
     assert [view.flipped for view in views] == [False, True] * 5
-    (padded,) = views_of(375, 500, PUBLISHED["voc_padded_513"])
+    (padded,) = multi_scale_views(375, 500, PUBLISHED["voc_padded_513"])
     assert (padded.height, padded.width, padded.padded) == (375, 500, (513, 513))
-    (sliding,) = views_of(1024, 2048, PUBLISHED["windows_769"])
+    (sliding,) = multi_scale_views(1024, 2048, PUBLISHED["windows_769"])
     assert sorted({left for _, left, _, _ in sliding.windows}) == [0, 513, 1026, 1279]
     assert sorted({top for top, _, _, _ in sliding.windows}) == [0, 255]
-    sizes = [(view.height, view.width) for view in views_of(1024, 2048, PUBLISHED["three_scales_flip"])]
+    sizes = [(view.height, view.width) for view in multi_scale_views(1024, 2048, PUBLISHED["three_scales_flip"])]
     assert sizes == [(768, 1536)] * 2 + [(1024, 2048)] * 2 + [(1280, 2560)] * 2
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import Board, Packages
+from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, RaplPackages
 from dlv3p.profiling.energy import measure_energy, open_counter
-from dlv3p.profiling.timing import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable
 
 FIGURES = ("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts")
 
@@ -122,7 +121,7 @@ def set_joules(powercap, package, joules):
 
 
 def test_packages_add_up_and_parts_of_them_do_not_count_twice(powercap):
-    packages = Packages(powercap)
+    packages = RaplPackages(powercap)
     for zone in ("0:0", "2"):
         set_joules(powercap, zone, 900)
     set_joules(powercap, 0, 993)
@@ -132,9 +131,9 @@ def test_packages_add_up_and_parts_of_them_do_not_count_twice(powercap):
 
 
 def test_a_counter_that_begins_again_goes_on(powercap):
-    packages = Packages(powercap)
+    packages = RaplPackages(powercap)
     seen = []
-    for joules in (998, 4, 500, 2):  # the range is 1000: it begins again twice
+    for joules in (998, 4, 500, 2):  # the range is 1000: it wraps around twice
         set_joules(powercap, 0, joules)
         seen.append(packages.joules())
     assert seen == pytest.approx([8, 14, 510, 1012])
@@ -142,7 +141,7 @@ def test_a_counter_that_begins_again_goes_on(powercap):
 
 def test_a_long_stretch_meets_every_wrap_of_the_counter(powercap):
     machine = Machine(idle=20, busy=60, seconds_a_prediction=2.0)
-    packages = Packages(powercap)
+    packages = RaplPackages(powercap)
     set_joules(powercap, 1, 0)
     packages.joules()
     original = machine.predict
@@ -165,7 +164,7 @@ def test_a_long_stretch_meets_every_wrap_of_the_counter(powercap):
 
 def test_missing_and_forbidden_counters_say_so(powercap, tmp_path, monkeypatch):
     with pytest.raises(NotMeasurable, match="no RAPL package"):
-        Packages(tmp_path / "nowhere")
+        RaplPackages(tmp_path / "nowhere")
 
     def refuse(path, *arguments):
         if path.name == "energy_uj":
@@ -174,13 +173,13 @@ def test_missing_and_forbidden_counters_say_so(powercap, tmp_path, monkeypatch):
 
     original = type(powercap).read_text
     monkeypatch.setattr(type(powercap), "read_text", refuse)
-    with pytest.raises(NotMeasurable, match=r"no right to read .*energy_uj; allow it with: sudo chmod"):
-        Packages(powercap)
+    with pytest.raises(NotMeasurable, match=r"no permission to read .*energy_uj; allow it with: sudo chmod"):
+        RaplPackages(powercap)
 
 
 def test_a_package_that_states_no_limit_leaves_it_open(powercap):
     (powercap / "intel-rapl:1" / "constraint_0_power_limit_uw").unlink()
-    assert Packages(powercap).limit_watts is None
+    assert RaplPackages(powercap).limit_watts is None
 
 
 class FakeNvml:
@@ -220,7 +219,7 @@ def nvml(monkeypatch):
     def install(**options):
         monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(**options))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="abc"))
-        return Board(torch.device("cuda", 0))
+        return NvmlBoard(torch.device("cuda", 0))
 
     return install
 
@@ -259,4 +258,4 @@ def test_process_memory_is_that_of_this_process_or_not_measured(nvml):
 def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(NotMeasurable, match=r"pip install 'dlv3p\[energy\]'"):
-        Board(torch.device("cuda", 0))
+        NvmlBoard(torch.device("cuda", 0))

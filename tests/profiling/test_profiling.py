@@ -20,9 +20,10 @@ from dlv3p.models.deeplab import build_model
 from dlv3p.profiling import latency, machine, memory, process_memory
 from dlv3p.profiling import latency as stages
 from dlv3p.profiling import timing as clocks
+from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.latency import STAGES, UPSAMPLING, measure_latency, measure_parts, measure_stages, prepare
 from dlv3p.profiling.memory import measure_memory
-from dlv3p.profiling.timing import NOT_MEASURED, CudaClock, NotMeasurable, Turns, clock_of, time_call
+from dlv3p.profiling.timing import CudaClock, InterleavedTimes, clock_of, time_call
 from dlv3p.runtime.devices import explain_out_of_memory
 
 deeplab = partial(build_model, "deeplabv3plus", "resnet18", num_classes=19, channels=64)
@@ -277,7 +278,7 @@ def test_memory_of_a_gpu_is_the_peak_of_a_second_run_in_three_columns(monkeypatc
     monkeypatch.setattr(memory, "prepare", lambda model, device, dtype: lambda images: log.append((images, dtype)))
     monkeypatch.setattr(memory, "compile_network", lambda network: lambda images: network(f"compiled {images}"))
     monkeypatch.setattr(memory, "random_images", lambda **options: options["dtype"])
-    monkeypatch.setattr(memory, "Board", lambda device: SimpleNamespace(process_mib=lambda: 900.0))
+    monkeypatch.setattr(memory, "NvmlBoard", lambda device: SimpleNamespace(process_mib=lambda: 900.0))
     measured = measure_memory(Convolutions(), height=32, width=32, device="cuda", dtype=torch.float16)
     assert measured.pop("above_weights_mib") == NOT_MEASURED
     assert measured == {"allocated_mib": 250, "reserved_mib": 400, "process_mib": 900}
@@ -290,7 +291,7 @@ def test_memory_of_a_gpu_is_the_peak_of_a_second_run_in_three_columns(monkeypatc
     def refuse(device):
         raise NotMeasurable("no NVML")
 
-    monkeypatch.setattr(memory, "Board", refuse)
+    monkeypatch.setattr(memory, "NvmlBoard", refuse)
     assert measure_memory(Convolutions(), height=32, width=32, device="cuda")["process_mib"] == NOT_MEASURED
 
 
@@ -323,7 +324,7 @@ def test_other_errors_are_no_lack_of_memory():
 
 def test_the_interval_of_a_speedup_is_that_of_the_sign_test():
     """Of 100 ratios the true median lies between the 41st and the 60th in 94 of 100 cases (binomial, one half)."""
-    turns = Turns({"dense": [float(ratio) for ratio in range(1, 101)], "small": [1.0] * 100})
+    turns = InterleavedTimes({"dense": [float(ratio) for ratio in range(1, 101)], "small": [1.0] * 100})
     assert turns.speedup("small", over="dense") == (50.5, 41, 60)
 
 
@@ -342,7 +343,7 @@ def test_how_busy_a_gpu_is_is_told_as_far_as_it_can_be(monkeypatch):
     def refuse(device):
         raise NotMeasurable("no NVML")
 
-    monkeypatch.setattr(machine, "Board", refuse)
+    monkeypatch.setattr(machine, "NvmlBoard", refuse)
     told = machine.load()
     assert (told["gpu_used_bytes"], told["gpu_state"]) == (70, "not measured: no NVML")
 
@@ -350,6 +351,6 @@ def test_how_busy_a_gpu_is_is_told_as_far_as_it_can_be(monkeypatch):
 def test_other_work_on_the_machine_is_told():
     threads = torch.get_num_threads()
     quiet, busy = ([{"load": {"load_average": load}}] for load in (threads + 0.5, threads + 12.0))
-    assert machine.tell_disturbance(quiet).endswith("no other work was noticed")
-    assert "other work ran on this machine" in machine.tell_disturbance(quiet + busy)
-    assert machine.tell_disturbance([{"load": {"load_average": None}}]).startswith("load average up to 0.0")
+    assert machine.summarize_load(quiet).endswith("no other work was noticed")
+    assert "other work ran on this machine" in machine.summarize_load(quiet + busy)
+    assert machine.summarize_load([{"load": {"load_average": None}}]).startswith("load average up to 0.0")

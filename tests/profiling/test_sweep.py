@@ -18,19 +18,21 @@ from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.profiles import draw_energy, draw_latencies, draw_memory, draw_parts, draw_stages
 from dlv3p.pictures.visualize import png
-from dlv3p.profiling import subject as strides_module
+from dlv3p.profiling import strides as strides_module
 from dlv3p.profiling import sweep as sweep_module
+from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.energy import Energy
+from dlv3p.profiling.profiled_model import ProfiledModel, choose_profiled_model, compared
 from dlv3p.profiling.published import backbone_table, notebook_table, plausible_joules, published_backbones
 from dlv3p.profiling.report import add_scores, save_profile
-from dlv3p.profiling.subject import Subject, choose_subject, compare_strides, compared
+from dlv3p.profiling.strides import compare_strides
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
-from dlv3p.profiling.timing import NOT_MEASURED, NotMeasurable, Turns
+from dlv3p.profiling.timing import InterleavedTimes
 from dlv3p.runs.folders import checkpoint_path, write_json
 from dlv3p.weights.checkpoint import save_checkpoint
 
 NETWORK = NetworkParameters(backbone="mobilenet_v2", channels=8)
-SUBJECT = Subject(NETWORK, 5, "mobilenet_v2")
+SUBJECT = ProfiledModel(NETWORK, 5, "mobilenet_v2")
 QUICK = Effort(warmup=0, repeats=2, energy_seconds=0)
 PICTURE = Image.fromarray(np.zeros((33, 65, 3), np.uint8))
 
@@ -209,7 +211,7 @@ def test_rows_of_another_effort_machine_or_network_are_not_taken_over(workspace,
             monkeypatch.setattr(sweep_module, "machine", lambda: {"processor": "another"})
         if change == 2:
             monkeypatch.setattr(
-                f"{__name__}.SUBJECT", Subject(NetworkParameters(backbone="mobilenet_v2"), 5, "mobilenet_v2")
+                f"{__name__}.SUBJECT", ProfiledModel(NetworkParameters(backbone="mobilenet_v2"), 5, "mobilenet_v2")
             )
         run_sweep()
         assert counted == [1, 2, 3]
@@ -320,19 +322,19 @@ def test_energy_is_measured_by_the_counter_of_the_device(monkeypatch, quick_memo
     [name if name == "vovnet39" else pytest.param(name, marks=pytest.mark.slow) for name in published_backbones()],
 )
 def test_the_published_networks_are_built_as_published(backbone):
-    subject = choose_subject("vovnet_system", NETWORK, 5)
+    profiled = choose_profiled_model("vovnet_system", NETWORK, 5)
     case = Case(backbone, 16, 513, 513)
-    parts = subject.count([case])[case.title]
+    parts = profiled.count([case])[case.title]
     assert parts["total"]["parameters"] == published_backbones()[backbone].parameters
-    assert backbone in subject.backbones.split()
+    assert backbone in profiled.backbones.split()
     columns = compared({case.title: parts})
     assert columns[case.title, "flops"]["total"] == 2 * columns[case.title, "macs"]["total"]
 
 
 def test_the_notebook_system_is_built_as_published():
-    subject = choose_subject("notebook_system", NETWORK, 5)
+    profiled = choose_profiled_model("notebook_system", NETWORK, 5)
     case = Case("resnet50", 16, 1024, 2048)
-    total = subject.count([case])[case.title]["total"]
+    total = profiled.count([case])[case.title]["total"]
     assert total["parameters"] == 39_804_436
     assert total["macs"] / 1e9 == pytest.approx(481.8, abs=0.2)
 
@@ -341,10 +343,10 @@ def test_a_pruned_run_is_profiled_with_its_own_widths():
     dense = SUBJECT.build(cases()[1])
     name, layer = next((n, m) for n, m in dense.decoder.named_modules() if hasattr(m, "out_channels"))
     widths = {f"decoder.{name}": {"out_channels": layer.out_channels}}
-    subject = choose_subject("run", NETWORK, 5, widths)
-    assert subject.widths_in(cases()[1]) == widths
-    assert subject.build(cases()[1]).widths == widths
-    assert subject.widths_in(Case("resnet18", 16, 33, 65)) == {}
+    profiled = choose_profiled_model("run", NETWORK, 5, widths)
+    assert profiled.widths_in(cases()[1]) == widths
+    assert profiled.build(cases()[1]).widths == widths
+    assert profiled.widths_in(Case("resnet18", 16, 33, 65)) == {}
 
 
 def test_only_one_published_energy_cannot_be():
@@ -385,7 +387,9 @@ def test_published_figures_stand_beside_ours_in_columns_of_their_own():
 
 def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
     rows = example_rows()
-    counts = choose_subject("run", NETWORK, 5).count(cases(backbones="vovnet39 mobilenet_v2", precisions="float32"))
+    counts = choose_profiled_model("run", NETWORK, 5).count(
+        cases(backbones="vovnet39 mobilenet_v2", precisions="float32")
+    )
     counts |= {f"{title}, bfloat16": parts for title, parts in counts.items()}
     rows[1] |= {"p50_ms": 1042.5}
     assert "1042" in [text.get_text() for text in draw_latencies(rows).axes[0].texts], "no power of ten"
@@ -459,11 +463,11 @@ def test_the_interval_of_a_stride_is_from_its_lower_to_its_upper_end(monkeypatch
         for run in runs.values():
             run()
         small, large = runs  # the largest stride first
-        return Turns({small: [1.0] * 100, large: [float(time) for time in range(1, 101)]})
+        return InterleavedTimes({small: [1.0] * 100, large: [float(time) for time in range(1, 101)]})
 
     monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: None)
     monkeypatch.setattr(strides_module, "clock_of", lambda device: SimpleNamespace(wait=lambda: waits.append("wait")))
-    monkeypatch.setattr(strides_module, "take_turns", turns)
+    monkeypatch.setattr(strides_module, "time_interleaved", turns)
     row = compare_strides(SUBJECT, stride_rows(), device="cpu").table.iloc[1]
     assert row[["from", "to"]].tolist() == pytest.approx([41, 60])
     assert row["from"] < row["times the time"] < row["to"]
@@ -475,7 +479,7 @@ def test_strides_that_do_not_fit_together_leave_a_remark_and_the_profile(workspa
         raise torch.OutOfMemoryError("CUDA: tried to allocate 2 GiB")
 
     monkeypatch.setattr(strides_module, "prepare", lambda model, *arguments: lambda images: None)
-    monkeypatch.setattr(strides_module, "take_turns", refuse)
+    monkeypatch.setattr(strides_module, "time_interleaved", refuse)
     rows = stride_rows()
     path = save_profile("demo", {"run": "demo"}, {}, rows)
     assert json.loads(path.read_text())["rows"] == rows
@@ -492,7 +496,7 @@ def test_the_notebook_keeps_its_rows_before_the_strides_are_compared():
     notebook = json.loads((Path(__file__).parents[2] / "notebooks" / "profile.ipynb").read_text(encoding="utf-8"))
     source = "".join(line for cell in notebook["cells"] for line in cell["source"])
     assert (
-        source.index("sweep(subject, cases")
+        source.index("sweep(profiled, cases")
         < source.index("save_profile(predictor.run")
         < source.index("compare_strides(")
     )

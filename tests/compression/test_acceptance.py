@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
-from dlv3p.compression.gate import Candidate, pass_gate, size_on_disk
-from dlv3p.compression.gate_report import NOT_FASTER, Limits
+from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
+from dlv3p.compression.acceptance_report import NOT_FASTER, Limits
 from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_model
 from dlv3p.profiling.process_memory import measure_process_memory
-from dlv3p.profiling.timing import take_turns
+from dlv3p.profiling.timing import time_interleaved
 
 CLASSES = 4
 
@@ -64,13 +64,13 @@ def network(title, clock, *, seconds=1.0, noise=0.0, wrong_rows=0, **costs):
         top[top == 0] = 1
         return labels
 
-    return Candidate(title, predict, **costs)
+    return Variant(title, predict, **costs)
 
 
 def judge(*networks, clock, split=None, **options):
     first, *others = networks
     options = {"limits": Limits(0.5, 1.0), "threads": 1, "memory": False, "progress": "none", **options}
-    return pass_gate(first, others, Masks() if split is None else split, clock=clock, **options)
+    return check_acceptance(first, others, Masks() if split is None else split, clock=clock, **options)
 
 
 def mean_iou_by_hand(truth, labels):
@@ -158,7 +158,7 @@ def test_a_speed_up_whose_interval_includes_the_limit_is_not_settled():
 def test_an_export_that_predicts_otherwise_fails_however_well_it_scores():
     clock = Clock()
     truth = network("truth", clock).predict
-    first, second = (Candidate(f"off by {n}", lambda image, n=n: (truth(image) + n) % CLASSES) for n in (1, 2))
+    first, second = (Variant(f"off by {n}", lambda image, n=n: (truth(image) + n) % CLASSES) for n in (1, 2))
     report = judge(first, second, clock=clock, limits=Limits(0.5, 0.0))
     assert report.passed, "both are wrong everywhere, and so nothing is lost"
     asked = replace(report, limits=Limits(0.5, 0.0, smallest_agreement=0.999))
@@ -177,7 +177,7 @@ def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_chan
         return run
 
     runs = {"reference": work("reference", 3.0), "candidate": work("candidate", 1.0)}
-    turns = take_turns(runs, warmup=0, repeats=40, clock=clock)
+    turns = time_interleaved(runs, warmup=0, repeats=40, clock=clock)
     # Neighbours in time differ by two steps of 1.1; means over all turns would be ruled by the last one.
     assert 3 / 1.1**2 <= turns.speedup("candidate", over="reference").times <= 3 * 1.1**2
     assert turns.speedup("reference", over="reference") == (1, 1, 1)
@@ -240,14 +240,14 @@ def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspa
 def test_labels_at_another_scale_are_fitted_and_what_is_no_label_map_is_refused():
     clock, split = Clock(), Masks()
     whole = network("dense", clock)
-    cut = Candidate("cut", lambda image: whole.predict(image)[:, :11, :19])
+    cut = Variant("cut", lambda image: whole.predict(image)[:, :11, :19])
     assert 0.3 < judge(whole, cut, clock=clock, split=split).table().loc["cut", "agreement"] < 1
     for wrong in (lambda image: read_truth(image).astype(np.int64), lambda image: read_truth(image)[0]):
         with pytest.raises(ParameterError, match="bad: predicts .*expected uint8"):
-            judge(network("dense", clock), Candidate("bad", wrong), clock=clock)
+            judge(network("dense", clock), Variant("bad", wrong), clock=clock)
     with pytest.raises(ParameterError, match="predicts class 7, and the split has 4 classes"):
-        judge(network("dense", clock), Candidate("bad", lambda image: read_truth(image) + 4), clock=clock)
-    with pytest.raises(ParameterError, match="titles repeat"):
+        judge(network("dense", clock), Variant("bad", lambda image: read_truth(image) + 4), clock=clock)
+    with pytest.raises(ParameterError, match="duplicate titles"):
         judge(network("dense", clock), network("dense", clock), clock=clock)
     with pytest.raises(InputError, match="no images in the val split"):
         judge(network("dense", clock), clock=clock, split=Masks(images=0))
@@ -264,8 +264,7 @@ def test_memory_is_measured_in_a_process_of_its_own_or_not_at_all():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_hosts_memory_is_not_taken_for_that_of_a_gpu():
     predict = torch.nn.Upsample(scale_factor=8)
-    predict.device = torch.device("cuda")
-    peak = measure_process_memory(predict, (256, 384), threads=1)
+    peak = measure_process_memory(predict, (256, 384), threads=1, device="cuda")
     assert peak is None, "what runs on the host although it names a GPU leaves nothing there to measure"
 
 
@@ -273,7 +272,8 @@ def test_the_hosts_memory_is_not_taken_for_that_of_a_gpu():
 def test_memory_on_a_gpu_is_what_torch_held_there():
     model = build_model("deeplabv3plus", "resnet18", num_classes=CLASSES, channels=16).cuda()
     weights = sum(value.nbytes for value in model.state_dict().values()) / 2**20
-    assert weights < measure_process_memory(TorchPredictor(model), (256, 384), threads=1) < weights + 300
+    predict = TorchPredictor(model)
+    assert weights < measure_process_memory(predict, (256, 384), threads=1, device=predict.device) < weights + 300
 
 
 def test_size_on_disk_counts_a_folder_whole(tmp_path):

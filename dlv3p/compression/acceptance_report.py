@@ -1,4 +1,4 @@
-"""The report of the acceptance check: a row per network and the verdict of the limits, as table, text and JSON."""
+"""Report an acceptance check: a row per network and its verdict by the limits, as table, text and JSON."""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -10,28 +10,28 @@ import pandas as pd
 
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.bootstrap import Change
-from dlv3p.profiling.timing import Speedup, Turns
+from dlv3p.profiling.counters import NOT_MEASURED
+from dlv3p.profiling.timing import InterleavedTimes, Speedup
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import hardware
 
-NOT_MEASURED = "not measured"
 NOT_FASTER = "fewer MACs, not faster"
 RED = "color: #ffffff; background-color: #b00020; font-weight: bold"
 GREEN = "color: #00600f"
 
 FEWER = 0.99
-"""A network has fewer MACs than another with less than this part of them."""
+"""A network with less than this share of another's MACs has fewer."""
 FASTER = 1.03
-"""A network is faster when the median ratio reaches this and the interval's lower end is above 1: else it is noise."""
+"""A network is faster when the median ratio reaches this and the lower bound is above 1; else it is noise."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may lose, in points of mIoU, and how many times faster than the reference it must be.
+    """The largest loss of a candidate, in points of mIoU, and its smallest speed-up over the reference.
 
-    A `smallest_speedup` above 0 also asks that the gain is more than noise; 0 asks nothing, as for an export.
-    `smallest_agreement` is the share of pixels that must get the reference's class, which is for networks that should
-    be the same: where weights were changed on purpose, scores decide.
+    A `smallest_speedup` above 0 also requires that the gain exceeds noise; 0 requires nothing, as for an export.
+    `smallest_agreement` is the share of pixels that must get the reference's class, for networks that should be
+    equivalent: where weights were changed on purpose, scores decide.
     """
 
     largest_loss: float = 0.5
@@ -40,8 +40,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class GateRow:
-    """What was found about one network; `change` is None for the reference, memory is in MiB, None is not known."""
+class AcceptanceRow:
+    """The measurements of one network; `change` is None for the reference, memory is in MiB, None is unknown."""
 
     title: str
     mean_iou: float
@@ -54,23 +54,23 @@ class GateRow:
 
 
 @dataclass(frozen=True, repr=False)
-class GateReport:
-    """The rows, the reference first; `measured` says on what. Shows itself as a table with failures in red.
+class AcceptanceReport:
+    """The rows, the reference first; `measured` are the conditions. Displayed as a table with failures in red.
 
-    `turns` are all times; `absent` are titles and reasons of networks that cannot run here.
+    `timings` are all times; `absent` are titles and reasons of networks that cannot run here.
     """
 
-    rows: tuple[GateRow, ...]
-    turns: Turns
+    rows: tuple[AcceptanceRow, ...]
+    timings: InterleavedTimes
     limits: Limits
     measured: dict[str, Any]
     absent: tuple[tuple[str, str], ...] = ()
     machine: dict[str, Any] = field(default_factory=hardware)
 
-    def verdict(self, row: GateRow) -> tuple[str, list[str]]:
-        """Return "reference", "pass" or "fail", and the remarks about a row: why it fails, and what is not sure.
+    def verdict(self, row: AcceptanceRow) -> tuple[str, list[str]]:
+        """Return "reference", "pass" or "fail", and the remarks about a row: why it fails, and what is uncertain.
 
-        The verdict goes by what was measured; where the interval holds the limit, a remark says so.
+        The verdict follows the measured values; a remark says where the interval includes the limit.
         """
         if row.change is None:
             return "reference", []
@@ -78,8 +78,8 @@ class GateReport:
         slow, perhaps_slow = self._judge_speed(row)
         return "fail" if worse or slow else "pass", [*worse, *slow, *perhaps_worse, *perhaps_slow]
 
-    def _judge_scores(self, row: GateRow) -> tuple[list[str], list[str]]:
-        """Return why what a row predicts fails, and what is not sure about it."""
+    def _judge_scores(self, row: AcceptanceRow) -> tuple[list[str], list[str]]:
+        """Return why the predictions of a row fail, and what is uncertain about them."""
         reasons, remarks = [], []
         limits, change = self.limits, row.change
         if not -change.points <= limits.largest_loss:
@@ -92,8 +92,8 @@ class GateReport:
             remarks.append("one image gives no interval")
         return reasons, remarks
 
-    def _judge_speed(self, row: GateRow) -> tuple[list[str], list[str]]:
-        """Return why the speed of a row fails, and what is not sure about it."""
+    def _judge_speed(self, row: AcceptanceRow) -> tuple[list[str], list[str]]:
+        """Return why the speed of a row fails, and what is uncertain about it."""
         reasons, remarks = [], []
         limit, speedup = self.limits.smallest_speedup, self.speedup(row.title)
         if self.not_faster(row):
@@ -108,14 +108,14 @@ class GateReport:
 
     def speedup(self, title: str, over: str = "") -> Speedup:
         """Return how many times faster a network is than another one of the report, by default the reference."""
-        return self.turns.speedup(title, over or self.rows[0].title)
+        return self.timings.speedup(title, over or self.rows[0].title)
 
-    def is_faster(self, row: GateRow) -> bool:
+    def is_faster(self, row: AcceptanceRow) -> bool:
         """Return whether a network is faster than the reference by more than noise."""
         speedup = self.speedup(row.title)
         return speedup.times >= FASTER and speedup.low > 1
 
-    def not_faster(self, row: GateRow) -> bool:
+    def not_faster(self, row: AcceptanceRow) -> bool:
         """Return whether a row has fewer MACs than the reference without being faster."""
         first = self.rows[0]
         counted = row.gmacs is not None and first.gmacs is not None
@@ -140,7 +140,7 @@ class GateReport:
                     "change_low": change.low,
                     "change_high": change.high,
                     "agreement": row.agreement,
-                    "milliseconds": self.turns.milliseconds(row.title),
+                    "milliseconds": self.timings.milliseconds(row.title),
                     "speedup": speedup.times,
                     "speedup_low": speedup.low,
                     "speedup_high": speedup.high,
@@ -160,12 +160,12 @@ class GateReport:
     def table(self) -> pd.DataFrame:
         """Return a row per network, by title, with every number; ratios are candidate to reference, speed-ups inverse.
 
-        Changes are in points of mIoU, memory in MiB, sizes in bytes; what is not known is missing.
+        Changes are in points of mIoU, memory in MiB, sizes in bytes; unknown values are missing.
         """
         return pd.DataFrame(self._records).set_index("title")
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain JSON values; what is not known is null."""
+        """Return everything as plain JSON values, unknown ones as null."""
         rows = [{name: None if _missing(value) else value for name, value in row.items()} for row in self._records]
         return {
             "limits": asdict(self.limits),
@@ -173,7 +173,7 @@ class GateReport:
             "machine": self.machine,
             "rows": rows,
             "absent": dict(self.absent),
-            "seconds": self.turns.seconds,
+            "seconds": self.timings.seconds,
         }
 
     def save(self, run: str, name: str) -> Path:
@@ -183,7 +183,7 @@ class GateReport:
         return path
 
     def shown(self) -> pd.DataFrame:
-        """Return the table for people: text in every cell."""
+        """Return the table as formatted text for display."""
         columns = {
             "mIoU": lambda row: f"{row['mIoU']:.4f}",
             "change in points [95 %]": _change,
@@ -227,7 +227,7 @@ class GateReport:
         return (
             f"{measured['images']} images of the {measured['split']} split{few}; times of "
             f"{measured['latency_height']} x {measured['latency_width']} pixels, {threads}, "
-            f"{measured['repeats']} turns"
+            f"{measured['repeats']} interleaved rounds"
         )
 
 

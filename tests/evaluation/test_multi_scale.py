@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from cityscapes.errors import DivergedError
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.inference import Predictor, sum_of_views, views_of
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 
@@ -87,10 +88,10 @@ def slow_sum(network, image, protocol, size, align_corners):
 
 def sum_of(predictor, image, protocol):
     size = image.size[::-1]
-    views = views_of(*size, protocol)
+    views = multi_scale_views(*size, protocol)
     align = predictor.model.align_corners
     with torch.inference_mode():
-        return sum_of_views(predictor.model.logits_at_stride, image, views, size, align_corners=align, device=CPU)
+        return multi_scale_sum(predictor.model.logits_at_stride, image, views, size, align_corners=align, device=CPU)
 
 
 def test_the_pictures_and_the_network_are_worth_a_test(predictor):
@@ -247,8 +248,8 @@ def test_padding_is_the_mean_colour_and_is_cut_off_again(predictor):
         return predictor.model.logits_at_stride(batch)
 
     image, protocol = a_picture(100, 60), Protocol(padded=113)
-    views, align = views_of(60, 100, protocol), predictor.model.align_corners
-    total = sum_of_views(network, image, views, (60, 100), align_corners=align, device=CPU)
+    views, align = multi_scale_views(60, 100, protocol), predictor.model.align_corners
+    total = multi_scale_sum(network, image, views, (60, 100), align_corners=align, device=CPU)
     logits = predictor.model.logits_at_stride(seen[0])
     full = functional.interpolate(logits, (113, 113), mode="bilinear", align_corners=align)
     assert seen[0].shape == (1, 3, 113, 113)

@@ -1,10 +1,10 @@
-"""Run an exported network without the package that trained it: onnxruntime, numpy and Pillow are all that it needs.
+"""Run an exported network without the package that trained it: only onnxruntime, numpy and Pillow are needed.
 
     python -m dlv3p.export --run RUN --output network.onnx
     python examples/run_exported.py network.onnx image.png labels.png
 
-The labels are a grey PNG of class numbers, as large as the image. How an image is prepared is told by the network's
-file, and so are the names of the classes (`class_names`).
+The labels are a grayscale PNG of class numbers, as large as the image. The network's file describes how images are
+prepared, and the names of the classes (`class_names`).
 """
 
 import json
@@ -19,8 +19,8 @@ if len(sys.argv) < 4:
 network, source, target = sys.argv[1:4]
 slow = ["QDQPropagationTransformer"]  # moves pooling into 8 bits, where it takes longer
 session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
-told = session.get_modelmeta().custom_metadata_map or sys.exit(f"{network}: does not say how images are prepared")
-scale, mean, deviation = (json.loads(told[name]) for name in ("image_scale", "mean", "standard_deviation"))
+metadata = session.get_modelmeta().custom_metadata_map or sys.exit(f"{network}: does not say how images are prepared")
+scale, mean, deviation = (json.loads(metadata[name]) for name in ("image_scale", "mean", "standard_deviation"))
 image = Image.open(source).convert("RGB")
 image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
 pixels = (np.asarray(image, np.float32) / 255 - np.float32(mean)) / np.float32(deviation)

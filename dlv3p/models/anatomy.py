@@ -1,8 +1,8 @@
 """Describe a network: the shapes of its parts, dilations, receptive fields, parameters and multiply-adds (MACs).
 
 Shapes and counts come from networks on the meta device, which have shapes but no numbers and cost nothing to run. A MAC
-is one multiplication with its addition, and so two FLOPs; much that is published as FLOPs are MACs. Convolutions and
-matrix products are counted, as is usual; normalization, activations and bilinear upsampling are not.
+is a multiplication and an addition, so two FLOPs; many published FLOPs are MACs. Convolutions and matrix products are
+counted, as is usual; normalization, activations and bilinear upsampling are not.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,10 @@ from cityscapes.errors import ParameterError
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.network import BACKBONES, NetworkParameters
 
+FEATURES = ("low-level", "middle", "high-level")
+ROWS = 33
+"""Height of the strip on which receptive fields are measured: enough to be halved five times."""
+
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Count the trainable and frozen parameters of each direct part of `model`, such as backbone, and in total."""
@@ -31,8 +35,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def count_macs(build: Callable[[], nn.Module], height: int, width: int) -> dict[str, int]:
     """Count the MACs of each direct part of the network that `build` makes, and in total, for one image.
 
-    `height` and `width` are the image's, in pixels. The network is built on the meta device, which has shapes but no
-    numbers: a count takes a second and no memory, whatever the size.
+    `height` and `width` are the image's, in pixels. The network is built on the meta device, so a count takes a second
+    and no memory at any size.
     """
     with torch.device("meta"):
         model = build().eval()
@@ -49,7 +53,7 @@ def count_macs(build: Callable[[], nn.Module], height: int, width: int) -> dict[
 def count_parts(build: Callable[[], nn.Module], height: int, width: int) -> dict[str, dict[str, int]]:
     """Count "parameters", "macs" and "flops" of each direct part of the network that `build` makes, and in total.
 
-    For one image of `height` x `width` pixels, on the meta device; FLOPs are two a MAC.
+    For one image of `height` x `width` pixels, on the meta device; a MAC is two FLOPs.
     """
     with torch.device("meta"):
         parameters = count_parameters(build())
@@ -57,13 +61,8 @@ def count_parts(build: Callable[[], nn.Module], height: int, width: int) -> dict
     return {part: {"parameters": parameters[part], "macs": macs[part], "flops": 2 * macs[part]} for part in macs}
 
 
-FEATURES = ("low-level", "middle", "high-level")
-ROWS = 33
-"""Of the strip whose columns receptive fields are counted in: enough to be halved five times."""
-
-
 def part_shapes(build: Callable[[], DeepLab], height: int, width: int) -> pd.DataFrame:
-    """Return channels, height, width and stride of what each part gives for one image, in order of computation.
+    """Return channels, height, width and stride of the output of each part for one image, in order of computation.
 
     Rows are the image, the backbone's three features, ASPP's branches and ASPP itself, the parts of the head or
     decoder, the logits of the classifier, and those at full size.
@@ -87,7 +86,7 @@ def part_shapes(build: Callable[[], DeepLab], height: int, width: int) -> pd.Dat
 
 
 def spread_convolutions(model: DeepLab) -> pd.DataFrame:
-    """Return the convolutions that are dilated, as counts by part and dilation; `span` is what one sees, in pixels."""
+    """Count the dilated convolutions by part and dilation; `span` is the extent of the kernel, in pixels."""
     rows = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and module.dilation[0] > 1:
@@ -102,9 +101,9 @@ def spread_convolutions(model: DeepLab) -> pd.DataFrame:
 def receptive_fields(parameters: NetworkParameters, *, length: int = 2049) -> dict[str, int]:
     """Return how many pixels in a row can change one pixel of "low-level", "middle", "high-level" and "logits".
 
-    It is measured, not added up: where all weights are positive and pooling takes the mean, no path cancels or hides
-    another, so that the gradient is above zero just where there is one. Branches that see the whole image, which are
-    image pooling and squeeze-excitation, are left out. A field that reaches over `length` pixels is given as `length`.
+    It is measured, not derived: with positive weights and mean pooling no path cancels or hides another, so the
+    gradient is positive exactly where there is one. Branches that see the whole image, which are image pooling and
+    squeeze-excitation, are left out. A field larger than `length` pixels is reported as `length`.
     """
     model = build_network(_changed(parameters, norm="batch", channels=8), 2).double().eval()
     for module in model.modules():
@@ -113,10 +112,10 @@ def receptive_fields(parameters: NetworkParameters, *, length: int = 2049) -> di
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()  # some begin with a weight of zero, which closes their branch
+            module.reset_parameters()  # some start with a weight of zero, which blocks their branch
         elif isinstance(module, nn.MaxPool2d):
             module.forward = partial(_mean_pool, module, module.forward)
-    # Dark, as a ReLU6 lets no gradient through where it is saturated.
+    # Dark, since a saturated ReLU6 passes no gradient.
     image = torch.full((1, 3, ROWS, length), 1e-6, dtype=torch.float64, requires_grad=True)
     with _WithoutGlobalMeans():
         features = model.backbone(image)
@@ -128,17 +127,17 @@ def receptive_fields(parameters: NetworkParameters, *, length: int = 2049) -> di
         seen = gradient[0].sum(dim=(0, 1)).nonzero().flatten()
         if not len(seen):
             raise ParameterError(
-                f"backbone={parameters.backbone!r}: no gradient passes with equal weights, as where weights are "
-                "standardized, and so its receptive field cannot be measured; take another backbone"
+                f"backbone={parameters.backbone!r}: no gradient passes with equal weights, for example with "
+                "weight standardization, so its receptive field cannot be measured; take another backbone"
             )
         found[name] = int(seen[-1] - seen[0] + 1)
     return found
 
 
 def effective_field(model: DeepLab, height: int, width: int, *, samples: int = 2) -> np.ndarray:
-    """Return how strongly each pixel moves the logits in the middle: float (height, width), 1 at most.
+    """Return the influence of each pixel on the central logits: float (height, width), 1 at most.
 
-    The mean size of the gradient over random images, as in arXiv:1701.04128, section 3.
+    The mean absolute gradient over random images, as in arXiv:1701.04128, section 3.
     """
     model, generator = model.eval(), torch.Generator().manual_seed(0)
     total = torch.zeros(height, width)
@@ -152,13 +151,13 @@ def effective_field(model: DeepLab, height: int, width: int, *, samples: int = 2
 
 
 def share_within(field: np.ndarray, size: int) -> float:
-    """Return the share of an effective field that lies in the middle square of `size` pixels."""
+    """Return the share of an effective field that lies in the central square of `size` pixels."""
     middle = [slice(max(0, (length - size) // 2), (length + size) // 2) for length in field.shape]
     return float(field[tuple(middle)].sum() / field.sum())
 
 
 def model_sizes(parameters: NetworkParameters, num_classes: int, height: int, width: int) -> pd.DataFrame:
-    """Return parameters (millions) and MACs (thousand millions) of the network over every backbone, of one image."""
+    """Return parameters (millions) and MACs (billions, for one image) of the network with every backbone."""
     rows = {}
     for backbone in BACKBONES:
         one = _changed(parameters, backbone=backbone)
@@ -179,16 +178,16 @@ def model_sizes(parameters: NetworkParameters, num_classes: int, height: int, wi
 
 
 def _changed(parameters: NetworkParameters, **changes: object) -> NetworkParameters:
-    """Return a network's own parameters, out of what may be those of a whole run, with some changes."""
+    """Return the network's switches, from any superset of NetworkParameters, with some changes."""
     values = {item.name: getattr(parameters, item.name) for item in fields(NetworkParameters)}
     return NetworkParameters.from_mapping(values | changes)
 
 
 def _mean_pool(pool: nn.MaxPool2d, largest: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Take the mean where `pool` takes the `largest` value; what its windows see outside of the map counts as zero."""
+    """Take the mean where `pool` takes the `largest` value, with zeros outside the map."""
     options = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     size, stride, padding, dilation = (option if isinstance(option, int) else option[0] for option in options)
-    wanted = largest(features).shape[2:]  # by ceil_mode, or by a pool that pads in its own way
+    wanted = largest(features).shape[2:]  # with ceil_mode, or with the pool's own padding
     below, right = (
         (count - 1) * stride + dilation * (size - 1) + 1 - length - padding
         for count, length in zip(wanted, features.shape[2:], strict=True)
@@ -200,7 +199,7 @@ def _mean_pool(pool: nn.MaxPool2d, largest: Callable[[Tensor], Tensor], features
 
 
 class _WithoutGlobalMeans(TorchFunctionMode):
-    """Let no gradient through what makes one number a channel of a whole map, in whichever library's gate it stands."""
+    """Block the gradient of global pooling, one number per channel of a map, in any library's implementation."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result, source = function(*args, **(kwargs or {})), args[0] if args else None

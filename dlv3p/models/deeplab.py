@@ -24,7 +24,7 @@ AUXILIARY_DROPOUT = 0.1
 
 
 class BlockOptions(NamedTuple):
-    """How every convolution block behind the backbone is built.
+    """Options of every convolution block after the backbone.
 
     `separable` splits 3x3 convolutions into depthwise and pointwise ones: "off", "plain", or "normalized", which puts
     norm and ReLU between the two.
@@ -36,7 +36,7 @@ class BlockOptions(NamedTuple):
     norm_momentum: float = 0.1
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Build the batch norm behind a convolution."""
+        """Build the batch norm after a convolution."""
         return nn.BatchNorm2d(channels, eps=self.norm_epsilon, momentum=self.norm_momentum)
 
 
@@ -51,7 +51,7 @@ def conv_bn_relu(
     *,
     dilation: int = 1,
 ) -> nn.Sequential:
-    """Build `conv`, `bn` and `relu`, which keep height and width; those wider than 1x1 may be separable."""
+    """Build `conv`, `bn` and `relu`, which keep height and width; kernels larger than 1x1 may be separable."""
     spatial = {"padding": dilation * (kernel_size // 2), "dilation": dilation} if kernel_size > 1 else {}
     if kernel_size == 1 or options.separable == "off":
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=options.bias, **spatial)
@@ -66,7 +66,7 @@ def conv_bn_relu(
 
 
 def initialize(*modules: nn.Module) -> None:
-    """Draw convolutions from He's normal distribution, as the heads of the public checkpoints; zero the biases."""
+    """Initialize convolutions from He's normal distribution, like the public heads, and biases with zero."""
     for module in modules:
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
@@ -81,7 +81,7 @@ def upsample(features: Tensor, size: tuple[int, int], *, align_corners: bool = F
 
 
 class ImagePooling(nn.Module):
-    """The branch that sees the whole image: global mean, 1x1 convolution, spread over the height and width again."""
+    """The image pooling branch: global mean, 1x1 convolution, expanded to the height and width of the features."""
 
     def __init__(self, in_channels: int, channels: int, options: BlockOptions = DEFAULT_BLOCK) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class ImagePooling(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         pooled = batch_norm_of_one(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
         spread = functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
-        # A single pixel has no layout to spread; in another layout than the rest, this map would turn all of them over.
+        # A single pixel has no layout to keep; in another layout, this map would convert all branches when joined.
         return spread.contiguous(memory_format=LAYOUT)
 
 
@@ -159,11 +159,11 @@ class Decoder(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """A backbone and what makes logits of its features: image (N,3,H,W) to logits (N,num_classes,H,W).
+    """Base of both networks, a backbone and a head: image (N,3,H,W) to logits (N,num_classes,H,W).
 
-    Callers who want to upsample in their own way take `logits_at_stride`, and `upsample` for the network's way.
-    `auxiliary` is a second, small head on the middle features, or None. `widths` says which layers have been pruned; a
-    file that is to be read again must hold it.
+    `logits_at_stride` is for callers who upsample themselves; `upsample` is the network's own way. `auxiliary` is a
+    second, small head on the middle features, or None. `widths` lists the layers that are narrower than the switches
+    make them, and is needed to build the network again.
     """
 
     def __init__(self, backbone: Backbone, aspp: ASPP, *, align_corners: bool = False) -> None:
@@ -175,7 +175,7 @@ class DeepLab(nn.Module):
         self.aspp = aspp
 
     def logits_of(self, features: Features) -> Tensor:
-        """Return logits of a backbone's features, at the height and width where the network leaves them."""
+        """Return logits of a backbone's features, before upsampling."""
         raise NotImplementedError
 
     def logits_at_stride(self, image: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class DeepLab(nn.Module):
         return self.logits_of(self.backbone(image))
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize logits to (height, width) as this network was trained to."""
+        """Resize logits to (height, width) as in this network's training."""
         return upsample(logits, size, align_corners=self.align_corners)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -243,8 +243,8 @@ def auxiliary_head(in_channels: int, num_classes: int, options: BlockOptions) ->
 def build_network(parameters: NetworkParameters, num_classes: int, *, widths: Widths | None = None) -> DeepLab:
     """Build the network that `parameters` describe, with random weights, in training mode, on the default device.
 
-    `widths` narrow the layers of a network that has been pruned. Raises ParameterError for switches that the backbone
-    does not have and for fewer classes than one, IntegrityError for widths that do not fit the network.
+    `widths` make layers narrower, as `widths_of` describes them. Raises ParameterError for switches that the backbone
+    does not support and for less than one class, IntegrityError for widths that do not fit the network.
     """
     check_num_classes(num_classes)
     backbone = build_backbone(parameters)
@@ -290,7 +290,7 @@ def build_backbone(parameters: NetworkParameters) -> Backbone:
 
 
 def build_head(parameters: NetworkParameters, backbone: Backbone, options: BlockOptions) -> nn.Module:
-    """Build what stands between ASPP and classifier: the decoder of DeepLabV3+, or DeepLabV3's 3x3 convolution."""
+    """Build the head between ASPP and classifier: the decoder of DeepLabV3+, or DeepLabV3's 3x3 convolution."""
     channels = parameters.channels
     if parameters.architecture == "deeplabv3plus":
         return Decoder(
@@ -306,12 +306,12 @@ def build_head(parameters: NetworkParameters, backbone: Backbone, options: Block
 
 
 def build_model(architecture: str, backbone: str, *, num_classes: int, **switches: object) -> DeepLab:
-    """Build a network from keywords, each a field of NetworkParameters, as `build_network` does."""
+    """Build a network from keywords, each a field of NetworkParameters; errors as for `build_network`."""
     parameters = NetworkParameters.from_mapping({"architecture": architecture, "backbone": backbone, **switches})
     return build_network(parameters, num_classes)
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Raise ParameterError for a number of classes that no network has."""
+    """Raise ParameterError unless the number of classes is a positive integer."""
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise ParameterError(f"num_classes={num_classes!r}: give a whole number from 1, that of the data's classes")
+        raise ParameterError(f"num_classes={num_classes!r}: give a whole number from 1, the classes of the data")

@@ -1,7 +1,7 @@
-"""Exchange the norms of a whole network: batch norm as it is built, or whatever the `norm` switch makes of it.
+"""Replace the norms of a whole network, which is built with batch norm, by those that the `norm` switch names.
 
-Networks are built with batch norm everywhere; `use_norm` then exchanges the layers in place, so that neither backbones
-nor heads need to know of the choice. Names in the state dict stay.
+Networks are built with batch norm everywhere; `use_norm` then replaces the layers in place, so that neither backbones
+nor heads depend on the choice. Names in the state dict stay.
 """
 
 import math
@@ -22,7 +22,7 @@ STANDARDIZATION_EPSILON = 1e-5
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics in training too, and that learns nothing (DeepLabV3, section 4.1)."""
+    """Batch norm with fixed statistics, weights and biases, in training too (DeepLabV3, section 4.1)."""
 
     def __init__(self, channels: int, *, eps: float, momentum: float | None) -> None:
         super().__init__(channels, eps=eps, momentum=momentum)
@@ -35,7 +35,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 class WeightStandardizedConv2d(nn.Conv2d):
-    """Convolution whose weights have mean 0 and deviation 1 in every filter (arXiv:1903.10520; chenxi116).
+    """Convolution with weights of mean 0 and deviation 1 in every filter (arXiv:1903.10520; chenxi116).
 
     The deviation is the unbiased one, and epsilon is added to it, not to the variance.
     """
@@ -59,9 +59,9 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with the statistics of all processes, in training; for CPUs, since torch's own needs GPUs.
+    """Batch norm with the statistics of all processes in training; for CPUs, since torch's own needs GPUs.
 
-    The variance is summed up around the common mean: two messages a layer, and no digits lost.
+    The variance is summed around the common mean, which takes two messages per layer and loses no digits.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -83,34 +83,34 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let the batch norms of `network` use the statistics of all processes that train together; return it."""
+    """Make the batch norms of `network` share statistics among all processes of the training; return it."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    _exchange(network, nn.BatchNorm2d, _shared)
+    _replace(network, nn.BatchNorm2d, _shared)
     return network
 
 
 def use_norm(network: nn.Module, norm: str) -> nn.Module:
-    """Give `network` another `norm` than batch, in place, and return it.
+    """Replace the batch norms of `network` by another `norm`, in place, and return it.
 
     * "sync" is batch norm: where processes train together, all batch norms share their statistics.
     * "frozen" keeps statistics, weights and biases as they were loaded.
-    * "group" takes group norm, and standardizes the weights of all convolutions without a bias: those with one, such
-      as the classifier, are followed by no norm.
+    * "group" is group norm with weight standardization of all convolutions without a bias: those with one, such as the
+      classifier, are not followed by a norm.
 
-    Raises ParameterError for a network of timm whose norms contain their activation.
+    Raises ParameterError for a timm network whose norms include their activation.
     """
     if norm != "batch":
         _refuse_fused_norms(network, norm)
     if norm in ("frozen", "group"):
-        _exchange(network, nn.BatchNorm2d, _frozen if norm == "frozen" else _grouped)
+        _replace(network, nn.BatchNorm2d, _frozen if norm == "frozen" else _grouped)
     if norm == "group":
-        _exchange(network, nn.Conv2d, _standardized)
+        _replace(network, nn.Conv2d, _standardized)
     return network
 
 
 def set_momentum(network: nn.Module, momentum: float) -> None:
-    """Let the running statistics of batch norms move by `momentum` a step; TensorFlow's decay is one minus that."""
+    """Set the momentum of batch norms' running statistics; TensorFlow's decay is one minus that."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
@@ -131,10 +131,10 @@ def _refuse_fused_norms(network: nn.Module, norm: str) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d:
             kind = type(module).__name__
-            raise ParameterError(f"norm={norm!r}: {name} is a {kind}, which cannot be exchanged; take norm='batch'")
+            raise ParameterError(f"norm={norm!r}: {name} is a {kind}, which cannot be replaced; take norm='batch'")
 
 
-def _exchange(network: nn.Module, kind: type, make: Callable[..., nn.Module]) -> None:
+def _replace(network: nn.Module, kind: type, make: Callable[..., nn.Module]) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is kind:
@@ -156,7 +156,7 @@ def _shared(norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
 
 
 def _grouped(norm: nn.BatchNorm2d) -> nn.GroupNorm:
-    # A group of one channel has no variance on a map of one pixel; 48 channels cannot make 32 groups.
+    # A group of one channel has no variance on a map of one pixel; 48 channels do not divide into 32 groups.
     channels = norm.num_features
     return nn.GroupNorm(math.gcd(GROUPS, channels, channels // 2), channels, eps=norm.eps)
 

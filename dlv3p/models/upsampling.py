@@ -1,11 +1,11 @@
 """Fused bilinear upsampling and argmax: logits at the output stride to full-size train ids, without full-size logits.
 
-Bilinear upsampling and argmax over the classes run together, a tile of a row at a time, so that nothing is stored but
-the label map. The result equals `torch.nn.functional.interpolate` and `argmax` in every pixel, also where two classes
-differ by a rounding only: torch's CPU kernels (aten/src/ATen/native/cpu/UpSampleKernel.cpp) are a few sums of four
-products, which differ by layout, channel, processor and number of threads in the order of the terms and in what is
-fused (multiplied and added with one rounding). Which of the known orders the torch at hand uses is found out by asking
-it to upsample a few rows of random numbers; a torch that uses an order not known here does the work itself.
+Bilinear upsampling and argmax over the classes run together, a tile of a row at a time, so only labels are stored. The
+result equals `torch.nn.functional.interpolate` and `argmax` in every pixel, even where two classes differ only by
+rounding: torch's CPU kernels (aten/src/ATen/native/cpu/UpSampleKernel.cpp) are a few sums of four products, which
+differ by layout, channel, processor and number of threads in the order of the terms and in which are fused (multiplied
+and added with one rounding). A probe, which lets torch upsample a few rows of random numbers, finds the order that is
+in use; where it is unknown here, torch does the upsampling itself.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,21 +19,21 @@ from torch.nn import functional
 from dlv3p.models.upsampling_kernel import ORDERS, blend, upsample_rows
 
 PROBED_SUM = 129
-"""Torch picks its kernel by whether height and width add up to more than 128, so what is probed must do so as well."""
+"""Torch selects its kernel by whether height and width sum to more than 128, so a probe's size must do so as well."""
 BAND = 16
-"""Rows of logits that torch upsamples at a time, where it does the work itself."""
+"""Rows of logits that torch upsamples at a time, where it does the upsampling itself."""
 
 
 def upsample_argmax(logits: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
     """Upsample logits (N,C,h,w) bilinearly to `size` and take the best class: uint8 (N,*size), on the same device.
 
     Equal to `interpolate(logits, size, mode="bilinear").argmax(dim=1)`; of equal classes the first one wins. Logits
-    must be finite and C at most 256. Those of half precision are upsampled in float32, which rounds no class away.
+    must be finite and C at most 256. Those of half precision are upsampled in float32.
 
     On a CPU, float32 needs less than 1 MB a thread beside the result and uses `torch.get_num_threads()` threads.
     Elsewhere torch does it: band by band where that is exact, which is where the size is that of the logits times a
-    power of two and corners are not aligned, and else class by class. Each class is then a plane, as if the logits were
-    contiguous: of channels-last ones, two classes that differ by a rounding may change places.
+    power of two and corners are not aligned, otherwise class by class. Each class is then a plane, as if the logits
+    were contiguous: with channels-last logits, two classes that differ by rounding may be swapped.
     """
     logits = logits.detach()
     if logits.dtype in (torch.float16, torch.bfloat16):
@@ -46,7 +46,7 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], *, align_corners: boo
     whole = (factor * logits.shape[2], factor * logits.shape[3]) == tuple(size)
     if whole and factor & (factor - 1) == 0 and not align_corners:
         return _in_bands(logits, factor)
-    if sum(size) < PROBED_SUM:  # too small to be worth saving, and one class would get another kernel than many
+    if sum(size) < PROBED_SUM:  # too small to save memory, and a single class would get another kernel than many
         return functional.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners).argmax(1).byte()
     return _class_by_class(logits, size, align_corners)
 
@@ -96,7 +96,7 @@ def _fused(logits: Tensor, size: tuple[int, int], align_corners: bool, fused: bo
 
 
 def _in_bands(logits: Tensor, factor: int) -> Tensor:
-    """Let torch upsample a few rows at a time, with a row more on either side; a power of two changes no bit by it."""
+    """Upsample a few rows at a time with torch, with a margin of a row; exact for powers of two."""
     height, width = logits.shape[-2:]
     parts = []
     for first in range(0, height, BAND):
@@ -110,7 +110,7 @@ def _in_bands(logits: Tensor, factor: int) -> Tensor:
 
 
 def _class_by_class(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Let torch upsample one class at a time, and keep the best value and class of every pixel so far."""
+    """Upsample one class at a time with torch, and keep the best value and class of each pixel so far."""
     labels = torch.zeros((len(logits), *size), dtype=torch.uint8, device=logits.device)
     best = None
     for number, plane in enumerate(logits.split(1, dim=1)):
@@ -137,9 +137,9 @@ def _arithmetic(logits: Tensor, size: tuple[int, int], align_corners: bool) -> t
 def _probe(
     shape: tuple[int, int, int], size: tuple[int, int], channels_last: bool, align_corners: bool, threads: int
 ) -> tuple[bool, np.ndarray] | None:
-    """Find how torch upsamples (C,h,w) to `size` with this many threads: positions fused or not, and an order a class.
+    """Find how torch upsamples (C,h,w) to `size` with this many threads: positions fused or not, an order per class.
 
-    None when it is in no way that is known.
+    None when it matches no known order.
     """
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((1, *shape), generator=generator)

@@ -1,7 +1,7 @@
-"""The compiled core of `upsampling.py`: rows of logits to rows of labels, in the very arithmetic of torch's kernels.
+"""The compiled core of `upsampling.py`: rows of logits to rows of labels, in exactly the arithmetic of torch's kernels.
 
-Numba keeps a product and a sum apart unless told otherwise; where torch fuses them, `fused` rounds once as well. Each
-function of `ORDERS` blends the four neighbors of a pixel: upper left and right, lower left and right.
+Numba does not fuse a product and a sum by default; where torch fuses them, `fused` rounds once as well. Each function
+of `ORDERS` blends the four neighbors of a pixel: upper left and right, lower left and right.
 """
 
 import numba
@@ -11,44 +11,44 @@ from numba.extending import intrinsic
 from cityscapes.compiled import compiled
 
 TILE = 512
-"""Columns at a time: what is kept of them, for all classes of Cityscapes, fits into a processor's second cache."""
+"""Columns at a time: their data, for all classes of Cityscapes, fits into a processor's second-level cache."""
 
 ROUNDING = np.float32(4e-6)
-"""More than two blended values can be off by, as a share of the largest logit: some thirty times float32's step."""
+"""Upper bound of the rounding of two blended values, as a share of the largest logit: some 30 float32 epsilons."""
 
 _IMAGE = "Array(float32, 3, 'A', readonly=True)"
 _POSITIONS = "Tuple((int64[::1], int64[::1], float32[::1], float32[::1]))"
 
 
 @intrinsic
-def fused(typing_context, factor, other, addend):  # called by the compiler, with types for values
+def fused(typing_context, factor, other, addend):  # called by the compiler, with types instead of values
     """Return factor * other + addend of float32 with one rounding."""
     return numba.float32(*3 * (numba.float32,)), lambda context, builder, signature, values: builder.fma(*values)
 
 
 @numba.njit
 def columns_first(top, top_right, bottom, bottom_right, left, right, above, below):
-    """Blend left and right in both rows, then the rows: torch's way for planes, one a class."""
+    """Blend left and right in both rows, then the rows: torch's way for planes, one per class."""
     upper = fused(left, top, right * top_right)
     return fused(above, upper, below * fused(left, bottom, right * bottom_right))
 
 
 @numba.njit
 def lower_first(top, top_right, bottom, bottom_right, left, right, above, below):
-    """Add the four weighted neighbors from below: torch's way for as many classes as fill a vector register."""
+    """Add the four weighted neighbors from below: torch's way for the classes that fill vector registers."""
     lower = fused(below * right, bottom_right, (below * left) * bottom)
     return fused(above * left, top, fused(above * right, top_right, lower))
 
 
 @numba.njit
 def upper_first(top, top_right, bottom, bottom_right, left, right, above, below):
-    """Add the four weighted neighbors from above: torch's way for the classes that a register leaves over."""
+    """Add the four weighted neighbors from above: torch's way for the classes left over by vector registers."""
     upper = fused(above * left, top, (above * right) * top_right)
     return fused(below * right, bottom_right, fused(below * left, bottom, upper))
 
 
 ORDERS = (columns_first, lower_first, upper_first)
-"""Numbered by their places here: numba keeps no machine code on disk that takes a function as an argument."""
+"""Identified by index: numba does not cache functions that take a function as an argument."""
 
 
 @numba.njit
@@ -63,10 +63,10 @@ def blended(order, *terms):
 
 @numba.njit
 def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile):
-    """Let class `c`, blended in one of `ORDERS`, win the pixels of a tile where it is the best so far.
+    """Set the pixels of a tile to class `c`, blended in one of `ORDERS`, where it is the best so far.
 
     The tile's four parts, in one array so that the compiler sees that they do not overlap, are the best value, its
-    class, and the weights of the left and of the right.
+    class, and the weights of the left and the right neighbor.
     """
     challenger = np.float32(c)
     for x in range(len(top)):
@@ -81,11 +81,11 @@ def challenge(order, c, top, top_right, bottom, bottom_right, above, below, tile
 def upsample_rows(image, rows, columns, orders, labels):
     """Fill rows of `labels`, uint8 (H,W), with the best class of the logits `image`, float32 (C,h,w) of any strides.
 
-    `rows` and `columns` say where these pixels lie, as `source_positions` does; `orders` has a number of `ORDERS` for
-    every class. Classes whose largest logit around a tile is below another class's smallest are passed over.
+    `rows` and `columns` are the positions of these pixels, from `source_positions`; `orders` has an index of `ORDERS`
+    for every class. Classes whose largest logit around a tile is below another class's smallest are skipped.
     """
     classes, (height, width) = len(image), labels.shape
-    logits = np.empty((2, classes, image.shape[2]), np.float32)  # of two source rows, those of even number in front
+    logits = np.empty((2, classes, image.shape[2]), np.float32)  # of two source rows, even ones first
     lowest, highest = np.empty((2, classes), np.float32), np.empty((2, classes), np.float32)
     spread = np.empty((2, 2, classes, TILE), np.float32)  # row, left or right neighbor, class, pixel of the tile
     is_spread, tile = np.empty((2, classes), np.bool_), np.empty(4 * TILE, np.float32)

@@ -1,7 +1,7 @@
-"""Describe a pruned network's layer widths beside those of the dense one, so that a file describes its own network.
+"""Describe a network with narrower layers than its switches imply, and build it from that description.
 
-A description names the layers that are narrower than the switches of NetworkParameters make them, each with those of
-torch's attributes that differ: `{"backbone.conv1": {"out_channels": 32}, "backbone.bn1": {"num_features": 32}, ...}`.
+A description lists the layers that are narrower than the switches of NetworkParameters make them, each with the
+attributes of torch that differ: `{"backbone.conv1": {"out_channels": 32}, "backbone.bn1": {"num_features": 32}, ...}`.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from cityscapes.errors import IntegrityError, reason
 Widths = Mapping[str, Mapping[str, int]]
 
 ATTRIBUTES = {nn.Conv2d: ("in_channels", "out_channels", "groups"), nn.BatchNorm2d: ("num_features",)}
-"""Kinds of layers that can be narrower, and what says how wide they are."""
+"""Kinds of layers that can be narrower, and the attributes of their widths."""
 
 CHECKED_SIZE = (97, 129)
-"""Height and width, in pixels, of the image with which a narrowed network is tried: odd, and large enough for all."""
+"""Height and width, in pixels, of the image on which a narrowed network is tested: odd, and large enough for all."""
 
 
 def widths_of(model: nn.Module, dense: nn.Module) -> dict[str, dict[str, int]]:
-    """Return what differs between `model` and the `dense` network of the same switches, on whatever device."""
+    """Return how the widths of `model` differ from the `dense` network of the same switches, on any device."""
     widths = {}
     for name, module in model.named_modules():
         original = dense.get_submodule(name)
@@ -34,11 +34,11 @@ def widths_of(model: nn.Module, dense: nn.Module) -> dict[str, dict[str, int]]:
 
 
 def apply_widths(model: nn.Module, widths: Widths, *, source: str) -> nn.Module:
-    """Narrow a freshly built dense network in place, try it, and return it; of every layer the first channels stay.
+    """Narrow a newly built dense network in place, test it, and return it; every layer keeps its first channels.
 
-    Names and values are those of `widths_of`; `model.widths` keeps them. No layer can grow, so that what a file asks
-    for takes no more memory than the dense network. Raises IntegrityError, which begins with `source`, when a layer is
-    unknown, a width is none, or layers do not fit each other.
+    Names and values are those of `widths_of`; `model.widths` stores them. No layer can grow, so it needs no more
+    memory than the dense network. Raises IntegrityError, which begins with `source`, when a layer is unknown, a width
+    is invalid, or layers do not fit each other.
     """
     if not isinstance(widths, Mapping):
         raise IntegrityError(f"{source}: its widths are not a table; write the file again")
@@ -58,7 +58,7 @@ def _narrow(module: nn.Module | None, name: object, values: object, source: str)
     known = _attributes(module)
     shown = repr(name)[:80]
     if not known or not isinstance(values, Mapping) or not set(values) <= set(known):
-        raise IntegrityError(f"{source}: its widths of {shown} are of no layer of this network")
+        raise IntegrityError(f"{source}: its widths of {shown} do not match a layer of this network")
     for key, value in values.items():
         if type(value) is not int or not 1 <= value <= getattr(module, key):
             raise IntegrityError(
@@ -71,7 +71,7 @@ def _narrow(module: nn.Module | None, name: object, values: object, source: str)
         if inputs % groups or outputs % groups:
             raise IntegrityError(
                 f"{source}: its widths give {shown} {inputs} and {outputs} channels in {groups} groups, which do not "
-                "share them out equally"
+                "divide them evenly"
             )
         _cut(module, outputs, inputs // groups)
     else:
@@ -79,7 +79,7 @@ def _narrow(module: nn.Module | None, name: object, values: object, source: str)
 
 
 def _cut(module: nn.Module, outputs: int, inputs: int | None = None) -> None:
-    """Keep the first channels of a layer's tensors, as tensors of their own."""
+    """Keep the first channels of a layer's tensors, as copies."""
     for name, value in module.named_parameters(recurse=False):
         kept = _first(value.detach(), outputs, inputs)
         setattr(module, name, nn.Parameter(kept, requires_grad=value.requires_grad))
@@ -94,7 +94,7 @@ def _first(value: Tensor, outputs: int, inputs: int | None) -> Tensor:
 
 @torch.no_grad()
 def _try(model: nn.Module, source: str) -> None:
-    """Send an image through, auxiliary head included, on the network's own device, which may be the meta device."""
+    """Run an image through the network, auxiliary head included, on its own device, which may be the meta device."""
     training = {name: module.training for name, module in model.named_modules()}
     image = torch.zeros(1, 3, *CHECKED_SIZE, device=next(model.parameters()).device)
     try:

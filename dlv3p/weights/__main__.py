@@ -3,8 +3,8 @@
     dlv3p weights inspect best_deeplabv3plus_resnet101_cityscapes_os16.pth
     dlv3p weights convert best_deeplabv3plus_resnet101_cityscapes_os16.pth r101.safetensors
 
-Reads the files of VainF, chenxi116, stigma0617, yoR-rihsihS, torchvision and MindSpore (as .npz), and our own. Nothing
-in a file is ever run.
+Reads the files of VainF, chenxi116, stigma0617, yoR-rihsihS, torchvision and MindSpore (as .npz), and our own. Code in
+a file is never run.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def inspect_file(arguments: argparse.Namespace) -> int:
-    """Print what a file is, then check that its weights fit the network that it describes, to the last entry."""
+    """Print the description of a file, then check that every one of its weights fits that network."""
     from dlv3p.weights.describe import describe
     from dlv3p.weights.loading import build_recognized, check_backbone
 
@@ -45,7 +45,7 @@ def convert_file(arguments: argparse.Namespace) -> int:
     from dlv3p.weights.loading import build_recognized, save_model
 
     if arguments.output.suffix != ".safetensors":
-        raise ParameterError(f"{arguments.output}: the output is a safetensors file; let its name end in .safetensors")
+        raise ParameterError(f"{arguments.output}: the output is a safetensors file; end its name in .safetensors")
     found = _recognize(arguments)
     model, parameters, class_names = build_recognized(found)
     names = class_names or [f"class {index}" for index in range(found.num_classes)]
@@ -64,23 +64,23 @@ def _recognize(arguments: argparse.Namespace) -> "Recognized":
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dlv3p weights",
-        description="Say what a weights file is, or convert it.",
-        epilog="Exit status: 0 done, 2 wrong usage, 3 no such file, 4 the output cannot be written, 6 damaged, unknown "
-        "or unfitting file.",
+        description="Identify a weights file, or convert it.",
+        epilog="Exit status: 0 done, 2 wrong usage, 3 no such file, 4 the output cannot be written, 6 the file is "
+        "damaged, unknown or does not fit its network.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    inspect = commands.add_parser("inspect", help="say what a file is", description="Say what a file is.")
+    inspect = commands.add_parser("inspect", help="identify a file", description="Identify a file.")
     inspect.set_defaults(run=inspect_file)
     convert = commands.add_parser(
         "convert",
         help="write a file as safetensors",
-        description="Write a file as safetensors that describe themselves.",
+        description="Write a file as self-describing safetensors.",
     )
     convert.set_defaults(run=convert_file)
     for command in (inspect, convert):
         command.add_argument("file", type=Path, metavar="FILE", help="a public weights file, a checkpoint, safetensors")
         command.add_argument(
-            "--output-stride", type=int, choices=(8, 16, 32), help="of the network (default: what the file says)"
+            "--output-stride", type=int, choices=(8, 16, 32), help="of the network (default: that of the file)"
         )
     convert.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="the file to write")
     return parser

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes, write_text
-from dlv3p.models.deeplab import build_network
+from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.pickles import load_pickled
 from dlv3p.weights.reading import FORMAT, check_format, check_hash, record_path
@@ -34,13 +34,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         "epoch": state["epoch"],
         "step": state.get("step", 0),
     }
-    # The record comes first and knows both files, so that a crash between the two leaves either one in order.
+    # The record comes first and has both hashes, so that a crash between the two writes leaves a valid pair.
     write_text(record_path(path), json.dumps(summary, indent=1) + "\n")
     write_bytes(path, content)
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; raises IntegrityError when it is damaged, NewerFormatError, or MissingInputError if absent."""
+    """Read a checkpoint; raises IntegrityError, NewerFormatError, or MissingInputError if absent."""
     if not path.is_file():
         raise MissingInputError(f"{path}: no such checkpoint")
     content = path.read_bytes()
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     return state
 
 
-def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParameters]:
+def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParameters]:
     """Build the network that a checkpoint describes, with its weights, in evaluation mode on the CPU.
 
     A pruned network's checkpoint also has `widths`, those of `DeepLab.widths`.
@@ -63,13 +63,13 @@ def model_from_checkpoint(state: dict[str, Any]) -> tuple[nn.Module, TrainParame
     return model.eval(), parameters
 
 
-def save_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:
     """Write the weights as safetensors, which runs no code when read; `metadata` goes into its header as JSON.
 
     Of a pruned network the header also holds the `widths`.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    widths = {"widths": model.widths} if getattr(model, "widths", None) else {}
+    widths = {"widths": model.widths} if model.widths else {}
     header = {"dlv3p": json.dumps({"format": FORMAT} | metadata | widths, sort_keys=True)}
     with open_atomically(path) as file:
         file.write(safetensors_bytes(state, metadata=header))

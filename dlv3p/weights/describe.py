@@ -1,4 +1,4 @@
-"""Describe a weights file in lines to read: source, network, switches, what else it holds, and its hash."""
+"""Describe a weights file in readable lines: source, network, switches, other content, and its hash."""
 
 from dataclasses import fields
 from typing import Any
@@ -14,7 +14,7 @@ SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
 
 
 def describe(found: Recognized) -> dict[str, str]:
-    """Return a line for each thing worth knowing, in the order to show them; the file is read once more for its hash.
+    """Return the lines of a description by name, in display order; the file is read once more for its hash.
 
     Switches are those that differ from the defaults of NetworkParameters.
     """
@@ -33,12 +33,12 @@ def describe(found: Recognized) -> dict[str, str]:
         lines |= {
             "classes": f"{found.num_classes}{_class_names(found.class_names)}",
             "output stride": f"{network.output_stride}, {found.stride_from}",
-            "switches": ", ".join(switches_set(network)) or "all as by default",
+            "switches": ", ".join(switches_set(network)) or "all at their defaults",
         }
     if found.widths:
-        lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches say"
-    learnt = sum(value.numel() for name, value in found.state.items() if _is_learnt(name))
-    lines |= {"parameters": f"{learnt:,} in {len(found.state)} entries"}
+        lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches imply"
+    learned = sum(value.numel() for name, value in found.state.items() if _is_learned(name))
+    lines |= {"parameters": f"{learned:,} in {len(found.state)} entries"}
     if file.others:
         lines["also holds"] = ", ".join(_entry(name, value) for name, value in file.others.items())
     return lines
@@ -53,7 +53,7 @@ def switches_set(network: NetworkParameters) -> list[str]:
     ]
 
 
-def _is_learnt(name: str) -> bool:
+def _is_learned(name: str) -> bool:
     return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
@@ -62,7 +62,7 @@ def _class_names(names: tuple[str, ...] | None) -> str:
 
 
 def _entry(name: str, value: Any) -> str:
-    """Show a number or a short text, and of everything else the kind; nothing that a file holds is shown at length."""
+    """Show a number or a short text, and only the kind of everything else, since a file may hold anything."""
     called = sanitize(name, 40)
     if isinstance(value, int | float | bool):
         return f"{called}={value:.6g}" if isinstance(value, float) else f"{called}={sanitize(value, 40)}"

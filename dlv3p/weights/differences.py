@@ -10,11 +10,11 @@ COUNTS = "num_batches_tracked"
 
 
 def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, limit: int = 3) -> str:
-    """Say in one line how the names, shapes and types of two state dicts differ; nothing when they do not.
+    """Summarize in one line how the names, shapes and types of two state dicts differ; "" when they do not.
 
     Of each kind of difference the first `limit` are named, and all are counted.
 
-    Batch norm's counts of batches may be absent on either side: older files lack them, no network of ours reads them.
+    Batch norm's `num_batches_tracked` may be missing on either side: older files lack it, no network of ours reads it.
     """
     both = {key: (value, found[key]) for key, value in expected.items() if key in found}
     kinds = {
@@ -25,7 +25,7 @@ def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
             for key, (ours, theirs) in both.items()
             if ours.shape != theirs.shape
         ],
-        "of no floating point numbers, as a quantised network has them": [
+        "not in floating point, as in a quantized network": [
             f"{sanitize(key)} holds {theirs.dtype}"
             for key, (ours, theirs) in both.items()
             if ours.is_floating_point() and not theirs.is_floating_point()
@@ -39,5 +39,5 @@ def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
 
 
 def _is_count(key: str, expected: Mapping[str, Tensor]) -> bool:
-    """Say whether an entry counts the batches of a norm that is there."""
+    """Return whether an entry is the batch count of an expected norm."""
     return key.endswith(f".{COUNTS}") and key.removesuffix(COUNTS) + "running_mean" in expected

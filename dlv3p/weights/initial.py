@@ -27,7 +27,7 @@ SHAPELESS = (
     "concatenation",
     "align_corners",
 )
-"""Switches whose values all fit the same weights, though only one is that which they were trained with."""
+"""Switches whose values all fit the same weights, although these were trained with only one of them."""
 
 
 def build_with_weights(
@@ -39,7 +39,7 @@ def build_with_weights(
 ) -> DeepLab:
     """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
 
-    Prints what was taken of the file.
+    Prints which weights were taken.
     """
     model = build_network(parameters, num_classes)
     if initial_weights != "random":
@@ -50,13 +50,13 @@ def build_with_weights(
 def load_initial_weights(
     model: DeepLab, parameters: NetworkParameters, source: str, *, new_classifier: bool = False
 ) -> str:
-    """Fill a new network in place; return in one line what was taken.
+    """Fill a new network in place; return a line that says which weights were taken.
 
-    `source` is "imagenet", or the path of a file that is known here, or of a classifier of timm for its networks. Of a
-    whole network everything is taken where its shapes are those of `model`, otherwise its backbone. What the file lacks
-    stays random, and so do classifiers with `new_classifier`. A pruned network's widths are taken over first.
-    Raises IntegrityError when the file does not fit the network that it is of, or when not even its backbone fits
-    `model`; ParameterError when it has other classes and no new classifier was asked for.
+    `source` is "imagenet", or the path of a known file, or of a timm classifier for timm networks. A whole network is
+    taken where its shapes are those of `model`, otherwise its backbone only. Weights that the file lacks stay random,
+    and so do classifiers with `new_classifier`. A pruned network's widths are applied first.
+    Raises IntegrityError when the file does not fit its own network, or when not even its backbone fits `model`;
+    ParameterError when it has other classes and no new classifier was requested.
     """
     path = Path(source).expanduser()
     if source == "imagenet" or not path.is_file():
@@ -74,24 +74,24 @@ def load_initial_weights(
         return f"initial weights: the backbone {found.backbone}, {origin}"
     state = fitting_state(found, empty_network(found))
     if found.widths:
-        shared = {name: values for name, values in found.widths.items() if _is_there(model, name)}
+        shared = {name: values for name, values in found.widths.items() if _applies_to(model, name)}
         apply_widths(model, shared, source=f"initial_weights={source!r}")
     if _has_same_head(model, state):
         _fill_whole(model, found, state, source, new_classifier=new_classifier)
-        left_out = ", but for the classifier, which is new" if new_classifier else ""
+        left_out = ", except the classifier, which is new" if new_classifier else ""
         network = f"{found.parameters.architecture} over {found.backbone}"
         return f"initial weights: all of {network}, {origin}{left_out}{_other_switches(parameters, found)}"
     _fill_backbone(model, parameters, found, state, source)
-    return f"initial weights: the backbone {found.backbone} alone, {origin}; its head is another than the run's"
+    return f"initial weights: the backbone {found.backbone} only, {origin}; its head differs from the run's"
 
 
 def _has_same_head(model: DeepLab, state: Mapping[str, Tensor]) -> bool:
-    """Say whether two networks have the same shapes in all that they share, but for their classifiers."""
+    """Return whether two networks have the same shapes in all shared parts except their classifiers."""
     return not list_differences(_shared(model.state_dict(), state), _shared(state, model.state_dict()))
 
 
 def _shared(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out classifiers, and an auxiliary head that only one of two networks has."""
+    """Return `state` without classifiers, and without an auxiliary head that only one of two networks has."""
     auxiliary = any(name.startswith("auxiliary.") for name in other)
     return {
         name: value
@@ -106,8 +106,8 @@ def _fill_whole(
     here, there = model.classifier.out_channels, found.num_classes
     if here != there and not new_classifier:
         raise ParameterError(
-            f"initial_weights={source!r} has {there} classes, the data {here}; give new_classifier=True to start the "
-            "classifier afresh, or another file"
+            f"initial_weights={source!r} has {there} classes, the data {here}; give new_classifier=True to "
+            "reinitialize the classifier, or another file"
         )
     taken = _shared(state, model.state_dict())
     if not new_classifier:
@@ -130,8 +130,8 @@ def _fill_backbone(
     model.load_state_dict(own, strict=False)
 
 
-def _is_there(model: DeepLab, name: str) -> bool:
-    """Say whether a layer's widths concern a network: those of an auxiliary head do only where there is one."""
+def _applies_to(model: DeepLab, name: str) -> bool:
+    """Return whether a layer's widths apply to a network: those of an auxiliary head need one."""
     return model.auxiliary is not None or not name.startswith("auxiliary.")
 
 

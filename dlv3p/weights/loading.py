@@ -17,12 +17,12 @@ from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 from dlv3p.weights.sources import VOID
 
-MOST_LISTED = 10
-"""So many missing, unknown and mis-shaped entries are named; all are counted."""
+LISTED_DIFFERENCES = 10
+"""Number of missing, unknown and mis-shaped entries that are named; all are counted."""
 
 
 class LoadedModel(NamedTuple):
-    """A network in evaluation mode on the CPU, what describes it, and its classes' names where they are known."""
+    """A network in evaluation mode on the CPU, its parameters, and the names of its classes where they are known."""
 
     model: DeepLab
     parameters: NetworkParameters
@@ -36,11 +36,11 @@ def load_model(
     num_classes: int | None = None,
     replace_classifier: bool = False,
 ) -> LoadedModel:
-    """Load the network in a file, whatever wrote it; all that describes it is found out from the file.
+    """Load the network in a file of any known source; its parameters are derived from the file.
 
-    `output_stride` overrides the file's, since the weights fit any. Asking for another `num_classes` than the file's
-    is refused, unless `replace_classifier` allows to start the classifiers afresh. Raises IntegrityError when the file
-    is damaged, no known network, or does not fit it to the last entry; MissingInputError when there is none.
+    `output_stride` overrides the file's, since the weights fit any. Another `num_classes` than the file's is refused,
+    unless `replace_classifier` allows reinitializing the classifiers. Raises IntegrityError when the file is damaged,
+    unknown, or any entry does not fit the network; MissingInputError when there is none.
     """
     if num_classes is not None:
         check_num_classes(num_classes)
@@ -51,32 +51,32 @@ def load_model(
 def build_recognized(
     found: Recognized, *, num_classes: int | None = None, replace_classifier: bool = False
 ) -> LoadedModel:
-    """Build the network that was recognised, with its weights copied out of the file; arguments as for `load_model`."""
+    """Build a recognized network, with its weights copied from the file; arguments as for `load_model`."""
     path = found.file.path
     if found.parameters is None:
         raise IntegrityError(
-            f"{path}: holds the backbone {found.backbone} alone, without a head; give it as initial_weights of a "
+            f"{path}: holds only the backbone {found.backbone}, without a head; give it as initial_weights of a "
             "training run"
         )
     wanted = found.num_classes if num_classes is None else num_classes
     if wanted != found.num_classes and not replace_classifier:
         raise ParameterError(
             f"num_classes={wanted}: {path} has {found.num_classes}; ask for those, or give replace_classifier=True to "
-            "start the classifiers afresh"
+            "reinitialize the classifiers"
         )
     model = empty_network(found)
     state = fitting_state(found, model)
     class_names = found.class_names
     if wanted != found.num_classes:
-        _start_classifiers_afresh(model, wanted, state)
+        _reinitialize_classifiers(model, wanted, state)
         class_names = None
     model.load_state_dict(state, assign=True)
     return LoadedModel(model.eval(), found.parameters, class_names)
 
 
 def empty_network(found: Recognized) -> DeepLab:
-    """Build the network that was recognised, without numbers of its own: it takes the file's."""
-    with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):  # timm wants the real thing
+    """Build a recognized network without weights where possible, to be filled with the file's."""
+    with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):  # timm needs real tensors
         model = build_network(found.parameters, found.num_classes)
         if found.widths:
             apply_widths(model, found.widths, source=str(found.file.path))
@@ -84,26 +84,26 @@ def empty_network(found: Recognized) -> DeepLab:
 
 
 def check_backbone(found: Recognized) -> None:
-    """Compare a backbone alone with the one that it was recognised as; raises IntegrityError, with a list."""
+    """Compare a backbone file with the network that it was recognized as; raises IntegrityError with a list."""
     with torch.device("meta"):
         expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
     own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
-    if differences := list_differences(expected, of_features(own), limit=MOST_LISTED):
+    if differences := list_differences(expected, of_features(own), limit=LISTED_DIFFERENCES):
         raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
 
 
 def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the file's weights for each entry of `model`; raises IntegrityError that lists what differs."""
+    """Return copies of the file's weights for each entry of `model`; raises IntegrityError with all differences."""
     expected = model.state_dict()
     named = {found.name_in_file(name): value for name, value in expected.items()}
     there = {found.name_in_file(name): value for name, value in found.state.items()}
     there |= {name: found.file.tensors.get(name, torch.empty(0)) for name in found.unknown}
-    differences = list_differences(named, there, limit=MOST_LISTED)
+    differences = list_differences(named, there, limit=LISTED_DIFFERENCES)
     if differences:
         raise IntegrityError(f"{found.file.path}: does not fit {_network(found)}: {differences}")
     state = {}
     for name, value in expected.items():
-        if name not in found.state:  # a count of batches, which old files lack and no network of ours reads
+        if name not in found.state:  # num_batches_tracked, which old files lack and no network of ours reads
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
             continue
         state[name] = found.state[name].to(value.dtype, copy=True)
@@ -113,9 +113,9 @@ def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
 def save_model(
     path: str | Path, model: nn.Module, parameters: NetworkParameters, class_names: tuple[str, ...] | list[str]
 ) -> None:
-    """Write a network as safetensors that describes itself, to share it; `load_model` reads it.
+    """Write a network as self-describing safetensors, which `load_model` reads.
 
-    Raises ParameterError when the names are not as many as the classes.
+    Raises ParameterError when the number of names is not that of the classes.
     """
     num_classes = model.classifier.out_channels
     if len(class_names) != num_classes:
@@ -125,7 +125,7 @@ def save_model(
 
 
 def drop_void(loaded: LoadedModel) -> LoadedModel:
-    """Take the last class away where it stands for ignored pixels, which no score has; other networks stay."""
+    """Remove the last class where it stands for ignored pixels, which no score counts; leave other networks alone."""
     if not loaded.class_names or loaded.class_names[-1] != VOID:
         return loaded
     model = loaded.model
@@ -137,7 +137,7 @@ def drop_void(loaded: LoadedModel) -> LoadedModel:
     return loaded._replace(class_names=loaded.class_names[:-1])
 
 
-def _start_classifiers_afresh(model: DeepLab, num_classes: int, state: dict[str, Tensor]) -> None:
+def _reinitialize_classifiers(model: DeepLab, num_classes: int, state: dict[str, Tensor]) -> None:
     heads = {"classifier": model} | ({"auxiliary.classifier": model.auxiliary} if model.auxiliary is not None else {})
     for name, parent in heads.items():
         fresh = nn.Conv2d(parent.classifier.in_channels, num_classes, 1)

@@ -1,7 +1,7 @@
-"""Tables of the names of entries in public files, beside our names.
+"""Map the names of entries in public files to ours, and back.
 
 A table has our names on the left and the file's on the right. A name stands for everything below it, and of several
-that fit the longest counts, so that a table can be read in both directions.
+that match the longest counts, so that a table works in both directions.
 """
 
 import re
@@ -25,7 +25,7 @@ YOR_RESNET = {
 
 
 def _torchvision_aspp(theirs: str) -> dict[str, str]:
-    """The ASPP of torchvision, and of VainF who took it over, at the name `theirs`."""
+    """Return the names of the ASPP of torchvision and VainF, which is at the name `theirs`."""
     branches = {f"aspp.branch{index}": f"{theirs}.convs.{index}" for index in range(4)}
     names = {"aspp.pool.conv": f"{theirs}.convs.4.1", "aspp.pool.bn": f"{theirs}.convs.4.2"}
     for ours, block in (branches | {"aspp.project": f"{theirs}.project"}).items():
@@ -83,7 +83,7 @@ YOR = {
     "aspp.project.bn": "aspp.project.1",
     "decoder.low.conv": "decoder.project_low_level_features.0",
     "decoder.low.bn": "decoder.project_low_level_features.1",
-    "decoder.fuse.conv": "decoder.classifer.0",  # spelt so in the files
+    "decoder.fuse.conv": "decoder.classifer.0",  # sic, as in the files
     "decoder.fuse.bn": "decoder.classifer.1",
     "classifier": "decoder.classifer.3",
 }
@@ -104,23 +104,23 @@ MINDSPORE_LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-"""MindSpore's names of what a batch norm holds, and PyTorch's."""
+"""MindSpore's and PyTorch's names of the tensors of a batch norm."""
 
 _DOTTED_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
 
 
 def to_ours(name: str, names: Names) -> str | None:
-    """Return what an entry of a public file is called here, or nothing when the table has no place for it."""
+    """Return our name of an entry in a public file, None when the table has none."""
     return _replaced(name, {theirs: ours for ours, theirs in names.items()})
 
 
 def to_theirs(name: str, names: Names) -> str:
-    """Return what one of our entries is called in a public file; those without a place there keep their name."""
+    """Return the name in a public file of one of our entries; entries without one keep their name."""
     return _replaced(name, names) or name
 
 
 def without_wrapper(name: str) -> str:
-    """Take away what DataParallel and torch.compile write before all names."""
+    """Remove the prefixes that DataParallel and torch.compile add to all names."""
     return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 

@@ -1,10 +1,10 @@
 """Read files of `torch.save` without running anything in them.
 
-torch's own `weights_only=True` runs no foreign code, but takes constructors that fill the memory, such as
-`bytearray(10**10)`, from a file of a kilobyte. So what a file calls is looked up before it is read: tensors and plain
-containers need no more than the few names below. Scores that old files hold as NumPy scalars become plain numbers by
-stand-ins of ours; NumPy itself is not called. A file's words are sanitized before they are printed: a name in it may
-hold control codes, or a whole page.
+torch's own `weights_only=True` runs no foreign code, but accepts constructors that exhaust memory, such as
+`bytearray(10**10)`, from a file of a kilobyte. So the calls in a file are checked before it is read: tensors and plain
+containers need only the few names below. Scores that old files hold as NumPy scalars become plain numbers through
+stand-ins of ours; NumPy itself is not called. Names from a file are sanitized before they are printed: they may hold
+control codes, or a whole page.
 """
 
 import itertools
@@ -36,16 +36,16 @@ ALLOWED = {
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
     "numpy.dtype",
 }
-"""The names that a file may call."""
+"""Names that a file may call."""
 
 LEGACY_PICKLES = 5
-"""A file from before torch 1.6 is so many pickles, one behind the other, and then the numbers."""
+"""Number of consecutive pickles in a file from before torch 1.6; the numbers follow."""
 
-MOST_MEMBERS = 200_000
+MAX_MEMBERS = 200_000
 
 
 class NumpyType:
-    """What `numpy.dtype` of a pickled scalar becomes: its code, such as f8, and its byte order."""
+    """Stand-in for the `numpy.dtype` of a pickled scalar: its code, such as f8, and its byte order."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.code, self.order = code, "<"
@@ -55,7 +55,7 @@ class NumpyType:
 
 
 def numpy_scalar(kind: NumpyType, content: bytes) -> float | int | None:
-    """What a pickled NumPy scalar becomes: its number, or nothing for a type that is no plain number."""
+    """Return the number of a pickled NumPy scalar, None for a type that is not a plain number."""
     formats = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "u8": "Q", "u4": "I", "b1": "?"}
     if not isinstance(kind, NumpyType) or kind.code not in formats:
         return None
@@ -63,7 +63,7 @@ def numpy_scalar(kind: NumpyType, content: bytes) -> float | int | None:
 
 
 def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") -> Any:
-    """Read what `torch.save` wrote, from its path (mapped into memory, not copied) or its bytes.
+    """Read a file of `torch.save`, from its path (memory-mapped, not copied) or its bytes.
 
     Raises IntegrityError, which names the file `where`, when it is damaged or calls anything but `ALLOWED`. Tensors may
     still claim more elements than the file has numbers: see `reading.plain_tensors`.
@@ -80,35 +80,35 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
     try:
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(source, map_location=device, weights_only=True, **mapped)
-    except Exception as error:  # torch reports damage by many types: RuntimeError, UnpicklingError, EOFError, ...
+    except Exception as error:  # torch reports damage by many exceptions: RuntimeError, UnpicklingError, EOFError, ...
         raise IntegrityError(f"{where}: damaged ({safe_reason(error)}); fetch or write it again") from error
 
 
 def _pickle_of_zip(file: BinaryIO, where: Path) -> BinaryIO:
-    """Return the pickle in a zip; refuse one that unpacks to more than it is."""
+    """Return the pickle in a zip; refuse one that unpacks to more than its own size."""
     size = file.seek(0, 2)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            if len(members) > MOST_MEMBERS or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            if len(members) > MAX_MEMBERS or any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 raise IntegrityError(f"{where}: a zip that torch did not write; give the file as torch.save wrote it")
             if sum(member.file_size for member in members) > size:
                 raise IntegrityError(f"{where}: claims to hold more than its {size} bytes; it is forged or damaged")
-            # torch's own zip reader finds names whatever their case
+            # torch's own zip reader ignores the case of names
             pickles = [member for member in members if member.filename.lower().endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise IntegrityError(f"{where}: a zip without data.pkl, so no weights; give the file as downloaded")
+                raise IntegrityError(f"{where}: a zip without data.pkl, so not weights; give the file as downloaded")
             return BytesIO(archive.read(pickles[0]))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError) as error:
         if isinstance(error, IntegrityError):
             raise
         raise IntegrityError(
-            f"{where}: damaged or cut short ({safe_reason(error)}); fetch or write it again"
+            f"{where}: damaged or truncated ({safe_reason(error)}); fetch or write it again"
         ) from error
 
 
 def _refuse_calls(file: BinaryIO, where: Path) -> None:
-    """Pass over one pickle without running it; raise IntegrityError for the first name in it that is not allowed."""
+    """Scan one pickle without running it; raise IntegrityError for the first name in it that is not allowed."""
     try:
         for opcode, argument, _ in pickletools.genops(file):
             called = argument.replace(" ", ".") if opcode.name in ("GLOBAL", "INST") else ""
@@ -120,4 +120,4 @@ def _refuse_calls(file: BinaryIO, where: Path) -> None:
     except IntegrityError:
         raise
     except Exception as error:  # pickletools raises ValueError, UnicodeDecodeError, struct.error, ... on damage
-        raise IntegrityError(f"{where}: no weights, or cut short ({safe_reason(error)}); fetch it again") from error
+        raise IntegrityError(f"{where}: not weights, or truncated ({safe_reason(error)}); fetch it again") from error

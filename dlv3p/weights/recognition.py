@@ -1,7 +1,7 @@
 """Recognize a weights file by its names and shapes: its source, its network's switches, its weights under our names.
 
-Names tell the source and the backbone, shapes the widths and the number of classes. What neither tells is the source's
-own (`sources.py`); the output stride, which fits any weights, may be given, or stand in the file's name.
+Names reveal the source and the backbone, shapes the widths and the number of classes. What neither reveals is listed
+by source (`sources.py`); the output stride, which fits any weights, may be given, or be part of the file's name.
 """
 
 import re
@@ -19,15 +19,15 @@ from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 
 OWN = "this project"
-"""The title of files that we wrote."""
+"""The title of files that this project wrote."""
 
 MINDSPORE = "network."
-"""What stands before all names of a MindSpore file."""
+"""The prefix of all names in a MindSpore file."""
 
 MINDSPORE_TRAINING = re.compile(
     r"(moments|moment1|moment2|accum)\.|(learning_rate|momentum|global_step|scale_sense|epoch_num|step_num)$"
 )
-"""What stands beside a MindSpore network: its optimiser's state and counters, which no network needs."""
+"""Other entries of a MindSpore checkpoint: its optimizer's state and counters, which no network needs."""
 
 FAMILIES = {
     "layer1.0.": {20: "resnet18", 36: "resnet34", 53: "resnet50", 104: "resnet101", 155: "resnet152"},
@@ -36,16 +36,16 @@ FAMILIES = {
     "features.1.conv.": {51: "mobilenet_v2"},
     "features.1.block.": {62: "mobilenet_v3_large"},
 }
-"""How a backbone's names begin, and how many convolutions each of the family has."""
+"""Prefix of a family's names, and its backbones by their number of convolutions."""
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """A file's network: `parameters` is None for a backbone alone, `class_names` where the file does not say them.
+    """A file's network: `parameters` is None for a backbone alone, `class_names` where the file does not name them.
 
-    `state` holds the weights under our names, where possible those of the file's own memory; `unknown` lists entries
-    that have no place here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
-    network, unchecked: `apply_widths` does that.
+    `state` holds the weights under our names, mapped from the file where possible; `unknown` lists entries that have no
+    counterpart here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
+    network, unchecked: `apply_widths` checks them.
     """
 
     file: WeightsFile
@@ -73,7 +73,7 @@ class Recognized:
 
 
 def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recognized:
-    """Find out what a file is; raises IntegrityError, which names what is known here, when it is none of that.
+    """Recognize a file; raises IntegrityError, which lists the known sources, for any other.
 
     Raises ParameterError for an `output_stride` that no network has.
     """
@@ -101,7 +101,7 @@ def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recogni
 
 
 def find_backbone(state: Mapping[str, Tensor]) -> str | None:
-    """Return the backbone that a state dict in our names has: of its family the one with as many convolutions."""
+    """Return the backbone of a state dict in our names: the one of its family with that number of convolutions."""
     own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     convolutions = sum(value.ndim == 4 for value in own.values())
     for beginning, by_count in FAMILIES.items():
@@ -111,9 +111,9 @@ def find_backbone(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _normalized(file: WeightsFile) -> dict[str, Tensor]:
-    """Take away what stands before all names, and write MindSpore's and old DenseNets' names in the usual way.
+    """Remove common prefixes, and normalize the names of MindSpore and of old DenseNets.
 
-    An entry without the prefix that others have keeps its name, so that it is found to be unknown.
+    An entry without the prefix that others have keeps its name, so that it is reported as unknown.
     """
     tensors = file.tensors
     if any(name.startswith(MINDSPORE) for name in tensors):
@@ -123,7 +123,7 @@ def _normalized(file: WeightsFile) -> dict[str, Tensor]:
         usual = _usual(name)
         if usual in result:
             raise IntegrityError(
-                f"{file.path}: holds {sanitize(usual)} twice, once as {sanitize(name)}; write it again"
+                f"{file.path}: duplicate entry {sanitize(usual)}, once as {sanitize(name)}; write it again"
             )
         result[usual] = value
     return result
@@ -144,7 +144,7 @@ def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str,
             return key, backbone, named
     if signed:
         raise IntegrityError(
-            f"{file.path}: of {SOURCES[signed[0]].title}, but over a backbone that is not known with it here"
+            f"{file.path}: of {SOURCES[signed[0]].title}, but with a backbone that is not supported for it here"
         )
     if "aspp.branch0.conv.weight" in tensors:
         raise IntegrityError(
@@ -153,16 +153,14 @@ def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str,
         )
     entries = ", ".join(map(sanitize, list(tensors)[:3]))
     known = ", ".join(dict.fromkeys(source.title for source in SOURCES.values()))
-    raise IntegrityError(
-        f"{file.path}: its entries ({entries}, ...) are of no network that is known here, which are {known}"
-    )
+    raise IntegrityError(f"{file.path}: its entries ({entries}, ...) belong to no known network; known are {known}")
 
 
 def _red_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the first convolution's input from blue, green, red to red, green, blue.
+    """Reorder the first convolution's input from blue, green, red to red, green, blue.
 
     MindSpore's DeepLabV3 subtracts and divides by ImageNet's means and deviations times 255, in that order of channels,
-    so with it turned our normalisation feeds it the same numbers.
+    so once reordered our normalization feeds it the same numbers.
     """
     return {name: value.flip(1) for name, value in state.items() if name == "backbone.conv1.weight" and value.ndim == 4}
 
@@ -176,7 +174,7 @@ def _output_stride(file: WeightsFile, source: Source, given: int | None) -> tupl
 
 
 def _switches_shown(file: WeightsFile, state: Mapping[str, Tensor], source: Source) -> dict[str, object]:
-    """Return the switches that names and shapes show."""
+    """Return the switches that names and shapes reveal."""
     switches: dict[str, object] = {
         "channels": _rows(file, state, "aspp.project.conv.weight", source.names),
         "norm": "batch" if any(name.endswith("running_mean") for name in state) else "group",
@@ -193,12 +191,12 @@ def _rows(file: WeightsFile, state: Mapping[str, Tensor], name: str, names: Name
     """Return the first size of an entry: the output channels of a convolution."""
     if name not in state or state[name].ndim != 4 or not len(state[name]):
         there = to_theirs(name, names)
-        raise IntegrityError(f"{file.path}: {there} is no convolution, or missing; the file is of another network")
+        raise IntegrityError(f"{file.path}: {there} is not a convolution, or missing; the file is of another network")
     return len(state[name])
 
 
 def _own(file: WeightsFile, description: Mapping[str, object], output_stride: int | None) -> Recognized:
-    """Take our own description at its word, as far as it is well-formed and agrees with the classifier's shape."""
+    """Trust our own description if it is well-formed and agrees with the classifier's shape."""
     values, class_names = description.get("parameters"), description.get("class_names")
     if not isinstance(values, dict) or not isinstance(class_names, list | tuple):
         raise IntegrityError(f"{file.path}: its description lacks parameters or class_names; write it again")
@@ -213,12 +211,12 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
         raise IntegrityError(f"{file.path}: its description does not fit this version: {safe_reason(error)}") from error
     num_classes = _rows(file, file.tensors, "classifier.weight", {})
     if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
-        raise IntegrityError(f"{file.path}: names {len(class_names)} classes, and has weights for {num_classes}")
+        raise IntegrityError(f"{file.path}: names {len(class_names)} classes, but has weights for {num_classes}")
     stride_from = "as described" if output_stride is None else "as asked for"
     state, names = dict(file.tensors), tuple(class_names)
     widths = description.get("widths") or None
     if not isinstance(widths, dict | None):
-        raise IntegrityError(f"{file.path}: its widths are no table; write it again")
+        raise IntegrityError(f"{file.path}: its widths are not a table; write it again")
     return Recognized(
         file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, widths
     )

@@ -1,8 +1,8 @@
-"""The public networks that can be read, each with what its names and shapes do not reveal.
+"""List the public networks that can be read, each with the switches that its names and shapes do not reveal.
 
 A new source is a table in `names.py` and an entry in `SOURCES`. Checked against the logits of the original networks for
 VainF, chenxi116, stigma0617, yoR-rihsihS and torchvision; MindSpore's names and structure follow the code of its model
-zoo, and no file of theirs was at hand.
+zoo; no file of theirs was available.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,16 @@ from dlv3p.weights.names import Names
 PLUS, V3, BACKBONE = "deeplabv3plus", "deeplabv3", ""
 CLASSES = {19: CITYSCAPES_CLASSES, 21: VOC_CLASSES}
 VOID = "void"
-"""What yoR-rihsihS calls the ignored pixels, which are a class there."""
+"""The name of ignored pixels in yoR-rihsihS's networks, where they are a class."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Who publishes a network, and as what; `architecture` is "" for a backbone alone.
+    """The publisher of a network and its kind; `architecture` is "" for a backbone alone.
 
-    `sign` is an entry that no source further down has, and `families` are the backbones, by the beginning of their
-    names, that the rest holds for. `switches` are those of NetworkParameters that neither names nor shapes show;
-    `output_stride` is the published one, since the weights fit any; `class_names` are those that a network of so many
-    classes was trained on.
+    `sign` is an entry that no source further down has, and `families` are the prefixes of the backbones that the rest
+    applies to. `switches` are those of NetworkParameters that neither names nor shapes reveal; `output_stride` is the
+    published one, since the weights fit any; `class_names` are the classes of training, by their number.
     """
 
     title: str
@@ -163,7 +162,7 @@ SOURCES = {
         names=names.FLAT,
     ),
 }
-"""The first one whose sign and backbone a file has is taken."""
+"""Public sources; the first one whose sign and backbone match a file counts."""
 
 BLUE_FIRST = ("mindspore",)
 """Sources whose images have the channels blue, green, red."""

@@ -31,7 +31,7 @@ def test_features_are_at_stride_4_and_at_the_output_stride(name, output_stride):
     ("name", "said"),
     [
         ("timm:resnet5d", "did you mean timm:resnet50d"),
-        ("timm:hf_hub:someone/resnet50", "knows no such network"),
+        ("timm:hf_hub:someone/resnet50", "has no such network"),
         ("timm:densenet121", "take densenet121 or densenet161"),
         ("timm:ese_vovnet39b", "take vovnet39 or vovnet57"),
         ("timm:vit_tiny_patch16_224", "cannot dilate"),

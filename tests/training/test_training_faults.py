@@ -343,7 +343,7 @@ class WrongBytes(io.BytesIO):
             MachineError,
             r"cannot download .*\.pth .*no route to host.*; fetch resnet18-",
         ),
-        ("imagenet", WrongBytes, IntegrityError, "resnet18-.* is damaged, here or on its way .*invalid hash value"),
+        ("imagenet", WrongBytes, IntegrityError, "resnet18-.* is damaged, on disk or in transit .*invalid hash value"),
     ],
     ids=["missing", "offline", "wrong hash"],
 )

@@ -37,7 +37,7 @@ def test_a_new_classifier_is_one_that_was_asked_for(num_classes, vainf, tmp_path
     assert torch.equal(model.decoder.fuse.conv.weight, vainf["classifier.classifier.0.weight"])
     assert model.classifier.out_channels == num_classes
     assert not torch.equal(model.classifier.weight[:19], vainf["classifier.classifier.3.weight"][:19])
-    assert "but for the classifier, which is new; it was trained with align_corners=False" in line
+    assert "except the classifier, which is new; it was trained with align_corners=False" in line
     with pytest.raises(ParameterError, match="a.pth' has 21 classes, the data 20; give new_classifier=True"):
         start(tmp_path, capsys, num_classes=20)
 
@@ -46,7 +46,10 @@ def test_a_new_classifier_is_one_that_was_asked_for(num_classes, vainf, tmp_path
     ("change", "told"),
     [
         (lambda state: state.pop("classifier.project.0.weight"), "1 entries missing (classifier.project.0.weight)"),
-        (lambda state: state.pop("classifier.classifier.3.weight"), "classifier.classifier.3.weight is no convolution"),
+        (
+            lambda state: state.pop("classifier.classifier.3.weight"),
+            "classifier.classifier.3.weight is not a convolution",
+        ),
         (lambda state: state.pop("classifier.aspp.convs.1.0.weight"), "1 entries missing (classifier.aspp.convs.1.0"),
         (lambda state: state.pop("classifier.classifier.3.bias"), "1 entries missing (classifier.classifier.3.bias)"),
         (lambda state: state.update({"classifier.extra.weight": torch.zeros(1)}), "1 entries unknown (classifier.ext"),

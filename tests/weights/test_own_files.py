@@ -60,7 +60,7 @@ def test_a_format_that_is_no_version_is_refused_in_one_line(version, tmp_path):
     state = {"epoch": 1, "parameters": network.as_dict(), "class_names": ["a", "b"], "format": version}
     torch.save(state | {"model": build_network(network, 2).state_dict()}, tmp_path / "a.pt")
     for read in (load_model, load_checkpoint):
-        with pytest.raises(IntegrityError, match="its format is no whole number from 1 to 2"):
+        with pytest.raises(IntegrityError, match="its format is not a whole number from 1 to 2"):
             read(tmp_path / "a.pt")
 
 
@@ -85,7 +85,7 @@ def test_a_format_in_a_public_file_is_no_sign_of_ours(vainf, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class_names": ["road"]}, "names 1 classes, and has weights for 3"),
+        ({"class_names": ["road"]}, "names 1 classes, but has weights for 3"),
         ({"parameters": {"backbone": "resnet99"}}, "resnet99"),
         ({"parameters": {"colour": 1}}, "colour"),
         ({"parameters": 3}, "lacks parameters"),

@@ -68,7 +68,7 @@ def test_what_stands_beside_a_wrapped_network_is_unknown_and_called_as_in_the_fi
 
 def test_an_entry_that_stands_there_twice_is_refused(vainf, tmp_path):
     state = vainf | {"module.backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
-    assert "holds backbone.conv1.weight twice" in refusal(state, tmp_path / "a.pth")
+    assert "duplicate entry backbone.conv1.weight" in refusal(state, tmp_path / "a.pth")
     state = vainf | {"backbone..conv1.weight": torch.zeros(64, 3, 7, 7)}
     assert "1 entries unknown (backbone..conv1.weight)" in refusal(state, tmp_path / "a.pth")
 

@@ -1,7 +1,7 @@
 """Torchvision's DenseNets (arXiv:1608.06993) as dilated feature extractors.
 
 A transition between two dense blocks ends in an average pooling. The published DeepLabV3 over DenseNet
-(stigma0617/VoVNet-DeepLabV3) leaves out the pooling of the last transition and dilates the 3x3 convolutions behind it
+(stigma0617/VoVNet-DeepLabV3) leaves out the pooling of the last transition and dilates the 3x3 convolutions after it
 by 2; at stride 8 we do the same one transition earlier. `pooling="dilated"` keeps the pooling instead, at stride 1, and
 then the dense features taken at the stride are those of the ordinary stride-32 network.
 """
@@ -18,18 +18,18 @@ DENSENETS = {
     "densenet169": models.densenet169,
     "densenet201": models.densenet201,
 }
-"""Name: torchvision's builder."""
+"""Torchvision's builder by name."""
 
 STRIDES = {2: 8, 3: 16, 4: 32}
-"""Of the dense blocks behind a transition: the stride in the ImageNet network."""
+"""Stride in the ImageNet network of each dense block after a transition."""
 
 
 class DenseNetBackbone(Backbone):
     """A DenseNet without its classifier.
 
-    A dense block ends in a concatenation that no batch norm has seen; it is taken behind the norm and ReLU which the
-    next transition begins with: the low-level features behind block 1, the middle ones behind block 3. The high-level
-    features are those of block 4, behind the last norm and a ReLU, as the ImageNet classifier gets them.
+    A dense block ends in a concatenation without batch norm; features are taken after the norm and ReLU that begin the
+    next transition: the low-level ones of block 1, the middle ones of block 3. The high-level features are those of
+    block 4 after the last norm and a ReLU, as the ImageNet classifier gets them.
     """
 
     def __init__(self, name: str, options: BackboneOptions) -> None:
@@ -59,6 +59,6 @@ class DenseNetBackbone(Backbone):
 
 
 def build(name: str, options: BackboneOptions) -> DenseNetBackbone:
-    """Build one of `DENSENETS`, with random weights; raises ParameterError for switches that it lacks."""
+    """Build one of `DENSENETS`, with random weights; raises ParameterError for unsupported switches."""
     require(name, options, pooling=("dropped", "dilated"))
     return DenseNetBackbone(name, options)

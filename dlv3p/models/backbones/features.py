@@ -1,4 +1,4 @@
-"""The interface between backbones and heads: what every backbone is asked for, and the features that it returns."""
+"""The interface between backbones and heads: the options of every backbone, and the features that it returns."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -21,14 +21,14 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """How a backbone is built; a family refuses with ParameterError what its networks cannot be.
+    """The options of a backbone; a family raises ParameterError for values that it does not support.
 
     `output_stride` is 8, 16 or 32. `multi_grid` multiplies the dilations of the last stage's blocks (DeepLabV3, section
     3.2.1). `first_dilation` says whether the block that would have strided keeps the `previous` dilation (torchvision's
-    ResNets) or takes the `new` one (MindSpore). `pooling` says what becomes of a pooling layer that would go below the
+    ResNets) or takes the `new` one (MindSpore). `pooling` sets what happens to a pooling layer that would exceed the
     output stride: `dropped`, as published for VoVNet and DenseNet, or kept at stride 1 and `dilated`.
     `mobilenet_padding` says where MobileNetV2 pads: inside its depthwise convolutions (`torchvision`), or before the
-    expansion and not at all at the stem (`fixed`, VainF). The norm is exchanged in the finished network.
+    expansion and not at all at the stem (`fixed`, VainF). The norm is replaced in the finished network.
     """
 
     output_stride: int = 16
@@ -41,7 +41,7 @@ class BackboneOptions:
 class Backbone(nn.Module):
     """Base of all backbones: image (N,3,H,W), any height and width, to Features.
 
-    The three numbers of channels tell a head what to expect.
+    The three numbers of channels are those of the features.
     """
 
     low_level_channels: int
@@ -54,9 +54,9 @@ class Backbone(nn.Module):
 
 
 def require(name: str, options: BackboneOptions, **allowed: tuple) -> None:
-    """Raise ParameterError when `options` asks the backbone called `name` for something that it cannot be.
+    """Raise ParameterError when `options` has a value that the backbone called `name` does not support.
 
-    `allowed` lists the values of the switches that the backbone has; the others must keep their default.
+    `allowed` lists the values of the switches that the backbone supports; the others must keep their default.
     """
     allowed = {"output_stride": (8, 16, 32)} | allowed
     for item in fields(options):

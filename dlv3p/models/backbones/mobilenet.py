@@ -1,9 +1,9 @@
 """Torchvision's MobileNetV2 (arXiv:1801.04381) and MobileNetV3-Large (arXiv:1905.02244) as dilated feature extractors.
 
-An inverted residual block widens its input with a 1x1 convolution, looks around with a depthwise one and narrows the
-result again. Where the features would go below the output stride, the depthwise convolution does not stride, and those
-behind it are dilated. MobileNetV3's squeeze-excitation weighs channels by their mean over the image: more pixels have a
-slightly different mean, and so its dense features are those of the stride-32 network but for these weights.
+An inverted residual block expands its input with a 1x1 convolution, filters it with a depthwise one and projects the
+result again. Where the features would exceed the output stride, the depthwise convolution does not stride, and those
+after it are dilated. MobileNetV3's squeeze-excitation weighs channels by their mean over the image, which differs
+slightly with more pixels, so its dense features are those of the stride-32 network except for these weights.
 """
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ MOBILENETS = {
     "mobilenet_v2": (models.mobilenet_v2, (3, 13, 17)),
     "mobilenet_v3_large": (models.mobilenet_v3_large, (3, 4, 16)),
 }
-"""Name: (torchvision's builder, the layers whose outputs are the low-level, middle and high-level features).
+"""By name: torchvision's builder, and the layers whose outputs are the low-level, middle and high-level features.
 
 MobileNetV2's last layer, which widens 320 channels to 1280, is left out, as VainF does. MobileNetV3's middle features
 are at stride 8, where torchvision's auxiliary head takes them.
@@ -47,7 +47,7 @@ class MobileNetBackbone(Backbone):
 
 
 def dilate(layers: nn.Sequential, options: BackboneOptions) -> None:
-    """Keep the resolution of those layers that would go below the output stride, and dilate the ones behind them.
+    """Keep the resolution of the layers that would exceed the output stride, and dilate the ones after them.
 
     With `first_dilation="previous"` the convolution that used to stride keeps the dilation so far, which is what makes
     dense and strided features agree (VainF); torchvision's MobileNetV3 dilates it like the others (`new`).
@@ -77,7 +77,7 @@ def spatial_convolution(layer: nn.Module) -> nn.Conv2d | None:
 class PaddedFirst(nn.Module):
     """An inverted residual block that pads its input with zeros before the expansion instead of after it.
 
-    Behind the expansion's norm and ReLU the border is no longer zero, so that features near it differ from torchvision.
+    After the expansion's norm and ReLU the border is no longer zero, so features near it differ from torchvision's.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -100,7 +100,7 @@ def pad_before_expansion(layers: nn.Sequential) -> None:
 
 
 def build(name: str, options: BackboneOptions) -> MobileNetBackbone:
-    """Build one of `MOBILENETS`, with random weights; raises ParameterError for switches that it lacks."""
+    """Build one of `MOBILENETS`, with random weights; raises ParameterError for unsupported switches."""
     paddings = ("torchvision", "fixed") if name == "mobilenet_v2" else ("torchvision",)
     require(name, options, first_dilation=("previous", "new"), mobilenet_padding=paddings)
     return MobileNetBackbone(name, options)

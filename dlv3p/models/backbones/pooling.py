@@ -1,9 +1,9 @@
-"""Pooling at stride 1, dilated so that every window sees what the strided pooling's saw.
+"""Pooling at stride 1, dilated so that every window covers the pixels of the strided pooling's.
 
 Taken every second pixel (or every fourth, where the features are dilated by 2 already), the result is that of the
-strided layer, borders and odd sizes included. A window that reaches over the bottom or the right sees what there is, so
-that the features keep their height and width where these are a multiple of twice the dilation. Where they are not, the
-strided layer may leave out a last, incomplete window; so do these, with all that would come behind it.
+strided layer, borders and odd sizes included. A window that extends past the bottom or the right is truncated, so the
+features keep their height and width where these are a multiple of twice the dilation. Where they are not, the strided
+layer may drop a last, incomplete window; so do these, with the rows or columns that would follow it.
 """
 
 import torch
@@ -48,10 +48,10 @@ class DilatedAvgPool(nn.Module):
 
 
 def kept(length: int, dilation: int) -> int:
-    """Return how many rows or columns are left of `length`: those from which the strided layer's windows begin.
+    """Return how many of `length` rows or columns remain: those where the strided layer's windows begin.
 
     Of every `2 * dilation` rows the strided layer takes one, but of an incomplete group only one that has a partner
-    `dilation` rows further on. Whole numbers alone, so that an exporter can follow it for any size.
+    `dilation` rows further on. Integer arithmetic only, so that an exporter can trace it for any size.
     """
     incomplete = length % (2 * dilation)
     has_partner = incomplete // (dilation + 1)

@@ -1,7 +1,7 @@
 """Torchvision's ResNets (v1.5: the 3x3 convolutions stride) as dilated feature extractors.
 
-A stage that would take the features below the output stride keeps its resolution instead, and its 3x3 convolutions are
-dilated so that they see what they saw before ("atrous" convolution: DeepLabV3, arXiv:1706.05587, section 3.1). With the
+A stage that would exceed the output stride keeps its resolution instead, and its 3x3 convolutions are dilated so that
+they cover the same pixels as before ("atrous" convolution: DeepLabV3, arXiv:1706.05587, section 3.1). With the
 same weights, the dense features taken every second or fourth pixel are those of the ordinary stride-32 network, as long
 as the convolution that used to stride keeps the `previous` dilation.
 """
@@ -14,7 +14,7 @@ from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features,
 
 
 class BasicBlock(resnet.BasicBlock):
-    """Torchvision's block of two 3x3 convolutions, with a ReLU for each place: quantization observes modules."""
+    """Torchvision's block of two 3x3 convolutions, with a ReLU module for each use: quantization observes modules."""
 
     def __init__(self, *sizes: int, **options: object) -> None:
         super().__init__(*sizes, **options)
@@ -29,7 +29,7 @@ class BasicBlock(resnet.BasicBlock):
 
 
 class Bottleneck(resnet.Bottleneck):
-    """Torchvision's block of a 1x1, a 3x3 and a 1x1 convolution, with a ReLU for each place."""
+    """Torchvision's block of a 1x1, a 3x3 and a 1x1 convolution, with a ReLU module for each use."""
 
     def __init__(self, *sizes: int, **options: object) -> None:
         super().__init__(*sizes, **options)
@@ -51,7 +51,7 @@ RESNETS = {
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
     "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
-"""Name: (block, blocks in each of the four stages)."""
+"""By name: the block, and the number of blocks in each of the four stages."""
 
 
 class ResNetBackbone(Backbone):
@@ -77,7 +77,7 @@ class ResNetBackbone(Backbone):
 
 
 def build(name: str, options: BackboneOptions) -> ResNetBackbone:
-    """Build one of `RESNETS`, with random weights; raises ParameterError for a multi-grid that does not fit."""
+    """Build one of `RESNETS`, with random weights; raises ParameterError for unsupported switches."""
     require(name, options, multi_grid=(options.multi_grid,), first_dilation=("previous", "new"))
     last = RESNETS[name][1][-1]
     if set(options.multi_grid) != {1} and len(options.multi_grid) != last:
@@ -87,11 +87,11 @@ def build(name: str, options: BackboneOptions) -> ResNetBackbone:
 
 
 def dilate(stages: tuple[nn.Sequential, nn.Sequential], options: BackboneOptions) -> None:
-    """Keep the resolution of those of the last two `stages` (strides 16 and 32) that would go below the output stride.
+    """Keep the resolution of those of the last two `stages` (strides 16 and 32) that would exceed the output stride.
 
     Within a stage the convolution that used to stride still sees the input at the `previous` dilation; only the 3x3
-    convolutions behind it are spread further, which is what makes the dense features agree with the strided ones. With
-    `first_dilation="new"` it is spread like them (MindSpore). Multi-grid multiplies the dilations of the last stage.
+    convolutions after it are dilated more, which makes the dense features agree with the strided ones. With
+    `first_dilation="new"` it is dilated like them (MindSpore). Multi-grid multiplies the dilations of the last stage.
     """
     dilation, last = 1, stages[-1]
     for stage, stride in zip(stages, (16, 32), strict=True):

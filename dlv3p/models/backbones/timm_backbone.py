@@ -1,4 +1,4 @@
-"""Any convolutional network of timm that can be dilated, as `timm:<name>`; needs the extra `timm`."""
+"""Any dilatable convolutional network of timm, as `timm:<name>`; needs the extra `timm`."""
 
 import difflib
 from types import ModuleType
@@ -13,13 +13,13 @@ from dlv3p.parameters.network import BACKBONES, TIMM
 from dlv3p.runtime import extras
 
 PROBED = (128, 128), (97, 129)
-"""Height and width of the images that a network must let through; in the first, strides are whole numbers."""
+"""Heights and widths of the images that a network must accept; in the first, strides are whole numbers."""
 
 
 class TimmBackbone(Backbone):
     """A network of timm without its classifier.
 
-    The low-level features are its last ones at stride 4, the middle and high-level ones its last but one and its last.
+    The low-level features are its last ones at stride 4, the middle and high-level ones its second to last and last.
     """
 
     def __init__(self, name: str, options: BackboneOptions) -> None:
@@ -43,10 +43,10 @@ class TimmBackbone(Backbone):
 
 
 def build(name: str, options: BackboneOptions) -> TimmBackbone:
-    """Build the network that timm knows by what follows `timm:` in `name`, with random weights.
+    """Build the timm network that follows `timm:` in `name`, with random weights.
 
-    Raises MachineError without timm, and ParameterError for an unknown name, a network that is not dilated as the
-    output stride asks or takes images of some sizes only, or switches that timm's networks lack.
+    Raises MachineError without timm, and ParameterError for an unknown name, a network that timm does not dilate
+    fully or that takes images of some sizes only, or switches that timm networks do not support.
     """
     require(name, options)
     return TimmBackbone(name, options)
@@ -57,10 +57,10 @@ def _create(name: str, **settings: Any) -> Any:
     if not timm.is_model(short):
         near = difflib.get_close_matches(short, timm.list_models(), n=3)
         hint = f"; did you mean {' or '.join(TIMM + other for other in near)}?" if near else ""
-        raise ParameterError(f"backbone={name!r}: timm {timm.__version__} knows no such network{hint}")
+        raise ParameterError(f"backbone={name!r}: timm {timm.__version__} has no such network{hint}")
     try:
         return timm.create_model(short, features_only=True, **settings)
-    except (TypeError, AssertionError, NotImplementedError) as error:  # what timm's networks say, each in its own way
+    except (TypeError, AssertionError, NotImplementedError) as error:  # each timm network fails in its own way
         raise ParameterError(
             f"backbone={name!r}: timm cannot dilate it to the output stride; {_instead(name)}"
         ) from error
@@ -68,10 +68,10 @@ def _create(name: str, **settings: Any) -> Any:
 
 @torch.no_grad()
 def _require_dilated(name: str, output_stride: int) -> None:
-    """Raise ParameterError unless all that sees a map below the output stride is dilated as much, and any size passes.
+    """Raise ParameterError unless all convolutions past the output stride are dilated, and images of any size pass.
 
-    Both is found out by networks on the meta device, one of which strides as on ImageNet: timm takes some networks'
-    strides and leaves their convolutions as they were.
+    Both are checked on the meta device, against a network that strides as on ImageNet: for some networks timm removes
+    the strides without dilating the convolutions.
     """
     with torch.device("meta"):
         strided, dense = _create(name).eval(), _create(name, output_stride=output_stride).eval()
@@ -92,7 +92,7 @@ def _require_dilated(name: str, output_stride: int) -> None:
 
 
 def _strides_of_inputs(network: nn.Module) -> dict[str, int]:
-    """Return the stride of the map that each convolution wider than 1x1 sees, by the convolution's name."""
+    """Return the stride of the input of each convolution larger than 1x1, by its name."""
     strides = {}
 
     def note(key: str, inputs: tuple[Tensor, ...]) -> None:

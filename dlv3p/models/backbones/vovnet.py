@@ -1,6 +1,6 @@
 """VoVNet-39 and -57 (arXiv:1904.09730) as dilated feature extractors; names as in the public ImageNet files.
 
-A stage begins with a pooling layer, apart from the first, which the stem has brought to stride 4. The published
+Every stage but the first, which the stem has brought to stride 4, begins with a pooling layer. The published
 DeepLabV3 (stigma0617/VoVNet-DeepLabV3) leaves out the pooling of stage 5 and dilates all its 3x3 convolutions by 2, the
 first included; at stride 8 we do the same to stage 4. `pooling="dilated"` keeps the layers instead, at stride 1, and
 then the dense features taken at the stride are those of the ordinary stride-32 network.
@@ -15,7 +15,7 @@ from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features,
 from dlv3p.models.backbones.pooling import DilatedMaxPool
 
 VOVNETS = {"vovnet39": (1, 1, 2, 2), "vovnet57": (1, 1, 4, 3)}
-"""Name: OSA modules in stages 2 to 5 (table 2 of the paper)."""
+"""By name: the OSA modules in stages 2 to 5 (table 2 of the paper)."""
 
 STRIDES, WIDTHS, CHANNELS = (4, 8, 16, 32), (128, 160, 192, 224), (256, 512, 768, 1024)
 """Of stages 2 to 5: the stride in the ImageNet network, channels of the 3x3 convolutions, channels at the end."""
@@ -24,7 +24,7 @@ STRIDES, WIDTHS, CHANNELS = (4, 8, 16, 32), (128, 160, 192, 224), (256, 512, 768
 def conv_norm_relu(
     name: str, in_channels: int, channels: int, kernel_size: int, *, stride: int = 1, dilation: int = 1
 ) -> OrderedDict[str, nn.Module]:
-    """Convolution, batch norm and ReLU, under the public files' names, which contain a slash."""
+    """Build convolution, batch norm and ReLU under the public files' names, which contain a slash."""
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding, dilation, bias=False)
     nn.init.kaiming_normal_(conv.weight)
@@ -33,9 +33,9 @@ def conv_norm_relu(
 
 
 class OneShotAggregation(nn.Module):
-    """Five 3x3 convolutions in a row, whose outputs and input a 1x1 joins at once (section 3 of the paper).
+    """Five consecutive 3x3 convolutions, whose outputs and input a 1x1 joins at once (section 3 of the paper).
 
-    With `identity` the input is added to the result, behind its ReLU.
+    With `identity` the input is added to the result, after its ReLU.
     """
 
     def __init__(
@@ -96,6 +96,6 @@ def build_stage(index: int, blocks: int, options: BackboneOptions) -> nn.Sequent
 
 
 def build(name: str, options: BackboneOptions) -> VoVNetBackbone:
-    """Build one of `VOVNETS`, with random weights; raises ParameterError for switches that it lacks."""
+    """Build one of `VOVNETS`, with random weights; raises ParameterError for unsupported switches."""
     require(name, options, pooling=("dropped", "dilated"))
     return VoVNetBackbone(name, options)

@@ -182,7 +182,7 @@ class AcceptanceReport:
         write_json(path, self.as_json())
         return path
 
-    def shown(self) -> pd.DataFrame:
+    def formatted(self) -> pd.DataFrame:
         """Return the table as formatted text for display."""
         columns = {
             "mIoU": lambda row: f"{row['mIoU']:.4f}",
@@ -201,13 +201,13 @@ class AcceptanceReport:
         return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("network")
 
     def __str__(self) -> str:
-        return f"{self.shown().to_string()}\n{self._caption()}"
+        return f"{self.formatted().to_string()}\n{self._caption()}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Show the table in a notebook: failures red, passes green; all text escaped."""
-        styler = self.shown().style.format(escape="html").format_index(escape="html")
+        styler = self.formatted().style.format(escape="html").format_index(escape="html")
         return styler.apply(self._colors, axis=None).set_caption(self._caption()).to_html()
 
     def _colors(self, shown: pd.DataFrame) -> pd.DataFrame:

@@ -80,7 +80,7 @@ class ChannelGroups:
         self._group(name, channels).prune()
 
     @torch.no_grad()
-    def silence(self, name: str, channels: Sequence[int]) -> None:
+    def zero(self, name: str, channels: Sequence[int]) -> None:
         """Zero channels of the group called `name`, in place: their filters, biases, and the norms after them."""
         for module, side, own, _ in self._parts(self._group(name, channels)):
             if side == "out":

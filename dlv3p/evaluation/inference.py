@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, resized
+from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, resize
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -47,7 +47,7 @@ class Predictor:
         size = (image.height, image.width)
         views = multi_scale_views(*size, protocol, image_scale=scale)
         if len(views) == 1 and views[0].whole:
-            batch = normalize(resized(image, views[0].width, views[0].height))[None]
+            batch = normalize(resize(image, views[0].width, views[0].height))[None]
             logits = self._logits(batch.to(self.device, memory_format=LAYOUT))
             return upsample_argmax(logits, size, align_corners=align_corners)[0]
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)

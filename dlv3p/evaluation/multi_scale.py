@@ -98,7 +98,7 @@ def multi_scale_sum(
     return total
 
 
-def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize an image bilinearly, antialiased where it gets smaller."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
@@ -116,7 +116,7 @@ def _logits_of_windows(
     network: Callable[[Tensor], Tensor], image: Image.Image, view: View, device: torch.device
 ) -> Iterator[tuple[Box, Tensor]]:
     """Yield each window's box in the view before mirroring, and its logits (C,h',w'), mirrored back."""
-    batch = normalize(resized(image, view.width, view.height))[None]
+    batch = normalize(resize(image, view.width, view.height))[None]
     height, width = view.padded
     batch = torch.nn.functional.pad(batch, (0, width - view.width, 0, height - view.height))  # 0 is the mean color
     batch = batch.to(device, memory_format=LAYOUT)

@@ -85,7 +85,7 @@ def part_shapes(build: Callable[[], DeepLab], height: int, width: int) -> pd.Dat
     return table.rename_axis("part")
 
 
-def spread_convolutions(model: DeepLab) -> pd.DataFrame:
+def dilated_convolutions(model: DeepLab) -> pd.DataFrame:
     """Count the dilated convolutions by part and dilation; `span` is the extent of the kernel, in pixels."""
     rows = []
     for name, module in model.named_modules():

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from cityscapes.errors import ParameterError
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features
-from dlv3p.models.norms import batch_norm_of_one, set_momentum, use_norm
+from dlv3p.models.norms import batch_norm_one_pixel, set_momentum, use_norm
 from dlv3p.models.widths import Widths, apply_widths
 from dlv3p.parameters.network import NetworkParameters, find
 from dlv3p.runtime.devices import LAYOUT
@@ -90,7 +90,7 @@ class ImagePooling(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = batch_norm_of_one(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
+        pooled = batch_norm_one_pixel(self.bn, self.conv(features.mean(dim=(2, 3), keepdim=True)))
         spread = functional.interpolate(self.relu(pooled), size=features.shape[-2:], mode="nearest")
         # A single pixel has no layout to keep; in another layout, this map would convert all branches when joined.
         return spread.contiguous(memory_format=LAYOUT)

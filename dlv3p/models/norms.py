@@ -116,7 +116,7 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
             module.momentum = momentum
 
 
-def batch_norm_of_one(norm: nn.Module, pooled: Tensor) -> Tensor:
+def batch_norm_one_pixel(norm: nn.Module, pooled: Tensor) -> Tensor:
     """Apply `norm` to a map of one pixel (N,C,1,1), from which batch norm cannot estimate a variance when N is 1.
 
     In training, batch norm then uses its running statistics and leaves them as they are.

@@ -58,7 +58,7 @@ def choose_profiled_model(
     return ProfiledModel(*published_model(system))
 
 
-def compared(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[tuple[str, str], dict[str, int]]:
+def count_columns(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[tuple[str, str], dict[str, int]]:
     """Turn the counts of `ProfiledModel.count` into columns: by case and kind of count, a number by part."""
     columns: dict[tuple[str, str], dict[str, int]] = {}
     for title, parts in counts.items():

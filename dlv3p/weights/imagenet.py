@@ -57,18 +57,19 @@ def load_imagenet_weights(
     if state is None and source != "imagenet":
         state = _read(Path(source).expanduser())
     if name.startswith(TIMM):
-        state = features_state(name, state, source)
+        state = timm_weights(name, state, source)
     elif state is None:
         state = _download(name)
-    state = of_features(state)
+    state = feature_weights(state)
     if differences := list_differences(backbone.state_dict(), state):
         raise IntegrityError(
-            f"initial_weights={source!r} is not a {kind(name)}: {differences}; give such a file or another backbone"
+            f"initial_weights={source!r} is not a {file_kind(name)}: {differences}; give such a file or another "
+            "backbone"
         )
     backbone.load_state_dict({key: state.get(key, value) for key, value in backbone.state_dict().items()})
 
 
-def features_state(name: str, state: Mapping[str, Tensor] | None, source: str) -> dict[str, Tensor]:
+def timm_weights(name: str, state: Mapping[str, Tensor] | None, source: str) -> dict[str, Tensor]:
     """Return the weights of the backbone called `name`: timm's own, or those of a classifier's `state`.
 
     Raises MachineError when they cannot be downloaded, and IntegrityError, which lists the differences, for anything
@@ -90,13 +91,13 @@ def features_state(name: str, state: Mapping[str, Tensor] | None, source: str) -
     return {f"body.{key}": value for key, value in body.state_dict().items()}
 
 
-def of_features(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def feature_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the entries of a classifier's state dict that belong to its features, without the prefixes of wrappers."""
     state = {join_dotted(without_wrapper(key)): value for key, value in state.items()}
     return {key: value for key, value in state.items() if not _NOT_FEATURES.match(key)}
 
 
-def kind(name: str) -> str:
+def file_kind(name: str) -> str:
     """Name the kind of file that a backbone's initial weights are read from."""
     return f"torchvision {name} file" if name in TORCHVISION_WEIGHTS else f"{name} file"
 

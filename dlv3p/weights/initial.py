@@ -11,7 +11,7 @@ from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
-from dlv3p.weights.loading import empty_network, fitting_state
+from dlv3p.weights.loading import empty_network, matching_state
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 
@@ -72,7 +72,7 @@ def load_initial_weights(
         own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
         load_imagenet_weights(model.backbone, parameters.backbone, source, own)
         return f"initial weights: the backbone {found.backbone}, {origin}"
-    state = fitting_state(found, empty_network(found))
+    state = matching_state(found, empty_network(found))
     if found.widths:
         shared = {name: values for name, values in found.widths.items() if _applies_to(model, name)}
         apply_widths(model, shared, source=f"initial_weights={source!r}")

@@ -12,7 +12,7 @@ from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.checkpoint import save_weights
 from dlv3p.weights.differences import list_differences
-from dlv3p.weights.imagenet import of_features
+from dlv3p.weights.imagenet import feature_weights
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 from dlv3p.weights.sources import VOID
@@ -65,7 +65,7 @@ def build_recognized(
             "reinitialize the classifiers"
         )
     model = empty_network(found)
-    state = fitting_state(found, model)
+    state = matching_state(found, model)
     class_names = found.class_names
     if wanted != found.num_classes:
         _reinitialize_classifiers(model, wanted, state)
@@ -88,11 +88,11 @@ def check_backbone(found: Recognized) -> None:
     with torch.device("meta"):
         expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
     own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
-    if differences := list_differences(expected, of_features(own), limit=LISTED_DIFFERENCES):
+    if differences := list_differences(expected, feature_weights(own), limit=LISTED_DIFFERENCES):
         raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
 
 
-def fitting_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
+def matching_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the file's weights for each entry of `model`; raises IntegrityError with all differences."""
     expected = model.state_dict()
     named = {found.name_in_file(name): value for name, value in expected.items()}

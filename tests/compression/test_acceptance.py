@@ -297,7 +297,7 @@ def test_what_cannot_run_here_is_a_row_that_says_so():
     networks = network("dense", clock), network("fast", clock, seconds=0.5), network("faster", clock, seconds=0.2)
     report = judge(*networks, clock=clock, absent={"float16": "not supported here: <no kernels>"})
     assert report.passed
-    assert report.shown().loc["float16", "verdict"] == "not supported here: <no kernels>"
+    assert report.formatted().loc["float16", "verdict"] == "not supported here: <no kernels>"
     assert "&lt;no kernels&gt;" in report._repr_html_()
     assert report.as_json()["absent"] == {"float16": "not supported here: <no kernels>"}
     assert report.speedup("faster", over="fast").times == pytest.approx(2.5)

@@ -71,7 +71,7 @@ def silence_channels(model, removed, *, parts="all"):
     masked = copy.deepcopy(model).eval().requires_grad_(True)
     groups = ChannelGroups(masked, parts=parts)
     for name, channels in removed.items():
-        groups.silence(name, channels)
+        groups.zero(name, channels)
     return masked
 
 
@@ -191,7 +191,7 @@ def test_group_norm_is_refused_and_frozen_norms_stay_frozen():
         ("timm:regnety_002", "backbone.body.s1.b1.conv2.conv is a convolution in 3 groups"),
         ("timm:resnet50_gn", "backbone.body.bn1 is a GroupNorm"),
         ("timm:convnext_atto", "backbone.body.stem_1 is a LayerNorm2d"),
-        ("timm:res2net50_26w_4s", "its channels cannot be followed"),
+        ("timm:res2net50_26w_4s", "its channels cannot be traced"),
     ],
 )
 def test_layers_that_cannot_be_narrowed_are_named_with_what_can_be_pruned(backbone, layer):
@@ -324,10 +324,10 @@ def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_
     ("widths", "told"),
     [
         ([1], "are not a table"),
-        ({"backbone.conv9": {"out_channels": 8}}, "of no layer"),
-        ({"backbone.relu": {"out_channels": 8}}, "of no layer"),
-        ({"backbone.conv1": 8}, "of no layer"),
-        ({"backbone.conv1": {"weight": 8}}, "of no layer"),
+        ({"backbone.conv9": {"out_channels": 8}}, "do not match a layer"),
+        ({"backbone.relu": {"out_channels": 8}}, "do not match a layer"),
+        ({"backbone.conv1": 8}, "do not match a layer"),
+        ({"backbone.conv1": {"weight": 8}}, "do not match a layer"),
         ({"backbone.conv1": {"out_channels": 10**9}}, "allowed are 1 to 64"),
         ({"backbone.conv1": {"out_channels": 0}}, "allowed are 1 to 64"),
         ({"backbone.conv1": {"out_channels": 8.0}}, "allowed are 1 to 64"),

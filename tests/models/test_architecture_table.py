@@ -10,12 +10,12 @@ from cityscapes.errors import ParameterError
 from dlv3p.models.anatomy import (
     FEATURES,
     count_macs,
+    dilated_convolutions,
     effective_field,
     model_sizes,
     part_shapes,
     receptive_fields,
     share_within,
-    spread_convolutions,
 )
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.network import BACKBONES, NetworkParameters
@@ -51,7 +51,7 @@ def test_odd_sizes_keep_the_nominal_stride_and_deeplabv3_has_its_head():
 
 
 def test_dilations_and_rates_follow_from_the_stride():
-    told = {stride: spread_convolutions(build(stride)).set_index("part")["dilation"] for stride in (8, 16, 32)}
+    told = {stride: dilated_convolutions(build(stride)).set_index("part")["dilation"] for stride in (8, 16, 32)}
     assert told[8]["aspp.branch3"] == 36
     assert told[16]["aspp.branch1"] == 6
     assert set(told[8]["backbone.layer4"]) == {2, 4}

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from cityscapes.errors import ParameterError
 from dlv3p.models.deeplab import build_model
-from dlv3p.models.norms import WeightStandardizedConv2d, batch_norm_of_one, use_norm
+from dlv3p.models.norms import WeightStandardizedConv2d, batch_norm_one_pixel, use_norm
 from dlv3p.parameters.network import BACKBONES
 
 
@@ -101,9 +101,9 @@ def test_a_batch_of_one_uses_the_running_statistics_of_the_pooled_branch_and_lea
     norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     pooled = torch.randn(1, 3, 1, 1)
     expected = (pooled - norm.running_mean.view(1, 3, 1, 1)) / 1.5**0.5
-    torch.testing.assert_close(batch_norm_of_one(norm, pooled), expected)
+    torch.testing.assert_close(batch_norm_one_pixel(norm, pooled), expected)
     assert norm.running_mean.tolist() == [1, 2, 3]
-    two = batch_norm_of_one(norm, torch.randn(2, 3, 1, 1))
+    two = batch_norm_one_pixel(norm, torch.randn(2, 3, 1, 1))
     assert two.mean().abs() < 1e-6
     assert norm.num_batches_tracked == 1
 

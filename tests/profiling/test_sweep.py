@@ -22,7 +22,7 @@ from dlv3p.profiling import strides as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.energy import Energy
-from dlv3p.profiling.profiled_model import ProfiledModel, choose_profiled_model, compared
+from dlv3p.profiling.profiled_model import ProfiledModel, choose_profiled_model, count_columns
 from dlv3p.profiling.published import backbone_table, notebook_table, plausible_joules, published_backbones
 from dlv3p.profiling.report import add_scores, save_profile
 from dlv3p.profiling.strides import compare_strides
@@ -327,7 +327,7 @@ def test_the_published_networks_are_built_as_published(backbone):
     parts = profiled.count([case])[case.title]
     assert parts["total"]["parameters"] == published_backbones()[backbone].parameters
     assert backbone in profiled.backbones.split()
-    columns = compared({case.title: parts})
+    columns = count_columns({case.title: parts})
     assert columns[case.title, "flops"]["total"] == 2 * columns[case.title, "macs"]["total"]
 
 

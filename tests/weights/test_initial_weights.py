@@ -72,7 +72,7 @@ def test_training_starts_from_the_backbone_where_heads_differ(vainf, tmp_path, c
     torch.save({"model_state": vainf}, tmp_path / "a.pth")
     model, line = start(tmp_path, capsys, channels=16)
     assert torch.equal(model.backbone.layer4[1].bn2.bias, vainf["backbone.layer4.1.bn2.bias"])
-    assert "the backbone resnet18 alone" in line
+    assert "the backbone resnet18 only" in line
     with pytest.raises(IntegrityError, match="holds resnet18, which does not fit the run's resnet34"):
         start(tmp_path, capsys, backbone="resnet34")
     with pytest.raises(MissingInputError):

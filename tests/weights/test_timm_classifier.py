@@ -124,6 +124,7 @@ def test_no_network_is_told_in_one_line(monkeypatch):
 
     backbone = make(NAME)
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(MachineError, match="timm cannot provide weights for timm:resnet18d .Name or service not known") as refused:
+    message = "timm cannot provide weights for timm:resnet18d .Name or service not known"
+    with pytest.raises(MachineError, match=message) as refused:
         load_imagenet_weights(backbone, NAME, "imagenet")
     assert "\n" not in str(refused.value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cityscapes.audit_rules import find_mode, find_sizes, find_unlabeled
 from cityscapes.errors import reason
 from cityscapes.files.untrusted import MAX_PIXELS
 from cityscapes.findings import Finding
@@ -19,10 +20,10 @@ OTHER_SUFFIXES = (
     "_gtFine_instanceTrainIds.png",
     "_leftImg8bit.txt",
 )
-"""What may lie beside a frame's files and is no business of training."""
+"""Other files of a frame, which training does not read."""
 
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-"""How a file of each format ends, before what some programs append."""
+"""The last bytes of a whole file of each format; some programs append more after them."""
 
 
 @dataclass
@@ -47,11 +48,12 @@ class FrameFiles:
 
 @dataclass
 class FrameAudit:
-    """What one frame's files hold: the image's (width, height), pixels by train id where a mask can be read."""
+    """What one frame's files hold: the image's (width, height) and mode, and pixels by train id of a usable mask."""
 
     files: FrameFiles
     findings: list[Finding] = field(default_factory=list)
     size: tuple[int, int] | None = None
+    mode: str = ""
     pixels: list[int] | None = None
 
 
@@ -68,7 +70,7 @@ def list_files(root: Path, split: str, generated: Path) -> tuple[dict[Frame, Fra
     Of the generated masks only those of known frames count, for several data sets may share that folder.
     """
     frames: dict[Frame, FrameFiles] = {}
-    strangers: list[tuple[Path, str | None]] = []
+    orphans: list[tuple[Path, str | None]] = []
     wanted = {"leftImg8bit": (IMAGE_SUFFIX,), "gtFine": (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, POLYGONS_SUFFIX)}
     for kind, suffixes in wanted.items():
         folder = root / kind / split
@@ -78,12 +80,12 @@ def list_files(root: Path, split: str, generated: Path) -> tuple[dict[Frame, Fra
             if frame is not None and path.parent.parent == folder:
                 frames.setdefault(frame, FrameFiles(frame)).provided[suffix] = path
             elif not path.name.endswith(OTHER_SUFFIXES):
-                strangers.append((path, suffix))
+                orphans.append((path, suffix))
     for frame, files in frames.items():
         mask = frame.generated(generated, TRAIN_IDS_SUFFIX)
         files.generated = mask if mask.is_file() else None
     known = {path.stem.lower() for files in frames.values() for path in files.provided.values()}
-    return dict(sorted(frames.items())), [_stranger(*stranger, split, root, known) for stranger in strangers]
+    return dict(sorted(frames.items())), [_orphan(*orphan, split, root, known) for orphan in orphans]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -92,31 +94,31 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in sorted(names))
 
 
-def _stranger(path: Path, suffix: str | None, split: str, root: Path, known: set[str]) -> Finding:
+def _orphan(path: Path, suffix: str | None, split: str, root: Path, known: set[str]) -> Finding:
     where = shown(path, root)
     if path.stem.lower() in known:
-        remedy = "remove the one that is wrong; training reads the one that is named and placed as the official files"
-        return Finding("frame that is there twice", split, where, "another file has this name too", remedy)
+        remedy = "remove one of them; training reads the one that is named and placed like the official files"
+        return Finding("duplicate frame", split, where, "another file has the same name", remedy)
     if suffix is not None:
         remedy = f"name it <city>/<city>_<six digits>_<six digits>{suffix}, in the folder of its city, or remove it"
-        return Finding("name that does not fit", split, where, "it is left out of training", remedy)
+        return Finding("malformed name", split, where, "it is left out of training", remedy)
     remedy = "remove it if nothing else needs it; training does not read it"
-    return Finding("file that nobody reads", split, where, "it belongs to no frame", remedy, is_error=False)
+    return Finding("unused file", split, where, "it belongs to no frame", remedy, is_error=False)
 
 
 def audit_frame(files: FrameFiles, root: Path) -> FrameAudit:
-    """Look at one frame's image header and masks; every problem becomes a finding, nothing is raised."""
+    """Check one frame's image header and masks; every problem becomes a finding, nothing is raised."""
     audit = FrameAudit(files)
     _find_missing(audit, root)
-    if files.image is not None:
-        audit.size = _image_size(audit, files.image, root)
+    if files.image is not None and (header := _read_header(audit, files.image, root)):
+        audit.size, audit.mode = header
+        audit.findings += find_mode(files.frame.split, shown(files.image, root), audit.mode)
     for number, path in enumerate(files.masks):
         pixels = _mask_pixels(audit, path, root)
         if number == 0:
             audit.pixels = pixels
-    if audit.pixels is not None and not any(audit.pixels[:255]):
-        remedy = "leave it out of training if it was not annotated; nothing can be learned from it"
-        _add(audit, "frame without a labelled pixel", files.frame.name, "all of it is void", remedy, is_error=False)
+    if audit.pixels is not None:
+        audit.findings += find_unlabeled(files.frame.split, files.frame.name, audit.pixels)
     return audit
 
 
@@ -128,19 +130,19 @@ def _find_missing(audit: FrameAudit, root: Path) -> None:
     files, name, split = audit.files, audit.files.frame.name, audit.files.frame.split
     if files.image is None:
         remedy = "copy the image again, or remove the frame's other files"
-        there = shown(next(iter(files.provided.values())), root)
-        _add(audit, "mask without an image", name, f"there is {there}, but no image", remedy)
+        other = shown(next(iter(files.provided.values())), root)
+        _add(audit, "mask without an image", name, f"there is {other}, but no image", remedy)
     elif not files.masks and split != "test":  # nobody trains on test, whose masks are not public
         if POLYGONS_SUFFIX in files.provided:
             remedy = f"make them: python cityscapes/generate_gt.py --root {shown(root)} --splits {split}"
-            _add(audit, "masks not made yet", name, "there are polygons, but no masks", remedy, is_error=False)
+            _add(audit, "masks not made yet", name, "has polygons, but no masks", remedy, is_error=False)
         else:
             remedy = "copy its annotation again, or remove the image"
-            _add(audit, "image without a mask", name, "there are neither polygons nor masks", remedy)
+            _add(audit, "image without a mask", name, "has neither polygons nor masks", remedy)
 
 
-def _image_size(audit: FrameAudit, path: Path, root: Path) -> tuple[int, int] | None:
-    """Read the header and the last bytes of an image; None where they are damaged."""
+def _read_header(audit: FrameAudit, path: Path, root: Path) -> tuple[tuple[int, int], str] | None:
+    """Read an image's (width, height) and mode, and its last bytes; None where they are damaged."""
     from PIL import Image
 
     try:
@@ -149,17 +151,14 @@ def _image_size(audit: FrameAudit, path: Path, root: Path) -> tuple[int, int] | 
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 1024))
             if end not in file.read():
-                raise ValueError("its end is missing")
+                raise ValueError("it is cut off")
         if size[0] * size[1] > MAX_PIXELS:
             raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")
     except Exception as error:  # a damaged file may raise nearly anything
-        remedy = "copy it again from the archive that it came from"
+        remedy = "copy it again from the original archive"
         _add(audit, "damaged file", shown(path, root), f"not a whole image ({_reason(error, path)})", remedy)
         return None
-    if mode != "RGB":
-        remedy = "check that it is a camera image; it is read as RGB"
-        _add(audit, "image of another kind", shown(path, root), f"its mode is {mode}, not RGB", remedy, is_error=False)
-    return size
+    return size, mode
 
 
 def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
@@ -169,7 +168,7 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
     from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 
     where, as_train_ids = shown(path, root), path.name.endswith(TRAIN_IDS_SUFFIX)
-    remake = "remove it and make it again with: python cityscapes/generate_gt.py"
+    remake = "remove it and make it again: python cityscapes/generate_gt.py"
     try:
         with Image.open(path, formats=("PNG",)) as image:
             mode, size = image.mode, image.size
@@ -179,12 +178,10 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
     except Exception as error:  # a damaged PNG may raise nearly anything
         _add(audit, "damaged file", where, f"not a whole PNG ({_reason(error, path)})", remake)
         return None
-    if audit.size and size != audit.size:
-        problem = f"the mask has {size[0]} x {size[1]} pixels, its image {audit.size[0]} x {audit.size[1]}"
-        _add(audit, "sizes that differ", where, problem, "take image and annotation from one release, of one size")
+    audit.findings += find_sizes(audit.files.frame.split, where, size, audit.size)
     if not counts:
-        problem = f"its mode is {mode}, which holds colours or other numbers; a mask holds ids in one 8-bit channel"
-        _add(audit, "wrong kind of mask", where, problem, f"it may be the colour mask under this name: {remake}")
+        problem = f"its mode is {mode}; a mask holds ids in one 8-bit channel"
+        _add(audit, "wrong kind of mask", where, problem, f"it may be the color mask under this name: {remake}")
         return None
     ids = {value: count for value, count in enumerate(counts) if count}
     if problem := explain_ids(ids, "train" if as_train_ids else "label"):
@@ -197,7 +194,7 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
 
 
 def explain_ids(ids: Mapping[int, int], encoding: str) -> str | None:
-    """Say which ids (with their pixels) do not belong in a mask and what they look like; None where all belong."""
+    """Say which ids (with their pixels) a mask must not hold and what they look like; None where all are allowed."""
     from cityscapes.ids import ALLOWED_IDS, list_ids, resemblance
 
     foreign = set(ids) - ALLOWED_IDS[encoding]
@@ -208,10 +205,10 @@ def explain_ids(ids: Mapping[int, int], encoding: str) -> str | None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """What a library says of a damaged file, without the file's name, which stands before it already."""
+    """Return what a library says about a damaged file, without the file's name, which the finding has already."""
     if not path.exists():
-        return "it is not there: a link that leads nowhere"
+        return "a broken link"
     if path.stat().st_size == 0:
         return "it is empty"
     text = reason(error)
-    return "no image that can be read" if str(path) in text or "cannot identify" in text else shown(text)
+    return "unreadable" if str(path) in text or "cannot identify" in text else shown(text)

@@ -14,7 +14,7 @@ from cityscapes.errors import InputError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found: its kind in plain words, where, what is wrong there, and how to mend it.
+    """One thing that an audit found: its kind in plain words, where, what is wrong there, and how to fix it.
 
     `where` is a file, a frame or a class, printable. An error would stop or spoil training; the rest is worth a look.
     """
@@ -27,17 +27,17 @@ class Finding:
     is_error: bool = True
 
 
-def format_findings(findings: Sequence[Finding], *, most: int) -> list[str]:
-    """Format findings in plain words: a heading a kind, up to `most` places below it, then the remedies."""
+def format_findings(findings: Sequence[Finding], *, limit: int) -> list[str]:
+    """Format findings in plain words: a heading a kind, up to `limit` places below it, then the remedies."""
     kinds: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind, finding.is_error].append(finding)
     lines = []
     for (kind, is_error), same in kinds.items():
         lines.append(f"{'error' if is_error else 'note'}: {kind}: {len(same)}")
-        lines += [f"  {finding.where}: {finding.problem}" for finding in same[:most]]
-        lines += [f"  and {len(same) - most} more"] * (len(same) > most)
-        lines += [f"  -> {remedy}" for remedy in dict.fromkeys(finding.remedy for finding in same[:most])]
+        lines += [f"  {finding.where}: {finding.problem}" for finding in same[:limit]]
+        lines += [f"  and {len(same) - limit} more"] * (len(same) > limit)
+        lines += [f"  -> {remedy}" for remedy in dict.fromkeys(finding.remedy for finding in same[:limit])]
     return lines
 
 
@@ -50,9 +50,9 @@ class ProblemsError(InputError):
         self.problems = tuple(problems)
 
 
-def print_problems(kind: str, lines: Sequence[str], most: int = 50) -> None:
-    """Print one line a problem on stderr, at most `most`, and how many there are beyond."""
-    for line in lines[:most]:
+def print_problems(kind: str, lines: Sequence[str], limit: int = 50) -> None:
+    """Print one line a problem on stderr, at most `limit`, and how many there are beyond."""
+    for line in lines[:limit]:
         print(f"{kind}: {line}", file=sys.stderr)
-    if len(lines) > most:
-        print(f"{kind}: and {len(lines) - most} more", file=sys.stderr)
+    if len(lines) > limit:
+        print(f"{kind}: and {len(lines) - limit} more", file=sys.stderr)

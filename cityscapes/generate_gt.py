@@ -19,7 +19,7 @@ from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.atomic import lock_folder
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
 from cityscapes.masks.frame import Job, Result, State, inspect_masks, make_masks
-from cityscapes.masks.report import Report, Tally, print_report, record_source, refuse_another_source
+from cityscapes.masks.report import MaskReport, Tally, print_report, record_source, refuse_another_source
 from cityscapes.parallel import map_bounded, number_of_workers, worker_processes
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 
@@ -44,7 +44,7 @@ def generate_masks(
     table: "LabelTable | None" = None,
     executor: Executor | None = None,
     processes: bool = False,
-) -> Report:
+) -> MaskReport:
     """Make the masks of every frame below `root` that has polygons, and report what was done.
 
     They are label ids, train ids, colour and, with `instances`, instance ids. `workers` is the number of threads, 0 for

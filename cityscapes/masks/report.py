@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class MaskReport:
     """What a run did: counts of frames, and what was wrong where.
 
     `failed` and `warnings` hold (polygon file, one line). `compared` frames were drawn now and have provided masks
@@ -81,9 +81,9 @@ class Tally:
         if differing := sum(differing for differing, _ in result.compared.values()):
             self._differing.append((result.path, differing))
 
-    def report(self, *, up_to_date: int, seconds: float) -> Report:
+    def report(self, *, up_to_date: int, seconds: float) -> MaskReport:
         """Sum up; frames come sorted, so that it does not tell which was done first."""
-        return Report(
+        return MaskReport(
             written=self._counts["written"],
             up_to_date=up_to_date,
             failed=tuple(sorted(self._failed)),
@@ -97,7 +97,7 @@ class Tally:
         )
 
 
-def print_report(report: Report, root: Path, output: Path, *, most: int = 50) -> None:
+def print_report(report: MaskReport, root: Path, output: Path, *, most: int = 50) -> None:
     """Print warnings and errors to stderr, a line each and at most so many of a kind, and the figures to stdout."""
     for kind, items in (("warning", report.warnings), ("error", report.failed)):
         print_problems(kind, [line for _, line in items], most)

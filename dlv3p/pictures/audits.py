@@ -1,19 +1,52 @@
-"""Draw the findings of an audit: class frequencies, and images overlaid with their masks."""
+"""Tables and pictures of an audit: what each split holds, how frequent each class is, and images under their masks."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cityscapes.errors import MissingInputError
-from dlv3p.data.audit import DataAudit
+from cityscapes.audit_rules import AuditReport
+from cityscapes.dataset import Split
 from dlv3p.pictures.visualize import new_figure, overlay, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
+_MOST_VALUES = 4
 
 
-def class_share_bars(shares: pd.DataFrame) -> Figure:
-    """Draw shares of pixels on a logarithmic scale: one row per class, largest on top, one bar per column."""
+def split_table(report: AuditReport) -> pd.DataFrame:
+    """Return a row a split: images, usable masks, sizes and modes of images, other counts, the share to ignore."""
+    rows = {
+        counts.split: {
+            "images": counts.images,
+            "usable masks": counts.labeled,
+            "sizes": _counted({f"{width} x {height}": n for (width, height), n in counts.sizes.items()}),
+            "modes": _counted(counts.modes),
+            **{title: _counted(group) for title, group in counts.groups.items()},
+            "ignored pixels": counts.ignored_share,
+        }
+        for counts in report.splits
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def class_table(report: AuditReport) -> pd.DataFrame:
+    """Return a row a class: its share of the labeled pixels, and of the labeled images, in each split."""
+    columns = {}
+    for counts in report.splits:
+        pixels = np.array(counts.class_pixels)
+        columns[f"{counts.split}, share of pixels"] = pixels / max(1, pixels.sum())
+        columns[f"{counts.split}, share of images"] = np.array(counts.images_with[: len(pixels)]) / max(
+            1, counts.labeled
+        )
+    return pd.DataFrame(columns, index=pd.Index(report.splits[0].class_names, name="class"))
+
+
+def class_share_bars(report: AuditReport) -> Figure:
+    """Draw shares of pixels on a logarithmic scale: a row a class, the largest on top, a bar for each split."""
+    shares = class_table(report).filter(like="share of pixels")
+    shares.columns = [f"{counts.split}, images: {counts.images}" for counts in report.splits]
     shares = shares.loc[shares.iloc[:, 0].sort_values(kind="stable").index]
     figure = new_figure(8, 1.4 + 0.36 * len(shares))
     axes = figure.subplots()
@@ -32,20 +65,24 @@ def class_share_bars(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def overlays_picture(report: DataAudit, *, count: int) -> Image.Image:
-    """Overlay the first `count` images of each split that have a mask and no error with their class colors."""
-    panels, seen = {}, set()
-    for one in report.splits:
-        wrong = {finding.where for finding in report.errors if finding.split == one.split.split}
-        sound = (i for i in range(len(one.split)) if one.split.has_mask(i) and one.split.name(i) not in wrong)
-        for index, _ in zip(sound, range(count), strict=False):
-            image, mask = one.split.pair(index)
-            seen.update(np.unique(mask).tolist())
-            title = f"{one.split.split}: {one.split.name(index)}"
-            panels[title] = overlay(np.asarray(image), mask, alpha=0.55, colors=one.split.colors)
-    if not panels:
-        raise MissingInputError(f"{report.splits[0].split.root}: no image has a usable mask; fix the errors above")
-    split = report.splits[0].split
-    shown = sorted(seen & set(range(split.num_classes)))
-    names = [split.class_names[index] for index in shown]
-    return Image.fromarray(with_legend(panels, names, split.colors[shown], columns=2))
+def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
+    """Show images, by split and index, beside themselves under their masks, with the classes that occur.
+
+    What a mask ignores shows the image. All splits are of one data set.
+    """
+    panels, seen, (first, _) = {}, set(), pairs[0]
+    for split, index in pairs:
+        image, mask = split.pair(index)
+        title = f"{split.split}: {split.name(index)}"
+        panels[title] = np.asarray(image)
+        panels[f"{title}, mask over it"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
+        seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
+    classes = sorted(seen)
+    names = [first.class_names[i] for i in classes]
+    return Image.fromarray(with_legend(panels, names, first.colors[classes], columns=2))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ordered) - _MOST_VALUES} more" if len(ordered) > _MOST_VALUES else ""
+    return ", ".join(f"{name} ({n})" for name, n in ordered[:_MOST_VALUES]) + more

@@ -1,31 +1,23 @@
-"""Draw what helps to check masks before training: differences, the palette, class frequencies, and overlays."""
+"""Tables and pictures to check generated masks: where they differ from official ones, and the palette of classes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cityscapes.audit import AuditReport
-from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.labels import (
-    CLASS_NAMES,
     IGNORE,
     LABEL_BY_ID,
     LABEL_ID_TO_COLOR,
     LABELS,
-    TRAIN_ID_TO_COLOR,
     TRAIN_ID_TO_LABEL_ID,
 )
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks.draw import to_label_ids
 from cityscapes.masks.report import Agreement
-from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, new_figure, overlay, with_legend
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, side_by_side
 
 DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
 """RGB of pixels that agree and differ: light and dark, so that they can be told apart in print."""
@@ -114,7 +106,7 @@ def worst_spot(differs: np.ndarray, window: tuple[int, int]) -> tuple[slice, sli
 
 
 def palette_picture() -> Image.Image:
-    """Show the color of each class with its name, train id, and label id; classes without a train id are void."""
+    """Show each class's color with its name, train id and label id; those without a train id are void."""
     drawn = sorted((label for label in LABELS if label.label_id >= 0), key=lambda label: label.train_id)
     train_ids = ["void" if label.train_id == IGNORE else f"train {label.train_id}" for label in drawn]
     names = [
@@ -122,57 +114,6 @@ def palette_picture() -> Image.Image:
     ]
     colors = LABEL_ID_TO_COLOR[[label.label_id for label in drawn]]
     return Image.fromarray(legend(names, colors, width=PICTURE_WIDTH, columns=3))
-
-
-def split_table(report: AuditReport) -> pd.DataFrame:
-    """Tabulate splits: frames, cities, image sizes, where the masks come from, and the share of void pixels."""
-    rows = {
-        counts.split: {
-            "frames": counts.frames,
-            "cities": _counted(counts.cities),
-            "sizes": _counted({f"{width} x {height}": n for (width, height), n in counts.sizes.items()}),
-            "masks": _counted(counts.masks),
-            "void [%]": 100 * counts.pixels[IGNORE] / max(1, sum(counts.pixels)),
-        }
-        for counts in report.splits
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def class_pixel_bars(report: AuditReport) -> "Figure":
-    """Draw the pixels of each class and split as bars in class colors, on a logarithmic scale, most frequent on top."""
-    table = np.array([counts.pixels[: len(CLASS_NAMES)] for counts in report.splits])
-    order = np.argsort(table.sum(axis=0), kind="stable")
-    low, high = (table[table > 0].min() / 10, table.max()) if table.any() else (0.1, 1)
-    figure = new_figure(3.0 + 4.2 * len(report.splits), 6.2)
-    axes = figure.subplots(1, len(report.splits), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, counts, pixels in zip(axes, report.splits, table[:, order], strict=True):
-        names, colors = [CLASS_NAMES[i] for i in order], TRAIN_ID_TO_COLOR[order] / 255
-        axis.barh(names, np.maximum(pixels, low), color=colors, edgecolor="#333333", linewidth=0.6)
-        for row, value in enumerate(pixels.tolist()):
-            text = f"{100 * value / pixels.sum():.2g} %" if value else "does not occur"
-            axis.text(1.3 * max(value, low), row, text, va="center", fontsize=8)
-        axis.set(xscale="log", xlim=(low, 40 * high), xlabel="pixels", ylim=(-0.6, len(order) - 0.4))
-        axis.set_title(f"{counts.split}, frames: {counts.frames}", fontsize=11)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def overlays_picture(split: Split, indices: Sequence[int]) -> Image.Image:
-    """Show images next to their overlays, with a legend of the classes that occur; void pixels stay uncolored."""
-    panels, seen = {}, set()
-    for index in indices:
-        image, mask = split.pair(index)
-        panels[split.name(index)] = np.asarray(image)
-        panels[f"{split.name(index)}, overlay"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
-        seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
-    classes = sorted(seen)
-    names = [split.class_names[i] for i in classes]
-    return Image.fromarray(with_legend(panels, names, split.colors[classes], columns=2))
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({n})" for name, n in sorted(counts.items()) if n)
 
 
 def _kind(pair: Agreement) -> str:

@@ -29,7 +29,7 @@ def check_runs(options: argparse.Namespace) -> int:
     status = 0
     for folder in map(_folder, options.runs):
         findings, compared = check_run(folder, every_byte=options.data)
-        for line in format_findings(findings, most=MOST_PLACES):
+        for line in format_findings(findings, limit=MOST_PLACES):
             print(line)
         errors = [finding for finding in findings if finding.is_error]
         if not errors:

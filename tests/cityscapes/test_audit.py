@@ -1,4 +1,4 @@
-"""The audit of a data set: each thing that goes wrong is found, named and given a remedy; a good one passes."""
+"""The audit of Cityscapes: every injected mistake is found, named and given a remedy; a sound data set passes."""
 
 import os
 import shutil
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.audit import AuditReport, audit
+from cityscapes.audit import audit
 from cityscapes.audit_frames import explain_ids
+from cityscapes.audit_rules import AuditReport
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID, LABELS, TRAIN_ID_TO_COLOR
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
@@ -45,7 +46,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "city"
 
 
-def look(root: Path, *splits: str, workers: int = 1) -> AuditReport:
+def check(root: Path, *splits: str, workers: int = 1) -> AuditReport:
     return audit(root, splits or ("train", "val"), root.parent / "generated", workers=workers, progress=False)
 
 
@@ -55,21 +56,25 @@ def tree(root: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_a_good_data_set_has_no_findings_and_is_counted(root):
     before = tree(root)
-    report = look(root)
+    report = check(root)
     assert (report.findings, report.lines()) == ((), [])
     train, val = report.splits
-    assert (train.split, train.frames, dict(train.cities)) == ("train", 4, {"ulm": 2, "bonn": 2})
-    assert (dict(val.cities), dict(val.sizes), dict(val.masks)) == ({"jena": 2}, {(WIDTH, HEIGHT): 2}, {"provided": 2})
+    assert (train.split, train.images, dict(train.groups["cities"])) == ("train", 4, {"ulm": 2, "bonn": 2})
+    assert {title: dict(counts) for title, counts in val.groups.items()} == {
+        "cities": {"jena": 2},
+        "masks": {"provided": 2},
+    }
+    assert (dict(val.sizes), dict(val.modes), val.labeled) == ({(WIDTH, HEIGHT): 2}, {"RGB": 2}, 2)
     assert train.pixels[:19] == [4 * (WIDTH - 1)] * 19
     assert (train.pixels[255], sum(train.pixels)) == (4 * HEIGHT, 4 * HEIGHT * WIDTH)
-    assert val.frames_with[:20] == [2] * 19 + [0]
+    assert val.images_with[:20] == [2] * 19 + [0]
     assert tree(root) == before
 
 
-def test_a_row_a_class_holds_pixels_and_frames_of_each_split(root):
-    rows = look(root).class_rows()
+def test_a_row_a_class_holds_pixels_and_images_of_each_split(root):
+    rows = check(root).class_rows()
     assert [row["class"] for row in rows] == list(CLASS_NAMES)
-    pixels = {"train pixels": 124, "val pixels": 62, "train frames": 4, "val frames": 2}
+    pixels = {"train pixels": 124, "val pixels": 62, "train images": 4, "val images": 2}
     assert rows[18] == {"class": "bicycle", **pixels}
 
 
@@ -85,9 +90,9 @@ def test_masks_are_read_as_training_reads_them(root):
         Frame("train", "otherdata", "000000", "000000").generated(root.parent / "generated", TRAIN_IDS_SUFFIX),
         TRAIN_IDS,
     )
-    report = look(root)
+    report = check(root)
     assert report.findings == ()
-    assert dict(report.splits[0].masks) == {"generated": 1, "provided": 3}
+    assert dict(report.splits[0].groups["masks"]) == {"generated": 1, "provided": 3}
     assert report.splits[0].pixels[0] == HEIGHT * WIDTH + 2 * (WIDTH - 1)
     assert report.splits[0].pixels[13] == HEIGHT * WIDTH + 2 * (WIDTH - 1)
 
@@ -135,8 +140,12 @@ def void_as_19(pixels: np.ndarray) -> np.ndarray:
 
 
 IN_VAL = Frame("val", "ulm", "000000", "000000")
-GREY = np.array(Image.fromarray(TRAIN_ID_TO_COLOR[TRAIN_IDS]).convert("L"))
-STRANGE, MISNAMED, TWICE = "ids outside the table", "name that does not fit", "frame that is there twice"
+GRAY = np.array(Image.fromarray(TRAIN_ID_TO_COLOR[TRAIN_IDS]).convert("L"))
+FOREIGN, MISNAMED, TWICE = "ids outside the table", "malformed name", "duplicate frame"
+SIZES = "image and mask of different sizes"
+NO_BICYCLE = np.where(TRAIN_IDS == 18, 17, TRAIN_IDS).astype(np.uint8)
+A_BICYCLE = NO_BICYCLE.copy()
+A_BICYCLE[3, 3] = 18
 Fault = tuple[Callable[[Path], None], str, str, str]
 """How it is injected, and what the finding says: its kind, a part of where and what, a part of the remedy."""
 
@@ -144,21 +153,21 @@ FAULTS: dict[str, Fault] = {
     "no annotation": (remove(TRAIN_IDS_SUFFIX, POLYGONS_SUFFIX), "image without a mask", FIRST.name, "remove"),
     "no image": (remove(IMAGE_SUFFIX), "mask without an image", FIRST.name, "copy the image again"),
     "empty image": (overwrite(IMAGE_SUFFIX, b""), "damaged file", "it is empty", "copy it again"),
-    "cut image": (overwrite(IMAGE_SUFFIX, None), "damaged file", "its end is missing", "copy it again"),
-    "HTML as an image": (overwrite(IMAGE_SUFFIX, b"<html>"), "damaged file", "no image that can be read", "copy it"),
-    "a link that leads nowhere": (dangling, "damaged file", "leads nowhere", "copy it again"),
+    "cut image": (overwrite(IMAGE_SUFFIX, None), "damaged file", "it is cut off", "copy it again"),
+    "HTML as an image": (overwrite(IMAGE_SUFFIX, b"<html>"), "damaged file", "unreadable", "copy it"),
+    "a broken link": (dangling, "damaged file", "broken link", "copy it again"),
     "cut mask": (overwrite(TRAIN_IDS_SUFFIX, None), "damaged file", TRAIN_IDS_SUFFIX, "generate_gt.py"),
     "empty mask": (overwrite(TRAIN_IDS_SUFFIX, b""), "damaged file", "it is empty", "generate_gt.py"),
-    "another size": (mask(TRAIN_IDS[:-1]), "sizes that differ", "32 x 18 pixels, its image 32 x 19", "one size"),
-    "colours": (mask(TRAIN_ID_TO_COLOR[TRAIN_IDS]), "wrong kind of mask", "mode is RGB", "colour mask"),
+    "another size": (mask(TRAIN_IDS[:-1]), SIZES, "32 x 18 pixels, its image 32 x 19", "one size"),
+    "colors": (mask(TRAIN_ID_TO_COLOR[TRAIN_IDS]), "wrong kind of mask", "mode is RGB", "color mask"),
     "16 bits": (mask(TRAIN_IDS.astype(np.uint16)), "wrong kind of mask", "mode is I;16", "generate_gt.py"),
-    "label ids": (mask(LABEL_IDS[TRAIN_IDS % 19].astype(np.uint8)), STRANGE, "look like Cityscapes label ids", "make"),
-    "train ids": (mask(TRAIN_IDS, LABEL_IDS_SUFFIX), STRANGE, "look like train ids", "generate_gt.py"),
+    "label ids": (mask(LABEL_IDS[TRAIN_IDS % 19].astype(np.uint8)), FOREIGN, "look like Cityscapes label ids", "make"),
+    "train ids": (mask(TRAIN_IDS, LABEL_IDS_SUFFIX), FOREIGN, "look like train ids", "generate_gt.py"),
     "void as 19": (
-        mask(void_as_19(TRAIN_IDS)), STRANGE, "19 looks like a number for unlabeled pixels", "generate_gt.py"
+        mask(void_as_19(TRAIN_IDS)), FOREIGN, "19 looks like a number for unlabeled pixels", "generate_gt.py"
     ),
-    "grey colours": (mask(GREY), STRANGE, "color mask turned to gray", "generate_gt.py"),
-    "an id of its own": (mask(np.where(TRAIN_IDS == 3, 99, TRAIN_IDS)), STRANGE, "99 (31 pixels)", "make"),
+    "gray colors": (mask(GRAY), FOREIGN, "color mask turned to gray", "generate_gt.py"),
+    "an id of its own": (mask(np.where(TRAIN_IDS == 3, 99, TRAIN_IDS)), FOREIGN, "99 (31 pixels)", "make"),
     "other name": (copy_image(FIRST, "a_leftImg8bit.png"), MISNAMED, "a_leftImg8bit.png", "six digits"),
     "other city": (copy_image(FIRST, f"jena_000000_000007{IMAGE_SUFFIX}"), MISNAMED, "jena", "its city"),
     "the same as JPEG": (
@@ -167,21 +176,31 @@ FAULTS: dict[str, Fault] = {
     "in capitals": (copy_image(FIRST, FIRST.name.upper() + IMAGE_SUFFIX), TWICE, "ULM", "remove"),
     "in train and val": (copy_image(IN_VAL), "frame in two splits", f"{FIRST.name}: it is in train and in", "score"),
     "in val under another name": (copy_image(FRAMES[5]), "image in two splits", FIRST.name, "score"),
+    "no bicycle in train": (
+        lambda root: [save(f.annotation(root, TRAIN_IDS_SUFFIX), NO_BICYCLE) for f in FRAMES[:4]],
+        "class that cannot be learned", "bicycle: occurs in val and never in train", "drop the class",
+    ),
     "no images in val": (lambda root: shutil.rmtree(root / "leftImg8bit/val"), "empty split", "val", "leave the"),
 }  # fmt: skip
 NOTES: dict[str, Fault] = {
     "polygons only": (remove(TRAIN_IDS_SUFFIX), "masks not made yet", FIRST.name, "generate_gt.py --root"),
-    "all void": (mask(np.full_like(TRAIN_IDS, 255)), "frame without a labelled pixel", FIRST.name, "leave it out"),
-    "a stranger": (lambda root: (root / "gtFine/train/ulm/notes.txt").touch(), "file that nobody reads", "notes", "it"),
-    "a copy": (copy_image(FRAMES[1]), "image that is there twice", FIRST.name, "counts twice"),
-    "a grey image": (
-        lambda root: save(FIRST.image(root), TRAIN_IDS), "image of another kind", "mode is L", "camera image"
+    "all void": (mask(np.full_like(TRAIN_IDS, 255)), "mask without a labeled pixel", FIRST.name, "leave it out"),
+    "an unused file": (lambda root: (root / "gtFine/train/ulm/notes.txt").touch(), "unused file", "notes", "it"),
+    "a copy": (copy_image(FRAMES[1]), "duplicate image", FIRST.name, "counts twice"),
+    "a gray image": (
+        lambda root: save(FIRST.image(root), TRAIN_IDS), "image that is not RGB", "mode is L", "photo"
     ),
     "a larger frame": (
         lambda root: [save(FIRST.image(root), np.zeros((9, 9, 3), np.uint8)), mask(TRAIN_IDS[:9, :9])(root)],
         "images of several sizes", "9 x 9 (1 frames)", "camera",
     ),
-    "rare classes": (
+    "a rare class": (
+        lambda root: [
+            save(f.annotation(root, TRAIN_IDS_SUFFIX), A_BICYCLE if f == FIRST else NO_BICYCLE) for f in FRAMES[:4]
+        ],
+        "rare class", "bicycle: 0.0424% of the labeled pixels in train", "class_weights",
+    ),
+    "absent classes": (
         lambda root: [save(f.annotation(root, TRAIN_IDS_SUFFIX), TRAIN_IDS % 17) for f in FRAMES[4:]],
         "classes that never occur", "val: no pixel is motorcycle, bicycle", "undefined",
     ),
@@ -189,10 +208,10 @@ NOTES: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("name", FAULTS | NOTES)
-def test_what_is_wrong_is_found_and_told_with_its_remedy(root, name):
+def test_what_is_wrong_is_found_with_its_remedy(root, name):
     inject, kind, place, remedy = (FAULTS | NOTES)[name]
     inject(root)
-    report = look(root)
+    report = check(root)
     found = [finding for finding in report.findings if finding.kind == kind]
     assert len(found) == 1, report.lines()
     assert place in f"{found[0].where}: {found[0].problem}"
@@ -209,7 +228,7 @@ def test_one_fault_does_not_hide_another(root):
     path = FRAMES[2].annotation(root, TRAIN_IDS_SUFFIX)
     path.write_bytes(path.read_bytes()[:50])
     (root / "gtFine" / "train" / "ulm" / "x_labelIds.png").touch()
-    report = look(root)
+    report = check(root)
     assert sorted(finding.kind for finding in report.errors) == [
         "damaged file", "damaged file", "mask without an image", "wrong kind of mask",
     ]  # fmt: skip
@@ -222,17 +241,17 @@ def test_frames_of_the_test_split_need_no_masks(root):
         (target := frame._replace(split="test").image(root)).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(frame.image(root), target)
     shutil.rmtree(root / "gtFine" / "train" / "ulm")
-    assert look(root, "train", "val", "test").findings == ()
+    assert check(root, "train", "val", "test").findings == ()
 
 
 def test_the_number_of_threads_does_not_change_the_report(root):
-    for inject, *_ in (FAULTS["label ids"], NOTES["a stranger"], FAULTS["other name"]):
+    for inject, *_ in (FAULTS["label ids"], NOTES["an unused file"], FAULTS["other name"]):
         inject(root)
-    one, four = look(root, workers=1), look(root, workers=4)
+    one, four = check(root, workers=1), check(root, workers=4)
     assert (one.findings, one.splits) == (four.findings, four.splits)
 
 
-def test_names_from_anywhere_are_told_in_one_printable_line(root):
+def test_names_from_anywhere_are_shown_in_one_printable_line(root):
     folder = os.fsencode(root / "leftImg8bit" / "train" / "ulm")
     for name in (
         b"\xff_leftImg8bit.png",
@@ -242,7 +261,7 @@ def test_names_from_anywhere_are_told_in_one_printable_line(root):
     ):
         with open(folder + b"/" + name, "wb"):
             pass
-    report = look(root)
+    report = check(root)
     assert len(report.findings) == 4
     assert all(line.isprintable() for line in report.lines())
 
@@ -250,20 +269,20 @@ def test_names_from_anywhere_are_told_in_one_printable_line(root):
 def test_many_findings_of_a_kind_are_counted_and_a_few_shown(root):
     for i in range(30):
         (root / "gtFine" / "train" / "ulm" / f"{i}.txt").touch()
-    lines = look(root).lines(most=5)
-    assert lines[0] == "note: file that nobody reads: 30"
+    lines = check(root).lines(limit=5)
+    assert lines[0] == "note: unused file: 30"
     assert lines[6] == "  and 25 more"
     assert lines[7].startswith("  -> remove")
     assert len(lines) == 8
 
 
 @pytest.mark.parametrize("workers", [-1, 2000, True, 1.5])
-def test_a_wrong_number_of_threads_is_told(root, workers):
+def test_a_wrong_number_of_threads_is_refused(root, workers):
     with pytest.raises(ParameterError, match="choose 1 to 1024 threads"):
-        look(root, workers=workers)
+        check(root, workers=workers)
 
 
-def test_wrong_arguments_are_told(root, tmp_path):
+def test_wrong_arguments_are_refused(root, tmp_path):
     with pytest.raises(MissingInputError, match="neither leftImg8bit/ nor gtFine/"):
         audit(tmp_path / "nothing")
     for splits in ("train", []):
@@ -278,7 +297,7 @@ def test_ids_of_a_palette_image_are_its_indices(root, palette):
         image = Image.frombytes("P", image.size, image.tobytes())
         image.putpalette(palette.tobytes())
     image.save(FIRST.annotation(root, TRAIN_IDS_SUFFIX))
-    assert look(root).findings == ()
+    assert check(root).findings == ()
 
 
 def test_ids_are_explained_by_what_they_look_like():
@@ -295,7 +314,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def test_the_command_ends_with_zero_or_three_and_tells_what_it_found(root):
+def test_the_command_ends_with_zero_or_three_and_prints_what_it_found(root):
     done = run("--root", root, "--generated", root.parent / "none")
     assert (done.returncode, done.stderr) == (0, "")
     assert "train: 4 frames, 3.1% void; bonn 2, ulm 2" in done.stdout
@@ -314,7 +333,7 @@ def test_the_audit_needs_no_torch_and_its_help_nothing_at_all(root):
     code = (
         "import sys; sys.modules['torch'] = None\nimport cityscapes.audit as a; a._parser().format_help()\n"
         "print([m for m in ('numpy', 'numba', 'PIL', 'tqdm') if m in sys.modules])\n"
-        "print(a.audit(sys.argv[1]).splits[0].frames)"
+        "print(a.audit(sys.argv[1]).splits[0].images)"
     )
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n4\n", done.stderr

@@ -1,4 +1,4 @@
-"""Pictures and tables of masks show the worst region, every class, and every split, and say so if all is well."""
+"""Pictures and tables of masks show the worst spot and every class, and say so where all is well."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.audit import AuditReport, SplitCounts, audit
-from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import LABEL_ID_TO_COLOR, TRAIN_ID_TO_COLOR
@@ -24,15 +22,11 @@ from dlv3p.pictures.masks import (
     DIFFERENCE_COLORS,
     agreement_in_words,
     agreement_table,
-    class_pixel_bars,
     difference_picture,
     differences_picture,
-    overlays_picture,
     palette_picture,
-    split_table,
     worst_spot,
 )
-from dlv3p.pictures.visualize import png
 
 FRAME = Frame("val", "ulm", "000000", "000000")
 
@@ -148,45 +142,6 @@ def test_the_palette_shows_every_class_in_its_color():
     colors = colors_in(palette_picture())
     assert {as_color(color) for color in TRAIN_ID_TO_COLOR[:19]} <= colors
     assert {as_color(color) for color in LABEL_ID_TO_COLOR[:34]} <= colors
-
-
-def test_bars_are_as_long_as_their_classes_are_frequent(drawn):
-    city, made = drawn
-    report = audit(city, ["train", "val"], made, progress=False)
-    figure = class_pixel_bars(report)
-    assert [axis.get_title() for axis in figure.axes] == ["train, frames: 6", "val, frames: 3"]
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    for axis, counts in zip(figure.axes, report.splits, strict=True):
-        widths = dict(zip(names, (bar.get_width() for bar in axis.patches), strict=True))
-        assert axis.get_xscale() == "log"
-        assert widths["road"] == counts.pixels[0]
-        assert widths["rider"] == pytest.approx(counts.pixels[12]) or not counts.pixels[12]
-    png(figure)
-
-
-def test_a_split_without_a_labeled_pixel_has_bars_that_say_so():
-    report = AuditReport(Path("city"), (SplitCounts("val"),), ())
-    texts = [text.get_text() for text in class_pixel_bars(report).axes[0].texts]
-    assert texts == ["does not occur"] * 19
-    assert split_table(report).loc["val"].tolist() == [0, "", "", "", 0.0]
-
-
-def test_splits_are_told_in_a_row_each(drawn):
-    city, made = drawn
-    table = split_table(audit(city, ["train", "val"], made, progress=False))
-    assert table.index.tolist() == ["train", "val"]
-    assert table["frames"].tolist() == [6, 3]
-    assert table["sizes"].tolist() == ["128 x 64 (6)", "128 x 64 (3)"]
-    assert table["masks"].tolist() == ["generated (6)", "generated (3)"]
-    assert (table["void [%]"] > 0).all()
-
-
-def test_overlays_show_the_image_where_it_is_void(drawn):
-    city, made = drawn
-    split = CityscapesSplit(city, "val", generated=made)
-    picture = overlays_picture(split, [0, 1])
-    assert picture.width == 1200
-    assert {as_color(split.colors[i]) for i in np.unique(split.mask(0)) if i < 19} <= colors_in(picture)
 
 
 def test_an_agreement_reads_what_it_compared(provided):

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("cityscapes.errors", "cityscapes.workspace", "cityscapes.compiled"),
     ("cityscapes.files", "cityscapes.findings", "cityscapes.labels", "cityscapes.layout", "cityscapes.parallel"),
-    ("cityscapes.ids",),
+    ("cityscapes.audit_rules", "cityscapes.ids"),
     ("cityscapes.dataset", "cityscapes.demo", "cityscapes.label_files", "cityscapes.masks"),
     ("cityscapes.generate_gt", "cityscapes.scores"),
     ("cityscapes.audit_frames", "cityscapes.evaluate", "cityscapes.submissions"),

@@ -1,0 +1,169 @@
+"""Judge the splits of any data set for an audit: absent and rare classes, duplicate images, masks that teach nothing.
+
+The audits (`cityscapes.audit` by file headers, `dlv3p.data.audit` by reading everything) count; these rules judge.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cityscapes.findings import Finding, format_findings
+
+IDS = 256
+"""How many ids an 8-bit mask can hold; the last one marks pixels to ignore."""
+
+SMALL_SHARE = 0.0005
+"""Below this share of the labeled pixels a class is called rare."""
+
+IN_TWO_SPLITS = "remove it from one of them: a score on training images means nothing"
+
+
+@dataclass
+class SplitCounts:
+    """What a split holds: images by size, (width, height), and pixels and images by id, 256 numbers each.
+
+    `labeled` counts the images whose mask can be used; pixels and `images_with` are those of their masks. `groups` has
+    further counts under a title, such as the cities.
+    """
+
+    split: str
+    class_names: Sequence[str]
+    images: int = 0
+    labeled: int = 0
+    sizes: Counter = field(default_factory=Counter)
+    modes: Counter = field(default_factory=Counter)
+    groups: dict[str, Counter] = field(default_factory=dict)
+    pixels: list[int] = field(default_factory=lambda: [0] * IDS)
+    images_with: list[int] = field(default_factory=lambda: [0] * IDS)
+
+    def add_image(self, size: tuple[int, int], mode: str) -> None:
+        """Count a readable image by its size and by the mode that it is stored in."""
+        self.sizes[size] += 1
+        self.modes[mode] += 1
+
+    def add_mask(self, pixels: Sequence[int]) -> None:
+        """Count a usable mask, given its pixels by id."""
+        self.labeled += 1
+        self.pixels = [total + n for total, n in zip(self.pixels, pixels, strict=True)]
+        self.images_with = [total + (n > 0) for total, n in zip(self.images_with, pixels, strict=True)]
+
+    @property
+    def class_pixels(self) -> list[int]:
+        """The pixels of each class."""
+        return self.pixels[: len(self.class_names)]
+
+    @property
+    def ignored_share(self) -> float:
+        """The share of pixels to ignore, 0 to 1."""
+        return self.pixels[-1] / max(1, sum(self.pixels))
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All that was found below `root`, errors first, and what each split holds."""
+
+    root: Path | str
+    splits: tuple[SplitCounts, ...]
+    findings: tuple[Finding, ...]
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that would stop or spoil training."""
+        return tuple(finding for finding in self.findings if finding.is_error)
+
+    def class_rows(self) -> list[dict[str, object]]:
+        """Return a row a class, in the order of ids: its name, and its pixels and images in each split."""
+        return [
+            {"class": name}
+            | {f"{counts.split} pixels": counts.pixels[index] for counts in self.splits}
+            | {f"{counts.split} images": counts.images_with[index] for counts in self.splits}
+            for index, name in enumerate(self.splits[0].class_names)
+        ]
+
+    def lines(self, *, limit: int = 10) -> list[str]:
+        """Format the findings in plain words: a heading a kind, up to `limit` places below it, then the remedy."""
+        return format_findings(self.findings, limit=limit)
+
+
+def errors_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings for a report."""
+    return tuple(sorted(findings, key=lambda finding: not finding.is_error))
+
+
+def find_mode(split: str, where: str, mode: str) -> list[Finding]:
+    """Find an image that is not stored as RGB."""
+    if mode == "RGB":
+        return []
+    remedy = "check that it is a photo and not a mask; it is converted to RGB when read"
+    return [Finding("image that is not RGB", split, where, f"its mode is {mode}", remedy, is_error=False)]
+
+
+def find_sizes(split: str, where: str, mask: tuple[int, int], image: tuple[int, int] | None) -> list[Finding]:
+    """Find a mask whose (width, height) is not that of its image; None is an image that cannot be read."""
+    if image is None or mask == image:
+        return []
+    problem = f"the mask has {mask[0]} x {mask[1]} pixels, its image {image[0]} x {image[1]}"
+    remedy = "take or export both at one size; never crop or resize only one of them"
+    return [Finding("image and mask of different sizes", split, where, problem, remedy)]
+
+
+def find_unlabeled(split: str, where: str, pixels: Sequence[int]) -> list[Finding]:
+    """Find a mask, given its pixels by id, in which every pixel is ignored."""
+    if any(pixels[:-1]):
+        return []
+    remedy = "leave it out of training if it was not annotated; nothing can be learned from it"
+    problem = "all pixels are ignored"
+    return [Finding("mask without a labeled pixel", split, where, problem, remedy, is_error=False)]
+
+
+def find_in_classes(counts: SplitCounts) -> list[Finding]:
+    """Find classes that are absent from a split or rare in it; nothing in a split without a labeled pixel."""
+    split, pixels = counts.split, counts.class_pixels
+    if not any(pixels):
+        return []
+    findings = []
+    if absent := [name for name, n in zip(counts.class_names, pixels, strict=True) if not n]:
+        remedy = "their IoU is undefined here and left out of the mean; check the class table if they should occur"
+        problem = f"no pixel is {', '.join(absent)}"
+        findings.append(Finding("classes that never occur", split, split, problem, remedy, is_error=False))
+    for name, n in zip(counts.class_names, pixels, strict=True):
+        if 0 < n / sum(pixels) < SMALL_SHARE:
+            problem = f"{n / sum(pixels):.4%} of the labeled pixels in {split}"
+            remedy = "weight the classes (class_weights) or sample it more often (class_uniform)"
+            findings.append(Finding("rare class", split, name, problem, remedy, is_error=False))
+    return findings
+
+
+def find_unlearnable(trained: SplitCounts, others: Iterable[SplitCounts]) -> list[Finding]:
+    """Find classes that occur in another split but not in the one that is trained on."""
+    if not any(trained.class_pixels):
+        return []
+    remedy = "no network can learn it: split the data differently, or drop the class"
+    return [
+        Finding(
+            "class that cannot be learned",
+            other.split,
+            name,
+            f"occurs in {other.split} and never in {trained.split}",
+            remedy,
+        )
+        for other in others
+        for name, here, there in zip(other.class_names, trained.pixels, other.pixels, strict=False)
+        if there and not here
+    ]
+
+
+def find_duplicates(contents: Mapping[bytes, Sequence[tuple[str, str]]]) -> list[Finding]:
+    """Find images of the same content, given (split, where) of each by a digest: in one split or, worse, in two."""
+    findings = []
+    for (split, where), *others in contents.values():
+        for other_split, other in others:
+            if split == other_split:
+                problem, remedy = f"the same image as {where}", "remove one of them, or it counts twice"
+                findings.append(Finding("duplicate image", split, other, problem, remedy, is_error=False))
+            else:
+                problem = f"the same image as {where} in {split}"
+                findings.append(Finding("image in two splits", other_split, other, problem, IN_TWO_SPLITS))
+    return findings

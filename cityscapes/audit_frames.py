@@ -65,7 +65,7 @@ def shown(path: str | Path, root: Path | None = None) -> str:
 
 
 def list_files(root: Path, split: str, generated: Path) -> tuple[dict[Frame, FrameFiles], list[Finding]]:
-    """Sort a split's files by frame; what belongs to no frame is a finding.
+    """Group a split's files by frame; a file that belongs to no frame is a finding.
 
     Of the generated masks only those of known frames count, for several data sets may share that folder.
     """
@@ -132,7 +132,7 @@ def _find_missing(audit: FrameAudit, root: Path) -> None:
         remedy = "copy the image again, or remove the frame's other files"
         other = shown(next(iter(files.provided.values())), root)
         _add(audit, "mask without an image", name, f"there is {other}, but no image", remedy)
-    elif not files.masks and split != "test":  # nobody trains on test, whose masks are not public
+    elif not files.masks and split != "test":  # the test split is not trained on, and its masks are not public
         if POLYGONS_SUFFIX in files.provided:
             remedy = f"make them: python cityscapes/generate_gt.py --root {shown(root)} --splits {split}"
             _add(audit, "masks not made yet", name, "has polygons, but no masks", remedy, is_error=False)
@@ -197,11 +197,11 @@ def explain_ids(ids: Mapping[int, int], encoding: str) -> str | None:
     """Say which ids (with their pixels) a mask must not hold and what they look like; None where all are allowed."""
     from cityscapes.ids import ALLOWED_IDS, list_ids, resemblance
 
-    foreign = set(ids) - ALLOWED_IDS[encoding]
-    if not foreign:
+    invalid = set(ids) - ALLOWED_IDS[encoding]
+    if not invalid:
         return None
-    pixels = sum(ids[value] for value in foreign)
-    return f"holds {list_ids(foreign)} ({pixels:,} pixels), which are not {encoding} ids{resemblance(ids, encoding)}"
+    pixels = sum(ids[value] for value in invalid)
+    return f"holds {list_ids(invalid)} ({pixels:,} pixels), which are not {encoding} ids{resemblance(ids, encoding)}"
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from functools import wraps
 
 LOOPS: list[Callable] = []
-"""The decorated functions of the modules that are loaded; `loop.machine_code()` compiles or loads one of them."""
+"""The decorated functions of all loaded modules; `loop.machine_code()` compiles or loads one of them."""
 _COMPILING = threading.Lock()
 
 
 def compiled(*signatures: str) -> Callable[[Callable], Callable]:
-    """Decorate a function that numba can compile, for arguments of these `signatures`, in numba's own words.
+    """Decorate a function for numba to compile, for arguments of these `signatures`, in numba's notation.
 
-    Compiling takes up to two seconds, once a machine; of several threads that call first, one does it. The machine code
-    lets other threads work beside it. numba is loaded by the first call, so that a module with such functions loads
-    fast. What a compiled function calls is decorated with `numba.njit` instead, and compiled along with it; it is named
-    in the code and not handed over as an argument, which numba would not keep.
+    Compiling takes up to two seconds, once per machine; when several threads call at once, one of them compiles. The
+    machine code releases the interpreter's lock. numba is loaded by the first call, so that a module with such
+    functions loads fast. Decorate what a compiled function calls with `numba.njit` instead; it is compiled along with
+    it. Call it by name: numba does not cache a function that takes another as an argument.
     """
 
     def decorate(function: Callable) -> Callable:

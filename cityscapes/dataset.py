@@ -1,4 +1,4 @@
-"""One split of Cityscapes as images and train-id masks, read one at a time, without torch."""
+"""Read the images and masks of one split, one at a time and without torch: the base class, and Cityscapes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Split(ABC):
     """The names of masks that belong to no image."""
 
     fingerprint: str = ""
-    """The name of the content, where a data set keeps one; "" for plain files, which are known by size and time."""
+    """A digest of the content, where a data set keeps one; "" for plain files, identified by size and time."""
 
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
@@ -45,15 +45,15 @@ class Split(ABC):
 
     @abstractmethod
     def image_path(self, index: int) -> Path:
-        """Return where an image lies; in a packed data set that is a name and no file."""
+        """Return the path of an image; in a packed data set it is only a name, not a file."""
 
     @abstractmethod
     def mask_path(self, index: int) -> Path:
-        """Return where a mask lies, in whatever form; raises MissingInputError where there is none."""
+        """Return the path of a mask, in any format; raises MissingInputError where there is none."""
 
     @abstractmethod
     def has_mask(self, index: int) -> bool:
-        """Say whether an image has a mask."""
+        """Return whether an image has a mask."""
 
     @abstractmethod
     def mask(self, index: int) -> np.ndarray:
@@ -73,13 +73,13 @@ class Split(ABC):
         if image.size != mask.shape[::-1]:
             raise InputError(
                 f"{self.mask_path(index)}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
-                f"{image.width} x {image.height}; both must be of one size"
+                f"{image.width} x {image.height}; both must have the same size"
             )
         return image, mask
 
 
 class CityscapesSplit(Split):
-    """One split below a Cityscapes root; frames are sorted as a drive goes.
+    """One split below a Cityscapes root; frames are in the order of a drive.
 
     A mask is the one generated from polygons (below `generated`) where there is one, else the provided
     `labelTrainIds.png`, else the provided `labelIds.png` through the label table.
@@ -101,11 +101,11 @@ class CityscapesSplit(Split):
         return self.frames[index].name
 
     def image_path(self, index: int) -> Path:
-        """Return where a frame's image lies."""
+        """Return the path of a frame's image."""
         return self.frames[index].image(self.root)
 
     def mask_path(self, index: int) -> Path:
-        """Return where a frame's mask lies, the first of the three places; raises MissingInputError for none."""
+        """Return the path of a frame's mask, the first of three; raises MissingInputError where there is none."""
         frame = self.frames[index]
         for path in self._mask_paths(frame):
             if path.is_file():
@@ -116,7 +116,7 @@ class CityscapesSplit(Split):
         )
 
     def has_mask(self, index: int) -> bool:
-        """Say whether the frame has a mask from any of the three places."""
+        """Return whether the frame has a mask in any of the three places."""
         return any(path.is_file() for path in self._mask_paths(self.frames[index]))
 
     def mask(self, index: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""User errors as one-line messages, and the exit status of each kind.
+"""Define user errors, which are shown as one-line messages, and the exit status of each kind.
 
-A message says what is wrong, where, what is allowed and how to mend it. Libraries raise; only a command line's `main`
+A message says what is wrong, where, what is allowed and how to fix it. Libraries raise; only a command line's `main`
 and the papermill engine turn an error into an exit status.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class UserError(ValueError):
-    """A mistake that its reader can mend: shown as one line, in a terminal and below a notebook cell."""
+    """A mistake that its reader can fix: shown as one line, in a terminal and below a notebook cell."""
 
     exit_status = 1
 
@@ -33,11 +33,11 @@ class InputError(UserError):
 
 
 class MissingInputError(InputError, FileNotFoundError):
-    """Input data that is not where it was looked for."""
+    """Input data that does not exist."""
 
 
 class MachineError(UserError):
-    """Something that the machine refuses: no space, no permission, no network, no such device, no memory."""
+    """A failure of the machine: no space, no permission, no network, no such device, no memory."""
 
     exit_status = 4
 
@@ -47,19 +47,19 @@ class OutOfMemoryError(MachineError):
 
 
 class DivergedError(UserError):
-    """Training that has produced a value that is not a finite number."""
+    """A computation that has produced a value that is not finite (nan or infinity)."""
 
     exit_status = 5
 
 
 class IntegrityError(UserError):
-    """A checkpoint or weights file that is damaged, or that belongs to another model."""
+    """A stored file that is damaged, or that does not belong where it is used."""
 
     exit_status = 6
 
 
 class NewerFormatError(IntegrityError):
-    """A file that a later version of this suite wrote: whole, but not to be understood here."""
+    """A file from a later version of this suite: intact, but unreadable for this one."""
 
 
 class BusyError(UserError):
@@ -69,35 +69,35 @@ class BusyError(UserError):
 
 
 class StoppedError(UserError):
-    """A job that was asked to stop (Ctrl-C, a stop button), and that has kept what it had."""
+    """A job that was asked to stop (Ctrl-C, a stop button), after saving its work."""
 
     exit_status = 130
 
 
 class TerminatedError(StoppedError):
-    """A job that a cluster or a service manager has stopped (SIGTERM), and that has kept what it had."""
+    """A job that a cluster or a service manager has stopped (SIGTERM), after saving its work."""
 
     exit_status = 143
 
 
 def reason(error: Exception) -> str:
-    """Return what another library's error says, cut to its first line, or its kind when it says nothing."""
+    """Return the first line of another library's error, or its type when it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def run_command(main: Callable[[], int]) -> None:
-    """Run a command line's `main` and leave with its status; a user's mistake becomes one line on stderr.
+    """Run a command line's `main` and exit with its status; a user's mistake becomes one line on stderr.
 
-    `BrokenPipeError` (the reader of a pipe left) and Ctrl-C end quietly, with the statuses that shells expect. What
-    else the operating system refuses, and nobody explained, is one line too, with the status of MachineError.
+    `BrokenPipeError` (the reader of a pipe is gone) and Ctrl-C end quietly, with the statuses that shells expect. Any
+    other error of the operating system is one line too, with the status of MachineError.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show is not an error
     try:
         status = main()
-        sys.stdout.flush()  # the last lines wait until here to be refused
+        sys.stdout.flush()  # an error of the last lines may be raised only here
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = error.exit_status
@@ -111,6 +111,6 @@ def run_command(main: Callable[[], int]) -> None:
         status = MachineError.exit_status
     try:
         sys.stdout.flush()
-    except OSError:  # nobody takes the rest, which Python would try to write once more when it ends
+    except OSError:  # the reader is gone, and Python would try to write the rest again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

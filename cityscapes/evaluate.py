@@ -3,7 +3,7 @@
     python cityscapes/evaluate.py --truth /data/cityscapes --predictions my_predictions --output scores.json
 
 Takes label-id or train-id PNGs from any program, one for each image of the split, found by `<city>_<seq>_<frame>*.png`.
-The numbers and the JSON's keys are those of the official script. Needs no torch; `score_folder` is the function.
+The numbers and the JSON's keys are those of the official script. Needs no torch; call `score_folder` from Python.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def write_scores(path: Path, found: "FolderScores") -> None:
-    """Write the official result file; beside its keys stands `predictionIds`, label or train."""
+    """Write the official result file, with one more key: `predictionIds`, label or train."""
     from cityscapes.files.atomic import write_text
 
     content = {**found.scores.as_official_json(), "predictionIds": found.encoding}
@@ -92,12 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a Cityscapes root, one split of its gtFine/, or a folder of generated masks",
     )
     parser.add_argument("--predictions", type=Path, required=True, metavar="DIR", help="the folder of prediction PNGs")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="where the official result file goes")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="where to write the official result file")
     parser.add_argument(
-        "--ids", choices=("auto", "label", "train"), default="auto", help="what pixels hold (default: auto, look)"
+        "--ids", choices=("auto", "label", "train"), default="auto", help="what pixels hold (default: auto, detected)"
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one a core)")
-    parser.add_argument("--split", choices=SPLITS, help="of the truth, where it has several (default: val)")
+    parser.add_argument("--split", choices=SPLITS, help="the split of the truth, if there are several (default: val)")
     return parser
 
 

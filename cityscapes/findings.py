@@ -1,6 +1,6 @@
-"""Findings of an audit as data, and errors about many files at once.
+"""Represent the findings of an audit as data, and the problems of many files as one error.
 
-All bad files are named, so that one run finds them all; the first of them makes the one-line message.
+All bad files are named, so that one run finds them all; the first one is quoted in the one-line message.
 """
 
 import sys

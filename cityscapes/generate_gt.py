@@ -2,8 +2,8 @@
 
     python cityscapes/generate_gt.py --root /data/cityscapes --output data/generated_gt --splits train val
 
-Each frame becomes `<output>/<split>/<city>/<name>_gtFine_{labelIds,labelTrainIds,color}.png`. What is there and up to
-date is left alone, so a run that was killed goes on where it stopped. Needs no torch; `generate_masks` is the function.
+Each frame becomes `<output>/<split>/<city>/<name>_gtFine_{labelIds,labelTrainIds,color}.png`. Masks that are up
+to date are left alone, so a killed run continues where it stopped. Needs no torch; call `generate_masks` from Python.
 """
 
 import argparse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLOR_MODES = ("rgba", "palette")
 MANY_FRAMES = 64
-"""From so many on it pays to start processes."""
+"""The number of frames from which starting processes pays off."""
 
 
 def generate_masks(
@@ -47,16 +47,17 @@ def generate_masks(
 ) -> MaskReport:
     """Make the masks of every frame below `root` that has polygons, and report what was done.
 
-    They are label ids, train ids, colour and, with `instances`, instance ids. `workers` is the number of threads, 0 for
-    one a core; with `processes` it is processes, which gain more and take a second to start, where there are many
-    frames. `force` makes every mask again; without it, one that was made from other polygons or changed since is
-    left and reported as failed. `color_mode` is rgba, as the official files, or palette, smaller and faster. `progress`
-    shows a bar; by default only on a terminal. `table` has the labels of another data set, whose polygon files may be
-    named `gtFine/<split>/<folder>/<any name>_gtFine_polygons.json`. Bad polygon files are reported, not raised.
+    Masks are label ids, train ids, color and, with `instances`, instance ids. `workers` is the number of threads, 0 for
+    one a core; with `processes` and many frames, of processes, which gain more and take a second to
+    start. `force` makes every mask again; without it, a mask that was made from other polygons or changed since is
+    left alone and reported as failed. `color_mode` is rgba, as the official files, or palette, smaller and faster.
+    `progress` shows a bar; by default only on a terminal. `table` has the labels of another data set, whose polygon
+    files may be named `gtFine/<split>/<folder>/<any name>_gtFine_polygons.json`. Bad polygon files are reported, not
+    raised.
 
     `executor` is any `concurrent.futures.Executor` that does the work instead of threads, in other processes or on
     other machines that see the same folders; `dask.distributed.Client(...).get_executor()` is one. `workers` is then
-    how many it has, as far as one knows.
+    the number it has, if known.
 
     Raises ParameterError, MissingInputError, MachineError, BusyError when another run writes there, and InputError when
     masks of another data set are in the place of this one's.
@@ -69,7 +70,7 @@ def generate_masks(
     if isinstance(splits, str) or not splits:
         raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
     if executor:
-        root, output = root.absolute(), output.absolute()  # its workers may stand in another folder
+        root, output = root.absolute(), output.absolute()  # its workers may run in another folder
     frames = [
         frame
         for split in dict.fromkeys(splits)
@@ -83,13 +84,13 @@ def generate_masks(
         states = dict(map_bounded(pool, inspect_masks, map(job, frames), in_flight=in_flight))
         pending = [frame for frame in frames if states[frame] is not State.DONE]
         tally = Tally()
-        if pending:  # where there is nothing to do, nobody else's lock is in the way
+        if pending:  # without work to do, another run's lock does not matter
             with lock_folder(output):
                 refuse_another_source(output, [frame for frame in pending if states[frame] is State.STALE], root)
                 record_source(output, pending, root)
                 _remove_leftovers(frames, output)
                 results = map_bounded(pool, make_masks, map(job, pending), in_flight=in_flight)
-                with closing(results):  # whatever happens, nobody writes when the lock is given back
+                with closing(results):  # whatever happens, all writing ends before the lock is released
                     for result in _with_progress(results, len(pending), progress):
                         tally.add(result)
     return tally.report(up_to_date=len(frames) - len(pending), seconds=time.monotonic() - start)
@@ -98,8 +99,8 @@ def generate_masks(
 def _pool(executor: Executor | None, count: int, *, processes: bool) -> AbstractContextManager[Executor]:
     if executor:
         return nullcontext(executor)
-    # Threads work the same in a notebook, in a test and in a script that has no main guard; but parsing holds the
-    # interpreter's lock, so that two of them gain little.
+    # Threads also work in a script without a main guard; but parsing holds the interpreter's lock, so that two of
+    # them gain little.
     return worker_processes(count) if processes and count > 1 else ThreadPoolExecutor(count)
 
 
@@ -111,7 +112,7 @@ def _with_progress(results: Iterable[Result], total: int, progress: bool | None)
 
 
 def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
-    """Remove unfinished files of a killed run; the lock on `output` says that nobody is writing them now."""
+    """Remove unfinished files of a killed run; the lock on `output` guarantees that no other run is writing."""
     for folder in {frame.generated(output, "").parent for frame in frames}:
         for path in folder.glob(".*_gtFine_*.png.*.tmp"):
             path.unlink(missing_ok=True)
@@ -148,7 +149,7 @@ def _label_table(path: Path | None) -> "LabelTable | None":
 
 
 def _finish_demo_city(root: Path) -> None:
-    """Write the embedded city where there is none, or the rest of one that was interrupted; any whole one will do."""
+    """Write the embedded city where it is missing or incomplete; a complete one of any size is left alone."""
     import json
 
     from cityscapes.demo.city import DESCRIPTION, write_demo_city
@@ -164,9 +165,9 @@ def _finish_demo_city(root: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Make label-id, train-id and colour masks from the polygons of a Cityscapes data set.",
-        epilog="Masks that are there and up to date are left alone. Exit status: 0 done, 2 wrong usage, 3 bad input "
-        "(the good frames are written all the same), 4 disk full or not writable, 7 another run writes there. "
+        description="Make label-id, train-id and color masks from the polygons of a Cityscapes data set.",
+        epilog="Existing masks that are up to date are left alone. Exit status: 0 done, 2 wrong usage, 3 bad input "
+        "(all other frames are written), 4 disk full or not writable, 7 another run writes to the same folder. "
         "On a cluster: in Python, generate_masks(..., executor=dask.distributed.Client(ADDRESS).get_executor()).",
     )
     parser.add_argument(
@@ -178,9 +179,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help="where masks go (default: data/generated_gt/)")
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=SPLITS, help="default: train val")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: 0, one a core)")
-    parser.add_argument("--force", action="store_true", help="make every mask again, also those that look changed")
-    parser.add_argument("--color-mode", choices=COLOR_MODES, default="rgba", help="rgba (default) is the official form")
-    parser.add_argument("--instances", action="store_true", help="make instance-id masks too, 16 bits as the official")
+    parser.add_argument("--force", action="store_true", help="make every mask again, even where one was changed")
+    parser.add_argument(
+        "--color-mode", choices=COLOR_MODES, default="rgba", help="rgba (default) is the official format"
+    )
+    parser.add_argument(
+        "--instances", action="store_true", help="also make instance-id masks, 16-bit as the official ones"
+    )
     parser.add_argument(
         "--labels",
         type=Path,

@@ -1,9 +1,9 @@
 """Label tables of other polygon data sets, as CSV or JSON files.
 
-    python cityscapes/label_files.py > labels.csv           write the Cityscapes table, to start one's own from
+    python cityscapes/label_files.py > labels.csv           write the Cityscapes table as a start
     python cityscapes/label_files.py labels.csv --json      check a table, and write it as JSON
 
-The columns are the fields of `cityscapes.labels.Label`, where the consequence of each is written. In CSV the first line
+The columns are the fields of `cityscapes.labels.Label`, which documents what follows from each. In CSV the first line
 names them; JSON is a list of objects. Colors are `#rrggbb`; `has_instances` and `ignored` are true or false.
 """
 
@@ -31,7 +31,7 @@ def read_label_table(path: str | Path) -> "LabelTable":
     """Read and check a label table: JSON where the name ends in `.json`, else CSV.
 
     Raises MissingInputError, or InputError with one line that names file, row and column. The rows of a CSV file are
-    counted as spreadsheets do, the line of names being the first; those of JSON from 1.
+    numbered as in a spreadsheet, where the heading is row 1; those of JSON from 1.
     """
     from cityscapes.labels import LabelTable, check_labels
 
@@ -40,7 +40,7 @@ def read_label_table(path: str | Path) -> "LabelTable":
     rows = _json_rows(content, path) if path.suffix.lower() == ".json" else _csv_rows(content, path)
 
     def place(index: int) -> str:
-        return f"{path}: row {rows[index][0]}" if rows else f"{path}: holds no label, and no row"
+        return f"{path}: row {rows[index][0]}" if rows else f"{path}: has no rows"
 
     labels = tuple(_label(row, place(index)) for index, (_, row) in enumerate(rows))
     check_labels(labels, place)
@@ -68,7 +68,7 @@ def _cells(label: "Label") -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    too_large = "larger than 1 MB, so it is no label table"
+    too_large = "larger than 1 MB, so not a label table"
     return read_at_most(path, MAX_FILE_BYTES, missing="no such label table", too_large=too_large)
 
 
@@ -125,7 +125,7 @@ def _label(row: dict[str, Any], place: str) -> "Label":
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
-        raise ValueError("expected text in one line")
+        raise ValueError("expected one line of text")
     return value
 
 
@@ -146,7 +146,7 @@ def _flag(value: Any) -> bool:
 
 def _color(value: Any) -> tuple[int, int, int]:
     if not isinstance(value, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
-        raise ValueError("expected a colour such as #804080")
+        raise ValueError("expected a color such as #804080")
     return tuple(bytes.fromhex(value[1:]))
 
 

@@ -1,4 +1,4 @@
-"""The Cityscapes label table as data, and the look-up tables that follow from it.
+"""The Cityscapes label table as data, and the look-up tables derived from it.
 
 The facts are those of the data set's published definition (`cityscapesscripts/helpers/labels.py`). Other polygon data
 sets bring a table of their own, see `cityscapes/label_files.py`.
@@ -24,10 +24,10 @@ _LARGEST_WITH_INSTANCES = 2**16 // INSTANCES_PER_LABEL - 1
 
 
 class Label(NamedTuple):
-    """One class of a data set: a row of the label table. What follows from a field stands below it."""
+    """One class of a data set: a row of the label table. The consequences of each field are documented below it."""
 
     name: str
-    """What polygon files call it. A name that is not in the table and ends in `group` means the name without it."""
+    """Its name in polygon files. A name that is not in the table and ends in `group` stands for the name without it."""
 
     label_id: int
     """What `*_labelIds.png` holds and what the evaluation server expects: never renumber it. 0 to 255, once each; 0 is
@@ -42,14 +42,14 @@ class Label(NamedTuple):
     """Classes of one category are counted as one in the category scores."""
 
     has_instances: bool
-    """Whether objects are told apart: they get instance ids, and the class an iIoU. Needs a label id of 1 to 64, so
+    """Whether objects are separate: they get instance ids, and the class an iIoU. Needs a label id of 1 to 64, so
     that instance ids fit into 16 bits."""
 
     ignored: bool
     """Whether the official scores leave the class out, as truth and in the average."""
 
     color: tuple[int, int, int]
-    """RGB, 0 to 255, of the colour masks and legends. Classes may share a colour; nothing is ever read back from it."""
+    """RGB, 0 to 255, of color masks and legends. Classes may share a color; nothing is ever read back from it."""
 
 
 # fmt: off
@@ -107,7 +107,7 @@ class LabelTable:
         check_labels(self.labels)
 
     def __reduce__(self):
-        return LabelTable, (self.labels,)  # what follows from the labels does not travel to other processes
+        return LabelTable, (self.labels,)  # derived tables are not pickled for other processes
 
     @cached_property
     def by_name(self) -> dict[str, Label]:
@@ -132,7 +132,7 @@ class LabelTable:
 
     @cached_property
     def train_id_to_label_id(self) -> np.ndarray:
-        """uint8 (256,): the label id that the server expects for each train id; 255 and the unknown become 0."""
+        """uint8 (256,): the label id that the server expects for each train id; 255 and unknown ids become 0."""
         return _lookup({label.train_id: label.label_id for label in self.trained}, 0)
 
     @cached_property
@@ -147,7 +147,7 @@ class LabelTable:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the table, in hexadecimal: masks remember by it which table they were drawn with."""
+        """SHA-256 of the table, in hexadecimal: masks are stamped with it."""
         return hashlib.sha256(repr([tuple(label) for label in self.labels]).encode()).hexdigest()
 
 
@@ -166,9 +166,13 @@ def _problems(labels: Sequence[Label]) -> Iterator[tuple[int, str, str]]:
         if not label.name or label.name != label.name.strip():
             yield index, "name", f"{label.name!r} is empty or begins or ends with a space"
         if names.setdefault(label.name, index) != index:
-            yield index, "name", f"{label.name!r} is in the table twice; names tell labels apart"
+            yield index, "name", f"{label.name!r} is a duplicate name; give every label its own"
         if not -255 <= label.label_id <= 255:
-            yield index, "label_id", f"{label.label_id} does not fit a mask; choose 0 to 255, -1 for what is not drawn"
+            yield (
+                index,
+                "label_id",
+                f"{label.label_id} does not fit into a mask; choose 0 to 255, or -1 if not drawn",
+            )
         if ids.setdefault(label.label_id, label.name) != label.name:
             yield index, "label_id", f"{label.label_id} is also the id of {ids[label.label_id]!r}"
         if not -1 <= label.train_id <= 255:
@@ -178,7 +182,7 @@ def _problems(labels: Sequence[Label]) -> Iterator[tuple[int, str, str]]:
         if label.label_id < 0 <= label.train_id < IGNORE:
             yield index, "train_id", f"{label.train_id} cannot be trained: a negative label_id is not drawn; choose -1"
         if not label.category:
-            yield index, "category", "is empty; labels without a group of their own may be called 'void'"
+            yield index, "category", "is empty; use 'void' for labels without a category of their own"
         if label.has_instances and not 1 <= label.label_id <= _LARGEST_WITH_INSTANCES:
             problem = f"the instance ids of label_id {label.label_id} would not fit 16 bits, or would be label ids"
             yield index, "has_instances", f"{problem}; give it a label_id of 1 to {_LARGEST_WITH_INSTANCES}"
@@ -203,7 +207,7 @@ def _lookup(values: dict[int, int] | dict[int, tuple[int, int, int]], other: int
 
 
 CITYSCAPES = LabelTable(LABELS)
-"""The table that everything uses unless told otherwise; the names below are its parts."""
+"""The default table everywhere; the names below are its parts."""
 
 LABEL_BY_ID: dict[int, Label] = CITYSCAPES.by_id
 

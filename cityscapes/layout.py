@@ -14,7 +14,7 @@ from cityscapes.errors import MissingInputError
 from cityscapes.workspace import data_folder, demo_city_folder
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"
-"""The environment variable that names the data set's root, the one that the official tools use."""
+"""The environment variable that names the data set's root, the same as for the official tools."""
 
 SPLITS = ("train", "val", "test")
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?P<city>[A-Za-z][A-Za-z-]*)_(?P<sequence>\d{6})_(?P<frame>
 _PREDICTION_NAME = re.compile(r"([A-Za-z][A-Za-z-]*_[0-9]{6}_[0-9]{6})(?![0-9])[A-Za-z0-9._-]*\.png")
 File = TypeVar("File")
 MatchedFile = tuple[str, tuple[str, File]]
-"""An image, and the (name, file) that was found for it."""
+"""An image, and the (name, file) found for it."""
 
 
 class Frame(NamedTuple):
@@ -49,15 +49,15 @@ class Frame(NamedTuple):
         return f"{self.city}_{self.sequence}_{self.frame}" if self.sequence else self.frame
 
     def image(self, root: Path) -> Path:
-        """The path of the camera image below the data set's root."""
+        """Return the path of the camera image below the data set's root."""
         return root / "leftImg8bit" / self.split / self.city / (self.name + IMAGE_SUFFIX)
 
     def annotation(self, root: Path, suffix: str) -> Path:
-        """The path of a provided annotation, for example `annotation(root, POLYGONS_SUFFIX)`."""
+        """Return the path of a provided annotation, for example `annotation(root, POLYGONS_SUFFIX)`."""
         return root / "gtFine" / self.split / self.city / (self.name + suffix)
 
     def generated(self, output: Path, suffix: str) -> Path:
-        """The path of a generated mask below `output`: `<output>/<split>/<city>/<name><suffix>`."""
+        """Return the path of a generated mask below `output`: `<output>/<split>/<city>/<name><suffix>`."""
         return output / self.split / self.city / (self.name + suffix)
 
 
@@ -70,9 +70,9 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name:
     folder = root / ("leftImg8bit" if suffix == IMAGE_SUFFIX else "gtFine") / split
     if not folder.is_dir():
         found = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        here = f"it holds {', '.join(found)}" if found else "it is not there"
+        here = f"which holds {', '.join(found)}" if found else "which is missing or empty"
         raise MissingInputError(
-            f"{folder}: no such split; looked in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
+            f"{folder}: no such split in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
             f"gtFine/ with the splits {', '.join(SPLITS)}"
         )
     paths = list(folder.glob(f"*/*{suffix}"))
@@ -96,10 +96,10 @@ def frame_of(path: Path, split: str, suffix: str) -> Frame | None:
 
 
 def default_root() -> Path:
-    """The data set's root where none is named.
+    """Return the data set's root where none is given.
 
     `$CITYSCAPES_DATASET` when it is set; else the first of `data/` and `data/cityscapes/` that holds `gtFine/`; else
-    `data/demo_city/`, the embedded city, which may have to be written first.
+    `data/demo_city/`, the embedded city, which may not be written yet.
     """
     if os.environ.get(ROOT_VARIABLE):
         return Path(os.environ[ROOT_VARIABLE]).expanduser()
@@ -112,7 +112,7 @@ def default_root() -> Path:
 def match_names(files: Sequence[tuple[str, File]], expected: Collection[str]) -> tuple[list[MatchedFile], list[str]]:
     """Pair (name, file) with the images called `expected`, such as `aachen_000000_000019`.
 
-    Returns (image, (name, file)) where there is exactly one, sorted by name, and what is missing, extra or double.
+    Return (image, (name, file)) where there is exactly one, sorted by name, and problems: missing, extra, duplicate.
     """
     problems = []
     wanted: dict[str, list[tuple[str, File]]] = {image: [] for image in expected}
@@ -121,7 +121,7 @@ def match_names(files: Sequence[tuple[str, File]], expected: Collection[str]) ->
         if match and match[1] in wanted:
             wanted[match[1]].append((name, file))
         else:
-            problems.append(f"{name!r}: extra; no image of the split is called so")
+            problems.append(f"{name!r}: extra; no image of the split has this name")
     for image, matches in wanted.items():
         if not matches:
             problems.append(f"{image}*.png: missing")

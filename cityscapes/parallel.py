@@ -1,4 +1,4 @@
-"""Run one function on many items with any executor, so many at a time, in processes that die with the command."""
+"""Run a function on many items with any executor, a bounded number at a time; worker processes end with the command."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -20,11 +20,11 @@ Value = TypeVar("Value")
 def map_bounded(
     executor: Executor, function: Callable[[Item], Value], items: Iterable[Item], *, in_flight: int
 ) -> Iterator[Value]:
-    """Yield `function(item)` as results come, in no order, with at most `in_flight` items submitted at a time.
+    """Yield `function(item)` in order of completion, with at most `in_flight` items submitted at a time.
 
-    So neither futures nor results pile up, however many items there are. When the loop over it ends early, items that
-    have not begun are cancelled, and those that have are waited for. Raises what the function raises, and MachineError
-    when the executor lost a worker.
+    Neither futures nor results pile up, however many items there are. When the loop over it ends early, items that have
+    not begun are canceled, and the others are waited for. Raises what the function raises, and MachineError when the
+    executor has lost a worker.
     """
     waiting = iter(items)
     pending: set[Future] = set()
@@ -42,16 +42,16 @@ def map_bounded(
             yield future.result()
     except BrokenExecutor as error:
         raise MachineError(
-            f"a worker of the executor died ({reason(error)}); it may be short of memory: start again with fewer"
+            f"a worker of the executor died ({reason(error)}); probably for lack of memory: run with fewer workers"
         ) from error
     finally:
         wait([future for future in pending if not future.cancel()])
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
-    """Return an executor of `count` processes, started when the first work comes; use it in a `with` block.
+    """Return an executor of `count` processes, started on first use; use it in a `with` block.
 
-    They are forked from a server that holds nothing of this process, neither its threads nor its locks on folders.
+    They are forked from a server that inherits neither this process's threads nor its locks on folders.
     As with all of multiprocessing, a script that calls this needs `if __name__ == "__main__":`.
     """
     context = multiprocessing.get_context("forkserver")
@@ -59,8 +59,8 @@ def worker_processes(count: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    # Ctrl-C reaches every process of a terminal: the command alone shall answer it. And a command that is killed closes
-    # its end of a pipe, which nobody would look at while waiting for work.
+    # Ctrl-C reaches every process of a terminal; only the command should handle it. A killed command closes its end of
+    # a pipe, which a worker that waits for work would not notice.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -73,14 +73,14 @@ def _die_with(sentinel: int) -> None:
 
 
 def number_of_workers(workers: int) -> int:
-    """Return `workers`, or one a usable core for 0; raises ParameterError for what is no number from 0 to 1024."""
+    """Return `workers`, or one a usable core for 0; raises ParameterError for anything but 0 to 1024."""
     if type(workers) is not int or not 0 <= workers <= 1024:
-        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024 threads, or 0 for one a core")
+        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024, or 0 for one a core")
     return workers or usable_cores()
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: those that its user, container or batch system leaves to it."""
-    if hasattr(os, "sched_getaffinity"):
+    """Return how many cores this process may use: those that its user, container or batch system allows."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

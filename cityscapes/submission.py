@@ -2,9 +2,9 @@
 
     python cityscapes/submission.py build outputs/my_run/predictions submission.zip --split test
     python cityscapes/submission.py check submission.zip --split test
-    python cityscapes/submission.py check submission_val.zip --split val      also predicts the server's score
+    python cityscapes/submission.py check submission_val.zip --split val      also computes the server's score
 
-A zip gets its name only after each file was opened and looked at, and after the whole came back from the disk sound.
+A zip appears under its name only after each file was inspected and the whole zip was read back intact.
 """
 
 import argparse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the command line and return its exit status: 0 fine, 3 bad."""
+    """Run the command line and return its exit status: 0, or 3 when there are problems."""
     arguments = _parser().parse_args()
     root = arguments.root or default_root()
     expected = find_frames(root, arguments.split)
@@ -61,7 +61,7 @@ def _check(
     print_problems("warning", report.warnings)
     lines = [f"{arguments.zip}: {report.files} files, ready to upload"]
     if report.scores:
-        lines.append("the server would give, if these images were its own:")
+        lines.append("the server's score, if these were its images:")
         for name, value in report.scores.averages.items():
             lines.append(f"  {name:<28}{'absent' if value is None else f'{value:.4f}'}")
     return report.problems, "\n".join(lines)
@@ -89,9 +89,9 @@ def _image_size(path: Path) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Build or check a submission to the Cityscapes server.")
     actions = parser.add_subparsers(dest="action", required=True)
-    build = actions.add_parser("build", help="zip a folder of label-id PNGs, after looking at each")
+    build = actions.add_parser("build", help="zip a folder of label-id PNGs, after inspecting each")
     build.add_argument("predictions", type=Path, help="the folder that save_prediction wrote to")
-    check = actions.add_parser("check", help="list every problem of a zip; on a labelled split, score it too")
+    check = actions.add_parser("check", help="list every problem of a zip; on a labeled split, also score it")
     for action in (build, check):
         action.add_argument("zip", type=Path, help="the zip file")
         action.add_argument("--root", type=Path, metavar="DIR", help="the data set whose images are expected")

@@ -8,7 +8,7 @@ WORKSPACE_VARIABLE = "DLV3P_WORKSPACE"
 
 
 def workspace() -> Path:
-    """The folder that holds `data/`, `outputs/` and `saved/`.
+    """Return the folder that holds `data/`, `outputs/` and `saved/`.
 
     `$DLV3P_WORKSPACE` when it is set; else the checkout that this package was installed from in editable mode; else
     the current folder.
@@ -20,25 +20,25 @@ def workspace() -> Path:
 
 
 def data_folder() -> Path:
-    """Where data sets are looked for and generated masks go."""
+    """Return the folder of data sets and generated masks."""
     return workspace() / "data"
 
 
 def demo_city_folder() -> Path:
-    """Where the embedded city is written."""
+    """Return the folder of the embedded city."""
     return data_folder() / "demo_city"
 
 
 def generated_masks_folder() -> Path:
-    """Where masks made from polygons go: `data/generated_gt/<split>/<city>/`."""
+    """Return the folder of masks made from polygons: `data/generated_gt/<split>/<city>/`."""
     return data_folder() / "generated_gt"
 
 
 def run_folder(run: str) -> Path:
-    """The folder of one training run: `saved/<run>/`."""
+    """Return the folder of one run: `saved/<run>/`."""
     return workspace() / "saved" / run
 
 
 def output_folder(run: str) -> Path:
-    """Where everything made from a run goes: `outputs/<run>/`."""
+    """Return the folder of everything made from a run: `outputs/<run>/`."""
     return workspace() / "outputs" / run

@@ -35,7 +35,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     """
     import torch
 
-    from dlv3p.data.batches import worker_faults
+    from dlv3p.data.batches import explain_worker_errors
     from dlv3p.data.loader import WholeImages, make_samples, training_loader, validation_loader
     from dlv3p.data.roots import open_training, resolve_data_root
     from dlv3p.evaluation.metrics import confusion_matrix
@@ -106,7 +106,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 whole = validation_loader(WholeImages(validation, image_scale=p.image_scale), **loading)
                 for batches in (loader, whole):
                     guards.enter_context(closing(batches))
-                guards.enter_context(worker_faults(p.loader_timeout, loader.next_names))
+                guards.enter_context(explain_worker_errors(p.loader_timeout, loader.next_names))
                 watchers = make_watchers(p, folder, training, done=progress.done, stop=interruption.request)
                 watchers.start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(reporting_failure(watchers))

@@ -1,8 +1,8 @@
-"""The only place that writes files, atomically: complete under their final name, or not at all.
+"""Write files atomically, complete under their final name or not at all; nothing else in the suite writes files.
 
-A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that a reader, a
-crash or a full disk never meets half a file, and what was there before stays until the new one is complete. The hash by
-which a file is known again is written beside it, and compared before the file is trusted.
+A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that no
+reader meets half a file, after a crash or on a full disk either, and a previous file stays until the new one is
+complete. The hash of a file, by which it is checked before it is trusted, is computed here, too.
 """
 
 import errno
@@ -27,14 +27,14 @@ LEFTOVER = re.compile(r"\..*\.(?P<process>\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL
 
 @contextmanager
 def open_atomically(path: str | Path, *, durable: bool = True, needed: int | None = None) -> Iterator[BinaryIO]:
-    """Open `path` for writing bytes; its folders are made, and it appears under its name when the block ends well.
+    """Open `path` for writing bytes; folders are created, and the file appears under its name when the block succeeds.
 
-    `durable` waits until the disk has it (fsync of the file and of its folder); turn it off for files that can be made
-    again. Raises MachineError when the disk is full, and says how many bytes were `needed` where that is known, or
-    refuses the write; a previous file is then untouched.
+    `durable` waits until it is on disk (fsync of the file and of its folder); turn it off for files that can be made
+    again. Raises MachineError when the disk is full, with the bytes `needed` if known, or not writable; a previous file
+    then stays untouched.
     """
     path = Path(path)
-    # The end of a name tells what it becomes; fifty letters leave room for the rest, even where each takes four bytes.
+    # The end of the name is kept, to recognize it; fifty characters fit even where each takes four bytes.
     temporary = path.with_name(f".{path.name[-50:]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def write_text(path: str | Path, content: str, *, durable: bool = True) -> None:
 
 @contextmanager
 def lock_folder(folder: str | Path) -> Iterator[None]:
-    """Make `folder` and hold it for this process alone until the block ends, or the process does, however it ends.
+    """Create `folder` and lock it for this process until the block or the process ends, however it ends.
 
-    Raises BusyError, at once, when another process or thread holds it. The lock file `.lock` stays behind; only the
-    operating system's lock on it counts, so a crash leaves nothing to clean up.
+    Raises BusyError, at once, when another process or thread holds it. The lock file `.lock` remains; only the
+    operating system's lock on it counts, so there is nothing to clean up after a crash.
     """
     folder = Path(folder)
     try:
@@ -92,7 +92,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what writers that were killed left half-written in `folder` and below; for who holds its lock."""
+    """Remove the unfinished files of killed writers in `folder` and below; the caller holds its lock."""
     for path in Path(folder).rglob(".*.tmp"):
         named = LEFTOVER.fullmatch(path.name)
         if named and not _is_another_process(int(named["process"])):
@@ -101,18 +101,18 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def _is_another_process(number: int) -> bool:
-    """Whether a process of this number lives, and is not this one: in containers, the next one often has its number."""
+    """Return whether another process has this number; in containers, the next one often gets the same."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # there is one, of another user
+    except OSError:  # it exists, but belongs to another user
         return True
     return number != os.getpid()
 
 
 def _space(error: OSError, path: Path, needed: int | None) -> str:
-    """Say how much space a file needs and how much there is; a quota, or a limit of sizes, has no figure."""
+    """Explain how much space a file needs and how much is free; quotas and size limits have no figure."""
     if needed is None:
         return ""
     free = "a limit is lower"
@@ -123,16 +123,18 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
 
 
 def _explain(error: OSError, path: Path, needed: int | None = None) -> None:
-    """Raise MachineError for what a reader can mend; return for everything else."""
+    """Raise MachineError for what a reader can fix; return for everything else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         space = _space(error, path, needed)
         raise MachineError(f"{path}: no space left to write it{space}; free some and run again") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise MachineError(f"{path}: not allowed to write here; choose another folder or mend its rights") from error
+        raise MachineError(
+            f"{path}: no permission to write here; choose another folder or fix its permissions"
+        ) from error
     if error.errno == errno.ENOENT and LEFTOVER.fullmatch(Path(error.filename or "").name):
-        raise MachineError(f"{path}: no file can be made in this folder; choose another one") from error
+        raise MachineError(f"{path}: no file can be created in this folder; choose another one") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        raise MachineError(f"{path}: a file stands where a folder is needed, or a folder where a file is") from error
+        raise MachineError(f"{path}: a file is where a folder should be, or a folder where a file should be") from error
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -144,6 +146,6 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal; it is read piece by piece."""
+    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

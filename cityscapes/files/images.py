@@ -1,4 +1,4 @@
-"""Read the images and id masks of any data set strictly: a damaged file or a wrong kind is one line that names it."""
+"""Read the images and id masks of any data set strictly: a bad file is a one-line error that names it."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from cityscapes.errors import InputError, MissingInputError, reason
 
 FORMATS = ("PNG", "JPEG")
-"""What may be opened: other decoders are never let near a file from a stranger."""
+"""The formats that may be opened; Pillow's other decoders never see an untrusted file."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -18,11 +18,11 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Read a mask's ids, uint8 (H,W); those of a palette image are its indices, never its colours.
+    """Read a mask's ids, uint8 (H,W); those of a palette image are its indices, never its colors.
 
     Raises InputError for an image of more channels, and for a damaged one.
     """
-    from cityscapes.files.png_read import decode_gray_png  # loads numba, which reading images alone does without
+    from cityscapes.files.png_read import decode_gray_png  # loads numba, which images do not need
 
     with suppress(OSError):
         ids = decode_gray_png(path.read_bytes(), bits=8)

@@ -1,7 +1,8 @@
 """Read PNG files fast: a mask's one channel of 8 or 16 bits, or the corner of an RGB image that a crop needs.
 
 Masks are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. A crop needs the rows down
-to its bottom, and of them the columns up to its right. What is unusual or damaged is left to Pillow, which explains it.
+to its bottom, and of them the columns up to its right. Unusual and damaged files are left to Pillow, which explains
+them.
 """
 
 import struct
@@ -22,7 +23,7 @@ except ImportError:  # not built for every kind of processor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 16 * 2**20
-"""The size of a mask's file; sixteen million bytes hold any mask that is not noise."""
+"""The most bytes of a mask's file; any mask that is not noise takes less."""
 _GRAY, _RGB = 0, 2  # the header's numbers of color types
 _BLOCK_BYTES = 2**17  # stays in the processor's cache
 
@@ -80,10 +81,10 @@ def png_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_corner(content: bytes, bottom: int, right: int) -> np.ndarray | None:
-    """Return the upper left corner of an RGB PNG, uint8 (bottom,right,3), or None where Pillow should look at it.
+    """Return the upper left corner of an RGB PNG, uint8 (bottom,right,3), or None where Pillow should read it.
 
-    All chunks must be there with their right check sums, also those of rows below `bottom`: a file that is cut short
-    or has a flipped bit is noticed whatever part of it is asked for.
+    All chunks must be complete with correct checksums, including those of rows below `bottom`: a truncated file or a
+    flipped bit is noticed whatever part is asked for.
     """
     size = png_size(content)
     packed = None if size is None or bottom > size[0] or right > size[1] else _image_data(content)
@@ -158,7 +159,7 @@ def _image_data(content: bytes) -> bytes | None:
 
 
 def _unpack(packed: bytes, stride: int, lines: np.ndarray, pixel_bytes: int, *, rows: int, whole: bool = False) -> bool:
-    """Unpack scan lines of `stride` bytes into `lines`, uint8 (h, n), n < `stride`, so many `rows` at a time.
+    """Unpack scan lines of `stride` bytes into `lines`, uint8 (h, n), n < `stride`, `rows` at a time.
 
     Return False for a fault; with `whole`, also where the packed data do not end with the last line.
     """

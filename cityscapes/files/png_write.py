@@ -1,7 +1,7 @@
-"""Encode masks as PNG quickly, sealed with what they were made from.
+"""Encode masks as PNG quickly, stamped with a digest of what they were made from.
 
-The seal is a text chunk right behind the header: a digest of what the file was made from, and a digest of everything
-else in the file. So one look at a finished mask says whether it is up to date, and no list beside it can disagree.
+The stamp is a text chunk right after the header: a digest of what the file was made from, and a digest of everything
+else in the file. So a mask itself shows whether it is up to date, and no separate list can disagree.
 Rows are stored by the PNG filter "up", as differences from the row above, which leaves almost nothing of a label image;
 images are filtered a strip at a time, since a strip stays in the processor's cache until it is packed.
 """
@@ -26,15 +26,15 @@ def filtered_strips(pixels: np.ndarray, table: np.ndarray | None = None) -> Iter
     """Yield an image's filtered rows in strips, uint8 (rows, 1 + bytes a row), as PNG packs them.
 
     The image is `pixels`, uint8 (H, W) or (H, W, C) or uint16 (H, W); or, with a `table` uint8 (256, C), it is
-    `table[pixels]` of pixels uint8 (H, W), which is then never made: where a pixel equals the one above, so do their
-    entries, and the difference is 0 without a look. That is nearly everywhere in a label image.
+    `table[pixels]` of pixels uint8 (H, W), without making that image: where a pixel equals the one above, so do their
+    entries, and the difference is 0. That is nearly everywhere in a label image.
     """
     height = len(pixels)
     row_bytes = pixels[:1].nbytes if table is None else pixels.shape[1] * table.shape[1]
     rows = max(_STRIP_BYTES // (1 + row_bytes), 1)
     if table is None:
         whole = pixels.reshape(height, -1)
-    else:  # what was compiled takes no read-only arrays
+    else:  # compiled code takes no read-only arrays
         whole, table = np.require(pixels, np.uint8, ["C", "W"]), np.array(table, np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -68,7 +68,7 @@ def _fill_changes(changes, strip, table, filtered):
     for word in range(len(changes)):
         if changes[word]:
             y, x = divmod(8 * word, width)
-            for _ in range(8):  # all eight, without a look which of them differ: guessing that wrong takes longer
+            for _ in range(8):  # all eight: checking which of them differ takes longer
                 if x == width:
                     y, x = y + 1, 0
                 if y < rows:
@@ -79,8 +79,8 @@ def _fill_changes(changes, strip, table, filtered):
 
 
 _HEADER_END = len(SIGNATURE) + 4 + 4 + 13 + 4
-_SEAL_KEYWORD = b"cityscapes.mask_files\0"  # in every mask ever written: never rename it
-_SEAL_LENGTH = 4 + 4 + len(_SEAL_KEYWORD) + 64 + 1 + 64 + 4
+_STAMP_KEYWORD = b"cityscapes.mask_files\0"  # in every mask ever written: never rename it
+_STAMP_LENGTH = 4 + 4 + len(_STAMP_KEYWORD) + 64 + 1 + 64 + 4
 
 
 def encode_png(
@@ -95,7 +95,7 @@ def encode_png(
 
     It is uint8 (H, W), gray or with an RGB `palette` uint8 (256, 3); uint16 (H, W), gray; or RGBA, uint8 (H, W, 4).
     With a look-up `table` uint8 (256,) or (256, 4), `table[pixels]` is encoded, gray or RGBA, in less time than it
-    takes to make it. `made_from` is anything that identifies the input; with it the file is sealed. `packed` is what
+    takes to make it. `made_from` is anything that identifies the input; with it the file is stamped. `packed` is what
     `pack_pixels` gave for the same pixels, so that two files can share it. The same pixels give the same bytes with one
     version of ISA-L on one kind of processor.
     """
@@ -106,7 +106,7 @@ def encode_png(
     header = SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
     body = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
     body += _chunk(b"IDAT", pack_pixels(pixels, table=table) if packed is None else packed) + _chunk(b"IEND", b"")
-    return header + (b"" if made_from is None else _seal(header, body, made_from)) + body
+    return header + (b"" if made_from is None else _stamp(header, body, made_from)) + body
 
 
 def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes:
@@ -118,18 +118,18 @@ def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes
 
 
 def is_made_from(path: Path, made_from: bytes) -> bool:
-    """Tell whether the file is a PNG that `encode_png` made from `made_from`, complete and unchanged since."""
+    """Return whether the file is a PNG that `encode_png` made from `made_from`, complete and unchanged since."""
     try:
         content = path.read_bytes()
     except OSError:
         return False
-    header, body = content[:_HEADER_END], content[_HEADER_END + _SEAL_LENGTH :]
-    return content[_HEADER_END : _HEADER_END + _SEAL_LENGTH] == _seal(header, body, made_from)
+    header, body = content[:_HEADER_END], content[_HEADER_END + _STAMP_LENGTH :]
+    return content[_HEADER_END : _HEADER_END + _STAMP_LENGTH] == _stamp(header, body, made_from)
 
 
-def _seal(header: bytes, body: bytes, made_from: bytes) -> bytes:
+def _stamp(header: bytes, body: bytes, made_from: bytes) -> bytes:
     origin, content = hashlib.sha256(made_from).hexdigest(), hashlib.sha256(header + body).hexdigest()
-    return _chunk(b"tEXt", _SEAL_KEYWORD + f"{origin} {content}".encode())
+    return _chunk(b"tEXt", _STAMP_KEYWORD + f"{origin} {content}".encode())
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from cityscapes.errors import InputError, MissingInputError, reason
 
 MAX_PIXELS = 64 * 2**20
-"""The most pixels that an image, a mask or an annotation may claim, 32 times those of a Cityscapes frame: what claims
-more is damaged, or meant to fill the memory."""
+"""The most pixels that an image, a mask or an annotation may claim, 32 times those of a Cityscapes frame; a file that
+claims more is damaged, or meant to exhaust the memory."""
 
 
 class DuplicateKeyError(ValueError):
@@ -87,16 +87,16 @@ def read_at_most(path: Path, limit: int, *, missing: str, too_large: str) -> byt
 
 
 LONGEST = 80
-"""So many letters of a name from a file are printed."""
+"""The most characters of a name from a file that are printed."""
 
 
 def sanitize(text: object, limit: int = LONGEST) -> str:
-    """Return a text from a file as it may be printed: escaped where it is not printable, and cut to `limit` letters."""
+    """Return a text from a file, safe to print: escaped where it is not printable, and cut to `limit` characters."""
     letters = str(text)[: limit + 1]
     escaped = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters)
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 3]}..."
 
 
 def safe_reason(error: Exception) -> str:
-    """Return what another library says of a file, as it may be printed."""
+    """Return what another library says about a file, safe to print."""
     return sanitize(reason(error), 200)

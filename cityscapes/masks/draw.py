@@ -1,7 +1,7 @@
 """Draw an annotation into one raster, exactly as the official masks were filled, and look the masks up from it.
 
 One raster of label ids gives the train-id and the color mask through look-up tables; one raster of instance ids gives
-the label ids as well. So the masks of a frame cannot disagree. The official masks come from an old imaging library
+the label ids as well. So the masks of a frame always agree. The official masks come from an old imaging library
 whose fill rule today's libraries no longer follow; each of them differs from the official files along object edges. The
 rule is written out in `_fill_polygons` and reproduces them pixel for pixel, whatever imaging library is installed.
 """
@@ -47,7 +47,7 @@ def _fill_polygons(image, points, ends, values):
         for i in range(count):
             x0, y0 = points[start + i]
             x1, y1 = points[start + (i + 1) % count]
-            if y0 != y1:  # horizontal edges never take part
+            if y0 != y1:  # horizontal edges are never crossed
                 slope = np.float32(x1 - x0) / np.float32(y1 - y0)
                 for y in range(max(min(y0, y1), 0), min(max(y0, y1), height)):
                     crossings[filled[y - top]] = (np.float32(y) + half - np.float32(y0)) * slope + np.float32(x0)
@@ -55,7 +55,7 @@ def _fill_polygons(image, points, ends, values):
         for y in range(top, bottom):
             row = crossings[firsts[y - top] : firsts[y - top + 1]]
             gap = len(row) // 2
-            while gap > 0:  # Shell sort: two crossings are the rule, thousands must not take quadratic time
+            while gap > 0:  # Shell sort: most rows have two crossings, but thousands must not take quadratic time
                 for i in range(gap, len(row)):
                     value, j = row[i], i
                     while j >= gap and row[j - gap] > value:
@@ -89,7 +89,7 @@ def draw_instance_ids(annotation: Annotation) -> np.ndarray:
     """Draw the polygons in file order and return the instance ids of the official files, uint16 (H, W).
 
     An object of a label with instances is label id x 1000 + its number among that label's objects in the file, from 0,
-    also where others hide it. Everything else, and what is annotated as a group (`cargroup`), is its label id. Raises
+    even where others hide it. Everything else, and what is annotated as a group (`cargroup`), is its label id. Raises
     InputError where a label has more objects than three digits can number.
     """
     drawn, counts, values = _drawn(annotation), Counter(), []
@@ -102,7 +102,7 @@ def draw_instance_ids(annotation: Annotation) -> np.ndarray:
             values.append(label.label_id)
     for name, count in counts.items():
         if count > INSTANCES_PER_LABEL:
-            raise InputError(f"{count} objects are a {name!r}; instance ids can number {INSTANCES_PER_LABEL} at most")
+            raise InputError(f"{count} objects are labeled {name!r}; instance ids allow at most {INSTANCES_PER_LABEL}")
     return _draw(annotation, drawn, np.array(values, np.uint16))
 
 
@@ -128,7 +128,7 @@ def to_train_ids(label_ids: np.ndarray, *, table: LabelTable = CITYSCAPES) -> np
 
 
 def rgba_of_label_ids(table: LabelTable) -> np.ndarray:
-    """The opaque colour of each label id, uint8 (256, 4)."""
+    """Return the opaque color of each label id, uint8 (256, 4)."""
     return np.concatenate([table.label_id_to_color, np.full((256, 1), 255, np.uint8)], axis=1)
 
 

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from cityscapes.labels import LabelTable
 
 SUFFIXES = (LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, COLOR_SUFFIX)
-_RULE = "fill rule 1"  # raise the number when masks come out differently, so that old ones are seen as stale
+_RULE = "fill rule 1"  # raise the number when the pixels change, so that old masks become stale
 
 
 @dataclass(frozen=True)
 class Job:
-    """One frame, where its polygons are (`root`), where its masks go (`output`), and as what: rgba or palette.
+    """One frame to draw: the root of its polygons, the folder of its masks, and the color mask's kind, rgba or palette.
 
-    `instances` asks for instance ids too. `table` None is the Cityscapes table.
+    `instances` adds instance ids. Without a `table` it is the Cityscapes table.
     """
 
     frame: Frame
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass
 class Result:
-    """What became of one frame; `compared` has (differing, all) pixels of each provided mask, by its suffix."""
+    """The result of one frame; `compared` has (differing, all) pixels of each provided mask, by its suffix."""
 
     path: Path
     written: bool = False
@@ -70,7 +70,7 @@ class Result:
 
 
 class State(Enum):
-    """What is there of a frame's masks: all of them, not all, or one that does not fit the polygons."""
+    """The state of a frame's masks: all up to date, some missing, or one that does not match the polygons."""
 
     DONE = 0
     MISSING = 1
@@ -78,7 +78,7 @@ class State(Enum):
 
 
 def inspect_masks(job: Job) -> tuple[Frame, State]:
-    """Tell what is there; reads only. Masks of a polygon file that cannot be read are missing."""
+    """Return the state of a frame's masks; those of an unreadable polygon file count as missing."""
     from cityscapes.masks.polygons import read_polygon_bytes
 
     present = [suffix for suffix in job.targets if job.targets[suffix].exists()]
@@ -96,7 +96,7 @@ def inspect_masks(job: Job) -> tuple[Frame, State]:
 def make_masks(job: Job) -> Result:
     """Make the masks that are missing and compare them with provided ones; a bad file becomes the result's problem.
 
-    Raises MachineError alone: what stops one frame from being written stops all.
+    Raises only MachineError: what stops one frame from being written stops all.
     """
     from cityscapes.labels import CITYSCAPES
     from cityscapes.masks.draw import draw_label_ids, draw_with_instances
@@ -107,7 +107,7 @@ def make_masks(job: Job) -> Result:
         content = read_polygon_bytes(job.polygons)
         annotation = parse_polygons(
             content, job.polygons, table=table
-        )  # first: a damaged file makes masks look changed
+        )  # before the masks are checked: a damaged file would make them look changed
         origins = _origins(job, content)
         wanted = _wanted(job, origins)
         _refuse_stale(job, wanted)
@@ -129,33 +129,34 @@ def make_masks(job: Job) -> Result:
 
 
 def _refuse_stale(job: Job, wanted: list[str]) -> None:
-    """Raise InputError where a mask that is wanted is there already, and differs; `force` allows to replace it."""
+    """Raise InputError where a mask exists but differs from what the polygons give, unless `force` replaces it."""
     stale = [job.targets[suffix] for suffix in wanted if job.targets[suffix].exists()]
     if stale and not job.force:
         raise InputError(
-            f"{stale[0]}: is not what {job.polygons.name} gives as {job.color_mode} with this label table, or changed "
-            "since; look at it, then make it again with --force"
+            f"{stale[0]}: does not match {job.polygons.name} as {job.color_mode} with this label table, or was "
+            "changed since; check it, then make it again with --force"
         )
 
 
 def _wanted(job: Job, origins: dict[str, bytes]) -> list[str]:
-    """The masks that are not there, or not what the polygons give."""
+    """Return the suffixes of masks that are missing or do not match the polygons."""
     from cityscapes.files.png_write import is_made_from
 
     return [s for s in job.targets if job.force or not is_made_from(job.targets[s], origins[s])]
 
 
 def _origins(job: Job, content: bytes) -> dict[str, bytes]:
-    """What each mask is made from: the polygon file, the label table, the rule, and what the mask shows of them."""
+    """Return what identifies the input of each mask: suffix, color mode, fill rule, label table and polygon file."""
     from cityscapes.labels import CITYSCAPES
 
     table, polygons = (job.table or CITYSCAPES).digest, hashlib.sha256(content).hexdigest()
+    # "grey" is part of the stamp in every mask ever written: another word would make all of them stale.
     modes = {suffix: job.color_mode if suffix == COLOR_SUFFIX else "grey" for suffix in job.targets}
     return {suffix: f"{suffix} {modes[suffix]} {_RULE} {table} {polygons}".encode() for suffix in job.targets}
 
 
 def _encode(job: Job, wanted: list[str], rasters: dict[str, "np.ndarray"], table: "LabelTable", origins):
-    """Yield (suffix, PNG file); label ids and a palette mask hold the same pixels, which are packed once."""
+    """Yield (suffix, PNG file); label ids and a palette mask have the same pixels, compressed once."""
     from cityscapes.files.png_write import encode_png, pack_pixels
     from cityscapes.masks.draw import rgba_of_label_ids
 

@@ -1,7 +1,7 @@
 """Read `*_gtFine_polygons.json` into polygons in drawing order, with every limit checked before memory is spent.
 
-An annotation comes from anywhere, so nothing in it is believed: sizes, counts and coordinates are bounded, numbers are
-finite, and each refusal names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.
+Annotations may come from anywhere and are not trusted: sizes, counts and coordinates are bounded, numbers are
+finite, and each error names the file and the place inside it as a JSON pointer such as `/objects/3/polygon/0`.
 """
 
 import gc
@@ -26,15 +26,15 @@ MAX_OBJECTS = 10_000
 MAX_POINTS = 20_000
 MAX_COORDINATE = 1_000_000
 MAX_CROSSINGS = 2**22
-"""How many image rows all edges of a file may cross together: real frames stay below 2**17, and each takes time."""
+"""The most image rows that all edges of a file may cross in total, which takes time; real frames stay below 2**17."""
 MAX_PAINTED = 2**32
-"""How many pixels the boxes around all polygons may hold together: real frames stay below 2**24."""
+"""The most pixels in the bounding boxes of all polygons in total; real frames stay below 2**24."""
 
 
 class Polygon(NamedTuple):
     """One drawn object: its class, and its vertices as int32 (P, 2) in x, y pixels; they may lie outside the image.
 
-    `is_group` marks several objects in one outline (`cargroup`), which cannot be told apart.
+    `is_group` marks several objects in one outline (`cargroup`).
     """
 
     label: Label
@@ -70,7 +70,7 @@ def parse_polygons(content: bytes, source: str | Path, *, table: LabelTable = CI
     """Check the bytes of a polygon file and return its annotation; `source` is what messages call it.
 
     Labels follow the official rule: an unknown name that ends in `group` counts as the name without it. Raises
-    InputError for everything that cannot be drawn as it says.
+    InputError for everything that cannot be drawn as specified.
     """
     with _collector_paused():
         return _parse(content, source, table)
@@ -80,15 +80,15 @@ def parse_polygons(content: bytes, source: str | Path, *, table: LabelTable = CI
 def _collector_paused() -> Iterator[None]:
     """Pause Python's collector of cyclic garbage.
 
-    A file is thousands of small lists that all vanish soon and hold no cycle, but their number alone makes the
-    collector search the whole process again and again, which takes as long as making the masks.
+    A file has thousands of small, short-lived lists without cycles, but their number makes the collector search the
+    whole process again and again, which takes as long as making the masks.
     """
     was_running = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was_running:  # of threads that meet here, at least the first one sees it running and starts it again
+        if was_running:  # of concurrent threads at least the first found it running and restarts it
             gc.enable()
 
 
@@ -114,17 +114,18 @@ def _parse(content: bytes, source: str | Path, table: LabelTable) -> Annotation:
         listed = ", ".join(f"{name[:60]!r} x {count}" for name, count in unknown.most_common(20))
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
         raise InputError(
-            f"{source}: labels that the label table does not know: {listed}{more}; correct the names, or bring a table"
+            f"{source}: labels that are not in the label table: {listed}{more}; correct the names, or give a table "
+            "with --labels"
         )
     _refuse_endless_drawing(polygons, height, width, source)
     return Annotation(height, width, tuple(polygons), tuple(warnings))
 
 
 def _load(content: bytes, source: str | Path) -> Any:
-    """Parse fast where the fast parser can have missed nothing, else with the strict one, which knows the place.
+    """Parse with the fast parser where it cannot have missed anything, else with the strict one, which names the place.
 
-    The fast parser keeps the last of two equal keys without a word. But each key of the file has a colon of its own, so
-    when the file has no more colons than there are members left, none was dropped.
+    The fast parser silently keeps the last of duplicate keys. But each key in the file has a colon, so when there are
+    no more colons than members, none was dropped.
     """
     try:
         document = orjson.loads(content)
@@ -178,7 +179,7 @@ def _polygon(
     warnings: list[str],
     unknown: Counter[str],
 ) -> Polygon | None:
-    """Check one object; None when it is deleted, too short to draw, or of an unknown label (counted)."""
+    """Check one object; return None when it is deleted, too short to draw, or of an unknown label (counted)."""
     name = item.get("label") if type(item) is dict else None
     if type(name) is not str:
         _member(item, "label", str, f"/objects/{index}", source)
@@ -203,7 +204,7 @@ def _polygon(
 
 
 def _all_points(objects: list[Any]) -> list[np.ndarray] | None:
-    """The points of all objects, checked in bulk for speed; None where anything is wrong, found later one by one."""
+    """Return the points of all objects, checked in bulk for speed; None where one has to be checked by itself."""
     try:
         outlines = [item["polygon"] for item in objects]
         vertices = list(chain.from_iterable(outlines))
@@ -218,16 +219,16 @@ def _all_points(objects: list[Any]) -> list[np.ndarray] | None:
 
 
 def _pixels(numbers: list[Any]) -> np.ndarray:
-    """Convert x, y, x, y, ... to whole pixels, int32 (P, 2); raises ValueError for what no coordinate can be."""
+    """Convert x, y, x, y, ... to whole pixels, int32 (P, 2); raises ValueError for invalid coordinates."""
     if not set(map(type, numbers)) <= {int, float}:
         raise ValueError("not numbers")
     try:
         points = np.array(numbers, np.float64).reshape(-1, 2)
     except OverflowError as error:
-        raise ValueError("beyond all numbers") from error
+        raise ValueError("too large") from error
     if not (np.abs(points) <= MAX_COORDINATE).all():
         raise ValueError("too far away, or not finite")
-    return points.astype(np.int32)  # cuts a fraction off, as the official tool does
+    return points.astype(np.int32)  # truncates, as the official tool does
 
 
 def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:
@@ -242,7 +243,7 @@ def _points(polygon: list[Any], pointer: str, source: str | Path) -> np.ndarray:
 
 
 def _refuse_endless_drawing(polygons: list[Polygon], height: int, width: int, source: str | Path) -> None:
-    """Bound the time that drawing takes: the rows that edges cross, and the pixels of the boxes that may be filled."""
+    """Bound the time that drawing takes: the rows that edges cross, and the pixels of all bounding boxes."""
     if not polygons:
         return
     points = np.concatenate([polygon.points for polygon in polygons]).clip(0, (width, height))
@@ -252,8 +253,8 @@ def _refuse_endless_drawing(polygons: list[Polygon], height: int, width: int, so
     following[ends - 1] = starts
     crossings = int(np.abs(points[following, 1] - points[:, 1]).sum())
     if crossings > MAX_CROSSINGS:
-        _refuse(source, "/objects", f"edges cross {crossings} image rows in all, at most {MAX_CROSSINGS} are allowed")
+        _refuse(source, "/objects", f"edges cross {crossings} image rows in total, at most {MAX_CROSSINGS} are allowed")
     boxes = np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)
     painted = int(boxes.prod(axis=1, dtype=np.int64).sum())
     if painted > MAX_PAINTED:
-        _refuse(source, "/objects", f"polygons span {painted} pixels in all, at most {MAX_PAINTED} are allowed")
+        _refuse(source, "/objects", f"polygons span {painted} pixels in total, at most {MAX_PAINTED} are allowed")

@@ -1,7 +1,7 @@
 """The report of a run that makes masks: counts, errors with their place, and agreement with provided masks.
 
-It also remembers which data set the masks of a folder were made from. All data sets share one default folder for masks;
-where two have frames of equal names, their masks would overwrite one another, and the mix-up is reported as what it is.
+It also records which data set the masks of a folder were made from: all data sets share one default folder, and where
+two have frames of equal names, their masks would overwrite one another.
 """
 
 import json
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """What a run did: counts of frames, and what was wrong where.
+    """The result of a run: counts of frames, and the problems with their files.
 
     `failed` and `warnings` hold (polygon file, one line). `compared` frames were drawn now and have provided masks
     beside their polygons; `differing_pixels` of `total_pixels` differ there, all kinds of masks together, in the frames
@@ -59,7 +59,7 @@ class MaskReport:
 
 
 class Tally:
-    """Results as they come, in any order; keeps counts, and of single frames only what is to be told about them."""
+    """Collect results in any order; of single frames only problems and differences are kept."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -82,7 +82,7 @@ class Tally:
             self._differing.append((result.path, differing))
 
     def report(self, *, up_to_date: int, seconds: float) -> MaskReport:
-        """Sum up; frames come sorted, so that it does not tell which was done first."""
+        """Return the report; frames are sorted, so that it does not depend on the order of work."""
         return MaskReport(
             written=self._counts["written"],
             up_to_date=up_to_date,
@@ -97,10 +97,10 @@ class Tally:
         )
 
 
-def print_report(report: MaskReport, root: Path, output: Path, *, most: int = 50) -> None:
-    """Print warnings and errors to stderr, a line each and at most so many of a kind, and the figures to stdout."""
+def print_report(report: MaskReport, root: Path, output: Path, *, limit: int = 50) -> None:
+    """Print warnings and errors to stderr, a line each and at most `limit` of a kind, and the figures to stdout."""
     for kind, items in (("warning", report.warnings), ("error", report.failed)):
-        print_problems(kind, [line for _, line in items], most)
+        print_problems(kind, [line for _, line in items], limit)
     sys.stderr.flush()
     rows = [
         ("polygons from", root),
@@ -180,7 +180,7 @@ RECORD = ".made_from.json"
 
 
 def refuse_another_source(output: Path, stale: Iterable[Frame], root: Path) -> None:
-    """Raise InputError when one of the frames whose masks fit no more was made from another data set that is there."""
+    """Raise InputError when one of the stale masks was made from another data set that still exists."""
     sources = _read(output)
     for frame in stale:
         source = sources.get(f"{frame.split}/{frame.city}", "")
@@ -192,7 +192,7 @@ def refuse_another_source(output: Path, stale: Iterable[Frame], root: Path) -> N
 
 
 def record_source(output: Path, frames: Iterable[Frame], root: Path) -> None:
-    """Write down that the masks of these frames are made from `root`; the caller holds the folder's lock."""
+    """Record that the masks of these frames are made from `root`; the caller holds the folder's lock."""
     sources = _read(output)
     known = dict(sources)
     sources.update({f"{frame.split}/{frame.city}": str(root.resolve()) for frame in frames})
@@ -201,7 +201,7 @@ def record_source(output: Path, frames: Iterable[Frame], root: Path) -> None:
 
 
 def _read(output: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):  # without it, or with a damaged one, stale masks are still refused one by one
+    with suppress(OSError, ValueError):  # without a valid record, stale masks are still refused one by one
         sources = json.loads((output / RECORD).read_text(encoding="utf-8"))
         if isinstance(sources, dict) and all(isinstance(source, str) for source in sources.values()):
             return sources

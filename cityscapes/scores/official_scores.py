@@ -2,7 +2,7 @@
 
 Follows `cityscapesscripts/evaluation/evalPixelLevelSemanticLabeling.py` in every number, and in what it leaves out:
 pixels whose true class is ignored count nowhere, but an ignored class that is predicted costs the class that was there.
-iIoU weighs each object's pixels by average size of its class over own size, so that far objects count like near ones.
+iIoU weights an object's pixels by the average size of its class over its own, so that far objects count like near ones.
 """
 
 import math
@@ -38,7 +38,7 @@ _COUNTED = np.array([not LABEL_BY_ID[label_id].ignored for label_id in range(NUM
 
 @dataclass(frozen=True)
 class ImageScores:
-    """One image: pixels whose true class counts, how many of them are right, the same of ignored pixels, and its IoU.
+    """The scores of one image: counted pixels, those of them that are right, the same for ignored pixels, and its IoU.
 
     `mean_iou` is the mean over the classes that occur in this image, nan where there is none.
     """
@@ -79,9 +79,9 @@ class OfficialScores:
     def as_official_json(self) -> dict[str, Any]:
         """Return the content of the official result file, ready for `json.dumps`.
 
-        Every key is there, ignored classes too. Where the official file says NaN, which is not JSON, stands None. Under
-        `perImageScores`, `nbNotIgnoredPixels` and `nbCorrectPixels` are what the official script puts there, which is
-        the number of ignored pixels and how many of those differ; the counts that one expects stand beside them.
+        Every key is there, ignored classes too. None replaces the official file's NaN, which is not JSON. Under
+        `perImageScores`, `nbNotIgnoredPixels` and `nbCorrectPixels` are as in the official script: the number of
+        ignored pixels and how many of those differ. The counts that these names promise are added beside them.
         """
         totals, everything = self.confusion.sum(axis=1).tolist(), int(self.confusion.sum())
         return {
@@ -116,7 +116,7 @@ class _Image:
 
 @dataclass
 class ScoreAccumulator:
-    """Adds images up one by one, in any order, and keeps no pixels; the result depends on the images alone."""
+    """Add up images one by one, in any order, without keeping pixels; the result depends only on the images."""
 
     _confusion: np.ndarray = field(default_factory=lambda: np.zeros((NUM_IDS, NUM_IDS), np.int64))
     _images: dict[str, _Image] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class ScoreAccumulator:
     def add_counts(self, name: str, counts: PixelCounts) -> None:
         """Add one image that was counted before, perhaps by another thread."""
         if name in self._images:
-            raise ParameterError(f"{name}: is added already; every image counts once")
+            raise ParameterError(f"{name}: already added; every image counts once")
         confusion = counts.confusion
         right, whole = np.diag(confusion), confusion.sum(axis=1)
         pixels, correct = int(whole[_COUNTED].sum()), int(right[_COUNTED].sum())
@@ -154,9 +154,9 @@ class ScoreAccumulator:
         self._images |= other._images
 
     def result(self) -> OfficialScores:
-        """Work out the scores; raises InputError when no image was added."""
+        """Compute the scores; raises InputError when no image was added."""
         if not self._images:
-            raise InputError("no image was scored; there is nothing to take a mean of")
+            raise InputError("no images to score; add some first")
         images = [self._images[name] for name in sorted(self._images)]
         objects = [image.objects for image in images if image.objects is not None]
         complete = len(objects) == len(images)

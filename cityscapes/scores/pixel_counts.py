@@ -17,7 +17,7 @@ OBJECT_CATEGORIES: dict[str, list[int]] = {
     for category in dict.fromkeys(label.category for label in LABELS)
     if all(label.has_instances for label in _DRAWN if label.category == category)
 }
-"""The categories that consist of single objects, with their label ids, those of ignored classes too."""
+"""The categories whose classes all have instances, with their label ids, including those of ignored classes."""
 
 _ROW = "Array({}, 1, 'C', readonly=True)"
 _BYTES, _WORDS, _TABLE = _ROW.format("uint8"), _ROW.format("uint16"), "int64[:, ::1]"
@@ -74,10 +74,10 @@ def count_pixels(
         objects,
     )
     if wrong_prediction >= 0:
-        raise InputError(f"{name}: the prediction holds the id {wrong_prediction}, which the label table does not know")
-    strange = np.flatnonzero(confusion[NUM_IDS:].any(axis=1))
-    if strange.size:
-        raise InputError(f"{name}: the truth holds the id {strange[0] + NUM_IDS}, which the label table does not know")
+        raise InputError(f"{name}: the prediction holds the id {wrong_prediction}, which is not in the label table")
+    unknown = np.flatnonzero(confusion[NUM_IDS:].any(axis=1))
+    if unknown.size:
+        raise InputError(f"{name}: the truth holds the id {unknown[0] + NUM_IDS}, which is not in the label table")
     known = confusion[:NUM_IDS].copy()  # a view would keep the other rows too, for each of thousands of images
     return PixelCounts(known, None if instances is None else _objects(name, objects, wrong_instance))
 
@@ -102,32 +102,32 @@ def _flat(name: str, ids: np.ndarray, what: str, dtype: type) -> np.ndarray:
     if ids.dtype != dtype:
         low, high = int(ids.min()), int(ids.max())
         if what == "instance ids":
-            ids = np.maximum(ids, 0)  # negative ids are things that are not drawn, no objects
+            ids = np.maximum(ids, 0)  # negative ids are of classes that are not drawn
         elif low < 0:
-            raise InputError(f"{name}: the {what} holds the id {low}, which the label table does not know")
+            raise InputError(f"{name}: the {what} holds the id {low}, which is not in the label table")
         if high > np.iinfo(dtype).max:
-            raise InputError(f"{name}: the {what} holds the id {high}, which the label table does not know")
+            raise InputError(f"{name}: the {what} holds the id {high}, which is not in the label table")
     return np.ascontiguousarray(ids, dtype).reshape(-1)
 
 
 def _objects(name: str, objects: np.ndarray, beyond: int) -> np.ndarray:
     if beyond >= 0:
-        raise InputError(f"{name}: the instance id {beyond} is of no class; they are label id * 1000 + number")
+        raise InputError(f"{name}: the instance id {beyond} belongs to no class; they are label id * 1000 + number")
     ids = np.flatnonzero(objects[:, 0])
     labels = [LABEL_BY_ID[label_id] for label_id in (ids // 1000).tolist()]
     for instance, label in zip(ids.tolist(), labels, strict=True):
         if not label.ignored and not label.has_instances:
-            raise InputError(f"{name}: the instance id {instance} is of {label.name}, a class without objects")
+            raise InputError(f"{name}: the instance id {instance} is of {label.name}, a class without instances")
     scored = np.array([not label.ignored for label in labels], bool)
     return np.column_stack([ids, objects[ids]])[scored]
 
 
 @compiled(f"UniTuple(int64, 2)({_BYTES}, {_BYTES}, {_WORDS}, {_BYTES}, {_BYTES}, {_TABLE}, {_TABLE})")
 def _count(truth, prediction, instances, label_ids, groups, confusion, objects):
-    """Add every run of equal pixels to `confusion` and `objects`; return ids that have no place in them, -1 for none.
+    """Add every run of equal pixels to `confusion` and `objects`; return ids that are out of range, -1 for none.
 
     A run ends where the truth, its instance or the prediction changes; street scenes have few. Instance ids above 1000
-    are objects, of label id `instance // 1000`; below are areas, and groups of objects that nobody could tell apart.
+    are objects, of label id `instance // 1000`; smaller ids are areas and groups of objects.
     """
     wrong_prediction, wrong_instance, start, columns = -1, -1, 0, confusion.shape[1]
     with_objects = len(instances) > 0

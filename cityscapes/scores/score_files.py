@@ -1,4 +1,4 @@
-"""Score a folder of prediction PNGs, whoever made them, against the truth of a split."""
+"""Score a folder of prediction PNGs from any program against the truth of a split."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ class FolderScores:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """One prediction: what is wrong with it, or its ids and its counts under each encoding that they fit."""
+    """One prediction: its problem, or its ids and its counts under each encoding that they fit."""
 
     name: str
     problem: str | None
@@ -47,7 +47,7 @@ def score_folder(
 ) -> FolderScores:
     """Score the PNGs below a folder, one for each frame of `truth`, named `<city>_<seq>_<frame>*.png`.
 
-    `ids` is label or train, or auto, which tells by the ids themselves and refuses what is unclear. `workers` is the
+    `ids` is label or train, or auto, which decides by the ids themselves and refuses undecided ones. `workers` is the
     number of threads, 0 for one a core; `progress` shows a bar, by default only on a terminal. Raises ProblemsError
     with every bad, missing or extra file, MissingInputError, ParameterError.
     """
@@ -77,7 +77,7 @@ def _decide(ids: str, findings: Sequence[_Prediction], source: Path) -> tuple[st
         if believed is None:
             raise ProblemsError(source, "not scored", [because])
         return believed, because, ()
-    doubt = () if believed in (None, ids) else (f"read as {ids} ids, as asked, but they look like {believed} ids",)
+    doubt = () if believed in (None, ids) else (f"read as {ids} ids, as asked, although they look like {believed} ids",)
     return ids, "as asked", doubt
 
 
@@ -99,7 +99,7 @@ def _score(path: Path, files: TruthFiles, ids: str) -> _Prediction:
 
 
 def _each(work: Callable, items: Sequence, workers: int, progress: bool | None) -> Iterator:
-    """Yield the results in order; threads, because decoding and counting let each other work."""
+    """Yield the results in order; with threads, since decoding and counting release the interpreter's lock."""
     from tqdm import tqdm
 
     hidden = None if progress is None else not progress

@@ -17,7 +17,7 @@ SUFFIXES = (LABEL_IDS_SUFFIX, INSTANCE_IDS_SUFFIX, POLYGONS_SUFFIX)
 
 @dataclass(frozen=True)
 class TruthFiles:
-    """The files of one frame: images as they are, and polygons to draw what is missing; None where there is none."""
+    """The files of one frame: masks, and polygons to draw missing ones; None for a file that is missing."""
 
     name: str
     label_ids: Path | None
@@ -26,7 +26,7 @@ class TruthFiles:
 
     @property
     def has_instances(self) -> bool:
-        """Say whether objects can be told apart, so that there is an iIoU."""
+        """Whether there are instances, and so an iIoU."""
         return self.instance_ids is not None or self.polygons is not None
 
     def read(self) -> tuple["np.ndarray", "np.ndarray | None"]:
@@ -44,18 +44,18 @@ class TruthFiles:
         else:
             instance_ids = None
         if label_ids is None:
-            raise MissingInputError(f"{self.name}: neither {LABEL_IDS_SUFFIX} nor {POLYGONS_SUFFIX} is there")
+            raise MissingInputError(f"{self.name}: has neither {LABEL_IDS_SUFFIX} nor {POLYGONS_SUFFIX}")
         return label_ids, instance_ids
 
 
 def truth_of_frames(frames: Sequence[Frame], root: Path, generated: Path) -> dict[str, TruthFiles] | None:
     """Find each frame's truth below a Cityscapes root and among generated masks, by the frame's name.
 
-    None where any frame has none, and for the test split: the annotations that come with its images are stand-ins.
+    None where any frame lacks it, and for the test split, whose published annotations are dummies.
     """
     found = {frame.name: _truth_of(frame, root, generated) for frame in frames if frame.split != "test"}
-    labelled = all(files.label_ids or files.polygons for files in found.values())
-    return found if labelled and len(found) == len(frames) else None
+    labeled = all(files.label_ids or files.polygons for files in found.values())
+    return found if labeled and len(found) == len(frames) else None
 
 
 def _truth_of(frame: Frame, root: Path, generated: Path) -> TruthFiles:
@@ -63,16 +63,16 @@ def _truth_of(frame: Frame, root: Path, generated: Path) -> TruthFiles:
         return path if path.is_file() else None
 
     own = TruthFiles(frame.name, *(there(frame.annotation(root, suffix)) for suffix in SUFFIXES))
-    if own.label_ids or own.polygons:  # polygons are drawn anew: generated masks may be another data set's by now
+    if own.label_ids or own.polygons:  # drawn from polygons: generated masks may belong to another data set
         return own
     return TruthFiles(frame.name, *(there(frame.generated(generated, suffix)) for suffix in SUFFIXES))
 
 
 def find_truth(folder: Path, split: str | None = None) -> list[TruthFiles]:
-    """List the labelled frames of a Cityscapes root, of its gtFine/, of one split or city, or of generated masks.
+    """List the labeled frames of a Cityscapes root, of its gtFine/, of one split or city, or of generated masks.
 
     `split` chooses among the splits of a folder that has some; by default val. Raises MissingInputError where nothing
-    is found, InputError where a frame is there twice.
+    is found, InputError for a duplicate frame.
     """
     base = _split_folder(Path(folder), split)
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -83,7 +83,7 @@ def find_truth(folder: Path, split: str | None = None) -> list[TruthFiles]:
     for name in sorted(found):
         for paths in found[name].values():
             if len(paths) > 1:
-                raise InputError(f"{paths[0]}: is also at {paths[1]}; give the folder of one of them as truth")
+                raise InputError(f"{paths[0]}: is also at {paths[1]}; give the folder of only one of them")
         files = TruthFiles(name, *(next(iter(found[name][suffix]), None) for suffix in SUFFIXES))
         if files.label_ids or files.polygons:
             frames.append(files)
@@ -97,15 +97,15 @@ def find_truth(folder: Path, split: str | None = None) -> list[TruthFiles]:
 
 def _split_folder(folder: Path, split: str | None) -> Path:
     if not folder.is_dir():
-        raise MissingInputError(f"{folder}: no such folder of true masks")
+        raise MissingInputError(f"{folder}: no such folder of ground truth")
     for parent in (folder / "gtFine", folder):
         there = [name for name in SPLITS if (parent / name).is_dir()]
         if there and (split or "val") not in there:
             raise MissingInputError(
-                f"{parent}: has no split {split or 'val'}, but {', '.join(there)}; choose by --split"
+                f"{parent}: has no split {split or 'val'}, only {', '.join(there)}; choose one with --split"
             )
         if there:
             return parent / (split or "val")
     if split and folder.name != split:
-        raise MissingInputError(f"{folder}: holds no folder {split}; give the folder that does, or leave out --split")
+        raise MissingInputError(f"{folder}: holds no folder {split}; give one that does, or omit --split")
     return folder

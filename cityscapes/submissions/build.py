@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
     """Write one prediction, integer (H, W) of train ids 0 to 18, as the label-id PNG that the server reads.
 
-    Raises ParameterError for another shape or for other ids; 255 is none, since a pixel without a class only costs.
+    Raises ParameterError for other shapes and ids. 255 is not allowed, since a pixel without a class only costs score.
     """
     import numpy as np
 
@@ -46,8 +46,7 @@ def build_submission(
     """Zip the predictions below a folder, one for each `expected` frame; the same files give the same bytes.
 
     A manifest with the hashes is written beside the zip. `size` is (height, width) of every image, None for any. Raises
-    ProblemsError with every problem, after which no zip is written and an old one stays; MachineError when the disk is
-    full.
+    ProblemsError with every problem, and then writes no zip and keeps an old one; MachineError when the disk is full.
     """
     predictions, output_zip = Path(predictions), Path(output_zip)
     if not predictions.is_dir():
@@ -57,7 +56,7 @@ def build_submission(
     from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files
 
     paths = sorted(predictions.rglob("*.png"))
-    problems = [f"{path}: a link; copy the file itself" for path in paths if path.is_symlink()]
+    problems = [f"{path}: a symbolic link; copy the file itself" for path in paths if path.is_symlink()]
     files = [(path.name, path) for path in paths if not path.is_symlink()]
     matched, mismatches = match_names(files, [frame.name for frame in expected])
     problems += mismatches
@@ -96,8 +95,8 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 
 def _verify(written: Path, output_zip: Path, hashes: dict[str, str]) -> Manifest:
-    """Read the zip back, which has no name yet, and describe it."""
+    """Read the zip back, still under its temporary name, and return its manifest."""
     with zipfile.ZipFile(written) as archive:
         if archive.testzip() is not None or archive.namelist() != list(hashes):
-            raise InputError(f"{written}: came back from the disk damaged; build it again, on another disk")
+            raise InputError(f"{written}: damaged when read back; build it again on another disk")
     return Manifest(output_zip, hashes, written.stat().st_size, file_sha256(written))

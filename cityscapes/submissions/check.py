@@ -24,9 +24,9 @@ _UNSAFE = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:|[\\\0]")
 
 @dataclass(frozen=True)
 class SubmissionReport:
-    """What a check found: how many files were looked at, what the server would refuse or misread, what costs score.
+    """What a check found: the number of files inspected, what the server would refuse or misread, what costs score.
 
-    `scores` are those that the server would give, where the truth is known and nothing is wrong with the zip.
+    `scores` are the server's, if the truth is known and there is no problem.
     """
 
     path: Path
@@ -74,7 +74,7 @@ def check_submission(
                 hashes[name] = hashlib.sha256(inspection.content).hexdigest()
                 _count(accumulator, name, inspection)
     except Exception as error:  # a damaged or hostile zip may raise nearly anything
-        problems.append(f"{zip_path}: not a zip that can be read ({reason(error)})")
+        problems.append(f"{zip_path}: not a readable zip ({reason(error)})")
     problems += compare_with_manifest(zip_path, hashes)
     problems = [LIKE_TRAIN_IDS] * looks_like_train_ids(used) + problems
     spare = ", ".join(map(str, sorted(used - EVALUATED_IDS)))
@@ -93,7 +93,7 @@ def _inspect(
     progress: bool | None,
     problems: list[str],
 ) -> Iterable[tuple[str, "Inspection"]]:
-    """Yield what each file of the zip turns out to be, after adding what its names say to `problems`."""
+    """Yield each file of the zip with its inspection, after adding the problems of all names to `problems`."""
     from cityscapes.ids import TABLE_IDS
     from cityscapes.layout import match_names
     from cityscapes.submissions.rules import MAX_FILE_BYTES, inspect_files
@@ -102,8 +102,8 @@ def _inspect(
         if member.file_size > MAX_FILE_BYTES:
             raise InputError(f"{member.filename}: unpacks to more than {MAX_FILE_BYTES >> 20} MB")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError(f"{member.filename}: packed in a rare way; pack the zip again with deflate, as most do")
-        with archive.open(member) as file:  # reading it all would unpack first, and then see that the size was a lie
+            raise InputError(f"{member.filename}: unsupported compression; zip it again with deflate, the usual method")
+        with archive.open(member) as file:  # a lying size must not make it unpack more
             return file.read(MAX_FILE_BYTES + 1)
 
     safe, unsafe = _safe_members(archive.infolist())
@@ -124,20 +124,20 @@ def _safe_members(members: Iterable[zipfile.ZipInfo]) -> tuple[list[tuple[str, z
         if _UNSAFE.search(name):
             problems.append(f"{name!r}: unsafe name; plain file names only")
         elif (member.external_attr >> 16) & 0o170000 == 0o120000:
-            problems.append(f"{name!r}: a link; put the file itself into the zip")
+            problems.append(f"{name!r}: a symbolic link; put the file itself into the zip")
         elif not member.is_dir():
             safe.append((name.rsplit("/", 1)[-1], member))
     return safe, problems
 
 
 def _refuse_huge_directory(path: Path) -> None:
-    """Look at the zip's end record before its directory is loaded, which a bomb may fill with millions of names."""
+    """Check the zip's end record before its directory is loaded, which a zip bomb may fill with millions of names."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 66_000))
         tail = file.read()
     end = tail.rfind(b"PK\5\6")
     if end < 0 or len(tail) < end + 22:
-        raise InputError("no end record; the file is cut off or no zip")
+        raise InputError("no end record; the file is truncated or not a zip")
     if (
         tail[end - 20 : end - 16] == b"PK\6\7"
         or int.from_bytes(tail[end + 12 : end + 16], "little") > MAX_DIRECTORY_BYTES

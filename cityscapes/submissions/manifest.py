@@ -38,28 +38,28 @@ class Manifest:
 
 
 def manifest_path(zip_path: Path) -> Path:
-    """The path of a zip's manifest: `submission.zip.manifest.json` beside `submission.zip`."""
+    """Return the path of a zip's manifest: `submission.zip.manifest.json` beside `submission.zip`."""
     return zip_path.with_name(zip_path.name + ".manifest.json")
 
 
 def compare_with_manifest(zip_path: Path, files: Mapping[str, str]) -> list[str]:
-    """List how a zip differs from the manifest beside it, a line each; nothing where there is none.
+    """List how a zip differs from the manifest beside it, a line each; empty if there is no manifest.
 
-    `files` are the SHA-256 of the files inside that are sound, by name.
+    `files` has the SHA-256 of the valid files inside, by name.
     """
     path = manifest_path(zip_path)
     if not path.is_file():
         return []
-    remedy = "build the zip again, or remove the manifest if it is another zip's"
+    remedy = "build the zip again, or remove the manifest if it belongs to another zip"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         recorded, whole = dict(content["files"]), content["sha256"]
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return [f"{path}: not a manifest that can be read; {remedy}"]
+        return [f"{path}: not a readable manifest; {remedy}"]
     if file_sha256(zip_path) == whole:
         return []
-    problems = [f"{zip_path}: is not the zip that {path.name} records (its SHA-256 differs); {remedy}"]
+    problems = [f"{zip_path}: differs from the zip that {path.name} records (SHA-256); {remedy}"]
     changed = [name for name in recorded if name in files and files[name] != recorded[name]]
     return problems + [f"{name}: differs from what {path.name} records" for name in changed]

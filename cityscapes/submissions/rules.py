@@ -1,7 +1,7 @@
 """The server's rules for a submission: one file for each image, one 8-bit channel of full size, and label ids inside.
 
 The server pairs files with images by name, `<city>_<seq>_<frame>*.png`, and reads label ids, not train ids: a wrong
-encoding is scored without a word.
+encoding is scored without an error.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
 from cityscapes.scores.truth_files import TruthFiles
 
 LIKE_TRAIN_IDS = (
-    "all files: the ids look like train ids (0 to 18); the server counts label ids, as save_prediction writes"
+    "all files: the ids look like train ids (0 to 18); the server expects label ids, as save_prediction writes them"
 )
 
 
 class Inspection(NamedTuple):
-    """What one file turned out to be: bytes, its problem or None, the ids in its pixels, their counts where asked."""
+    """The inspection of one file: its bytes, its problem or None, the ids of its pixels, and counts if asked for."""
 
     content: bytes
     problem: str | None
@@ -73,7 +73,7 @@ def _inspect(
         label_ids = read_label_bytes(content, name, size=size)
         ids = ids_in(label_ids)
         if wrong := ", ".join(map(str, sorted(ids - set(allowed))[:10])):
-            return Inspection(content, f"{name}: holds ids that no submission may: {wrong}", ids)
+            return Inspection(content, f"{name}: holds ids that are not allowed in a submission: {wrong}", ids)
         return Inspection(content, None, ids, _count(name, label_ids, truth))
     except UserError as error:
         return Inspection(b"", str(error), frozenset())

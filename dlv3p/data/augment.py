@@ -1,4 +1,4 @@
-"""Augment an image and its mask into a training crop, and normalize pixels into what a network takes.
+"""Augment an image and its mask into a training crop, and normalize pixels for a network.
 
 Every random choice comes from the generator that is passed in, never from a global state: a sample is a function of
 (seed, epoch, index), whatever process makes it. Color jitter and normalization are one pass over the pixels: everything
@@ -17,25 +17,26 @@ from dlv3p.data.resample import Window, finish, finish_saturated, resize_ids, re
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-"""Of ImageNet's RGB in 0..1: what torchvision's weights expect."""
+"""Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601 weights of red, green and blue in a pixel's brightness."""
 
 LEVELS = np.arange(256).astype(np.float32) / 255
 NORMALIZED = np.ascontiguousarray(((LEVELS[:, None] - MEAN) / STD).T)
-"""What each level of each channel becomes, float32 (3,256)."""
+"""The normalized value of each level of each channel, float32 (3,256)."""
 
 
 def normalize_crop(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Normalise pixels, uint8 (h,w,3), into the upper left corner of `out`, float32 (3,H,W)."""
+    """Normalize pixels, uint8 (h,w,3), into the upper left corner of `out`, float32 (3,H,W)."""
     finish(pixels, NORMALIZED, out)
 
 
 def jitter_crop(pixels: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
-    """Change brightness, contrast and saturation by `factors`, float32 (3,), then do as `normalize_crop`.
+    """Change brightness, contrast and saturation by `factors`, float32 (3,), then normalize as `normalize_crop` does.
 
-    Contrast pulls each colour to the crop's mean brightness, saturation to the pixel's own; the result is cut to 0..1.
+    Contrast pulls each color to the crop's mean brightness, saturation to the pixel's own. The result is clipped to
+    0..1.
     """
     brightness, contrast, saturation = factors
     table = LEVELS * brightness
@@ -53,7 +54,7 @@ def blur_crop(pixels: np.ndarray, sigma: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, flip, colour jitter and blur, as in DeepLabV3 section 4.1 (jitter as in the VainF recipe).
+    """Random scale, crop, flip, color jitter and blur, as in DeepLabV3 section 4.1 (jitter as in the VainF recipe).
 
     The scale is drawn from `scale_low` to `scale_high`, on top of the fixed `image_scale`: log-uniformly as in
     chenxi116/DeepLabv3.pytorch, so that halving is as likely as doubling, or uniformly as in VainF's recipe and in the
@@ -71,7 +72,7 @@ class Augmentation:
     blur: float = 0.0
 
     def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return a crop: image float32 (3,h,w) normalised, mask int64 (h,w); padding is the mean colour and 255."""
+        """Return a crop: image float32 (3,h,w) normalized, mask int64 (h,w); padding is the mean color and 255."""
         return self.crop(np.asarray(image), mask, self.window(image.height, image.width, rng), rng)
 
     def window(
@@ -79,7 +80,7 @@ class Augmentation:
     ) -> Window:
         """Choose the window of an image of `height` x `width` pixels that becomes a crop.
 
-        `center`, row and column of a pixel, asks for a window around it, as far as the image's edges allow.
+        `center`, row and column of a pixel, centers the window there, as far as the image's edges allow.
         """
         scale = self.image_scale * self._scale(rng)
         scaled_height, scaled_width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -105,7 +106,7 @@ class Augmentation:
         size = (self.crop_height, self.crop_width)
         crop, truth = np.empty((3, *size), np.float32), np.empty(size, np.int64)
         for outside in (crop[:, window.height :], crop[:, :, window.width :]):
-            outside[...] = 0  # after normalising, the mean colour
+            outside[...] = 0  # the mean color, after normalizing
         for outside in (truth[window.height :], truth[:, window.width :]):
             outside[...] = IGNORE
         resize_ids(np.ascontiguousarray(mask), window, truth, flip=flip)
@@ -126,7 +127,7 @@ def _around(center: float, length: int, available: int) -> int:
 
 
 def normalize(image: Image.Image, *, image_scale: float = 1.0) -> Tensor:
-    """Turn an RGB image into what a network takes: float32 (3,h,w), scaled by `image_scale`, ImageNet-normalised."""
+    """Convert an RGB image to the input of a network: float32 (3,h,w), scaled by `image_scale`, ImageNet-normalized."""
     if image_scale != 1.0:
         size = (max(1, round(image.width * image_scale)), max(1, round(image.height * image_scale)))
         image = image.resize(size, Image.Resampling.BILINEAR)

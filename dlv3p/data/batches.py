@@ -1,7 +1,7 @@
-"""Worker error handling of the loaders: one line in the notebook for a worker's fault, and each step's wait for data.
+"""Handle the errors of a loader's workers as one line in the notebook, and measure how long steps wait for data.
 
-A worker cannot raise a user's error without a traceback around it, so it hands the error over in place of a sample. A
-worker that dies, or that never answers, is an error of the machine.
+A worker cannot raise a user's error without a traceback around it, so it returns the error in place of a sample. A
+worker that dies or hangs is an error of the machine.
 """
 
 import re
@@ -18,17 +18,17 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from cityscapes.errors import InputError, MachineError, UserError
 
 MOST_REPLACEMENTS = 10
-"""After so many bad samples in a row, more than single files must be wrong."""
+"""The number of bad samples in a row after which more than single files must be wrong."""
 
 MOST_NAMES = 4
-"""So many images are named of those that a worker may have been at when it died."""
+"""The most images named of those that a worker may have been reading when it died."""
 
 BROKEN = (ConnectionError, EOFError, FileNotFoundError)
-"""What the socket between a worker and the main process raises when the worker has gone."""
+"""The errors of the socket between a worker and the main process after the worker has died."""
 
 
-class CarefulSamples(Dataset):
-    """Samples and what is to be told of them; with `skip`, the next good one stands in for a bad one."""
+class CheckedSamples(Dataset):
+    """Samples with their warnings; with `skip`, the next good sample replaces a bad one."""
 
     def __init__(self, samples: Dataset, *, skip: bool = False) -> None:
         self.samples, self.skip = samples, skip
@@ -43,7 +43,7 @@ class CarefulSamples(Dataset):
         return self.samples.name(key)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor, str] | UserError:
-        """Return image, mask and a warning or "", or the error that `Batches` shall raise."""
+        """Return image, mask and a warning or "", or the error for `Batches` to raise."""
         try:
             return *self.samples[key], ""
         except InputError as error:
@@ -57,7 +57,7 @@ class CarefulSamples(Dataset):
                 return *self.samples[epoch, (index + step) % len(self)], str(error)
             except InputError:
                 continue
-        return InputError(f"{error}; and {MOST_REPLACEMENTS} more samples in a row are bad, too many to be skipped")
+        return InputError(f"{error}; and {MOST_REPLACEMENTS} more bad samples in a row, too many to skip")
 
 
 def collate(samples: list[tuple[Tensor, Tensor, str] | UserError]) -> tuple[Tensor, Tensor, list[str]] | UserError:
@@ -70,14 +70,14 @@ def collate(samples: list[tuple[Tensor, Tensor, str] | UserError]) -> tuple[Tens
 
 
 class Batches:
-    """The batches of a loader, image float (N,3,h,w) and mask int64 (N,h,w), its faults told in one line.
+    """The batches of a loader, image float (N,3,h,w) and mask int64 (N,h,w), with one-line errors.
 
-    Of the last pass, `waited` is the time in seconds that was spent waiting for batches, and `taken` their number.
+    For the last pass, `waited` is the time spent waiting for batches in seconds, and `taken` their number.
     """
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader, self.sampler, self.waited, self.taken = loader, loader.sampler, 0.0, 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -87,7 +87,7 @@ class Batches:
         try:
             while True:
                 began = time.monotonic()
-                with worker_faults(self.loader.timeout, self.next_names, handing_over=self.loader.num_workers > 0):
+                with explain_worker_errors(self.loader.timeout, self.next_names, receiving=self.loader.num_workers > 0):
                     batches = iter(self.loader) if batches is None else batches
                     batch = next(batches, None)
                 self.waited += time.monotonic() - began
@@ -95,42 +95,43 @@ class Batches:
                     return
                 if isinstance(batch, UserError):
                     raise batch
-                self._tell(batch[2])
+                self._warn(batch[2])
                 self.taken += 1
                 yield batch[0], batch[1]
         except UserError as error:
-            self.close(at_once=error is not batch)  # a worker that hangs does not hear that it shall end
+            self.close(at_once=error is not batch)  # a hanging worker would not end by itself
             raise
 
     def next_names(self) -> list[str]:
-        """Return the names of the images in the batch after those that were taken."""
+        """Return the names of the images in the batch after the last one taken."""
         keys = next(islice(self.loader.batch_sampler, self.taken, None), ())
         return [self.loader.dataset.name(key) for key in keys]
 
     def close(self, *, at_once: bool = False) -> None:
-        """End the workers, which otherwise wait for the next pass; a pass after that starts new ones.
+        """End the workers, which otherwise wait for the next pass; that one then starts new workers.
 
-        torch has no public way. The garbage collector ends them, too, but may close their queues first, and then
-        blocks for ten seconds whatever is at work in that moment.
+        torch has no public way. The garbage collector ends them, too, but may close their queues first, and then blocks
+        whatever is running for ten seconds.
         """
         iterator, self.loader._iterator = self.loader._iterator, None
-        with suppress(RuntimeError):  # torch tells of the workers that are killed here
-            for worker in getattr(iterator, "_workers", ()) if at_once else ():
+        if iterator is None:  # torch keeps only the iterators that have workers
+            return
+        with suppress(RuntimeError):  # torch reports the workers that are killed here
+            for worker in iterator._workers if at_once else ():
                 worker.kill()
-            if iterator is not None:
-                iterator._shutdown_workers()
+            iterator._shutdown_workers()
 
-    def _tell(self, warnings: list[str]) -> None:
+    def _warn(self, warnings: list[str]) -> None:
         for warning in warnings:
-            if warning not in self._told:
-                self._told.add(warning)
+            if warning not in self._warned:
+                self._warned.add(warning)
                 print(f"warning: {warning}; another sample takes its place", flush=True)
 
 
-def leave_stopping_to_main(worker: int) -> None:
-    """Let a worker outlive what asks the whole group to stop, so that the main process can save first.
+def ignore_stop_signals(worker: int) -> None:
+    """Let a worker survive the signals that stop the whole process group, so that the main process can save first.
 
-    Ctrl-C, and clusters that end a job, signal every process of it; a worker that died of that would end the main one
+    Ctrl-C, and clusters that end a job, signal every process of it; a worker that died of it would end the main process
     in the middle of a step. A second SIGTERM, or half a minute, ends a worker that the main process has not ended.
     """
 
@@ -145,15 +146,15 @@ def leave_stopping_to_main(worker: int) -> None:
 
 
 @contextmanager
-def worker_faults(
-    timeout: float = 0, next_names: Callable[[], Sequence[str]] = list, *, handing_over: bool = False
+def explain_worker_errors(
+    timeout: float = 0, next_names: Callable[[], Sequence[str]] = list, *, receiving: bool = False
 ) -> Iterator[None]:
-    """Turn what torch raises for a worker that died or that hangs into MachineError, which tells `next_names`.
+    """Translate torch's errors for a dead or hanging worker into MachineError, which lists `next_names`.
 
-    A dead worker is noticed by a signal, so that the error may come up anywhere while batches are used; while a worker
-    is `handing_over` a batch, also by its connection, which breaks.
+    A dead worker is noticed by a signal, so the error may be raised anywhere while batches are used; while
+    `receiving` a batch, also by a broken connection.
     """
-    faults = (RuntimeError, *BROKEN) if handing_over else RuntimeError
+    faults = (RuntimeError, *BROKEN) if receiving else RuntimeError
     try:
         yield
     except faults as error:
@@ -161,24 +162,24 @@ def worker_faults(
         if message is None:
             raise
         names = next_names()
-        told = ", ".join([*names[:MOST_NAMES], *(["..."] if len(names) > MOST_NAMES else [])])
-        raise MachineError(message + (f". The next to be read were {told}" if names else "")) from error
+        listed = ", ".join([*names[:MOST_NAMES], *(["..."] if len(names) > MOST_NAMES else [])])
+        raise MachineError(message + (f". The next images to be read were {listed}" if names else "")) from error
 
 
 def _explanation(error: Exception, timeout: float) -> str | None:
     text = f"{error} {error.__cause__ or ''}"
     if "DataLoader timed out" in text:
         return (
-            f"the loader's workers gave nothing for {timeout:g} s; a disk or a network may hang. Run again to go on "
-            "from the last checkpoint, with workers=0 to see where it hangs, or a larger loader_timeout"
+            f"the loader's workers returned nothing for {timeout:g} s; a disk or a network may hang. Run again to "
+            "resume from the last checkpoint, with workers=0 to see where it hangs, or a larger loader_timeout"
         )
-    raised_by_sample = "in DataLoader worker process" in text  # which is no end of the worker
+    raised_by_sample = "in DataLoader worker process" in text  # the worker is still alive
     died = re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text)
     if died or (isinstance(error, BROKEN) and not raised_by_sample) or "No space left on device" in text:
         how = re.search(r"killed by signal: ([^.]*)\.", text)
         number = next((n for n in signal.Signals if how and signal.strsignal(n) == how.group(1)), None)
         return (
-            f"a loader worker died{f' (signal {number:d})' if number else ''}, likely for lack of memory or of space "
-            "in /dev/shm; run again to go on from the last checkpoint, with fewer workers or a smaller batch_size"
+            f"a loader worker died{f' (signal {number:d})' if number else ''}, probably for lack of memory or of space "
+            "in /dev/shm; run again to resume from the last checkpoint, with fewer workers or a smaller batch_size"
         )
     return None

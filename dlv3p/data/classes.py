@@ -1,4 +1,4 @@
-"""The classes and the palette of PASCAL VOC 2012, in the order of the indices in its masks."""
+"""The classes and the palette of PASCAL VOC 2012, in the order of its class ids."""
 
 from functools import lru_cache
 
@@ -7,9 +7,9 @@ import numpy as np
 
 @lru_cache(maxsize=1)
 def voc_palette() -> np.ndarray:
-    """Return the palette, uint8 (256,3) RGB: the id's bits are dealt to red, green and blue in turn, high bits first.
+    """Return the palette, uint8 (256,3) RGB: the id's bits go to red, green and blue in turn, high bits first.
 
-    Follows the colour map of the VOC development kit (`VOClabelcolormap`), where id 255 is a light cream.
+    Follow the color map of the VOC development kit (`VOClabelcolormap`), where id 255 is a light cream.
     """
     ids = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)

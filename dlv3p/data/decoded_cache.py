@@ -1,9 +1,9 @@
 """Cache decoded images on disk, so that a training crop reads its window from a memory map.
 
 An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
-path, size and modification time of its file, so a changed image is decoded anew; what belongs to no image any more goes
-when the folder is deleted. Masks take little time to decode, and are not cached. Without the cache an image is decoded
-no further than a crop needs: its size from the header, its pixels down to a corner.
+path, size and modification time of its file, so a changed image is decoded again; delete the folder to remove entries
+of images that no longer exist. Masks decode fast and are not cached. Without the cache only as much of an image is
+decoded as a crop needs: its size from the header, its pixels down to a corner.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from dlv3p.runtime.progress import track
 
 
 class LazyImage(NamedTuple):
-    """An image's size, and `corner(rows, columns)`, its upper left corner or more of it, uint8 (h,w,3)."""
+    """An image's size, and `corner(rows, columns)`, at least its upper left corner, uint8 (h,w,3)."""
 
     height: int
     width: int
@@ -32,7 +32,7 @@ class LazyImage(NamedTuple):
 
 
 def open_image(split: Split, index: int) -> LazyImage:
-    """Open an image of a split; raises InputError, here or when its pixels are asked for, if it is damaged."""
+    """Open an image of a split; raises InputError, here or when its pixels are read, if it is damaged."""
     content = _content(split, index)
     size = png_size(content)
     if size is None:
@@ -46,19 +46,19 @@ def open_image(split: Split, index: int) -> LazyImage:
 
 
 def decoded(pixels: np.ndarray) -> LazyImage:
-    """Return an image whose pixels, uint8 (H,W,3), are at hand or in a memory map."""
+    """Return an image whose pixels, uint8 (H,W,3), are in memory or in a memory map."""
     return LazyImage(*pixels.shape[:2], lambda rows, columns: pixels)
 
 
 def _content(split: Split, index: int) -> bytes:
     try:
         return split.image_bytes(index)
-    except OSError:  # left to `split.image`, which finds the words
+    except OSError:  # `split.image` explains the error
         return b""
 
 
 RESERVE = 2**30
-"""Bytes that preparing leaves free, for checkpoints."""
+"""Bytes that `prepare` leaves free, for checkpoints."""
 
 
 class DecodedCache:
@@ -68,15 +68,15 @@ class DecodedCache:
         self.split, self.folder = split, data_folder() / "decoded"
 
     def open(self, index: int) -> LazyImage:
-        """Open an image, decoding it first where it is not there; raises MachineError when the disk is full."""
+        """Open an image, decoding it first if it is not cached; raises MachineError when the disk is full."""
         path = self.path(index)
         pixels = _mapped(path)
         return decoded(self._keep(index, path) if pixels is None else pixels)
 
     def prepare(self, *, progress: str = "auto", skip_bad: bool = False) -> None:
-        """Decode all images that are not there yet; raises MachineError, before it begins, when they cannot fit.
+        """Decode all images that are not cached; raises MachineError, before it begins, when they do not fit.
 
-        With `skip_bad`, an image that cannot be read is left for `open` to tell of.
+        With `skip_bad`, an unreadable image is left for `open` to report.
         """
         missing, checked = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None], False
         for index in track(missing, title="decode images", mode=progress) if missing else ():
@@ -90,7 +90,7 @@ class DecodedCache:
                     raise
 
     def path(self, index: int) -> Path:
-        """Return where a decoded image is kept."""
+        """Return the path of a decoded image."""
         digest = image_fingerprint(self.split, index)
         return self.folder / digest[:2] / f"{digest[2:34]}.npy"
 
@@ -98,7 +98,7 @@ class DecodedCache:
         pixels = np.ascontiguousarray(self.split.image(index))
         with open_atomically(path, durable=False) as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
-            file.write(pixels.data)  # unlike numpy's own writing, this tells a full disk from other errors
+            file.write(pixels.data)  # unlike numpy's own writing, this distinguishes a full disk from other errors
         return pixels
 
     def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
@@ -115,6 +115,6 @@ class DecodedCache:
 def _mapped(path: Path) -> np.ndarray | None:
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or cut short by a power failure
+    except (OSError, ValueError, EOFError):  # missing, or truncated by a power failure
         return None
     return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 else None

@@ -1,4 +1,4 @@
-"""A plain folder with the mistakes that people's own data most often has, for an audit to find."""
+"""Write a plain folder with the most frequent mistakes of custom data, for an audit to find."""
 
 import io
 from pathlib import Path
@@ -16,10 +16,10 @@ _FINISHED = "README.txt"
 
 
 def write_flawed_folder(root: Path) -> Path:
-    """Write the folder once: 16 images to train on, 6 to validate with, six mistakes; returns `root`.
+    """Write the folder, unless it exists: 16 images for training, 6 for validation, six mistakes; return `root`.
 
     The mistakes: label ids in place of train ids, a mask without its image, an image without its mask, a mask of
-    another size, a picture in both splits, and a mask that was cut off.
+    another size, an image in both splits, and a truncated mask.
     """
     if (root / _FINISHED).is_file():
         return root

@@ -1,7 +1,7 @@
-"""A tiny PASCAL VOC and SBD, packed as the real archives are, with pictures of the embedded city.
+"""Write a tiny PASCAL VOC and SBD, packed like the real archives, with images of the embedded city.
 
-The masks follow each source's manner: VOC's are palette PNGs with a border of 255 around every object, SBD's are MATLAB
-files without one, and SBD annotates some images of VOC's train and val splits as well.
+The masks follow each source's conventions: VOC's are palette PNGs with a border of 255 around every object, SBD's are
+MATLAB files without one, and SBD annotates some images of VOC's train and val splits as well.
 """
 
 import io
@@ -34,14 +34,14 @@ def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
 COUNTS = {"train": 12, "val": 8, "beyond": 16}
 """Images of VOC's train and val splits, and those that only SBD annotates."""
 
-_SAME_THING = {
+_VOC_NAMES = {
     "person": "person", "rider": "person", "car": "car", "truck": "car", "bus": "bus", "train": "train",
     "motorcycle": "motorbike", "bicycle": "bicycle",
 }  # fmt: skip
 
 
 def write_demo_voc_archives(folder: Path) -> None:
-    """Write both archives to `folder`; those that are there are left alone."""
+    """Write both archives to `folder`; existing ones are left alone."""
     if (folder / VOC.file).is_file() and (folder / SBD.file).is_file():
         return
     names, images, masks = _pictures()
@@ -59,7 +59,7 @@ def write_demo_voc_archives(folder: Path) -> None:
 
 
 def write_demo_voc(root: Path) -> Path:
-    """Write the archives below `root`, unpack both, join SBD's masks to VOC's, and return `root`."""
+    """Write the archives below `root`, unpack both, add SBD's masks to VOC's, and return `root`."""
     archives = root / "archives"
     write_demo_voc_archives(archives)
     augment_voc(unpack_archive(VOC, archives, root), unpack_archive(SBD, archives, root))
@@ -67,11 +67,11 @@ def write_demo_voc(root: Path) -> Path:
 
 
 def _pictures() -> tuple[list[str], list[bytes], list[np.ndarray]]:
-    """Names, JPEG files and masks without borders, uint8 (H,W), of all images."""
+    """Return names, JPEG files and masks without borders, uint8 (H,W), of all images."""
     classes = np.zeros(256, np.uint8)
     for index, name in enumerate(CITY_CLASSES):
-        if name in _SAME_THING:
-            classes[index] = CLASS_NAMES.index(_SAME_THING[name])
+        if name in _VOC_NAMES:
+            classes[index] = CLASS_NAMES.index(_VOC_NAMES[name])
     images, masks = [], []
     for image, train_ids in city_pictures(sum(COUNTS.values())):
         buffer = io.BytesIO()
@@ -96,7 +96,7 @@ def _matlab(mask: np.ndarray) -> bytes:
 
 
 def _list(names: list[str]) -> bytes:
-    return "\n".join(sorted(names)).encode()  # without a line end at the end, as some lists come
+    return "\n".join(sorted(names)).encode()  # without a final line end, as in some published lists
 
 
 def _write_tar(path: Path, folder: str, files: dict[str, bytes]) -> None:

@@ -1,8 +1,8 @@
-"""Fingerprints of a split: by names and sizes, by paths and times of change, over every byte, or of some pixels.
+"""Compute fingerprints of a split: by names and sizes, paths and modification times, all bytes, or some pixels.
 
-Names and sizes tell that a file was added, lost or replaced; a byte that was flipped they do not tell. Reading all of
-Cityscapes takes a minute, so what was read once is remembered until a file's size, time or inode is another one. Shards
-know the fingerprints of their content and of the files that they were made from.
+Names and sizes show that a file was added, lost or replaced, but not a flipped byte. Reading all of Cityscapes takes a
+minute, so hashes are cached until a file's size, time or inode changes. Shards store the fingerprints of their content
+and of the files that they were made from.
 """
 
 import hashlib
@@ -19,25 +19,25 @@ from cityscapes.files.atomic import file_sha256, write_text
 from cityscapes.workspace import data_folder
 
 LARGEST = 16 * 2**30
-"""So many bytes of a split are read at most, which is twice Cityscapes: the other processes of a run have to wait."""
+"""The most bytes of a split to read, twice Cityscapes: meanwhile the other processes of a run wait."""
 
 WORTH_REMEMBERING = 2**28
-"""Fewer bytes than these are read again as fast as the memory of them."""
+"""Below this number of bytes, reading again is as fast as reading the cache."""
 
 KNOWN_BY = 3
-"""So many images, evenly spaced, tell one data set from another."""
+"""The number of images, evenly spaced, that distinguish one data set from another."""
 
 Memory = dict[str, list]
 
 
 def data_fingerprint(split: Split) -> str:
-    """Return one sha256 over the names and sizes of a split's images, for shards of those that they were made from."""
+    """Return one sha256 over the names and sizes of a split's images, for shards of their source files."""
     lines = (f"{name} {path.stat().st_size}\n" for name, path in _files(split, "image"))
     return split.source_fingerprint if split.fingerprint else _sha256(lines)
 
 
 def masks_fingerprint(split: Split) -> str | None:
-    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose own name tells.
+    """Return one sha256 over the names and sizes of a split's masks; None for shards, whose fingerprint covers masks.
 
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
@@ -46,13 +46,13 @@ def masks_fingerprint(split: Split) -> str | None:
 
 
 def image_fingerprint(split: Split, index: int) -> str:
-    """Return one sha256 over where an image lies and its file's size and time: what was made from it is found by it."""
+    """Return one sha256 over an image's path, size and modification time, as the key of what is made from it."""
     path = split.image_path(index)
     return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path)])
 
 
 def labels_fingerprint(split: Split, *, version: str) -> str:
-    """Return one sha256 over the classes and the state of all masks, for what is made from these by code of `version`.
+    """Return one sha256 over the classes and the state of all masks, as a cache key for code of `version`.
 
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
@@ -73,8 +73,8 @@ def part_fingerprint(split: Split, indices: Sequence[int]) -> str:
 def pixels_fingerprint(split: Split) -> str:
     """Return one sha256 over the number of a split's images and the pixels of `KNOWN_BY` of them, in their order.
 
-    It is the same for a copy whose files have other names, or another format without loss. "" where one of them cannot
-    be read, which the loader tells.
+    It is the same for a copy whose files have other names, or another lossless format. "" where one of them cannot be
+    read, which the loader reports.
     """
     parts: list[str | bytes] = [str(len(split))]
     try:
@@ -89,8 +89,8 @@ def pixels_fingerprint(split: Split) -> str:
 def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
     """Return one sha256 over each image's name and the bytes of its file and of its mask's, in the order of names.
 
-    None for shards, whose name tells their content, and for more than `LARGEST` bytes. With `remembered=False` every
-    byte is read. Raises MissingInputError, or FileNotFoundError, where a file is gone.
+    None for shards, which have a fingerprint of their content, and for more than `LARGEST` bytes. With
+    `remembered=False` every byte is read. Raises MissingInputError, or FileNotFoundError, where a file is gone.
     """
     if split.fingerprint:
         return None
@@ -108,7 +108,7 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
 
 
 def _files(split: Split, kind: str) -> Iterator[tuple[str, Path]]:
-    """Yield the name of each image, and where its image or its mask lies."""
+    """Yield the name of each image, and the path of the image or of its mask."""
     path_of = split.mask_path if kind == "mask" else split.image_path
     for index in range(len(split)):
         yield split.name(index), path_of(index)
@@ -127,7 +127,7 @@ def _state(path: Path) -> str:
 
 
 def _classes(split: Split) -> bytes:
-    return repr(list(split.class_names)).encode() + split.colors.tobytes()  # masks of colors get ids by these
+    return repr(list(split.class_names)).encode() + split.colors.tobytes()  # these decode masks of colors
 
 
 def _remembered_sha256(path: Path, memory: Memory) -> str:

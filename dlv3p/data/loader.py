@@ -1,4 +1,4 @@
-"""Data loaders whose every byte is a function of (seed, epoch, index), whatever the workers, crashes and restarts."""
+"""Load batches that depend only on (seed, epoch, index), whatever the workers, crashes and restarts."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.data.augment import Augmentation, normalize
-from dlv3p.data.batches import Batches, CarefulSamples, collate, leave_stopping_to_main
+from dlv3p.data.batches import Batches, CheckedSamples, collate, ignore_stop_signals
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
 from dlv3p.parameters.choices import check_batch_size
@@ -16,13 +16,13 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.processes import place
 
 LOADER_TIMEOUT = 300
-"""Seconds after which a worker that does not answer is an error rather than a wait for ever."""
+"""Seconds after which a worker that does not answer is an error."""
 
 
 class TrainingSamples(Dataset):
-    """Augmented crops, asked for by (epoch, index): image float (3,h,w) and mask int64 (h,w).
+    """Augmented crops by (epoch, index): image float (3,h,w) and mask int64 (h,w).
 
-    `class_uniform` lifts rare classes; `cache` holds images that need not be decoded again, and changes no byte.
+    `class_uniform` favors rare classes; `cache` saves decoding images again, and changes no byte.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class TrainingSamples(Dataset):
         image = self.cache.open(shown) if self.cache else open_image(self.split, shown)
         mask = self.split.mask(shown)
         if mask.shape != (image.height, image.width):
-            self.split.pair(shown)  # raises, in the data set's own words
+            self.split.pair(shown)  # raises the data set's own error
             raise InputError(f"{self.split.name(shown)}: its image and its mask differ in size")
         window = self.augmentation.window(image.height, image.width, rng, center)
         return self.augmentation.crop(image.corner(*window.corner()), mask, window, rng)
 
     def name(self, key: tuple[int, int]) -> str:
-        """Return the name of the image that a sample shows."""
+        """Return the name of a sample's image."""
         return self.split.name(self._shown(*key)[0])
 
     def _shown(self, epoch: int, index: int) -> tuple[int, tuple[int, int] | None]:
@@ -84,36 +84,36 @@ def training_loader(
 ) -> Batches:
     """Return a loader of the batches of whole steps; set `loader.sampler.epoch` before each pass.
 
-    Where processes train together, each gets its share of the `batch_size` samples of a step. A split smaller than that
-    gives one step of what there is. With `skip_bad`, a sample that cannot be read is told of and replaced by the next.
-    Raises ParameterError when the samples of a step cannot be shared out equally.
+    Where processes train together, each gets its share of the `batch_size` samples of a step. A smaller split gives one
+    step of all its images. With `skip_bad`, an unreadable sample is replaced by the next, with a warning. Raises
+    ParameterError when the samples of a step cannot be divided equally.
     """
     rank, ranks, _ = place()
     check_batch_size(batch_size, processes=ranks)
     batch_size = min(batch_size, len(samples)) // ranks
     if not batch_size:
-        raise ParameterError(f"processes={ranks}: more than the {len(samples)} images there are to train on")
+        raise ParameterError(f"processes={ranks}: more than the {len(samples)} training images")
     sampler = EpochSampler(len(samples), batch_size, seed=samples.seed, rank=rank, ranks=ranks)
-    careful = CarefulSamples(samples, skip=skip_bad)
-    return _batches(careful, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
+    checked = CheckedSamples(samples, skip=skip_bad)
+    return _batches(checked, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
 
 
 def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT) -> Batches:
     """Return a loader of single images in the split's order, so that sizes may differ; each process gets its share."""
     rank, ranks, _ = place()
     shared = Subset(images, range(rank, len(images), ranks))
-    return _batches(CarefulSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
+    return _batches(CheckedSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
 
 
-def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options) -> Batches:
+def _batches(samples: CheckedSamples, *, workers: int, timeout: float, **options) -> Batches:
     if workers:
-        options |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": leave_stopping_to_main}
+        options |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": ignore_stop_signals}
     return Batches(
         DataLoader(
             samples,
             num_workers=workers,
             collate_fn=collate,
-            generator=torch.Generator(),  # one of its own keeps it from drawing on torch's global random state
+            generator=torch.Generator(),  # one of keeps it from using torch's global random state
             pin_memory=torch.cuda.is_available(),
             **options,
         )
@@ -121,7 +121,7 @@ def _batches(samples: CarefulSamples, *, workers: int, timeout: float, **options
 
 
 def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
-    """Return a run's training crops; looks for rare classes and decodes images first where parameters ask for it."""
+    """Return a run's training crops, after finding class regions and decoding images if the parameters ask for it."""
     uniform, cache, skip_bad = None, None, parameters.on_bad_sample == "skip"
     if parameters.class_uniform:
         regions = class_regions(split, progress=parameters.progress, skip_bad=skip_bad)

@@ -1,6 +1,6 @@
-"""A split as a list of image and mask files, whatever the layout they lie in.
+"""Read a split as a list of image and mask files, whatever their layout.
 
-Symbolic links inside a data set are followed where they stay inside, and refused where they lead a reader elsewhere.
+Symbolic links are followed inside a data set, and refused where they lead out of it.
 """
 
 import os
@@ -18,7 +18,7 @@ from cityscapes.ids import explain_mask
 
 
 class Pair(NamedTuple):
-    """The files of one image; `mask` is where its mask belongs, which need not exist."""
+    """The files of one image; `mask` is the path of its mask, which may not exist."""
 
     name: str
     image: Path
@@ -26,14 +26,14 @@ class Pair(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """What the ids of a data set mean: a name for each, and colours, uint8 (256,3), black where there is no class."""
+    """The names of a data set's ids, and their colors, uint8 (256,3), black where there is no class."""
 
     names: tuple[str, ...]
     colors: np.ndarray
 
 
 class PairedSplit(Split):
-    """Pairs of files with common classes: the `Split` that every layout but Cityscapes becomes."""
+    """Pairs of image and mask files: the `Split` of every layout of plain files but Cityscapes."""
 
     def __init__(
         self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, orphans: Sequence[str] = ()
@@ -51,18 +51,18 @@ class PairedSplit(Split):
         return self.pairs[index].name
 
     def image_path(self, index: int) -> Path:
-        """Return where an image's file lies."""
+        """Return the path of an image."""
         return self.pairs[index].image
 
     def mask_path(self, index: int) -> Path:
-        """Return where an image's mask lies; raises MissingInputError where there is none."""
+        """Return the path of a mask; raises MissingInputError where there is none."""
         path = self.pairs[index].mask
         if not path.is_file():
-            raise MissingInputError(f"{path}: no such mask, for the image {self.pairs[index].image.name}")
+            raise MissingInputError(f"{path}: no such mask for the image {self.pairs[index].image.name}")
         return path
 
     def has_mask(self, index: int) -> bool:
-        """Say whether an image has a mask."""
+        """Return whether an image has a mask."""
         return self.pairs[index].mask.is_file()
 
     def mask(self, index: int) -> np.ndarray:
@@ -74,24 +74,24 @@ class PairedSplit(Split):
         return ids
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """Read a mask's ids as they are stored; a layout with other masks overrides this."""
+        """Read a mask's ids as they are stored; override this for other kinds of masks."""
         return read_ids(path)
 
 
 def printable(name: str) -> str:
-    """Return a file's name as it can be shown, and used for other files, anywhere; others stay distinct by escapes."""
+    """Return a file's name, printable and usable as a file name anywhere; escapes keep different names distinct."""
     return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
 
 
 VARIABLE = "DLV3P_FOLLOW_LINKS"
-"""Set this environment variable to 1 for data sets that are made of links to files elsewhere."""
+"""Set this environment variable to 1 for data sets whose links lead to files elsewhere."""
 
 
 def inside(root: Path, path: Path) -> Path:
-    """Return `path`; raises InputError for a link that leaves `root` or goes in circles.
+    """Return `path`; raises InputError for a link that leaves `root` or is circular.
 
-    A dead link raises MissingInputError; `root` itself may be a link. Folders are looked at once, so that lists of
-    thousands of files cost no time.
+    A broken link raises MissingInputError; `root` itself may be a link. Each folder is resolved once, so that long
+    lists of files take no time.
     """
     if path != root and os.environ.get(VARIABLE) != "1":
         _check(root, path.parent, _follow(path.parent))
@@ -109,11 +109,11 @@ def _resolve(path: Path) -> Path:
     try:
         return path.resolve(strict=True)
     except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: a link to nothing; copy the file or mend the link") from error
+        raise MissingInputError(f"{path}: a broken link; copy the file or fix the link") from error
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: a link that leads in circles; remove it") from error
+        raise InputError(f"{path}: a circular link; remove it") from error
 
 
 def _check(root: Path, path: Path, real: Path) -> None:
     if not real.is_relative_to(_follow(root)):
-        raise InputError(f"{path}: a link out of {root}; copy the file, or set {VARIABLE}=1 where links are meant")
+        raise InputError(f"{path}: a link out of {root}; copy the file, or set {VARIABLE}=1 to allow such links")

@@ -1,10 +1,10 @@
 """Resize a crop window of an image in Pillow's arithmetic, without decoding or resizing the rest of it.
 
-Pillow wants a whole image in a layout of its own. Here the pixels may be a memory map, of which only the window is
+Pillow needs a whole image in its own layout. Here the pixels may be a memory map, of which only the window is
 read, or an upper left corner, of which the rest was never decoded. The arithmetic is Pillow's: triangle weights in
-fixed point, columns first, rounded to 8 bits between the two passes. Results are equal in every bit, but for wide flat
+fixed point, columns first, rounded to 8 bits between the two passes. Results are identical, except for wide flat
 windows, where recent versions of Pillow take rows first: there a value may differ by one level. Sums are of integers,
-so that no order of adding changes a sample.
+so the order of addition does not change a sample.
 """
 
 import math
@@ -15,9 +15,9 @@ import numpy as np
 from cityscapes.compiled import compiled
 
 PRECISION = 22
-"""Bits after the point of the weights in `weigh_rows` and `weigh_columns`: 255 times their sum still fits in int32."""
+"""Fractional bits of the weights in `weigh_rows` and `weigh_columns`: 255 times their sum still fits in int32."""
 
-_PIXELS = "Array(uint8, 3, 'C', readonly=True)"  # also what lies in a memory map
+_PIXELS = "Array(uint8, 3, 'C', readonly=True)"  # also of memory maps
 
 
 @compiled(f"void({_PIXELS}, int64[::1], int32[:, ::1], uint8[:, :, ::1])")
@@ -33,7 +33,7 @@ def weigh_columns(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray, o
             red = green = blue = 1 << (PRECISION - 1)
             for k in range(taps):
                 weight = weights[x, k]
-                if weight != 0:  # the last ones may stand beyond the image's edge
+                if weight != 0:  # the last ones may lie beyond the image's edge
                     red += weight * pixels[y, starts[x] + k, 0]
                     green += weight * pixels[y, starts[x] + k, 1]
                     blue += weight * pixels[y, starts[x] + k, 2]
@@ -80,9 +80,9 @@ def finish(pixels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
 def finish_saturated(
     pixels: np.ndarray, table: np.ndarray, gray: np.ndarray, saturation: np.float32, mean, std, out: np.ndarray
 ) -> None:
-    """As `finish`, with colours from `table`, float32 (256,), which `saturation` moves away from their `gray`, (h,w).
+    """Do as `finish`, with colors from `table`, float32 (256,), which `saturation` moves away from their `gray`, (h,w).
 
-    The result is cut to 0..1 and normalised by `mean` and `std`, float32 (3,).
+    The result is clipped to 0..1 and normalized by `mean` and `std`, float32 (3,).
     """
     height, width, _ = pixels.shape
     low, high = np.float32(0), np.float32(1)
@@ -110,7 +110,7 @@ class Window:
     width: int
 
     def corner(self) -> tuple[int, int]:
-        """Return how many of the image's rows and columns, from the upper left, resizing looks at."""
+        """Return how many of the image's rows and columns, from the upper left, resizing reads."""
         down, across = (self.bottom - self.top) / self.height, (self.right - self.left) / self.width
         rows, columns = self.bottom + max(1.0, down) + 1, self.right + max(1.0, across) + 1
         return min(self.image_height, math.ceil(rows)), min(self.image_width, math.ceil(columns))
@@ -145,7 +145,7 @@ def _nearest(low: float, high: float, count: int) -> np.ndarray:
     step = _span(low, high) / count
     steps = np.full(count, step)
     steps[0] = float(np.float32(low)) + step * 0.5
-    return np.cumsum(steps).astype(np.int64)  # added up one by one, as Pillow does
+    return np.cumsum(steps).astype(np.int64)  # accumulated, as in Pillow
 
 
 def _weights(size: int, low: float, high: float, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,11 +159,11 @@ def _weights(size: int, low: float, high: float, count: int) -> tuple[np.ndarray
     distance = np.abs((offsets + starts[:, None] - centers[:, None] + 0.5) * (1.0 / reach))
     weights = np.where((distance < 1) & (offsets < (ends - starts)[:, None]), 1 - distance, 0.0)
     total = np.zeros(count)
-    for column in weights.T:  # in this order, for the last bits
+    for column in weights.T:  # in this order, to get the same last bits
         total += column
     return starts, (0.5 + weights / total[:, None] * (1 << PRECISION)).astype(np.int32)
 
 
 def _span(low: float, high: float) -> float:
-    # Pillow keeps a box in single precision.
+    # Pillow stores a box in single precision.
     return float(np.float32(high) - np.float32(low))

@@ -19,13 +19,13 @@ from dlv3p.data.voc import VocSplit, is_voc
 from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
 
 Root = Path | str
-"""Where a data set lies: a folder, or for shards a URL."""
+"""The root of a data set: a folder, or for shards a URL."""
 
 
 class Kind(NamedTuple):
-    """A kind of data set: what its root looks like, in words and by a test, and how one of its splits is opened.
+    """A kind of data set: its layout in words, a test for it, and a function that opens one of its splits.
 
-    `open_split` is called with root, split and `labelled`: whether masks must be there, or be made.
+    `open_split` takes root, split and `labeled`: whether every image needs a mask; missing ones may be generated.
     """
 
     layout: str
@@ -34,9 +34,9 @@ class Kind(NamedTuple):
 
 
 def resolve_data_root(data_root: str) -> Root:
-    """Return the folder that a `data_root` parameter means; the embedded ones are written on first use.
+    """Return the folder of a `data_root` parameter; the embedded ones are written on first use.
 
-    A relative path counts from the current folder, else from the workspace; `~` and `$VARIABLES` are expanded. A URL,
+    A relative path starts at the current folder, else at the workspace; `~` and `$VARIABLES` are expanded. A URL,
     such as s3://bucket/shards, is returned as it is.
     """
     if data_root == DEMO_CITY:
@@ -58,17 +58,17 @@ def resolve_data_root(data_root: str) -> Root:
 
 
 def open_images(root: Root, split: str) -> Split:
-    """Open one split for its images alone; masks that lie there already can be read, and none is made or missed."""
-    return _kind(root).open_split(root, split, labelled=False)
+    """Open one split for its images; existing masks can be read, missing ones are neither generated nor an error."""
+    return _kind(root).open_split(root, split, labeled=False)
 
 
 def open_split(root: Root, split: str) -> Split:
-    """Open one split with its masks, one for each image; those that Cityscapes' polygons ask for are made first."""
-    return _kind(root).open_split(root, split, labelled=True)
+    """Open one split with a mask for each image; for Cityscapes, masks are first generated from polygons."""
+    return _kind(root).open_split(root, split, labeled=True)
 
 
 def open_for_viewing(root: Root, split: str) -> Split:
-    """Open one split with its masks as `open_split` does, or where it lacks some, for its images as `open_images`."""
+    """Open one split as `open_split` does, or where masks are missing, as `open_images`."""
     try:
         return open_split(root, split)
     except InputError:
@@ -76,9 +76,9 @@ def open_for_viewing(root: Root, split: str) -> Split:
 
 
 def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
-    """Open the two splits of a training run; raises InputError when they share an image: its score would be a lie."""
+    """Open the two splits of a training run; raises InputError when they share an image."""
     training, validation = open_split(root, train_split), open_split(root, val_split)
-    # By path alone: in a split that lies within another one, an image has another name.
+    # By path: in a split nested in another one, the same image has another name.
     seen = {os.path.normpath(training.image_path(index)) for index in range(len(training))}
     shared = [
         validation.name(index)
@@ -88,7 +88,7 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
     if shared:
         raise InputError(
             f"{root}: {train_split!r} and {val_split!r} share {len(shared)} images, the first {shared[0]}; "
-            "a score on images that were trained on means nothing: take them out of one of the two"
+            "a score on training images means nothing: remove them from one of the two"
         )
     return training, validation
 
@@ -99,7 +99,7 @@ def _kind(root: Root) -> Kind:
             return kind
     root = Path(root)
     found = sorted(entry.name for entry in root.iterdir())[:8]
-    raise MissingInputError(f"{root}: not a data set that is known here; one {_layouts()}; it holds {', '.join(found)}")
+    raise MissingInputError(f"{root}: not a supported data set; one {_layouts()}; this folder holds {', '.join(found)}")
 
 
 def _layouts() -> str:
@@ -110,9 +110,9 @@ def _is_cityscapes(root: Path) -> bool:
     return (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir()
 
 
-def _open_cityscapes(root: Path, split: str, *, labelled: bool) -> CityscapesSplit:
+def _open_cityscapes(root: Path, split: str, *, labeled: bool) -> CityscapesSplit:
     generated = generated_masks_folder()
-    if labelled and _has_polygons(root, split):
+    if labeled and _has_polygons(root, split):
         report = generate_masks(root, generated, splits=(split,), progress=False)
         if report.failed:
             path, message = report.failed[0]
@@ -136,4 +136,4 @@ KINDS = (
     Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, VocSplit),
     Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, FolderSplit),
 )
-"""A new kind of data set is a module in this folder and a line here."""
+"""Add a kind of data set with a module in this folder and a line here."""

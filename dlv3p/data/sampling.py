@@ -1,8 +1,8 @@
-"""The order of an epoch's samples, and crops around rare classes, as functions of (seed, epoch, index).
+"""Choose the order of an epoch's samples, and crops around rare classes, as functions of (seed, epoch, index).
 
 For class-uniform crops one pass over the masks finds where each class lies, and the result is kept on disk. A mask is
-divided into square regions, eight to its shorter side; a class in a region is represented by the pixel of it that lies
-nearest to the middle of all its pixels there.
+divided into square regions, eight along its shorter side; a class in a region is represented by its pixel nearest to
+the center of all its pixels there.
 """
 
 import io
@@ -37,15 +37,15 @@ class Regions:
 
 
 def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = False) -> Regions:
-    """Find the regions of a split's classes, or read them where the same masks were looked through before.
+    """Find the regions of a split's classes, or read them from the cache for the same masks.
 
-    With `skip_bad`, a mask that cannot be read has none.
+    With `skip_bad`, an unreadable mask has none.
     """
     fingerprint = labels_fingerprint(split, version=f"1 {REGIONS_PER_SIDE}")
     path = data_folder() / "class_regions" / f"{fingerprint[:32]}.npy"
     try:
         table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged: then it is made
+    except (OSError, ValueError, EOFError):  # missing or damaged: find them again
         table = find_regions(split, progress=progress, skip_bad=skip_bad)
         content = io.BytesIO()
         np.save(content, table)
@@ -54,9 +54,9 @@ def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = Fals
 
 
 def find_regions(split: Split, *, progress: str = "none", skip_bad: bool = False) -> np.ndarray:
-    """Look through all masks of a split; return the table of `Regions`."""
+    """Find the regions in all masks of a split; return the table of `Regions`."""
     tables = [np.empty((0, 4), np.int32)]
-    for index in track(range(len(split)), title="look for rare classes", mode=progress):
+    for index in track(range(len(split)), title="find class regions", mode=progress):
         try:
             mask = np.ascontiguousarray(split.mask(index))
         except InputError:
@@ -71,7 +71,7 @@ def find_regions(split: Split, *, progress: str = "none", skip_bad: bool = False
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return the random generator of one sample: a counter-based one, keyed by what the sample is."""
+    """Return the random generator of one sample: counter-based, keyed by seed, epoch and index."""
     return _generator(seed, (epoch << 40) | index)
 
 
@@ -81,16 +81,16 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 def _generator(seed: int, counter: int) -> np.random.Generator:
-    # A plain list would become floating point at 2^63, and the epoch would be rounded away.
+    # numpy would convert a list with 2^63 to floating point, and round the epoch away.
     return np.random.Generator(np.random.Philox(key=np.array([seed, counter], np.uint64)))
 
 
 class EpochSampler(Sampler):
-    """Yields the (epoch, index) keys of the epoch that `epoch` is set to, cut to whole steps of all ranks.
+    """Yield the (epoch, index) keys of the current `epoch`, cut to whole steps of all ranks.
 
     A step takes `batch_size` keys of each of `ranks`; of its keys, rank r has every `ranks`-th from the r-th on:
-    together the ranks see what one alone would. The first `skipped` steps are left out, which a run that goes on within
-    an epoch has behind it.
+    together the ranks see what one alone would. The first `skipped` steps are left out, for a run that resumes within
+    an epoch.
     """
 
     def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1) -> None:
@@ -114,10 +114,10 @@ class EpochSampler(Sampler):
 
 
 class ClassUniform:
-    """Lifts rare classes: of an epoch's samples, a `share` looks at a pixel of a class that is drawn uniformly.
+    """Favor rare classes: a `share` of an epoch's samples is centered on a pixel of a uniformly drawn class.
 
-    All classes that occur in the split are as likely, then all regions of the class (see `class_regions`); NVIDIA's
-    semantic-segmentation introduced the idea for Cityscapes. The other samples are those of an epoch without it.
+    All classes that occur in the split are equally likely, then all regions of the class (see `class_regions`).
+    NVIDIA's semantic-segmentation introduced the idea for Cityscapes. The other samples stay as they are.
     """
 
     def __init__(self, regions: Regions, *, share: float, seed: int) -> None:
@@ -137,7 +137,7 @@ class ClassUniform:
 def find_representatives(ids: np.ndarray, classes: int, side: int) -> np.ndarray:
     """Return class, row and column of a pixel for each class in each square of `side` pixels, int32 (n,3).
 
-    `ids` is uint8 (H,W); ids from `classes` on are passed over. The pixel is the one nearest to their middle.
+    `ids` is uint8 (H,W); ids from `classes` on are skipped. The pixel is the one nearest to their center.
     """
     squares = [-(-length // side) for length in ids.shape]
     sums = np.zeros((classes, *squares, 3), np.int64)

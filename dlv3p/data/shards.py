@@ -1,9 +1,9 @@
-"""A split stored as shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
+"""Read a split from shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
 
-The index says where in which tar file each image and mask begins, so any sample is read by itself, and an epoch has
-the order and the samples that it has from the plain files. A tar file is never unpacked. Behind a URL (s3://, gs://,
-whatever fsspec knows) a shard is fetched whole, when its first sample is asked for, and kept on the local disk by its
-sha256, so that it is neither fetched twice nor ever stale.
+The index has the tar file and offset of each image and mask, so any sample is read by itself, and an epoch has the same
+order and samples as with plain files. A tar file is never unpacked. Behind a URL (s3://, gs://,
+whatever fsspec knows) a whole shard is downloaded when its first sample is read, and kept on the local disk by its
+sha256, so that it is neither downloaded twice nor ever stale.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ BLOCK = 2**20
 
 
 class Member(NamedTuple):
-    """A file within a shard: where its bytes are, and their CRC-32, which each reading is held to."""
+    """A file within a shard: the place of its bytes, and their CRC-32, which each read checks."""
 
     suffix: str
     offset: int
@@ -41,7 +41,7 @@ class Member(NamedTuple):
 
 
 class ShardedSplit(Split):
-    """One split in shards, which know the fingerprint of their content and that of the files they were made from."""
+    """One split in shards, which store the fingerprints of their content and of the files that they were made from."""
 
     def __init__(self, root: str | Path, split: str) -> None:
         self.root, self.split = (root if is_url(root) else Path(root)), split
@@ -53,7 +53,7 @@ class ShardedSplit(Split):
         except UserError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{where}: is no index of shards ({reason(error)}); write them again") from error
+            raise IntegrityError(f"{where}: not an index of shards ({reason(error)}); write them again") from error
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -63,17 +63,17 @@ class ShardedSplit(Split):
         return self._samples[index][1]["name"]
 
     def image_path(self, index: int) -> Path:
-        """Return a name for where an image lies; it is no file."""
+        """Return a path that names an image; it is not a file."""
         return self._path(index, "image")
 
     def mask_path(self, index: int) -> Path:
-        """Return a name for where a mask lies; it is no file. Raises MissingInputError where there is none."""
+        """Return a path that names a mask; it is not a file. Raises MissingInputError where there is none."""
         if not self.has_mask(index):
             raise MissingInputError(f"{self._path(index, 'image')}: {self.name(index)} has no mask in these shards")
         return self._path(index, "mask")
 
     def image_bytes(self, index: int) -> bytes:
-        """Return an image's file; raises IntegrityError when the shard is not what the index says."""
+        """Return an image's file; raises IntegrityError when the shard differs from the index."""
         return self._read(index, "image")
 
     def image(self, index: int) -> Image.Image:
@@ -81,11 +81,11 @@ class ShardedSplit(Split):
         return self._open(index, "image").convert("RGB")
 
     def has_mask(self, index: int) -> bool:
-        """Say whether an image has a mask."""
+        """Return whether an image has a mask."""
         return "mask" in self._samples[index][1]
 
     def mask(self, index: int) -> np.ndarray:
-        """Read a mask: uint8 (H,W) of classes, 255 where ignored, as they were checked when the shards were made."""
+        """Read a mask: uint8 (H,W) of classes, 255 where ignored, as checked when the shards were written."""
         path = self.mask_path(index)
         ids = decode_gray_png(self._read(index, "mask"), bits=8)
         if ids is None:
@@ -107,11 +107,13 @@ class ShardedSplit(Split):
             raise
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             path = self._path(index, kind)
-            raise InputError(f"{path}: cannot be read as an image ({reason(error)}); it was damaged before") from error
+            raise InputError(
+                f"{path}: cannot be read as an image ({reason(error)}); it was damaged before it was packed"
+            ) from error
         return image
 
     def _read(self, index: int, kind: str) -> bytes:
-        """Read a member's bytes; opening its shard each time takes far less than decoding, and keeps no file open."""
+        """Read a member's bytes; opening its shard each time takes far less than decoding, and leaves no file open."""
         name, sample = self._samples[index]
         member, path = Member(*sample[kind]), self._local(name)
         try:
@@ -172,16 +174,16 @@ class ShardedSplit(Split):
 
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
-    """Say whether a folder holds shards, of one split or of any; behind a URL nothing else is read."""
+    """Return whether a folder holds shards, of one split or of any; a URL always does."""
     return is_url(root) or any(Path(root).glob(f"{split}/{INDEX}"))
 
 
-def open_shards(root: str | Path, split: str, *, labelled: bool = True) -> ShardedSplit:
-    """Open a split in shards, below a folder or a URL; `labelled` refuses one with an image that has no mask."""
+def open_shards(root: str | Path, split: str, *, labeled: bool = True) -> ShardedSplit:
+    """Open a split in shards, below a folder or a URL; `labeled` refuses one with an image that has no mask."""
     opened = ShardedSplit(root, split)
-    bare = [opened.name(index) for index in range(len(opened)) if not opened.has_mask(index)]
-    if labelled and bare:
-        raise InputError(f"{root}/{split}: {len(bare)} of {len(opened)} images have no mask, the first {bare[0]}")
+    without = [opened.name(index) for index in range(len(opened)) if not opened.has_mask(index)]
+    if labeled and without:
+        raise InputError(f"{root}/{split}: {len(without)} of {len(opened)} images have no mask, the first {without[0]}")
     return opened
 
 
@@ -191,14 +193,14 @@ def _read_index(where: str) -> dict[str, Any]:
         raise ValueError(f"format {content['format']}, not {FORMAT}")
     for shard in content["shards"]:
         if Path(shard["name"]).name != shard["name"]:
-            raise ValueError(f"{shard['name']!r} is no name of a file beside it")
-        if not re.fullmatch("[0-9a-f]{64}", shard["sha256"]):  # a fetched shard is kept under this name
-            raise ValueError(f"{shard['sha256']!r} is no sha256")
+            raise ValueError(f"{shard['name']!r} is not the name of a file beside it")
+        if not re.fullmatch("[0-9a-f]{64}", shard["sha256"]):  # a downloaded shard is stored under this name
+            raise ValueError(f"{shard['sha256']!r} is not a sha256")
     return content
 
 
 def _fetch(url: str) -> Iterator[bytes]:
-    """Yield a remote file block by block; raises MissingInputError when there is none, MachineError for the rest."""
+    """Yield a remote file block by block; raises MissingInputError where it is missing, else MachineError."""
     try:
         with _open_url(url) as remote:
             while block := remote.read(BLOCK):
@@ -207,8 +209,8 @@ def _fetch(url: str) -> Iterator[bytes]:
         raise MissingInputError(f"{url}: no such file") from error
     except UserError:
         raise
-    except Exception as error:  # each protocol's library has errors of its own
-        raise MachineError(f"{url}: cannot be read to its end ({reason(error)}); try again") from error
+    except Exception as error:  # each protocol's library has its own errors
+        raise MachineError(f"{url}: cannot be read completely ({reason(error)}); try again") from error
 
 
 def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError:
@@ -216,16 +218,16 @@ def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError
 
 
 def is_url(root: str | Path) -> bool:
-    """Say whether a data root is a URL, such as s3://bucket/shards."""
+    """Return whether a data root is a URL, such as s3://bucket/shards."""
     return "://" in str(root)
 
 
 def _open_url(url: str):
-    import fsspec  # torch brings it
+    import fsspec  # a dependency of torch
 
     try:
         return fsspec.open(url, "rb").open()
     except FileNotFoundError:
         raise
-    except (OSError, ImportError, ValueError) as error:  # no network, no rights, no library for the protocol
+    except (OSError, ImportError, ValueError) as error:  # no network, permission or library for the protocol
         raise MachineError(f"{url}: cannot be opened ({reason(error)})") from error

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation, with or without the annotations of SBD.
+"""Read PASCAL VOC 2012 segmentation, with or without the annotations of SBD.
 
 The layout is that of the development kit; masks are palette PNGs whose indices are the classes, 255 the border between
 objects. `train_aug` is VOC's train split and the images that SBD annotates beyond VOC: 10,582 in all, none of val.
@@ -14,10 +14,10 @@ from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside
 
 
 def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
-    """Read a list; a bare id means `<root>/<images>/<id>.jpg` and `<root>/<masks>/<id>.png`.
+    """Read a list; a bare id stands for `<root>/<images>/<id>.jpg` and `<root>/<masks>/<id>.png`.
 
-    Blank lines, comments (`#`), blanks at line ends and Windows line ends are fine. Raises InputError for a path that
-    leaves `root`, for a line of another style and for an image that is named twice; MissingInputError for no such list.
+    Blank lines, comments (`#`), trailing blanks and Windows line ends are fine. Raises InputError for a path that
+    leaves `root`, for a line of another style and for a duplicate image; MissingInputError if there is no such list.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -37,15 +37,15 @@ def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
             raise InputError(f"{where}: {line.strip()[:80]!r} is neither an id nor an image and its mask")
         image, mask = (_below(root, word, where) for word in words)
         if image.stem in pairs:
-            raise InputError(f"{where}: {image.stem} is named a second time; remove one of the lines")
+            raise InputError(f"{where}: {image.stem} is a duplicate; remove one of the lines")
         pairs[image.stem] = Pair(image.stem, image, mask)
     if not pairs:
-        raise MissingInputError(f"{path}: names no image")
+        raise MissingInputError(f"{path}: holds no image names")
     return list(pairs.values())
 
 
 def _below(root: Path, word: str, where: str) -> Path:
-    # A leading slash is one of the styles and counts from the root; the other system's separator is nobody's style.
+    # A leading slash is one of the styles and stands for the root; backslashes belong to no style.
     relative = PurePosixPath(word.removeprefix("/"))
     if relative.is_absolute() or ".." in relative.parts or "\\" in word or ":" in word:
         raise InputError(f"{where}: {word!r} leads out of {root}; name files below it, with forward slashes")
@@ -56,46 +56,46 @@ IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "Segmentatio
 LISTS = "ImageSets/Segmentation"
 AUGMENTED_TRAIN = "train_aug"
 PUBLISHED_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, AUGMENTED_TRAIN: 10582}
-"""How many images the published lists name."""
+"""The number of images in the published lists."""
 
 
 class VocSplit(PairedSplit):
     """One list of the development kit; `split` is a list's name below ImageSets/Segmentation, or a path to a list.
 
-    A list of bare ids means the masks of SegmentationClassAug when its name ends in `aug`, else SegmentationClass.
-    With `labelled`, images without a mask are refused, and so is a training list that names an image of val.
+    A list of bare ids uses the masks of SegmentationClassAug when its name ends in `aug`, else SegmentationClass.
+    With `labeled`, images without a mask are refused, and so is a training list that names an image of val.
     """
 
-    def __init__(self, root: Path, split: str, *, labelled: bool) -> None:
+    def __init__(self, root: Path, split: str, *, labeled: bool) -> None:
         kit = find_kit(root)
         pairs = read_voc_list(kit, split)
-        _refuse_missing(kit, split, pairs, labelled=labelled)
-        if labelled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
+        _refuse_missing(kit, split, pairs, labeled=labeled)
+        if labeled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
             _refuse_leak(kit, split, pairs)
         super().__init__(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
 
 
 def is_voc(root: Path) -> bool:
-    """Say whether a folder is a development kit or holds one."""
+    """Return whether a folder is a development kit or holds one."""
     return _kit(root) is not None
 
 
 def find_kit(root: Path) -> Path:
-    """Return the folder with JPEGImages, which is `root`, VOC2012 or VOCdevkit/VOC2012 below it."""
+    """Return the folder with JPEGImages: `root`, or VOC2012 or VOCdevkit/VOC2012 below it."""
     kit = _kit(root)
     if kit is None:
-        raise MissingInputError(f"{root}: no PASCAL VOC here; it holds {IMAGES}/ and {LISTS}/, or VOCdevkit/VOC2012/")
+        raise MissingInputError(f"{root}: not PASCAL VOC, which holds {IMAGES}/ and {LISTS}/, or VOCdevkit/VOC2012/")
     return kit
 
 
 def read_voc_list(kit: Path, split: str) -> list[Pair]:
-    """Read the list of a split, in any of the three styles of `lists`."""
+    """Read the list of a split, in any of the three styles."""
     path = Path(split) if "/" in split else kit / LISTS / f"{split}.txt"
     if not path.is_file() and split == AUGMENTED_TRAIN:
         raise MissingInputError(f"{path}: no such list; the notebook prepare_voc makes it from SBD")
     if not path.is_file():
         known = sorted(entry.stem for entry in (kit / LISTS).glob("*.txt"))
-        raise MissingInputError(f"{path}: no such list; there are {', '.join(known) or 'none'}")
+        raise MissingInputError(f"{path}: no such list; choose one of {', '.join(known) or 'none'}")
     masks = AUGMENTED_MASKS if path.stem.replace("_", "").endswith("aug") else MASKS
     return read_list(path, kit, images=IMAGES, masks=masks)
 
@@ -107,10 +107,10 @@ def _kit(root: Path) -> Path | None:
     return None
 
 
-def _refuse_missing(kit: Path, split: str, pairs: list[Pair], *, labelled: bool) -> None:
+def _refuse_missing(kit: Path, split: str, pairs: list[Pair], *, labeled: bool) -> None:
     for what, paths in (
         ("images", [pair.image for pair in pairs]),
-        ("masks", [pair.mask for pair in pairs] if labelled else []),
+        ("masks", [pair.mask for pair in pairs] if labeled else []),
     ):
         missing = [path.relative_to(kit).as_posix() for path in paths if not path.is_file()]
         if missing:
@@ -127,5 +127,5 @@ def _refuse_leak(kit: Path, split: str, pairs: list[Pair]) -> None:
     if leaked:
         raise InputError(
             f"{split!r} names {len(leaked)} images of val, the first {leaked[0]}; a score on val would mean nothing: "
-            "take them out of the list"
+            "remove them from the list"
         )

@@ -1,7 +1,7 @@
-"""Fetch and unpack PASCAL VOC 2012 and SBD, and convert SBD's annotations from MATLAB files to PNG.
+"""Download and unpack PASCAL VOC 2012 and SBD, and convert SBD's annotations from MATLAB files to PNG.
 
-Archives that are already on disk are not fetched again. SBD annotates VOC's own images; joined to VOC's train split,
-its masks make the 10,582 images that most published VOC results are trained on.
+Archives that are already on disk are not downloaded again. SBD annotates VOC's own images; with VOC's train split,
+they make the 10,582 images that most published VOC results are trained on.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from cityscapes.errors import InputError, MachineError, MissingInputError, reason
 from cityscapes.files.atomic import open_atomically, write_bytes, write_text
-from cityscapes.ids import foreign_ids
+from cityscapes.ids import invalid_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
 from dlv3p.runtime.extras import require
@@ -29,7 +29,7 @@ from dlv3p.runtime.progress import track
 
 
 class Archive(NamedTuple):
-    """An archive: its file name, where the world finds it, its MD5, and the folder inside that is wanted."""
+    """An archive: its file name, URL and MD5, and the folder inside to unpack."""
 
     file: str
     url: str
@@ -45,7 +45,7 @@ SBD = Archive(SBDataset.filename, SBDataset.url, SBDataset.md5, "benchmark_RELEA
 def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
     """Return `<root>/<archive.folder>`, unpacked from `<archives>/<archive.file>`, which is downloaded if absent.
 
-    What is unpacked is left as it is; an interrupted call leaves nothing behind under the final name. Raises
+    An existing folder is left alone; an interrupted call leaves nothing behind under the final name. Raises
     MachineError when the download fails, InputError for a damaged archive.
     """
     target = root / archive.folder
@@ -58,12 +58,12 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
         try:
             with tarfile.open(path) as tar:
-                tar.extractall(folder, filter="data")  # refuses members that would land outside the folder
+                tar.extractall(folder, filter="data")  # refuses members outside the folder
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(f"{path}: cannot be unpacked ({reason(error)}); fetch it again") from error
+            raise InputError(f"{path}: cannot be unpacked ({reason(error)}); download it again") from error
         unpacked = Path(folder) / archive.folder
         if not unpacked.is_dir():
-            raise InputError(f"{path}: holds no {archive.folder}/; it is not the archive that {archive.url} is")
+            raise InputError(f"{path}: holds no {archive.folder}/; it is not the archive at {archive.url}")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(unpacked, target)
     return target
@@ -74,13 +74,13 @@ def _download(archive: Archive, archives: Path) -> None:
         download_url(archive.url, archives, archive.file, archive.md5)
     except (OSError, RuntimeError) as error:
         raise MachineError(
-            f"cannot download {archive.url} ({reason(error)}); fetch {archive.file} on a machine with a "
-            f"network and put it into {archives}"
+            f"cannot download {archive.url} ({reason(error)}); download {archive.file} on a machine with "
+            f"network access and put it into {archives}"
         ) from error
 
 
 def read_sbd_mask(path: Path) -> np.ndarray:
-    """Read the class mask of one `cls/<id>.mat`: uint8 (H,W), 0 to 20; SBD marks no borders.
+    """Read the class mask of one `cls/<id>.mat`: uint8 (H,W), 0 to 20; SBD does not mark borders.
 
     Raises MachineError where scipy is missing, InputError for another file.
     """
@@ -93,7 +93,7 @@ def read_sbd_mask(path: Path) -> np.ndarray:
         raise MissingInputError(f"{path}: no such file") from error
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: not a class mask of SBD ({reason(error)}); unpack benchmark.tgz again") from error
-    if ids.ndim != 2 or ids.dtype != np.uint8 or foreign_ids(ids, len(CLASS_NAMES)):
+    if ids.ndim != 2 or ids.dtype != np.uint8 or invalid_ids(ids, len(CLASS_NAMES)):
         raise InputError(f"{path}: holds {ids.dtype} {ids.shape}, expected uint8 (H,W), 0 to {len(CLASS_NAMES) - 1}")
     return ids
 
@@ -102,9 +102,8 @@ def augment_voc(kit: Path, sbd: Path, *, progress: str = "none") -> list[str]:
     """Add SBD's masks to a development kit and write the list `train_aug`; returns its ids, sorted.
 
     `sbd` holds cls/, train.txt and val.txt. SegmentationClassAug gets a palette PNG for each SBD image beyond VOC's
-    train and val, and a copy of VOC's own masks, so that any of the published lists finds its files there. What is
-    there already is kept, so an interrupted call goes on. Raises
-    InputError that counts all damaged files.
+    train and val, and a copy of VOC's own masks, so that any of the published lists finds its files there. Existing
+    files are kept, so an interrupted call continues. Raises InputError that counts all damaged files.
     """
     train = {pair.name: pair for pair in read_voc_list(kit, "train")}
     val = {pair.name: pair for pair in read_voc_list(kit, "val")}
@@ -124,7 +123,7 @@ def augment_voc(kit: Path, sbd: Path, *, progress: str = "none") -> list[str]:
 
 
 def encode_palette_png(ids: np.ndarray) -> bytes:
-    """Encode ids, uint8 (H,W), as a PNG with VOC's palette, so that a viewer shows colours and a reader finds ids."""
+    """Encode ids, uint8 (H,W), as a PNG with VOC's palette, so that viewers show colors and readers get ids."""
     image = Image.fromarray(ids, mode="P")
     image.putpalette(voc_palette().tobytes())
     buffer = BytesIO()
@@ -133,7 +132,7 @@ def encode_palette_png(ids: np.ndarray) -> bytes:
 
 
 def _ids(path: Path) -> set[str]:
-    # Split by lines, not by "\n" kept at the end: a last line without one would be another id, and leak into training.
+    # Strip line ends: a last line without one would otherwise be another id, and leak into training.
     try:
         return {line.strip() for line in path.read_text().splitlines() if line.strip()}
     except OSError as error:

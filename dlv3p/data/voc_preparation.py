@@ -13,10 +13,10 @@ from dlv3p.parameters.notebooks import DEMO_VOC
 
 
 def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str = "auto") -> Path:
-    """Unpack VOC below `data_root`, downloaded where `archives` lacks it, add SBD's masks, and return the kit's folder.
+    """Unpack VOC below `data_root`, after a download if needed, add SBD's masks, and return the kit's folder.
 
     `data_root` is "demo_voc" for the embedded one. `archives` is the folder of the two archives, "" for
-    `<data_root>/archives`. A kit that is there already is used as it is. Raises what `unpack_archive` and `augment_voc`
+    `<data_root>/archives`. An existing kit is used as it is. Raises what `unpack_archive` and `augment_voc`
     raise.
     """
     if data_root == DEMO_VOC:
@@ -30,7 +30,7 @@ def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str 
 
 
 def count_lists(kit: Path) -> pd.DataFrame:
-    """Count each list of a kit: a row a list with its images, the published count, and how many are in val as well."""
+    """Return a row a list of a kit: its images, the published count, and how many are also in val."""
     val = {pair.name for pair in read_voc_list(kit, "val")}
     rows = []
     for path in sorted((kit / LISTS).glob("*.txt")):

@@ -4,8 +4,8 @@
     dlv3p shards check --root data/shards --splits train val
 
 `<output>/<split>/` receives tar files in WebDataset's format and `index.json`. A sample is three files of one key: the
-image as it is stored, `.mask.png`, and `.json` with what it is called; a mask is stored unchanged where its file holds
-the classes themselves, else as a PNG of the classes. The same data gives the same bytes.
+image as it is stored, `.mask.png`, and `.json` with its name; a mask file that holds class ids is stored unchanged, any
+other mask as a PNG of class ids. The same data gives the same bytes.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def write_shards(
 ) -> Path:
     """Write a split to `<output>/<split>/`; return the path of its index.
 
-    Samples lie in the split's order, or for readers that only stream, shuffled by `order_seed`. A shard that is there
-    with the right hash and from files of the same names and sizes is kept; `force` writes it anew. Raises MachineError
-    when the disk is full; what is finished then stays for the next time.
+    Samples are in the split's order, or for readers that only stream, shuffled by `order_seed`. An existing shard with
+    the right hash and from files of the same names and sizes is kept; `force` writes it again. Raises MachineError when
+    the disk is full; finished shards then stay for the next time.
     """
     from dlv3p.data.fingerprints import data_fingerprint, part_fingerprint
     from dlv3p.runtime.progress import track
@@ -82,10 +82,10 @@ def write_shards(
 
 
 def check_shards(folder: Path) -> list[str]:
-    """Return a line for each shard of a split's folder that is missing or not what its index says."""
+    """Return a line for each shard of a split's folder that is missing or differs from its index."""
     from dlv3p.data.shards import ShardedSplit
 
-    ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an index that is wrong in itself
+    ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an invalid index
     faults = []
     for shard in json.loads((folder / "index.json").read_text(encoding="utf-8"))["shards"]:
         found = _sha256(folder / shard["name"])
@@ -112,7 +112,9 @@ def _write_shard(split: "Split", part: list[int], path: Path) -> dict[str, Any]:
 
 def _add(tar: tarfile.TarFile, key: str, suffix: str, content: bytes) -> list[Any]:
     """Add a file; return suffix, offset of its bytes in the tar file, size and CRC-32."""
-    member = tarfile.TarInfo(f"{key}.{suffix}")  # time, owner and group are 0: the same files give the same bytes
+    member = tarfile.TarInfo(
+        f"{key}.{suffix}"
+    )  # time, owner and group are 0, so that the same files give the same bytes
     member.size, member.mode = len(content), 0o644
     offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, io.BytesIO(content))
@@ -121,7 +123,7 @@ def _add(tar: tarfile.TarFile, key: str, suffix: str, content: bytes) -> list[An
 
 def _image(split: "Split", index: int) -> tuple[str, bytes]:
     content = split.image_bytes(index)
-    split.image(index)  # raises InputError for a file that no training could read
+    split.image(index)  # raises InputError for an unreadable image
     return ("png" if content[:4] == b"\x89PNG" else "jpg"), content
 
 
@@ -133,7 +135,7 @@ def _mask(split: "Split", index: int) -> bytes:
     from cityscapes.files.images import read_ids
 
     ids, path = split.mask(index), split.mask_path(index)
-    with contextlib.suppress(InputError):  # colours, or no file: then the classes are stored
+    with contextlib.suppress(InputError):  # colors, or not a file: store the classes
         if path.suffix.lower() == ".png" and np.array_equal(read_ids(path), ids):
             return path.read_bytes()
     stream = io.BytesIO()
@@ -142,10 +144,10 @@ def _mask(split: "Split", index: int) -> bytes:
 
 
 def _known_shards(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what an index, or a run that was interrupted, says of shards that are there."""
+    """Return the records of finished shards, from an index or from an interrupted run."""
     known = {}
     for path in (folder / "index.json", *sorted(folder.glob(".*.tar.json"))):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the shards are made again
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the shards are written again
             content = json.loads(path.read_text(encoding="utf-8"))
             known |= {shard["name"]: shard for shard in content.get("shards", [content]) if shard["source"]}
     return known
@@ -156,7 +158,7 @@ def _sha256(path: Path) -> str:
 
 
 class _HashingWriter:
-    """Passes bytes on to a file, and keeps their number and sha256."""
+    """Write bytes to a file, and keep their number and sha256."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.file, self.digest, self.written = file, hashlib.sha256(), 0
@@ -175,8 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write.add_argument("--root", required=True, help="a data set: a folder, or demo_city")
     write.add_argument("--split", default="train")
     write.add_argument("--output", required=True, type=Path, help="shards go to OUTPUT/SPLIT/")
-    write.add_argument("--samples", type=int, default=SAMPLES_PER_SHARD, help="in a shard (default %(default)s)")
-    write.add_argument("--order-seed", type=int, help="shuffle the samples over the shards, for readers that stream")
+    write.add_argument("--samples", type=int, default=SAMPLES_PER_SHARD, help="samples per shard (default %(default)s)")
+    write.add_argument("--order-seed", type=int, help="shuffle the samples across the shards, for readers that stream")
     write.add_argument("--force", action="store_true", help="write finished shards again")
     check = commands.add_parser("check", help="compare shards with the sha256 in their index")
     check.add_argument("--root", required=True, type=Path, help="the folder that holds the splits' folders")
@@ -197,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(root: Path, splits: list[str]) -> int:
     faults = [line for split in splits for line in check_shards(root / split)]
     if faults:
-        raise IntegrityError(f"{len(faults)} shards are not what was written: {'; '.join(faults)}")
+        raise IntegrityError(f"{len(faults)} shards differ from what was written: {'; '.join(faults)}")
     print(f"{root}: {' '.join(splits)} as written")
     return 0
 

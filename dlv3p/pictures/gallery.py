@@ -10,7 +10,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import MEAN, STD
-from dlv3p.data.batches import CarefulSamples
+from dlv3p.data.batches import CheckedSamples
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.loader import make_samples
 from dlv3p.evaluation.evaluate import Evaluation
@@ -45,7 +45,7 @@ def samples_picture(split: Split, indices: list[int]) -> Image.Image:
 
 def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
     """Show the first crops of an epoch as the network receives them, augmented and overlaid with their masks."""
-    samples = CarefulSamples(make_samples(parameters, split), skip=parameters.on_bad_sample == "skip")
+    samples = CheckedSamples(make_samples(parameters, split), skip=parameters.on_bad_sample == "skip")
     panels = {}
     for index in range(min(count, len(split))):
         sample = samples[1, index]

@@ -17,7 +17,7 @@ from cityscapes.labels import (
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks.draw import to_label_ids
 from cityscapes.masks.report import Agreement
-from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, with_legend
 
 DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
 """RGB of pixels that agree and differ: light and dark, so that they can be told apart in print."""

@@ -164,9 +164,9 @@ FAULTS: dict[str, Fault] = {
     "label ids": (mask(LABEL_IDS[TRAIN_IDS % 19].astype(np.uint8)), FOREIGN, "look like Cityscapes label ids", "make"),
     "train ids": (mask(TRAIN_IDS, LABEL_IDS_SUFFIX), FOREIGN, "look like train ids", "generate_gt.py"),
     "void as 19": (
-        mask(void_as_19(TRAIN_IDS)), FOREIGN, "19 looks like a number for unlabeled pixels", "generate_gt.py"
+        mask(void_as_19(TRAIN_IDS)), FOREIGN, "19 looks like an id for unlabeled pixels", "generate_gt.py"
     ),
-    "gray colors": (mask(GRAY), FOREIGN, "color mask turned to gray", "generate_gt.py"),
+    "gray colors": (mask(GRAY), FOREIGN, "color mask converted to gray", "generate_gt.py"),
     "an id of its own": (mask(np.where(TRAIN_IDS == 3, 99, TRAIN_IDS)), FOREIGN, "99 (31 pixels)", "make"),
     "other name": (copy_image(FIRST, "a_leftImg8bit.png"), MISNAMED, "a_leftImg8bit.png", "six digits"),
     "other city": (copy_image(FIRST, f"jena_000000_000007{IMAGE_SUFFIX}"), MISNAMED, "jena", "its city"),
@@ -278,7 +278,7 @@ def test_many_findings_of_a_kind_are_counted_and_a_few_shown(root):
 
 @pytest.mark.parametrize("workers", [-1, 2000, True, 1.5])
 def test_a_wrong_number_of_threads_is_refused(root, workers):
-    with pytest.raises(ParameterError, match="choose 1 to 1024 threads"):
+    with pytest.raises(ParameterError, match="choose 1 to 1024, or 0"):
         check(root, workers=workers)
 
 

@@ -51,7 +51,7 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(split):
         split.pair(0)
 
 
-def test_a_colour_picture_is_no_mask(split):
+def test_a_color_image_is_not_a_mask(split):
     write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(InputError, match="mode RGB"):
         split.mask(0)

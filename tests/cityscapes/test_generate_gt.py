@@ -337,7 +337,7 @@ def test_too_many_instances_are_a_bad_file_by_its_name(root, tmp_path):
     path.write_text(json.dumps({"imgHeight": 8, "imgWidth": 8, "objects": [car] * 1001}))
     assert generate_masks(root, tmp_path / "plain").failed == ()
     ((_, line),) = generate_masks(root, tmp_path / "out", instances=True).failed
-    assert line.startswith(f"{path}: 1001 objects are a 'car'")
+    assert line.startswith(f"{path}: 1001 objects are labeled 'car'")
 
 
 OTHER_LABELS = """name,label_id,train_id,category,has_instances,ignored,color

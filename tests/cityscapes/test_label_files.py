@@ -61,10 +61,10 @@ def test_a_spreadsheet_s_byte_order_mark_order_of_columns_and_blank_lines_are_ac
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ("cat,3,255,void,0,1,#000000", "row 6, column name: 'cat' is in the table twice"),
+        ("cat,3,255,void,0,1,#000000", "row 6, column name: 'cat' is a duplicate name"),
         (",3,255,void,0,1,#000000", "row 6, column name: '' is empty"),
         ("bed,1,255,void,0,1,#000000", "row 6, column label_id: 1 is also the id of 'cat'"),
-        ("bed,256,255,void,0,1,#000000", "row 6, column label_id: 256 does not fit a mask"),
+        ("bed,256,255,void,0,1,#000000", "row 6, column label_id: 256 does not fit into a mask"),
         ("bed,1.0,255,void,0,1,#000000", "row 6, column label_id: expected a whole number, found '1.0'"),
         ("bed,3,256,void,0,1,#000000", "row 6, column train_id: 256 is not a train id"),
         ("bed,3,-1,void,0,1,#000000", "row 6, column train_id: -1 is for labels that are not drawn"),
@@ -74,7 +74,7 @@ def test_a_spreadsheet_s_byte_order_mark_order_of_columns_and_blank_lines_are_ac
         ("bed,65,255,void,1,1,#000000", "row 6, column has_instances: the instance ids of label_id 65 would not fit"),
         ("bed,3,255,void,maybe,1,#000000", "row 6, column has_instances: expected true or false, found 'maybe'"),
         ("bed,3,255,void,0,2,#000000", "row 6, column ignored: expected true or false"),
-        ("bed,3,255,void,0,1,#00000", "row 6, column color: expected a colour such as #804080"),
+        ("bed,3,255,void,0,1,#00000", "row 6, column color: expected a color such as #804080"),
         ("bed,3,255,void,0,1", "row 6: 6 cells, where row 1 names 7 columns"),
         ('bed,3,255,"void,0,1,#000000', "not valid CSV"),
     ],
@@ -131,7 +131,7 @@ def test_an_absent_table_is_missing_input(tmp_path):
 
 
 def test_a_table_made_in_python_is_checked_too_and_travels_without_its_look_up_tables():
-    with pytest.raises(InputError, match="label table: row 2, column name: 'road' is in the table twice"):
+    with pytest.raises(InputError, match="label table: row 2, column name: 'road' is a duplicate name"):
         LabelTable((CITYSCAPES.by_name["road"]._replace(label_id=0),) * 2)
     assert len(pickle.dumps(CITYSCAPES)) < 4000
     travelled = pickle.loads(pickle.dumps(CITYSCAPES))

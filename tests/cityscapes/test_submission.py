@@ -143,22 +143,22 @@ def link(folder: Path) -> None:
     path.symlink_to(folder.parent / "outside.png")
 
 
-GREY = np.full(SIZE, 7, np.uint8)
+GRAY = np.full(SIZE, 7, np.uint8)
 FAULTS = [
     (remove, "missing"),
     (add_extra, "extra"),
     (double, "2 files, one is allowed"),
-    (link, "a link"),
-    (replace(png(GREY[:-1])), "32 x 16, found mode L, 32 x 15"),
-    (replace(png(GREY.T.copy())), "found mode L, 16 x 32"),
-    (replace(png(GREY, "RGB")), "found mode RGB"),
-    (replace(png(GREY, "P")), "found mode P"),
-    (replace(png(GREY, "1")), "found mode 1"),
-    (replace(png(GREY.astype(np.uint16))), "found mode I;16"),
-    (replace(png(np.full(SIZE, 255, np.uint8))), "ids that no submission may: 255"),
-    (replace(png(np.full(SIZE, 34, np.uint8))), "ids that no submission may: 34"),
+    (link, "a symbolic link"),
+    (replace(png(GRAY[:-1])), "32 x 16, found mode L, 32 x 15"),
+    (replace(png(GRAY.T.copy())), "found mode L, 16 x 32"),
+    (replace(png(GRAY, "RGB")), "found mode RGB"),
+    (replace(png(GRAY, "P")), "found mode P"),
+    (replace(png(GRAY, "1")), "found mode 1"),
+    (replace(png(GRAY.astype(np.uint16))), "found mode I;16"),
+    (replace(png(np.full(SIZE, 255, np.uint8))), "ids that are not allowed in a submission: 255"),
+    (replace(png(np.full(SIZE, 34, np.uint8))), "ids that are not allowed in a submission: 34"),
     (replace(b""), "not a whole PNG"),
-    (replace(png(GREY)[:50]), "not a whole PNG"),
+    (replace(png(GRAY)[:50]), "not a whole PNG"),
     (replace(b"GIF89a"), "not a whole PNG"),
 ]
 
@@ -176,7 +176,7 @@ def test_s1_a_bad_prediction_is_named_no_zip_is_written_and_the_old_one_stays(pr
 
 
 def test_s1_all_problems_are_listed_at_once(predictions, tmp_path):
-    replace(png(GREY, "RGB"))(predictions)
+    replace(png(GRAY, "RGB"))(predictions)
     add_extra(predictions)
     (predictions / "bonn" / NAMES[0]).unlink()
     with pytest.raises(ProblemsError) as caught:
@@ -184,7 +184,7 @@ def test_s1_all_problems_are_listed_at_once(predictions, tmp_path):
     assert len(caught.value.problems) == 3
 
 
-def test_s1_train_ids_in_place_of_label_ids_are_recognised(predictions, tmp_path):
+def test_s1_train_ids_in_place_of_label_ids_are_recognized(predictions, tmp_path):
     members = {}
     for i, path in enumerate(sorted(predictions.rglob("*.png"))):
         path.write_bytes(png(train_ids(i)))
@@ -260,7 +260,7 @@ def test_s2_a_kill_between_zip_and_manifest_is_seen_by_the_check(predictions, tm
     words = [predictions, tmp_path / "s.zip", "os", "replace", "1", *NAMES]
     done = subprocess.run([sys.executable, "-c", KILLED, *words], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert "is not the zip that s.zip.manifest.json records" in problems_of(tmp_path / "s.zip")
+    assert "differs from the zip that s.zip.manifest.json records" in problems_of(tmp_path / "s.zip")
 
 
 def test_s2_no_space_leaves_the_old_zip_and_exits_with_4(root, predictions, tmp_path):
@@ -313,7 +313,7 @@ def test_s4_a_link_in_a_zip_is_a_problem(good_zip, tmp_path):
     member.create_system, member.external_attr = 3, 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "s.zip", "a") as archive:
         archive.writestr(member, "/etc/passwd")
-    assert "a link" in problems_of(tmp_path / "s.zip")
+    assert "a symbolic link" in problems_of(tmp_path / "s.zip")
 
 
 @pytest.mark.parametrize(("fault", "expected"), [fault for fault in FAULTS if fault[0] is not link])
@@ -411,7 +411,7 @@ def test_a_zip_that_its_manifest_does_not_record_is_a_problem_which_names_the_fi
     members = read_zip(good_zip)
     members[NAMES[1]] = png(np.full(SIZE, 26, np.uint8))
     listed = problems_of(write_zip(good_zip, members))
-    assert "is not the zip that good.zip.manifest.json records" in listed
+    assert "differs from the zip that good.zip.manifest.json records" in listed
     assert f"{NAMES[1]}: differs from what good.zip.manifest.json records" in listed
     assert NAMES[0] not in listed
     manifest_path(good_zip).unlink()
@@ -421,7 +421,7 @@ def test_a_zip_that_its_manifest_does_not_record_is_a_problem_which_names_the_fi
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3, "sha256": "", "format": 1}', "[" * 100_000])
 def test_a_manifest_that_cannot_be_read_is_a_problem_not_a_crash(good_zip, content):
     manifest_path(good_zip).write_text(content)
-    assert "not a manifest that can be read" in problems_of(good_zip)
+    assert "not a readable manifest" in problems_of(good_zip)
 
 
 def true_files(tmp_path: Path) -> dict[str, TruthFiles]:
@@ -507,7 +507,7 @@ def test_images_that_give_no_size_are_told_in_one_line(root, predictions, tmp_pa
         assert "not an image; copy it again, or give --size" in done.stderr
 
 
-def test_checking_a_labelled_split_predicts_the_score(city, tmp_path):
+def test_checking_a_labeled_split_predicts_the_score(city, tmp_path):
     frames = find_truth(city, "val")
     for frame in frames:
         train_ids = LABEL_ID_TO_TRAIN_ID[frame.read()[0]]

@@ -68,20 +68,20 @@ def test_a_palette_mask_gives_its_indices_not_its_colors(folder):
     image = Image.fromarray(IDS, mode="P")
     image.putpalette(bytes(range(255, -1, -1)) * 3)
     image.save(folder / "masks/train/a.png")
-    assert np.array_equal(FolderSplit(folder, "train", labelled=True).mask(0), IDS)
+    assert np.array_equal(FolderSplit(folder, "train", labeled=True).mask(0), IDS)
 
 
 def test_a_mask_of_colors_is_read_by_the_class_table(folder):
     (folder / "classes.csv").write_text(CLASSES + "255,nothing,0,0,0\n")
     colors = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180], [0, 0, 0]], np.uint8)
     write_image(folder / "masks/train/a.png", colors[np.minimum(IDS, 3)])
-    assert np.array_equal(FolderSplit(folder, "train", labelled=True).mask(0), IDS)
+    assert np.array_equal(FolderSplit(folder, "train", labeled=True).mask(0), IDS)
 
 
 def test_an_unknown_color_is_refused_with_its_value(folder):
     write_image(folder / "masks/train/a.png", np.full((2, 4, 3), 17, np.uint8))
-    with pytest.raises(InputError, match="8 pixels have colours .* 17, 17, 17"):
-        FolderSplit(folder, "train", labelled=True).mask(0)
+    with pytest.raises(InputError, match="8 pixels have colors .* 17, 17, 17"):
+        FolderSplit(folder, "train", labeled=True).mask(0)
 
 
 def test_names_may_hold_blanks_dots_and_folders(folder):
@@ -153,7 +153,7 @@ def test_l7_a_file_of_no_bytes_is_named(folder):
 
 @pytest.mark.parametrize(
     ("value", "hint"),
-    [(3, "3 looks like a number for unlabeled pixels: store 255"), (200, "the 3 classes are 0 to 2")],
+    [(3, "3 looks like an id for unlabeled pixels: store 255"), (200, "the 3 classes are 0 to 2")],
 )
 def test_l8_ids_outside_the_table_are_refused(folder, value, hint):
     write_image(folder / "masks/train/a.png", np.full((2, 4), value, np.uint8))
@@ -164,16 +164,19 @@ def test_l8_ids_outside_the_table_are_refused(folder, value, hint):
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        (None, "no such file; it names the classes"),
-        ("name,colour\n", "first line must be id,name,red,green,blue"),
+        (None, "no such file; write one line per class"),
+        ("name,color\n", "first line must be id,name,red,green,blue"),
         ("id,name\n0,road\n", "fewer than two classes"),
-        ("id,name\n0,road\n2,car\n", "line 3: id 2, where 1 comes next"),
-        ("id,name\n0,road\n1,road\n", "line 3: the name 'road' stands twice"),
+        ("id,name\n0,road\n2,car\n", "line 3: id 2, expected 1"),
+        ("id,name\n0,road\n1,road\n", "line 3: duplicate name 'road'"),
         ("id,name\n0,road\n1,\n", "line 3: the name is empty"),
         ("id,name\n0,road\nx,car\n", "line 3: id is 'x'"),
         ("id,name\n0,road\n256,car\n", "line 3: id is '256'"),
         ("id,name,red,green,blue\n0,road,1,2\n1,car,1,2,3\n", "line 2: give red, green and blue together"),
-        ("id,name,red,green,blue\n0,road,1,2,3\n1,car,1,2,3\n", "line 3: the colour .* stands for another class"),
+        (
+            "id,name,red,green,blue\n0,road,1,2,3\n1,car,1,2,3\n",
+            "line 3: the color .* already belongs to another class",
+        ),
     ],
 )
 def test_a_wrong_class_table_is_refused_with_its_line(folder, table, complaint):
@@ -197,9 +200,7 @@ def test_l6_links_that_lead_astray_are_refused(folder, tmp_path_factory, target)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "b.jpg"
     shutil.copy(folder / "images/train/a.jpg", elsewhere)
     link.symlink_to({"outside": elsewhere, "dead": "nothing.jpg", "circle": "b.jpg"}[target])
-    complaint = {"outside": "a link out of", "dead": "a link to nothing", "circle": "a link that leads in circles"}[
-        target
-    ]
+    complaint = {"outside": "a link out of", "dead": "a broken link", "circle": "a circular link"}[target]
     with pytest.raises(InputError, match=f"b.jpg: {complaint}"):
         open_split(folder, "train")
 
@@ -214,7 +215,7 @@ def test_l6_links_are_followed_on_request(folder, tmp_path_factory, monkeypatch)
 
 def test_a_folder_of_no_known_kind_says_what_it_holds(tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(MissingInputError, match=r"classes\.csv \(a plain folder\); it holds pictures"):
+    with pytest.raises(MissingInputError, match=r"classes\.csv \(a plain folder\); this folder holds pictures"):
         open_split(tmp_path, "train")
 
 

@@ -11,7 +11,7 @@ from cityscapes.errors import InputError, MachineError
 from dlv3p.data import decoded_cache
 from dlv3p.data import decoded_cache as lazy_image
 from dlv3p.data.augment import Augmentation
-from dlv3p.data.batches import Batches, CarefulSamples, collate
+from dlv3p.data.batches import Batches, CheckedSamples, collate
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.loader import TrainingSamples, make_samples, training_loader
 from dlv3p.data.roots import open_split
@@ -51,7 +51,7 @@ def test_workers_that_start_from_nothing_change_no_byte(split):
     sampler = EpochSampler(len(samples), 2, seed=0)
     sampler.epoch = 3
     options = {"batch_size": 2, "num_workers": 1, "sampler": sampler, "collate_fn": collate}
-    loader = torch.utils.data.DataLoader(CarefulSamples(samples), multiprocessing_context="spawn", **options)
+    loader = torch.utils.data.DataLoader(CheckedSamples(samples), multiprocessing_context="spawn", **options)
     assert same(epoch(samples), [tensor for batch in Batches(loader) for tensor in batch])
 
 
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_up_is_an_error_of_the_machine_and_leaves_nothing(spli
 
 def test_images_and_masks_of_different_sizes_are_refused(split, monkeypatch):
     monkeypatch.setattr(split, "mask", lambda index: np.zeros((63, 128), np.uint8))
-    with pytest.raises(InputError, match="both must be of one size"):
+    with pytest.raises(InputError, match="both must have the same size"):
         TrainingSamples(split, CROP, seed=0)[0, 0]
 
 

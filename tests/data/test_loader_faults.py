@@ -17,7 +17,7 @@ from cityscapes.dataset import CityscapesSplit
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
 from dlv3p.data.augment import Augmentation
-from dlv3p.data.batches import MOST_REPLACEMENTS, worker_faults
+from dlv3p.data.batches import MOST_REPLACEMENTS, explain_worker_errors
 from dlv3p.data.loader import TrainingSamples, WholeImages, make_samples, training_loader, validation_loader
 from dlv3p.data.roots import open_split
 from dlv3p.data.sampling import epoch_order
@@ -119,7 +119,7 @@ def test_t1_skip_tells_of_the_file_once_and_takes_the_same_replacement_every_tim
 def test_t1_skip_does_not_hide_that_everything_is_bad(split):
     for index in range(len(split)):
         cut(split.image_path(index), 0.5)
-    with pytest.raises(InputError, match=f"{MOST_REPLACEMENTS} more samples in a row are bad"):
+    with pytest.raises(InputError, match=f"{MOST_REPLACEMENTS} more bad samples in a row"):
         load(split, workers=0, skip_bad=True)
 
 
@@ -137,7 +137,7 @@ def in_worker(split, monkeypatch, act):
 
 def test_t2_a_killed_worker_is_an_error_of_the_machine_with_a_remedy(split, monkeypatch):
     in_worker(split, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    message = r"a loader worker died \(signal 9\), .* /dev/shm; .* fewer workers.* The next to be read were "
+    message = r"a loader worker died \(signal 9\), .* /dev/shm; .* fewer workers.* The next images to be read were "
     with pytest.raises(MachineError, match=message) as caught:
         load(split, workers=2)
     named = str(caught.value).rpartition("were ")[2].split(", ")
@@ -201,18 +201,18 @@ def test_t2_a_worker_that_dies_during_a_step_is_told_as_well(split):
         os.kill(loader.loader._iterator._workers[0].pid, signal.SIGKILL)
         signal.pause()  # until the signal that a child has died
 
-    with pytest.raises(MachineError, match=r"a loader worker died \(signal 9\)"), worker_faults():
+    with pytest.raises(MachineError, match=r"a loader worker died \(signal 9\)"), explain_worker_errors():
         step()
 
 
 def test_t2_other_errors_of_a_step_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), worker_faults():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explain_worker_errors():
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
 def test_t3_a_worker_that_hangs_is_an_error_after_the_timeout(split, monkeypatch):
     in_worker(split, monkeypatch, signal.pause)
-    with pytest.raises(MachineError, match=r"gave nothing for 1 s; .* loader_timeout") as caught:
+    with pytest.raises(MachineError, match=r"returned nothing for 1 s; .* loader_timeout") as caught:
         load(split, workers=1, timeout=1)
     assert caught.value.exit_status == 4
 

@@ -105,7 +105,7 @@ def test_masks_that_are_no_class_ids_are_stored_as_classes(split, tmp_path, monk
 
 def test_images_without_masks_can_be_written_and_predicted_but_not_trained_on(city, workspace, tmp_path):
     write_shards(open_images(city, "test"), tmp_path / "shards")
-    opened = open_shards(tmp_path / "shards", "test", labelled=False)
+    opened = open_shards(tmp_path / "shards", "test", labeled=False)
     assert not opened.has_mask(0)
     assert opened.image(0).size == (128, 64)
     with pytest.raises(MissingInputError, match="has no mask"):
@@ -211,14 +211,14 @@ def test_l5_an_index_that_points_beyond_the_end_is_refused_before_anything_is_re
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2, "shards": [1]}', "\0"])
 def test_l5_a_damaged_index_is_refused(written, content):
     (written / "train" / "index.json").write_text(content)
-    with pytest.raises(IntegrityError, match="is no index of shards"):
+    with pytest.raises(IntegrityError, match="not an index of shards"):
         open_shards(written, "train")
 
 
 def test_an_index_cannot_lead_out_of_its_folder(written):
     path = written / "train" / "index.json"
     path.write_text(path.read_text().replace('"train-000000.tar"', '"../../secret.tar"'))
-    with pytest.raises(IntegrityError, match="is no name of a file beside it"):
+    with pytest.raises(IntegrityError, match="is not the name of a file beside it"):
         open_shards(written, "train")
 
 
@@ -232,7 +232,7 @@ def test_check_finds_what_is_damaged_or_gone(written, capsys):
     faults = check_shards(written / "train")
     assert len(faults) == 2
     assert "found no file" in faults[1]
-    with pytest.raises(IntegrityError, match="2 shards are not what was written"):
+    with pytest.raises(IntegrityError, match="2 shards differ from what was written"):
         main(["check", "--root", str(written)])
 
 
@@ -318,7 +318,7 @@ def test_a_connection_that_breaks_is_an_error_of_the_machine(remote, workspace, 
             raise KeyError("a library's own error")
 
     monkeypatch.setattr(sharded, "_open_url", lambda url: Broken())
-    with pytest.raises(MachineError, match="train-000000.tar: cannot be read to its end"):
+    with pytest.raises(MachineError, match="train-000000.tar: cannot be read completely"):
         opened.image(0)
     assert not list((workspace / "data" / "fetched_shards").iterdir())
 
@@ -327,7 +327,7 @@ def test_a_connection_that_breaks_is_an_error_of_the_machine(remote, workspace, 
 def test_an_index_that_lacks_something_is_refused(written, change):
     path = written / "train" / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(IntegrityError, match="is no index of shards"):
+    with pytest.raises(IntegrityError, match="not an index of shards"):
         open_shards(written, "train")
 
 
@@ -336,7 +336,7 @@ def test_a_hash_cannot_lead_out_of_the_folder_of_fetched_shards(written):
     content = json.loads(path.read_text())
     content["shards"][0]["sha256"] = "../../elsewhere"
     path.write_text(json.dumps(content))
-    with pytest.raises(IntegrityError, match="is no sha256"):
+    with pytest.raises(IntegrityError, match="is not a sha256"):
         open_shards(f"file://{written}", "train")
 
 

@@ -1,4 +1,4 @@
-"""Crops are functions of their generator; images and masks stay aligned; padding is mean colour and 255."""
+"""Crops are functions of their generator; images and masks stay aligned; padding is mean color and 255."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_labels_are_never_mixed_when_they_are_scaled(scale):
     assert set(truth.unique().tolist()) == {3, 17}
 
 
-def test_what_lies_outside_the_image_is_mean_colour_and_ignored():
+def test_what_lies_outside_the_image_is_mean_color_and_ignored():
     image, mask = picture(20, 30)
     crop, truth = PLAIN(image, mask, generator())
     assert (truth[20:] == 255).all()
@@ -139,7 +139,7 @@ def test_blur_spreads_a_dot_and_keeps_its_sum():
     assert spread[..., 0].sum() == pytest.approx(255, rel=0.15)
 
 
-def test_normalize_gives_zero_for_the_mean_colour_and_scales_the_size():
+def test_normalize_gives_zero_for_the_mean_color_and_scales_the_size():
     mean = Image.fromarray(np.broadcast_to(np.round(255 * MEAN), (40, 60, 3)).astype(np.uint8))
     image = normalize(mean, image_scale=0.5)
     assert image.shape == (3, 20, 30)

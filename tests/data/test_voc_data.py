@@ -129,7 +129,7 @@ def test_a_line_of_no_known_style_is_refused(root, line):
 def test_a_list_that_names_an_image_twice_is_refused(root):
     name = names(open_split(root, "train"))[0]
     write_list(root, "mine", f"{name}\n{name}\n")
-    with pytest.raises(InputError, match=f"line 2: {name} is named a second time"):
+    with pytest.raises(InputError, match=f"line 2: {name} is a duplicate"):
         open_split(root, "mine")
 
 
@@ -204,7 +204,7 @@ def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the VOC frames are not beside this checkout")
 def test_real_frames_of_voc_are_read_with_their_borders():
-    split = VocSplit(REAL, "train", labelled=False)
+    split = VocSplit(REAL, "train", labeled=False)
     ids = {int(value) for index in range(len(split)) for value in np.unique(split.pair(index)[1])}
     assert 255 in ids
     assert ids - {255} <= set(range(21))

@@ -208,7 +208,7 @@ def test_t12_a_folder_that_may_not_be_written_to_is_told_before_the_first_step(t
     (workspace / folder).chmod(0o755)
     assert (status, moments) == (4, 0), log
     run = workspace / "saved" / "run"
-    assert log == f"error: {run}: not allowed to write here; choose another folder or mend its rights\n"
+    assert log == f"error: {run}: no permission to write here; choose another folder or fix its permissions\n"
 
 
 def test_t12_a_folder_of_a_run_that_became_read_only_is_told_before_the_next_step(trainings, city, workspace):
@@ -221,7 +221,7 @@ def test_t12_a_folder_of_a_run_that_became_read_only_is_told_before_the_next_ste
     status, log, moments = trainings.train(asked(city, epochs=1), workspace, powerless=True)
     (workspace / "saved" / "run").chmod(0o755)
     assert (status, moments) == (4, 0), log
-    assert "run.json: not allowed to write here" in log
+    assert "run.json: no permission to write here" in log
 
 
 def test_t14_a_second_process_is_refused_and_the_first_does_not_notice(trainings, undisturbed, city, workspace):

@@ -256,7 +256,7 @@ def test_t11_a_table_that_cannot_be_written_leaves_all_checkpoints(city, workspa
 
     with monkeypatch.context() as patch:
         patch.setattr(folders, "write_metrics", refused)
-        with pytest.raises(MachineError, match="metrics.csv: a file stands where a folder is needed, or a f") as caught:
+        with pytest.raises(MachineError, match="metrics.csv: a file is where a folder should be, or a f") as caught:
             train(tiny(city, run="run"))
     assert caught.value.exit_status == 4
     for name in ("last", "best"):
@@ -273,7 +273,7 @@ def test_t12_a_file_in_place_of_the_folder_is_told_before_the_first_step(city, w
     (workspace / name).parent.mkdir(exist_ok=True)
     (workspace / name).write_bytes(b"mine")
     monkeypatch.setattr(recovery, "last_checkpoint", None)
-    with pytest.raises(MachineError, match="a file stands where a folder is needed") as caught:
+    with pytest.raises(MachineError, match="a file is where a folder should be") as caught:
         train(tiny(city, run="run"))
     assert caught.value.exit_status == 4
     assert (workspace / name).read_bytes() == b"mine"

@@ -68,9 +68,9 @@ def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path, monk
 
 def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path):
     write_bytes(tmp_path / "file", b"")
-    with pytest.raises(MachineError, match="a file stands where a folder is needed"):
+    with pytest.raises(MachineError, match="a file is where a folder should be"):
         write_bytes(tmp_path / "file" / "inner", b"")
-    with pytest.raises(MachineError, match="a file stands where a folder is needed"), lock_folder(tmp_path / "file"):
+    with pytest.raises(MachineError, match="a file is where a folder should be"), lock_folder(tmp_path / "file"):
         pass
 
 

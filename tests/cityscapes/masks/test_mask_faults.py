@@ -207,7 +207,7 @@ def test_m8_endless_files_are_refused_with_the_limits(city):
         (polygon_file(objects=[{}] * 10**5), f"at most {MAX_OBJECTS}"),
         (b"[" * 200_000, ""),
         (polygon_file().replace(b"24", b"9" * 5000), ""),
-        (polygon_file(objects=[thing([[0, 0], [9, 8000]] * 9000)], imgHeight=8000), "image rows in all"),
+        (polygon_file(objects=[thing([[0, 0], [9, 8000]] * 9000)], imgHeight=8000), "image rows in total"),
     )
 
 

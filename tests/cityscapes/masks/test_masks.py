@@ -124,7 +124,7 @@ def test_instances_are_numbered_by_label_in_file_order_even_where_hidden():
 
 def test_more_instances_than_three_digits_can_number_are_refused():
     assert draw_instance_ids(annotation(*[("car", square(2))] * 1000)).max() == 26999
-    with pytest.raises(InputError, match="1001 objects are a 'car'"):
+    with pytest.raises(InputError, match="1001 objects are labeled 'car'"):
         draw_instance_ids(annotation(*[("car", square(2))] * 1001))
 
 

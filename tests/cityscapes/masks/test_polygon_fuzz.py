@@ -187,8 +187,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "200,000 brackets": (b"[" * 200_000, ""),
     "200,000 brackets, closed": (with_text('"imgHeight"', f'"x": {"[" * 200_000}{"]" * 200_000}, "imgHeight"'), ""),
     "objects in objects": (with_text('"imgHeight"', '"x": ' + '{"objects": ' * 50_000), ""),
-    "tall zigzags": (document([thing(zigzag(20_000, 8191))] * 2, imgHeight=8192, imgWidth=2048), "image rows in all"),
-    "ten thousand tall lines": (document([thing([[0, 0], [9, 16384]])] * 9999, imgHeight=16384), "image rows in all"),
+    "tall zigzags": (document([thing(zigzag(20_000, 8191))] * 2, imgHeight=8192, imgWidth=2048), "image rows in total"),
+    "ten thousand tall lines": (document([thing([[0, 0], [9, 16384]])] * 9999, imgHeight=16384), "image rows in total"),
     "ten thousand whole images": (document([thing(box(16384, 64))] * 9999, imgHeight=64, imgWidth=16384), "span"),
     "larger than 8 MB": (b" " * (MAX_FILE_BYTES + 1), "larger than 8 MB"),
 }  # fmt: skip

@@ -28,7 +28,7 @@ def document(objects: object = (), **members: object) -> bytes:
     return json.dumps({"imgHeight": 8, "imgWidth": 16, "objects": list(objects), **members}).encode()
 
 
-def labelled(label: str, polygon: object = SQUARE, **members: object) -> dict:
+def labeled(label: str, polygon: object = SQUARE, **members: object) -> dict:
     return {"label": label, "polygon": polygon, **members}
 
 
@@ -54,7 +54,7 @@ def refusal(content: bytes) -> str:
 
 
 def test_objects_come_in_file_order_with_their_points():
-    annotation = parse(document([labelled("road"), labelled("car", [[-3, 2], [40, 2], [7, 90]])]))
+    annotation = parse(document([labeled("road"), labeled("car", [[-3, 2], [40, 2], [7, 90]])]))
     assert (annotation.height, annotation.width, annotation.warnings) == (8, 16, ())
     assert [polygon.label.name for polygon in annotation.polygons] == ["road", "car"]
     assert annotation.polygons[1].points.dtype == np.int32
@@ -62,39 +62,39 @@ def test_objects_come_in_file_order_with_their_points():
 
 
 def test_a_byte_order_mark_is_accepted():
-    assert len(parse(b"\xef\xbb\xbf" + document([labelled("road")])).polygons) == 1
+    assert len(parse(b"\xef\xbb\xbf" + document([labeled("road")])).polygons) == 1
 
 
 def test_unknown_keys_are_nobody_s_business():
-    assert len(parse(document([labelled("road", id=7, user="x", date=None)], comment={"deep": [[[]]]})).polygons) == 1
+    assert len(parse(document([labeled("road", id=7, user="x", date=None)], comment={"deep": [[[]]]})).polygons) == 1
 
 
 def test_group_label_falls_back_to_single_only_when_the_name_is_unknown():
-    annotation = parse(document([labelled("cargroup"), labelled("polegroup"), labelled("license plategroup")]))
+    annotation = parse(document([labeled("cargroup"), labeled("polegroup"), labeled("license plategroup")]))
     assert [polygon.label.name for polygon in annotation.polygons] == ["car", "polegroup", "license plate"]
 
 
 @pytest.mark.parametrize("deleted", [1, True])
 def test_deleted_objects_are_left_out_whatever_they_are_called(deleted):
-    annotation = parse(document([labelled("no such thing", deleted=deleted), labelled("road", deleted=0)]))
+    annotation = parse(document([labeled("no such thing", deleted=deleted), labeled("road", deleted=0)]))
     assert [polygon.label.name for polygon in annotation.polygons] == ["road"]
 
 
 @pytest.mark.parametrize("polygon", [[], [[3, 3]]])
 def test_polygons_of_less_than_two_points_are_skipped_with_a_warning(polygon):
-    annotation = parse(document([labelled("car", polygon), labelled("road")]))
+    annotation = parse(document([labeled("car", polygon), labeled("road")]))
     assert [polygon.label.name for polygon in annotation.polygons] == ["road"]
     assert len(annotation.warnings) == 1
     assert "/objects/0/polygon" in annotation.warnings[0]
 
 
 def test_fractions_are_cut_off_towards_zero():
-    points = parse(document([labelled("car", [[1.9, -1.9], [2, 0.5], [-0.5, 7.0]])])).polygons[0].points
+    points = parse(document([labeled("car", [[1.9, -1.9], [2, 0.5], [-0.5, 7.0]])])).polygons[0].points
     assert points.tolist() == [[1, -1], [2, 0], [0, 7]]
 
 
 def test_all_unknown_labels_are_listed_with_their_counts():
-    objects = [labelled(name) for name in ("rode", "group", "rode", "carr", "road")]
+    objects = [labeled(name) for name in ("rode", "group", "rode", "carr", "road")]
     message = refusal(document(objects))
     assert "'rode' x 2" in message
     assert "'carr' x 1" in message
@@ -142,42 +142,42 @@ def test_more_pixels_than_a_camera_has_are_refused():
         (7, "/objects/1: expected an object, found the number 7"),
         ({"polygon": SQUARE}, "/objects/1/label: is missing"),
         ({"label": "car"}, "/objects/1/polygon: is missing"),
-        (labelled(["car"]), "/objects/1/label: expected a string, found a list"),
-        (labelled("car", {"x": 1}), "/objects/1/polygon: expected a list, found an object"),
-        (labelled("car", [[1, 2], [3]]), "/objects/1/polygon/1: expected a point"),
-        (labelled("car", [[1, 2, 3]]), "/objects/1/polygon/0: expected a point"),
-        (labelled("car", [[1, 2], 3]), "/objects/1/polygon/1: expected a point"),
-        (labelled("car", [[1, 2], ["3", 4]]), "/objects/1/polygon/1: expected a point"),
-        (labelled("car", [[1, 2], [True, 4]]), "/objects/1/polygon/1: expected a point"),
-        (labelled("car", [[1, 2], [None, 4]]), "/objects/1/polygon/1: expected a point"),
-        (labelled("car", ["ab", [1, 2]]), "/objects/1/polygon/0: expected a point"),
-        (labelled("car", [{"x": 1, "y": 2}]), "/objects/1/polygon/0: expected a point"),
-        (labelled("car", [[1, 2], [10**7, 4]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
-        (labelled("car", [[1, 2], [3, -1e308]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
-        (labelled("car", [[1, 2], [10**400, 4]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
-        (labelled("car", deleted="no"), "/objects/1/deleted: expected 0 or 1, found a string"),
-        (labelled("car", deleted=2), "/objects/1/deleted: expected 0 or 1"),
+        (labeled(["car"]), "/objects/1/label: expected a string, found a list"),
+        (labeled("car", {"x": 1}), "/objects/1/polygon: expected a list, found an object"),
+        (labeled("car", [[1, 2], [3]]), "/objects/1/polygon/1: expected a point"),
+        (labeled("car", [[1, 2, 3]]), "/objects/1/polygon/0: expected a point"),
+        (labeled("car", [[1, 2], 3]), "/objects/1/polygon/1: expected a point"),
+        (labeled("car", [[1, 2], ["3", 4]]), "/objects/1/polygon/1: expected a point"),
+        (labeled("car", [[1, 2], [True, 4]]), "/objects/1/polygon/1: expected a point"),
+        (labeled("car", [[1, 2], [None, 4]]), "/objects/1/polygon/1: expected a point"),
+        (labeled("car", ["ab", [1, 2]]), "/objects/1/polygon/0: expected a point"),
+        (labeled("car", [{"x": 1, "y": 2}]), "/objects/1/polygon/0: expected a point"),
+        (labeled("car", [[1, 2], [10**7, 4]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
+        (labeled("car", [[1, 2], [3, -1e308]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
+        (labeled("car", [[1, 2], [10**400, 4]]), "/objects/1/polygon/1: a coordinate lies beyond 1000000"),
+        (labeled("car", deleted="no"), "/objects/1/deleted: expected 0 or 1, found a string"),
+        (labeled("car", deleted=2), "/objects/1/deleted: expected 0 or 1"),
     ],
 )
 def test_a_broken_object_is_named_by_its_place(item, expected):
-    assert expected in refusal(document([labelled("road"), item]))
+    assert expected in refusal(document([labeled("road"), item]))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(number):
-    message = refusal(document([labelled("car")]).replace(b"[5, 5]", f"[{number}, 5]".encode()))
+    message = refusal(document([labeled("car")]).replace(b"[5, 5]", f"[{number}, 5]".encode()))
     assert number in message or "not finite" in message
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (document([labelled("car", [[0, 0]] * (MAX_POINTS + 1))]), f"at most {MAX_POINTS}"),
-        (document([labelled("car", [])] * (MAX_OBJECTS + 1)), f"at most {MAX_OBJECTS}"),
+        (document([labeled("car", [[0, 0]] * (MAX_POINTS + 1))]), f"at most {MAX_POINTS}"),
+        (document([labeled("car", [])] * (MAX_OBJECTS + 1)), f"at most {MAX_OBJECTS}"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
         (document().replace(b"16", b"9" * 5000), "integer string"),
-        (document([labelled("car", [[0, 0], [0, 8191]] * 9000)] * 2, imgHeight=8192), f"at most {MAX_CROSSINGS}"),
+        (document([labeled("car", [[0, 0], [0, 8191]] * 9000)] * 2, imgHeight=8192), f"at most {MAX_CROSSINGS}"),
     ],
 )
 def test_an_endless_file_is_refused_in_little_time_and_memory(content, expected):
@@ -229,7 +229,7 @@ def test_any_json_is_either_drawn_safely_or_refused_in_one_line(value):
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=30), st.integers(0, 200), st.integers(0, 30))
 def test_any_damage_to_a_file_is_either_harmless_or_refused_in_one_line(junk, place, length):
-    content = document([labelled("road"), labelled("cargroup", [[0, 0], [9, 0], [5.5, 7]], deleted=0)])
+    content = document([labeled("road"), labeled("cargroup", [[0, 0], [9, 0], [5.5, 7]], deleted=0)])
     read_or_refuse(content[:place] + junk + content[place + length :])
 
 
@@ -248,8 +248,8 @@ def test_a_key_that_stands_twice_is_found_wherever_the_fast_parser_would_drop_it
 
 
 def test_colons_inside_text_and_nested_members_are_read_by_the_strict_parser_alike():
-    plain = parse(document([labelled("road")]))
-    noted = parse(document([labelled("road", date="12:30:59")], comment={"deep": {"a:b": ":"}}))
+    plain = parse(document([labeled("road")]))
+    noted = parse(document([labeled("road", date="12:30:59")], comment={"deep": {"a:b": ":"}}))
     assert [polygon.points.tolist() for polygon in noted.polygons] == [p.points.tolist() for p in plain.polygons]
 
 
@@ -258,7 +258,7 @@ def test_python_s_collector_is_left_as_it_was_found(running):
     was_running = gc.isenabled()
     try:
         (gc.enable if running else gc.disable)()
-        parse(document([labelled("road")]))
+        parse(document([labeled("road")]))
         refusal(b"{")
         assert gc.isenabled() == running
     finally:

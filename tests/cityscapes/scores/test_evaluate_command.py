@@ -158,7 +158,7 @@ def test_polygons_with_more_objects_than_can_be_numbered_are_named(tmp_path):
     polygons.write_text(json.dumps({"imgHeight": 8, "imgWidth": 8, "objects": objects}))
     write(tmp_path / "predictions" / "ulm_000000_000019.png", np.full((8, 8), 7, np.uint8))
     (problem,) = problems_of(tmp_path / "predictions", tmp_path).splitlines()
-    assert problem.startswith(f"{polygons}: 1001 objects are a 'car'")
+    assert problem.startswith(f"{polygons}: 1001 objects are labeled 'car'")
 
 
 def test_a_folder_of_generated_masks_is_a_truth_too(city, tmp_path):
@@ -260,7 +260,7 @@ def test_e3_ids_outside_the_table_are_refused_by_name(truth, predictions, value,
     assert listed.count("\n") == 0
 
 
-def test_e3_train_ids_are_recognised_and_score_as_the_label_ids_do(truth, predictions):
+def test_e3_train_ids_are_recognized_and_score_as_the_label_ids_do(truth, predictions):
     as_labels = score_folder(predictions, find_truth(truth), progress=False)
     change(files(predictions), lambda a: LABEL_ID_TO_TRAIN_ID[a])
     found = score_folder(predictions, find_truth(truth), progress=False)
@@ -272,7 +272,7 @@ def test_e3_train_ids_are_recognised_and_score_as_the_label_ids_do(truth, predic
 def test_e3_train_ids_where_label_ids_are_asked_for_are_never_silent(truth, predictions):
     change(files(predictions), lambda a: LABEL_ID_TO_TRAIN_ID[a])
     done = command("--truth", truth, "--predictions", predictions, "--ids", "label")
-    assert "warning: read as label ids, as asked, but they look like train ids" in done.stderr
+    assert "warning: read as label ids, as asked, although they look like train ids" in done.stderr
     assert "predictions: label ids (road is 7)" in done.stdout
     change(files(predictions), with_id(255))
     listed = problems_of(predictions, truth, "label")
@@ -292,7 +292,7 @@ def test_e3_mixtures_are_refused(truth, predictions):
 
 def test_e3_what_could_be_either_is_refused_and_a_flag_settles_it(truth, predictions):
     change(files(predictions), lambda a: np.where(a > 17, 7, a).astype(np.uint8))
-    assert "say which they are: --ids label or --ids train" in problems_of(predictions, truth)
+    assert "choose with --ids label or --ids train" in problems_of(predictions, truth)
     label, train = (score_folder(predictions, find_truth(truth), ids=ids, progress=False) for ids in ("label", "train"))
     assert label.scores.class_iou["road"] > 0.2
     assert train.scores.class_iou["road"] == 0
@@ -342,11 +342,11 @@ def test_bad_predictions_leave_the_old_result_and_are_all_listed(truth, predicti
 
 def test_wrong_arguments_are_told(truth, predictions, tmp_path):
     assert command("--truth", truth).returncode == 2
-    with pytest.raises(ParameterError, match="ids is 'colour'"):
-        score_folder(predictions, find_truth(truth), ids="colour")
+    with pytest.raises(ParameterError, match="ids is 'color'"):
+        score_folder(predictions, find_truth(truth), ids="color")
     with pytest.raises(ParameterError, match="workers"):
         score_folder(predictions, find_truth(truth), workers=-1)
-    with pytest.raises(MissingInputError, match="has no split train, but val"):
+    with pytest.raises(MissingInputError, match="has no split train, only val"):
         find_truth(truth, "train")
     with pytest.raises(MissingInputError, match="no such folder of predictions"):
         score_folder(tmp_path / "none", find_truth(truth))
@@ -359,7 +359,7 @@ def test_wrong_arguments_are_told(truth, predictions, tmp_path):
     )
     assert done.returncode == 4
     assert done.stderr.startswith("error: ")
-    assert "a file stands where a folder is needed" in done.stderr
+    assert "a file is where a folder should be" in done.stderr
 
 
 def test_tables_name_what_is_absent(truth, predictions):

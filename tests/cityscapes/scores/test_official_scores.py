@@ -163,7 +163,7 @@ def test_e4_a_class_that_occurs_nowhere_is_nan_and_in_no_mean():
 
 
 def test_e4_nothing_to_score_is_an_error_and_no_nan():
-    with pytest.raises(InputError, match="no image was scored"):
+    with pytest.raises(InputError, match="no images to score"):
         ScoreAccumulator().result()
 
 
@@ -218,8 +218,8 @@ GOOD = np.full((3, 4), 26, np.uint8)
         (GOOD, GOOD.astype(np.int64) + 256, None, "prediction holds the id 282"),
         (GOOD + 14, GOOD, None, "truth holds the id 40"),
         (GOOD.astype(np.int16) - 27, GOOD, None, "truth holds the id -1"),
-        (GOOD, GOOD, GOOD.astype(np.uint16) * 1000 + 8000, "instance id 34000 is of no class"),
-        (GOOD, GOOD, np.full((3, 4), 7001, np.int32), "instance id 7001 is of road, a class without objects"),
+        (GOOD, GOOD, GOOD.astype(np.uint16) * 1000 + 8000, "instance id 34000 belongs to no class"),
+        (GOOD, GOOD, np.full((3, 4), 7001, np.int32), "instance id 7001 is of road, a class without instances"),
         (GOOD, GOOD, np.full((3, 4), 70_000, np.int32), "instance ids holds the id 70000"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The fast reader of grey PNG files: the same pixels as Pillow's or none at all."""
+"""The fast reader of gray PNG files: the same pixels as Pillow's or none at all."""
 
 import struct
 import tracemalloc

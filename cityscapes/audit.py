@@ -25,9 +25,9 @@ from cityscapes.audit_rules import (
     find_in_classes,
     find_unlearnable,
 )
-from cityscapes.errors import InputError, MissingInputError, ParameterError, run_command
+from cityscapes.errors import InputError, MissingInputError, run_command
 from cityscapes.findings import Finding
-from cityscapes.layout import IMAGE_SUFFIX, SPLITS, default_root
+from cityscapes.layout import IMAGE_SUFFIX, SPLITS, check_splits, default_root
 from cityscapes.parallel import number_of_workers
 from cityscapes.workspace import generated_masks_folder
 
@@ -50,15 +50,13 @@ def audit(
 
     start = time.monotonic()
     root, generated = Path(root), Path(generated or generated_masks_folder())
-    if isinstance(splits, str) or not splits:
-        raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
-    count = number_of_workers(workers)
+    splits, count = check_splits(splits), number_of_workers(workers)
     if not any((root / folder).is_dir() for folder in ("leftImg8bit", "gtFine")):
         raise MissingInputError(f"{shown(root)}: holds neither leftImg8bit/ nor gtFine/; give a Cityscapes root")
     counts, findings, images = [], [], []
     hidden = None if progress is None else not progress
     with ThreadPoolExecutor(count) as pool:
-        for split in dict.fromkeys(splits):
+        for split in splits:
             frames, found = list_files(root, split, generated)
             audits = pool.map(lambda files: audit_frame(files, root), frames.values())
             bar = tqdm(audits, f"audit {split}", len(frames), unit="frame", leave=False, disable=hidden)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.atomic import lock_folder
-from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, default_root, find_frames
+from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, check_splits, default_root, find_frames
 from cityscapes.masks.frame import Job, Result, State, inspect_masks, make_masks
 from cityscapes.masks.report import MaskReport, Tally, print_report, record_source, refuse_another_source
 from cityscapes.parallel import map_bounded, number_of_workers, worker_processes
@@ -66,14 +66,12 @@ def generate_masks(
     root, output = Path(root), Path(output)
     if color_mode not in COLOR_MODES:
         raise ParameterError(f"color_mode is {color_mode!r}; choose one of {', '.join(COLOR_MODES)}")
-    count = number_of_workers(workers)
-    if isinstance(splits, str) or not splits:
-        raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
+    splits, count = check_splits(splits), number_of_workers(workers)
     if executor:
         root, output = root.absolute(), output.absolute()  # its workers may run in another folder
     frames = [
         frame
-        for split in dict.fromkeys(splits)
+        for split in splits
         for frame in find_frames(root, split, suffix=POLYGONS_SUFFIX, any_name=table is not None)
     ]
     job = partial(Job, root=root, output=output, color_mode=color_mode, force=force, instances=instances, table=table)

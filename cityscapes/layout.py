@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cityscapes.errors import MissingInputError
+from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.workspace import data_folder, demo_city_folder
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"
@@ -59,6 +59,13 @@ class Frame(NamedTuple):
     def generated(self, output: Path, suffix: str) -> Path:
         """Return the path of a generated mask below `output`: `<output>/<split>/<city>/<name><suffix>`."""
         return output / self.split / self.city / (self.name + suffix)
+
+
+def check_splits(splits: Sequence[str]) -> list[str]:
+    """Return the splits, each once; raises ParameterError for an empty list, and for a name in place of a list."""
+    if isinstance(splits, str) or not splits:
+        raise ParameterError(f"splits is {splits!r}; give a list of splits, such as ['train', 'val']")
+    return list(dict.fromkeys(splits))
 
 
 def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name: bool = False) -> list[Frame]:

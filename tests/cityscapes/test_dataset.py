@@ -58,7 +58,7 @@ def test_a_color_image_is_not_a_mask(split):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
-def test_a_truncated_image_is_told_with_its_name(split, share):
+def test_a_truncated_image_is_reported_by_name(split, share):
     path = FRAME.image(split.root)
     write(path, np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
     content = path.read_bytes()

@@ -400,7 +400,7 @@ def test_a_bad_label_table_and_labels_it_lacks_are_one_line_each(cats, tmp_path)
     assert not list((tmp_path / "out").rglob("*.png"))
 
 
-def test_frames_of_two_data_sets_with_equal_names_are_told_apart(root, tmp_path):
+def test_frames_of_two_data_sets_with_equal_names_are_kept_apart(root, tmp_path):
     other = tmp_path / "other"
     for frame in FRAMES[3:]:
         write_polygons(other, frame, label="bus")

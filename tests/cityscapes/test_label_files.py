@@ -99,7 +99,7 @@ def test_a_wrong_row_is_refused_in_one_line_with_row_and_column(tmp_path, row, p
         ((",".join(COLUMNS) + "\n" + ROWS[1] + "\n").encode(), "row 2, column label_id: no label has the id 0"),
     ],
 )
-def test_a_file_that_is_no_table_is_refused(tmp_path, content, problem):
+def test_a_file_that_is_not_a_table_is_refused(tmp_path, content, problem):
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(InputError, match="labels.csv: ") as caught:
         read_label_table(tmp_path / "labels.csv")

@@ -41,7 +41,7 @@ def test_polygons_and_images_are_looked_for_in_their_own_folders(tmp_path):
 @pytest.mark.parametrize(
     "name", ["a/a_1_2", "a/b_000000_000000", "a/a_000000_0000000", "a/a_000000_000000_x", "a/.png"]
 )
-def test_files_that_break_the_grammar_are_no_frames(tmp_path, name):
+def test_files_that_break_the_grammar_are_not_frames(tmp_path, name):
     touch(tmp_path / "leftImg8bit" / "val" / (name + IMAGE_SUFFIX))
     with pytest.raises(MissingInputError, match="holds no file named"):
         find_frames(tmp_path, "val")

@@ -91,7 +91,7 @@ def test_a_prediction_is_saved_as_label_ids_that_lead_back_to_its_train_ids(tmp_
         (np.zeros((0, 5), np.uint8), "expected train ids, integer"),
     ],
 )
-def test_what_is_no_prediction_is_not_saved(tmp_path, wrong, expected):
+def test_what_is_not_a_prediction_is_not_saved(tmp_path, wrong, expected):
     with pytest.raises(ParameterError, match=expected):
         save_prediction(wrong, tmp_path / "p.png")
     assert not list(tmp_path.iterdir())
@@ -370,7 +370,7 @@ print(len(report.problems), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
 
 
 @pytest.mark.parametrize("junk", [b"", b"PK", b"no zip at all", b"PK\5\6" + bytes(18), b"PK\5\6" + b"\xff" * 18])
-def test_what_is_no_zip_is_a_problem_not_a_crash(tmp_path, junk):
+def test_what_is_not_a_zip_is_a_problem_not_a_crash(tmp_path, junk):
     (tmp_path / "s.zip").write_bytes(junk)
     report = check_submission(tmp_path / "s.zip", expected=FRAMES, size=SIZE)
     assert report.problems
@@ -494,7 +494,7 @@ def test_s1_the_command_lists_every_problem_and_writes_no_zip(root, predictions,
     assert command("build", predictions).returncode == 2
 
 
-def test_images_that_give_no_size_are_told_in_one_line(root, predictions, tmp_path):
+def test_images_without_a_readable_size_are_one_line(root, predictions, tmp_path):
     header = struct.pack(">IIBBBBB", 10**5, 10**5, 8, 2, 0, 0, 0)  # more pixels than the imaging library believes
     huge = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", header), (b"IDAT", b"")):

@@ -116,7 +116,7 @@ def test_a_data_root_is_found_from_the_workspace_and_through_variables(workspace
     assert resolve_data_root("$CITYSCAPES_DATASET") == (workspace / "data" / "mine").resolve()
 
 
-def test_a_data_root_that_does_not_exist_is_told_with_what_is_allowed(workspace):
+def test_a_data_root_that_does_not_exist_is_refused_with_what_is_allowed(workspace):
     with pytest.raises(MissingInputError, match=r"data_root='nowhere'.*'demo_city'"):
         resolve_data_root("nowhere")
 

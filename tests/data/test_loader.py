@@ -130,7 +130,7 @@ def test_preparing_goes_on_where_it_was_stopped(split, monkeypatch):
     assert sorted(decoded) == [0, 1, 2, 2, 3, 4, 5]
 
 
-def test_too_little_space_is_told_before_anything_is_decoded(split, monkeypatch):
+def test_too_little_space_is_reported_before_decoding(split, monkeypatch):
     monkeypatch.setattr(decoded_cache, "RESERVE", 10**18)
     with pytest.raises(MachineError, match=r"6 decoded images take 0.0 GB and 0.0 GB may be used"):
         DecodedCache(split).prepare(progress="none")

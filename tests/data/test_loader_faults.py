@@ -80,7 +80,7 @@ def test_t1_a_truncated_mask_is_named_too(split):
         load(split, workers=0)
 
 
-def test_t1_a_run_stops_in_the_epoch_that_meets_it_and_goes_on_when_it_is_mended(city, workspace, monkeypatch):
+def test_t1_a_run_stops_at_a_bad_file_and_resumes_when_it_is_fixed(city, workspace, monkeypatch):
     root = workspace / "city"
     shutil.copytree(city, root)
     path = next(iter(sorted((root / "leftImg8bit" / "train").rglob("*.png"))))
@@ -101,7 +101,7 @@ def test_t1_a_run_stops_in_the_epoch_that_meets_it_and_goes_on_when_it_is_mended
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_t1_skip_tells_of_the_file_once_and_takes_the_same_replacement_every_time(split, capsys, workers):
+def test_t1_skip_warns_once_and_takes_the_same_replacement_every_time(split, capsys, workers):
     whole = load(split, workers=0)
     cut(split.image_path(4), 0.5)
     skipped = load(split, workers=workers, skip_bad=True)
@@ -166,14 +166,14 @@ def test_t2_the_next_to_be_read_are_named_as_they_are_shown(split):
     assert whole.next_names() == []
 
 
-def test_t2_a_worker_that_leaves_is_told_too(split, monkeypatch):
+def test_t2_a_worker_that_exits_is_reported(split, monkeypatch):
     in_worker(split, monkeypatch, lambda: os._exit(1))
     with pytest.raises(MachineError, match="a loader worker died"):
         load(split, workers=1)
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
-def test_t2_a_worker_that_leaves_while_it_hands_over_a_batch_is_told_too(split, monkeypatch, error):
+def test_t2_a_worker_that_exits_while_it_sends_a_batch_is_reported(split, monkeypatch, error):
     def gone(descriptor):
         raise error
 
@@ -183,7 +183,7 @@ def test_t2_a_worker_that_leaves_while_it_hands_over_a_batch_is_told_too(split, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_t2_a_connection_that_is_not_a_workers_is_no_fault_of_one(split, monkeypatch, workers):
+def test_t2_an_error_of_another_connection_is_not_a_workers(split, monkeypatch, workers):
     def gone(index):
         raise ConnectionResetError("some server")
 
@@ -192,7 +192,7 @@ def test_t2_a_connection_that_is_not_a_workers_is_no_fault_of_one(split, monkeyp
         load(split, workers=workers)
 
 
-def test_t2_a_worker_that_dies_during_a_step_is_told_as_well(split):
+def test_t2_a_worker_that_dies_during_a_step_is_reported(split):
     loader = training_loader(TrainingSamples(split, CROP, seed=0), batch_size=2, workers=1)
     batches = iter(loader)
     next(batches)

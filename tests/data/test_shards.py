@@ -95,7 +95,7 @@ def test_members_are_plain_files_without_owner_or_time(written):
         assert {(m.isreg(), m.mtime, m.uid, m.gid, m.mode) for m in tar} == {(True, 0, 0, 0, 0o644)}
 
 
-def test_masks_that_are_no_class_ids_are_stored_as_classes(split, tmp_path, monkeypatch):
+def test_masks_that_differ_from_their_file_are_stored_as_classes(split, tmp_path, monkeypatch):
     masks = [split.mask(index) for index in range(6)]
     monkeypatch.setattr(split, "mask", lambda index: np.where(masks[index] == 0, 5, masks[index]).astype(np.uint8))
     write_shards(split, tmp_path / "shards")
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_no_shard_and_no_index(split, tmp_path, monkeypatch):
     assert contents(tmp_path / "shards" / "train") == {}
 
 
-def test_l5_a_truncated_shard_is_told_with_both_hashes(written):
+def test_l5_a_truncated_shard_is_reported_with_both_hashes(written):
     path = written / "train" / "train-000001.tar"
     expected = shards._sha256(path)
     path.write_bytes(path.read_bytes()[:-600])
@@ -177,7 +177,7 @@ def test_l5_a_truncated_shard_is_told_with_both_hashes(written):
 
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
-def test_l5_a_flipped_bit_is_told_with_both_hashes(written, kind):
+def test_l5_a_flipped_bit_is_reported_with_both_hashes(written, kind):
     path = written / "train" / "train-000000.tar"
     expected, content = shards._sha256(path), bytearray(path.read_bytes())
     index = json.loads((written / "train" / "index.json").read_text())

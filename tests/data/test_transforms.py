@@ -101,7 +101,7 @@ def jittered(pixels, factors):
     return out.transpose(1, 2, 0) * STD + MEAN
 
 
-def test_jitter_changes_brightness_contrast_and_saturation_and_stays_within_colours():
+def test_jitter_changes_brightness_contrast_and_saturation_within_range():
     pixels = generator().integers(0, 256, (4, 5, 3), dtype=np.uint8)
     colors = (pixels / 255).astype(np.float32)
     assert jittered(pixels, (1, 1, 1)) == pytest.approx(colors, abs=1e-6)

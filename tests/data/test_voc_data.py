@@ -104,7 +104,7 @@ def test_the_three_styles_of_lists_name_the_same_files(root, line):
     assert split.pairs == expected.pairs
 
 
-def test_l3_line_ends_blanks_and_comments_are_no_matter(root):
+def test_l3_line_ends_blanks_and_comments_do_not_matter(root):
     first, second = names(open_split(root, "train"))[:2]
     write_list(root, "mine", f"\ufeff# two images\r\n\r\n{first}  \r\n{second}")
     assert names(open_split(root, "mine")) == [first, second]
@@ -146,7 +146,7 @@ def test_splits_that_share_images_cannot_be_trained_and_scored(root):
         open_training(root, "trainval", "val")
 
 
-def test_files_that_a_list_names_and_nobody_has_are_counted(root):
+def test_missing_files_of_a_list_are_counted(root):
     kit = find_kit(root)
     for name in names(open_split(root, "val"))[:3]:
         (kit / "SegmentationClass" / f"{name}.png").unlink()

@@ -45,7 +45,7 @@ def test_a_flip_swaps_the_sides(window):
 
 
 @pytest.mark.parametrize("window", list(windows())[:20])
-def test_nothing_outside_the_corner_is_looked_at(window):
+def test_nothing_outside_the_corner_is_read(window):
     rows, columns = window.corner()
     corner = np.ascontiguousarray(PIXELS[:rows, :columns])
     assert np.array_equal(resize_pixels(corner, window), resize_pixels(PIXELS, window))

@@ -42,7 +42,7 @@ def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_a_refusing_disk_is_told_in_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, failing, code):
+def test_a_refusing_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, failing, code):
     write_bytes(tmp_path / "file", b"old")
 
     def refuse(*_):
@@ -55,7 +55,7 @@ def test_a_refusing_disk_is_told_in_one_line_and_leaves_the_old_file(tmp_path, m
     assert listing(tmp_path) == ["file"]
 
 
-def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_what_is_needed_and_free(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -66,7 +66,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_what_is_free(tmp_path, monk
         write_bytes(tmp_path / "file", bytes(5000))
 
 
-def test_a_file_in_place_of_a_folder_is_told_in_one_line(tmp_path):
+def test_a_file_in_place_of_a_folder_is_one_line(tmp_path):
     write_bytes(tmp_path / "file", b"")
     with pytest.raises(MachineError, match="a file is where a folder should be"):
         write_bytes(tmp_path / "file" / "inner", b"")

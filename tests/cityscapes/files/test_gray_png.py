@@ -110,7 +110,7 @@ def test_other_modes_are_left_to_pillow_which_names_them(tmp_path, mode):
         read_instance_image(tmp_path / "a.png")
 
 
-def test_what_is_no_image_is_told_as_ever(tmp_path):
+def test_what_is_not_an_image_is_explained_by_pillow(tmp_path):
     with pytest.raises(MissingInputError, match="no such label image"):
         read_label_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="expected one 8-bit channel .* 20 x 9, found mode L, 20 x 10"):

@@ -89,7 +89,7 @@ def test_a_dask_cluster_makes_the_same_files(city, tmp_path):
         same_as_threads(city, tmp_path, client.get_executor())
 
 
-def test_a_worker_that_dies_is_told_in_one_line():
+def test_a_worker_that_dies_is_one_line():
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor,
         pytest.raises(MachineError, match="a worker of the executor died"),

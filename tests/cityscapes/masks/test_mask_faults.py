@@ -120,7 +120,7 @@ def accepted(city: City, content: bytes) -> Run:
     return run
 
 
-def test_m1_files_that_are_no_json_are_listed_with_their_place(city):
+def test_m1_files_that_are_not_json_are_listed_with_the_place(city):
     whole = polygon_file()
     refused(
         city,

@@ -65,7 +65,7 @@ def test_a_byte_order_mark_is_accepted():
     assert len(parse(b"\xef\xbb\xbf" + document([labeled("road")])).polygons) == 1
 
 
-def test_unknown_keys_are_nobody_s_business():
+def test_unknown_keys_are_ignored():
     assert len(parse(document([labeled("road", id=7, user="x", date=None)], comment={"deep": [[[]]]})).polygons) == 1
 
 
@@ -115,7 +115,7 @@ def test_all_unknown_labels_are_listed_with_their_counts():
         (b'{"imgHeight": 8, "imgHeight": 9, "imgWidth": 8, "objects": []}', "duplicate key 'imgHeight'"),
     ],
 )
-def test_what_is_no_polygon_file_at_all_is_refused(content, expected):
+def test_what_is_not_a_polygon_file_is_refused(content, expected):
     assert expected in refusal(content)
 
 
@@ -243,7 +243,7 @@ def test_any_damage_to_a_file_is_either_harmless_or_refused_in_one_line(junk, pl
         '{"imgHeight": 8, "imgWidth": 16, "objects": [], "note\\u003a\\u003a": 1, "imgWidth": 16}',
     ],
 )
-def test_a_key_that_stands_twice_is_found_wherever_the_fast_parser_would_drop_it(text):
+def test_a_duplicate_key_is_found_wherever_the_fast_parser_would_drop_it(text):
     assert "duplicate key" in refusal(text.encode())
 
 

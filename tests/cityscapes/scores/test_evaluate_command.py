@@ -309,7 +309,7 @@ def test_e3_what_could_be_either_is_refused_and_a_flag_settles_it(truth, predict
         ({"a": {0, 4, 7, 23}, "b": {7, 21}}, "label"),
     ],
 )
-def test_e3_the_encoding_is_told_from_ids_that_only_one_has(files_ids, expected):
+def test_e3_the_encoding_is_recognized_by_ids_that_only_one_has(files_ids, expected):
     assert recognize(files_ids)[0] == expected
 
 
@@ -340,7 +340,7 @@ def test_bad_predictions_leave_the_old_result_and_are_all_listed(truth, predicti
     assert (tmp_path / "s.json").read_text() == "old"
 
 
-def test_wrong_arguments_are_told(truth, predictions, tmp_path):
+def test_wrong_arguments_are_refused(truth, predictions, tmp_path):
     assert command("--truth", truth).returncode == 2
     with pytest.raises(ParameterError, match="ids is 'color'"):
         score_folder(predictions, find_truth(truth), ids="color")

@@ -156,7 +156,7 @@ def test_missing_files_of_a_list_are_counted(root):
 
 
 def test_an_unknown_split_names_those_that_there_are(root):
-    with pytest.raises(MissingInputError, match="there are train, train_aug, trainval, val"):
+    with pytest.raises(MissingInputError, match="choose one of train, train_aug, trainval, val"):
         open_split(root, "test")
 
 

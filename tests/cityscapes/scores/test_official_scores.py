@@ -194,7 +194,7 @@ def test_an_image_counts_once():
     one, other = ScoreAccumulator(), ScoreAccumulator()
     for accumulator in (one, other):
         accumulator.add("a", truth, truth)
-    with pytest.raises(ParameterError, match="added already"):
+    with pytest.raises(ParameterError, match="already added"):
         one.add("a", truth, truth)
     with pytest.raises(ParameterError, match="in both"):
         one.merge(other)

@@ -40,9 +40,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.data.roots import open_training, resolve_data_root
     from dlv3p.evaluation.metrics import confusion_matrix
     from dlv3p.runs.folders import hold_run, write_metrics
+    from dlv3p.runtime.callbacks import failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
-    from dlv3p.training.callbacks import make_watchers, reporting_failure
+    from dlv3p.training.callbacks import make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import load_teacher
     from dlv3p.training.divergence import DivergenceGuard
@@ -107,9 +108,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 for batches in (loader, whole):
                     guards.enter_context(closing(batches))
                 guards.enter_context(explain_worker_errors(p.loader_timeout, loader.next_names))
-                watchers = make_watchers(p, folder, training, done=progress.done, stop=interruption.request)
-                watchers.start(progress.epochs, per_epoch, progress.epoch)
-                guards.enter_context(reporting_failure(watchers))
+                callbacks = make_callbacks(p, folder, training, done=progress.done, stop=interruption.request)
+                callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
+                guards.enter_context(failure_reported(callbacks))
                 divergence = DivergenceGuard(folder, training, p.learning_rate)
                 interruption.after_steps()
 
@@ -126,7 +127,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                         divergence.check(result, stepper, step=progress.done + 1, rate=rate, indices=seen)
                         counts = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
                         progress.add_step(result.loss, counts, rate=rate, data_wait=loader.waited)
-                        watchers.step(epoch, sums.steps, result.loss)
+                        callbacks.on_step(epoch, sums.steps, result.loss)
                         checkpoints.after_step()
 
                     # Validation: the weights that are shared, on whole images.
@@ -140,9 +141,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     checkpoints.after_epoch(improved=improved)
                     if place().first:
                         write_metrics(folder, progress.history)
-                    watchers.epoch(progress.history[-1])
+                    callbacks.on_epoch(progress.history[-1])
                     checkpoints.stop_between_epochs()
-            watchers.finish(f"best val mIoU {progress.best_mean_iou:.4f} at epoch {progress.best_epoch}")
+            callbacks.on_finish(f"best val mIoU {progress.best_mean_iou:.4f} at epoch {progress.best_epoch}")
         if place().first:
             export_best(folder)
         return progress.result(folder)

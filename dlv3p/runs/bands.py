@@ -28,6 +28,7 @@ from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.record import read_record
+from dlv3p.runtime.callbacks import Callback
 
 STORED = Path(__file__).with_name("stored_bands")
 """The bands that come with the suite, which `band="auto"` chooses from."""
@@ -166,14 +167,14 @@ def class_shares(split: Split) -> np.ndarray:
     return counts / max(1, counts.sum())
 
 
-class BandWatch:
-    """Warns, once for each metric, when a run leaves the band of its recipe; a Progress itself."""
+class EarlyWarning(Callback):
+    """Warn, once for each metric, when a run leaves the band of its recipe."""
 
     def __init__(self, band: Band, parameters: TrainParameters, training: Split) -> None:
         self.band, self.parameters, self.training = band, parameters, training
         self._warned: set[str] = set()
 
-    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+    def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         """Compare the labels, before the first step: that costs no training."""
         names, expected = self.training.class_names, np.asarray(self.band.class_shares)
         if len(names) != len(expected):
@@ -185,9 +186,7 @@ class BandWatch:
             worst = int(np.abs(shares - expected).argmax())
             self._warn(f"{shares[worst]:.1%} of the labelled pixels are {names[worst]!r}, {expected[worst]:.1%} before")
 
-    def step(self, epoch: int, step: int, loss: float) -> None: ...
-
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])
         for metric, intervals in self.band.intervals.items():
             interval = intervals[number - 1] if number <= len(intervals) else None
@@ -201,10 +200,6 @@ class BandWatch:
                 side = "below" if value < low else "above"
                 told = f"epoch {number}: {metric} {value:.3f} is {side} the band {low:.3f} to {high:.3f}"
                 self._warn(f"{told} that runs of this recipe keep to")
-
-    def finish(self, message: str = "") -> None: ...
-
-    def failed(self, message: str = "") -> None: ...
 
     def _warn(self, what: str) -> None:
         print(f"warning: {what}; likely {self._causes()}", flush=True)

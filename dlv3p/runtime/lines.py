@@ -8,22 +8,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from dlv3p.runtime.callbacks import Callback
+
 Item = TypeVar("Item")
 
 
-class LineProgress:
-    """Prints a plain line per epoch, with what varies from run to run at its end."""
+class LineProgress(Callback):
+    """Print a plain line per epoch, with what varies from run to run at its end."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
 
-    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+    def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         self._total, self._first, self._began = total_epochs, first_epoch, self._clock()
 
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        pass
-
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])
         done = number - self._first + 1
         left = (self._clock() - self._began) / max(1, done) * (self._total - number)
@@ -31,12 +30,12 @@ class LineProgress:
         parts = [f"epoch {number:>{width}}/{self._total}", *describe_epoch(row)]
         print("  ".join(parts) + (f"  (eta {format_duration(left)})" if number < self._total else ""), flush=True)
 
-    def finish(self, message: str = "") -> None:
+    def on_finish(self, message: str = "") -> None:
         if message:
             print(message, flush=True)
 
-    def failed(self, message: str = "") -> None:
-        self.finish(message)
+    def on_failure(self, message: str = "") -> None:
+        self.on_finish(message)
 
 
 def describe_epoch(row: Mapping[str, float]) -> list[str]:

@@ -6,41 +6,18 @@ widgets would leave nothing to read; or nothing.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.choices import PROGRESS
+from dlv3p.runtime.callbacks import Callback
 from dlv3p.runtime.lines import Item, LineProgress, track_with_lines
 
 
-class Progress(Protocol):
-    """What the training loop calls; nothing here raises, waits or draws from a random generator."""
-
-    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
-        """Begin before `first_epoch`, which is not 1 when a run goes on from a checkpoint."""
-
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        """Report that `step`, counted from 1, of `epoch` is done."""
-
-    def epoch(self, row: Mapping[str, float]) -> None:
-        """Report a whole epoch.
-
-        `row` holds epoch, train_loss, val_loss, train_mIoU, val_mIoU, learning_rate, seconds, data_wait; all but epoch
-        may be absent or NaN.
-        """
-
-    def finish(self, message: str = "") -> None:
-        """End well."""
-
-    def failed(self, message: str = "") -> None:
-        """End early, for example after an interrupt."""
-
-
-def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None) -> Progress:
-    """Make what to report to: `widgets`, `lines`, `none`, or `auto`, widgets exactly where a person can see them.
+def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None) -> Callback:
+    """Make the callback that shows progress: `widgets`, `lines`, `none`, or `auto`, widgets where a person sees them.
 
     Widgets have a button that calls `stop`.
     """
@@ -49,7 +26,7 @@ def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None)
         from dlv3p.runtime.widgets import WidgetProgress
 
         return WidgetProgress(stop=stop)
-    return LineProgress() if mode == "lines" else SilentProgress()
+    return LineProgress() if mode == "lines" else Callback()
 
 
 def resolve_mode(mode: str) -> str:
@@ -86,20 +63,6 @@ def in_interactive_notebook() -> bool:
         return True
     name = os.environ.get("JPY_SESSION_NAME")
     return bool(name) and name != _environment_of(os.getppid()).get("JPY_SESSION_NAME")
-
-
-class SilentProgress:
-    """Reports nothing."""
-
-    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None: ...
-
-    def step(self, epoch: int, step: int, loss: float) -> None: ...
-
-    def epoch(self, row: Mapping[str, float]) -> None: ...
-
-    def finish(self, message: str = "") -> None: ...
-
-    def failed(self, message: str = "") -> None: ...
 
 
 def track(iterable: Iterable[Item], *, total: int | None = None, title: str = "", mode: str = "auto") -> Iterator[Item]:

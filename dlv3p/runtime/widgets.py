@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from dlv3p.runtime.callbacks import Callback
 from dlv3p.runtime.lines import Item, describe_epoch, format_duration
 
 if TYPE_CHECKING:
@@ -64,15 +65,15 @@ class Bar:
         self.text.value = message or f"{self._title}  ·  {self._clock() - self._began:.1f} s"
 
 
-class WidgetProgress:
-    """Shows the training: the bar counts steps, the curves show loss and mIoU of train and val."""
+class WidgetProgress(Callback):
+    """Show the training: the bar counts steps, the curves show loss and mIoU of train and val."""
 
     def __init__(self, *, stop: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._stop = clock, stop
         self._rows: list[Mapping[str, float]] = []
         self._next_drawing = -math.inf
 
-    def start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+    def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         import ipywidgets
         from IPython.display import display
 
@@ -97,20 +98,20 @@ class WidgetProgress:
         # which one that was, it takes the thread that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
 
-    def step(self, epoch: int, step: int, loss: float) -> None:
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
         self._bar.update((epoch - 1) * self._steps + step, note)
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
         self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
         if self._clock() >= self._next_drawing:
             self._draw()
 
-    def finish(self, message: str = "") -> None:
+    def on_finish(self, message: str = "") -> None:
         self._end("success", message)
 
-    def failed(self, message: str = "") -> None:
+    def on_failure(self, message: str = "") -> None:
         self._end("danger", message)
 
     def _ask_to_stop(self, button: "ipywidgets.Button") -> None:

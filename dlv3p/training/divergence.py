@@ -2,15 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cityscapes.dataset import Split
 from cityscapes.errors import DivergedError
+from dlv3p.runs.folders import write_json
 from dlv3p.runtime.processes import place
-from dlv3p.training.recording import record_divergence
 from dlv3p.training.step import Stepper, StepResult
 
 
@@ -43,3 +44,19 @@ class DivergenceGuard:
             f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is from before. "
             f"Lower learning_rate (now {self.learning_rate}) and train as another run"
         )
+
+
+def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
+    """Write what is known about a step whose loss or gradient is no number to `diverged/step_<step>.json`."""
+    path = folder / "diverged" / f"step_{step}.json"
+    write_json(path, _without_nan(dict(facts)))
+    return path
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become text."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

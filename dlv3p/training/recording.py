@@ -4,9 +4,8 @@ run.json is written once, when the run starts; each time that it goes on elsewhe
 """
 
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cityscapes.errors import BusyError, IntegrityError
 from cityscapes.files.atomic import write_text
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import refuse_other_parameters, write_json, write_metrics
+from dlv3p.runs.folders import refuse_other_parameters, write_metrics
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, add_to_record, write_record
 from dlv3p.runtime.devices import choose_device
@@ -111,13 +110,6 @@ def keep_metrics_ahead(folder: Path, epochs: int) -> None:
         write_text(folder / f"metrics.after_epoch_{epochs}.csv", "".join([header, *rows[epochs:]]))
 
 
-def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
-    """Write what is known about a step whose loss or gradient is no number to `diverged/step_<step>.json`."""
-    path = folder / "diverged" / f"step_{step}.json"
-    write_json(path, _without_nan(dict(facts)))
-    return path
-
-
 def memory_advice(parameters: TrainParameters) -> str:
     """Say what to change where a step does not fit into memory."""
     p = parameters
@@ -167,12 +159,3 @@ def _read(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except ValueError:
         raise IntegrityError(f"{folder / 'run.json'}: is no JSON any more; restore it, or delete it") from None
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan and no infinity: they become text."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

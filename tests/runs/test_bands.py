@@ -18,9 +18,9 @@ from dlv3p.data.roots import open_images, open_split, resolve_data_root
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.runs import bands
 from dlv3p.runs.__main__ import main
-from dlv3p.runs.bands import Band, BandWatch, band_for, class_shares, read_band, write_band
+from dlv3p.runs.bands import Band, EarlyWarning, band_for, class_shares, read_band, write_band
 from dlv3p.train import train
-from dlv3p.training import callbacks as watching
+from dlv3p.training import callbacks
 
 
 def of_the_band(city, **changes):
@@ -53,15 +53,15 @@ def write_with_other_ids(split_names, root, target, change, classes):
 def stop_after(epochs, monkeypatch):
     """Let the next trainings be stopped after so many epochs, as by the button."""
 
-    class Stopper(watching.SilentProgress):
+    class Stopper(callbacks.Callback):
         def __init__(self, mode, stop):
             self.stop = stop
 
-        def epoch(self, row):
+        def on_epoch(self, row):
             if row["epoch"] == epochs:
                 self.stop()
 
-    monkeypatch.setattr(watching, "make_progress", Stopper)
+    monkeypatch.setattr(callbacks, "make_progress", Stopper)
 
 
 def warnings(capsys):
@@ -97,20 +97,20 @@ RIGHT = Labels([[0] * 7 + [1] * 3 + [IGNORE] * 9])
 
 
 def test_within_the_band_nothing_is_said(band, capsys):
-    watch = BandWatch(band, TrainParameters(), RIGHT)
-    watch.start(9, 3)
+    watch = EarlyWarning(band, TrainParameters(), RIGHT)
+    watch.on_start(9, 3)
     for row in ({"epoch": 1, "train_loss": 1.0, "val_mIoU": 0.9}, {"epoch": 2, "train_loss": 1.0, "val_mIoU": 0.2}):
-        watch.epoch(row)
-    watch.epoch({"epoch": 2, "train_loss": float("nan"), "val_mIoU": None})
-    watch.epoch({"epoch": 3, "train_loss": 99.0, "val_mIoU": 0.0})  # beyond what is known
+        watch.on_epoch(row)
+    watch.on_epoch({"epoch": 2, "train_loss": float("nan"), "val_mIoU": None})
+    watch.on_epoch({"epoch": 3, "train_loss": 99.0, "val_mIoU": 0.0})  # beyond what is known
     assert warnings(capsys) == []
 
 
 def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, capsys):
-    watch = BandWatch(band, TrainParameters(learning_rate=0.03, loss="focal", seed=5, threads=1), RIGHT)
-    watch.start(9, 3)
-    watch.epoch({"epoch": 1, "train_loss": 2.1, "val_mIoU": 0.0})
-    watch.epoch({"epoch": 2, "train_loss": 2.1, "val_mIoU": 0.1})
+    watch = EarlyWarning(band, TrainParameters(learning_rate=0.03, loss="focal", seed=5, threads=1), RIGHT)
+    watch.on_start(9, 3)
+    watch.on_epoch({"epoch": 1, "train_loss": 2.1, "val_mIoU": 0.0})
+    watch.on_epoch({"epoch": 2, "train_loss": 2.1, "val_mIoU": 0.1})
     first, second = warnings(capsys)
     assert first.startswith("warning: epoch 1: train_loss 2.100 is above the band 1.000 to 2.000")
     assert second.startswith("warning: epoch 2: val_mIoU 0.100 is below the band 0.200 to 0.400")
@@ -121,10 +121,10 @@ def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, 
 
 
 def test_labels_that_are_permuted_are_told_before_the_first_step(band, capsys):
-    BandWatch(band, TrainParameters(), Labels([[1] * 7 + [0] * 3])).start(9, 3)
+    EarlyWarning(band, TrainParameters(), Labels([[1] * 7 + [0] * 3])).on_start(9, 3)
     (line,) = warnings(capsys)
     assert line.startswith("warning: 30.0% of the labelled pixels are 'road', 70.0% before; likely masks of the wrong")
-    BandWatch(band, TrainParameters(), Labels([[0]], ["road", "sky", "car"])).start(9, 3)
+    EarlyWarning(band, TrainParameters(), Labels([[0]], ["road", "sky", "car"])).on_start(9, 3)
     assert "has 3 classes, and runs of this recipe had 2" in warnings(capsys)[0]
 
 
@@ -189,11 +189,11 @@ def tell_wrong_ids(root, band, workspace, capsys):
     wrong = {"34 classes": (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), "of the labelled pixels are": (shift, NUM_CLASSES)}
     for said, (change, classes) in wrong.items():
         folder = write_with_other_ids(("train",), root, workspace / str(classes), change, range(classes))
-        watch = BandWatch(band, TrainParameters(data_root=str(folder)), open_split(folder, "train"))
-        watch.start(26, 20)
+        watch = EarlyWarning(band, TrainParameters(data_root=str(folder)), open_split(folder, "train"))
+        watch.on_start(26, 20)
         (line,) = warnings(capsys)
         assert said in line
-        watch.epoch({"epoch": 1, "train_loss": 99.0})
+        watch.on_epoch({"epoch": 1, "train_loss": 99.0})
         assert len(warnings(capsys)) == (classes == NUM_CLASSES)  # curves of other classes say no more
 
 

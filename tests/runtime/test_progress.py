@@ -100,19 +100,19 @@ def test_an_unknown_mode_is_refused():
 def test_an_epoch_is_one_line_with_what_varies_at_the_end(capsys):
     clock = Clock()
     lines = LineProgress(clock=clock)
-    lines.start(40, 10, first_epoch=2)
-    lines.step(2, 1, 0.5)
+    lines.on_start(40, 10, first_epoch=2)
+    lines.on_step(2, 1, 0.5)
     clock.now = 10.0  # two of 39 epochs
-    lines.epoch(ROW)
+    lines.on_epoch(ROW)
     expected = "epoch  3/40  loss 1.2346  val loss 1.1100  val mIoU 0.312  lr 0.0093  12.3 s  (eta 3 min)\n"
     assert capsys.readouterr().out == expected
 
 
 def test_values_that_are_absent_or_nan_are_left_out_of_the_line(capsys):
     lines = LineProgress()
-    lines.start(3, 10)
-    lines.epoch({"epoch": 3, "train_loss": 1.0, "val_loss": math.nan, "val_mIoU": None})
-    lines.finish("done")
+    lines.on_start(3, 10)
+    lines.on_epoch({"epoch": 3, "train_loss": 1.0, "val_loss": math.nan, "val_mIoU": None})
+    lines.on_finish("done")
     assert capsys.readouterr().out == "epoch 3/3  loss 1.0000\ndone\n"
 
 
@@ -125,11 +125,11 @@ def test_durations_read_as_a_person_would_say_them(seconds, text):
 
 def test_none_prints_nothing(capsys):
     silent = make_progress("none")
-    silent.start(1, 1)
-    silent.step(1, 1, 0.5)
-    silent.epoch(ROW)
-    silent.failed("no")
-    silent.finish("yes")
+    silent.on_start(1, 1)
+    silent.on_step(1, 1, 0.5)
+    silent.on_epoch(ROW)
+    silent.on_failure("no")
+    silent.on_finish("yes")
     assert list(track(range(3), mode="none")) == [0, 1, 2]
     assert capsys.readouterr().out == ""
 
@@ -172,18 +172,18 @@ def test_a_resumed_run_counts_its_time_from_where_it_went_on():
 
 def run_widgets(clock, epochs=4):
     live = widgets.WidgetProgress(clock=clock)
-    live.start(epochs, 2)
+    live.on_start(epochs, 2)
     for epoch in range(1, epochs + 1):
         for step in (1, 2):
             clock.now += 1
-            live.step(epoch, step, 0.5)
-        live.epoch(ROW | {"epoch": epoch})
+            live.on_step(epoch, step, 0.5)
+        live.on_epoch(ROW | {"epoch": epoch})
     return live
 
 
 def test_a_bar_ends_full_and_green_and_its_message_is_also_printed(shown, capsys):
     live = run_widgets(Clock())
-    live.finish("best val mIoU 0.5 at epoch 3")
+    live.on_finish("best val mIoU 0.5 at epoch 3")
     bar, _, curves = shown[0].children
     assert bar.children[0].bar_style == "success"
     assert bar.children[0].value == bar.children[0].max == 8
@@ -193,11 +193,11 @@ def test_a_bar_ends_full_and_green_and_its_message_is_also_printed(shown, capsys
 
 def test_the_curves_are_seen_from_the_first_epoch_on_and_not_before(shown):
     live = widgets.WidgetProgress(clock=Clock())
-    live.start(4, 2)
+    live.on_start(4, 2)
     curves = shown[0].children[2]
-    live.step(1, 1, 0.5)
+    live.on_step(1, 1, 0.5)
     assert (curves.layout.visibility, curves.layout.height, bytes(curves.value)) == ("hidden", "0px", b"")
-    live.epoch(ROW | {"epoch": 1})
+    live.on_epoch(ROW | {"epoch": 1})
     assert curves.layout.visibility == "visible"
     assert int(curves.layout.height.removesuffix("px")) > 100
     width, height = Image.open(io.BytesIO(curves.value)).size
@@ -208,7 +208,7 @@ def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
     clock = Clock()
     live = run_widgets(clock, epochs=2)
     live._bar.done = 3
-    live.failed("interrupted")
+    live.on_failure("interrupted")
     bar = shown[0].children[0].children[0]
     assert bar.bar_style == "danger"
     assert bar.value == 3
@@ -217,16 +217,16 @@ def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
 def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
     asked = []
     live = widgets.WidgetProgress(stop=lambda: asked.append(True), clock=Clock())
-    live.start(2, 2)
+    live.on_start(2, 2)
     button = shown[0].children[0].children[1]
     assert (button.description, button.disabled, asked) == ("Stop", False, [])
     button.click()
     assert (button.description, button.disabled, asked) == ("Stopping", True, [True])
-    live.failed("stopped")
+    live.on_failure("stopped")
     assert (button.description, button.disabled) == ("Stop", True)
     finished = widgets.WidgetProgress(stop=lambda: None, clock=Clock())
-    finished.start(1, 1)
-    finished.finish()
+    finished.on_start(1, 1)
+    finished.on_finish()
     assert shown[1].children[0].children[1].disabled
 
 
@@ -235,8 +235,8 @@ import threading
 from dlv3p.runtime.widgets import WidgetProgress
 pressed = threading.Event()
 live = WidgetProgress(stop=pressed.set)
-live.start(1, 2)
-live.step(1, 1, 0.5)
+live.on_start(1, 2)
+live.on_step(1, 1, 0.5)
 print(pressed.wait(60))
 """
 

@@ -7,7 +7,7 @@ from support.tiny import tiny
 
 from cityscapes.errors import MachineError
 from dlv3p.train import train
-from dlv3p.training.callbacks import EventFiles
+from dlv3p.training.callbacks import TensorBoardLogger
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -22,13 +22,13 @@ def shown(folder):
 
 def follow(folder, *, done, until, steps=4, loss=1.0):
     """Take the steps behind `done` up to `until`, in epochs of `steps`."""
-    events = EventFiles(folder, done=done)
-    events.start(3, steps, done // steps + 1)
+    events = TensorBoardLogger(folder, done=done)
+    events.on_start(3, steps, done // steps + 1)
     for number in range(done, until):
-        events.step(number // steps + 1, number % steps + 1, loss)
+        events.on_step(number // steps + 1, number % steps + 1, loss)
         if (number + 1) % steps == 0:
-            events.epoch({"epoch": (number + 1) // steps, **ROW, "train_mIoU": float("nan"), "data_wait": None})
-    events.failed("stopped")
+            events.on_epoch({"epoch": (number + 1) // steps, **ROW, "train_mIoU": float("nan"), "data_wait": None})
+    events.on_failure("stopped")
 
 
 def test_steps_and_epochs_stand_above_the_number_of_steps(tmp_path):

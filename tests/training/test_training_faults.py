@@ -574,7 +574,7 @@ def test_r6_a_table_that_is_ahead_of_the_checkpoint_is_cut_before_the_next_step(
     whole = path.read_text()
     path.write_text(whole + whole.splitlines()[1].replace("1,", "2,", 1) + "\n3,")
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "make_watchers", lambda *_, **__: (_ for _ in ()).throw(Stop))
+        patch.setattr(callbacks, "make_callbacks", lambda *_, **__: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
     assert path.read_text() == whole

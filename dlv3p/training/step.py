@@ -4,7 +4,6 @@ A running average of the weights (EMA) may follow them; it often scores better t
 (arXiv:1306.0239v3's idea).
 """
 
-import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab
@@ -27,37 +27,37 @@ from dlv3p.training.losses import AUXILIARY_WEIGHT, Loss, make_chunked_loss, mak
 from dlv3p.training.optimizers import set_rates
 
 
-class WeightAverage:
-    """A second network whose weights follow those of `model`: average = decay * average + (1 - decay) * weights.
+class WeightAverage(AveragedModel):
+    """The exponential moving average of a network's weights: average = decay * average + (1 - decay) * weights.
 
     Floating point buffers, the statistics of the norms, are averaged alike; counters are copied. Early on the decay is
     at most (1 + updates) / (10 + updates), as in TensorFlow's ExponentialMovingAverage, so that the random start fades.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+        self.decay = decay
+        self.module.eval().requires_grad_(False)
+        self.n_averaged += 1  # the initial weights count; otherwise torch lets the first update replace them
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take the weights of one more step in."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        averages, values = self.model.state_dict(), model.state_dict()
-        floating = [name for name, value in values.items() if value.is_floating_point()]
-        torch._foreach_lerp_([averages[name] for name in floating], [values[name] for name in floating], 1 - decay)
-        for name, value in values.items():
-            if not value.is_floating_point():
-                averages[name].copy_(value)
+    @property
+    def updates(self) -> int:
+        """How often the average has been updated."""
+        return int(self.n_averaged) - 1
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights, under the names of the network's own."""
-        return self.model.state_dict()
+    def resume(self, weights: dict[str, Tensor], updates: int) -> None:
+        """Continue from averaged weights after so many updates."""
+        self.module.load_state_dict(weights)
+        self.n_averaged.fill_(updates + 1)
 
-    def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
-        """Go on from averaged weights after so many updates."""
-        self.model.load_state_dict(state)
-        self.updates = updates
+    def _average(self, averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        """Update averages of one type; the count is read from the CPU, where it does not wait for a GPU."""
+        if averages[0].is_floating_point():
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            get_ema_multi_avg_fn(decay)(averages, values, count)
+            return
+        for average, value in zip(averages, values, strict=True):
+            average.copy_(value)
 
 
 SMALLEST_SCALE = 2.0**-14
@@ -173,7 +173,7 @@ class Stepper:
     @property
     def scored(self) -> DeepLab:
         """The network that is validated and shared: that of the averaged weights, where there is an average."""
-        return self.average.model if self.average else self.model
+        return self.average.module if self.average else self.model
 
     def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
@@ -196,7 +196,7 @@ class Stepper:
         if torch.isfinite(length) and torch.isfinite(total):
             self.scaler.step(self.optimizer)
             if self.average:
-                self.average.update(self.model)
+                self.average.update_parameters(self.model)
         self.scaler.update()
         loss = sum_over_processes(total)
         return StepResult(loss.item() / place().ranks, length.item(), torch.cat(predictions))
@@ -220,7 +220,7 @@ class Stepper:
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
-            self.average.load_state_dict(state["model"], state["average_updates"])
+            self.average.resume(state["model"], state["average_updates"])
 
     def _shares(self, masks: tuple[Tensor, ...]) -> list[float | Tensor]:
         """What each part's loss counts, so that the gradient is that of the whole batch over all processes.

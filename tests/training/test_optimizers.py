@@ -69,12 +69,12 @@ def test_the_average_follows_the_weights_by_its_rule_and_counters_are_copied():
         with torch.no_grad():
             model[0].weight.fill_(float(update))
             model[1].num_batches_tracked.fill_(update)
-        average.update(model)
+        average.update_parameters(model)
         decay = min(0.9, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * update
-    torch.testing.assert_close(average.model[0].weight, expected)
-    assert average.model[1].num_batches_tracked == 39
-    assert not average.model[0].weight.requires_grad
+    torch.testing.assert_close(average.module[0].weight, expected)
+    assert average.module[1].num_batches_tracked == 39
+    assert not average.module[0].weight.requires_grad
 
 
 def test_a_run_with_an_average_scores_and_shares_the_average(city, workspace):

@@ -1,4 +1,4 @@
-"""The `dlv3p` command, with every command of the suite as a subcommand.
+"""The `dlv3p` command: every command of the suite as a subcommand.
 
     dlv3p train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
     dlv3p runs check saved/<run>
@@ -14,18 +14,18 @@ from importlib import import_module
 from cityscapes.errors import ParameterError, run_command
 
 COMMANDS = {
-    "train": ("dlv3p.train", "train a network, or continue a run"),
-    "runs": ("dlv3p.runs.__main__", "check run folders, or record the band of several runs"),
+    "train": ("dlv3p.train", "train a network, or resume a run"),
+    "runs": ("dlv3p.runs.__main__", "check run folders, or record the reference band of several runs"),
     "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
     "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),
     "shards": ("dlv3p.data.write_shards", "write a data set as shards, or check them"),
     "demo": ("dlv3p.jupyter.demo", "run every notebook on the embedded city"),
 }
-"""Name: the module whose `main(arguments)` runs it, and what it does."""
+"""Subcommands: the module whose `main(arguments)` runs each, and its help text."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names with the rest; return its exit status."""
+    """Run the subcommand that the first argument names; return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def console() -> None:
-    """Run `main` as the console script does."""
+    """Run `main` as the console script."""
     run_command(main)
 
 

@@ -1,10 +1,10 @@
-"""Train one network on one data set, or go on with a run: what the notebook calls, and a command for many machines.
+"""Train one network on one data set, or resume a run: a function for notebooks and a command for several machines.
 
 dlv3p train --config notebooks/recipes/cityscapes_deeplabv3plus_resnet50_os16.yaml -p seed 1
 torchrun --nnodes 2 --nproc-per-node 4 ... -m dlv3p.train --config saved/<run>/run.json
 
-torchrun passes SIGTERM on, and the run saves, but torchrun itself then ends with a traceback and status 1. On one
-machine `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and ends with one line and status 143.
+torchrun forwards SIGTERM, and the run saves, but torchrun itself then ends with a traceback and status 1. On one
+machine, `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and ends with one line and status 143.
 """
 
 import argparse
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def train(parameters: TrainParameters) -> "TrainingResult":
-    """Train, or go on from the last checkpoint of the same run; a finished run returns at once.
+    """Train, or resume from the last checkpoint of the same run; a finished run returns at once.
 
-    With `processes` above 1, so many are started here, unless this one was started for a group already.
+    With `processes` above 1, launch that many, unless this process belongs to a group already.
     Raises ParameterError when the run's folder holds a run with other parameters, DivergedError when the loss is no
-    longer a finite number (nothing good is overwritten), BusyError when another process trains the run, and
-    StoppedError when it was asked to stop, after a checkpoint.
+    longer finite (no good checkpoint is overwritten), BusyError when another process trains the run, and StoppedError
+    after a checkpoint when the run was asked to stop.
     """
     import torch
 
@@ -61,7 +61,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     torch.set_num_threads(p.threads)
     splits = training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
     if p.processes > 1 and not started_in_group():
-        launch(p)  # what follows then finds the run finished
+        launch(p)  # the rest then finds the run finished
     with (
         joined_processes(choose_device(p.device).type),
         reported_errors(),
@@ -71,23 +71,23 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
         saved = from_first(last_checkpoint(folder, p, training) if place().first else None)
 
-        # Model: new, with the initial weights that were asked for, or as the last checkpoint left it.
+        # Model: new, with the chosen initial weights, or as in the last checkpoint.
         torch.manual_seed(p.seed)
         model = build_for_training(p, classes, device, saved)
 
-        # Loss: against the labels and, where there is a teacher, against its predictions.
+        # Loss: against the labels and, with a teacher, against its predictions.
         weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
         teacher = load_teacher(p.teacher, classes, device)
         loss = build_loss(p, weights)
 
-        # Optimizer: a learning rate for the backbone and one for the head, both moved in every step.
+        # Optimizer: a learning rate for the backbone and one for the head, both scheduled per step.
         rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
         optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
         names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
         schedule = {name: getattr(p, name) for name in names}
         stepper = build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 
-        # How far the run has come, and what keeps it.
+        # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
         progress = TrainingProgress(classes, device, steps=p.steps or p.epochs * per_epoch, steps_per_epoch=per_epoch)
         if saved:
@@ -100,7 +100,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             with ExitStack() as guards:
                 guards.enter_context(explain_out_of_memory(memory_advice(p)))
 
-                # Data: crops in an order that is a function of the seed, and whole images to score.
+                # Data: crops in an order that is a function of the seed, and whole images for validation.
                 loading = {"workers": p.workers, "timeout": p.loader_timeout}
                 samples = make_samples(p, training)
                 loader = training_loader(samples, batch_size=p.batch_size, skip_bad=skip_bad, **loading)
@@ -130,13 +130,13 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                         callbacks.on_step(epoch, sums.steps, result.loss)
                         checkpoints.after_step()
 
-                    # Validation: the weights that are shared, on whole images.
+                    # Validation: the weights that are exported, on whole images.
                     scores = None
                     if epoch % p.validate_every == 0 or epoch == progress.epochs:
                         options = {"images": len(validation), "after_each": checkpoints.after_image}
                         scores = validate(stepper.scored, whole, classes, device, **options)
 
-                    # Checkpoint: the epoch counts from here on.
+                    # Checkpoint: commits the epoch.
                     improved = progress.close_epoch(scores, learning_rate=p.learning_rate)
                     checkpoints.after_epoch(improved=improved)
                     if place().first:
@@ -150,11 +150,17 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the parameters, train, and say how well it went."""
+    """Read the parameters, train, and print the best score."""
     parser = argparse.ArgumentParser(prog="dlv3p train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", type=Path, help="saved/<run>/run.json, or a recipe of notebooks/recipes")
     parser.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more parameter"
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; may be repeated",
     )
     options = parser.parse_args(arguments)
 

@@ -1,1 +1,1 @@
-"""Everything a person can type: the options of networks, training, protocols and notebooks, without torch."""
+"""The parameters of networks, training, protocols and notebooks, without torch."""

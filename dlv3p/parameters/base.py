@@ -1,6 +1,6 @@
-"""The base of every parameter set: check names, types and ranges, and say in one line what is wrong.
+"""The base of every parameter set: check names, types and ranges, and report an error in one line.
 
-The help of a parameter stands at its field, and nowhere else: the parameters cells of the notebooks and
+The help of a parameter is written at its field, and nowhere else: the parameters cells of the notebooks and
 docs/parameters.md are generated from it by `python tests/support/refresh_notebooks.py --parameters`.
 """
 
@@ -15,33 +15,33 @@ from dlv3p.parameters.display import Row, html_table, plain_text
 
 
 def text(default: str, help: str) -> Any:
-    """A field that takes any text."""
+    """Return a field that takes any text."""
     return field(default=default, metadata={"help": help})
 
 
 def switch(default: bool, help: str) -> Any:
-    """A field that takes True or False."""
+    """Return a field that takes True or False."""
     return field(default=default, metadata={"help": help})
 
 
 def choice(default: Any, allowed: tuple[Any, ...], help: str, prefix: str | None = None) -> Any:
-    """A field that takes one of the `allowed` values, or any text that follows the `prefix`."""
+    """Return a field that takes one of the `allowed` values, or any text that begins with `prefix`."""
     return field(default=default, metadata={"help": help, "allowed": allowed, "prefix": prefix})
 
 
 def number(default: float, low: float, high: float, help: str) -> Any:
-    """A field that takes a number from `low` to `high`, both included."""
+    """Return a field that takes a number from `low` to `high`, both included."""
     return field(default=default, metadata={"help": help, "range": (low, high)})
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A frozen, flat set of scalars that has been checked: the contents of one notebook's parameters cell."""
+    """A frozen, flat, validated set of scalars: the contents of one notebook's parameters cell."""
 
     FIRST = ()
-    """What people change first, and so read first; all others follow in the order of the fields."""
+    """The fields that people change first, listed first; all others follow in their order."""
     HEADINGS = {}
-    """Field: the heading above it and above those that follow it; a heading that comes again goes on."""
+    """Field: the heading above it and those that follow; a repeated heading continues its group."""
 
     def __post_init__(self) -> None:
         types_by_name = get_type_hints(type(self))
@@ -52,27 +52,27 @@ class Parameters:
         self.check()
 
     def check(self) -> None:
-        """Check what concerns several parameters at once; subclasses override it and raise ParameterError."""
+        """Check constraints between parameters; subclasses override it and raise ParameterError."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build the set from names and values; raises ParameterError for an unknown name or a value not allowed."""
+        """Build the set from names and values; raises ParameterError for an unknown name or an invalid value."""
         names = [item.name for item in fields(cls)]
         for name in values:
             if name not in names:
                 near = difflib.get_close_matches(str(name), names, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ParameterError(f"unknown parameter {name!r}: {hint}Known are {', '.join(names)}")
+                raise ParameterError(f"unknown parameter {name!r}: {hint}Allowed are {', '.join(names)}")
         return cls(**values)
 
     @classmethod
     def from_cell(cls, variables: Mapping[str, Any]) -> Self:
-        """Build the set from a notebook's variables (`globals()`), taking those that are named like a parameter."""
+        """Build the set from a notebook's variables (`globals()`), ignoring those that are not parameters."""
         return cls.from_mapping({item.name: variables[item.name] for item in fields(cls) if item.name in variables})
 
     @classmethod
     def groups(cls) -> dict[str, list[Field]]:
-        """Return the fields in the order in which people read them, by their heading, which may be empty."""
+        """Return the fields in reading order, grouped by heading, which may be empty."""
         left = {item.name: item for item in fields(cls)}
         first = [left.pop(name) for name in cls.FIRST]
         found = {"What people change first": first} if first else {}
@@ -105,7 +105,7 @@ def _checked_type(name: str, value: Any, expected: type | types.UnionType) -> An
     if type(value) is not expected:
         remedy = ""
         if expected is float and isinstance(value, str):
-            remedy = "; YAML reads 1e-2 as text: write 0.01 or 1.0e-2"
+            remedy = "; YAML reads 1e-2 as text; write 0.01 or 1.0e-2"
         kind = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}[expected]
         raise ParameterError(f"{name}={value!r}: expected {kind}{remedy}")
     return value

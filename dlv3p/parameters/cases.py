@@ -1,4 +1,4 @@
-"""The cases that a profile measures, parsed from lists in text parameters; this module imports no torch."""
+"""Parse the lists of a profile into the cases to measure, without torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +12,7 @@ from dlv3p.parameters.network import OUTPUT_STRIDES, find
 Value = TypeVar("Value")
 
 NETWORKS = ("run", "vovnet_system", "notebook_system")
-"""Whose switches the network has: those of the run, or those of a system in `published.py`."""
+"""Where the network's switches come from: the run, or a system in `published.py`."""
 SWITCH = {"off": False, "on": True}
 SMALLEST, HIGHEST, WIDEST = 33, 4096, 8192
 LARGEST_BATCH = 256
@@ -20,9 +20,9 @@ LARGEST_BATCH = 256
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure: a network's backbone and output stride, and how it is run.
+    """A case to measure: a network's backbone and output stride, and how it is run.
 
-    Height and width are the image's, in pixels; `compiled` stands for torch.compile.
+    Height and width are those of the image, in pixels; `compiled` means torch.compile.
     """
 
     backbone: str
@@ -35,14 +35,14 @@ class Case:
 
     @property
     def title(self) -> str:
-        """The case in words that fit beside a bar."""
+        """A short title, for a progress bar."""
         words = [f"{self.backbone}, stride {self.output_stride}, {self.batch_size} x {self.height} x {self.width}"]
         words += [self.precision] if self.precision != "float32" else []
         words += ["compiled"] if self.compiled else []
         return ", ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return names and values, which are plain JSON."""
+        """Return names and values as plain JSON."""
         return asdict(self)
 
 
@@ -54,9 +54,9 @@ def case_of(row: Mapping[str, Any]) -> Case:
 def list_cases(
     backbones: str, output_strides: str, sizes: str, batch_sizes: str, precisions: str, compiles: str
 ) -> list[Case]:
-    """Return every combination of the lists, each a text with blanks between its values, the last list varying first.
+    """Return every combination of the lists, each a text of values separated by blanks, the last one varying fastest.
 
-    Raises ParameterError for a value that is not allowed and for an empty list; a value that comes twice counts once.
+    Raises ParameterError for an invalid value and for an empty list; duplicates count once.
     """
     lists = [
         _values("backbones", backbones, _backbone),
@@ -75,7 +75,7 @@ def list_cases(
 def _values(name: str, text: str, read: Callable[[str], Value]) -> list[Value]:
     words = text.split()
     if not words:
-        raise ParameterError(f"{name}={text!r}: give at least one value, and blanks between several")
+        raise ParameterError(f"{name}={text!r}: give at least one value, several separated by blanks")
     try:
         return list(dict.fromkeys(read(word) for word in words))
     except ParameterError as error:
@@ -95,7 +95,7 @@ def _size(word: str) -> tuple[int, int]:
     height, by, width = word.partition("x")
     if not by or not _within(height, SMALLEST, HIGHEST) or not _within(width, SMALLEST, WIDEST):
         raise ParameterError(
-            f"{word!r} is no height x width such as 1024x2048; allowed are {SMALLEST} to {HIGHEST} by {SMALLEST} to "
+            f"{word!r} is not height x width, such as 1024x2048; allowed are {SMALLEST} to {HIGHEST} by {SMALLEST} to "
             f"{WIDEST} pixels"
         )
     return int(height), int(width)
@@ -103,7 +103,7 @@ def _size(word: str) -> tuple[int, int]:
 
 def _batch_size(word: str) -> int:
     if not _within(word, 1, LARGEST_BATCH):
-        raise ParameterError(f"{word!r} is no batch size; allowed are 1 to {LARGEST_BATCH}")
+        raise ParameterError(f"{word!r} is not a batch size; allowed are 1 to {LARGEST_BATCH}")
     return int(word)
 
 
@@ -114,7 +114,7 @@ def _within(word: str, low: int, high: int) -> bool:
 def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
     def read(word: str) -> str:
         if word not in allowed:
-            raise ParameterError(f"{word!r} is not known; allowed are {', '.join(allowed)}")
+            raise ParameterError(f"{word!r} is unknown; allowed are {', '.join(allowed)}")
         return word
 
     return read

@@ -1,4 +1,4 @@
-"""Show parameters in a notebook: what differs from the defaults at once, the rest folded below it."""
+"""Show parameters in a notebook: the values that differ from their defaults, and the rest folded below."""
 
 import html
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ Row = tuple[str, Any, Any]
 
 
 def plain_text(rows: Sequence[Row]) -> str:
-    """Return what differs, a line each, and how many values do not."""
+    """Return the values that differ, a line each, and the number of defaults."""
     changed, rest = _split(rows)
     lines = [f"{name} = {value!r}" for name, value, _ in changed]
     return "\n".join([*lines, _summary(len(changed), len(rest))])
 
 
 def html_table(rows: Sequence[Row]) -> str:
-    """Return what differs as a table beside the defaults, and the rest as a table that a click unfolds."""
+    """Return a table of the values that differ beside their defaults, and a folded table of the rest."""
     changed, rest = _split(rows)
     table = _table(("parameter", "value", "default"), changed) if changed else ""
     folded = _table(("parameter", "value"), [row[:2] for row in rest])

@@ -1,6 +1,6 @@
 """Read parameters from files and command lines: a run's run.json, a recipe in YAML, and single values as text.
 
-A duplicate key is refused, where plain parsers would silently keep the last of its values.
+Duplicate keys are errors; plain parsers would silently keep the last value.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_dup
 def read_config(path: Path) -> dict[str, Any]:
     """Return the parameters in a run's run.json, in a recipe (YAML), or in a JSON file of parameters alone.
 
-    Raises MissingInputError when there is no such file, InputError when it is none of these.
+    Raises MissingInputError when there is no such file, InputError when it holds no parameters.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_yaml(text: str) -> Any:
-    """Read YAML as `yaml.safe_load` does, but refuse duplicate keys, of which it keeps the last; raises ValueError."""
+    """Read YAML as `yaml.safe_load` does, but raise DuplicateKeyError for duplicate keys, and ValueError otherwise."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -1,6 +1,6 @@
-"""The parameters of a network, one flat set of switches, and the names of all backbones; this module imports no torch.
+"""The parameters of a network, one flat set of switches, and the names of all backbones, without torch.
 
-The defaults are DeepLabV3+ as VainF/DeepLabV3Plus-Pytorch publishes it. Beside a switch stands who wants which value:
+The defaults are DeepLabV3+ as VainF/DeepLabV3Plus-Pytorch publishes it. Each switch names the sources of its values:
 
 * V3: the paper of DeepLabV3 (arXiv:1706.05587). V3+: that of DeepLabV3+ (arXiv:1802.02611).
 * VainF/DeepLabV3Plus-Pytorch and torchvision; chenxi116/DeepLabv3.pytorch and its fork stigma0617/VoVNet-DeepLabV3;
@@ -28,17 +28,17 @@ BACKBONES = {
     "mobilenet_v2": "dlv3p.models.backbones.mobilenet",
     "mobilenet_v3_large": "dlv3p.models.backbones.mobilenet",
 }
-"""Name: the module whose `build(name, options)` makes it."""
+"""Name: the module whose `build(name, options)` builds it."""
 
 TIMM = "timm:"
-"""What a name begins with that timm knows: `timm:resnet50d` is its resnet50d."""
+"""The prefix of timm's backbones: `timm:resnet50d` is its resnet50d."""
 
 
 def find(name: str) -> str:
-    """Return the module whose `build(name, options)` makes the backbone called `name`.
+    """Return the module whose `build(name, options)` builds the backbone called `name`.
 
     Raises ParameterError, with the nearest names, for one that is not in `BACKBONES` and does not begin with `TIMM`;
-    whether timm knows the rest is for timm to say, when the backbone is built.
+    timm checks its own names when the backbone is built.
     """
     if name.startswith(TIMM):
         return "dlv3p.models.backbones.timm_backbone"
@@ -63,12 +63,12 @@ LACKED = {
     "deeplabv3plus": ("head_convolution",),
     "deeplabv3": ("low_level_channels", "decoder_convolutions", "concatenation"),
 }
-"""Architecture: the switches that it does not have."""
+"""Architecture: the switches that do not apply to it."""
 
 
 @dataclass(frozen=True)
 class NetworkParameters(Parameters):
-    """A network but for its number of classes, which the data set says, and its weights."""
+    """A network up to its weights and its number of classes, which the data set determines."""
 
     architecture: str = choice("deeplabv3plus", ARCHITECTURES, "deeplabv3plus or deeplabv3")
     backbone: str = choice("resnet18", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
@@ -99,23 +99,23 @@ class NetworkParameters(Parameters):
     auxiliary_head: bool = switch(False, "a second, small head on middle features, for training; torchvision")
 
     def check(self) -> None:
-        """Check the lists of numbers, and what excludes each other; a switch that does nothing keeps its default."""
+        """Check the lists of numbers and combinations; a switch without effect must keep its default."""
         _numbers("multi_grid", self.multi_grid)
         if self.atrous_rates:
             _numbers("atrous_rates", self.atrous_rates)
         if self.norm == "group" and self.convolution_bias:
-            raise ParameterError("convolution_bias=True: not with norm='group', which wants convolutions without bias")
+            raise ParameterError("convolution_bias=True: not with norm='group', which needs convolutions without bias")
         for item in fields(NetworkParameters):
             value = getattr(self, item.name)
             if item.name in LACKED[self.architecture] and value != item.default:
                 raise ParameterError(
-                    f"{item.name}={value!r}: {self.architecture} allows {item.default!r}; change it or take another "
+                    f"{item.name}={value!r}: {self.architecture} allows {item.default!r}; change it or choose another "
                     "architecture"
                 )
 
     @property
     def grids(self) -> tuple[int, ...]:
-        """What the dilations of the last stage's blocks are multiplied by."""
+        """The factors of the dilations of the last stage's blocks."""
         return _numbers("multi_grid", self.multi_grid)
 
     @property
@@ -129,5 +129,5 @@ class NetworkParameters(Parameters):
 def _numbers(name: str, text: str) -> tuple[int, ...]:
     words = text.split()
     if not words or not all(word.isdecimal() and 1 <= int(word) <= LARGEST_RATE for word in words):
-        raise ParameterError(f"{name}={text!r}: give whole numbers from 1 to {LARGEST_RATE} with blanks between them")
+        raise ParameterError(f"{name}={text!r}: give whole numbers from 1 to {LARGEST_RATE} separated by blanks")
     return tuple(int(word) for word in words)

@@ -1,4 +1,4 @@
-"""The parameters of every notebook, one frozen class per notebook; this module imports no torch.
+"""The parameters of every notebook, one frozen class per notebook, without torch.
 
 A notebook's parameters cell repeats its class, so that papermill can set the values; it is generated from the class by
 `python tests/support/refresh_notebooks.py --parameters`, and a test keeps the two in step. What follows from another
@@ -28,12 +28,12 @@ from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
 __all__ = ["TrainParameters"]
 
 SMALLEST_IMAGE = 33
-"""Height and width, in pixels, from which on every network works."""
+"""The smallest height and width, in pixels, that every network accepts."""
 
 DEMO_VOC = "demo_voc"
-"""The `data_root` that means the embedded PASCAL VOC, written on first use."""
+"""The `data_root` of the embedded PASCAL VOC, written on first use."""
 FLAWED_FOLDER = "flawed_folder"
-"""The `data_root` that means an embedded plain folder with mistakes in it, for the audit to find."""
+"""The `data_root` of an embedded plain folder with flaws for the audit to find."""
 
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
@@ -102,7 +102,7 @@ class AuditDataParameters(Parameters):
 
 @dataclass(frozen=True)
 class RunParameters(Parameters):
-    """What every notebook that looks at a finished run takes; all else it reads from the run's folder."""
+    """The parameters of every notebook that uses a finished run; the rest is read from the run's folder."""
 
     run: str = text("", 'folder below saved/; "" is the newest run, and trains the demo when there is none')
     checkpoint: str = choice("best", CHECKPOINTS, "best or last")
@@ -170,7 +170,7 @@ class ArchitectureParameters(Parameters):
 class ProfileParameters(RunParameters):
     """Measure what a network costs, over backbones, strides, sizes, batches, precisions, compiled or not.
 
-    Every list is a text with blanks between its values; all combinations are measured.
+    Every list is a text of values separated by blanks; all combinations are measured.
     """
 
     network: str = choice("run", NETWORKS, "whose switches: run, or as published: vovnet_system, notebook_system")
@@ -190,7 +190,7 @@ class ProfileParameters(RunParameters):
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build the set as all others are; a list of one whole number, which papermill gives as one, is one too."""
+        """Build the set from names and values; a list of one integer may be a number, as papermill passes it."""
         texts = {name: str(values[name]) for name in cls.LISTS if type(values.get(name)) is int}
         return super().from_mapping({**values, **texts})
 
@@ -199,10 +199,10 @@ class ProfileParameters(RunParameters):
         super().check()
         self.cases("resnet18")
         if 0 < self.energy_seconds < 1:
-            raise ParameterError(f"energy_seconds={self.energy_seconds}: allowed are 0, which leaves it out, and 1 on")
+            raise ParameterError(f"energy_seconds={self.energy_seconds}: allowed are 0, to skip it, or at least 1")
 
     def cases(self, backbones: str) -> list[Case]:
-        """Return all cases to measure; `backbones` is what "" stands for."""
+        """Return all cases to measure; `backbones` replaces an empty list."""
         lists = {name: getattr(self, name) for name in self.LISTS}
         return list_cases(**lists | {"backbones": self.backbones or backbones})
 
@@ -241,7 +241,7 @@ class PruneParameters(RunParameters):
 
 @dataclass(frozen=True)
 class QuantizeParameters(RunParameters):
-    """Export a run, quantize it to 8 bits, and let the gate say what was lost and what was gained, on the CPU."""
+    """Export a run, quantize it to 8 bits, and let the gate compare its accuracy and speed on the CPU."""
 
     device: str = choice("cpu", ("cpu",), "cpu, where 8 bits are computed here")
     threads: int = number(2, 1, 256, "CPU threads, of every runtime")
@@ -266,7 +266,7 @@ class QuantizeParameters(RunParameters):
         super().check()
         named = self.backends.split()
         if not named or not set(named) <= set(BACKENDS) or len(set(named)) < len(named):
-            raise ParameterError(f"backends={self.backends!r}: name each once, from {', '.join(BACKENDS)}")
+            raise ParameterError(f"backends={self.backends!r}: allowed are {', '.join(BACKENDS)}, each at most once")
         _check_timed_size(self.height, self.width)
 
     @property

@@ -1,7 +1,7 @@
-"""Evaluation protocols: how an image is scaled, flipped, cropped or windowed for scoring; this module imports no torch.
+"""Evaluation protocols: how an image is scaled, flipped, cropped or windowed for scoring, without torch.
 
-A score means something beside another one of the same protocol only: several scales with flip add a point or two, and
-a center crop scores other pixels. So a protocol can be told in words, goes with every number, and names its file.
+Scores are comparable only under the same protocol: several scales with flip add a point or two, and a center crop
+scores other pixels. So every score comes with its protocol, in words and in the name of its file.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,14 +15,14 @@ SMALLEST_SCALE, LARGEST_SCALE = 0.1, 4.0
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an image is predicted, and what of it is scored; lengths in pixels, 0 where there is no such thing.
+    """How an image is predicted, and which of its pixels are scored; lengths in pixels, 0 for none.
 
-    The image is seen at each of the `scales`, times its own size, or with `long_side` times the size at which its long
-    side is so long; with `flip` also mirrored. What several views say is added up as probabilities (softmax).
-    `padded` is the side of a square that an image of scale 1 is padded to, at the bottom and on the right, with the
-    mean colour; the padding of other scales s is int((padded - 1) * s) + 1, and `long_side` is scaled alike. A view is
-    seen whole, or in windows whose logits are averaged where they overlap. With `center_crop` only a centre square is
-    seen and scored, of the image and of its mask, after their short sides were resized to that length.
+    The image is predicted at each of the `scales`, relative to its own size or, with `long_side`, to the size with that
+    long side; with `flip` also mirrored. The softmax probabilities of all views are summed. `padded` is the side of the
+    square to which an image of scale 1 is padded, at the bottom and right, with the mean color; at scale s it is
+    int((padded - 1) * s) + 1, and `long_side` is scaled alike. A view is predicted whole, or in windows whose logits
+    are averaged where they overlap. With `center_crop` only a center square of image and mask is predicted and scored,
+    after their short sides are resized to that length.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -36,7 +36,7 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """What tells the protocol from all others, fit for a file name: that of a published one, or its switches."""
+        """A unique name, fit for file names: that of a published protocol, or the switches."""
         for name, protocol in PUBLISHED.items():
             if protocol == self:
                 return name
@@ -53,7 +53,7 @@ class Protocol:
 
     @property
     def suffix(self) -> str:
-        """What a file's name gets, so that two protocols' files lie side by side: nothing for whole images."""
+        """The suffix of file names, so that protocols do not overwrite each other; empty for whole images."""
         return "" if self == WHOLE_IMAGE else f"_{self.name}"
 
     def __str__(self) -> str:
@@ -71,13 +71,13 @@ class Protocol:
             words.append("whole images")
         if self.center_crop:
             size = f"{self.center_crop}x{self.center_crop}"
-            words.append(f"short side resized to {self.center_crop} and only its centre {size} scored, masks alike")
+            words.append(f"short side resized to {self.center_crop} and only its center {size} scored, masks alike")
         else:
             words.append("scored at the size of the masks")
         return ", ".join([*words, "ignored pixels left out"])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the switches as JSON takes them; `protocol_from` takes them back."""
+        """Return the switches as plain JSON, which `protocol_from` reads."""
         return asdict(self) | {"scales": list(self.scales)}
 
 
@@ -109,7 +109,7 @@ PUBLISHED = {
     # VainF's --crop_val and jfzhang95/pytorch-deeplab-xception: not the scores of whole images.
     "voc_center_crop_513": Protocol(center_crop=513),
 }
-"""What is published, by a name of ours, with where it is from."""
+"""Published protocols, by a name of ours, with their sources."""
 
 WHOLE_IMAGE = PUBLISHED["whole_image"]
 CUSTOM = "custom"
@@ -136,14 +136,14 @@ class ProtocolParameters(Parameters):
         changed = [name for name in self.SWITCHES if getattr(self, name) != getattr(ProtocolParameters, name)]
         if self.protocol != CUSTOM and changed:
             raise ParameterError(
-                f"{changed[0]}={getattr(self, changed[0])!r}: protocol={self.protocol!r} says this already; "
-                f"leave it out, or take protocol={CUSTOM!r}"
+                f"{changed[0]}={getattr(self, changed[0])!r}: protocol={self.protocol!r} sets this already; "
+                f"leave it out, or use protocol={CUSTOM!r}"
             )
         parse_scales(self.scales)
         sides = (self.window_height, self.window_width)
         if any(sides) and min(sides) < 33:
             raise ParameterError(
-                f"window_height={sides[0]}, window_width={sides[1]}: give both, from 33 on, or 0 and 0 for whole images"
+                f"window_height={sides[0]}, window_width={sides[1]}: give both, 33 or more, or 0 for whole images"
             )
         if self.overlap >= max(1, min(sides)):
             limit = f"less than {min(sides)}, the window's side" if any(sides) else "0 without windows"
@@ -154,7 +154,7 @@ class ProtocolParameters(Parameters):
             raise ParameterError(f"long_side={self.long_side}: not with windows, which take images at their own size")
 
     def chosen_protocol(self) -> Protocol:
-        """Return what the parameters say."""
+        """Return the protocol that the parameters specify."""
         if self.protocol != CUSTOM:
             return PUBLISHED[self.protocol]
         return Protocol(
@@ -169,7 +169,7 @@ class ProtocolParameters(Parameters):
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
-    """Read a list of scales, rising; raises ParameterError for what is no number, out of range or named twice."""
+    """Read a list of scales, sorted; raises ParameterError for what is not a number, out of range or repeated."""
     try:
         scales = sorted(float(word) for word in text.split())
     except ValueError:
@@ -177,7 +177,7 @@ def parse_scales(text: str) -> tuple[float, ...]:
     within = all(SMALLEST_SCALE <= scale <= LARGEST_SCALE for scale in scales)  # also refuses nan
     if not scales or not within or len(set(scales)) < len(scales):
         raise ParameterError(
-            f"scales={text!r}: give different numbers from {SMALLEST_SCALE} to {LARGEST_SCALE} with blanks between "
-            "them, as in '0.75 1.0 1.25'"
+            f"scales={text!r}: give different numbers from {SMALLEST_SCALE} to {LARGEST_SCALE}, separated by "
+            "blanks, as in '0.75 1.0 1.25'"
         )
     return tuple(scales)

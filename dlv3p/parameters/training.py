@@ -1,4 +1,4 @@
-"""The parameters of a training run, as one flat set; this module imports no torch."""
+"""The parameters of a training run, one flat set, without torch."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from dlv3p.parameters.choices import (
 from dlv3p.parameters.network import NetworkParameters
 
 DEMO_CITY = "demo_city"
-"""The `data_root` that means the embedded city, which is written on first use."""
+"""The `data_root` of the embedded city, written on first use."""
 
 
 @dataclass(frozen=True)
 class TrainingDataParameters(Parameters):
-    """What is trained on, and the folder where the result goes."""
+    """The data to train on, and the run's folder."""
 
     run: str = text("", 'name of the folder below saved/; "" derives one from the parameters')
     data_root: str = text(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
@@ -113,10 +113,10 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     MEANS = ("compile", "activation_checkpointing", "chunked_loss", "processes", "threads", "device")
     WATCHING = ("checkpoint_minutes", "tensorboard", "band", "progress")
     NOT_IDENTITY = ("run", *LOADING, *MEANS, *WATCHING)
-    """What may differ when a run goes on, because it does not say what is trained."""
+    """Parameters that may differ when a run is resumed, because they do not define the training."""
 
     def check(self) -> None:
-        """Check the network's switches, and the names, which become folders."""
+        """Check the network's switches, the names, which become folders, and the batch."""
         super().check()
         check_run_name(self.run)
         if self.train_split == self.val_split:
@@ -126,28 +126,32 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
         check_batch_size(self.batch_size, processes=self.processes, accumulation=self.accumulation)
         if self.teacher and self.teacher == self.run_name:
-            raise ParameterError(f"teacher={self.teacher!r}: is the run itself; give another run, or a weights file")
+            raise ParameterError(
+                f"teacher={self.teacher!r}: a run cannot teach itself; give another run, or a weights file"
+            )
         if self.chunked_loss:
             check_chunked_loss(self.loss)
 
     @property
     def run_name(self) -> str:
-        """The run's folder: `run`, or what is trained and a short hash of everything that says how."""
+        """The run's folder: `run`, or the network and a short hash of the parameters that are not defaults."""
         if self.run:
             return self.run
-        defaults = {item.name: item.default for item in fields(self)}  # left out: a new parameter renames no run
+        defaults = {
+            item.name: item.default for item in fields(self)
+        }  # skipped, so that a new parameter does not rename runs
         identity = {
             name: value
             for name, value in self.as_dict().items()
             if name not in self.NOT_IDENTITY and value != defaults[name]
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-        backbone = self.backbone.replace(":", "-")  # of timm:<name>; not every file system takes a colon
+        backbone = self.backbone.replace(":", "-")  # of timm:<name>; not every file system accepts a colon
         return f"{self.architecture}-{backbone}-os{self.output_stride}-{digest}"
 
 
 def check_run_name(run: str) -> None:
-    """Refuse a run name that is not one plain folder name; raises ParameterError."""
+    """Raise ParameterError for a run name that is not a plain folder name."""
     plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
     if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
         raise ParameterError(

@@ -1,1 +1,1 @@
-"""Run folders, `saved/<run>/`: what a run records, how it is found again, and how it is checked."""
+"""Run folders, `saved/<run>/`: their records, and how they are found, imported and checked."""

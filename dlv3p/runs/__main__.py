@@ -1,6 +1,6 @@
 """The command `dlv3p runs`: check run folders, and record reference bands.
 
-dlv3p runs check saved/<run>      says whether it is complete and untouched
+dlv3p runs check saved/<run>
 dlv3p runs band RUN RUN RUN --output FILE
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from cityscapes.errors import IntegrityError, MissingInputError, run_command
 from cityscapes.workspace import run_folder
 
-MOST_PLACES = 20
-"""So many places are listed of each kind of finding; all are counted."""
+PLACES_LISTED = 20
+"""How many places are listed for each kind of finding; all are counted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,20 +29,20 @@ def check_runs(options: argparse.Namespace) -> int:
     status = 0
     for folder in map(_folder, options.runs):
         findings, compared = check_run(folder, every_byte=options.data)
-        for line in format_findings(findings, limit=MOST_PLACES):
+        for line in format_findings(findings, limit=PLACES_LISTED):
             print(line)
         errors = [finding for finding in findings if finding.is_error]
         if not errors:
-            print(f"{folder}: complete and untouched; {compared}", flush=True)
+            print(f"{folder}: complete and unchanged; {compared}", flush=True)
             continue
         damaged = [finding for finding in errors if finding.kind != MISSING]
-        print(f"{folder}: {'damaged' if damaged else 'not complete'}; errors found: {len(errors)}", flush=True)
+        print(f"{folder}: {'damaged' if damaged else 'incomplete'}; errors found: {len(errors)}", flush=True)
         status = IntegrityError.exit_status if damaged else status or MissingInputError.exit_status
     return status
 
 
 def record_band(options: argparse.Namespace) -> int:
-    """Write the band that several runs of one recipe make."""
+    """Write the reference band of several runs of one recipe."""
     from dlv3p.runs.bands import band_of_runs, write_band
 
     band = band_of_runs([_folder(run) for run in options.runs], epochs=options.epochs)
@@ -52,7 +52,7 @@ def record_band(options: argparse.Namespace) -> int:
 
 
 def _folder(run: str) -> Path:
-    """Return the folder that `saved/<run>`, or the run's name alone, means."""
+    """Return the run's folder, given `saved/<run>` or the name alone."""
     path = Path(run)
     if path.is_dir():
         return path
@@ -60,14 +60,14 @@ def _folder(run: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dlv3p runs", description="Look after run folders.")
+    parser = argparse.ArgumentParser(prog="dlv3p runs", description="Check run folders, and record reference bands.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
-        help="say whether run folders are complete and untouched",
-        description="Say whether run folders are complete and untouched, and whether their data is as it was: by names "
-        "and sizes, or byte by byte. Writes nothing.",
-        epilog="Exit status: 0 complete and untouched, 3 something is missing, 6 something is damaged, 7 in training.",
+        help="check whether run folders are complete and unchanged",
+        description="Check whether run folders are complete and unchanged, and whether their data has changed: by "
+        "names and sizes, or byte by byte. Writes nothing.",
+        epilog="Exit status: 0 complete and unchanged, 3 incomplete, 6 damaged, 7 in training.",
     )
     check.add_argument("runs", nargs="+", metavar="RUN", help="saved/<run>, or its name")
     check.add_argument(
@@ -76,12 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=check_runs)
     band = commands.add_parser(
         "band",
-        help="record the band that the curves of a recipe keep to",
-        description="Record the band that the curves of a recipe keep to, from runs that differ in their seed alone.",
+        help="record the reference band of a recipe",
+        description="Record the reference band of a recipe from the curves of runs that differ only in their seed.",
     )
     band.add_argument("runs", nargs="+", metavar="RUN", help="saved/<run>, or its name; three or more")
-    band.add_argument("--output", type=Path, required=True, metavar="FILE", help="what to give as `band` to a training")
-    band.add_argument("--epochs", type=int, default=0, help="so many from the first one; 0 takes what all runs have")
+    band.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="file to write; pass it to a training as `band`"
+    )
+    band.add_argument(
+        "--epochs", type=int, default=0, help="number of epochs, from the first; 0: as many as all runs have"
+    )
     band.set_defaults(run=record_band)
     return parser
 

@@ -1,13 +1,12 @@
-"""Reference bands for early warning: curves of the first epochs, with the tolerance that runs of a recipe keep to.
+"""Reference bands for early warning: the curves of a recipe's first epochs, with tolerances.
 
-A band holds, for each of the first epochs, an interval for each of `METRICS`, from several runs that differ in their
-seed alone: their mean, plus and minus `WIDTH` standard deviations, and at least plus and minus the metric's floor,
-since few runs tell little about their spread. It also holds the share of each class among the labeled pixels:
-label ids that are permuted all alike give the same losses and scores, since names mean nothing to a network, and only
-there does one see that road is no longer the largest class.
+A band has an interval for each of the first epochs and each of `METRICS`, from several runs that differ only in their
+seed: the mean plus and minus `WIDTH` standard deviations, and at least the metric's floor, since a few runs estimate
+their spread poorly. It also has the share of each class among the labeled pixels: consistently permuted label ids give
+the same losses and scores, and only the shares show that road is no longer the largest class.
 
-A stored band is for runs of its recipe on its data, wherever a copy of that lies and whatever its masks hold: data is
-known by its images, since its labels are what may be wrong. On other images the same parameters are another training.
+A stored band applies to runs of its recipe on its data, wherever a copy of that lies: data is identified by its images,
+since its labels are what may be wrong. On other images, the same parameters are another training.
 """
 
 import csv
@@ -35,27 +34,27 @@ STORED = Path(__file__).with_name("stored_bands")
 
 FORMAT = 1
 METRICS = {"train_loss": 0.08, "train_mIoU": 0.05, "val_mIoU": 0.05}
-"""What is compared, and the floor of half an interval: a share of the mean for a loss, points of a score."""
+"""Metrics compared, and the smallest half-width: a share of the mean for a loss, absolute for a score."""
 
 WIDTH = 4.0
 LARGEST_SHIFT = 0.25
-"""Warn when more than this share of the labelled pixels would have to change its class to get the band's shares."""
+"""Warn when more than this share of the labeled pixels would have to change class to match the band's shares."""
 
-MOST_MASKS = 200
-"""So many masks, evenly spaced, tell the shares of the classes."""
+MASKS_SAMPLED = 200
+"""How many masks, evenly spaced, the class shares are estimated from."""
 
 MAY_BE_A_MISTAKE = (
     *("data_root", "seed", "learning_rate", "backbone_rate_factor", "warmup_steps", "weight_decay", "gradient_norm"),
     *TrainParameters.NOT_IDENTITY,
 )
-"""Parameters in which a run may differ from a stored band's and is compared all the same."""
+"""Parameters in which a run may differ from a stored band and is compared nevertheless."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """What runs of one recipe have in common; `intervals` has (low, high) by metric and epoch, None for no score.
+    """The reference band of a recipe; `intervals` has (low, high) by metric and epoch, None for no score.
 
-    `images_sha256` is that of the images that were trained on, see `pixels_fingerprint`; "" in bands of before.
+    `images_sha256` identifies the training images, see `pixels_fingerprint`; it is "" in older bands.
     """
 
     parameters: Mapping[str, Any]
@@ -66,13 +65,13 @@ class Band:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the band covers."""
+        """The number of epochs that the band covers."""
         return max(map(len, self.intervals.values()), default=0)
 
-    def suits(self, parameters: TrainParameters, training: Split) -> bool:
-        """Whether a run is one of this recipe, but for its seed and for rates that somebody may have mistyped.
+    def applies_to(self, parameters: TrainParameters, training: Split) -> bool:
+        """Return whether a run follows this recipe, up to its seed and rates that may have been mistyped.
 
-        Its data is that of the band, by its name or by its images; how many classes it has is left to the warning.
+        Its data is that of the band, by name or by images; another number of classes is left to the warning.
         """
         asked = parameters.as_dict()
         ours = {item.name: item.default for item in fields(parameters)} | dict(self.parameters)
@@ -84,33 +83,33 @@ class Band:
 
 
 def band_for(parameters: TrainParameters, training: Split) -> Band | None:
-    """Return the band that `parameters.band` asks for: a stored one for "auto" where one suits, None for "none".
+    """Return the band that `parameters.band` asks for: for "auto" a stored one that applies, None for "none".
 
-    A file is taken whatever recipe it is of. Raises MissingInputError and InputError for a file that is none.
+    A file is used whatever its recipe. Raises MissingInputError and InputError for a file that is not a band.
     """
     if parameters.band == "none":
         return None
     if parameters.band != "auto":
         return read_band(Path(parameters.band).expanduser())
     stored = map(read_band, sorted(STORED.glob("*.json")))
-    return next((band for band in stored if band.suits(parameters, training)), None)
+    return next((band for band in stored if band.applies_to(parameters, training)), None)
 
 
 def read_band(path: Path) -> Band:
     """Read a band; raises MissingInputError and InputError in one line."""
     if not path.is_file():
-        raise MissingInputError(f"band={str(path)!r}: no such file; allowed are auto, none, or the file of a band")
+        raise MissingInputError(f"band={str(path)!r}: no such file; allowed are auto, none, or a band file")
     try:
         content = read_record(path)
         if content.pop("format") != FORMAT:
-            raise ValueError(f"has another format than {FORMAT}")
+            raise ValueError(f"its format is not {FORMAT}")
         band = Band(**content)
         for metric, intervals in band.intervals.items():
             if metric not in METRICS or not all(interval is None or len(interval) == 2 for interval in intervals):
-                raise ValueError(f"{metric} is no metric with an interval for each epoch")
+                raise ValueError(f"{metric} is not a metric with an interval for each epoch")
         np.asarray(band.class_shares, dtype=float) + np.zeros(len(band.class_names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is no band, as `dlv3p runs band` writes one: {reason(error)}") from None
+        raise InputError(f"{path}: not a band file; write one with `dlv3p runs band`: {reason(error)}") from None
     return band
 
 
@@ -120,13 +119,13 @@ def write_band(path: Path, band: Band) -> None:
 
 
 def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
-    """Make the band of runs that differ in their seed alone, over the first `epochs`, 0 for as many as all have.
+    """Return the band of runs that differ only in their seed, over the first `epochs`; 0: as many as all have.
 
     The runs need not be finished. Raises ParameterError for fewer than three, or for different recipes, and
-    MissingInputError where run.json, metrics.csv or the data is gone.
+    MissingInputError when run.json, metrics.csv or the data is missing.
     """
     if len(folders) < 3:
-        raise ParameterError("a band needs three runs or more, each with a seed of its own")
+        raise ParameterError("a band needs three or more runs, each with a different seed")
     records = [_record(folder) for folder in folders]
     first = records[0]["parameters"]
     for folder, record in zip(folders, records, strict=True):
@@ -135,11 +134,11 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
             raise ParameterError(f"{folder.name} and {folders[0].name} differ in {', '.join(differing)}")
     seeds = [record["parameters"].get("seed") for record in records]
     if len(set(seeds)) < len(seeds):
-        raise ParameterError(f"the runs have the seeds {', '.join(map(str, seeds))}; each needs one of its own")
+        raise ParameterError(f"the runs have the seeds {', '.join(map(str, seeds))}; each needs a different one")
     tables = [_table(folder / "metrics.csv") for folder in folders]
     common = min(len(table[metric]) for table in tables for metric in METRICS)
     if not 1 <= (epochs or common) <= common:
-        raise ParameterError(f"epochs={epochs}: all runs together have {common}")
+        raise ParameterError(f"epochs={epochs}: allowed are 0 to {common}, which all runs have")
     intervals = {
         metric: [_interval(metric, values) for values in zip(*(table[metric] for table in tables), strict=False)][
             : epochs or common
@@ -153,12 +152,12 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
 
 
 def class_shares(split: Split) -> np.ndarray:
-    """Return each class's share of the labelled pixels, float64 (C,), over up to `MOST_MASKS` masks of a split.
+    """Return each class's share of the labeled pixels, float64 (C,), over up to `MASKS_SAMPLED` masks of a split.
 
-    A mask that cannot be read is left to the loader, which knows what to do about it.
+    A mask that cannot be read is skipped; the loader reports it.
     """
     counts = np.zeros(split.num_classes, dtype=np.int64)
-    for index in range(0, len(split), -(-len(split) // MOST_MASKS)):
+    for index in range(0, len(split), -(-len(split) // MASKS_SAMPLED)):
         try:
             mask = split.mask(index)
         except InputError:
@@ -175,31 +174,33 @@ class EarlyWarning(Callback):
         self._warned: set[str] = set()
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
-        """Compare the labels, before the first step: that costs no training."""
+        """Compare the class shares before the first step."""
         names, expected = self.training.class_names, np.asarray(self.band.class_shares)
         if len(names) != len(expected):
-            self._warn(f"the data set has {len(names)} classes, and runs of this recipe had {len(expected)}")
-            self._warned.update(METRICS)  # curves of other classes say no more
+            self._warn(f"the data set has {len(names)} classes, but runs of this recipe had {len(expected)}")
+            self._warned.update(METRICS)  # the curves of other classes are not comparable
             return
         shares = class_shares(self.training)
         if np.abs(shares - expected).sum() / 2 > LARGEST_SHIFT:
             worst = int(np.abs(shares - expected).argmax())
-            self._warn(f"{shares[worst]:.1%} of the labelled pixels are {names[worst]!r}, {expected[worst]:.1%} before")
+            self._warn(
+                f"{shares[worst]:.1%} of the labeled pixels are {names[worst]!r}, {expected[worst]:.1%} in the band"
+            )
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])
         for metric, intervals in self.band.intervals.items():
             interval = intervals[number - 1] if number <= len(intervals) else None
             value = row.get(metric)
-            # What is no number compares as false: a score that was not asked for is within any band.
+            # NaN compares as false: a skipped score is within any band.
             if metric in self._warned or interval is None or value is None:
                 continue
             low, high = interval
             if value < low or value > high:
                 self._warned.add(metric)
                 side = "below" if value < low else "above"
-                told = f"epoch {number}: {metric} {value:.3f} is {side} the band {low:.3f} to {high:.3f}"
-                self._warn(f"{told} that runs of this recipe keep to")
+                band = f"the reference band {low:.3f} to {high:.3f} of this recipe"
+                self._warn(f"epoch {number}: {metric} {value:.3f} is {side} {band}")
 
     def _warn(self, what: str) -> None:
         print(f"warning: {what}; likely {self._causes()}", flush=True)
@@ -208,11 +209,13 @@ class EarlyWarning(Callback):
         asked = self.parameters.as_dict()
         ignored = ("seed", "data_root", *TrainParameters.NOT_IDENTITY)
         differing = [
-            f"{name} (now {asked[name]}, then {value})"
+            f"{name} (now {asked[name]}, in the band {value})"
             for name, value in self.band.parameters.items()
             if name in asked and name not in ignored and asked[name] != value
         ]
-        return ", or ".join([*differing[:3], "masks of the wrong ids (label ids for train ids) or of other images"])
+        return ", or ".join(
+            [*differing[:3], "masks with wrong ids (label ids instead of train ids) or of other images"]
+        )
 
 
 def _interval(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
@@ -238,7 +241,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _table(path: Path) -> dict[str, list[float]]:
     if not path.is_file():
-        raise MissingInputError(f"{path}: no epoch is done yet")
+        raise MissingInputError(f"{path}: no epoch is finished yet")
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

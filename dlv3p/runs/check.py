@@ -1,8 +1,8 @@
-"""Check whether a run folder is complete and untouched: each file by itself, and each against the others.
+"""Check whether a run folder is complete and unchanged: each file by itself, and against the others.
 
-Nothing is written. What somebody has changed shows where a file no longer fits its recorded hash, or the other files:
-run.json has a hash of itself; it, metrics.csv and model.safetensors repeat what the checkpoints hold. There is no
-signature: who changes all of them alike, hashes included, is not found out.
+Nothing is written. A change shows where a file no longer matches its recorded hash, or the other files: run.json has a
+hash of itself; it, metrics.csv and model.safetensors repeat what the checkpoints hold. There is no signature:
+consistent changes to all files, hashes included, are not detected.
 """
 
 import csv
@@ -21,31 +21,30 @@ from cityscapes.files.atomic import file_sha256
 from cityscapes.findings import Finding
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
-from dlv3p.runs.inputs import Surroundings
-from dlv3p.runs.record import SEAL, planned_epochs, read_record, record_problems, record_sha256
+from dlv3p.runs.inputs import RunInputs
+from dlv3p.runs.record import HASH_KEY, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
 from dlv3p.weights.loading import load_model
 
 DAMAGED, MISSING, LEFT_OVER = "damaged", "missing", "left over"
-"""Kinds of errors; the notes have kinds of their own."""
+"""The kinds of errors; notes have other kinds."""
 
-RESTORE = "restore the file from a copy, or train as another run"
-RUN_AGAIN = "run it again: training goes on, and a finished run writes what is missing"
+RESTORE = "restore the file from a backup, or train under another run name"
+RUN_AGAIN = "run it again: training continues, and a finished run writes what is missing"
 
 
 def check_run(folder: Path, *, every_byte: bool = False) -> tuple[list[Finding], str]:
-    """Return what is wrong with a run folder, errors first, and what of its data was compared, in words.
+    """Return the findings of a run folder, errors first, and a summary of the data that was compared.
 
-    None of the findings is an error when the folder is complete and untouched. Data that has changed is worth a note,
-    and an error where somebody asks for `every_byte` of it. Raises MissingInputError when there is no such folder,
-    BusyError while a process trains in it.
+    No finding is an error when the folder is complete and unchanged. Changed data is a note, or an error with
+    `every_byte`. Raises MissingInputError when there is no such folder, BusyError while a process trains in it.
     """
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such run folder")
     _refuse_busy(folder)
     check = _RunCheck(folder, every_byte=every_byte)
     findings = sorted(check.findings(), key=lambda finding: not finding.is_error)
-    return findings, check.surroundings.told()
+    return findings, check.inputs.summary()
 
 
 def _refuse_busy(folder: Path) -> None:
@@ -56,11 +55,13 @@ def _refuse_busy(folder: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{folder}: {file.read(200).strip()} is training it; check it when it has ended") from None
+            raise BusyError(
+                f"{folder}: {file.read(200).strip()} is training it; check it when training has ended"
+            ) from None
 
 
 class _RunCheck:
-    """Reads each file of a run folder once; what could be read is there for the later comparisons."""
+    """Read each file of a run folder once, and keep what later comparisons need."""
 
     def __init__(self, folder: Path, *, every_byte: bool) -> None:
         self.folder, self.every_byte = folder, every_byte
@@ -77,14 +78,14 @@ class _RunCheck:
         yield from self._check_notebook()
         for path in sorted(self.folder.rglob("*")):
             if path.name.endswith((".tmp", ".bad")):
-                problem = "a writer was killed" if path.suffix == ".tmp" else "a damaged file that was put aside"
+                problem = "a writer was killed" if path.suffix == ".tmp" else "a damaged file that was set aside"
                 yield self._error(LEFT_OVER, str(path.relative_to(self.folder)), problem, "delete it")
-        self.surroundings = Surroundings(self.folder.name, self.record, every_byte=self.every_byte)
-        yield from self.surroundings.findings()
+        self.inputs = RunInputs(self.folder.name, self.record, every_byte=self.every_byte)
+        yield from self.inputs.findings()
 
     @property
     def imported(self) -> bool:
-        """Whether the network came from a public file, so that there is no training to check."""
+        """Whether the network was imported from a file, so that there is no training to check."""
         return "imported" in self.record
 
     def _error(self, kind: str, where: str, problem: str, remedy: str = RESTORE) -> Finding:
@@ -94,7 +95,7 @@ class _RunCheck:
         return Finding(kind, self.folder.name, where, problem, remedy, is_error=False)
 
     def _missing(self, where: str, remedy: str = RUN_AGAIN) -> Finding:
-        return self._error(MISSING, where, "is not there", remedy)
+        return self._error(MISSING, where, "does not exist", remedy)
 
     def _check_record(self) -> Iterator[Finding]:
         path = self.folder / "run.json"
@@ -108,23 +109,25 @@ class _RunCheck:
             return
         for problem in record_problems(self.record):
             yield self._error(DAMAGED, "run.json", problem)
-        if SEAL not in self.record:
-            problem = "has no hash of its own: who edited it would not be found out"
-            yield self._note("no hash", "run.json", problem, "train as another run; earlier versions wrote none")
-        elif self.record[SEAL] != record_sha256(self.record):
-            yield self._error(DAMAGED, "run.json", f"is not as it was written: its {SEAL} does not fit")
+        if HASH_KEY not in self.record:
+            problem = "has no hash of itself: edits cannot be detected"
+            yield self._note(
+                "no hash", "run.json", problem, "train under another run name; earlier versions wrote none"
+            )
+        elif self.record[HASH_KEY] != record_sha256(self.record):
+            yield self._error(DAMAGED, "run.json", f"was changed: its {HASH_KEY} does not match")
 
     def _check_checkpoint(self, name: str) -> Iterator[Finding]:
         where = f"checkpoints/{name}.pt"
         path = self.folder / where
         if not path.is_file():
             scored = self.states.get("last", {"history": True}).get("history")
-            if name == "last" or scored:  # a run has no best epoch before its first one ends
+            if name == "last" or scored:  # there is no best epoch before the first one ends
                 yield self._missing(where)
             return
         sidecar = path.with_name(path.name + ".json")
         if not sidecar.is_file():
-            yield self._missing(f"{where}.json", "without it nobody can tell whether the checkpoint is as it was")
+            yield self._missing(f"{where}.json", "without it, changes to the checkpoint cannot be detected")
         try:
             state = load_checkpoint(path)
             model_from_checkpoint(state)
@@ -136,18 +139,18 @@ class _RunCheck:
             LookupError,
             TypeError,
             ValueError,
-        ) as error:  # entries that lack, or that do not fit the network that they name
+        ) as error:  # missing entries, or entries that do not match their network
             yield self._error(DAMAGED, where, f"does not describe its network: {reason(error)}")
             return
         if sidecar.is_file() and json.loads(sidecar.read_text())["sha256"] != file_sha256(path):
-            problem = "is the one before that on record: the run was killed while it saved"
+            problem = "is older than its record: the run was killed while saving"
             yield self._error(MISSING, where, problem, RUN_AGAIN)
         self.states[name] = state
         yield from self._compare_with_record(where, state)
         for part in ("model", "training_model"):
             for entry, value in state.get(part, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
-                    yield self._error(DAMAGED, where, f"{part}.{entry} holds a value that is no finite number")
+                    yield self._error(DAMAGED, where, f"{part}.{entry} holds a value that is not finite")
 
     def _compare_with_record(self, where: str, state: Mapping[str, Any]) -> Iterator[Finding]:
         if "class_names" in self.record and list(state["class_names"]) != self.record["class_names"]:
@@ -161,7 +164,7 @@ class _RunCheck:
                 yield self._error(DAMAGED, where, f"its parameters are not those of run.json: {', '.join(differing)}")
 
     def _check_progress(self) -> Iterator[Finding]:
-        """Compare how far the two checkpoints are, and say what a run has still to do."""
+        """Compare the epochs of the two checkpoints with each other and with the planned ones."""
         last, best = self.states.get("last"), self.states.get("best")
         if last is None or self.imported:
             return
@@ -170,13 +173,13 @@ class _RunCheck:
             yield self._error(DAMAGED, where, "its epochs are not 1, 2, 3 ...")
             return
         if best is not None and best["epoch"] != last["best_epoch"]:
-            problem = f"is of epoch {best['epoch']}, and checkpoints/last.pt names {last['best_epoch']} as the best"
+            problem = f"is of epoch {best['epoch']}, but the best of checkpoints/last.pt is {last['best_epoch']}"
             yield self._error(
                 DAMAGED, "checkpoints/best.pt", problem, RUN_AGAIN if best["epoch"] > last["epoch"] else RESTORE
             )
         planned = planned_epochs(self.record)
         if planned is not None and len(history) < planned:
-            yield self._error(MISSING, where, f"{len(history)} of {planned} epochs are done", RUN_AGAIN)
+            yield self._error(MISSING, where, f"{len(history)} of {planned} epochs are finished", RUN_AGAIN)
 
     def _check_metrics(self) -> Iterator[Finding]:
         path, where = self.folder / "metrics.csv", "metrics.csv"
@@ -196,18 +199,18 @@ class _RunCheck:
             yield self._error(DAMAGED, where, f"its header is not {','.join(HISTORY_COLUMNS)}")
             return
         if not text.endswith("\n"):
-            yield self._error(DAMAGED, where, "its last line is not whole")
+            yield self._error(DAMAGED, where, "its last line is incomplete")
             return
         if history is None:
             return
         expected = [[str(row.get(name, "")) for name in header] for row in history]
         if len(rows) != len(expected):
-            problem = f"has {len(rows)} epochs, and checkpoints/last.pt has {len(expected)}"
+            problem = f"has {len(rows)} epochs, but checkpoints/last.pt has {len(expected)}"
             yield self._error(DAMAGED, where, problem, RUN_AGAIN)
         for number, (row, wanted) in enumerate(zip(rows, expected, strict=False), start=2):
             if row != wanted:
                 columns = [name for name, one, other in zip(header, row, wanted, strict=False) if one != other]
-                problem = f"line {number} is not what checkpoints/last.pt holds: {', '.join(columns) or 'its length'}"
+                problem = f"line {number} differs from checkpoints/last.pt: {', '.join(columns) or 'its length'}"
                 yield self._error(DAMAGED, where, problem, RUN_AGAIN)
 
     def _check_weights(self) -> Iterator[Finding]:
@@ -241,8 +244,8 @@ class _RunCheck:
             failed = [output.get("ename") for output in outputs if output["output_type"] == "error"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             yield self._error(
-                DAMAGED, where, f"is no notebook: {reason(error)}", "delete it; another run writes it anew"
+                DAMAGED, where, f"not a notebook: {reason(error)}", "delete it, and execute the notebook again"
             )
             return
         if failed:
-            yield self._error(DAMAGED, where, f"a cell has failed: {failed[0]}", "execute it again with papermill")
+            yield self._error(DAMAGED, where, f"a cell failed: {failed[0]}", "execute it again with papermill")

@@ -26,7 +26,7 @@ HISTORY_COLUMNS = (
 LATER_COLUMNS = ("data_wait",)
 """Columns that runs of earlier versions lack."""
 QUANTIZED = "quantization.json"
-"""What a folder of quantised networks has, `saved/<run>-int8/`."""
+"""The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 
 
 def checkpoint_path(run: str, name: str) -> Path:
@@ -35,9 +35,9 @@ def checkpoint_path(run: str, name: str) -> Path:
 
 
 def list_runs() -> list[str]:
-    """List the runs that were trained and have a checkpoint, the one that was written to last at the end.
+    """List the trained runs that have a checkpoint, the newest last.
 
-    Imported networks, which have no metrics.csv, are not among them: `find_run` takes them by their name.
+    Imported networks, which have no metrics.csv, are not listed; `find_run` finds them by name.
     """
     saved = run_folder("").resolve()
     paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
@@ -46,9 +46,9 @@ def list_runs() -> list[str]:
 
 
 def find_run(run: str, *, parameter: str = "run") -> str:
-    """Return `run`, or the newest run for ""; raises MissingInputError that names the parameter and the runs there are.
+    """Return `run`, or the newest run for ""; raises MissingInputError that names the parameter and the existing runs.
 
-    A folder of quantised networks is no run: it holds nothing that torch could go on with.
+    A folder of quantized networks is not a run, since torch cannot load them.
     """
     runs = list_runs()
     if not run and runs:
@@ -58,22 +58,22 @@ def find_run(run: str, *, parameter: str = "run") -> str:
     if run and (run_folder(run) / QUANTIZED).is_file():
         source = run.removesuffix("-int8")
         raise MissingInputError(
-            f"{parameter}={run!r}: holds quantised networks and is no run; give {source!r}, which it was made from, or "
-            f"open it in Python: dlv3p.compression.quantization.load_quantized({source!r})"
+            f"{parameter}={run!r}: holds quantized networks, not a run; give {source!r}, which it was made from, or "
+            f"load it in Python: dlv3p.compression.quantization.load_quantized({source!r})"
         )
     if not runs:
         asked = f"{parameter}={run!r}: no such run; " if run else ""
         raise MissingInputError(f"{asked}{run_folder('').resolve()}: no run yet; run train.ipynb first")
     near = difflib.get_close_matches(run, runs, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise MissingInputError(f"{parameter}={run!r}: no such run; {hint}There are {', '.join(runs)}")
+    raise MissingInputError(f"{parameter}={run!r}: no such run; {hint}Existing runs: {', '.join(runs)}")
 
 
 @contextmanager
 def hold_run(run: str) -> Iterator[Path]:
-    """Make the run's folder and hold it for this process; raises BusyError when another process holds it.
+    """Create the run's folder and lock it for this process; raises BusyError when another process holds it.
 
-    The lock goes with its process, so that a killed one leaves none behind; what it left half-written is removed.
+    The lock dies with its process; temporary files of a killed one are removed.
     """
     folder = run_folder(run)
     with ExitStack() as stack:
@@ -86,9 +86,9 @@ def hold_run(run: str) -> Iterator[Path]:
 
 
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
-    """Refuse to continue a run that was started with other parameters; raises ParameterError that lists them.
+    """Raise ParameterError, which lists the differences, for a run that was started with other parameters.
 
-    A parameter that is younger than the run had no other value than its default.
+    A parameter that is newer than the run counts as having had its default.
     """
     asked = parameters.as_dict()
     recorded = {item.name: item.default for item in fields(parameters)} | recorded
@@ -99,12 +99,12 @@ def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: Trai
     ]
     if differing:
         raise ParameterError(
-            f"run={run!r} was trained with {', '.join(differing)}; choose another run, or ask for the same parameters"
+            f"run={run!r} was trained with {', '.join(differing)}; choose another run name, or the same parameters"
         )
 
 
 def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write metrics.csv, a line per epoch, numbers in full precision, unless it holds just that."""
+    """Write metrics.csv, a line per epoch, numbers in full precision, unless it is up to date."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -115,5 +115,5 @@ def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that a person can read; refuses nan, which is not JSON."""
+    """Write an indented JSON file; raises ValueError for NaN, which is not JSON."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Import a network from a public file as a run folder, so that every notebook that takes a run can take it too."""
+"""Import a network from a weights file as a run folder, so that every notebook that takes a run accepts it."""
 
 import re
 from pathlib import Path
@@ -27,9 +27,9 @@ STAND_IN = "stand_in"
 
 
 def write_stand_in() -> Path:
-    """Write a file as VainF's training script does, for those who have none at hand yet, and return its path.
+    """Write an example file in the format of VainF's training script, and return its path.
 
-    Its weights are those of the newest run, where that is a plain DeepLabV3+ over a ResNet, and random ones otherwise.
+    Its weights are those of the newest run if that is a plain DeepLabV3+ with a ResNet, otherwise random.
     """
     network, num_classes, model = NetworkParameters(backbone="resnet18", channels=128), len(CLASS_NAMES), None
     if runs := list_runs():
@@ -56,8 +56,8 @@ def save_run(
 ) -> str:
     """Write `saved/<run>/` with a checkpoint, the weights as safetensors, and run.json that says where they are from.
 
-    `run` is by default the file's name. Returns the run's name; raises ParameterError when that run was trained here,
-    and BusyError while another process holds it.
+    `run` defaults to the file's name. Returns the run's name; raises ParameterError when that run was trained here, and
+    BusyError while another process holds it.
     """
     run = run or re.sub(r"[^A-Za-z0-9_=.]+", "-", found.file.path.stem).strip("-.")[:100] or "imported"
     check_run_name(run)

@@ -1,4 +1,4 @@
-"""The provenance of a run: code, versions, machine and data; of the environment and of paths only names are kept."""
+"""Collect the provenance of a run: code, versions and machine; only the last part of each path is kept."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from cityscapes.files.atomic import file_sha256
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
 COMMAND = "DLV3P_COMMAND"
-"""Environment variable with the command, as JSON, that has started this process of a group."""
+"""Environment variable with the command, as JSON, that launched this process's group."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -40,10 +40,10 @@ def provenance() -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """Return the words of the command that runs here, paths cut to their last part.
+    """Return the words of the command that runs here, paths reduced to their last part.
 
-    In a kernel that papermill has started they are papermill's, elsewhere the notebook's name where it is known; in a
-    process of a group they are those of the process that has started the group.
+    In a kernel started by papermill, return papermill's command; in another kernel, the notebook's name if it is known;
+    in a process of a group, the command that launched the group.
     """
     if COMMAND in os.environ:
         return json.loads(os.environ[COMMAND])
@@ -54,7 +54,7 @@ def command() -> list[str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the machine: processor, cores, and the GPU where there is one."""
+    """Return the machine: processor, cores, memory, and the GPU if there is one."""
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
@@ -67,18 +67,18 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from; None where there is no git, or no checkout."""
+    """Return the commit of the checkout that this code runs from; None without git or a checkout."""
     commit = _ask_git("rev-parse", "HEAD")
     return commit.strip() if commit else None
 
 
 def lock_sha256() -> str | None:
-    """Return the hash of `requirements.lock`; None where there is none."""
+    """Return the sha256 of `requirements.lock`; None if there is none."""
     return _sha256(CHECKOUT / "requirements.lock")
 
 
 def without_credentials(remote: str) -> str:
-    """Return the address of a repository without user, password, token or query."""
+    """Return the URL of a repository without user, password, token or query."""
     if "://" not in remote:  # user@host:path, or a folder
         return remote.split("@", 1)[-1]
     scheme, rest = remote.split("://", 1)
@@ -87,7 +87,7 @@ def without_credentials(remote: str) -> str:
 
 
 def _papermill_words(process: int) -> list[str]:
-    """Return the command line of papermill, if that is what a process is; other servers' may hold a token."""
+    """Return the command line of a papermill process, else nothing: those of other servers may hold a token."""
     try:
         _, *words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def _papermill_words(process: int) -> list[str]:
 
 
 def _notebook_name() -> list[str]:
-    """Return the notebook that JupyterLab or VS Code has opened for this kernel, as a list of one, or none."""
+    """Return the notebook that JupyterLab or VS Code opened for this kernel, as a list of at most one name."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     name = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
     return [name] if name else []
@@ -115,7 +115,7 @@ def _git() -> dict[str, Any]:
 
 
 def _difference() -> bytes | None:
-    """Return what differs from the commit: changes, and the files that git neither knows nor ignores."""
+    """Return the differences from the commit: changes, and untracked files that are not ignored."""
     changes, untracked = (
         _ask_git("diff", "HEAD", "--binary"),
         _ask_git("ls-files", "--others", "--exclude-standard", "-z"),

@@ -1,6 +1,6 @@
-"""The schema of `run.json`, key by key, and the errors of a record that does not follow it; no torch here.
+"""The schema of `run.json`, key by key, and the problems of a record that violates it; without torch.
 
-A record carries a sha256 of all the rest of it, so that whoever edits it by hand shows. That is no signature.
+A record carries a sha256 of the rest of it, so that manual edits are detected. It is not a signature.
 """
 
 import hashlib
@@ -17,30 +17,30 @@ from dlv3p.runs.folders import write_json
 
 
 class Key(NamedTuple):
-    """A key, the types that its value may have, the first version of run.json with it, and if all of that have it."""
+    """A key, the types of its value, the first format version that has it, and whether it is required since then."""
 
     path: str
     types: tuple[type, ...]
     since: int = 1
-    always: bool = True
+    required: bool = True
 
 
-TEXT, WHOLE, NONE = (str,), (int,), type(None)
+TEXT, INTEGER, NONE = (str,), (int,), type(None)
 
 FORMAT = 2
-"""The version of run.json that is written; all up to it are read."""
+"""The format version that is written; all up to it are read."""
 
-SEAL = "sha256"
-"""The key of a record's own hash; records that are older than it have none."""
+HASH_KEY = "sha256"
+"""The key of a record's own hash, which older records lack."""
 
-OF_ALL = (
-    Key("format", WHOLE),
-    Key(SEAL, TEXT, 2, always=False),
+COMMON_KEYS = (
+    Key("format", INTEGER),
+    Key(HASH_KEY, TEXT, 2, required=False),
     Key("run", TEXT),
     Key("parameters", (dict,)),
     Key("class_names", (list,)),
 )
-CIRCUMSTANCES = (
+ENVIRONMENT_KEYS = (
     Key("started", TEXT),
     Key("command", (list,)),
     Key("git.commit", (str, NONE)),
@@ -62,13 +62,13 @@ CIRCUMSTANCES = (
     Key("hardware.gpu", (str, NONE)),
     Key("hardware.gpu_bytes", (int, NONE)),
 )
-DETERMINISM = (
-    Key("determinism.seed", WHOLE),
-    Key("determinism.threads", WHOLE),
-    Key("determinism.processes", WHOLE),
-    Key("determinism.device", TEXT, 2, always=False),
-    *(Key(f"determinism.{name}", (bool,), 2, always=False) for name in ("compile", "activation_checkpointing")),
-    Key("determinism.chunked_loss", (bool,), 2, always=False),
+DETERMINISM_KEYS = (
+    Key("determinism.seed", INTEGER),
+    Key("determinism.threads", INTEGER),
+    Key("determinism.processes", INTEGER),
+    Key("determinism.device", TEXT, 2, required=False),
+    *(Key(f"determinism.{name}", (bool,), 2, required=False) for name in ("compile", "activation_checkpointing")),
+    Key("determinism.chunked_loss", (bool,), 2, required=False),
     Key("determinism.float32_matmul_precision", TEXT),
     Key("determinism.cudnn_benchmark", (bool,)),
     Key("determinism.cudnn_deterministic", (bool,), 2),
@@ -76,17 +76,17 @@ DETERMINISM = (
     Key("determinism.deterministic_algorithms", (bool,)),
     Key("determinism.cublas_workspace_config", (str, NONE), 2),
 )
-OF_DATA = (
+DATA_KEYS = (
     Key("root", TEXT),
-    Key("images", WHOLE),
+    Key("images", INTEGER),
     Key("fingerprint", TEXT),
     Key("masks", (str, NONE), 2),
-    Key("content", (str, NONE), 2, always=False),
+    Key("content", (str, NONE), 2, required=False),
 )
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a run.json strictly; raises ValueError, which says why, for what is not a JSON object."""
+    """Read a run.json strictly; raises ValueError with the reason if it is not a JSON object."""
     content = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
@@ -95,28 +95,28 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a run.json with its own hash."""
-    write_json(path, {**content, SEAL: record_sha256(content)})
+    write_json(path, {**content, HASH_KEY: record_sha256(content)})
 
 
 def add_to_record(path: Path, content: Mapping[str, Any], **changes: Any) -> None:
-    """Write a record that was read from `path` with changes; only one that was as it was written gets a new hash.
+    """Write a record that was read from `path` with changes; update its hash only if it was valid.
 
-    One that was edited by hand would look untouched otherwise.
+    Otherwise, a manual edit would be hidden.
     """
-    write = write_record if content.get(SEAL) == record_sha256(content) else write_json
+    write = write_record if content.get(HASH_KEY) == record_sha256(content) else write_json
     write(path, {**content, **changes})
 
 
 def record_sha256(content: Mapping[str, Any]) -> str:
-    """Return the sha256 of all of a record but its own hash, whatever the order of its keys and its blanks."""
-    rest = {name: value for name, value in content.items() if name != SEAL}
+    """Return the sha256 of a record without its own hash, independent of key order and whitespace."""
+    rest = {name: value for name, value in content.items() if name != HASH_KEY}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def planned_epochs(record: Mapping[str, Any]) -> int | None:
-    """Return how many epochs a run has when it is finished; None where its run.json does not say.
+    """Return how many epochs a run has when it is finished; None if its run.json does not say.
 
-    A run whose parameters count `steps` has as many epochs as those need, whatever `epochs` says.
+    If its parameters set `steps`, those determine the epochs.
     """
     try:
         parameters = TrainParameters.from_mapping(record["parameters"])
@@ -128,16 +128,16 @@ def planned_epochs(record: Mapping[str, Any]) -> int | None:
 
 
 def record_problems(record: Mapping[str, Any]) -> Iterator[str]:
-    """Say what is wrong with a run.json: keys that lack or have another type, and parts that contradict each other.
+    """Yield the problems of a run.json: missing keys, wrong types, and parts that contradict each other.
 
-    A network that was imported rather than trained has neither data nor determinism.
+    An imported network has neither data nor determinism.
     """
     version = record.get("format")
-    if not _is_a(version, WHOLE) or not 1 <= version <= FORMAT:
-        yield f"format is {version!r}, and this version of the suite knows 1 to {FORMAT}"
+    if not _is_a(version, INTEGER) or not 1 <= version <= FORMAT:
+        yield f"format is {version!r}, but this version of the suite reads 1 to {FORMAT}"
         return
     trained = "imported" not in record
-    keys = (*OF_ALL, *CIRCUMSTANCES, *DETERMINISM * trained)
+    keys = (*COMMON_KEYS, *ENVIRONMENT_KEYS, *DETERMINISM_KEYS * trained)
     yield from _key_problems(record, keys, version)
     if trained:
         yield from _data_problems(record, version)
@@ -154,7 +154,7 @@ def _key_problems(content: Any, keys: tuple[Key, ...], version: int, *, inside: 
         for name in key.path.split("."):
             value = value.get(name, KeyError) if isinstance(value, dict) else KeyError
         if value is KeyError:
-            if key.always:
+            if key.required:
                 yield f"{inside}{key.path} is missing"
         elif not _is_a(value, key.types):
             yield f"{inside}{key.path} is {value!r:.60}, not {' or '.join(_name(kind) for kind in key.types)}"
@@ -166,7 +166,7 @@ def _data_problems(record: Mapping[str, Any], version: int) -> Iterator[str]:
         yield "data is missing"
         return
     for split, described in data.items():
-        yield from _key_problems(described, OF_DATA, version, inside=f"data.{split}.")
+        yield from _key_problems(described, DATA_KEYS, version, inside=f"data.{split}.")
     parameters = record.get("parameters")
     wanted = [parameters.get(name) for name in ("train_split", "val_split")] if isinstance(parameters, dict) else []
     yield from (f"data.{split} is missing" for split in wanted if split not in data)
@@ -175,17 +175,17 @@ def _data_problems(record: Mapping[str, Any], version: int) -> Iterator[str]:
 def _continuation_problems(record: Mapping[str, Any], version: int) -> Iterator[str]:
     continued = record.get("continued")
     if not isinstance(continued, list):
-        yield "continued is missing, or no list"
+        yield "continued is missing, or not a list"
         return
     steps = 0
     for index, entry in enumerate(continued):
         inside = f"continued[{index}]."
-        keys = (Key("after_steps", WHOLE), *CIRCUMSTANCES, *DETERMINISM)
+        keys = (Key("after_steps", INTEGER), *ENVIRONMENT_KEYS, *DETERMINISM_KEYS)
         yield from _key_problems(entry, keys, version, inside=inside)
         after = entry.get("after_steps") if isinstance(entry, dict) else None
-        if _is_a(after, WHOLE) and after < steps:
-            yield f"{inside}after_steps is {after}, which is before {steps}"
-        steps = after if _is_a(after, WHOLE) else steps
+        if _is_a(after, INTEGER) and after < steps:
+            yield f"{inside}after_steps is {after}, which is less than {steps}"
+        steps = after if _is_a(after, INTEGER) else steps
 
 
 def _parameter_problems(record: Mapping[str, Any], *, trained: bool) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _parameter_problems(record: Mapping[str, Any], *, trained: bool) -> Iterator
         return
     determinism = record.get("determinism")
     if trained and isinstance(determinism, dict) and determinism.get("seed") not in (parameters.seed, None):
-        yield f"determinism.seed is {determinism['seed']!r}, and parameters.seed {parameters.seed!r}"
+        yield f"determinism.seed is {determinism['seed']!r}, but parameters.seed is {parameters.seed!r}"
 
 
 def _is_a(value: Any, types: tuple[type, ...]) -> bool:

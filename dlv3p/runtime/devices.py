@@ -1,4 +1,4 @@
-"""Choose the device that a `device` parameter means, and the memory layout of networks and images there."""
+"""Choose the device for a `device` parameter, define the memory layout, and explain out-of-memory errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ LAYOUT = torch.channels_last
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; raises MachineError when a GPU is asked for and there is none."""
+    """Return the device for "auto", "cpu" or "cuda"; raises MachineError when there is no GPU for "cuda"."""
     if name == "cuda" and not torch.cuda.is_available():
         raise MachineError("device='cuda': torch finds no GPU; use device='cpu', or fix the driver (see nvidia-smi)")
     if name == "auto":
@@ -23,19 +23,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-TAKE_LESS = "the prediction does not fit; take a smaller image or batch"
+SMALLER_INPUT_ADVICE = "the prediction does not fit; use a smaller image or batch"
 
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-"""How an error says that memory ran out, where its class does not: torch on the CPU, cuDNN and cuBLAS, C++."""
+OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
+"""Texts of out-of-memory errors that have no class of their own: torch on the CPU, cuDNN and cuBLAS, C++."""
 
 
 @contextmanager
-def explain_out_of_memory(advice: str = TAKE_LESS) -> Iterator[None]:
-    """Turn whatever torch raises in the block for lack of memory into OutOfMemoryError, which ends with `advice`."""
+def explain_out_of_memory(advice: str = SMALLER_INPUT_ADVICE) -> Iterator[None]:
+    """Translate out-of-memory errors of any library in the block to OutOfMemoryError, which ends with `advice`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if named or any(symptom in str(error) for symptom in OUT_OF_MEMORY):
+        typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if typed or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
             raise OutOfMemoryError(f"out of memory: {advice}") from error
         raise

@@ -1,6 +1,6 @@
 """Report the progress of long jobs as plain text lines: one per epoch or per tenth of the work, with the time left.
 
-This serves wherever widgets would leave nothing to read: under papermill and nbval, in a terminal, in a log.
+They serve where widgets would leave nothing to read: under papermill and nbval, in a terminal, in a log.
 """
 
 import math
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class LineProgress(Callback):
-    """Print a plain line per epoch, with what varies from run to run at its end."""
+    """Print a plain line per epoch, with what varies from run to run, such as times, at its end."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -39,7 +39,7 @@ class LineProgress(Callback):
 
 
 def describe_epoch(row: Mapping[str, float]) -> list[str]:
-    """Put what is known of an epoch into words: losses and val mIoU, learning rate, seconds, and those without data."""
+    """Format the known values of an epoch: losses and val mIoU, learning rate, seconds, and seconds without data."""
     words = {
         "train_loss": "loss {:.4f}",
         "val_loss": "val loss {:.4f}",
@@ -53,7 +53,7 @@ def describe_epoch(row: Mapping[str, float]) -> list[str]:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a time to come in the unit that a person would use: `40 s`, `3 min`, `2 h 05 min`."""
+    """Format a duration for people: `40 s`, `3 min`, `2 h 05 min`."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     minutes = round(seconds / 60)
@@ -63,7 +63,7 @@ def format_duration(seconds: float) -> str:
 def track_with_lines(
     iterable: Iterable[Item], total: int | None, title: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Item]:
-    """Pass the items on, and print a line at about every tenth of `total` and one at the end."""
+    """Yield the items, and print a line at about every tenth of `total` and one at the end."""
     began, done, tenth = clock(), 0, 0
     for done, item in enumerate(iterable, start=1):
         yield item

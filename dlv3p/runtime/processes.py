@@ -1,7 +1,7 @@
 """The process group of a training run: rank and world size, and the few values that its processes exchange.
 
-Who starts them, torchrun or `dlv3p/training/launching.py`, says in the environment who is who; alone, a process is the
-first of one, and nothing is sent.
+The launcher, torchrun or `dlv3p/training/launching.py`, sets the rank in the environment. A single process has rank 0
+of a world size of 1 and communicates with nobody.
 """
 
 import os
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
-MEETING_FILE = "DLV3P_MEETING_FILE"
-"""Environment variable that names a file at which the processes of one machine find each other, instead of a port."""
+RENDEZVOUS_FILE = "DLV3P_RENDEZVOUS_FILE"
+"""Environment variable with the rendezvous file of the processes of one machine, instead of a port."""
 
 
 class Place(NamedTuple):
-    """Where a process stands: `rank` of `ranks` in all, `local_rank` on its machine."""
+    """The place of a process in its group: `rank` of `ranks` in total, `local_rank` on its machine."""
 
     rank: int
     ranks: int
@@ -26,12 +26,12 @@ class Place(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process prints and writes for all."""
         return self.rank == 0
 
 
 def place() -> Place:
-    """Return the place of this process among those that were joined; (0, 1, 0) when it is alone."""
+    """Return the place of this process in its group; (0, 1, 0) without a group."""
     if distributed.is_available() and distributed.is_initialized():
         return Place(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
     return Place(0, 1, 0)
@@ -50,11 +50,11 @@ def joined_processes(device: str) -> Iterator[None]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    meeting = {}
-    if MEETING_FILE in os.environ:
+    rendezvous = {}
+    if RENDEZVOUS_FILE in os.environ:
         rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        meeting = {"init_method": Path(os.environ[MEETING_FILE]).as_uri(), "rank": rank, "world_size": ranks}
-    distributed.init_process_group("nccl" if device == "cuda" else "gloo", **meeting)
+        rendezvous = {"init_method": Path(os.environ[RENDEZVOUS_FILE]).as_uri(), "rank": rank, "world_size": ranks}
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo", **rendezvous)
     try:
         yield
     finally:
@@ -62,20 +62,20 @@ def joined_processes(device: str) -> Iterator[None]:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """Replace `value` by its sum over all processes, in place, and return it."""
+    """Sum `value` over all processes, in place, and return it."""
     if place().ranks > 1:
         distributed.all_reduce(value)
     return value
 
 
 def wait_for_all() -> None:
-    """Return once all processes have come here."""
+    """Wait until all processes have reached this call."""
     if place().ranks > 1:
         distributed.barrier()
 
 
 def from_first(value: Any) -> Any:
-    """Return what the first process holds; other processes may pass None. Tensors come back on their device."""
+    """Broadcast the value of the first process; others may pass None. Tensors keep their device."""
     if place().ranks == 1:
         return value
     box = [value]

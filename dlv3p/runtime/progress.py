@@ -1,6 +1,6 @@
 """Report the progress of long jobs: by widgets in front of a person, by plain lines everywhere else.
 
-A bar and growing curves in JupyterLab and VS Code; a line an epoch under papermill, nbval and in a terminal, where
+A bar and live curves in JupyterLab and VS Code; a line per epoch under papermill, nbval and in a terminal, where
 widgets would leave nothing to read; or nothing.
 """
 
@@ -30,12 +30,12 @@ def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None)
 
 
 def resolve_mode(mode: str) -> str:
-    """Turn `auto` into `widgets` or `lines`, and `widgets` into `lines` where no kernel would show them.
+    """Resolve `auto` to `widgets` or `lines`, and `widgets` to `lines` outside a kernel.
 
-    Raises ParameterError for a mode that does not exist.
+    Raises ParameterError for an unknown mode.
     """
     if mode not in PROGRESS:
-        raise ParameterError(f"progress: {mode!r} is not a mode; choose from {', '.join(PROGRESS)}")
+        raise ParameterError(f"progress: {mode!r} is not a mode; allowed are {', '.join(PROGRESS)}")
     if mode == "widgets":
         return "widgets" if in_kernel() else "lines"
     if mode != "auto":
@@ -44,7 +44,7 @@ def resolve_mode(mode: str) -> str:
 
 
 def in_kernel() -> bool:
-    """Return whether this is a notebook's kernel; elsewhere a widget is just its name in words."""
+    """Return whether this is a notebook's kernel; elsewhere a widget shows only its repr."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(shell, "kernel", None) is not None
 
@@ -53,8 +53,8 @@ def in_interactive_notebook() -> bool:
     """Return whether this kernel belongs to a front end with a person in front of it, such as JupyterLab or VS Code.
 
     jupyter_server names the notebook in the environment of each kernel that it starts for one
-    (`SessionManager.get_kernel_env`), VS Code in the kernel's variables; papermill and nbval do neither. A papermill
-    that was started from within a notebook inherits the name, and so has it itself: then no person is in front.
+    (`SessionManager.get_kernel_env`), VS Code in the kernel's variables; papermill and nbval do neither. When
+    papermill itself was started from a notebook, it has inherited the name from there, and nobody is watching.
     """
     if not in_kernel():
         return False
@@ -66,9 +66,9 @@ def in_interactive_notebook() -> bool:
 
 
 def track(iterable: Iterable[Item], *, total: int | None = None, title: str = "", mode: str = "auto") -> Iterator[Item]:
-    """Pass the items of `iterable` on and show how far it is: a bar, or a line at about every tenth and at the end.
+    """Yield the items of `iterable` and show progress: a bar, or a line at about every tenth and at the end.
 
-    `total` is taken from `len(iterable)` when it has one; without any, only the end is reported.
+    `total` defaults to `len(iterable)`; if that is unknown, only the end is reported.
     """
     if total is None:
         with suppress(TypeError):
@@ -84,7 +84,7 @@ def track(iterable: Iterable[Item], *, total: int | None = None, title: str = ""
 
 
 def _environment_of(process: int) -> dict[str, str]:
-    # Outside Linux there is no such file, and the answer is empty: then an inherited name counts as our own.
+    # Outside Linux there is no such file, so an inherited name counts as the kernel's own.
     with suppress(OSError):
         lines = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
         return dict(line.split("=", 1) for line in lines if "=" in line)

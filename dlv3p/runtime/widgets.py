@@ -1,8 +1,8 @@
-"""The widgets of `progress.py`: a bar with the time left, a stop button, and curves that grow with every epoch.
+"""Show progress by widgets: a bar with the time left, a stop button, and curves updated after every epoch.
 
-A press of the button arrives while its cell runs where the front end sends what widgets have to say to a thread of the
-kernel's own, as JupyterLab from 4.4 on does with ipykernel 7 (setting commsOverSubshells, which is on). Elsewhere it
-waits for the end of the cell; the stop button of the toolbar, which interrupts the kernel, does the same everywhere.
+A click on the button is delivered while its cell runs if the front end sends widget messages to a subshell of the
+kernel, as JupyterLab 4.4 and later does with ipykernel 7 (commsOverSubshells, on by default). Elsewhere it waits for
+the end of the cell; the toolbar's stop button, which interrupts the kernel, stops the run everywhere.
 """
 
 import io
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import ipywidgets
 
 _SECONDS_BETWEEN_UPDATES = 0.2
-_DRAWING_SHARE = 0.01  # of the time; a picture of the curves costs about a twentieth of a second
+_DRAWING_SHARE = 0.01  # of the time; drawing the curves takes about 50 ms
 _TRAIN, _VAL = "#E69F00", "#0072B2"
 
 CURVES_INCHES = (9, 2.8)
 CURVES_WIDTH, CURVES_HEIGHT = "720px", "224px"
-"""Size of the curves as drawn, and on the page, in the same proportions."""
+"""Size of the curves as drawn and on the page, with the same aspect ratio."""
 
 
 class Bar:
@@ -41,11 +41,11 @@ class Bar:
         self.box = ipywidgets.HBox([self.bar, self.text])
 
     def begin_at(self, done: int) -> None:
-        """Start from `done` instead of 0, without counting it as work of this bar."""
+        """Start from `done` instead of 0, without counting it in the time left."""
         self.done = self._offset = self.bar.value = done
 
     def update(self, done: int, note: str = "") -> None:
-        """Move on to `done`; shown unless the last change is less than a fifth of a second ago."""
+        """Advance to `done`; the display is updated at most five times a second."""
         self.done = done
         now = self._clock()
         if now - self._shown < _SECONDS_BETWEEN_UPDATES:
@@ -59,7 +59,7 @@ class Bar:
         self.text.value = "  ·  ".join(part for part in parts if part)
 
     def close(self, style: str, message: str = "") -> None:
-        """Stop in the color of `style`, `success` or `danger`; a bar that succeeded is full."""
+        """End in the color of `style`, `success` or `danger`; on success the bar is filled."""
         self.bar.bar_style = style
         self.bar.value = self.bar.max if style == "success" else min(self.done, self.bar.max)
         self.text.value = message or f"{self._title}  ·  {self._clock() - self._began:.1f} s"
@@ -83,19 +83,19 @@ class WidgetProgress(Callback):
         self._button = ipywidgets.Button(
             description="Stop",
             icon="stop",
-            tooltip="End after this step, with a checkpoint; running the cell again goes on",
+            tooltip="Stop after this step, with a checkpoint; run the cell again to continue",
             layout={"width": "100px"},
         )
         if self._stop is not None:
-            self._button.on_click(self._ask_to_stop)
+            self._button.on_click(self._request_stop)
             self._bar.box.children = (self._bar.bar, self._button, self._bar.text)
         self._last = ipywidgets.Label("")
-        # Without a picture yet, a browser would show the sign of a broken one.
+        # Hidden until there is a picture; a browser would show a broken one.
         hidden = {"width": CURVES_WIDTH, "height": "0px", "visibility": "hidden"}
         self._curves = ipywidgets.Image(format="png", layout=hidden)
         display(ipywidgets.VBox([self._bar.box, self._last, self._curves]))
-        # ipykernel 7.4 sends answers back to the thread that has made the widget, which is busy; without this note of
-        # which one that was, it takes the thread that the front end asks for.
+        # ipykernel 7.4 sends replies to the subshell that created the widget, which is busy; without this entry, it
+        # uses the subshell that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
@@ -114,7 +114,7 @@ class WidgetProgress(Callback):
     def on_failure(self, message: str = "") -> None:
         self._end("danger", message)
 
-    def _ask_to_stop(self, button: "ipywidgets.Button") -> None:
+    def _request_stop(self, button: "ipywidgets.Button") -> None:
         button.disabled, button.description = True, "Stopping"
         self._stop()
 
@@ -124,7 +124,7 @@ class WidgetProgress(Callback):
             self._draw()
         self._bar.close(style, message)
         if message:
-            print(message)  # widgets are not saved with a notebook; the printed line is
+            print(message)  # widgets are not saved in a notebook; the printed line is
 
     def _draw(self) -> None:
         began = self._clock()
@@ -135,7 +135,7 @@ class WidgetProgress(Callback):
 
 
 def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
-    """Draw loss and mIoU over the epochs, train dashed and val solid, as PNG; absent values leave gaps."""
+    """Draw loss and mIoU over the epochs, train dashed and val solid, as PNG; missing values leave gaps."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -158,7 +158,7 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
 
 
 def track_with_bar(iterable: Iterable[Item], total: int | None, title: str) -> Iterator[Item]:
-    """Pass the items on and count them on a bar, which turns red when the loop ends early."""
+    """Yield the items and count them on a bar, which turns red when the loop ends early."""
     from IPython.display import display
 
     bar = Bar(total, title)
@@ -172,4 +172,4 @@ def track_with_bar(iterable: Iterable[Item], total: int | None, title: str) -> I
         bar.close("danger", f"{title}  ·  stopped after {done}")
         raise
     bar.close("success")
-    print(f"{title}  {done}/{total or done}")  # widgets are not saved with a notebook; the printed line is
+    print(f"{title}  {done}/{total or done}")  # widgets are not saved in a notebook; the printed line is

@@ -1,1 +1,1 @@
-"""The pieces of a training run, which `dlv3p/train.py` puts to work: loop, step, losses, optimizers, state."""
+"""The parts of a training run that `dlv3p/train.py` puts together: step, losses, optimizers, progress, checkpoints."""

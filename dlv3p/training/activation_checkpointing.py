@@ -1,7 +1,7 @@
-"""Activation checkpointing: a backbone's blocks keep their inputs alone, and compute the rest again on the way back.
+"""Activation checkpointing: a backbone's blocks store only their inputs, and recompute the rest in the backward pass.
 
-The first idea of arXiv:1604.06174, a segment a block. What is computed again sees the same random numbers, so dropout
-drops the same, and leaves the running statistics of batch norms as the first pass left them.
+This is arXiv:1604.06174 with one segment per block. The recomputation uses the same random numbers, so dropout masks
+are the same, and leaves the running statistics of batch norms unchanged.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleDict, nn.ModuleList)
 def checkpoint_activations(model: nn.Module) -> nn.Module:
     """Let every block of `model.backbone` recompute its activations, in place, and return the model.
 
-    Values, gradients, names and statistics stay what they are; only training uses the change. A block is what the
-    backbone's stages are made of: a bottleneck, an inverted residual, a dense layer, a one-shot aggregation.
+    Values, gradients, names and statistics do not change, and inference is not affected. A block is a unit of the
+    backbone's stages: a bottleneck, an inverted residual, a dense layer, a one-shot aggregation.
     """
     for block in blocks(model.backbone):
         block.forward = partial(_forward, block)
@@ -37,8 +37,8 @@ def blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
-    """Count the bytes that `forward` keeps for its backward pass, each memory once, the model's parameters not."""
-    alive: WeakSet[_Saved] = WeakSet()  # what is let go before the end, as a band of a chunked loss, leaves it
+    """Count the bytes that `forward` saves for its backward pass: each storage once, without the model's parameters."""
+    alive: WeakSet[_Saved] = WeakSet()  # drops what is freed before the end, such as a band of a chunked loss
 
     def pack(tensor: Tensor) -> _Saved:
         saved = _Saved(tensor)
@@ -50,7 +50,7 @@ def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
     storages = {saved.tensor.untyped_storage()._cdata: saved.tensor.untyped_storage().nbytes() for saved in alive}
     for parameter in model.parameters():
         storages.pop(parameter.untyped_storage()._cdata, None)
-    del loss  # it holds the graph, and the graph what was counted
+    del loss  # it holds the graph, and the graph the saved tensors
     return sum(storages.values())
 
 
@@ -60,7 +60,7 @@ class _Saved:
 
 
 def _forward(block: nn.Module, features: Tensor | list[Tensor]) -> Tensor:
-    """Run a block under a checkpoint; a dense layer takes the list of all maps so far, which its caller goes on."""
+    """Run a block under a checkpoint; a dense layer takes the list of all maps so far, which its caller extends."""
     dense = isinstance(features, list)
 
     def run(*tensors: Tensor) -> Tensor:
@@ -73,13 +73,13 @@ def _forward(block: nn.Module, features: Tensor | list[Tensor]) -> Tensor:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """The contexts of the first pass and of the repetition."""
+    """Return the contexts of the first pass and of the recomputation."""
     return nullcontext(), _statistics_untouched(block)
 
 
 @contextmanager
 def _statistics_untouched(block: nn.Module) -> Iterator[None]:
-    """Let what modules remember in training, such as running statistics, be written to copies that are thrown away."""
+    """Redirect updates of buffers, such as running statistics, to copies that are discarded."""
     owners = [module for module in block.modules() if module.training]
     buffers = [(module, name, buffer) for module in owners for name, buffer in module.named_buffers(recurse=False)]
     for module, name, buffer in buffers:

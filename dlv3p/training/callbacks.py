@@ -1,4 +1,4 @@
-"""Callbacks of a training run: progress, event files for TensorBoard, and the early warning."""
+"""Choose the callbacks of a training run: progress, a TensorBoard logger, and the early warning."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Write what a run is between two steps to `saved/<run>/`, and end the run there when it is asked to stop."""
+"""Save the state of a run between two steps to `saved/<run>/`, and stop the run there on request."""
 
 import time
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def after_step(self) -> None:
-        """Save where it is time to, or where somebody asks for the end, which then comes."""
+        """Save if a checkpoint is due; save and stop if a stop was requested."""
         stopping = self.interruption.wanted(self.stepper.device)
         if stopping or (time.monotonic() - self.saved_at) / 60 >= self.minutes:
             self.save("last")
@@ -43,22 +43,22 @@ class Checkpoints:
             self._stop()
 
     def after_image(self) -> None:
-        """Save the epoch, not yet scored, and end where somebody asks for it."""
+        """Save the epoch before its validation is done, and stop, if a stop was requested."""
         if self.interruption.wanted(self.stepper.device):
             self.save("last")
             self._stop()
 
     def after_epoch(self, *, improved: bool) -> None:
-        """Commit an epoch."""
+        """Save a finished epoch."""
         self.save("best", "last") if improved else self.save("last")  # "last" commits, so it comes last
 
     def stop_between_epochs(self) -> None:
-        """End where somebody asks for it, unless nothing is left to do."""
+        """Stop if a stop was requested and the run is not finished."""
         if self.interruption.wanted(self.stepper.device) and not self.progress.finished:
             self._stop()
 
     def save(self, *names: str) -> None:
-        """Write the checkpoints called so; raises DivergedError, and writes nothing, when a weight is not finite."""
+        """Write the named checkpoints; raises DivergedError, and writes nothing, when a weight is not finite."""
         if not place().first:
             return
         scored, trained = self.stepper.scored.state_dict(), {}
@@ -73,20 +73,20 @@ class Checkpoints:
             **self.stepper.state_dict(),
             **self.progress.state_dict(),
         }
-        _refuse_not_finite(self.folder, scored, state.get("training_model", {}))
+        _check_finite(self.folder, scored, state.get("training_model", {}))
         for name in names:
             save_checkpoint(checkpoint_path(self.folder.name, name), state)
         self.saved_at = time.monotonic()
 
     def _stop(self) -> None:
-        """End what all processes have agreed to end, see `Interruption.wanted`, once the first one has saved."""
-        wait_for_all()  # one that is gone while another still writes would look like a failure
+        """Stop all processes together, see `Interruption.wanted`, once the first one has saved."""
+        wait_for_all()  # a process that ends while another still writes would look like a failure
         done = f"stopped after step {self.progress.done} of {self.progress.steps}"
-        raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to go on")
+        raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to continue")
 
 
 def export_best(folder: Path) -> None:
-    """Write the best checkpoint's weights as `model.safetensors`, which a run does once, at its end."""
+    """Write the best checkpoint's weights as `model.safetensors`, once, at the end of a run."""
     weights = folder / "model.safetensors"
     if weights.is_file():
         return
@@ -97,11 +97,11 @@ def export_best(folder: Path) -> None:
     save_weights(weights, model, metadata)
 
 
-def _refuse_not_finite(folder: Path, *states: dict[str, Tensor]) -> None:
+def _check_finite(folder: Path, *states: dict[str, Tensor]) -> None:
     for state in states:
         for name, value in state.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise DivergedError(
-                    f"{name} holds a value that is no finite number; the last checkpoint in {folder} is from before. "
+                    f"{name} holds a value that is not finite; the last checkpoint in {folder} is older. "
                     "Lower learning_rate and train as another run"
                 )

@@ -15,14 +15,14 @@ from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.loading import load_model
 
 TEMPERATURE = 2.0
-"""What logits are divided by on both sides (section 2), so that a teacher's second choice counts."""
+"""The temperature that the logits of teacher and student are divided by (section 2)."""
 
 
 def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab | None:
-    """Load the network called `name`, a run or a weights file, to ask it; None for "".
+    """Load the teacher from the run or weights file `name`; return None for "".
 
-    It is in evaluation mode and learns nothing; of a run the best checkpoint is taken. Raises MissingInputError when
-    there is none of either, and ParameterError when it knows another number of classes.
+    It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
+    when neither exists, and ParameterError when it has another number of classes.
     """
     if not name:
         return None
@@ -33,7 +33,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
         teacher, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(find_run(name), "best")))
     if teacher.classifier.out_channels != num_classes:
         raise ParameterError(
-            f"teacher={name!r}: knows {teacher.classifier.out_channels} classes, the data {num_classes}; give one that "
+            f"teacher={name!r}: has {teacher.classifier.out_channels} classes, the data {num_classes}; choose one that "
             "was trained on the same classes"
         )
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
@@ -41,19 +41,19 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
 
 @torch.no_grad()
 def teach(teacher: DeepLab, image: Tensor) -> Tensor:
-    """Return what a teacher says of a batch, logits (N,C,h,w) before their last upsampling, without a gradient."""
+    """Return the teacher's logits (N,C,h,w) before their last upsampling, without a gradient."""
     return teacher.logits_at_stride(image)
 
 
 def distillation_loss(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, *, align_corners: bool = False
 ) -> Tensor:
-    """Mean over the valid pixels of T^2 KL(teacher || student) at the temperature T; 0 where none is valid.
+    """Return the mean over the valid pixels of T^2 KL(teacher || student) at temperature T; 0 where none is valid.
 
-    Logits are (N,C,h,w) before or behind the last upsampling; the student's size counts, and the teacher's are resized
-    to it, with the student's `align_corners`. Before the upsampling a pixel stands for some 16 and costs as much less;
-    it is valid where the pixel of `mask` (N,H,W) at its place is not ignored. T^2 keeps the gradient's length
-    (section 2.1).
+    Logits are (N,C,h,w) before or after the last upsampling; the teacher's are resized to the student's size, with the
+    student's `align_corners`. At the stride, a pixel represents stride x stride pixels of the image, which costs as
+    much less; it is valid where the nearest pixel of `mask` (N,H,W) is not ignored. T^2 preserves the scale of the
+    gradient (section 2.1).
     """
     size = student_logits.shape[-2:]
     if teacher_logits.shape[-2:] != size:

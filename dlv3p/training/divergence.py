@@ -1,4 +1,4 @@
-"""End a run whose loss or gradient is no longer a finite number, and leave on record what the step had seen."""
+"""Stop a run whose loss or gradient is no longer finite, and record the batch of that step."""
 
 import math
 from collections import deque
@@ -16,7 +16,7 @@ from dlv3p.training.step import Stepper, StepResult
 
 
 class DivergenceGuard:
-    """Remembers the last losses of a run, and raises DivergedError for a step that has diverged."""
+    """Keep the recent losses of a run, and raise DivergedError for a step that has diverged."""
 
     def __init__(self, folder: Path, split: Split, learning_rate: float) -> None:
         self.folder, self.split, self.learning_rate = folder, split, learning_rate
@@ -25,7 +25,7 @@ class DivergenceGuard:
     def check(
         self, result: StepResult, stepper: Stepper, *, step: int, rate: float, indices: Callable[[], np.ndarray]
     ) -> None:
-        """Let a step pass that is finite, or that has just overflowed in float16; `indices` are of what it has seen."""
+        """Check that a step is finite, or has only overflowed in float16; `indices` are those of its samples."""
         self.recent_losses.append(result.loss)
         if math.isfinite(result.loss) and math.isfinite(result.gradient_norm) or stepper.overflowed(result):
             return
@@ -38,23 +38,23 @@ class DivergenceGuard:
                 "samples": [self.split.name(index) for index in indices().tolist()],
             }
             record_divergence(self.folder, step, facts)
-        what = "gradient's length" if math.isfinite(result.loss) else "loss"
+        what = "gradient norm" if math.isfinite(result.loss) else "loss"
         value = result.gradient_norm if math.isfinite(result.loss) else result.loss
         raise DivergedError(
-            f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is from before. "
+            f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is older. "
             f"Lower learning_rate (now {self.learning_rate}) and train as another run"
         )
 
 
 def record_divergence(folder: Path, step: int, facts: Mapping[str, Any]) -> Path:
-    """Write what is known about a step whose loss or gradient is no number to `diverged/step_<step>.json`."""
+    """Write the facts about a step whose loss or gradient is not finite to `diverged/step_<step>.json`."""
     path = folder / "diverged" / f"step_{step}.json"
     write_json(path, _without_nan(dict(facts)))
     return path
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no nan and no infinity: they become text."""
+    """Replace NaN and infinities, which JSON lacks, by text."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list):

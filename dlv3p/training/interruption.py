@@ -1,7 +1,7 @@
-"""Stop a run on request: after the step at hand, with a checkpoint; at once before its first step.
+"""Stop a run on request: after the current step, with a checkpoint; at once before its first step.
 
-SIGTERM (what a cluster sends before it takes the machine away), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the
-stop button of JupyterLab's toolbar) and the button beside the bar all ask for the same. A second SIGINT does not wait.
+SIGTERM (sent by a cluster before it reclaims the machine), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the stop
+button of JupyterLab's toolbar) and the button beside the bar all request a stop. A second SIGINT stops immediately.
 """
 
 import signal
@@ -17,9 +17,9 @@ SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError, signal.
 
 
 class Interruption:
-    """Notes that somebody wants the run to end; a context manager that listens to signals where it may.
+    """Record requests to stop a run; a context manager that handles signals in the main thread.
 
-    A signal that comes before `after_steps` was called raises at once: there is nothing to save yet.
+    A signal that arrives before `after_steps` was called raises at once: there is nothing to save yet.
     """
 
     def __init__(self, run: str = "") -> None:
@@ -29,7 +29,7 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # the only one that Python lets listen
+        if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -38,15 +38,15 @@ class Interruption:
             signal.signal(number, handler)
 
     def after_steps(self) -> None:
-        """From now on, only note what is asked for: the run asks after each step whether it is to end."""
+        """Only record requests from now on: the run checks after each step whether to stop."""
         self._noting = True
 
     def request(self) -> None:
-        """Ask for the end, as SIGINT does."""
+        """Request a stop, as SIGINT does."""
         self.kind = self.kind or StoppedError
 
     def wanted(self, device: torch.device) -> bool:
-        """Whether this process, or another one of the same run, was asked to stop; all get the same answer."""
+        """Return whether any process of the run was asked to stop; all processes get the same answer."""
         asked = torch.tensor(float(self.kind is not None), device=device)
         if sum_over_processes(asked) > 0:
             self.kind = self.kind or TerminatedError
@@ -57,4 +57,4 @@ class Interruption:
             raise KeyboardInterrupt
         self.kind = self.kind or SIGNALS[signal.Signals(number)]
         if not self._noting:
-            raise self.kind(f"run={self.run!r}: stopped before a step was taken; run again to go on")
+            raise self.kind(f"run={self.run!r}: stopped before a step was taken; run again to continue")

@@ -1,6 +1,6 @@
-"""Launch the processes that train together on this machine, pass signals on to them, and end them together.
+"""Launch the processes of a distributed training on this machine, forward signals to them, and end them together.
 
-Each is a `python -m dlv3p.train` of its own, with the variables that torchrun would set. They meet at a file.
+Each is a separate `python -m dlv3p.train` with the variables that torchrun would set. They rendezvous at a file.
 """
 
 import ctypes
@@ -23,71 +23,71 @@ from cityscapes.files.atomic import write_text
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.provenance import COMMAND, command
-from dlv3p.runtime.processes import MEETING_FILE
+from dlv3p.runtime.processes import RENDEZVOUS_FILE
 from dlv3p.training.interruption import SIGNALS
 
 ERROR_FILE = "DLV3P_ERROR_FILE"
-"""Environment variable that names the file into which a process of a group puts what ended it."""
+"""Environment variable that names the file in which the first process of a group to fail reports its error."""
 
 PARENT = "DLV3P_PARENT"
-"""Environment variable with the number of the process that has started the group."""
+"""Environment variable with the id of the process that launched the group."""
 
 LOG = "processes.log"
-"""What the processes of a group that failed have printed as errors, in the run's folder."""
+"""The file with the stderr of all processes of a group that failed, in the run's folder."""
 
 SECONDS_TO_END = 30
-"""How long those that are left get to end by themselves, when another process of the group has failed."""
+"""How long the other processes of a group may take to end by themselves after one has failed."""
 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def launch(parameters: TrainParameters) -> None:
-    """Train with `parameters.processes` processes until the run is finished, showing what they print.
+    """Train with `parameters.processes` processes until the run is finished, and print their output.
 
-    Signals are passed on to them. Raises what a process has raised: the user's mistake, or StoppedError when it was
-    asked to stop. Several machines are started by torchrun on each: `torchrun --nnodes ... -m dlv3p.train ...`.
+    Signals are forwarded to them. Raises the error of a process: the user's mistake, or StoppedError when it was asked
+    to stop. For several machines, run `torchrun --nnodes ... -m dlv3p.train ...` on each.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-launch-") as temporary:
         group = _Group(parameters, Path(temporary))
-        with _passed_on(group):
+        with _signals_forwarded(group):
             group.run()
         group.raise_for_end()
 
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Leave what ends this process where `launch` looks for it, if it was started there and is the first to end.
+    """Report the error that ends this process to `launch`, if it belongs to a group and is the first to fail.
 
-    The innermost block is left before the other processes can notice, so that their broken connections are not taken
-    for the cause.
+    The report is written before the other processes can notice, so that their broken connections are not taken for the
+    cause.
     """
     try:
         yield
     except BaseException as error:
         path = os.environ.get(ERROR_FILE)
         if path and not Path(path).exists():
-            told = {"rank": os.environ["RANK"], "kind": type(error).__name__, "message": str(error)}
-            write_text(path, json.dumps(told), durable=False)
+            report = {"rank": os.environ["RANK"], "kind": type(error).__name__, "message": str(error)}
+            write_text(path, json.dumps(report), durable=False)
         raise
 
 
 def started_by_launch() -> bool:
-    """Whether this process belongs to a group that `launch` has started, which then speaks for it."""
+    """Return whether this process belongs to a group that `launch` started, which prints the result for all."""
     return ERROR_FILE in os.environ
 
 
 def end_with_parent() -> None:
-    """Let a process of a group be asked to stop, with a checkpoint, when the one that has started it is no more."""
+    """Have this process of a group receive SIGTERM, and so save and stop, when its parent dies."""
     if PARENT not in os.environ:
         return
-    with suppress(OSError, AttributeError):  # outside Linux there is no such call
+    with suppress(OSError, AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != int(os.environ[PARENT]):  # it was gone before it could be asked for
+    if os.getppid() != int(os.environ[PARENT]):  # it died before prctl took effect
         sys.exit(errors.TerminatedError.exit_status)
 
 
 class _Group:
-    """The processes of a run, what they write into a folder of their own, and the signals that came meanwhile."""
+    """The processes of a run, the temporary folder that they share, and the signals received meanwhile."""
 
     def __init__(self, parameters: TrainParameters, folder: Path) -> None:
         self.parameters, self.folder = parameters, folder
@@ -96,7 +96,7 @@ class _Group:
         self.received: list[signal.Signals] = []
 
     def run(self) -> None:
-        """Start the processes and show what they print, until all have ended."""
+        """Start the processes and print their output until all have ended."""
         write_text(self.folder / "parameters.json", json.dumps(self.parameters.as_dict()), durable=False)
         watch = threading.Thread(target=self._wait, name="watch", daemon=True)
         reading, writing = os.pipe()
@@ -113,27 +113,27 @@ class _Group:
         finally:
             self._end()
 
-    def pass_on(self, number: int, frame: FrameType | None = None) -> None:
-        """Send a signal to all processes, as if it had come to them."""
+    def forward(self, number: int, frame: FrameType | None = None) -> None:
+        """Forward a signal to all processes."""
         self.received.append(signal.Signals(number))
         for process in self.processes:
             process.send_signal(number)
 
     def raise_for_end(self) -> None:
-        """Raise what ended the processes, unless they have ended well."""
+        """Raise the error that ended the processes, if any."""
         if not self.failed:
             return
-        kind, message, rank = self._told()
+        kind, message, rank = self._first_error()
         if issubclass(kind, errors.UserError):
             raise kind(message)
         if kind is KeyboardInterrupt:
             raise KeyboardInterrupt
         run = self.parameters.run_name
-        if self.received:  # it came before they could listen
+        if self.received:  # before they had installed their handlers
             number = self.received[0]
-            raise SIGNALS[number](f"run={run!r}: stopped by {number.name}; run again to go on")
+            raise SIGNALS[number](f"run={run!r}: stopped by {number.name}; run again to continue")
         raise errors.MachineError(
-            f"run={run!r}: {self._cause(message, rank)}; the last checkpoint stays{self._keep_log()}"
+            f"run={run!r}: {self._cause(message, rank)}; the last checkpoint is kept{self._keep_log()}"
         )
 
     def _start(self, output: int) -> None:
@@ -143,7 +143,7 @@ class _Group:
                 if self.received:
                     self.failed[rank] = -self.received[0]
                     return
-                # A session of their own: what Ctrl-C sends to all in a terminal comes to them once, from here.
+                # In a new session, Ctrl-C in a terminal reaches them once, from here.
                 options = {"stdout": output, "stderr": log, "start_new_session": True}
                 self.processes.append(subprocess.Popen(words, env=self._environment(rank), **options))
 
@@ -155,14 +155,14 @@ class _Group:
             "WORLD_SIZE": ranks,
             "LOCAL_WORLD_SIZE": ranks,
             "OMP_NUM_THREADS": str(self.parameters.threads),
-            MEETING_FILE: str(self.folder / "meeting"),
+            RENDEZVOUS_FILE: str(self.folder / "rendezvous"),
             ERROR_FILE: str(self.folder / "error.json"),
             PARENT: str(os.getpid()),
             COMMAND: json.dumps(command()),
         }
 
     def _wait(self) -> None:
-        """Wait until all processes have ended; once one has failed, the others have to follow soon."""
+        """Wait until all processes have ended; once one has failed, the others are killed after a grace period."""
         deadline = float("inf")
         while len(ended := {r: p.returncode for r, p in enumerate(self.processes) if p.poll() is not None}) < len(
             self.processes
@@ -181,7 +181,7 @@ class _Group:
                 process.kill()
 
     def _end(self) -> None:
-        """Leave no process behind, whatever has ended the watching of them."""
+        """Terminate all processes that still run, whatever ended `run`."""
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
@@ -190,8 +190,8 @@ class _Group:
                 process.wait(timeout=SECONDS_TO_END)
         self._kill()
 
-    def _told(self) -> tuple[type[BaseException], str, str]:
-        """Return the kind of what the first process to end has raised, its words, and its rank; RuntimeError: a bug."""
+    def _first_error(self) -> tuple[type[BaseException], str, str]:
+        """Return class, message and rank of the first process's error; RuntimeError stands for a bug."""
         path = self.folder / "error.json"
         if not path.is_file():
             return RuntimeError, "", ""
@@ -202,36 +202,38 @@ class _Group:
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, errors.UserError):
             return known, message, rank
-        return RuntimeError, f"{kind}: {message.splitlines()[0] if message else 'no word'}", rank
+        return RuntimeError, f"{kind}: {message.splitlines()[0] if message else 'no message'}", rank
 
-    def _cause(self, message: str, teller: str) -> str:
-        rank, status = min(self.failed.items(), key=lambda item: item[1])  # a signal is negative, and comes first
+    def _cause(self, message: str, reporter: str) -> str:
+        rank, status = min(
+            self.failed.items(), key=lambda item: item[1]
+        )  # a signal has a negative status, and counts first
         if message and status > 0:
-            rank = teller
-        which = f"process {rank} of the {self.parameters.processes} that train together"
+            rank = reporter
+        which = f"process {rank} of {self.parameters.processes}"
         if status < 0:
-            return f"{which} was ended by {signal.Signals(-status).name}, most often since memory had run out"
+            return f"{which} was killed by {signal.Signals(-status).name}, most likely because memory ran out"
         if message:
-            return f"{which} ended with {message}"
+            return f"{which} failed with {message}"
         lines = (self.folder / LOG).read_text(errors="replace").split("\n")
-        return f"{which} ended with status {status}: {next((line for line in reversed(lines) if line), 'no word')}"
+        return f"{which} failed with status {status}: {next((line for line in reversed(lines) if line), 'no output')}"
 
     def _keep_log(self) -> str:
-        """Copy what the processes have printed as errors to the run's folder, and say where it is."""
+        """Copy the processes' stderr to the run's folder, and return where it is."""
         target = run_folder(self.parameters.run_name)
         if not target.is_dir():
             return ""
         with suppress(OSError):
             shutil.copy(self.folder / LOG, target / LOG)
-            return f". What all of them have said is in {target / LOG}; run again to go on"
+            return f". The log of all processes is {target / LOG}; run again to continue"
         return ""
 
 
 @contextmanager
-def _passed_on(group: _Group) -> Iterator[None]:
-    """Pass signals on to the group, where Python lets this process listen: in its main thread."""
+def _signals_forwarded(group: _Group) -> Iterator[None]:
+    """Forward signals to the group; only the main thread may handle them."""
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, group.pass_on) for number in SIGNALS} if main else {}
+    before = {number: signal.signal(number, group.forward) for number in SIGNALS} if main else {}
     try:
         yield
     finally:

@@ -1,10 +1,9 @@
-"""Losses over logits (N,C,H,W) and masks (N,H,W) in train ids; ignored pixels neither add to them nor dilute them.
+"""Losses over logits (N,C,H,W) and masks (N,H,W) of train ids; ignored pixels count neither in sum nor in mean.
 
-Losses over pixels are a sum over valid pixels divided by their number, or weight, and 0 where a batch has none. Losses
-over whole classes, soft Dice and Lovász-softmax, leave out a class that no pixel of the batch belongs to, for it has no
-region to be measured by. The chunked loss upsamples logits a band of rows at a time, and works out the gradient of a
-band together with its loss, so that full-size logits never exist: for 19 classes at full size, the plain way keeps two
-tensors of 80 bytes a pixel until the backward pass.
+Pixel losses are a sum over valid pixels divided by their number, or weight, and 0 where a batch has none. Region
+losses, soft Dice and Lovász-softmax, skip classes that are absent from the batch. The chunked loss upsamples logits one
+band of rows at a time, and computes the gradient of a band together with its loss, so that full-size logits never
+exist: for 19 classes at full size, a plain loss keeps two tensors of 80 bytes per pixel until the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from dlv3p.parameters.choices import check_chunked_loss
 
 
 def dice(logits: Tensor, mask: Tensor) -> Tensor:
-    """1 - 2 |P and T| / (|P| + |T|) of probabilities (arXiv:1606.04797, section 3), its mean over the classes present.
+    """Return soft Dice, 1 - 2 |P and T| / (|P| + |T|) (arXiv:1606.04797, section 3), averaged over the classes present.
 
     Logits (N,C,H,W) of float32 or float64, mask (N,H,W) int64; 0 to 1, and 0 where a batch has no valid pixel.
     """
@@ -37,7 +36,7 @@ def dice(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
-    """Lovász-softmax (arXiv:1705.08790, section 2.2), its mean over the classes present in the batch.
+    """Return Lovász-softmax (arXiv:1705.08790, section 2.2), averaged over the classes present in the batch.
 
     Logits (N,C,H,W) of float32 or float64, mask (N,H,W) int64; 0 to 1, and 0 where a batch has no valid pixel.
     """
@@ -53,17 +52,17 @@ def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """How much each pixel's error counts in the Lovász extension of the Jaccard loss; 0 for ignored pixels.
+    """Return the gradient of the Lovász extension of the Jaccard loss for each pixel's error; 0 for ignored pixels.
 
-    Pixel by pixel from the worst error down, the Jaccard loss 1 - I / U grows by 1 / U where a true pixel is lost and
-    by I / (U (U - 1)) where a false one is added. Public code subtracts neighbours of a running 1 - I / U instead,
-    of which float32 keeps no digit when a batch has millions of pixels. Ignored pixels come last, where I is 0.
+    In order of decreasing error, the Jaccard loss 1 - I / U grows by 1 / U for each true pixel lost and by
+    I / (U (U - 1)) for each false one added. Public code subtracts consecutive values of 1 - I / U instead, which
+    cancels to nothing in float32 when a batch has millions of pixels. Ignored pixels come last, where I is 0.
     """
     order = errors.masked_fill(~valid, -1).flatten().sort(descending=True, stable=True).indices
     lost = truth.flatten()[order]
     intersection = truth.sum() - lost.cumsum(0, dtype=torch.int32)
     union = truth.sum() + (~lost).cumsum(0, dtype=torch.int32)
-    below = (union - 1).clamp(min=1).to(errors.dtype)  # where it is 0, the only true pixel was lost: 1 / U is taken
+    below = (union - 1).clamp(min=1).to(errors.dtype)  # where it is 0, the only true pixel was lost, and 1 / U applies
     slopes = torch.where(lost, 1, intersection / below) / union
     return torch.empty_like(slopes).scatter_(0, order, slopes).view_as(errors)
 
@@ -71,24 +70,26 @@ def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 AUXILIARY_WEIGHT = 0.4
-"""How much the auxiliary head's loss counts (PSPNet, arXiv:1612.01105, section 4.1)."""
+"""The weight of the auxiliary head's loss (PSPNet, arXiv:1612.01105, section 4.1)."""
 
 FOCAL_GAMMA = 2.0
 HARD_SHARE = 0.25
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean cross entropy of the valid pixels, each weighted by its class where weights (C,) are given."""
+    """Return the mean cross entropy of the valid pixels, weighted by class if weights (C,) are given."""
     return _pixels(logits, mask, class_weights).sum() / valid_weight(mask, class_weights)
 
 
 def focal(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, gamma: float = FOCAL_GAMMA) -> Tensor:
-    """Mean focal loss (arXiv:1708.02002) of the valid pixels: cross entropy times (1 - p)^gamma, p of the true class.
+    """Return the mean focal loss (arXiv:1708.02002) of the valid pixels: cross entropy times (1 - p)^gamma.
 
-    Its alpha is not here: the same for all pixels, it is a factor of the learning rate.
+    p is the probability of the true class. Alpha, the same for all pixels, would only scale the learning rate.
     """
     pixels = _pixels(logits, mask)
-    doubt = (-torch.expm1(-pixels)).clamp(min=torch.finfo(pixels.dtype).tiny)  # 0 has no slope for a gamma below 1
+    doubt = (-torch.expm1(-pixels)).clamp(
+        min=torch.finfo(pixels.dtype).tiny
+    )  # the gradient at 0 is infinite for a gamma below 1
     pixels = pixels * doubt**gamma
     if class_weights is not None:
         pixels = pixels * _weight_of_pixels(mask, class_weights)
@@ -96,9 +97,9 @@ def focal(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, gam
 
 
 def hard_pixels(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, share: float = HARD_SHARE) -> Tensor:
-    """Mean cross entropy of the worst pixels, a `share` of the valid ones of the batch (arXiv:1604.04339, section 2.3).
+    """Return the mean cross entropy of the hardest pixels, a `share` of the valid ones (arXiv:1604.04339, section 2.3).
 
-    Where more pixels are equally bad than there is room for, each of them counts in part: no order of pixels matters.
+    Pixels that tie at the threshold count in equal parts, so that the order of pixels does not matter.
     """
     pixels = _pixels(logits, mask, class_weights)
     ranked = pixels.detach().masked_fill(mask == IGNORE, -1)
@@ -119,7 +120,7 @@ def make_loss(
 ) -> Loss:
     """Return the loss called `name`, one of `dlv3p.parameters.choices.LOSSES`; "a+b" is the sum of both.
 
-    It is worked out in float32 at least, within autocast as well. Class weights (C,) go to the losses over pixels.
+    It is computed in float32 at least, within autocast as well. Class weights (C,) apply to pixel losses.
     """
     losses: dict[str, Loss] = {
         "cross_entropy": partial(cross_entropy, class_weights=class_weights),
@@ -139,7 +140,7 @@ def make_loss(
 
 
 def inverse_log_weights(pixels_per_class: Tensor) -> Tensor:
-    """Class weights 1 / ln(1.02 + share) (ENet, arXiv:1606.02147, section 5.2), scaled to a mean of 1 over a pixel.
+    """Return class weights 1 / ln(1.02 + share) (ENet, arXiv:1606.02147, section 5.2), scaled to a mean of 1 per pixel.
 
     `pixels_per_class` is int64 (C,). A weight is at most 50 times another; a class without a pixel gets the largest.
     """
@@ -150,24 +151,24 @@ def inverse_log_weights(pixels_per_class: Tensor) -> Tensor:
 
 
 def valid_weight(mask: Tensor, class_weights: Tensor | None) -> Tensor:
-    """What a loss is divided by: the number of valid pixels, or the sum of their class weights; above 0."""
+    """Return the divisor of a loss: the number of valid pixels, or the sum of their class weights; above 0."""
     if class_weights is None:
         return (mask != IGNORE).sum().clamp(min=1)
     return _weight_of_pixels(mask, class_weights).sum().clamp(min=1e-6)
 
 
 def _pixels(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Cross entropy (N,H,W); summed by us, for torch's own sum differs from run to run on GPUs."""
+    """Return the cross entropy (N,H,W), not reduced, since torch's reduction is not deterministic on GPUs."""
     return functional.cross_entropy(logits, mask, weight=class_weights, ignore_index=IGNORE, reduction="none")
 
 
 def _weight_of_pixels(mask: Tensor, class_weights: Tensor) -> Tensor:
-    """The weight (N,H,W) of each pixel's class, 0 where it is ignored; without a wait for the GPU to count them."""
+    """Return the weight (N,H,W) of each pixel's class, 0 where ignored, without synchronizing with the GPU."""
     return class_weights[mask.clamp(max=len(class_weights) - 1)] * (mask != IGNORE)
 
 
 BAND_PIXELS = 2**16
-"""Pixels at a time, over all images of a batch: some 5 MB for each tensor of 19 classes."""
+"""Pixels per band, over all images of a batch: some 5 MB for each tensor of 19 classes."""
 
 
 def make_chunked_loss(
@@ -175,8 +176,8 @@ def make_chunked_loss(
 ) -> Loss:
     """Return the loss called `name` for logits (N,C,h,w) before their last upsampling and masks (N,H,W).
 
-    Value and gradient equal those of `make_loss`, which takes the same `options`, after bilinear upsampling, but for
-    rounding. Raises ParameterError for a loss that is not one of PIXEL_MEANS: it needs all pixels at once.
+    Up to rounding, value and gradient equal those of `make_loss`, which takes the same `options`, after bilinear
+    upsampling. Raises ParameterError for a loss that is not one of PIXEL_MEANS: it needs all pixels at once.
     """
     check_chunked_loss(name)
     loss = make_loss(name, class_weights, **options)
@@ -225,7 +226,7 @@ class _BandByBand(torch.autograd.Function):
 def _bands(
     logits: Tensor, mask: Tensor, align_corners: bool
 ) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor, Tensor]]:
-    """Yield each band's first row, the row behind its last, and where its rows lie among the logits' rows."""
+    """Yield each band's range of rows, and the rows of the logits, with weights, between which each of them lies."""
     images, height, width = mask.shape
     positions = source_positions(logits.shape[2], height, align_corners, fused=False)
     before, after, above, below = (torch.from_numpy(array).to(logits.device) for array in positions)

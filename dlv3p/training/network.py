@@ -1,4 +1,4 @@
-"""Build the network of a run: new, or as its last checkpoint left it."""
+"""Build the network of a run: new, or from its last checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from dlv3p.weights.initial import build_with_weights
 def build_for_training(
     parameters: TrainParameters, num_classes: int, device: torch.device, saved: Mapping[str, Any] | None
 ) -> DeepLab:
-    """Return the network on its device, with the weights of a checkpoint, or else with the initial ones."""
+    """Return the network on its device, with the weights of a checkpoint if there is one, else the initial weights."""
     if saved:
         model = build_network(parameters, num_classes, widths=saved.get("widths"))
         model = model.to(device, memory_format=LAYOUT)

@@ -48,12 +48,12 @@ def rate_factor(
     step_factor: float = 0.5,
     warmup_steps: int = 0,
 ) -> float:
-    """Return what the peak learning rates are multiplied by in `step`, counted from 0, of `steps` in all.
+    """Return the factor of the peak learning rates in `step`, counted from 0, of `steps` in total.
 
     * "poly" is (1 - step / steps)^0.9 (DeepLabV3, section 4.1), "cosine" half a wave from 1 to 0 (arXiv:1608.03983);
       both stay above `final_rate_factor`, as VainF/DeepLabV3Plus-Pytorch does.
-    * "step" is `step_factor` to the power of how often `step_epochs` epochs have gone by; "constant" is 1.
-    * During `warmup_steps` the factor grows in a line from 1 / warmup_steps (arXiv:1706.02677, section 2.2).
+    * "step" multiplies by `step_factor` after every `step_epochs` epochs; "constant" is 1.
+    * During `warmup_steps` the factor grows linearly from 1 / warmup_steps (arXiv:1706.02677, section 2.2).
     """
     progress = step / steps
     match schedule:
@@ -69,13 +69,13 @@ def rate_factor(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give each group its peak rate times `factor`."""
+    """Set the learning rate of each group to its peak rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_rate"] * factor
 
 
 def class_weights(split: Split, *, skip_bad: bool = False) -> Tensor:
-    """Return weights float32 (C,) that lift the rare classes of a split; one process counts for all."""
+    """Return class weights, float32 (C,), that favor the rare classes of a split; the first process counts for all."""
     counts = _count(split, skip_bad=skip_bad) if place().first else None
     return inverse_log_weights(from_first(counts))
 
@@ -88,6 +88,6 @@ def _count(split: Split, *, skip_bad: bool) -> Tensor:
         except InputError:
             if not skip_bad:
                 raise
-            continue  # told of by the loader, when its turn comes
+            continue  # the loader warns of it
         counts += torch.bincount(mask[mask != IGNORE], minlength=len(counts))
     return counts

@@ -1,4 +1,4 @@
-"""Count how far a run has come: its whole epochs, the best of them, and the sums of the one that has begun."""
+"""Track the progress of a run: its finished epochs, the best of them, and the sums of the current one."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from dlv3p.evaluation.metrics import scores
 
 @dataclass
 class EpochSums:
-    """What an epoch adds up while it lasts: of its steps so far, or of all when it is about to be scored."""
+    """The sums over the steps of the current epoch so far."""
 
     confusion: Tensor
     steps: int = 0
@@ -27,7 +27,7 @@ class EpochSums:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run has to show; `history` has a dict per epoch with the columns of metrics.csv."""
+    """The result of a finished run; `history` has a dict per epoch with the columns of metrics.csv."""
 
     run: str
     folder: Path
@@ -37,7 +37,7 @@ class TrainingResult:
 
 
 class TrainingProgress:
-    """The steps and epochs behind a run of `steps` in all; `history` has a dict per whole epoch."""
+    """The finished steps and epochs of a run of `steps` in total; `history` has a dict per finished epoch."""
 
     def __init__(self, num_classes: int, device: torch.device, *, steps: int, steps_per_epoch: int) -> None:
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
@@ -49,25 +49,25 @@ class TrainingProgress:
 
     @property
     def done(self) -> int:
-        """How many steps are behind the run."""
+        """The number of finished steps."""
         return min(len(self.history) * self.steps_per_epoch + self.sums.steps, self.steps)
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch at hand, counted from 1."""
+        """The number of the current epoch, counted from 1."""
         return len(self.history) + 1
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are whole."""
+        """Whether all epochs are finished."""
         return len(self.history) >= self.epochs
 
     def begin_epoch(self) -> None:
-        """Start the clock of an epoch, or go on with one that was stopped."""
+        """Start the clock of an epoch, or resume that of an interrupted one."""
         self._seconds, self._data_wait, self._began = self.sums.seconds, self.sums.data_wait, time.monotonic()
 
     def add_step(self, loss: float, confusion: Tensor, *, rate: float, data_wait: float) -> None:
-        """Take a step in, after a wait for data of so many seconds since the epoch began here."""
+        """Add a step; `data_wait` is the time spent waiting for data since `begin_epoch`, in seconds."""
         self.sums.confusion += confusion
         self.sums.loss += loss
         self.sums.rate = rate
@@ -76,7 +76,7 @@ class TrainingProgress:
         self.sums.data_wait = self._data_wait + data_wait
 
     def close_epoch(self, validation: Mapping[str, float] | None, *, learning_rate: float) -> bool:
-        """Add the epoch to `history`, None being one that was not validated; return whether it is the best so far."""
+        """Add the epoch to `history`; return whether it is the best so far. `validation` is None if it was skipped."""
         sums = self.sums
         train = {"loss": sums.loss / sums.steps, **scores(sums.confusion.cpu()).means()}
         row = {"epoch": self.epoch, "learning_rate": learning_rate * sums.rate}
@@ -86,23 +86,23 @@ class TrainingProgress:
         row |= {f"val_{name}": value for name, value in (validation or dict.fromkeys(train, math.nan)).items()}
         self.history.append(row)
         self.sums = EpochSums(self._no_confusion.clone())
-        # The mean IoU is nan where nothing is labeled, and counts then, since nothing else can.
+        # The mean IoU is NaN where nothing is labeled; such an epoch counts, or no epoch would be the best.
         improved = validation is not None and not row["val_mIoU"] <= self.best_mean_iou
         if improved:
             self.best_epoch, self.best_mean_iou = row["epoch"], row["val_mIoU"]
         return improved
 
     def result(self, folder: Path) -> TrainingResult:
-        """Return what a finished run has to show."""
+        """Return the result of a finished run."""
         return TrainingResult(folder.name, folder, self.history, self.best_epoch, self.best_mean_iou)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
+        """Return the entries of a checkpoint."""
         best = {"best_epoch": self.best_epoch, "best_mean_iou": self.best_mean_iou}
         return {"sums": asdict(self.sums), "history": self.history, **best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; those of earlier versions were written between epochs only, and have no sums."""
+        """Resume from a checkpoint; earlier versions saved only between epochs, without sums."""
         self.history = state["history"]
         self.best_epoch, self.best_mean_iou = state["best_epoch"], state["best_mean_iou"]
         if "sums" in state:

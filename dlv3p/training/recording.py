@@ -1,7 +1,4 @@
-"""Record what is needed to repeat a run: run.json at its start, and the batch of a step that failed.
-
-run.json is written once, when the run starts; each time that it goes on elsewhere or later, a line is added.
-"""
+"""Record what is needed to reproduce a run: run.json, written when it starts and extended each time it is resumed."""
 
 import json
 import os
@@ -24,32 +21,32 @@ from dlv3p.runtime.processes import place
 from dlv3p.training.progress import TrainingProgress
 
 OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning", "processes.log"}
-"""What a run may have left behind that was killed before its first checkpoint, or has been given to start from."""
+"""Files that a run may find in its folder before its first checkpoint: leftovers of a killed start, or its inputs."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
-"""What has to be equal for the last bits to be."""
+"""Parts of run.json that must be equal for bit-identical results."""
 
 
 def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split], progress: TrainingProgress) -> None:
-    """Bring metrics.csv in step with the checkpoint and, unless the run is finished, run.json up to date.
+    """Synchronize metrics.csv with the checkpoint and, unless the run is finished, update run.json.
 
     Only the first process writes.
     """
     if not place().first:
         return
     if progress.history:  # a run may have died between the checkpoint and its table
-        keep_metrics_ahead(folder, len(progress.history))
+        set_aside_later_metrics(folder, len(progress.history))
         write_metrics(folder, progress.history)
     if progress.finished:
         return
     if progress.done:
-        record_continuation(folder, parameters, splits, steps=progress.done)
+        record_resumption(folder, parameters, splits, steps=progress.done)
     else:
         record_start(folder, parameters, splits)
 
 
 def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Split]) -> None:
-    """Write run.json of a new run; raises BusyError for a folder that holds anything else."""
+    """Write run.json of a new run; raises BusyError for a folder that holds other files."""
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES and path.suffix != ".tmp")
     if foreign:
         raise BusyError(
@@ -61,46 +58,49 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
         "format": FORMAT,
         "run": folder.name,
         "parameters": parameters.as_dict(),
-        "data": {split.split: _described(split) for split in splits},
+        "data": {split.split: _describe(split) for split in splits},
         "class_names": list(splits[0].class_names),
-        **_circumstances(parameters),
+        **_environment(parameters),
         "continued": [],
     }
     write_record(folder / "run.json", content)
 
 
-def record_continuation(folder: Path, parameters: TrainParameters, splits: Sequence[Split], *, steps: int) -> None:
-    """Add to run.json that the run goes on after `steps`; warns where the last bits may now differ.
+def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequence[Split], *, steps: int) -> None:
+    """Add to run.json that the run resumes after `steps`; warn where the last bits may now differ.
 
-    Raises IntegrityError when the data has another number of images than the run began with; a file that was mended is
-    worth a warning.
+    Raises IntegrityError when the number of images has changed since the run began; other changes of the data give a
+    warning.
     """
     if not (folder / "run.json").is_file():
-        print(f"warning: {folder / 'run.json'} is gone: what this run was made from is no longer known", flush=True)
+        print(f"warning: {folder / 'run.json'} is missing: the provenance of this run is lost", flush=True)
         return
     content = _read(folder)
     for split in splits:
-        now, then = _described(split), content["data"].get(split.split, {})
+        now, then = _describe(split), content["data"].get(split.split, {})
         if now["images"] != then.get("images", now["images"]):
             raise IntegrityError(
-                f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, and had "
-                f"{then['images']} when the run began; bring those back, or train as another run"
+                f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, but had "
+                f"{then['images']} when the run began; restore those, or train under another run name"
             )
         if any(now[name] != then[name] for name in ("fingerprint", "masks", "content") if name in then):
             print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
-    now, then = _circumstances(parameters), (content.get("continued") or [content])[-1]
+    now, then = _environment(parameters), (content.get("continued") or [content])[-1]
     differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
     if differing:
-        print(f"warning: other {', '.join(differing)} than before: the last bits of the result may differ", flush=True)
+        print(
+            f"warning: {', '.join(differing)} changed since the last start: the last bits of the result may differ",
+            flush=True,
+        )
     continued = [*content.get("continued", []), {"after_steps": steps, **now}]
     add_to_record(folder / "run.json", content, continued=continued)
 
 
-def keep_metrics_ahead(folder: Path, epochs: int) -> None:
-    """Put lines of metrics.csv that are ahead of the checkpoint, after so many `epochs`, into a file of their own.
+def set_aside_later_metrics(folder: Path, epochs: int) -> None:
+    """Move the rows of metrics.csv after `epochs`, which are ahead of the checkpoint, to a separate file.
 
-    They are when "last" was damaged and the run goes on from "best". It then comes to the same numbers once more, but
-    somebody may have changed the machine in between.
+    This happens when "last" was damaged and the run resumes from "best". It then reaches the same numbers again, unless
+    the machine has changed in between.
     """
     path = folder / "metrics.csv"
     if not path.is_file():
@@ -111,16 +111,16 @@ def keep_metrics_ahead(folder: Path, epochs: int) -> None:
 
 
 def memory_advice(parameters: TrainParameters) -> str:
-    """Say what to change where a step does not fit into memory."""
+    """Return what to change when a step does not fit into memory."""
     p = parameters
     return (
         f"a step of batch_size={p.batch_size} (accumulation={p.accumulation}, crop {p.crop_height}x{p.crop_width}, "
-        f"output stride {p.output_stride}) does not fit; accumulation={2 * p.accumulation} holds half as much at a "
-        "time, activation_checkpointing and chunked_loss trade memory for time"
+        f"output stride {p.output_stride}) does not fit; accumulation={2 * p.accumulation} halves what is held at "
+        "once, activation_checkpointing and chunked_loss trade time for memory"
     )
 
 
-def _described(split: Split) -> dict[str, Any]:
+def _describe(split: Split) -> dict[str, Any]:
     return {
         "root": str(split.root),
         "images": len(split),
@@ -131,13 +131,13 @@ def _described(split: Split) -> dict[str, Any]:
 
 
 def _differ(now: Any, then: Any) -> bool:
-    """Whether two values differ in what both hold; what only later versions record says nothing."""
+    """Return whether two values differ in the keys that both have; later versions record more."""
     if isinstance(now, dict) and isinstance(then, dict):
         return any(now[name] != then[name] for name in now.keys() & then.keys())
     return now != then
 
 
-def _circumstances(parameters: TrainParameters) -> dict[str, Any]:
+def _environment(parameters: TrainParameters) -> dict[str, Any]:
     determinism = {
         "seed": parameters.seed,
         "threads": torch.get_num_threads(),
@@ -158,4 +158,4 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except ValueError:
-        raise IntegrityError(f"{folder / 'run.json'}: is no JSON any more; restore it, or delete it") from None
+        raise IntegrityError(f"{folder / 'run.json'}: not a JSON file; restore it, or delete it") from None

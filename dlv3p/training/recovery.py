@@ -1,4 +1,4 @@
-"""Find the last good checkpoint of a run, and refuse what the run cannot go on from."""
+"""Find the last good checkpoint of a run, and reject one that the run cannot resume from."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from dlv3p.weights.checkpoint import load_checkpoint
 
 
 def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) -> dict[str, Any] | None:
-    """Read "last", or "best" where "last" is damaged and put aside; return None for a run without a checkpoint.
+    """Read "last", or "best" if "last" is damaged and set aside; return None for a run without a checkpoint.
 
-    Raises IntegrityError when neither can be read. A checkpoint that is whole, but of another run, raises what says so.
+    Raises IntegrityError when neither can be read or the classes differ, and ParameterError for other parameters.
     """
     last, best = (checkpoint_path(folder.name, name) for name in ("last", "best"))
     if not last.is_file() and not best.is_file():
@@ -23,40 +23,40 @@ def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) 
     except NewerFormatError:
         raise
     except (IntegrityError, MissingInputError) as error:
-        saved = _instead_of_last(error, last, best)
-    _refuse_imported(folder, saved)
+        saved = _fall_back_to_best(error, last, best)
+    _check_trained(folder, saved)
     refuse_other_parameters(folder.name, saved["parameters"], parameters)
-    _refuse_other_classes(folder, list(saved["class_names"]), training)
+    _check_classes(folder, list(saved["class_names"]), training)
     return saved
 
 
-def _instead_of_last(error: Exception, last: Path, best: Path) -> dict[str, Any]:
-    """Return "best", and put a damaged "last" aside; nothing moves, and nothing starts anew, when neither is good."""
+def _fall_back_to_best(error: Exception, last: Path, best: Path) -> dict[str, Any]:
+    """Return "best", and set a damaged "last" aside; when neither is good, change nothing and raise."""
     try:
         saved = load_checkpoint(best)
     except NewerFormatError:
         raise
     except (IntegrityError, MissingInputError) as other:
-        raise IntegrityError(f"{error}; nor is there a good {best.name}: nothing to go on from") from other
+        raise IntegrityError(f"{error}; nor can {best.name} be read: nothing to resume from") from other
     if last.is_file():
         last.replace(last.with_name(last.name + ".bad"))
-    print(f"warning: {error}; going on from the best checkpoint, of epoch {saved['epoch']}", flush=True)
+    print(f"warning: {error}; resuming from the best checkpoint, of epoch {saved['epoch']}", flush=True)
     return saved
 
 
-def _refuse_imported(folder: Path, saved: dict[str, Any]) -> None:
+def _check_trained(folder: Path, saved: dict[str, Any]) -> None:
     if "optimizer" not in saved:
         raise ParameterError(
-            f"run={folder.name!r} was imported, not trained, and cannot go on; train as another run, with "
+            f"run={folder.name!r} was imported, not trained, and cannot be resumed; train under another run name, with "
             f"initial_weights={str(folder / 'model.safetensors')!r}"
         )
 
 
-def _refuse_other_classes(folder: Path, then: list[str], training: Split) -> None:
+def _check_classes(folder: Path, then: list[str], training: Split) -> None:
     now = list(training.class_names)
     if then != now:
         differing = sorted(set(then) ^ set(now))[:5] or ["their order"]
         raise IntegrityError(
-            f"run={folder.name!r} was trained with {len(then)} classes, and {training.root} has {len(now)}; other are "
-            f"{', '.join(differing)}. Bring the old ones back, or train as another run"
+            f"run={folder.name!r} was trained with {len(then)} classes, and {training.root} has {len(now)}; "
+            f"they differ in {', '.join(differing)}. Restore the old classes, or train under another run name"
         )

@@ -1,7 +1,7 @@
-"""One training step, from a batch to updated weights: the same for one process, for many, and for accumulated parts.
+"""Take one training step, from a batch to updated weights, alike for one process, for many, and with accumulation.
 
-A running average of the weights (EMA) may follow them; it often scores better than the weights of any one step
-(arXiv:1306.0239v3's idea).
+An exponential moving average (EMA) of the weights may follow; it often scores better than the weights of any one step
+(the idea of arXiv:1306.0239v3).
 """
 
 from collections.abc import Callable
@@ -61,11 +61,11 @@ class WeightAverage(AveragedModel):
 
 
 SMALLEST_SCALE = 2.0**-14
-"""A gradient that needs to be scaled down even further, to fit into float16, is no overflow any more."""
+"""The smallest scale of gradients; one that overflows float16 even then has diverged."""
 
 
 class StepResult(NamedTuple):
-    """The loss over the step's whole batch, the gradient's length, and train ids (N,h,w) of this process's share."""
+    """The loss over the step's whole batch, the gradient norm, and train ids (N,h,w) of this process's share."""
 
     loss: float
     gradient_norm: float
@@ -73,15 +73,15 @@ class StepResult(NamedTuple):
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
-    """Return what a process seeds torch with before a step: a hash, so that no two steps of any two runs agree."""
+    """Return the seed of torch for a step of a process: a hash, so that no two steps of any two runs agree."""
     low, high = np.random.SeedSequence([seed, step, rank]).generate_state(2)
     return int(low) | int(high) << 32
 
 
 class TrainingForward(nn.Module):
-    """What a step asks of a network, as one module, so that it can be compiled and shared among processes.
+    """The forward pass of a step as one module, which can be compiled and wrapped for distributed training.
 
-    Returns a tuple: logits, and behind them those of the auxiliary head, if any; `at_stride` for a chunked loss.
+    Return a tuple: the logits, and those of the auxiliary head, if any; before upsampling if `at_stride`.
     """
 
     def __init__(self, model: DeepLab, *, at_stride: bool) -> None:
@@ -96,7 +96,7 @@ class TrainingForward(nn.Module):
 
 
 def build_loss(parameters: TrainParameters, class_weights: Tensor | None) -> Loss:
-    """Return the loss that `parameters` ask for, over logits, or over logits at their stride for a chunked loss."""
+    """Return the loss that `parameters` specify, over logits, or over logits at their stride for a chunked loss."""
     options = {"focal_gamma": parameters.focal_gamma, "hard_share": parameters.hard_share}
     if parameters.chunked_loss:
         return make_chunked_loss(parameters.loss, class_weights, align_corners=parameters.align_corners, **options)
@@ -113,7 +113,7 @@ def build_stepper(
     class_weights: Tensor | None = None,
     teacher: DeepLab | None = None,
 ) -> "Stepper":
-    """Return the steps that `parameters` ask for; `class_weights` are those of the loss."""
+    """Return the stepper that `parameters` specify; `class_weights` are those of the loss."""
     pixel_mean = parameters.loss in PIXEL_MEANS
     return Stepper(
         model,
@@ -134,9 +134,9 @@ def build_stepper(
 
 
 class Stepper:
-    """Takes the steps of a run; holds what changes beside the network: scale of float16, average of the weights.
+    """Take the steps of a run; holds the state beside the network: optimizer, gradient scaler, average of the weights.
 
-    `part_weight` says how much the pixels of a mask count in a loss that is a mean over pixels, None for other losses.
+    `part_weight` returns the weight of a mask's pixels in a loss that is a mean over pixels; None for other losses.
     """
 
     def __init__(
@@ -172,14 +172,14 @@ class Stepper:
 
     @property
     def scored(self) -> DeepLab:
-        """The network that is validated and shared: that of the averaged weights, where there is an average."""
+        """The network that is validated and exported: that of the averaged weights, if there is an average."""
         return self.average.module if self.average else self.model
 
     def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
 
-        Dropout follows the number of the `step`, not what happened before. A step whose gradient is not finite changes
-        nothing, and says so in its result.
+        Dropout depends on the number of the `step`, not on earlier steps. A step whose gradient is not finite leaves
+        the weights as they are, and its result shows it.
         """
         torch.manual_seed(dropout_seed(self.seed, step, place().rank))
         set_rates(self.optimizer, rate)
@@ -192,22 +192,22 @@ class Stepper:
             total += value
             predictions.append(prediction)
         self.scaler.unscale_(self.optimizer)
-        length = self._clip()
-        if torch.isfinite(length) and torch.isfinite(total):
+        norm = self._clip()
+        if torch.isfinite(norm) and torch.isfinite(total):
             self.scaler.step(self.optimizer)
             if self.average:
                 self.average.update_parameters(self.model)
         self.scaler.update()
         loss = sum_over_processes(total)
-        return StepResult(loss.item() / place().ranks, length.item(), torch.cat(predictions))
+        return StepResult(loss.item() / place().ranks, norm.item(), torch.cat(predictions))
 
     def overflowed(self, result: StepResult) -> bool:
-        """Whether a gradient that is not finite is just one that did not fit into float16, and will next time."""
+        """Return whether the gradient has only overflowed float16, so that a smaller scale will avoid it."""
         finite_loss = torch.isfinite(torch.tensor(result.loss)).item()
         return self.scaler.is_enabled() and finite_loss and self.scaler.get_scale() > SMALLEST_SCALE
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all but the network's weights; the average's weights are not among it either."""
+        """Return the state without the weights of the network and of the average."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -215,7 +215,7 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, whose "model" is the average, if any; earlier versions kept the optimizer alone."""
+        """Resume from a checkpoint, whose "model" is the average, if any; earlier versions saved only the optimizer."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
@@ -223,9 +223,9 @@ class Stepper:
             self.average.resume(state["model"], state["average_updates"])
 
     def _shares(self, masks: tuple[Tensor, ...]) -> list[float | Tensor]:
-        """What each part's loss counts, so that the gradient is that of the whole batch over all processes.
+        """Return the weight of each part's loss, so that the gradient is that of the whole batch over all processes.
 
-        The gradients of the processes are averaged in the end, so the shares of all of them sum up to their number.
+        Gradients are averaged over the processes, so the shares of all of them sum up to the world size.
         """
         if len(masks) * place().ranks == 1:
             return [1.0]
@@ -241,8 +241,8 @@ class Stepper:
     def _part(self, image: Tensor, mask: Tensor, share: float | Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
         image = image.to(self.device, non_blocking=True, memory_format=LAYOUT)
         mask = mask.to(self.device, non_blocking=True)
-        together = place().ranks > 1 and not last  # gradients are exchanged once a step, with the last part
-        with self.forward.no_sync() if together else nullcontext():
+        local = place().ranks > 1 and not last  # gradients are reduced once a step, with the last part
+        with self.forward.no_sync() if local else nullcontext():
             with self.autocast():
                 logits, *auxiliary = self.forward(image)
             value = self.loss(logits.float(), mask)
@@ -264,5 +264,5 @@ class Stepper:
         return distillation_loss(logits, taught, mask, align_corners=self.model.align_corners)
 
     def _clip(self) -> Tensor:
-        longest = self.gradient_norm or float("inf")
-        return nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        limit = self.gradient_norm or float("inf")
+        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)

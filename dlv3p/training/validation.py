@@ -24,12 +24,14 @@ def validate(
 ) -> dict[str, float]:
     """Return loss, mIoU, mDice, mPA and pixel accuracy over `images` whole images, at the size of their masks.
 
-    `after_each` is called after each image that every process has, and may raise to end the validation.
+    Call `after_each` after each image, as often in every process; it may raise to end the validation.
     """
     model.eval()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
-    common = images // place().ranks  # one process may have one more, and nobody to ask with after that
+    common = (
+        images // place().ranks
+    )  # a rank may have one image more, after which the others no longer exchange requests to stop
     for number, (image, mask) in enumerate(loader, start=1):
         image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
         logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])

@@ -46,7 +46,7 @@ def test_the_stop_button_ends_training_after_a_step_with_a_checkpoint(city: Path
         seconds=600,
     )
     (error,) = seen.errors
-    assert re.search(r"StoppedError: run='stopped': stopped after step \d+ of 30000; run again to go on", error)
+    assert re.search(r"StoppedError: run='stopped': stopped after step \d+ of 30000; run again to continue", error)
     assert "Traceback" not in error
     state = load_checkpoint(tmp_path / "saved" / "stopped" / "checkpoints" / "last.pt")
     assert state["epoch"] < 10_000

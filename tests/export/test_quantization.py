@@ -227,7 +227,7 @@ def test_a_quantised_folder_that_is_given_as_a_run_is_called_what_it_is(workspac
     folder = workspace / "saved" / "tiny-int8"
     folder.mkdir(parents=True)
     (folder / QUANTIZED).write_text("{}")
-    with pytest.raises(MissingInputError, match=r"holds quantised networks and is no run; give 'tiny'.*load_quantized"):
+    with pytest.raises(MissingInputError, match=r"holds quantized networks, not a run; give 'tiny'.*load_quantized"):
         load_predictor(RunParameters(run="tiny-int8"))
 
 

@@ -358,7 +358,7 @@ stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
 open('ready', 'w').close()
 stop.wait(100)
-raise TerminatedError('stopped after step 3; run again to go on')
+raise TerminatedError('stopped after step 3; run again to continue')
 """
 
 
@@ -374,7 +374,7 @@ def test_a_signal_ends_whatever_a_cell_does(workspace: Path, number: signal.Sign
 
 def test_a_cell_that_saves_upon_a_signal_has_the_last_word(workspace: Path) -> None:
     status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + SAVES, "print('later')")
-    assert (status, line) == (143, "Error: stopped after step 3; run again to go on")
+    assert (status, line) == (143, "Error: stopped after step 3; run again to continue")
     assert [output.ename for output in nbformat.read(copy, as_version=4).cells[-2].outputs] == ["TerminatedError"]
 
 
@@ -421,7 +421,7 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
         if "epoch 1/8" in line:
             process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 143, "".join(shown)
-    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 24; run again to go on\n", shown[-1])
+    assert re.fullmatch(r"Error: run='a': stopped after step \d+ of 24; run again to continue\n", shown[-1])
     assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 8
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
     assert "running" not in {cell.metadata.get("papermill", {}).get("status") for cell in copy.cells}

@@ -90,7 +90,7 @@ def test_a_protocol_is_told_in_words_and_survives_json(name):
     assert "ignored pixels left out" in str(protocol)
     assert ("flip" in name) == ("with flip" in str(protocol))
     assert ("scales" in name) == ("probabilities summed" in str(protocol))
-    assert ("center_crop" in name) == ("only its centre 513x513 scored" in str(protocol))
+    assert ("center_crop" in name) == ("only its center 513x513 scored" in str(protocol))
     assert ("windows" in name) == ("windows of 769x769" in str(protocol)) == ("whole images" not in str(protocol)) or (
         "center_crop" in name
     )

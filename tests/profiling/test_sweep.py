@@ -51,12 +51,12 @@ def quick_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("lists", "told"),
     [
-        ({"sizes": "128"}, "sizes='128': '128' is no height x width such as 1024x2048"),
-        ({"sizes": "128x256 1x9"}, "sizes='128x256 1x9': '1x9' is no height"),
-        ({"output_strides": "16 4"}, "output_strides='16 4': '4' is not known; allowed are 8, 16, 32"),
+        ({"sizes": "128"}, "sizes='128': '128' is not height x width, such as 1024x2048"),
+        ({"sizes": "128x256 1x9"}, "sizes='128x256 1x9': '1x9' is not height"),
+        ({"output_strides": "16 4"}, "output_strides='16 4': '4' is unknown; allowed are 8, 16, 32"),
         ({"backbones": "resnet5"}, "did you mean resnet5"),
-        ({"batch_sizes": "0"}, "batch_sizes='0': '0' is no batch size; allowed are 1 to 256"),
-        ({"batch_sizes": "²"}, "is no batch size"),
+        ({"batch_sizes": "0"}, "batch_sizes='0': '0' is not a batch size; allowed are 1 to 256"),
+        ({"batch_sizes": "²"}, "is not a batch size"),
         ({"precisions": "fp16"}, "allowed are float32, bfloat16, float16"),
         ({"compiles": "yes"}, "allowed are off, on"),
         ({"precisions": " "}, "give at least one value"),

@@ -112,9 +112,9 @@ def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, 
     watch.on_epoch({"epoch": 1, "train_loss": 2.1, "val_mIoU": 0.0})
     watch.on_epoch({"epoch": 2, "train_loss": 2.1, "val_mIoU": 0.1})
     first, second = warnings(capsys)
-    assert first.startswith("warning: epoch 1: train_loss 2.100 is above the band 1.000 to 2.000")
-    assert second.startswith("warning: epoch 2: val_mIoU 0.100 is below the band 0.200 to 0.400")
-    assert "learning_rate (now 0.03, then 0.003), or loss (now focal, then cross_entropy)" in first
+    assert first.startswith("warning: epoch 1: train_loss 2.100 is above the reference band 1.000 to 2.000")
+    assert second.startswith("warning: epoch 2: val_mIoU 0.100 is below the reference band 0.200 to 0.400")
+    assert "learning_rate (now 0.03, in the band 0.003), or loss (now focal, in the band cross_entropy)" in first
     assert "wrong ids" in first
     assert "seed" not in first
     assert "threads" not in first
@@ -123,9 +123,11 @@ def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, 
 def test_labels_that_are_permuted_are_told_before_the_first_step(band, capsys):
     EarlyWarning(band, TrainParameters(), Labels([[1] * 7 + [0] * 3])).on_start(9, 3)
     (line,) = warnings(capsys)
-    assert line.startswith("warning: 30.0% of the labelled pixels are 'road', 70.0% before; likely masks of the wrong")
+    assert line.startswith(
+        "warning: 30.0% of the labeled pixels are 'road', 70.0% in the band; likely masks with wrong"
+    )
     EarlyWarning(band, TrainParameters(), Labels([[0]], ["road", "sky", "car"])).on_start(9, 3)
-    assert "has 3 classes, and runs of this recipe had 2" in warnings(capsys)[0]
+    assert "has 3 classes, but runs of this recipe had 2" in warnings(capsys)[0]
 
 
 def test_shares_count_labelled_pixels_only():
@@ -186,7 +188,7 @@ def test_auto_knows_the_embedded_city_wherever_it_lies(own_city, city, workspace
 
 def tell_wrong_ids(root, band, workspace, capsys):
     """Check what a band says of label ids, and of shifted ids, in copies of a city."""
-    wrong = {"34 classes": (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), "of the labelled pixels are": (shift, NUM_CLASSES)}
+    wrong = {"34 classes": (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), "of the labeled pixels are": (shift, NUM_CLASSES)}
     for said, (change, classes) in wrong.items():
         folder = write_with_other_ids(("train",), root, workspace / str(classes), change, range(classes))
         watch = EarlyWarning(band, TrainParameters(data_root=str(folder)), open_split(folder, "train"))
@@ -230,10 +232,10 @@ def test_a_file_is_taken_whatever_it_is_of_and_must_be_a_band(tmp_path, band):
     content = json.loads(path.read_text())
     for wrong in ({"format": 2}, {"class_shares": [1, 2, 3]}, {"intervals": {"speed": []}}, {"more": 1}):
         path.write_text(json.dumps(content | wrong))
-        with pytest.raises(InputError, match=r"own.json: is no band"):
+        with pytest.raises(InputError, match=r"own.json: not a band file"):
             read_band(path)
     path.write_text("[")
-    with pytest.raises(InputError, match="is no band"):
+    with pytest.raises(InputError, match="not a band file"):
         read_band(path)
 
 
@@ -286,7 +288,7 @@ def test_wrong_ids_are_told_before_the_first_step(city, workspace, recorded, cap
     folder = write_with_other_ids(("train", "val"), city, workspace / "shifted", shift, range(NUM_CLASSES))
     with pytest.raises(StoppedError):
         train(of_the_band(folder, band=str(recorded)))
-    assert "of the labelled pixels are" in warnings(capsys)[0]
+    assert "of the labeled pixels are" in warnings(capsys)[0]
 
 
 WRONG = {

@@ -56,7 +56,7 @@ def test_a_process_of_a_group_records_the_command_that_started_the_group(monkeyp
 
 def test_the_processes_on_record_are_those_that_there_are(monkeypatch):
     monkeypatch.setattr(recording, "place", lambda: Place(0, 2, 0))
-    assert recording._circumstances(TrainParameters(processes=1))["determinism"]["processes"] == 2
+    assert recording._environment(TrainParameters(processes=1))["determinism"]["processes"] == 2
 
 
 def test_a_module_that_git_does_not_know_is_a_change(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from dlv3p.runs import provenance
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
 from dlv3p.runs.provenance import without_credentials
-from dlv3p.runs.record import DETERMINISM, OF_ALL, OF_DATA, SEAL, record_problems, write_record
+from dlv3p.runs.record import COMMON_KEYS, DATA_KEYS, DETERMINISM_KEYS, HASH_KEY, record_problems, write_record
 from dlv3p.train import train
 from dlv3p.training.checkpoints import Checkpoints
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
@@ -71,10 +71,10 @@ def edit_checkpoint(folder, name, change):
     save_checkpoint(path, state)
 
 
-def test_a_finished_run_is_complete_and_untouched_and_stays_so(folder, capsys):
+def test_a_finished_run_is_complete_and_unchanged_and_stays_so(folder, capsys):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
     assert main(["check", str(folder)]) == 0
-    told = "complete and untouched; of its data, names and sizes of 9 images and of 0 masks compared"
+    told = "complete and unchanged; compared names and sizes of 9 images and 0 masks of its data"
     assert capsys.readouterr().out.splitlines()[-1] == f"{folder}: {told}"
     assert before == {
         path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()
@@ -84,7 +84,7 @@ def test_a_finished_run_is_complete_and_untouched_and_stays_so(folder, capsys):
 @pytest.mark.parametrize("name", [*FILES, "checkpoints/best.pt.json"])
 def test_a_file_that_is_gone_is_named_and_ends_with_3(folder, name, capsys):
     (folder / name).unlink()
-    assert the_error(folder) == f"missing: done/{name}: is not there"
+    assert the_error(folder) == f"missing: done/{name}: does not exist"
     assert main(["check", "done"]) == 3
     assert capsys.readouterr().out.splitlines()[-1].endswith("saved/done: not complete; errors found: 1")
 
@@ -139,9 +139,9 @@ def test_every_key_of_run_json_is_asked_for(finished):
             if isinstance(value, dict) and name != "parameters":
                 yield from leaves(value, (*path, name))
 
-    younger = {key.path.split(".")[-1] for key in (*OF_ALL, *DETERMINISM, *OF_DATA) if not key.always}
+    younger = {key.path.split(".")[-1] for key in (*COMMON_KEYS, *DETERMINISM_KEYS, *DATA_KEYS) if not key.required}
     paths = [path for path in leaves(record) if path[-1] not in younger]  # which other records of this version lack
-    assert younger >= {SEAL, "content"}
+    assert younger >= {HASH_KEY, "content"}
     assert len(paths) >= 45
     for *parents, name in paths:
         copy = json.loads(json.dumps(record))
@@ -150,7 +150,7 @@ def test_every_key_of_run_json_is_asked_for(finished):
             inner = inner[parent]
         del inner[name]
         assert list(record_problems(copy)), (*parents, name)
-    assert {key.path for key in OF_ALL} <= record.keys()
+    assert {key.path for key in COMMON_KEYS} <= record.keys()
 
 
 EDITED = {
@@ -169,7 +169,7 @@ def test_a_run_json_that_was_edited_is_found_out(folder, change, capsys):
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))
-    assert the_error(folder) == "damaged: done/run.json: is not as it was written: its sha256 does not fit"
+    assert the_error(folder) == "damaged: done/run.json: was changed: its sha256 does not match"
     assert main(["check", "done"]) == 6
 
 
@@ -182,14 +182,14 @@ def test_blanks_and_the_order_of_keys_are_no_edit(folder):
 def test_a_run_json_of_before_has_no_hash_which_is_worth_a_note(folder, capsys):
     path = folder / "run.json"
     record = json.loads(path.read_text())
-    del record[SEAL]
+    del record[HASH_KEY]
     path.write_text(json.dumps(record))
     assert main(["check", "done"]) == 0
     assert "note: no hash: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("edited", [False, True])
-def test_going_on_does_not_make_an_edited_run_json_look_untouched(city, workspace, monkeypatch, edited):
+def test_going_on_does_not_make_an_edited_run_json_look_unchanged(city, workspace, monkeypatch, edited):
     stop = {"calls": 0}
 
     def stop_once(run):
@@ -255,11 +255,11 @@ def test_other_weights_to_share_are_found_out(folder):
 
 METRICS = {
     "another header": (lambda lines: [lines[0].replace("val_mIoU", "mIoU"), *lines[1:]], "its header is not"),
-    "half a line": (lambda lines: [*lines[:-1], lines[-1][:-1]], "its last line is not whole"),
-    "an epoch less": (lambda lines: lines[:-1], "has 1 epochs, and checkpoints/last.pt has 2"),
+    "half a line": (lambda lines: [*lines[:-1], lines[-1][:-1]], "its last line is incomplete"),
+    "an epoch less": (lambda lines: lines[:-1], "has 1 epochs, but checkpoints/last.pt has 2"),
     "an epoch twice": (lambda lines: [*lines, lines[-1]], "has 3 epochs"),
-    "a better score": (lambda lines: [*lines[:-1], lines[-1].replace("2,", "2,0", 1)], "line 3 is not what"),
-    "a column less": (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 1)[0] + "\n"], "line 3 is not what"),
+    "a better score": (lambda lines: [*lines[:-1], lines[-1].replace("2,", "2,0", 1)], "line 3 differs from"),
+    "a column less": (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 1)[0] + "\n"], "line 3 differs from"),
 }
 
 
@@ -275,7 +275,7 @@ def test_a_history_with_a_gap_and_a_best_of_another_epoch_are_found_out(folder):
     edit_checkpoint(folder, "last", lambda state: state["history"][0].update(epoch=7))
     assert any("its epochs are not 1, 2, 3" in problem for _, _, problem in errors(folder))
     edit_checkpoint(folder, "last", lambda state: (state["history"][0].update(epoch=1), state.update(best_epoch=9)))
-    assert any("names 9 as the best" in problem for _, _, problem in errors(folder))
+    assert any("the best of checkpoints/last.pt is 9" in problem for _, _, problem in errors(folder))
 
 
 def test_a_run_that_has_still_to_go_on_is_not_complete(city, workspace, finished):
@@ -286,7 +286,7 @@ def test_a_run_that_has_still_to_go_on_is_not_complete(city, workspace, finished
             edit_checkpoint(folder, name, change)
     edit_record(folder, lambda record: record["parameters"].update(epochs=5))
     (folder / "model.safetensors").unlink()
-    assert the_error(folder) == "missing: done/checkpoints/last.pt: 2 of 5 epochs are done"
+    assert the_error(folder) == "missing: done/checkpoints/last.pt: 2 of 5 epochs are finished"
 
 
 def test_what_a_killed_writer_leaves_is_named(folder):
@@ -299,7 +299,7 @@ def test_a_save_that_was_cut_between_its_two_files_is_told_as_such(folder):
     content = path.read_bytes()
     edit_checkpoint(folder, "last", lambda state: state.update(scaler={"more": 1}))
     path.write_bytes(content)  # the record is that of the new one, the file still the old one
-    assert "missing: done/checkpoints/last.pt: is the one before that on record" in the_error(folder)
+    assert "missing: done/checkpoints/last.pt: is older than its record" in the_error(folder)
 
 
 def test_an_executed_notebook_is_looked_at_too(folder):
@@ -309,7 +309,7 @@ def test_an_executed_notebook_is_looked_at_too(folder):
         path.write_text(json.dumps({"cells": cells}))
         assert [problem for _, _, problem in errors(folder)] == [said] * bool(said)
     path.write_text("{")
-    assert "train.ipynb: is no notebook" in the_error(folder)
+    assert "train.ipynb: not a notebook" in the_error(folder)
 
 
 def test_changed_data_and_code_are_notes(folder, city, tmp_path, monkeypatch, capsys):
@@ -320,13 +320,13 @@ def test_changed_data_and_code_are_notes(folder, city, tmp_path, monkeypatch, ca
     monkeypatch.setattr("dlv3p.runs.inputs.git_commit", lambda: "0123456789abcdef")
     monkeypatch.setattr("dlv3p.runs.inputs.lock_sha256", lambda: "fedcba9876543210")
     notes = {finding.kind: finding for finding in reversed(findings(folder)) if "masks" not in finding.kind}
-    assert {"data changed", "other code now", "other versions now"} <= notes.keys()
-    assert notes["data changed"].problem.startswith("other than when the run began: images")
+    assert {"data changed", "code changed", "versions changed"} <= notes.keys()
+    assert notes["data changed"].problem.startswith("changed since the run began: images")
     assert not any(finding.is_error for finding in notes.values())
     shutil.rmtree(copy)
-    assert "data gone" in {finding.kind for finding in findings(folder)}
+    assert "data missing" in {finding.kind for finding in findings(folder)}
     assert main(["check", "done"]) == 0
-    assert "note: data gone: 2" in capsys.readouterr().out
+    assert "note: data missing: 2" in capsys.readouterr().out
 
 
 def test_masks_are_compared_too(folder, city, monkeypatch, tmp_path, finished):
@@ -335,10 +335,10 @@ def test_masks_are_compared_too(folder, city, monkeypatch, tmp_path, finished):
     masks = sorted((tmp_path / "data" / "generated_gt" / "val").rglob("*_labelTrainIds.png"))
     masks[0].write_bytes(masks[0].read_bytes() + b"\0")
     assert [finding.problem for finding in findings(folder) if finding.kind == "data changed"] == [
-        "other than when the run began: masks"
+        "changed since the run began: masks"
     ]
     masks[0].unlink()
-    assert "masks gone" in {finding.kind for finding in findings(folder)}
+    assert "masks missing" in {finding.kind for finding in findings(folder)}
 
 
 @pytest.mark.parametrize("kind", ["leftImg8bit/train/**/*.png", "leftImg8bit/val/**/*.png", "masks"])
@@ -349,7 +349,7 @@ def test_a_byte_of_the_data_is_found_by_who_asks_for_every_byte(
     copy = shutil.copytree(city, tmp_path / "copy")
     edit_record(folder, lambda record: [entry.update(root=str(copy)) for entry in record["data"].values()])
     assert main(["check", "done", "--data"]) == 0
-    told = "; of its data, every byte of 9 images and of 9 masks compared"
+    told = "; compared every byte of 9 images and 9 masks of its data"
     assert capsys.readouterr().out.splitlines()[-1].endswith(told)
     masks = (tmp_path / "data" / "generated_gt").rglob("*_labelTrainIds.png")
     path = min(masks if kind == "masks" else copy.glob(kind))
@@ -358,7 +358,7 @@ def test_a_byte_of_the_data_is_found_by_who_asks_for_every_byte(
     path.write_bytes(content)
     assert main(["check", "done"]) == 0
     assert main(["check", "done", "--data"]) == 6
-    assert "other than when the run began: a byte of a file" in capsys.readouterr().out
+    assert "changed since the run began: content of files" in capsys.readouterr().out
 
 
 def test_data_whose_content_nobody_recorded_cannot_be_compared_byte_by_byte(folder, capsys):
@@ -412,7 +412,7 @@ def test_an_imported_network_needs_no_history(folder):
         edit_checkpoint(folder, name, lambda state: [state.pop(key) for key in ("history", "optimizer", "best_epoch")])
     assert errors(folder) == []
     (folder / "model.safetensors").unlink()
-    assert the_error(folder) == "missing: done/model.safetensors: is not there"
+    assert the_error(folder) == "missing: done/model.safetensors: does not exist"
 
 
 def test_help_is_quick_because_it_loads_no_torch():
@@ -421,7 +421,7 @@ def test_help_is_quick_because_it_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", check + "assert 'torch' not in sys.modules"], capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert b"complete and untouched" in done.stdout
+    assert b"complete and unchanged" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def test_a_mistake_in_a_process_is_the_one_line_of_the_run(cut):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(city):
-    with pytest.raises(ParameterError, match="batch_size=3: cannot be shared by 2 processes"):
+    with pytest.raises(ParameterError, match="batch_size=3: cannot be split equally over processes=2"):
         together(city, processes=2, batch_size=3)
-    with pytest.raises(ParameterError, match="in 4 parts"):
+    with pytest.raises(ParameterError, match="accumulation=4 crops each"):
         together(city, accumulation=4)
 
 

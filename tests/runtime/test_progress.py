@@ -93,7 +93,7 @@ def test_the_environment_of_a_process_can_be_read():
 
 def test_an_unknown_mode_is_refused():
     for refused in (make_progress, lambda mode: track([], mode=mode)):
-        with pytest.raises(ParameterError, match="'bar' is not a mode; choose from auto, widgets, lines, none"):
+        with pytest.raises(ParameterError, match="'bar' is not a mode; allowed are auto, widgets, lines, none"):
             refused("bar")
 
 

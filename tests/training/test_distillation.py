@@ -71,7 +71,7 @@ def test_a_teacher_is_a_weights_file_that_learns_nothing(tmp_path):
     image = torch.randn(1, 3, 65, 97)
     assert not any(weight.requires_grad for weight in teacher.parameters())
     assert torch.allclose(teach(teacher, image), model.logits_at_stride(image).detach(), atol=1e-4)
-    with pytest.raises(ParameterError, match="knows 5 classes, the data 19"):
+    with pytest.raises(ParameterError, match="has 5 classes, the data 19"):
         load_teacher(str(path), 19, torch.device("cpu"))
 
 
@@ -81,5 +81,5 @@ def test_no_teacher_is_none_and_an_absent_one_is_told(workspace):
         load_teacher("dense", 19, torch.device("cpu"))
     with pytest.raises(MissingInputError, match=r"none\.safetensors"):
         load_teacher("none.safetensors", 19, torch.device("cpu"))
-    with pytest.raises(ParameterError, match="is the run itself"):
+    with pytest.raises(ParameterError, match="a run cannot teach itself"):
         TrainParameters(run="a", teacher="a")

@@ -64,7 +64,7 @@ def test_t7_t8_a_signal_at_any_moment_saves_the_step_and_says_so(
     status, log, _ = trainings.train(asked(city, workers=workers), workspace, signals=(number,), moment=moment)
     assert status == STOPPED[number], log
     step = steps_of(last(workspace))
-    assert log == f"error: run='run': stopped after step {step} of {WHOLE}; run again to go on\n"
+    assert log == f"error: run='run': stopped after step {step} of {WHOLE}; run again to continue\n"
     assert not leftovers(workspace)
     status, log, _ = trainings.train(asked(city, workers=1 - workers), workspace)
     assert status == 0, log
@@ -88,7 +88,7 @@ def test_t7_the_command_itself_saves_when_it_is_told_to_end(trainings, city, wor
         told = process.stdout.read()
     assert process.returncode == 143, told
     step = steps_of(last(workspace))
-    assert told == f"error: run='run': stopped after step {step} of {12 * STEPS_PER_EPOCH}; run again to go on\n"
+    assert told == f"error: run='run': stopped after step {step} of {12 * STEPS_PER_EPOCH}; run again to continue\n"
     status, log, _ = trainings.train(longer, workspace)
     assert status == 0, log
     assert outcome(workspace / "saved" / "run") == outcome(workspace / "saved" / "alone")

@@ -121,13 +121,13 @@ def test_t7_t9_two_forked_processes_that_are_killed_and_stopped_end_the_same(
 ):
     fault = AFTER_A_STEP.format(act=SECOND_IS_KILLED)
     status, log, _ = trainings.train(asked(city), workspace, fault=fault)
-    told = r"process 1 of the 2 that train together was ended by SIGKILL, .* the last checkpoint stays.*processes\.log"
+    told = r"process 1 of 2 was killed by SIGKILL, .* the last checkpoint is kept.*processes\.log"
     assert (status, bool(re.fullmatch(rf"error: .*{told}.*\n", log))) == (4, True), log
     assert str(run_folder("run") / launching.LOG) in log
     assert steps_of(checkpoint_path("run", "last")) == 2
     status, log, _ = trainings.train(asked(city), workspace, fault=AFTER_A_STEP.format(act=PARENT_IS_STOPPED))
     assert status == 143, log
-    assert log == f"error: run='run': stopped after step 5 of {WHOLE}; run again to go on\n"
+    assert log == f"error: run='run': stopped after step 5 of {WHOLE}; run again to continue\n"
     assert steps_of(checkpoint_path("run", "last")) == 5
     status, log, _ = trainings.train(asked(city), workspace)
     assert (status, [line[:14] for line in log.splitlines()]) == (0, ["saved/run: bes"]), log
@@ -156,7 +156,7 @@ def kill_second():
 
 @pytest.mark.slow
 def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, workspace, undisturbed, capsys):
-    told = r"process 1 of the 2 that train together was ended by SIGKILL, .* the last checkpoint stays.*processes\.log"
+    told = r"process 1 of 2 was killed by SIGKILL, .* the last checkpoint is kept.*processes\.log"
     with once_saved(1, kill_second), pytest.raises(MachineError, match=told) as caught:
         train(pair(city))
     assert caught.value.exit_status == 4
@@ -169,7 +169,7 @@ def test_t7_t9_two_processes_that_are_killed_and_stopped_end_the_same(city, work
     ):
         train(pair(city))
     stopped_after = steps_of(checkpoint_path("run", "last"))
-    assert str(caught.value) == f"run='run': stopped after step {stopped_after} of {WHOLE}; run again to go on"
+    assert str(caught.value) == f"run='run': stopped after step {stopped_after} of {WHOLE}; run again to continue"
     assert caught.value.exit_status == 143
     assert killed_after < stopped_after < WHOLE
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -248,7 +248,7 @@ def test_a_mistake_of_ours_is_told_with_its_forked_process_and_not_with_the_conn
 ):
     status, told, _ = trainings.train(asked(city), workspace, fault=MISTAKE)
     assert (status, told.count("\n")) == (4, 1), told
-    assert re.search(r"process 1 of the 2 .* ended with KeyError: 'logits'", told)
+    assert re.search(r"process 1 of 2 failed with KeyError: 'logits'", told)
     log = run_folder("run") / launching.LOG
     assert str(log) in told
     assert "KeyError: 'logits'" in log.read_text()
@@ -260,7 +260,7 @@ def test_a_mistake_of_ours_is_told_with_its_process_and_not_with_the_connections
 ):
     (workspace / "sitecustomize.py").write_text(MISTAKE)
     monkeypatch.setenv("PYTHONPATH", str(workspace))
-    with pytest.raises(MachineError, match=r"process 1 of the 2 .* ended with KeyError: 'logits'") as caught:
+    with pytest.raises(MachineError, match=r"process 1 of 2 failed with KeyError: 'logits'") as caught:
         train(pair(city))
     log = run_folder("run") / launching.LOG
     assert str(log) in str(caught.value)

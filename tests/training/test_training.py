@@ -128,7 +128,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_best_one(city, workspace, c
     path = checkpoint_path("hurt", "last")
     path.write_bytes(path.read_bytes()[:1000])
     again = train(saved_by_epoch(city, run="hurt"))
-    assert "going on from the best checkpoint" in capsys.readouterr().out
+    assert "resuming from the best checkpoint" in capsys.readouterr().out
     assert without_seconds(again.history) == without_seconds(first.history)
 
 
@@ -167,7 +167,7 @@ def test_a_gradient_that_is_not_finite_in_the_last_step_spoils_no_checkpoint(cit
     monkeypatch.setattr(recovery, "refuse_other_parameters", lambda *_: None)
     # The root is 0 and steeper than any number there: a loss that is finite, and a gradient that is not.
     monkeypatch.setattr(step, "make_loss", lambda *_, **__: lambda logits, mask: (logits - logits).sum().sqrt())
-    with pytest.raises(DivergedError, match="gradient's length is nan"):
+    with pytest.raises(DivergedError, match="gradient norm is nan"):
         train(tiny(city, run="inf", epochs=2))
     assert checkpoint_path("inf", "last").read_bytes() == before
 

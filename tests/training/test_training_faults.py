@@ -145,7 +145,7 @@ def test_t4_a_rate_that_is_far_too_high_stops_and_leaves_what_explains_it(city, 
         "rate_factor",
         lambda done, *rest, **schedule: 1e38 if done + 1 >= BLOWN_UP else factor(done, *rest, **schedule),
     )
-    with pytest.raises(DivergedError, match=r"step \d+: the (loss|gradient's length) is (nan|inf)") as caught:
+    with pytest.raises(DivergedError, match=r"step \d+: the (loss|gradient norm) is (nan|inf)") as caught:
         train(tiny(city, run="run", checkpoint_minutes=10.0, learning_rate=0.01))
     assert caught.value.exit_status == 5
     assert "Lower learning_rate (now 0.01)" in str(caught.value)
@@ -170,7 +170,7 @@ def test_t5_a_statistic_that_is_no_number_is_never_saved(city, workspace, monkey
             dict(run.stepper.model.named_buffers())["aspp.project.bn.running_var"].fill_(math.nan)
 
     around_each_step(monkeypatch, before=spoils)
-    with pytest.raises(DivergedError, match="running_var holds a value that is no finite number"):
+    with pytest.raises(DivergedError, match="running_var holds a value that is not finite"):
         train(tiny(city, run="run", checkpoint_minutes=minutes))
     assert steps_of(checkpoint_path("run", "last")) == kept
     assert finite(checkpoint_path("run", "last"))
@@ -229,7 +229,7 @@ def test_t7_t8_a_signal_before_the_first_step_does_not_wait_for_it(
         with pytest.raises(kind) as caught:
             train(tiny(city, run="run"))
     assert type(caught.value) is kind
-    assert str(caught.value) == "run='run': stopped before a step was taken; run again to go on"
+    assert str(caught.value) == "run='run': stopped before a step was taken; run again to continue"
     assert outcome(train(tiny(city, run="run")).folder) == undisturbed
 
 
@@ -417,7 +417,7 @@ def test_r1_a_truncated_checkpoint_is_put_aside_and_the_best_one_goes_on(city, f
     told = capsys.readouterr().out
     assert told.startswith("warning: ")
     assert "last.pt: its bytes are not those that were written" in told
-    assert "going on from the best checkpoint, of epoch 1" in told
+    assert "resuming from the best checkpoint, of epoch 1" in told
     assert (folder / "checkpoints" / "last.pt.bad").read_bytes() == damaged
     assert not last.exists()
 
@@ -448,7 +448,7 @@ def test_r1_without_any_good_checkpoint_nothing_starts_afresh_and_nothing_moves(
         (folder / "checkpoints" / "best.pt").unlink()
     before = contents(folder)
     for _ in range(2):
-        with pytest.raises(IntegrityError, match=r"last\.pt: .* nor is there a good best\.pt") as caught:
+        with pytest.raises(IntegrityError, match=r"last\.pt: .* nor can best\.pt be read") as caught:
             train(tiny(city, run="run"))
         assert caught.value.exit_status == 6
     assert contents(folder) == before
@@ -496,7 +496,10 @@ def plain(city, workspace, monkeypatch):
 
 @pytest.mark.parametrize(
     ("classes", "told"),
-    [("0,one\n1,two\n2,three\n3,four", "with 3 classes, .* has 4; other are four"), ("0,one\n1,three\n2,two", "order")],
+    [
+        ("0,one\n1,two\n2,three\n3,four", "with 3 classes, .* has 4; they differ in four"),
+        ("0,one\n1,three\n2,two", "order"),
+    ],
 )
 def test_r2_other_classes_are_refused(plain, classes, told):
     before = contents(run_folder("run"))
@@ -513,7 +516,7 @@ def test_r2_another_number_of_images_is_refused_and_a_changed_one_is_told(plain,
     whole = {path: path.read_bytes() for path in (images[1], plain / "masks" / "train" / images[1].name)}
     for path in whole:
         path.unlink()
-    with pytest.raises(IntegrityError, match="5 images in train, and had 6 when the run began"):
+    with pytest.raises(IntegrityError, match="5 images in train, but had 6 when the run began"):
         train(tiny(plain, run="run"))
     for path, content in whole.items():
         path.write_bytes(content)
@@ -547,7 +550,8 @@ def test_r5_another_machine_goes_on_with_a_warning_and_on_record(city, folder, m
 
     monkeypatch.setattr(recording, "provenance", elsewhere)
     assert outcome(train(tiny(city, run="run")).folder) == undisturbed
-    assert f"warning: other {part} than before: the last bits of the result may differ" in capsys.readouterr().out
+    said = f"warning: {part} changed since the last start: the last bits of the result may differ"
+    assert said in capsys.readouterr().out
     (entry,) = json.loads((folder / "run.json").read_text())["continued"]
     assert entry["after_steps"] == 5
     assert changed.items() <= entry[part].items()
@@ -558,7 +562,7 @@ def test_r5_another_machine_goes_on_with_a_warning_and_on_record(city, folder, m
 )
 def test_r5_other_means_go_on_with_a_warning_and_on_record(city, folder, capsys, name, value):
     train(tiny(city, run="run", **{name: value}))
-    assert "warning: other determinism than before" in capsys.readouterr().out
+    assert "warning: determinism changed since the last start" in capsys.readouterr().out
     (entry,) = json.loads((folder / "run.json").read_text())["continued"]
     assert entry["determinism"][name] == value
 

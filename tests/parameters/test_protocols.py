@@ -37,7 +37,7 @@ def chosen(**values):
         ({"protocol": "six_scales_flip", "flip": True}, ["flip=True", "protocol='custom'"]),
         ({"protocol": "whole_image", "scales": "0.5 1.0"}, ["scales='0.5 1.0'", "protocol='custom'"]),
         ({"window_height": 64}, ["window_height=64, window_width=0", "give both"]),
-        ({"window_height": 16, "window_width": 16}, ["from 33 on"]),
+        ({"window_height": 16, "window_width": 16}, ["33 or more"]),
         ({**SLIDING, "overlap": 64}, ["overlap=64", "less than 64"]),
         ({"overlap": 1}, ["overlap=1", "0 without windows"]),
         ({"overlap": -1}, ["overlap=-1"]),

@@ -86,7 +86,7 @@ def test_a_file_that_is_gone_is_named_and_ends_with_3(folder, name, capsys):
     (folder / name).unlink()
     assert the_error(folder) == f"missing: done/{name}: does not exist"
     assert main(["check", "done"]) == 3
-    assert capsys.readouterr().out.splitlines()[-1].endswith("saved/done: not complete; errors found: 1")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("saved/done: incomplete; errors found: 1")
 
 
 @pytest.mark.parametrize("name", FILES)

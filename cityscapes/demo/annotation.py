@@ -1,30 +1,37 @@
 """The polygons file of a demo frame, in whole pixels, as an annotator of Cityscapes would have drawn it."""
 
+import numpy as np
+
 from cityscapes.demo.scene import View
-from cityscapes.demo.shapes import Polygon
+from cityscapes.demo.shapes import Outline, Polygon
 
 BORDER = 0.06
 """How far polygons may reach out of the image, as a share of its height."""
 
+BROAD = ("sky", "road", "terrain", "sidewalk", "building")
+"""Labels whose outlines are so large that half a pixel more does not matter."""
+
 
 def annotation(view: View, *, height: int, width: int, secret: bool = False) -> dict:
-    """The content of `*_gtFine_polygons.json` for an image of `height` x `width` pixels.
+    """Return the content of `*_gtFine_polygons.json` for an image of `height` x `width` pixels.
 
     `secret` leaves out everything but the camera car and the image border, as the official test split does.
     """
-    objects = []
-    for label, outline in view.labelled:
-        if secret and label != "ego vehicle":
-            continue
-        polygon = _pixels(outline, height, width, slim=label not in ("sky", "road", "terrain", "sidewalk", "building"))
-        if len(polygon) > 2:
-            objects.append({"label": label, "polygon": polygon})
+    labeled = [entry for entry in view.labeled if not secret or entry[0] == "ego vehicle"]
+    labels, outlines = zip(*labeled, strict=True)
+    slim = np.array([label not in BROAD for label in labels])
+    polygons = _pixels(outlines, slim, height, width)
+    objects = [
+        {"label": label, "polygon": polygon}
+        for label, polygon in zip(labels, polygons, strict=True)
+        if len(polygon) > 2
+    ]
     objects.append({"label": "out of roi", "polygon": _frame(height, width)})
     return {"imgHeight": height, "imgWidth": width, "objects": objects}
 
 
 def _frame(height: int, width: int) -> list[list[int]]:
-    """The border of the image, as a polygon with a seam around a hole."""
+    """Return the border of the image, as a polygon with a seam around a hole."""
     rim = max(1, round(height / 200))
     right, low = width - 1, height
     outer = [[0, 0], [right, 0], [right, low], [0, low], [0, 0]]
@@ -32,37 +39,49 @@ def _frame(height: int, width: int) -> list[list[int]]:
     return outer + inner
 
 
-def _pixels(outline: Polygon, height: int, width: int, *, slim: bool) -> list[list[int]]:
-    """Round an outline to pixels; empty where it lies outside the image.
+def _pixels(outlines: tuple[Outline, ...], slim: np.ndarray, height: int, width: int) -> list[list[list[int]]]:
+    """Round outlines to pixels; empty where they lie outside the image.
 
     Filling includes the pixels of both side edges, so a `slim` outline is drawn in by half a pixel on either side:
     without that, a thin pole would be a third too wide in a small image.
     """
-    middle = width / 2
-    corners = [(u * height + middle, v * height) for u, v in outline]
-    left, right = min(x for x, _ in corners), max(x for x, _ in corners)
-    top, bottom = min(y for _, y in corners), max(y for _, y in corners)
-    if right < 0.5 or left > width - 0.5 or bottom < 0.5 or top > height - 0.5 or (right - left) * (bottom - top) < 0.5:
-        return []
-    center = (left + right) / 2
+    counts = np.array([len(outline) for outline in outlines])
+    corners = np.concatenate(outlines) * height
+    corners[:, 0] += width / 2
+    stops = np.cumsum(counts)
+    starts = stops - counts
+    (left, top), (right, bottom) = np.minimum.reduceat(corners, starts).T, np.maximum.reduceat(corners, starts).T
+    inside = (right >= 0.5) & (left <= width - 0.5) & (bottom >= 0.5) & (top <= height - 0.5)
+    kept = np.flatnonzero(inside & ((right - left) * (bottom - top) >= 0.5))
     margin = BORDER * height
-    if left < -margin or right > width + margin or top < -margin or bottom > height + margin:
-        for axis, bound, sign in ((0, -margin, 1), (0, width + margin, -1), (1, -margin, 1), (1, height + margin, -1)):
-            corners = _clip(corners, axis, bound, sign)
-    polygon: list[list[int]] = []
-    for x, y in corners:
-        inwards = max(-0.5, min(0.5, center - x)) if slim else 0.0
-        point = [round(x - 0.5 + inwards), round(y)]
-        if not polygon or polygon[-1] != point:
-            polygon.append(point)
-    if len(polygon) == 2:
-        # Thinner than a pixel: a line is still a polygon that fills the pixels it runs through.
-        polygon.append(list(polygon[0]))
-    return polygon
+    reach = (left < -margin) | (right > width + margin) | (top < -margin) | (bottom > height + margin)
+    pieces = [corners[starts[index] : stops[index]] for index in kept]
+    pieces = [
+        _clip(piece, margin, height, width) if far else piece for piece, far in zip(pieces, reach[kept], strict=True)
+    ]
+    owners = np.repeat(kept, [len(piece) for piece in pieces])
+    x, y = np.concatenate(pieces).T
+    inwards = np.where(slim, 0.5, 0.0)[owners]
+    x = x - 0.5 + np.clip(((left + right) / 2)[owners] - x, -inwards, inwards)
+    points = np.rint(np.stack([x, y], axis=1)).astype(np.int64)
+    fresh = np.ones(len(points), bool)
+    fresh[1:] = (points[1:] != points[:-1]).any(axis=1) | (owners[1:] != owners[:-1])
+    points, counts = points[fresh].tolist(), np.bincount(owners[fresh], minlength=len(outlines))
+    polygons = [points[stop - count : stop] for stop, count in zip(np.cumsum(counts), counts, strict=True)]
+    # Thinner than a pixel: a line is still a polygon that fills the pixels it runs through.
+    return [[*polygon, polygon[0]] if len(polygon) == 2 else polygon for polygon in polygons]
 
 
-def _clip(corners: Polygon, axis: int, bound: float, sign: int) -> Polygon:
-    """The part of a polygon with `sign * (coordinate - bound) >= 0` (Sutherland and Hodgman)."""
+def _clip(outline: Outline, margin: float, height: int, width: int) -> Outline:
+    """Return the part of an outline that reaches at most `margin` out of the image."""
+    corners = outline.tolist()
+    for axis, bound, sign in ((0, -margin, 1), (0, width + margin, -1), (1, -margin, 1), (1, height + margin, -1)):
+        corners = _half(corners, axis, bound, sign)
+    return np.array(corners).reshape(-1, 2)
+
+
+def _half(corners: Polygon, axis: int, bound: float, sign: int) -> Polygon:
+    """Return the part of a polygon with `sign * (coordinate - bound) >= 0` (Sutherland and Hodgman)."""
     kept: Polygon = []
     for index, corner in enumerate(corners):
         before = corners[index - 1]

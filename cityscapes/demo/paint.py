@@ -9,8 +9,20 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cityscapes.demo.random_numbers import Dice
-from cityscapes.demo.scene import Surface, View
-from cityscapes.demo.shapes import ASPHALT, FACADE, FOCAL, GLASS, GRASS, LEAVES, MASONRY, PAVING, SKY, STRIPES
+from cityscapes.demo.scene import Surfaces, View
+from cityscapes.demo.shapes import (
+    ASPHALT,
+    FACADE,
+    FOCAL,
+    GLASS,
+    GRASS,
+    LEAVES,
+    MASONRY,
+    PAVING,
+    SKY,
+    STRIPES,
+    Outline,
+)
 from cityscapes.demo.street import Light, Street
 
 TILE = 512
@@ -42,40 +54,36 @@ def paint(view: View, street: Street, *, height: int, width: int, dice: Dice) ->
     tall, wide = height * scale, width * scale
     numbers = Image.new("I", (wide, tall), 0)
     shade = Image.new("L", (wide, tall), 0)
-    _fill(numbers, [surface.outline for surface in view.surfaces], tall)
+    _fill(numbers, view.surfaces.outlines, tall)
     _fill(shade, view.shadows, tall, value=1)
     pixels = _shaded(np.asarray(numbers), np.asarray(shade), view.surfaces, street.light, street.horizon)
     pixels = np.asarray(Image.fromarray(pixels).reduce(scale)) if scale > 1 else _softened(pixels)
     return _developed(pixels, street.light, dice)
 
 
-def _fill(image: Image.Image, outlines: list[list[tuple[float, float]]], tall: int, value: int | None = None) -> None:
+def _fill(image: Image.Image, outlines: list[Outline], tall: int, value: int | None = None) -> None:
+    """Fill outlines one over the other, each with its number in the list or all with one `value`."""
+    if not outlines:
+        return
     draw = ImageDraw.Draw(image)
-    points = np.array([number for outline in outlines for corner in outline for number in corner], np.float64)
-    points[::2] = points[::2] * tall + image.width / 2
-    points[1::2] *= tall
-    numbers, end = np.floor(points).astype(np.int64).tolist(), 0
+    points = np.concatenate(outlines) * tall
+    points[:, 0] += image.width / 2
+    numbers, end = np.floor(points).astype(np.int64).ravel().tolist(), 0
     for number, outline in enumerate(outlines):
-        start, end = end, end + 2 * len(outline)
-        if len(outline) > 2:
-            draw.polygon(numbers[start:end], fill=number if value is None else value)
+        start, end = end, end + outline.size
+        draw.polygon(numbers[start:end], fill=number if value is None else value)
 
 
-def _columns(surfaces: list[Surface], light: Light) -> dict[str, np.ndarray]:
-    """Per surface, what shading looks up per pixel."""
-    rows = [
-        (*paint.color, *plane, *origin, *paint.period, paint.grain, axis, paint.material, seed, side, paint.glow)
-        for _, paint, plane, axis, origin, side, seed in surfaces
-    ]
-    names = ("red", "green", "blue", "p", "q", "r", "a", "b", "across", "up", "grain", "axis", "material", "seed")
-    table = np.array(rows, np.float64)
-    axis, side, glow = table[:, 11], table[:, 14], table[:, 15] > 0
-    sides = np.where(side > 0, light.right, light.left)
-    bright = np.where(axis == 0, sides, np.where(axis == 1, light.top, light.front))
-    table[:, :3] *= np.where(glow, 1.0, bright)[:, None]
-    table[:, :3] *= np.where(glow[:, None], 1.0, light.tint)
-    table = table.astype(np.float32)
-    return {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(names)}
+def _columns(surfaces: Surfaces, light: Light) -> dict[str, np.ndarray]:
+    """Return, per surface, what shading looks up per pixel."""
+    _, looks, planes, axes, origins, sides, seeds = surfaces
+    color, glow = looks[:, :3], looks[:, 7:] > 0
+    side = np.where(sides > 0, light.right, light.left)
+    bright = np.where(axes == 0, side, np.where(axes == 1, light.top, light.front))
+    color = color * np.where(glow, 1.0, bright[:, None]) * np.where(glow, 1.0, light.tint)
+    names = ("red", "green", "blue", "p", "q", "r", "a", "b", "across", "up", "grain", "material", "axis", "seed")
+    columns = np.column_stack([color, planes, origins, looks[:, 3:7], axes, seeds]).astype(np.float32)
+    return dict(zip(names, np.ascontiguousarray(columns.T), strict=True))
 
 
 def _noise(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
@@ -85,9 +93,7 @@ def _noise(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
     return NOISE[row * TILE + column]
 
 
-def _shaded(
-    numbers: np.ndarray, shade: np.ndarray, surfaces: list[Surface], light: Light, horizon: float
-) -> np.ndarray:
+def _shaded(numbers: np.ndarray, shade: np.ndarray, surfaces: Surfaces, light: Light, horizon: float) -> np.ndarray:
     tall, wide = numbers.shape
     columns = _columns(surfaces, light)
     ids = numbers.ravel()

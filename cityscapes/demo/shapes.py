@@ -129,6 +129,8 @@ def mirrored(parts: list[Part], direction: int) -> list[Part]:
 
 
 Polygon = list[tuple[float, float]]
+Outline = np.ndarray
+"""Corners float64 (N, 2) in the image."""
 
 EYE, NEAR, FAR, FOCAL = 1.5, 0.5, 270.0, 1.05
 """Height of the camera, nearest and farthest visible depth in metres; focal length in image heights."""
@@ -170,9 +172,9 @@ class Camera(NamedTuple):
         return [self.see(x, y + EYE, z) for x, y, z in kept] if len(kept) > 2 else []
 
 
-def convex_hull(points: Polygon) -> Polygon:
-    """The convex outline of points in the image (Andrew's monotone chain)."""
-    ordered = sorted(set(points))
+def convex_hull(points: Polygon | Outline) -> Polygon:
+    """Return the convex outline of points in the image (Andrew's monotone chain)."""
+    ordered = sorted({(x, y) for x, y in (points.tolist() if isinstance(points, np.ndarray) else points)})
     if len(ordered) < 3:
         return ordered
 

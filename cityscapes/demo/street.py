@@ -113,7 +113,7 @@ Hues = tuple[float, float]
 class Street(NamedTuple):
     """A street, ready to be filmed: `ground` is drawn first, `step` is the camera's way per frame in metres.
 
-    `horizon` is in image heights from the top, `camera_x` in metres, `bonnet` the camera car's paint.
+    `horizon` is in image heights from the top, `camera_x` in metres, `hood` the camera car's paint.
     """
 
     light: Light
@@ -122,7 +122,7 @@ class Street(NamedTuple):
     step: float
     horizon: float
     camera_x: float
-    bonnet: Paint
+    hood: Paint
 
 
 def build_street(dice: Callable[..., Dice], number: int) -> Street:
@@ -137,9 +137,9 @@ def build_street(dice: Callable[..., Dice], number: int) -> Street:
         things += _frontage(dice("frontage", side), side, kerb, season)
         things += _kerb(dice("kerb", side), side, kerb, season)
         things += _path(dice("path", side), side, kerb)
-    bonnet = Paint(look.color((0, 1), (0, 0.6), (0.1, 0.8)), GLASS, grain=0.02)
+    hood = Paint(look.color((0, 1), (0, 0.6), (0.1, 0.8)), GLASS, grain=0.02)
     ground = _ground(dice("ground"), kerbs, lanes)
-    return Street(light, ground, things, step, look.between(0.4, 0.47), look.between(-0.25, 0.25), bonnet)
+    return Street(light, ground, things, step, look.between(0.4, 0.47), look.between(-0.25, 0.25), hood)
 
 
 def _strip(side: int, inner: float, outer: float, paint: Paint, label: str | None = None) -> Part:

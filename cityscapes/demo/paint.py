@@ -90,29 +90,28 @@ def _noise(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
     """The noise tile at surface coordinates, `scale` texels a metre."""
     column = (a * np.float32(scale)).astype(np.int32) & (TILE - 1)
     row = (b * np.float32(scale)).astype(np.int32) & (TILE - 1)
-    return NOISE[row * TILE + column]
+    return NOISE.take(row * TILE + column)
 
 
 def _shaded(numbers: np.ndarray, shade: np.ndarray, surfaces: Surfaces, light: Light, horizon: float) -> np.ndarray:
     tall, wide = numbers.shape
     columns = _columns(surfaces, light)
-    ids = numbers.ravel()
-    dx = ((np.arange(wide, dtype=np.float32) + np.float32(0.5 - wide / 2)) / np.float32(FOCAL * tall))[None, :]
-    dy = ((np.float32(horizon * tall - 0.5) - np.arange(tall, dtype=np.float32)) / np.float32(FOCAL * tall))[:, None]
-    slope = columns["p"][numbers] * dx + columns["q"][numbers] * dy + columns["r"][numbers]
+    ids = numbers.ravel().astype(np.intp)
+    dx = (np.arange(wide, dtype=np.float32) + np.float32(0.5 - wide / 2)) / np.float32(FOCAL * tall)
+    dy = (np.float32(horizon * tall - 0.5) - np.arange(tall, dtype=np.float32)) / np.float32(FOCAL * tall)
+    dx, dy = np.tile(dx, tall), np.repeat(dy, wide)
+    slope = columns["p"].take(ids) * dx + columns["q"].take(ids) * dy + columns["r"].take(ids)
     depth = np.float32(1) / np.maximum(slope, np.float32(1 / 2000))
-    axis = columns["axis"].astype(np.int8)[numbers]
-    a = (np.where(axis == 0, np.float32(1), dx) * depth).ravel() + columns["a"][ids]
-    b = (np.where(axis == 1, np.float32(1), dy) * depth).ravel() + columns["b"][ids]
-    depth = depth.ravel()
-    seed = columns["seed"][ids]
-    grain = columns["grain"][ids]
+    axis = columns["axis"].astype(np.int8).take(ids)
+    a = np.where(axis == 0, np.float32(1), dx) * depth + columns["a"].take(ids)
+    b = np.where(axis == 1, np.float32(1), dy) * depth + columns["b"].take(ids)
+    seed = columns["seed"].take(ids)
+    grain = columns["grain"].take(ids)
     coarse, fine = _noise(a, b + seed * np.float32(7.3), 40), _noise(b, a + seed * np.float32(3.1), 130)
     factor = 1 + grain * (coarse + fine / (1 + depth * np.float32(0.08)))
-    rgb = [columns[name][ids] for name in ("red", "green", "blue")]
     material = columns["material"].astype(np.int8)
     pixel = depth / np.float32(FOCAL * tall)
-    kinds = material[ids]
+    kinds = material.take(ids)
     here = {
         kind: np.flatnonzero(kinds == kind) for kind in (SKY, FACADE, LEAVES, GRASS, MASONRY, PAVING, STRIPES, GLASS)
     }
@@ -129,14 +128,14 @@ def _shaded(numbers: np.ndarray, shade: np.ndarray, surfaces: Surfaces, light: L
             factor[at] *= pattern(a[at], b[at], pixel[at], period, seed[at], kind)
     ground = np.isin(material, GROUND)
     ground |= (columns["axis"] == 1) & (columns["seed"] == 1)
-    factor[(shade.ravel() > 0) & ground[ids]] *= np.float32(light.shadow)
-    rgb = [channel * factor for channel in rgb]
+    factor[(shade.ravel() > 0) & ground.take(ids)] *= np.float32(light.shadow)
+    rgb = [columns[name].take(ids) * factor for name in ("red", "green", "blue")]
     _windows(rgb, here[FACADE], ids, columns, a, b, pixel, light)
     _glass(rgb, here[GLASS], a, b, light)
     fog = depth / (depth + np.float32(light.reach))
     fog *= fog
     rgb = [channel + (np.float32(tone) - channel) * fog for channel, tone in zip(rgb, light.haze, strict=True)]
-    _sky(rgb, here[SKY], a, b, np.broadcast_to(dy, numbers.shape).ravel(), light)
+    _sky(rgb, here[SKY], a, b, dy, light)
     out = np.empty((tall * wide, 3), np.uint8)
     for index, channel in enumerate(rgb):
         out[:, index] = np.clip(channel * np.float32(light.gain[index]) + np.float32(0.5), 0, 255).astype(np.uint8)

@@ -1,11 +1,14 @@
-"""People, bicycles and motorcycles of the demo city as parts; `phase` counts quarters of a step, from 0 to 3."""
+"""People, bicycles and motorcycles of the demo city as parts; `phase` says how far they are in a step or a turn."""
 
 from cityscapes.demo.random_numbers import Color, Dice
 from cityscapes.demo.shapes import Paint, Part, bar, disc, mirrored, ring, shaded, upright
 from cityscapes.demo.vehicles import DARK, RED, RIM, TYRE, vehicle_color
 
-STRIDE = (0.3, 0.12, -0.3, -0.12)
-"""How far the feet are apart in each phase, in metres."""
+STRIDE = (0.3, 0.12)
+"""How far the feet are apart in each phase of a walk, in meters."""
+
+PEDALS = (0.08, 0.0, -0.08, 0.0)
+"""How far the near foot is above the axle of the cranks in each phase of a turn, in meters."""
 
 
 def _cloth(color: Color) -> Paint:
@@ -24,7 +27,7 @@ def person(dice: Dice, phase: int) -> list[Part]:
     """A walking person, about 1.75 metres tall."""
     jacket, trousers, skin, hair = _wardrobe(dice)
     size, skirt, bag = dice.between(0.9, 1.07), dice.chance(0.2), dice.chance(0.35)
-    step = abs(STRIDE[phase])
+    step = STRIDE[phase]
     outline = [
         (-step - 0.12, 0),
         (-0.19, 0.78),
@@ -145,7 +148,7 @@ def rider_side(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
     jacket, trousers, skin, _ = _wardrobe(dice)
     helmet = Paint(vehicle_color(dice), grain=0.03)
     machine = motorcycle_side(dice) if motor else bicycle_side(dice)
-    lift = 0.0 if motor else (0.08, 0.0, -0.08, 0.0)[phase]
+    lift = 0.0 if motor else PEDALS[phase]
     hip, knee, foot = (-0.22, 0.92), (0.18, 0.72 + lift), (0.0, 0.26 + lift)
     outline = [(-0.4, 0.84), (-0.1, 0.8), (-0.02, 0.66), (-0.1, 0.22 + lift), (0.14, 0.2 + lift), (0.3, 0.72 + lift)]
     outline += [

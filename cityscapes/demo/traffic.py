@@ -21,7 +21,7 @@ VEHICLES: dict[str, Callable[[Dice, int, bool], list[Part]]] = {
 def walker(dice: Dice, x: float, z: float, speed: tuple[float, float], band: int) -> Thing:
     """A person on the way."""
     key = dice.below(10**9)
-    shapes = tuple(people.person(Dice(key), phase) for phase in range(4))
+    shapes = tuple(people.person(Dice(key), phase) for phase in range(len(people.STRIDE)))
     return Thing(shapes, x, z, band, speed, (0.7, 0.4), upright=True)
 
 
@@ -54,12 +54,13 @@ def _vehicle(dice: Dice, kind: str, x: float, z: float, *, oncoming: bool, speed
 
 
 def _rider(dice: Dice, x: float, z: float, speed: tuple[float, float], *, motor: bool) -> Thing:
-    key = dice.below(10**9)
+    """A person on a bicycle, whose legs move, or on a motorcycle."""
+    key, phases = dice.below(10**9), range(1 if motor else len(people.PEDALS))
     if speed[0]:
-        side_views = [people.rider_side(Dice(key), phase, motor=motor) for phase in range(4)]
+        side_views = [people.rider_side(Dice(key), phase, motor=motor) for phase in phases]
         shapes = tuple(mirrored(parts, 1 if speed[0] > 0 else -1) for parts in side_views)
         return Thing(shapes, x, z, MIDDLE, speed, (1.8, 0.5), upright=True)
-    shapes = tuple(people.rider_back(Dice(key), phase, motor=motor) for phase in range(4))
+    shapes = tuple(people.rider_back(Dice(key), phase, motor=motor) for phase in phases)
     return Thing(shapes, x, z, MIDDLE, speed, (0.7, 1.4), upright=True)
 
 

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cityscapes.errors import run_command
+from cityscapes.errors import require, run_command
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import InterleavedTimes, time_interleaved
-from dlv3p.runtime.extras import require
 from dlv3p.training.activation_checkpointing import checkpoint_activations, saved_bytes
 from dlv3p.training.losses import make_chunked_loss, make_loss
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from cityscapes.dataset import Split
+from cityscapes.errors import require
 from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
-from dlv3p.runtime.extras import require
 
 
 @dataclass(frozen=True)

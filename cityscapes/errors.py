@@ -7,7 +7,8 @@ and the papermill engine turn an error into an exit status.
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 
 class UserError(ValueError):
@@ -114,3 +115,14 @@ def run_command(main: Callable[[], int]) -> None:
     except OSError:  # the reader is gone, and Python would try to write the rest again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def require(purpose: str, packages: Sequence[str], extra: str) -> None:
+    """Raise MachineError, which says what to install, unless all `packages` that `purpose` needs are installed."""
+    if missing := missing_packages(packages):
+        raise MachineError(f"{purpose} needs {' and '.join(missing)}; install with: pip install 'dlv3p[{extra}]'")
+
+
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Return the packages that are not installed, by import name."""
+    return [name for name in packages if find_spec(name) is None]

@@ -49,11 +49,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import launch, reported_errors
-    from dlv3p.training.network import build_for_training
     from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
     from dlv3p.training.progress import TrainingProgress
     from dlv3p.training.recording import memory_advice, record_run
-    from dlv3p.training.recovery import last_checkpoint
+    from dlv3p.training.recovery import build_for_training, last_checkpoint
     from dlv3p.training.step import build_loss, build_stepper
     from dlv3p.training.validation import validate
 

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import ParameterError, reason
+from cityscapes.errors import ParameterError, reason, require
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.widths import CHECKED_SIZE
-from dlv3p.runtime.extras import require
 
 CLASSIFIERS = ("classifier", "auxiliary.classifier")
 """Layers whose outputs are the classes, which are never pruned."""

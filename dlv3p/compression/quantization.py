@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, require
 from cityscapes.files.atomic import file_sha256
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
@@ -35,7 +35,6 @@ from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quan
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json
 from dlv3p.runs.provenance import hardware
-from dlv3p.runtime.extras import require
 
 FORMAT = 1
 FLOAT_FILE = "float32.onnx"

@@ -19,12 +19,11 @@ from torchvision.datasets import SBDataset
 from torchvision.datasets.utils import download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from cityscapes.errors import InputError, MachineError, MissingInputError, reason
+from cityscapes.errors import InputError, MachineError, MissingInputError, reason, require
 from cityscapes.files.atomic import open_atomically, write_bytes, write_text
 from cityscapes.ids import invalid_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
-from dlv3p.runtime.extras import require
 from dlv3p.runtime.progress import track
 
 

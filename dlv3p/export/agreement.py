@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cityscapes.errors import IntegrityError
+from cityscapes.errors import IntegrityError, missing_packages
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export.onnx_runtime import NEEDED, OnnxPredictor
 from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
-from dlv3p.runtime.extras import missing_packages
 
 SMALLEST_AGREEMENT = 0.999
 """Share of the pixels that must get the same class; in the others, two best classes may differ by rounding."""

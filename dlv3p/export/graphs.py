@@ -15,10 +15,10 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from cityscapes.errors import require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.runtime.extras import require
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cityscapes.errors import require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.precisions import INT8, Node, without_output
-from dlv3p.runtime.extras import require
 
 NEEDED = ("onnx", "onnxruntime")
 QUANTIZED = ("Conv", "Relu", "Add", "Mul", "Concat", "Resize", "Gemm", "MatMul")

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cityscapes.errors import MachineError
+from cityscapes.errors import MachineError, require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.precisions import INT8, Node, without_output
-from dlv3p.runtime.extras import require
 
 NEEDED = ("openvino", "nncf")
 PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}

@@ -5,13 +5,16 @@ docs/parameters.md are generated from it by `python tests/support/refresh_notebo
 """
 
 import difflib
+import html
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.display import Row, html_table, plain_text
+
+Row = tuple[str, Any, Any]
+"""A parameter's name, its value and its default."""
 
 
 def text(default: str, help: str) -> Any:
@@ -88,11 +91,11 @@ class Parameters:
 
     def _repr_html_(self) -> str:
         """Show the values in a notebook."""
-        return html_table(self._rows())
+        return _html_table(self._rows())
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         """Show the values in a notebook and in a terminal; `__repr__`, which names them all, is for programs."""
-        return {"text/plain": plain_text(self._rows()), "text/html": self._repr_html_()}
+        return {"text/plain": _plain_text(self._rows()), "text/html": self._repr_html_()}
 
     def _rows(self) -> list[Row]:
         shown = [item for group in self.groups().values() for item in group]
@@ -124,3 +127,35 @@ def _check_range(item: Field, value: Any) -> None:
     if low is not None and not low <= value <= high:  # also refuses NaN
         default = "" if item.default is MISSING else f" (default {item.default})"
         raise ParameterError(f"{item.name}={value!r}: allowed are {low} to {high}{default}")
+
+
+def _plain_text(rows: Sequence[Row]) -> str:
+    """Return the values that differ, a line each, and the number of defaults."""
+    changed, rest = _split(rows)
+    lines = [f"{name} = {value!r}" for name, value, _ in changed]
+    return "\n".join([*lines, _summary(len(changed), len(rest))])
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    """Return a table of the values that differ beside their defaults, and a folded table of the rest."""
+    changed, rest = _split(rows)
+    table = _table(("parameter", "value", "default"), changed) if changed else ""
+    folded = _table(("parameter", "value"), [row[:2] for row in rest])
+    return f"{table}<details><summary>{_summary(len(changed), len(rest))}</summary>{folded}</details>"
+
+
+def _split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    return [row for row in rows if row[1] != row[2]], [row for row in rows if row[1] == row[2]]
+
+
+def _summary(changed: int, rest: int) -> str:
+    if not changed:
+        return "Nothing differs from the defaults"
+    return f"{rest} other at its default" if rest == 1 else f"{rest} others at their defaults"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    titles = "".join(f"<th>{title}</th>" for title in head)
+    lines = [[name, *map(repr, values)] for name, *values in rows]
+    cells = ["".join(f"<td>{html.escape(cell, quote=False)}</td>" for cell in line) for line in lines]
+    return f"<table><tr>{titles}</tr>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from cityscapes.errors import MachineError
-from dlv3p.runtime.extras import require
+from cityscapes.errors import MachineError, require
 
 NOT_MEASURED = "not measured"
 IMPLAUSIBLE = "implausible"

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.dataset import Split
-from cityscapes.errors import reason
+from cityscapes.errors import reason, require
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.bands import EarlyWarning, band_for
 from dlv3p.runtime.callbacks import Callback, Callbacks
-from dlv3p.runtime.extras import require
 from dlv3p.runtime.processes import place
 from dlv3p.runtime.progress import make_progress
 

@@ -1,13 +1,22 @@
-"""Find the last good checkpoint of a run, and reject one that the run cannot resume from."""
+"""Start or resume a run: find its last good checkpoint, and build its network, new or as that checkpoint left it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cityscapes.dataset import Split
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError
+from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.norms import share_statistics
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
+from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.processes import place
+from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.initial import build_with_weights
 
 
 def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) -> dict[str, Any] | None:
@@ -28,6 +37,23 @@ def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) 
     refuse_other_parameters(folder.name, saved["parameters"], parameters)
     _check_classes(folder, list(saved["class_names"]), training)
     return saved
+
+
+def build_for_training(
+    parameters: TrainParameters, num_classes: int, device: torch.device, saved: Mapping[str, Any] | None
+) -> DeepLab:
+    """Return the network on its device, with the weights of a checkpoint if there is one, else the initial weights."""
+    if saved:
+        model = build_network(parameters, num_classes, widths=saved.get("widths"))
+        model = model.to(device, memory_format=LAYOUT)
+        model.load_state_dict(saved.get("training_model") or saved["model"])
+    else:
+        weights, new = parameters.initial_weights, parameters.new_classifier
+        model = build_with_weights(parameters, num_classes, initial_weights=weights, new_classifier=new)
+        model = model.to(device, memory_format=LAYOUT)
+    if place().ranks > 1:
+        share_statistics(model, device)
+    return checkpoint_activations(model) if parameters.activation_checkpointing else model
 
 
 def _fall_back_to_best(error: Exception, last: Path, best: Path) -> dict[str, Any]:

@@ -94,7 +94,6 @@ def serve() -> None:
     import dlv3p.training.checkpoints
     import dlv3p.training.divergence
     import dlv3p.training.launching
-    import dlv3p.training.network
     import dlv3p.training.recovery
     import dlv3p.training.validation  # noqa: F401
 

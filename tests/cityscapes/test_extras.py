@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cityscapes.errors import MachineError
-from dlv3p.runtime.extras import missing_packages, require
+from cityscapes.errors import MachineError, missing_packages, require
 
 ROOT = Path(__file__).parents[2]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -72,7 +71,7 @@ def test_no_module_catches_a_missing_extra_by_itself():
     pattern = re.compile(r"pip install '?dlv3p\[")
     codes = {path: re.sub(r'""".*?"""', "", path.read_text("utf-8"), flags=re.S) for path in SOURCES}
     found = {str(path.relative_to(ROOT)) for path, code in codes.items() if pattern.search(code)}
-    assert found == {"dlv3p/runtime/extras.py", "dlv3p/export/__main__.py"}
+    assert found == {"cityscapes/errors.py", "dlv3p/export/__main__.py"}
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

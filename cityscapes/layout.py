@@ -68,12 +68,24 @@ def check_splits(splits: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(splits))
 
 
+def check_split_name(split: str) -> None:
+    """Refuse a name that is not one plain folder name: what is made from a split lies in folders named after it.
+
+    Raises ParameterError for an empty name, a path separator, a control character or a leading dot.
+    """
+    if not split or split.startswith(".") or not split.isprintable() or not {"/", "\\"}.isdisjoint(split):
+        raise ParameterError(
+            f"split={split!r}: expected the name of one folder, such as 'val', without '/' or a leading '.'"
+        )
+
+
 def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name: bool = False) -> list[Frame]:
     """List the frames of one split, sorted, from the files that end in `suffix` (images, or polygons).
 
     `any_name` takes other data sets' `<folder>/<any name><suffix>` as well. Raises MissingInputError when the split's
     folder is absent or holds no such file.
     """
+    check_split_name(split)
     folder = root / ("leftImg8bit" if suffix == IMAGE_SUFFIX else "gtFine") / split
     if not folder.is_dir():
         found = sorted(entry.name for entry in folder.parent.iterdir()) if folder.parent.is_dir() else []

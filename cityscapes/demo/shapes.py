@@ -30,7 +30,7 @@ class Paint(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A flat polygon, or with `hull` the convex outline of its points; unpainted or unlabelled where None."""
+    """A flat polygon, or with `hull` the convex outline of its points; unpainted or unlabeled where None."""
 
     points: Sequence[Point]
     paint: Paint | None = None

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
+def save_prediction(train_ids: "np.ndarray", path: str | Path, *, made_from: bytes | None = None) -> None:
     """Write one prediction, integer (H, W) of train ids 0 to 18, as the label-id PNG that the server reads.
 
-    Raises ParameterError for other shapes and ids. 255 is not allowed, since a pixel without a class only costs score.
+    With `made_from`, which identifies the image and the network, the file is stamped, see `is_made_from`. Raises
+    ParameterError for other shapes and ids. 255 is not allowed, since a pixel without a class only costs score.
     """
     import numpy as np
 
@@ -32,7 +33,7 @@ def save_prediction(train_ids: "np.ndarray", path: str | Path) -> None:
     if train_ids.min() < 0 or train_ids.max() >= NUM_CLASSES:
         wrong = sorted(set(np.unique(train_ids).tolist()) - set(range(NUM_CLASSES)))[:10]
         raise ParameterError(f"{path}: train ids are 0 to {NUM_CLASSES - 1}, found also {', '.join(map(str, wrong))}")
-    write_bytes(path, encode_png(TRAIN_ID_TO_LABEL_ID[train_ids]), durable=False)
+    write_bytes(path, encode_png(TRAIN_ID_TO_LABEL_ID[train_ids], made_from=made_from), durable=False)
 
 
 def build_submission(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
-from cityscapes.layout import POLYGONS_SUFFIX, find_frames
+from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.demo_flawed import write_flawed_folder
 from dlv3p.data.demo_voc import write_demo_voc
@@ -57,14 +58,24 @@ def resolve_data_root(data_root: str) -> Root:
     )
 
 
+def is_root_of(data_root: str, root: Root) -> bool:
+    """Return whether `root` is where a `data_root` parameter leads; nothing is written to find out."""
+    embedded = {DEMO_CITY: demo_city_folder(), DEMO_VOC: data_folder() / DEMO_VOC}
+    if data_root in embedded:
+        return not is_url(root) and Path(root).resolve() == embedded[data_root].resolve()
+    with suppress(MissingInputError):
+        return str(resolve_data_root(data_root)) == str(root if is_url(root) else Path(root).resolve())
+    return data_root == str(root)
+
+
 def open_images(root: Root, split: str) -> Split:
     """Open one split for its images; existing masks can be read, missing ones are neither generated nor an error."""
-    return _kind(root).open_split(root, split, labeled=False)
+    return _open(root, split, labeled=False)
 
 
 def open_split(root: Root, split: str) -> Split:
     """Open one split with a mask for each image; for Cityscapes, masks are first generated from polygons."""
-    return _kind(root).open_split(root, split, labeled=True)
+    return _open(root, split, labeled=True)
 
 
 def open_for_viewing(root: Root, split: str) -> Split:
@@ -91,6 +102,11 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
             "a score on training images means nothing: remove them from one of the two"
         )
     return training, validation
+
+
+def _open(root: Root, split: str, *, labeled: bool) -> Split:
+    check_split_name(split)
+    return _kind(root).open_split(root, split, labeled=labeled)
 
 
 def _kind(root: Root) -> Kind:

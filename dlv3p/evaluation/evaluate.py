@@ -19,10 +19,11 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
-from cityscapes.workspace import output_folder
+from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, scores
+from dlv3p.evaluation.results import result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track
@@ -72,12 +73,17 @@ class Evaluation:
         """Return an image and its mask as they were scored."""
         return scored_pair(self.split, index, self.protocol)
 
+    def path(self, name: str) -> Path:
+        """Return where a file about this evaluation belongs, such as `class_iou.png`: see `result_path`."""
+        return result_path(self.predictor, self.split, name, self.protocol)
+
     def save(self) -> Path:
         """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.
 
         That name is for the best checkpoint on the run's validation split, whole images at a single scale; any other
-        protocol, split or checkpoint is added to it, as in `evaluation_six_scales_flip_last.json`. `official` holds the
-        content of the official result file, null for data that is not Cityscapes.
+        protocol, split, checkpoint or data is added to it, as in `evaluation_six_scales_flip_last.json`. `made_from`
+        holds the hashes of the checkpoint that was loaded, and of the names and sizes of the images. `official` holds
+        the content of the official result file, null for data that is not Cityscapes.
         """
         classes = {
             name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
@@ -87,6 +93,10 @@ class Evaluation:
             "run": self.predictor.run,
             "checkpoint": self.predictor.checkpoint.name,
             "epoch": self.predictor.epoch,
+            "made_from": {
+                "checkpoint_sha256": self.predictor.weights_sha256,
+                "images_sha256": data_fingerprint(self.split),
+            },
             "data_root": str(self.split.root),
             "split": self.split.split,
             "images": len(self.split),
@@ -101,10 +111,7 @@ class Evaluation:
             "confusion_axes": ["truth", "prediction"],
             "official": None if self.official is None else self.official.as_official_json(),
         }
-        usual = {self.predictor.parameters.val_split, "best"}
-        other = [name for name in (self.split.split, self.predictor.checkpoint.stem) if name not in usual]
-        name = "_".join([f"evaluation{self.protocol.suffix}", *other])
-        path = output_folder(self.predictor.run) / f"{name}.json"
+        path = self.path("evaluation.json")
         write_json(path, content)
         return path
 

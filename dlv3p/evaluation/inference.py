@@ -23,7 +23,11 @@ from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network that predicts train ids for RGB images of any size, at that size."""
+    """A trained network that predicts train ids for RGB images of any size, at that size.
+
+    `weights_sha256` is the hash of the very bytes that the network was read from: a training may have written another
+    checkpoint since.
+    """
 
     run: str
     checkpoint: Path
@@ -32,6 +36,7 @@ class Predictor:
     parameters: TrainParameters
     class_names: Sequence[str]
     device: torch.device
+    weights_sha256: str = ""
 
     def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""
@@ -69,9 +74,8 @@ def load_predictor(parameters: RunParameters) -> Predictor:
     state = load_checkpoint(path)
     model, trained_with = model_from_checkpoint(state)
     device = choose_device(parameters.device)
-    return Predictor(
-        run, path, state["epoch"], model.to(device, memory_format=LAYOUT), trained_with, state["class_names"], device
-    )
+    model, names = model.to(device, memory_format=LAYOUT), state["class_names"]
+    return Predictor(run, path, state["epoch"], model, trained_with, names, device, state["sha256"])
 
 
 def load_saved(run: str, *, device: str, threads: int) -> Predictor:

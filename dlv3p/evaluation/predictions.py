@@ -1,18 +1,21 @@
 """Predict a split as label-id PNGs, pack them for the official server, and check the zip without trusting it."""
 
-import json
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
+from cityscapes.files.atomic import file_sha256
+from cityscapes.files.png_write import is_made_from
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
+from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.results import data_suffix, result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track
@@ -35,32 +38,37 @@ def save_predictions(
 ) -> Path:
     """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
-    The folder's name identifies weights and protocol, so that an interrupted call resumes where it stopped and never
-    mixes the predictions of two networks. Raises ParameterError for data that is not Cityscapes, and for a protocol
-    that leaves a part of the image out.
+    The folder's name identifies the weights, the protocol and, where it is not the run's own, the data. Each file is
+    stamped with what it was made from: the bytes of its image and of the checkpoint, and the protocol. An interrupted
+    call resumes where it stopped, and predicts again what is damaged or was made from something else. Raises
+    ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out.
     """
     split = _cityscapes(split)
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server wants whole images")
-    weights = json.loads(predictor.checkpoint.with_name(predictor.checkpoint.name + ".json").read_text())["sha256"]
-    folder = output_folder(predictor.run) / "predictions" / f"{split.split}-{predictor.checkpoint.stem}-{weights[:8]}"
-    folder = folder.with_name(folder.name + protocol.suffix)
+    name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
+    folder = output_folder(predictor.run) / "predictions" / (name + data_suffix(predictor, split))
+    anew = 0
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]
         path = folder / frame.city / f"{frame.name}_labelIds.png"
-        if not path.is_file():
-            save_prediction(predictor(split.image(index), protocol), path)
+        origin = f"{predictor.weights_sha256} {protocol.as_dict()} {file_sha256(split.image_path(index))}".encode()
+        if not is_made_from(path, origin):
+            anew += path.is_file()
+            save_prediction(predictor(split.image(index), protocol), path, made_from=origin)
+    if anew:
+        print(f"{anew} of {len(split)} predictions were damaged or of other images and were made again")
     return folder
 
 
 def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:
-    """Zip the predictions of a split to `outputs/<run>/submission.zip`.
+    """Zip the predictions of a split to `outputs/<run>/submission.zip`, and describe it in `submission.json`.
 
-    Splits other than test are named `submission_<split>.zip`; a protocol other than whole images is in the name too.
+    Another split than test, another protocol, checkpoint or data is in the name too: see `result_path`.
     """
     split = _cityscapes(split)
-    name = "submission" if split.split == "test" else f"submission_{split.split}"
-    path = output_folder(predictor.run) / f"{name}{protocol.suffix}.zip"
+    name = "submission.zip" if split.split == "test" else f"submission_{split.split}.zip"
+    path = result_path(predictor, split, name, protocol, usual=split.split)
     size = split.image(0).size[::-1]
     manifest = build_submission(folder, path, expected=split.frames, size=size)
     truth = truth_of_frames(split.frames, split.root, split.generated)
@@ -69,6 +77,10 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
         "run": predictor.run,
         "checkpoint": predictor.checkpoint.name,
         "epoch": predictor.epoch,
+        "made_from": {
+            "checkpoint_sha256": predictor.weights_sha256,
+            "images_sha256": data_fingerprint(split),
+        },
         "split": split.split,
         "protocol": str(protocol),
         "protocol_switches": protocol.as_dict(),

@@ -40,16 +40,20 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; raises IntegrityError, NewerFormatError, or MissingInputError if absent."""
+    """Read a checkpoint, and under `sha256` the hash of the bytes that were read.
+
+    Raises IntegrityError, NewerFormatError, or MissingInputError if absent.
+    """
     if not path.is_file():
         raise MissingInputError(f"{path}: no such checkpoint")
     content = path.read_bytes()
-    check_hash(path, hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    check_hash(path, sha256)
     state = load_pickled(io.BytesIO(content), path, device=device)
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")
     check_format(path, state)
-    return state
+    return state | {"sha256": sha256}
 
 
 def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParameters]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cityscapes.errors import MissingInputError
+from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, Frame, default_root, find_frames
 
 FRAME = Frame("val", "frankfurt", "000000", "000576")
@@ -53,6 +53,13 @@ def test_an_absent_split_says_where_it_was_looked_for_and_what_is_there(tmp_path
         find_frames(tmp_path, "val")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["", "..", "../val", "val/../../x", "/val", "a\\b", ".hidden", "val\n"])
+def test_a_split_cannot_lead_out_of_its_folder(tmp_path, split):
+    (tmp_path / "leftImg8bit").mkdir()
+    with pytest.raises(ParameterError, match="split=.*the name of one folder"):
+        find_frames(tmp_path, split)
 
 
 def test_root_is_the_named_one_then_data_then_the_embedded_city(tmp_path, monkeypatch):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from cityscapes.errors import InputError, MissingInputError
+from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.workspace import demo_city_folder, generated_masks_folder
 from dlv3p.data.augment import Augmentation
 from dlv3p.data.loader import TrainingSamples, WholeImages, training_loader, validation_loader
-from dlv3p.data.roots import open_images, open_split, resolve_data_root
+from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.data.sampling import EpochSampler, epoch_order
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
@@ -119,6 +119,13 @@ def test_a_data_root_is_found_from_the_workspace_and_through_variables(workspace
 def test_a_data_root_that_does_not_exist_is_refused_with_what_is_allowed(workspace):
     with pytest.raises(MissingInputError, match=r"data_root='nowhere'.*'demo_city'"):
         resolve_data_root("nowhere")
+
+
+@pytest.mark.parametrize("open_one", [open_split, open_images, open_for_viewing])
+@pytest.mark.parametrize("split", ["", "../val", "val/aachen", ".git"])
+def test_a_split_is_the_name_of_one_folder(city, workspace, open_one, split):
+    with pytest.raises(ParameterError, match="split="):
+        open_one(city, split)
 
 
 def test_the_demo_city_is_drawn_on_first_use(workspace, monkeypatch):

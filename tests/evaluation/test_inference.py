@@ -1,8 +1,10 @@
 """From a finished run to label maps, scores, a zip and pictures."""
 
 import json
+import shutil
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ from dlv3p.pictures.gallery import (
     examples_picture,
     samples_picture,
 )
+from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("trained")
 
@@ -132,6 +135,50 @@ def test_predicting_again_goes_on_where_it_stopped(city, predictor):
     assert second.read_bytes() == content
 
 
+@pytest.fixture
+def copied(city, tmp_path):
+    """A copy of the city elsewhere, with the same names of frames, whose files can be changed."""
+    return Path(shutil.copytree(city, tmp_path / "other"))
+
+
+def test_predictions_of_other_data_lie_beside_those_of_the_runs_own(city, copied, predictor):
+    own, other = open_images(city, "test"), open_images(copied, "test")
+    for index in range(len(other)):
+        Image.open(other.image_path(index)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other.image_path(index))
+    folders = [save_predictions(predictor, split, progress="none") for split in (own, other)]
+    packed = [pack_submission(predictor, split, folder) for split, folder in zip((own, other), folders, strict=True)]
+    assert folders[1].name.startswith(f"{folders[0].name}_other-")
+    assert packed[1].manifest.path.name.startswith("submission_other-")
+    assert packed[0].manifest.path.name == "submission.zip"
+    for split, folder in zip((own, other), folders, strict=True):
+        saved = np.array(Image.open(sorted(folder.rglob("*.png"))[0]))
+        assert np.array_equal(saved, TRAIN_ID_TO_LABEL_ID[predictor(split.image(0))])
+
+
+def test_a_prediction_of_an_image_that_was_mended_or_that_is_damaged_is_made_anew(copied, predictor, capsys):
+    split = open_images(copied, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    first, second = sorted(folder.rglob("*.png"))
+    good = second.read_bytes()
+    second.write_bytes(good[:-20] + bytes([good[-20] ^ 1]) + good[-19:])
+    Image.open(split.image_path(0)).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(split.image_path(0))
+    capsys.readouterr()
+    save_predictions(predictor, split, progress="none")
+    assert "2 of 2 predictions were damaged or of other images" in capsys.readouterr().out
+    assert second.read_bytes() == good
+    assert np.array_equal(np.array(Image.open(first)), TRAIN_ID_TO_LABEL_ID[predictor(split.image(0))])
+
+
+def test_scores_of_other_data_do_not_replace_the_runs_own(city, copied, predictor, evaluation):
+    own = evaluation.save()
+    before = own.read_bytes()
+    other = evaluate(predictor, open_split(copied, "val"), progress="none").save()
+    assert own.name == "evaluation.json"
+    assert other.name.startswith("evaluation_other-")
+    assert own.read_bytes() == before
+    assert json.loads(before)["made_from"]["checkpoint_sha256"] == predictor.weights_sha256
+
+
 def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained, evaluation):
     split = open_split(city, "val")
     parameters = TrainParameters(data_root=str(city), crop_height=64, crop_width=128)
@@ -168,3 +215,19 @@ def test_class_shares_add_up_and_come_most_first(city):
     assert isinstance(shares, pd.DataFrame)
     assert shares["share of pixels"].sum() == pytest.approx(1)
     assert shares["share of pixels"].is_monotonic_decreasing
+
+
+def test_predictions_are_named_after_the_weights_that_made_them(city, trained):
+    """A training that saves between loading and predicting changes the file, not the network in memory."""
+    shutil.copytree(trained.folder, trained.folder.with_name("goes_on"))
+    parameters = RunParameters(run="goes_on", device="cpu", threads=1)
+    loaded = load_predictor(parameters)
+    state = load_checkpoint(loaded.checkpoint)
+    state["model"] = {name: value + 1 for name, value in state["model"].items()}
+    save_checkpoint(loaded.checkpoint, state)
+    later = load_predictor(parameters)
+    assert later.weights_sha256 != loaded.weights_sha256
+    for one in (loaded, later):
+        folder = save_predictions(one, open_images(city, "test"), progress="none")
+        assert folder.name == f"test-best-{one.weights_sha256[:8]}"
+    shutil.rmtree(loaded.checkpoint.parents[1])

@@ -1,0 +1,34 @@
+"""Name the results of a run, so that those of other data, splits, checkpoints or protocols never replace its own."""
+
+import hashlib
+from pathlib import Path
+
+from cityscapes.dataset import Split
+from cityscapes.workspace import output_folder
+from dlv3p.data.roots import is_root_of
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+
+
+def result_path(
+    predictor: Predictor, split: Split, name: str, protocol: Protocol = WHOLE_IMAGE, *, usual: str | None = None
+) -> Path:
+    """Return where a result called `name` belongs, for example `outputs/<run>/evaluation.json`.
+
+    What is not the usual comes behind the name's stem: the protocol, the split, the checkpoint "last", and the data
+    where it is not the run's own, as in `evaluation_six_scales_flip_train_last_camvid-1f3a9c02.json`. The `usual` split
+    is by default the run's validation split.
+    """
+    path = Path(name)
+    usual = predictor.parameters.val_split if usual is None else usual
+    words = [path.stem + protocol.suffix]
+    words += [other for other in (split.split, predictor.checkpoint.stem) if other not in (usual, "best")]
+    return output_folder(predictor.run) / ("_".join(words) + data_suffix(predictor, split) + path.suffix)
+
+
+def data_suffix(predictor: Predictor, split: Split) -> str:
+    """Return "" for the data that the run was trained on, else `_<folder>-<hash of the whole path>`."""
+    if is_root_of(predictor.parameters.data_root, split.root):
+        return ""
+    root = str(split.root)
+    return f"_{Path(root).name}-{hashlib.sha256(root.encode(errors='surrogateescape')).hexdigest()[:8]}"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from cityscapes import errors
 from cityscapes.errors import MachineError
 from dlv3p.export import graphs
 from dlv3p.export.graphs import export_onnx, export_program, full_size
 from dlv3p.models.deeplab import build_model
-from dlv3p.runtime import extras
 
 SLOW = pytest.mark.slow
 ONE_OF_A_FAMILY = (
@@ -135,7 +135,7 @@ def test_the_full_size_is_that_before_scaling_to_a_pixel(scale):
 
 
 def test_without_the_packages_one_line_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match=r"needs onnx and onnxscript; .*dlv3p\[export\]") as refusal:
         export_onnx(build("deeplabv3", "resnet18"), tmp_path / "x.onnx", height=64, width=64)
     assert "\n" not in str(refusal.value)

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from support.untrained_runs import untrained_run
 
+from cityscapes import errors
 from cityscapes.errors import IntegrityError, MachineError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.export import agreement
 from dlv3p.export.__main__ import main
-from dlv3p.runtime import extras
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_exported.py"
 AS_IT_IS = (EXAMPLE,)
@@ -59,7 +59,7 @@ def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):
     _, path, said = exported
     assert "network.onnx: " in said
     assert "compared with the network on one image: 100.00% same pixels" in said
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
     monkeypatch.setattr("dlv3p.export.graphs.export_onnx", lambda model, output, **options: path)
     assert "not compared with the network, which needs onnxruntime" in export(path)
 

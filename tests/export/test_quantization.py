@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cityscapes import errors
 from cityscapes.errors import (
     InputError,
     IntegrityError,
@@ -41,7 +42,6 @@ from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import QuantizeParameters, RunParameters, TrainParameters
 from dlv3p.runs.folders import checkpoint_path
-from dlv3p.runtime import extras
 from dlv3p.weights.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -251,7 +251,7 @@ def test_what_is_missing_is_missed_before_any_work(predictor, monkeypatch):
     check_ready(QuantizeParameters(compared_with="tiny"))
     assert load_reference(QuantizeParameters(compared_with="tiny"), predictor).run == "tiny"
     assert load_reference(QuantizeParameters(), predictor) is None
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "openvino" else object())
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "openvino" else object())
     check_ready(QuantizeParameters(backends="onnxruntime"))
     missing = r"needs openvino; .*dlv3p\[quantize\]"
     with pytest.raises(MachineError, match=missing):
@@ -380,7 +380,7 @@ def test_calibration_without_images_or_with_one_image_many_times_is_refused_in_o
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_is_one_line(predictor, quantized, splits, monkeypatch, backend):
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("nncf", "onnxruntime") else object())
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name in ("nncf", "onnxruntime") else object())
     with pytest.raises(MachineError, match=r"needs (nncf|onnxruntime); .*dlv3p\[quantize\]") as refusal:
         quantized.predictor(backend, threads=1)
     assert "\n" not in str(refusal.value)

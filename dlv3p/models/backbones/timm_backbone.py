@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cityscapes import errors
 from cityscapes.errors import ParameterError
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features, require
 from dlv3p.parameters.network import BACKBONES, TIMM
-from dlv3p.runtime import extras
 
 PROBED = (128, 128), (97, 129)
 """Heights and widths of the images that a network must accept; in the first, strides are whole numbers."""
@@ -111,7 +111,7 @@ def _instead(name: str) -> str:
 
 
 def _timm() -> ModuleType:
-    extras.require(f"a backbone that begins with {TIMM!r}", ("timm",), "timm")
+    errors.require(f"a backbone that begins with {TIMM!r}", ("timm",), "timm")
     import timm
 
     return timm

@@ -15,9 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import SBDataset
-from torchvision.datasets.utils import download_url
-from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from cityscapes.errors import InputError, MachineError, MissingInputError, reason, require
 from cityscapes.files.atomic import open_atomically, write_bytes, write_text
@@ -36,9 +33,18 @@ class Archive(NamedTuple):
     folder: str
 
 
-_VOC_2012 = DATASET_YEAR_DICT["2012"]
-VOC = Archive(_VOC_2012["filename"], _VOC_2012["url"], _VOC_2012["md5"], "VOCdevkit/VOC2012")
-SBD = Archive(SBDataset.filename, SBDataset.url, SBDataset.md5, "benchmark_RELEASE/dataset")
+VOC = Archive(
+    "VOCtrainval_11-May-2012.tar",
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "6cd6e144f989b92b3379bac3b3de84fd",
+    "VOCdevkit/VOC2012",
+)
+SBD = Archive(
+    "benchmark.tgz",
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
+    "benchmark_RELEASE/dataset",
+)
 
 
 def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
@@ -69,6 +75,8 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
 
 
 def _download(archive: Archive, archives: Path) -> None:
+    from torchvision.datasets.utils import download_url  # torchvision takes seconds to import, and downloads are rare
+
     try:
         download_url(archive.url, archives, archive.file, archive.md5)
     except (OSError, RuntimeError) as error:

@@ -1,7 +1,8 @@
 """ImageNet weights for backbones: those of torchvision and timm by name, and the public files by path.
 
 timm fills a network without a classifier with the entries of a file that fit, and silently ignores the rest; so a file
-is compared with timm's whole classifier first.
+is compared with timm's whole classifier first. Both libraries are imported where they are needed: most networks need
+neither, and they take seconds.
 """
 
 import pickle
@@ -10,11 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
 import torch
-from timm.models import model_entrypoint
 from torch import Tensor
-from torchvision import models
 
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.untrusted import safe_reason, sanitize
@@ -75,6 +73,8 @@ def timm_weights(name: str, state: Mapping[str, Tensor] | None, source: str) -> 
     Raises MachineError when they cannot be downloaded, and IntegrityError, which lists the differences, for anything
     but the state of this classifier, with any number of classes.
     """
+    import timm
+
     settings = {}
     if state is not None:
         state = {without_wrapper(key): value for key, value in state.items()}
@@ -103,6 +103,9 @@ def file_kind(name: str) -> str:
 
 
 def _refuse_other(name: str, state: Mapping[str, Tensor], source: str) -> None:
+    import timm
+    from timm.models import model_entrypoint
+
     short = name.removeprefix(TIMM)
     with torch.device("meta"):
         classifier = timm.create_model(short)
@@ -133,6 +136,8 @@ def _download(name: str) -> Mapping[str, Tensor]:
             f"initial_weights='imagenet': no library offers {name}; give the path of the public file, such as "
             f"{name}_statedict_norm.pth, or 'random' to start from scratch"
         )
+    from torchvision import models
+
     weights = models.get_weight(TORCHVISION_WEIGHTS[name])
     folder, file = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[-1]
     try:

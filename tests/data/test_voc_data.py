@@ -193,11 +193,20 @@ def test_a_kit_is_found_by_a_path_with_variables(root, monkeypatch):
     assert prepare_voc("$MY_DATA", archives="", with_sbd=False) == find_kit(root)
 
 
+def test_archives_are_those_that_torchvision_knows():
+    from torchvision.datasets import SBDataset
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    known = DATASET_YEAR_DICT["2012"]
+    assert VOC[:3] == (known["filename"], known["url"], known["md5"])
+    assert SBD[:3] == (SBDataset.filename, SBDataset.url, SBDataset.md5)
+
+
 def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError("no network")
 
-    monkeypatch.setattr("dlv3p.data.voc_archives.download_url", refuse)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
     with pytest.raises(MachineError, match=r"cannot download https?://.*VOCtrainval_11-May-2012\.tar .* put it into"):
         unpack_archive(VOC, tmp_path, tmp_path)
 

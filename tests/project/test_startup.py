@@ -1,0 +1,62 @@
+"""Nothing slow is imported before it is needed: what `--help` and notebooks load, rather than how long they take."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.startup import COMMANDS, NOTEBOOKS, ROOT, imports_of
+
+HELP = """
+import contextlib, io, runpy, sys
+for command in {commands}:
+    is_module, words = command.startswith("-m "), command.removeprefix("-m ").split()
+    sys.argv = [*words, "--help"]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+        (runpy.run_module if is_module else runpy.run_path)(words[0], run_name="__main__")
+    assert shown.getvalue().startswith("usage: "), command
+"""
+
+SLOW = {"torchvision", "torch._dynamo", "timm", "onnxruntime", "openvino"}
+"""What takes seconds to import and is needed by some runs only."""
+
+
+def loaded(code: str) -> set[str]:
+    """Return the names of the modules that a new process holds after running `code`."""
+    code += "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def notebook_imports(name: str) -> str:
+    return imports_of(ROOT / "notebooks" / f"{name}.ipynb")
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    modules = loaded(HELP.format(commands=COMMANDS))
+    assert "cityscapes.errors" in modules
+    assert modules & {"torch", "numpy", "pandas", "PIL", "numba", "nbformat"} == set()
+
+
+def test_a_network_needs_no_tables_no_plots_and_no_other_library():
+    modules = loaded("from dlv3p.models.deeplab import build_network")
+    assert "torch" in modules
+    assert modules & (SLOW | {"pandas", "matplotlib", "numba", "scipy"}) == set()
+
+
+def test_an_audit_needs_no_torch():
+    modules = loaded(notebook_imports("audit_data"))
+    assert "dlv3p.data.audit" in modules
+    assert "torch" not in modules
+
+
+def test_no_notebook_imports_at_once_what_only_some_runs_need():
+    modules = loaded("\n".join(map(notebook_imports, NOTEBOOKS)))
+    assert {"torch", "pandas", "dlv3p.train"} <= modules
+    assert modules & SLOW == set()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_imports_of_a_notebook_are_found(name: str):
+    assert "from dlv3p.parameters." in notebook_imports(name)

@@ -75,7 +75,7 @@ def write_demo_city(
 
 
 def describe(*, height: int, width: int, frames: Mapping[str, int] | None, seed: int) -> dict:
-    """The description that is kept with a city; raises ParameterError for values that no city can have."""
+    """Return the description that is kept with a city; raises ParameterError for values that no city can have."""
     counts = {**DEFAULT_FRAMES, **(frames or {})}
     if unknown := sorted(set(counts) - set(DEFAULT_FRAMES)):
         raise ParameterError(f"frames: no split named {unknown[0]!r}; the splits are train, val and test")
@@ -88,7 +88,7 @@ def describe(*, height: int, width: int, frames: Mapping[str, int] | None, seed:
 
 
 def _found(root: Path) -> dict | None:
-    """The description of the city in a folder; None where there is nothing. Other data is refused."""
+    """Return the description of the city in a folder; None where there is nothing. Other data is refused."""
     description = root / DESCRIPTION
     if description.is_file():
         try:
@@ -123,7 +123,7 @@ def _remove(root: Path) -> None:
 
 
 def frame_names(split: str, count: int) -> Iterator[tuple[int, int, Frame]]:
-    """The first frames of a split in the order in which they are written: street, frame of its drive, name."""
+    """Return the first frames of a split in the order in which they are written: street, frame of its drive, name."""
     cities, drive = CITIES[split], DRIVES[split]
     for index in range(count):
         street, place = divmod(index, len(drive))
@@ -149,7 +149,7 @@ def _write_split(root: Path, split: str, city: dict, progress: Progress | None) 
 
 
 def _draw(film, number: int, *, height: int, width: int) -> tuple[bytes, bytes]:
-    """The PNG and the polygons file of one frame."""
+    """Return the PNG and the polygons file of one frame."""
     from io import BytesIO
 
     from PIL import Image

@@ -30,7 +30,7 @@ GROUND = (ASPHALT, PAVING, GRASS)
 
 
 def _noise_tile() -> np.ndarray:
-    """Noise float32 (512, 512) in -1 to 1 that repeats seamlessly, with features of 2 to 64 texels."""
+    """Return float32 noise (512, 512) in -1 to 1 that repeats seamlessly, with features of 2 to 64 texels."""
     total = np.zeros((TILE, TILE), np.float32)
     for octave, weight in ((8, 0.25), (32, 0.25), (64, 0.2), (128, 0.2), (256, 0.3), (512, 0.3)):
         cells = Dice("noise", octave).bytes(octave, octave).astype(np.float32) / 127.5 - 1
@@ -87,7 +87,7 @@ def _columns(surfaces: Surfaces, light: Light) -> dict[str, np.ndarray]:
 
 
 def _noise(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
-    """The noise tile at surface coordinates, `scale` texels a metre."""
+    """Return the noise tile at surface coordinates, `scale` texels a meter."""
     column = (a * np.float32(scale)).astype(np.int32) & (TILE - 1)
     row = (b * np.float32(scale)).astype(np.int32) & (TILE - 1)
     return NOISE.take(row * TILE + column)
@@ -143,7 +143,7 @@ def _shaded(numbers: np.ndarray, shade: np.ndarray, surfaces: Surfaces, light: L
 
 
 def _visible(period: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """1 where a pattern spans several pixels, 0 where it is finer than one, which would flicker."""
+    """Return 1 where a pattern spans several pixels, 0 where it is finer than one, which would flicker."""
     return np.clip(period / pixel * np.float32(0.4) - np.float32(0.8), 0, 1)
 
 
@@ -152,7 +152,7 @@ def _hash(i: np.ndarray, j: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 
 def _masonry(a, b, pixel, period, seed, kind) -> np.ndarray:
-    """Courses of stones, every second one shifted (walls), or slabs in a grid (paving)."""
+    """Draw courses of stones, every second one shifted (walls), or slabs in a grid (paving)."""
     row = np.floor(b / period[1])
     column = a / period[0]
     if kind == MASONRY:
@@ -183,7 +183,7 @@ def _grass(a, b, pixel, period, seed, kind) -> np.ndarray:
 
 
 def _windows(rgb, at, ids, columns, a, b, pixel, light: Light) -> None:
-    """Rows of windows with frames; shop windows on the ground floor; some are lit."""
+    """Paint rows of windows with frames; shop windows on the ground floor; some are lit."""
     if not len(at):
         return
     across, up, seed = columns["across"][ids[at]], columns["up"][ids[at]], columns["seed"][ids[at]]
@@ -206,7 +206,7 @@ def _windows(rgb, at, ids, columns, a, b, pixel, light: Light) -> None:
 
 
 def _glass(rgb, at, a, b, light: Light) -> None:
-    """Panes of vehicles: dark, with slanted reflections of the sky."""
+    """Paint panes of vehicles: dark, with slanted reflections of the sky."""
     if not len(at):
         return
     band = a[at] * np.float32(0.55) + b[at]
@@ -217,7 +217,7 @@ def _glass(rgb, at, a, b, light: Light) -> None:
 
 
 def _sky(rgb, at, a, b, dy, light: Light) -> None:
-    """A gradient from the horizon to the zenith with clouds on a plane 200 metres up."""
+    """Paint a gradient from the horizon to the zenith with clouds on a plane 200 meters up."""
     if not len(at):
         return
     up = np.clip(dy[at] * np.float32(2.2), 0, 1)
@@ -235,14 +235,14 @@ def _sky(rgb, at, a, b, dy, light: Light) -> None:
 
 
 def _softened(pixels: np.ndarray) -> np.ndarray:
-    """A slight blur along both axes, in whole numbers: the softness of a lens."""
+    """Blur slightly along both axes, in whole numbers: the softness of a lens."""
     wide = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
     rows = wide[:-2] + 2 * wide[1:-1] + wide[2:]
     return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) >> 4).astype(np.uint8)
 
 
 def _developed(pixels: np.ndarray, light: Light, dice: Dice) -> np.ndarray:
-    """The picture with the camera's noise."""
+    """Return the picture with the camera's noise."""
     height, width, _ = pixels.shape
     draws = dice.bytes(2, height, width, 3).astype(np.int16)
     grains = ((draws[0] + draws[1] - 255) * int(light.noise * 16)) >> 11

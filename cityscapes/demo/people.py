@@ -2,7 +2,7 @@
 
 from cityscapes.demo.random_numbers import Color, Dice
 from cityscapes.demo.shapes import Paint, Part, bar, disc, mirrored, ring, shaded, upright
-from cityscapes.demo.vehicles import DARK, RED, RIM, TYRE, vehicle_color
+from cityscapes.demo.vehicles import DARK, RED, RIM, TIRE, vehicle_color
 
 STRIDE = (0.3, 0.12)
 """How far the feet are apart in each phase of a walk, in meters."""
@@ -16,16 +16,16 @@ def _cloth(color: Color) -> Paint:
 
 
 def _wardrobe(dice: Dice) -> tuple[Color, Color, Color, Color]:
-    """Jacket, trousers, skin and hair."""
+    """Return jacket, pants, skin and hair."""
     jacket = dice.color((0, 1), (0, 0.9), (0.15, 0.95))
-    trousers = dice.color((0, 1), (0, 0.5), (0.1, 0.6))
+    pants = dice.color((0, 1), (0, 0.5), (0.1, 0.6))
     skin = dice.color((0.04, 0.09), (0.25, 0.6), (0.35, 0.95))
-    return jacket, trousers, skin, dice.color((0.03, 0.12), (0.1, 0.6), (0.05, 0.6))
+    return jacket, pants, skin, dice.color((0.03, 0.12), (0.1, 0.6), (0.05, 0.6))
 
 
 def person(dice: Dice, phase: int) -> list[Part]:
-    """A walking person, about 1.75 metres tall."""
-    jacket, trousers, skin, hair = _wardrobe(dice)
+    """Draw a walking person, about 1.75 meters tall."""
+    jacket, pants, skin, hair = _wardrobe(dice)
     size, skirt, bag = dice.between(0.9, 1.07), dice.chance(0.2), dice.chance(0.35)
     step = STRIDE[phase]
     outline = [
@@ -41,7 +41,7 @@ def person(dice: Dice, phase: int) -> list[Part]:
     outline += [(0.19, 0.78), (step + 0.12, 0), (step - 0.06, 0), (0.0, 0.6), (-step + 0.06, 0)]
     arm = shaded(jacket, 0.78)
     parts = [
-        Part(upright(outline), _cloth(trousers), "person"),
+        Part(upright(outline), _cloth(pants), "person"),
         Part(bar((-step - 0.03, 0.05), (-step + 0.05, 0.05), 0.1), DARK),
         Part(bar((step - 0.05, 0.05), (step + 0.03, 0.05), 0.1), DARK),
         Part(upright([(-0.21, 0.8), (0.21, 0.8), (0.22, 1.46), (-0.22, 1.46)]), _cloth(jacket)),
@@ -69,7 +69,7 @@ def person(dice: Dice, phase: int) -> list[Part]:
 
 
 def crowd(dice: Dice) -> list[Part]:
-    """Several people who cannot be told apart, under one outline."""
+    """Draw several people who cannot be told apart, under one outline."""
     parts: list[Part] = []
     reach = 1.2
     for index in range(6):
@@ -85,13 +85,13 @@ def _spokes(x: float, radius: float) -> list[Part]:
     return [
         Part(bar((x - radius, radius), (x + radius, radius), 0.025), spoke),
         Part(bar((x, 0), (x, 2 * radius), 0.025), spoke),
-        Part(ring(x, radius, radius, radius * 0.8), TYRE),
+        Part(ring(x, radius, radius, radius * 0.8), TIRE),
         Part(disc(x, radius, 0.06, corners=6), RIM),
     ]
 
 
 def bicycle_side(dice: Dice) -> list[Part]:
-    """A bicycle seen from its side, 1.8 metres long, heading right."""
+    """Draw a bicycle seen from its side, 1.8 meters long, heading right."""
     frame = Paint(vehicle_color(dice))
     radius, rear, front, crank = 0.36, -0.54, 0.54, (-0.06, 0.33)
     outline = [(-0.9, 0.36), (-0.8, 0.1), (-0.54, 0), (0.54, 0), (0.8, 0.1), (0.9, 0.36), (0.8, 0.64), (0.56, 0.74)]
@@ -120,7 +120,7 @@ def bicycle_side(dice: Dice) -> list[Part]:
 
 
 def motorcycle_side(dice: Dice) -> list[Part]:
-    """A motorcycle seen from its side, 2.1 metres long, heading right."""
+    """Draw a motorcycle seen from its side, 2.1 meters long, heading right."""
     color = vehicle_color(dice)
     body = Paint(color, grain=0.03)
     outline = [(-1.05, 0.33), (-0.9, 0.08), (-0.7, 0), (0.72, 0), (0.95, 0.1), (1.06, 0.34), (0.94, 0.6), (0.66, 0.74)]
@@ -128,7 +128,7 @@ def motorcycle_side(dice: Dice) -> list[Part]:
     return [
         Part(upright(outline), None, "motorcycle"),
         Part(upright([(-0.7, 0.2), (0.6, 0.2), (0.5, 0.8), (-0.6, 0.8)]), Paint((48, 48, 50), grain=0.2)),
-        *(Part(disc(x, 0.33, 0.34), TYRE) for x in (-0.7, 0.72)),
+        *(Part(disc(x, 0.33, 0.34), TIRE) for x in (-0.7, 0.72)),
         *(Part(disc(x, 0.33, 0.19, corners=12), RIM) for x in (-0.7, 0.72)),
         *(Part(disc(x, 0.33, 0.09, corners=8), DARK) for x in (-0.7, 0.72)),
         Part(bar((0.72, 0.33), (0.4, 1.0), 0.09), RIM),
@@ -144,8 +144,8 @@ def motorcycle_side(dice: Dice) -> list[Part]:
 
 
 def rider_side(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
-    """A person riding a bicycle or a motorcycle to the right, seen from the side."""
-    jacket, trousers, skin, _ = _wardrobe(dice)
+    """Draw a person riding a bicycle or a motorcycle to the right, seen from the side."""
+    jacket, pants, skin, _ = _wardrobe(dice)
     helmet = Paint(vehicle_color(dice), grain=0.03)
     machine = motorcycle_side(dice) if motor else bicycle_side(dice)
     lift = 0.0 if motor else PEDALS[phase]
@@ -166,8 +166,8 @@ def rider_side(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
     return [
         *machine,
         Part(upright(outline), _cloth(shaded(jacket, 0.7)), "rider"),
-        Part(bar(hip, knee, 0.2), _cloth(trousers)),
-        Part(bar(knee, foot, 0.15), _cloth(trousers)),
+        Part(bar(hip, knee, 0.2), _cloth(pants)),
+        Part(bar(knee, foot, 0.15), _cloth(pants)),
         Part(bar((foot[0] - 0.08, foot[1]), (foot[0] + 0.14, foot[1]), 0.09), DARK),
         Part(upright(torso), _cloth(jacket)),
         Part(bar((0.1, 1.4), (0.26, 1.12), 0.13), _cloth(shaded(jacket, 0.8))),
@@ -178,8 +178,8 @@ def rider_side(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
 
 
 def rider_back(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
-    """A person riding away from the camera on a bicycle or a motorcycle."""
-    jacket, trousers, _, _ = _wardrobe(dice)
+    """Draw a person riding away from the camera on a bicycle or a motorcycle."""
+    jacket, pants, _, _ = _wardrobe(dice)
     helmet, body = Paint(vehicle_color(dice), grain=0.03), Paint(vehicle_color(dice))
     thick, grip, low = (0.1, 0.42, 0.3) if motor else (0.045, 0.33, (0.18, 0.26, 0.34, 0.26)[phase])
     label = "motorcycle" if motor else "bicycle"
@@ -190,7 +190,7 @@ def rider_back(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
     outline += [(-0.14, 1.7), (-0.1, 1.54), (-0.27, 1.46), (-0.38, 1.08), (-0.2, 0.95), (-0.27, 0.8)]
     parts = [
         Part(upright(machine), None, label),
-        Part(bar((0, 0), (0, 0.72), 2 * thick), TYRE),
+        Part(bar((0, 0), (0, 0.72), 2 * thick), TIRE),
         Part(bar((-grip, 1.04), (grip, 1.04), 0.08), DARK),
     ]
     if motor:
@@ -200,7 +200,7 @@ def rider_back(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
             Part(bar((0.4, 1.16), (0.5, 1.16), 0.1), DARK),
         ]
     parts += [
-        Part(upright(outline), _cloth(trousers), "rider"),
+        Part(upright(outline), _cloth(pants), "rider"),
         Part(upright([(-0.2, 0.86), (0.2, 0.86), (0.26, 1.46), (-0.26, 1.46)]), _cloth(jacket)),
         Part(bar((-0.27, 1.42), (-0.34, 1.08), 0.12), _cloth(shaded(jacket, 0.8))),
         Part(bar((0.27, 1.42), (0.34, 1.08), 0.12), _cloth(shaded(jacket, 0.8))),
@@ -211,5 +211,5 @@ def rider_back(dice: Dice, phase: int, *, motor: bool) -> list[Part]:
 
 
 def parked_cycle(dice: Dice, *, motor: bool) -> list[Part]:
-    """A bicycle or motorcycle that leans at the kerb with its side to the traffic."""
+    """Draw a bicycle or motorcycle that leans at the curb with its side to the traffic."""
     return mirrored(motorcycle_side(dice) if motor else bicycle_side(dice), dice.pick((-1, 1)))

@@ -24,7 +24,7 @@ from cityscapes.demo.vehicles import DARK
 
 
 def building(dice: Dice, side: int, length: float) -> list[Part]:
-    """A house along the street from z 0 to `length`, its front at x 0, reaching away from it (`side` as for cars)."""
+    """Draw a house along the street from z 0 to `length`, its front at x 0, reaching away (`side` as for cars)."""
     color = (
         dice.color((0, 1), (0, 0.1), (0.35, 0.95))
         if dice.chance(0.4)
@@ -32,9 +32,9 @@ def building(dice: Dice, side: int, length: float) -> list[Part]:
     )
     if dice.chance(0.15):
         color = dice.color((0, 1), (0.1, 0.4), (0.4, 0.9))
-    storey, bay = dice.between(2.9, 3.5), dice.between(1.7, 3.0)
-    height, depth = storey * (2 + dice.below(5)), -side * dice.between(9, 13)
-    front = Paint(color, FACADE, (bay, storey), dice.between(0.05, 0.14))
+    story, bay = dice.between(2.9, 3.5), dice.between(1.7, 3.0)
+    height, depth = story * (2 + dice.below(5)), -side * dice.between(9, 13)
+    front = Paint(color, FACADE, (bay, story), dice.between(0.05, 0.14))
     x0, x1 = min(0.0, depth), max(0.0, depth)
     trim = Paint(shaded(color, dice.pick((0.6, 1.25))))
     parts = [
@@ -42,7 +42,7 @@ def building(dice: Dice, side: int, length: float) -> list[Part]:
         Part(facing(x0, x1, 0, height, 0), front._replace(color=shaded(color, 0.9))),
         Part(along(0, 0, height, 0, length), front),
         Part(along(0.06 * side, height - 0.45, height, 0, length), trim),
-        Part(along(0.05 * side, storey - 0.25, storey, 0, length), trim),
+        Part(along(0.05 * side, story - 0.25, story, 0, length), trim),
     ]
     if dice.chance(0.6):
         roof, ridge = (
@@ -62,7 +62,7 @@ def building(dice: Dice, side: int, length: float) -> list[Part]:
 
 
 def wall(dice: Dice, length: float) -> list[Part]:
-    """A wall of brick, stone or concrete along the street, with a coping and piers."""
+    """Draw a wall of brick, stone or concrete along the street, with a coping and piers."""
     color = dice.color((-0.03, 0.12), (0.05, 0.55), (0.3, 0.85))
     height = dice.between(1.8, 2.9)
     stones = dice.pick(((0.5, 0.25), (0.9, 0.45), (1.6, 0.8)))
@@ -75,7 +75,7 @@ def wall(dice: Dice, length: float) -> list[Part]:
 
 
 def fence(dice: Dice, length: float, *, low: bool = False) -> list[Part]:
-    """A fence along the street that lets the view through: pickets or bars between rails."""
+    """Draw a fence along the street that lets the view through: pickets or bars between rails."""
     wooden = dice.chance(0.5) and not low
     color = dice.color((0.05, 0.12), (0.1, 0.6), (0.3, 0.95)) if wooden else dice.color((0, 1), (0, 0.5), (0.1, 0.75))
     paint, dim = Paint(color, grain=0.12), Paint(shaded(color, 0.7))
@@ -93,7 +93,7 @@ def fence(dice: Dice, length: float, *, low: bool = False) -> list[Part]:
 
 
 def fence_across(dice: Dice, width: float) -> list[Part]:
-    """A fence from x 0 to `width` that faces the camera."""
+    """Draw a fence from x 0 to `width` that faces the camera."""
     color = dice.color((0, 1), (0, 0.5), (0.15, 0.95))
     paint, height = Paint(color, grain=0.12), dice.between(1.2, 1.7)
     parts = [Part(facing(0, width, 0, height, 0), None, "fence")]
@@ -104,7 +104,7 @@ def fence_across(dice: Dice, width: float) -> list[Part]:
 
 
 def _blob(dice: Dice, x: float, y: float, rx: float, ry: float, corners: int = 44) -> list[Point]:
-    """A leafy outline: large bulges with small ones on them."""
+    """Return a leafy outline: large bulges with small ones on them."""
     bulges = [dice.between(0.82, 1.12) for _ in range(corners // 4)]
     points = []
     for index in range(corners):
@@ -116,7 +116,7 @@ def _blob(dice: Dice, x: float, y: float, rx: float, ry: float, corners: int = 4
 
 
 def tree(dice: Dice, season: tuple[float, float]) -> list[Part]:
-    """A tree: a trunk and a crown of leaves; `season` is the range of hues."""
+    """Draw a tree: a trunk and a crown of leaves; `season` is the range of hues."""
     color = dice.color(season, (0.3, 0.75), (0.2, 0.6))
     height, reach = dice.between(5, 8.5), dice.between(1.5, 2.4)
     if dice.chance(0.25):
@@ -133,7 +133,7 @@ def tree(dice: Dice, season: tuple[float, float]) -> list[Part]:
 
 
 def bush(dice: Dice, season: tuple[float, float]) -> list[Part]:
-    """A bush or a piece of hedge."""
+    """Draw a bush or a piece of hedge."""
     color = dice.color(season, (0.3, 0.75), (0.18, 0.55))
     width, height = dice.between(0.8, 1.6), dice.between(0.5, 0.9)
     outline = [(x, max(y, 0.0), z) for x, y, z in _blob(dice, 0, height * 0.8, width, height, 24)]
@@ -155,7 +155,7 @@ def _metal(dice: Dice) -> Paint:
 
 
 def lamp_post(dice: Dice, side: int) -> list[Part]:
-    """A street lamp whose arm reaches over the road."""
+    """Draw a street lamp whose arm reaches over the road."""
     paint, height = _metal(dice), dice.between(6.5, 8.0)
     reach = 1.8 * side
     head = upright([(reach, height), (reach * 1.4, height - 0.1), (reach * 1.4, height + 0.1), (reach, height + 0.14)])
@@ -200,7 +200,7 @@ def _sign_face(dice: Dice, y: float) -> list[Part]:
 
 
 def ring_mark(y: float, size: float) -> list[Point]:
-    """An arrow pointing up, as on a blue round sign."""
+    """Return an arrow pointing up, as on a blue round sign."""
     return upright(
         [
             (-0.07, y - size * 0.6),
@@ -215,7 +215,7 @@ def ring_mark(y: float, size: float) -> list[Point]:
 
 
 def sign_post(dice: Dice) -> list[Part]:
-    """A pole with one or two traffic signs."""
+    """Draw a pole with one or two traffic signs."""
     y = dice.between(2.2, 2.7)
     parts = [*_post(0.24, y + 0.6, _metal(dice)), *_sign_face(dice, y)]
     if dice.chance(0.4):
@@ -235,7 +235,7 @@ def _lamps(dice: Dice, x: float, y: float) -> list[Part]:
 
 
 def traffic_light(dice: Dice, side: int, *, arm: bool) -> list[Part]:
-    """A pole with traffic lights; with `arm` a second set hangs over the road."""
+    """Draw a pole with traffic lights; with `arm` a second set hangs over the road."""
     paint = _metal(dice)
     parts = [*_post(0.26, 5.6 if arm else 3.4, paint)]
     if arm:
@@ -246,7 +246,7 @@ def traffic_light(dice: Dice, side: int, *, arm: bool) -> list[Part]:
 
 
 def bin_or_box(dice: Dice) -> list[Part]:
-    """A rubbish bin or a grey cabinet: things of no class (`static`)."""
+    """Draw a trash can or a gray cabinet: things of no class (`static`)."""
     paint, width, height = (
         Paint(dice.color((0, 1), (0, 0.7), (0.2, 0.7))),
         dice.between(0.25, 0.45),
@@ -257,13 +257,13 @@ def bin_or_box(dice: Dice) -> list[Part]:
 
 
 def suitcase(dice: Dice) -> list[Part]:
-    """A suitcase left on wheels (`dynamic`)."""
+    """Draw a suitcase left on wheels (`dynamic`)."""
     paint = Paint(dice.color((0, 1), (0.2, 0.9), (0.2, 0.8)))
     return [Part(facing(-0.25, 0.25, 0.05, 0.75, 0), paint, "dynamic"), Part(bar((0, 0.75), (0, 1.0), 0.08), DARK)]
 
 
 def zebra(left: float, right: float) -> list[Part]:
-    """A pedestrian crossing from x `left` to `right`, 3 metres along the street."""
+    """Draw a pedestrian crossing from x `left` to `right`, 3 meters along the street."""
     white = Paint((225, 225, 220), grain=0.12)
     starts = [left + 1.0 * index for index in range(int(right - left))]
     return [Part(flat(x + 0.2, x + 0.75, 0, 3.0), white) for x in starts]

@@ -22,32 +22,32 @@ class Dice:
         self._generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
     def between(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Return a number in [low, high)."""
         return low + (high - low) * float(self._generator.random())
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
+        """Return True with the given probability."""
         return float(self._generator.random()) < probability
 
     def below(self, count: int) -> int:
-        """A whole number in [0, count)."""
+        """Return a whole number in [0, count)."""
         return min(int(self._generator.random() * count), count - 1)
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """One of the items."""
+        """Return one of the items."""
         return items[self.below(len(items))]
 
     def shuffled(self, items: Sequence[Item]) -> list[Item]:
-        """The items in random order."""
+        """Return the items in random order."""
         keys = [float(self._generator.random()) for _ in items]
         return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__)]
 
     def color(self, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> Color:
-        """RGB in 0 to 255 from ranges of hue (turns, may exceed 1), saturation and value (0 to 1)."""
+        """Return RGB in 0 to 255 from ranges of hue (turns, may exceed 1), saturation and value (0 to 1)."""
         red, green, blue = colorsys.hsv_to_rgb(self.between(*hue) % 1, self.between(*saturation), self.between(*value))
         return 255 * red, 255 * green, 255 * blue
 
     def bytes(self, *shape: int) -> np.ndarray:
-        """uint8 array of the given shape, uniform."""
+        """Return a uint8 array of the given shape, uniform."""
         count = int(np.prod(shape))
         return np.frombuffer(self._generator.bytes(count), np.uint8).reshape(shape)

@@ -221,7 +221,7 @@ def _join(*groups: Surfaces) -> Surfaces:
 
 
 def _backdrop(dice: Dice) -> list[Part]:
-    """The far end of the street: roofs and tree tops on the horizon."""
+    """Return the far end of the street: roofs and tree tops on the horizon."""
     parts = []
     x = -150.0
     while x < 150:

@@ -16,11 +16,11 @@ from cityscapes.demo.random_numbers import Color
 Point = tuple[float, float, float]
 
 PLAIN, SKY, ASPHALT, PAVING, GRASS, MASONRY, FACADE, LEAVES, STRIPES, GLASS = range(10)
-"""Materials: what `paint` draws on a surface besides its colour."""
+"""Materials: what `paint` draws on a surface besides its color."""
 
 
 class Paint(NamedTuple):
-    """How a surface looks: colour in 0 to 255, material, its period in metres along and across, grain, own light."""
+    """How a surface looks: color in 0 to 255, material, its period in meters along and across, grain, own light."""
 
     color: Color
     material: int = PLAIN
@@ -38,12 +38,12 @@ class Part(NamedTuple):
     hull: bool = False
 
 
-BUILDINGS, BEHIND, BOUNDARY, BESIDE, AT_KERB, LANE, MIDDLE = range(7)
+BUILDINGS, BEHIND, BOUNDARY, BESIDE, AT_CURB, LANE, MIDDLE = range(7)
 """Bands of a street from the outside inwards. A thing never hides one of a later band, so this is a drawing order."""
 
 
 class Thing(NamedTuple):
-    """Parts with a place in the street, x and z in metres, and a speed per frame.
+    """Parts with a place in the street, x and z in meters, and a speed per frame.
 
     It has one shape for each phase of its walk and a shadow of some width and length. `upright` figures are flat and
     face the camera.
@@ -58,61 +58,61 @@ class Thing(NamedTuple):
     upright: bool = False
 
     def place(self, frame: int) -> tuple[float, float]:
-        """x and z at a frame."""
+        """Return x and z at a frame."""
         return self.x + self.speed[0] * frame, self.z + self.speed[1] * frame
 
 
 def shaded(color: Color, factor: float) -> Color:
-    """The colour made darker (below 1) or lighter (above 1)."""
+    """Return the color made darker (below 1) or lighter (above 1)."""
     red, green, blue = color
     return min(red * factor, 255), min(green * factor, 255), min(blue * factor, 255)
 
 
 def facing(x0: float, x1: float, y0: float, y1: float, z: float) -> list[Point]:
-    """A rectangle that faces the camera."""
+    """Return a rectangle that faces the camera."""
     return [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
 
 
 def along(x: float, y0: float, y1: float, z0: float, z1: float) -> list[Point]:
-    """An upright rectangle along the street."""
+    """Return an upright rectangle along the street."""
     return [(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)]
 
 
 def flat(x0: float, x1: float, z0: float, z1: float, y: float = 0.0) -> list[Point]:
-    """A rectangle parallel to the ground."""
+    """Return a rectangle parallel to the ground."""
     return [(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)]
 
 
 def box(x0: float, x1: float, y0: float, y1: float, z0: float, z1: float) -> list[Point]:
-    """The eight corners of a box, for a hull."""
+    """Return the eight corners of a box, for a hull."""
     return [(x, y, z) for x in (x0, x1) for y in (y0, y1) for z in (z0, z1)]
 
 
 def upright(points: Iterable[tuple[float, float]], z: float = 0.0) -> list[Point]:
-    """A drawing in x and y set upright at depth z."""
+    """Return a drawing in x and y set upright at depth z."""
     return [(x, y, z) for x, y in points]
 
 
 def disc(x: float, y: float, radius: float, z: float = 0.0, corners: int = 16) -> list[Point]:
-    """A disc that faces the camera; few corners make it a triangle (3), a diamond (4) or an octagon (8)."""
+    """Return a disc that faces the camera; few corners make it a triangle (3), a diamond (4) or an octagon (8)."""
     turns = [math.tau * (index + 0.5) / corners - math.pi / 2 for index in range(corners)]
     return [(x + radius * math.cos(turn), y + radius * math.sin(turn), z) for turn in turns]
 
 
 def wheel(x: float, y: float, z: float, radius: float, corners: int = 16) -> list[Point]:
-    """A disc along the street."""
+    """Return a disc along the street."""
     turns = [math.tau * index / corners for index in range(corners)]
     return [(x, y + radius * math.sin(turn), z + radius * math.cos(turn)) for turn in turns]
 
 
 def ring(x: float, y: float, outer: float, inner: float, z: float = 0.0) -> list[Point]:
-    """A ring that faces the camera, as one polygon with a seam."""
+    """Return a ring that faces the camera, as one polygon with a seam."""
     outside, inside = disc(x, y, outer, z), disc(x, y, inner, z)
     return [*outside, outside[0], inside[0], *reversed(inside)]
 
 
 def bar(start: tuple[float, float], end: tuple[float, float], width: float, z: float = 0.0) -> list[Point]:
-    """A straight bar that faces the camera."""
+    """Return a straight bar that faces the camera."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     scale = width / 2 / max(math.hypot(dx, dy), 1e-6)
     nx, ny = -dy * scale, dx * scale
@@ -122,7 +122,7 @@ def bar(start: tuple[float, float], end: tuple[float, float], width: float, z: f
 
 
 def mirrored(parts: list[Part], direction: int) -> list[Part]:
-    """The parts, turned to the other side where `direction` is -1."""
+    """Return the parts, turned to the other side where `direction` is -1."""
     if direction > 0:
         return parts
     return [part._replace(points=[(-x, y, z) for x, y, z in part.points]) for part in parts]
@@ -133,7 +133,7 @@ Outline = np.ndarray
 """Corners float64 (N, 2) in the image."""
 
 EYE, NEAR, FAR, FOCAL = 1.5, 0.5, 270.0, 1.05
-"""Height of the camera, nearest and farthest visible depth in metres; focal length in image heights."""
+"""Height of the camera, nearest and farthest visible depth in meters; focal length in image heights."""
 
 
 class Camera(NamedTuple):
@@ -149,16 +149,16 @@ class Camera(NamedTuple):
     fine: float
 
     def see(self, x: float, y: float, depth: float) -> tuple[float, float]:
-        """Where a point appears that is x to the right of the camera, y above the ground and `depth` ahead."""
+        """Return where a point appears that is x to the right of the camera, y above the ground and `depth` ahead."""
         return FOCAL * x / depth, self.horizon - FOCAL * (y - EYE) / depth
 
     def see_all(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points (P, 3) relative to the camera's eye appear; those too near are taken as if at NEAR."""
+        """Return where points (P, 3) relative to the camera's eye appear; those too near are taken as if at NEAR."""
         depth = np.maximum(points[:, 2], NEAR)
         return FOCAL * points[:, 0] / depth, self.horizon - FOCAL * points[:, 1] / depth
 
     def see_clipped(self, points: Sequence[Sequence[float]], *, hull: bool) -> Polygon:
-        """The outline of what lies beyond NEAR of a polygon (or of a convex hull); empty where nothing does."""
+        """Return the outline of what lies beyond NEAR of a polygon (or of a convex hull); empty where nothing does."""
         count = len(points)
         pairs = [(a, b) for a in range(count) for b in range(a)] if hull else [(i - 1, i) for i in range(count)]
         kept = [tuple(point) for point in points if point[2] >= NEAR] if hull else []

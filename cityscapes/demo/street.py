@@ -12,7 +12,7 @@ from cityscapes.demo import people, places
 from cityscapes.demo.random_numbers import Color, Dice
 from cityscapes.demo.shapes import (
     ASPHALT,
-    AT_KERB,
+    AT_CURB,
     BEHIND,
     BESIDE,
     BOUNDARY,
@@ -30,12 +30,12 @@ from cityscapes.demo.traffic import LANE_MIDDLE, draw_traffic, parked_cycle, wal
 
 
 class Light(NamedTuple):
-    """What turns the paint of a surface into the colour of a pixel.
+    """What turns the paint of a surface into the color of a pixel.
 
     `left`, `right`, `front` and `top` are the brightness of surfaces that face that way (seen by a camera driving along
-    the street), `shadow` is the brightness in a shadow, `lit` the share of windows with light, `haze` the colour of far
-    things and `reach` the distance in metres at which half of it shows, `gain` the camera's white balance and exposure,
-    `noise` its noise in grey levels.
+    the street), `shadow` is the brightness in a shadow, `lit` the share of windows with light, `haze` the color of far
+    things and `reach` the distance in meters at which half of it shows, `gain` the camera's white balance and exposure,
+    `noise` its noise in gray levels.
     """
 
     left: float
@@ -54,7 +54,7 @@ class Light(NamedTuple):
 
 
 def draw_light(dice: Dice, *, turn: int) -> Light:
-    """Day with sun from one side, an overcast sky, or dusk, one in each `turn`."""
+    """Draw day with sun from one side, an overcast sky, or dusk, one in each `turn`."""
     kind = ("day", "dusk", "overcast", "day")[turn % 4]
     exposure = dice.between(0.72, 1.25)
     gain = tuple(exposure * dice.between(0.88, 1.12) for _ in range(3))
@@ -81,9 +81,9 @@ def draw_light(dice: Dice, *, turn: int) -> Light:
             noise,
         )
     if kind == "overcast":
-        grey = dice.between(0.6, 0.9)
-        haze = dice.color((0.5, 0.7), (0.0, 0.1), (grey, grey + 0.08))
-        zenith = dice.color((0.5, 0.7), (0.0, 0.15), (grey - 0.2, grey))
+        gray = dice.between(0.6, 0.9)
+        haze = dice.color((0.5, 0.7), (0.0, 0.1), (gray, gray + 0.08))
+        zenith = dice.color((0.5, 0.7), (0.0, 0.15), (gray - 0.2, gray))
         return Light(
             0.85, 0.85, 0.8, 0.95, 0.75, 0.1, (0.97, 1.0, 1.03), zenith, haze, 0.5, dice.between(90, 200), gain, noise
         )
@@ -95,14 +95,14 @@ def draw_light(dice: Dice, *, turn: int) -> Light:
     return Light(left, right, 0.65, 0.7, 0.65, 0.45, tint, zenith, haze, dice.between(0.3, 1), 200, gain, noise + 2)
 
 
-KERB_NEAR, KERB_FAR = 2.5, 4.8
-"""Where the kerb is, in metres from the middle of the camera's lane, without and with another lane on that side."""
+CURB_NEAR, CURB_FAR = 2.5, 4.8
+"""Where the curb is, in meters from the middle of the camera's lane, without and with another lane on that side."""
 
 PATH, EDGE = 2.7, 3.6
-"""Behind the kerb: where the path ends and where walls and buildings begin."""
+"""Behind the curb: where the path ends and where walls and buildings begin."""
 
 VIEW = 85.0
-"""How far along the street things are set up, in metres."""
+"""How far along the street things are set up, in meters."""
 
 LANES = ({-1: True, 1: True}, {-1: True, 1: False}, {-1: False, 1: True})
 """The kinds of streets, in turn: on which sides (-1 left, 1 right) of the camera's lane there is another one."""
@@ -111,9 +111,9 @@ Hues = tuple[float, float]
 
 
 class Street(NamedTuple):
-    """A street, ready to be filmed: `ground` is drawn first, `step` is the camera's way per frame in metres.
+    """A street, ready to be filmed: `ground` is drawn first, `step` is the camera's way per frame in meters.
 
-    `horizon` is in image heights from the top, `camera_x` in metres, `hood` the camera car's paint.
+    `horizon` is in image heights from the top, `camera_x` in meters, `hood` the camera car's paint.
     """
 
     light: Light
@@ -130,25 +130,25 @@ def build_street(dice: Callable[..., Dice], number: int) -> Street:
     look = dice("look")
     light, step = draw_light(look, turn=number), look.between(1.5, 2.0)
     lanes = LANES[number % len(LANES)]
-    kerbs = {side: KERB_FAR if lanes[side] else KERB_NEAR for side in (-1, 1)}
+    curbs = {side: CURB_FAR if lanes[side] else CURB_NEAR for side in (-1, 1)}
     season = look.pick(((0.2, 0.36), (0.2, 0.36), (0.06, 0.2), (0.13, 0.3)))
     things = draw_traffic(dice, lanes, step, turn=number)
-    for side, kerb in kerbs.items():
-        things += _frontage(dice("frontage", side), side, kerb, season)
-        things += _kerb(dice("kerb", side), side, kerb, season)
-        things += _path(dice("path", side), side, kerb)
+    for side, curb in curbs.items():
+        things += _frontage(dice("frontage", side), side, curb, season)
+        things += _curb(dice("kerb", side), side, curb, season)  # another name would be another city
+        things += _path(dice("path", side), side, curb)
     hood = Paint(look.color((0, 1), (0, 0.6), (0.1, 0.8)), GLASS, grain=0.02)
-    ground = _ground(dice("ground"), kerbs, lanes)
+    ground = _ground(dice("ground"), curbs, lanes)
     return Street(light, ground, things, step, look.between(0.4, 0.47), look.between(-0.25, 0.25), hood)
 
 
 def _strip(side: int, inner: float, outer: float, paint: Paint, label: str | None = None) -> Part:
-    """A strip of ground along the whole street, between two distances from its middle."""
+    """Draw a strip of ground along the whole street, between two distances from its middle."""
     low, high = sorted((side * inner, side * outer))
     return Part(flat(low, high, -10.0, 260.0), paint, label)
 
 
-def _ground(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
+def _ground(dice: Dice, curbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
     asphalt = dice.color((0, 1), (0.0, 0.12), (0.22, 0.6))
     slabs = dice.color((-0.02, 0.12), (0.0, 0.3), (0.3, 0.8))
     grass = Paint(dice.color((0.11, 0.34), (0.25, 0.7), (0.22, 0.6)), GRASS, grain=0.35)
@@ -156,16 +156,16 @@ def _ground(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> list
     stone = Paint(dice.color((0, 1), (0, 0.1), (0.45, 0.85)), PAVING, (0.3, 1.2), 0.1)
     road = Paint(asphalt, ASPHALT, grain=0.16)
     verge = dice.pick((-1, 1, 1))
-    parts = [_strip(1, -400, 400, grass, "terrain"), _strip(1, -kerbs[-1], kerbs[1], road, "road")]
-    for side, kerb in kerbs.items():
+    parts = [_strip(1, -400, 400, grass, "terrain"), _strip(1, -curbs[-1], curbs[1], road, "road")]
+    for side, curb in curbs.items():
         inner, outer = (1.5, PATH + 0.7) if side == verge else (0.0, PATH)
-        parts.append(_strip(side, kerb + inner, kerb + outer, paving, "sidewalk"))
-        parts.append(_strip(side, kerb, kerb + 0.25, stone, "sidewalk"))
-    return parts + _patches(dice, asphalt) + _markings(dice, kerbs, lanes)
+        parts.append(_strip(side, curb + inner, curb + outer, paving, "sidewalk"))
+        parts.append(_strip(side, curb, curb + 0.25, stone, "sidewalk"))
+    return parts + _patches(dice, asphalt) + _markings(dice, curbs, lanes)
 
 
 def _patches(dice: Dice, asphalt: tuple[float, float, float]) -> list[Part]:
-    """Mended asphalt and manhole covers."""
+    """Draw mended asphalt and manhole covers."""
     parts, cover = [], Paint((70, 70, 72), PAVING, (0.1, 0.1), 0.2)
     for index in range(6):
         tone = dice.between(0.75, 0.92)
@@ -177,12 +177,12 @@ def _patches(dice: Dice, asphalt: tuple[float, float, float]) -> list[Part]:
     return parts
 
 
-def _markings(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
-    """Dashes between lanes, lines at the kerbs, tram rails, pedestrian crossings."""
+def _markings(dice: Dice, curbs: dict[int, float], lanes: dict[int, bool]) -> list[Part]:
+    """Draw dashes between lanes, lines at the curbs, tram rails, pedestrian crossings."""
     white, steel = Paint((230, 230, 225), grain=0.15), Paint((150, 150, 155))
     parts = []
-    for side, kerb in kerbs.items():
-        parts.append(_strip(side, kerb - 0.35, kerb - 0.22, white))
+    for side, curb in curbs.items():
+        parts.append(_strip(side, curb - 0.35, curb - 0.22, white))
         if lanes[side]:
             for index in range(24):
                 z = index * 6.0 - 10
@@ -191,17 +191,17 @@ def _markings(dice: Dice, kerbs: dict[int, float], lanes: dict[int, bool]) -> li
     parts += [_strip(rails, LANE_MIDDLE + x - 0.06, LANE_MIDDLE + x + 0.06, steel) for x in (-0.72, 0.72)]
     z = dice.between(7, 14)
     while z < VIEW:
-        for stripe in places.zebra(-kerbs[-1] + 0.3, kerbs[1] - 0.3):
+        for stripe in places.zebra(-curbs[-1] + 0.3, curbs[1] - 0.3):
             parts.append(stripe._replace(points=[(x, y, pz + z) for x, y, pz in stripe.points]))
         z += dice.between(22, 45)
     return parts
 
 
-def _frontage(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
-    """Buildings, walls, fences and parks, one after the other, with trees and houses behind."""
+def _frontage(dice: Dice, side: int, curb: float, season: Hues) -> list[Thing]:
+    """Draw buildings, walls, fences and parks, one after the other, with trees and houses behind."""
     things: list[Thing] = []
     deck: list[str] = []
-    edge, z = side * (kerb + EDGE), dice.between(-12, -6)
+    edge, z = side * (curb + EDGE), dice.between(-12, -6)
     while z < VIEW + 25:
         deck = deck or dice.shuffled(["building", "wall", "fence", "wall", "fence", "building", "park"])
         kind, length = deck.pop(), dice.between(7, 12)
@@ -209,7 +209,7 @@ def _frontage(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
             house = places.building(dice, -side, length)
             things.append(Thing((house,), edge + side * dice.between(-0.2, 0.6), z, BUILDINGS))
         else:
-            things += _behind(dice, side, kerb, z, length, season)
+            things += _behind(dice, side, curb, z, length, season)
         if kind == "wall":
             things.append(Thing((places.wall(dice, length),), edge, z, BOUNDARY))
         elif kind == "fence":
@@ -221,58 +221,58 @@ def _frontage(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
     return things
 
 
-def _behind(dice: Dice, side: int, kerb: float, z: float, length: float, season: Hues) -> list[Thing]:
-    """What is seen over a wall, through a fence or in a park."""
+def _behind(dice: Dice, side: int, curb: float, z: float, length: float, season: Hues) -> list[Thing]:
+    """Draw what is seen over a wall, through a fence or in a park."""
     things = []
     if dice.chance(0.6):
-        x = side * (kerb + dice.between(15, 20))
+        x = side * (curb + dice.between(15, 20))
         things.append(Thing((places.building(dice, -side, length),), x, z, BUILDINGS))
     for _ in range(3):
-        x = side * (kerb + dice.between(6.5, 11))
+        x = side * (curb + dice.between(6.5, 11))
         things.append(Thing((places.tree(dice, season),), x, z + dice.between(0, length), BEHIND))
     for _ in range(2):
-        x = side * (kerb + dice.between(4.8, 8))
+        x = side * (curb + dice.between(4.8, 8))
         things.append(Thing((places.bush(dice, season),), x, z + dice.between(0, length), BEHIND))
     return things
 
 
-def _kerb(dice: Dice, side: int, kerb: float, season: Hues) -> list[Thing]:
-    """Poles, signs, traffic lights, trees and guard rails in a row at the kerb."""
+def _curb(dice: Dice, side: int, curb: float, season: Hues) -> list[Thing]:
+    """Draw poles, signs, traffic lights, trees and guard rails in a row at the curb."""
     things: list[Thing] = []
     deck: list[str] = []
     z = dice.between(3.5, 7)
     while z < VIEW:
         deck = deck or dice.shuffled(["sign", "sign", "sign", "sign", "light", "light", "arm", "lamp", "tree", "rail"])
-        kind, x = deck.pop(), side * (kerb + 0.45)
+        kind, x = deck.pop(), side * (curb + 0.45)
         if kind == "rail":
-            things.append(Thing((places.fence(dice, 6.0, low=True),), side * (kerb + 0.2), z, AT_KERB))
+            things.append(Thing((places.fence(dice, 6.0, low=True),), side * (curb + 0.2), z, AT_CURB))
             z += 6.0
         elif kind == "tree":
-            things.append(Thing((places.tree(dice, season),), x, z, AT_KERB, shadow=(3.0, 2.0)))
+            things.append(Thing((places.tree(dice, season),), x, z, AT_CURB, shadow=(3.0, 2.0)))
         elif kind == "lamp":
-            things.append(Thing((places.lamp_post(dice, -side),), x, z, AT_KERB))
+            things.append(Thing((places.lamp_post(dice, -side),), x, z, AT_CURB))
         elif kind == "sign":
-            things.append(Thing((places.sign_post(dice),), x, z, AT_KERB, shadow=(0.4, 0.4)))
+            things.append(Thing((places.sign_post(dice),), x, z, AT_CURB, shadow=(0.4, 0.4)))
         else:
-            things.append(Thing((places.traffic_light(dice, -side, arm=kind == "arm"),), x, z, AT_KERB))
+            things.append(Thing((places.traffic_light(dice, -side, arm=kind == "arm"),), x, z, AT_CURB))
         z += dice.between(1.8, 4.2)
     return things
 
 
-def _path(dice: Dice, side: int, kerb: float) -> list[Thing]:
-    """People, parked cycles, bins and suitcases on the path."""
+def _path(dice: Dice, side: int, curb: float) -> list[Thing]:
+    """Draw people, parked cycles, bins and suitcases on the path."""
     things: list[Thing] = []
     deck: list[str] = []
     z = dice.between(3.5, 8)
     while z < VIEW:
         deck = deck or dice.shuffled(["walker"] * 4 + ["bicycle", "motorcycle", "crowd", "static", "dynamic"])
-        kind, x = deck.pop(), side * (kerb + dice.between(0.9, PATH))
+        kind, x = deck.pop(), side * (curb + dice.between(0.9, PATH))
         if kind == "walker":
             things.append(walker(dice, x, z, (0.0, dice.pick((-1, 1)) * dice.between(0.1, 0.3)), BESIDE))
         elif kind in ("bicycle", "motorcycle"):
             things.append(parked_cycle(dice, x, z, BESIDE, motor=kind == "motorcycle"))
         elif kind == "crowd":
-            things.append(Thing((people.crowd(dice),), side * (kerb + 1.7), z + 12, BESIDE, upright=True))
+            things.append(Thing((people.crowd(dice),), side * (curb + 1.7), z + 12, BESIDE, upright=True))
         else:
             parts = places.bin_or_box(dice) if kind == "static" else places.suitcase(dice)
             things.append(Thing((parts,), x, z, BESIDE, shadow=(0.7, 0.4)))

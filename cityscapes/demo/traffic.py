@@ -7,7 +7,7 @@ from cityscapes.demo.random_numbers import Dice
 from cityscapes.demo.shapes import LANE, MIDDLE, Part, Thing, mirrored
 
 LANE_MIDDLE = 3.3
-"""How far the middle of the neighbouring lanes is from the camera's, in metres."""
+"""How far the middle of the neighboring lanes is from the camera's, in meters."""
 
 VEHICLES: dict[str, Callable[[Dice, int, bool], list[Part]]] = {
     "car": vehicles.car,
@@ -19,21 +19,21 @@ VEHICLES: dict[str, Callable[[Dice, int, bool], list[Part]]] = {
 
 
 def walker(dice: Dice, x: float, z: float, speed: tuple[float, float], band: int) -> Thing:
-    """A person on the way."""
+    """Draw a person on the way."""
     key = dice.below(10**9)
     shapes = tuple(people.person(Dice(key), phase) for phase in range(len(people.STRIDE)))
     return Thing(shapes, x, z, band, speed, (0.7, 0.4), upright=True)
 
 
 def parked_cycle(dice: Dice, x: float, z: float, band: int, *, motor: bool) -> Thing:
-    """A bicycle or a motorcycle that nobody rides."""
+    """Draw a bicycle or a motorcycle that nobody rides."""
     return Thing((people.parked_cycle(dice, motor=motor),), x, z, band, shadow=(1.8, 0.5), upright=True)
 
 
 def draw_traffic(dice: Callable[..., Dice], lanes: dict[int, bool], step: float, *, turn: int) -> list[Thing]:
-    """Everything on the road; `lanes` says on which sides (-1 left, 1 right) of the camera there is another lane.
+    """Draw everything on the road; `lanes` says on which sides (-1 left, 1 right) of the camera there is another lane.
 
-    `step` is the camera's way per frame in metres. `turn` counts the streets of a split: the large vehicles take turns
+    `step` is the camera's way per frame in meters. `turn` counts the streets of a split: the large vehicles take turns
     in being near, so that few streets show all of them.
     """
     things = [*_ahead(dice("ahead"), step), *_crossing(dice("crossing"), step)]
@@ -45,7 +45,7 @@ def draw_traffic(dice: Callable[..., Dice], lanes: dict[int, bool], step: float,
 
 
 def _vehicle(dice: Dice, kind: str, x: float, z: float, *, oncoming: bool, speed: float = 0.0) -> tuple[Thing, float]:
-    """A vehicle whose near end is at z, and its length."""
+    """Draw a vehicle whose near end is at z; return its length, too."""
     parts = VEHICLES[kind](dice, -1 if x > 0 else 1, oncoming)
     length = 2 * max(point[2] for part in parts for point in part.points)
     shadow = (1.9 if kind in ("car", "queue") else 2.6, length)
@@ -54,7 +54,7 @@ def _vehicle(dice: Dice, kind: str, x: float, z: float, *, oncoming: bool, speed
 
 
 def _rider(dice: Dice, x: float, z: float, speed: tuple[float, float], *, motor: bool) -> Thing:
-    """A person on a bicycle, whose legs move, or on a motorcycle."""
+    """Draw a person on a bicycle, whose legs move, or on a motorcycle."""
     key, phases = dice.below(10**9), range(1 if motor else len(people.PEDALS))
     if speed[0]:
         side_views = [people.rider_side(Dice(key), phase, motor=motor) for phase in phases]
@@ -65,7 +65,7 @@ def _rider(dice: Dice, x: float, z: float, speed: tuple[float, float], *, motor:
 
 
 def _ahead(dice: Dice, step: float) -> list[Thing]:
-    """What drives ahead in the camera's lane: a rider near, a vehicle beyond."""
+    """Draw what drives ahead in the camera's lane: a rider near, a vehicle beyond."""
     x, z = dice.between(0.4, 1.2) * dice.pick((-1, 1)), dice.between(5.0, 8.5)
     rider = _rider(dice, x, z, (0.0, step * dice.between(0.97, 1.1)), motor=dice.chance(0.5))
     kind, z = dice.pick(("car", "bus", "truck")), dice.between(13, 22)
@@ -74,7 +74,7 @@ def _ahead(dice: Dice, step: float) -> list[Thing]:
 
 
 def _oncoming(dice: Dice, step: float, turn: int) -> list[Thing]:
-    """The left lane: a tram and other large vehicles with cars between them, all coming closer."""
+    """Fill the left lane: a tram and other large vehicles with cars between them, all coming closer."""
     things, z = [], dice.between(4, 10)
     speed = -step * dice.between(0.1, 0.35)
     for kind in _turned(["tram", "car", "bus", "car", "truck", "car"], turn) + ["queue", "car", "bus"]:
@@ -85,7 +85,7 @@ def _oncoming(dice: Dice, step: float, turn: int) -> list[Thing]:
 
 
 def _parked(dice: Dice, turn: int, *, tram: bool) -> list[Thing]:
-    """The right lane: vehicles at rest, with motorcycles and bicycles between them."""
+    """Fill the right lane: vehicles at rest, with motorcycles and bicycles between them."""
     things, z = [], dice.between(2, 7)
     first = _turned(["bus", "car", "truck", "tram", "car"] if tram else ["truck", "car", "bus", "car"], turn // 3)
     for kind in first + ["queue", "truck", "bus"]:
@@ -100,13 +100,13 @@ def _parked(dice: Dice, turn: int, *, tram: bool) -> list[Thing]:
 
 
 def _turned(kinds: list[str], turn: int) -> list[str]:
-    """The kinds, starting with another one each turn."""
+    """Return the kinds, starting with another one each turn."""
     start = turn % len(kinds)
     return kinds[start:] + kinds[:start]
 
 
 def _crossing(dice: Dice, step: float) -> list[Thing]:
-    """Riders and people who cross the road and have left the camera's lane when it gets there."""
+    """Draw riders and people who cross the road and have left the camera's lane when it gets there."""
     things: list[Thing] = []
     for index in range(4):
         z, heading, speed = 7 + index * 6 + dice.between(0, 4), dice.pick((-1, 1)), dice.between(0.2, 0.5)

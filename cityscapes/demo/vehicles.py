@@ -23,7 +23,7 @@ from cityscapes.demo.shapes import (
 
 WINDOW = Paint((52, 62, 72), GLASS)
 DARK = Paint((24, 24, 26))
-TYRE = Paint((22, 22, 24), grain=0.12)
+TIRE = Paint((22, 22, 24), grain=0.12)
 RIM = Paint((140, 142, 146))
 RED = Paint((225, 30, 25), glow=True)
 WHITE = Paint((250, 246, 225), glow=True)
@@ -31,7 +31,7 @@ AMBER = Paint((255, 165, 40), glow=True)
 
 
 def vehicle_color(dice: Dice) -> Color:
-    """A lacquer: often white, grey or black, else any colour."""
+    """Return a car's paint: often white, gray or black, else any color."""
     if dice.chance(0.45):
         return dice.color((0, 1), (0, 0.08), (0.15, 0.95))
     return dice.color((0, 1), (0.35, 0.9), (0.3, 0.9))
@@ -41,14 +41,14 @@ def _wheels(side: int, width: float, radius: float, places: list[float]) -> list
     x = side * width / 2
     parts = []
     for z in places:
-        parts.append(Part(wheel(x, radius, z, radius), TYRE))
+        parts.append(Part(wheel(x, radius, z, radius), TIRE))
         parts.append(Part(wheel(x, radius, z, radius * 0.55, 10), RIM))
         parts.append(Part(wheel(x, radius, z, radius * 0.2, 6), DARK))
     return parts
 
 
 def _body(label: str, hull: list[Point], feet: list[Point], paint: Paint) -> list[Part]:
-    """The whole outline, dark as it is below, and the body above it."""
+    """Return the whole outline, dark as it is below, and the body above it."""
     return [Part(hull + feet, DARK, label, hull=True), Part(hull, paint, None, hull=True)]
 
 
@@ -66,14 +66,12 @@ def _plate(y: float, z: float) -> Part:
 
 
 def car(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """A saloon, an estate car or a van: 1.8 x 1.4 to 1.9 x 4.3 metres."""
+    """Draw a sedan, a station wagon or a van: 1.8 x 1.4 to 1.9 x 4.3 meters."""
     width, length, height = dice.between(1.7, 1.9), dice.between(3.9, 4.6), dice.pick((1.42, 1.48, 1.6, 1.85))
     color = vehicle_color(dice)
     body, dim, lit = Paint(color, grain=0.03), Paint(shaded(color, 0.7), grain=0.03), Paint(shaded(color, 1.15))
-    bonnet = dice.between(0.24, 0.3) if height < 1.8 else 0.16
-    ends = (
-        (-0.5 + bonnet, 0.47, -0.5 + bonnet + 0.13, 0.36) if oncoming else (-0.47, 0.5 - bonnet, -0.36, 0.37 - bonnet)
-    )
+    hood = dice.between(0.24, 0.3) if height < 1.8 else 0.16
+    ends = (-0.5 + hood, 0.47, -0.5 + hood + 0.13, 0.36) if oncoming else (-0.47, 0.5 - hood, -0.36, 0.37 - hood)
     base_near, base_far, roof_near, roof_far = (length * end for end in ends)
     near, half, waist, inset = -length / 2, width / 2, 0.9, 0.16
     x, roof = side * (half - inset * 0.6), half - inset
@@ -105,7 +103,7 @@ def car(dice: Dice, side: int, oncoming: bool) -> list[Part]:
 
 
 def queue(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """Three cars close together, under one outline because far away they cannot be told apart (`cargroup`)."""
+    """Draw three cars close together, under one outline because far away they cannot be told apart (`cargroup`)."""
     parts: list[Part] = []
     for z in (5.2, 0.0, -5.2):
         for part in car(dice, side, oncoming):
@@ -115,7 +113,7 @@ def queue(dice: Dice, side: int, oncoming: bool) -> list[Part]:
 
 
 def bus(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """A city bus: 2.5 x 3.1 x 10.5 metres, with a band of windows, doors and a lit destination."""
+    """Draw a city bus: 2.5 x 3.1 x 10.5 meters, with a band of windows, doors and a lit destination."""
     width, length, height = 2.5, dice.between(9.5, 11.5), dice.between(2.95, 3.25)
     color = dice.color((0, 1), (0.4, 0.95), (0.45, 0.95))
     body, trim = Paint(color, grain=0.03), Paint(dice.color((0, 1), (0, 0.7), (0.25, 0.95)), grain=0.03)
@@ -153,7 +151,7 @@ def bus(dice: Dice, side: int, oncoming: bool) -> list[Part]:
 
 
 def truck(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """A box truck: a cab with its own colour and a tall ribbed load, 2.5 x 3.6 x 8.5 metres."""
+    """Draw a box truck: a cab with its own color and a tall ribbed load, 2.5 x 3.6 x 8.5 meters."""
     width, length, height = 2.5, dice.between(7.5, 9.5), dice.between(3.3, 3.9)
     cab_color, load_color = vehicle_color(dice), dice.color((0, 1), (0, 0.6), (0.4, 0.97))
     cab, load = Paint(cab_color, grain=0.03), Paint(load_color, STRIPES, (dice.pick((0.25, 0.5)), 1.0), 0.05)
@@ -206,7 +204,7 @@ def truck(dice: Dice, side: int, oncoming: bool) -> list[Part]:
 
 
 def tram(dice: Dice, side: int, oncoming: bool) -> list[Part]:
-    """A tram of three cars, 2.4 x 3.4 x 18 metres: tapered ends, skirts to the rails, tall glass, a pantograph."""
+    """Draw a tram of three cars, 2.4 x 3.4 x 18 meters: tapered ends, skirts to the rails, tall glass, a pantograph."""
     width, length, height = 2.4, dice.between(17, 20), 3.35
     color, band = dice.color((0, 1), (0.1, 0.95), (0.5, 0.97)), dice.color((0, 1), (0.2, 0.9), (0.25, 0.9))
     body, stripe = Paint(color, grain=0.03), Paint(band, grain=0.03)

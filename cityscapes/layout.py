@@ -69,13 +69,14 @@ def check_splits(splits: Sequence[str]) -> list[str]:
 
 
 def check_split_name(split: str) -> None:
-    """Refuse a name that is not one plain folder name: what is made from a split lies in folders named after it.
+    """Refuse a name that leads elsewhere: what is made from a split lies in folders named after it.
 
-    Raises ParameterError for an empty name, a path separator, a control character or a leading dot.
+    Raises ParameterError for an empty or absolute name, a backslash, a control character, or a part with a leading dot.
     """
-    if not split or split.startswith(".") or not split.isprintable() or not {"/", "\\"}.isdisjoint(split):
+    if "\\" in split or not split.isprintable() or any(not part or part[0] == "." for part in split.split("/")):
         raise ParameterError(
-            f"split={split!r}: expected the name of one folder, such as 'val', without '/' or a leading '.'"
+            f"split={split!r}: expected the name of a folder of the data set, such as 'val', with no part "
+            "that is empty or begins with '.'"
         )
 
 

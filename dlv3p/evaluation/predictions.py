@@ -47,7 +47,7 @@ def save_predictions(
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server wants whole images")
     name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
-    folder = output_folder(predictor.run) / "predictions" / (name + data_suffix(predictor, split))
+    folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
     anew = 0
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]

@@ -19,11 +19,12 @@ def result_path(
     where it is not the run's own, as in `evaluation_six_scales_flip_train_last_camvid-1f3a9c02.json`. The `usual` split
     is by default the run's validation split.
     """
-    path = Path(name)
+    path = Path(name.replace("/", "-"))  # a split may lie within another one
     usual = predictor.parameters.val_split if usual is None else usual
     words = [path.stem + protocol.suffix]
     words += [other for other in (split.split, predictor.checkpoint.stem) if other not in (usual, "best")]
-    return output_folder(predictor.run) / ("_".join(words) + data_suffix(predictor, split) + path.suffix)
+    stem = "_".join(words).replace("/", "-") + data_suffix(predictor, split)
+    return output_folder(predictor.run) / (stem + path.suffix)
 
 
 def data_suffix(predictor: Predictor, split: Split) -> str:

@@ -26,6 +26,7 @@ class Interruption:
         self.run = run
         self.kind: type[StoppedError] | None = None
         self._noting = False
+        self._at_once = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -46,7 +47,12 @@ class Interruption:
         self.kind = self.kind or StoppedError
 
     def wanted(self, device: torch.device) -> bool:
-        """Return whether any process of the run was asked to stop; all processes get the same answer."""
+        """Return whether any process of the run was asked to stop; all processes get the same answer.
+
+        Raises KeyboardInterrupt after a second SIGINT whose own exception was lost, as in a callback of a library.
+        """
+        if self._at_once:
+            raise KeyboardInterrupt
         asked = torch.tensor(float(self.kind is not None), device=device)
         if sum_over_processes(asked) > 0:
             self.kind = self.kind or TerminatedError
@@ -54,6 +60,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.kind is not None:
+            self._at_once = True
             raise KeyboardInterrupt
         self.kind = self.kind or SIGNALS[signal.Signals(number)]
         if not self._noting:

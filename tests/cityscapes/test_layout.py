@@ -49,7 +49,7 @@ def test_files_that_break_the_grammar_are_not_frames(tmp_path, name):
 
 def test_an_absent_split_says_where_it_was_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "leftImg8bit" / "train").mkdir(parents=True)
-    with pytest.raises(MissingInputError, match="it holds train") as caught:
+    with pytest.raises(MissingInputError, match="which holds train") as caught:
         find_frames(tmp_path, "val")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -58,7 +58,7 @@ def test_an_absent_split_says_where_it_was_looked_for_and_what_is_there(tmp_path
 @pytest.mark.parametrize("split", ["", "..", "../val", "val/../../x", "/val", "a\\b", ".hidden", "val\n"])
 def test_a_split_cannot_lead_out_of_its_folder(tmp_path, split):
     (tmp_path / "leftImg8bit").mkdir()
-    with pytest.raises(ParameterError, match="split=.*the name of one folder"):
+    with pytest.raises(ParameterError, match="split=.*the name of a folder of the data set"):
         find_frames(tmp_path, split)
 
 

@@ -122,8 +122,8 @@ def test_a_data_root_that_does_not_exist_is_refused_with_what_is_allowed(workspa
 
 
 @pytest.mark.parametrize("open_one", [open_split, open_images, open_for_viewing])
-@pytest.mark.parametrize("split", ["", "../val", "val/aachen", ".git"])
-def test_a_split_is_the_name_of_one_folder(city, workspace, open_one, split):
+@pytest.mark.parametrize("split", ["", "../val", "val/../../x", "/val", ".git"])
+def test_a_split_is_a_folder_of_the_data_set(city, workspace, open_one, split):
     with pytest.raises(ParameterError, match="split="):
         open_one(city, split)
 

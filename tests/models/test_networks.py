@@ -185,7 +185,7 @@ def test_a_checkpoint_from_before_the_switches_means_what_it_meant():
         ({"head_convolution": False}, "head_convolution=False: deeplabv3plus allows True; change it"),
         ({"architecture": "deeplabv3", "low_level_channels": 64}, "low_level_channels=64: deeplabv3 allows 48"),
         ({"architecture": "deeplabv3", "decoder_convolutions": 2}, "decoder_convolutions=2: deeplabv3 allows 1"),
-        ({"architecture": "deeplabv3", "concatenation": "aspp_first"}, "take another architecture"),
+        ({"architecture": "deeplabv3", "concatenation": "aspp_first"}, "choose another architecture"),
         ({"low_level_chanels": 48}, "did you mean 'low_level_channels'"),
     ],
 )

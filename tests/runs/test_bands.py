@@ -227,7 +227,7 @@ def test_a_file_is_taken_whatever_it_is_of_and_must_be_a_band(tmp_path, band):
     path = tmp_path / "own.json"
     write_band(path, band)
     assert band_for(TrainParameters(band=str(path), loss="focal"), RIGHT).intervals["val_mIoU"] == [None, [0.2, 0.4]]
-    with pytest.raises(MissingInputError, match="allowed are auto, none, or the file of a band"):
+    with pytest.raises(MissingInputError, match="allowed are auto, none, or a band file"):
         read_band(tmp_path / "none.json")
     content = json.loads(path.read_text())
     for wrong in ({"format": 2}, {"class_shares": [1, 2, 3]}, {"intervals": {"speed": []}}, {"more": 1}):
@@ -254,12 +254,12 @@ def test_the_command_writes_mean_and_spread_of_the_runs(recorded):
 def test_runs_that_do_not_belong_together_make_no_band(recorded, monkeypatch, tmp_path):
     monkeypatch.setenv("DLV3P_WORKSPACE", str(recorded.parent))
     for runs, said in (
-        (["seed1", "seed2"], "three runs or more"),
-        (["seed1", "seed2", "seed1"], "each needs one of its own"),
+        (["seed1", "seed2"], "three or more runs"),
+        (["seed1", "seed2", "seed1"], "each needs a different one"),
     ):
         with pytest.raises(ParameterError, match=said):
             main(["band", *runs, "--output", str(tmp_path / "x.json")])
-    with pytest.raises(ParameterError, match="all runs together have 6"):
+    with pytest.raises(ParameterError, match="allowed are 0 to 6, which all runs have"):
         main(["band", "seed1", "seed2", "seed3", "--epochs", "9", "--output", str(tmp_path / "x.json")])
     with pytest.raises(MissingInputError, match=r"nothing.run\.json"):
         main(["band", "seed1", "seed2", "nothing", "--output", str(tmp_path / "x.json")])
@@ -280,7 +280,7 @@ def test_a_tenfold_rate_leaves_it(city, workspace, recorded, capsys):
     train(of_the_band(city, learning_rate=0.01, seed=4, band=str(recorded)))
     found = warnings(capsys)
     assert found
-    assert "learning_rate (now 0.01, then 0.001)" in found[0]
+    assert "learning_rate (now 0.01, in the band 0.001)" in found[0]
 
 
 def test_wrong_ids_are_told_before_the_first_step(city, workspace, recorded, capsys, monkeypatch):

@@ -305,7 +305,7 @@ def test_a_save_that_was_cut_between_its_two_files_is_told_as_such(folder):
 def test_an_executed_notebook_is_looked_at_too(folder):
     path = folder / "train.ipynb"
     output = {"output_type": "error", "ename": "InputError", "evalue": "", "traceback": []}
-    for cells, said in (([], None), ([{"outputs": [output]}], "a cell has failed: InputError")):
+    for cells, said in (([], None), ([{"outputs": [output]}], "a cell failed: InputError")):
         path.write_text(json.dumps({"cells": cells}))
         assert [problem for _, _, problem in errors(folder)] == [said] * bool(said)
     path.write_text("{")

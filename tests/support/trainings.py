@@ -260,7 +260,11 @@ def _count_moments(path: Path, asked: dict[str, Any]) -> None:
 
 
 def _from_outside(number: int) -> None:
-    """Have another process send a signal to this one and its workers, which expect only this one to end them."""
+    """Have another process send a signal to this one and its workers, which expect only this one to end them.
+
+    It is held back until the fork is over: what a handler raises in a callback of the fork would be lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
     group, sender = os.getpgrp(), os.fork()
     if not sender:
         os.setpgid(0, 0)
@@ -268,6 +272,7 @@ def _from_outside(number: int) -> None:
         os.killpg(group, number)
         os._exit(0)
     os.waitpid(sender, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
 
 
 def _fill_disk(largest_file: int) -> None:

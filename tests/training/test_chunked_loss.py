@@ -104,5 +104,5 @@ def test_a_focal_loss_takes_its_gamma_along():
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - set(PIXEL_MEANS)))
 def test_losses_that_need_all_pixels_at_once_are_refused(name):
-    with pytest.raises(ParameterError, match="needs all pixels at once; with cross_entropy and focal"):
+    with pytest.raises(ParameterError, match="needs all pixels at once; allowed are cross_entropy and focal"):
         make_chunked_loss(name)

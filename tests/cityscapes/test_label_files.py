@@ -134,9 +134,9 @@ def test_a_table_made_in_python_is_checked_too_and_travels_without_its_look_up_t
     with pytest.raises(InputError, match="label table: row 2, column name: 'road' is a duplicate name"):
         LabelTable((CITYSCAPES.by_name["road"]._replace(label_id=0),) * 2)
     assert len(pickle.dumps(CITYSCAPES)) < 4000
-    travelled = pickle.loads(pickle.dumps(CITYSCAPES))
-    np.testing.assert_array_equal(travelled.label_id_to_color, CITYSCAPES.label_id_to_color)
-    assert not travelled.label_id_to_color.flags.writeable
+    copied = pickle.loads(pickle.dumps(CITYSCAPES))
+    np.testing.assert_array_equal(copied.label_id_to_color, CITYSCAPES.label_id_to_color)
+    assert not copied.label_id_to_color.flags.writeable
 
 
 def test_the_command_writes_and_checks_tables(tmp_path):

@@ -178,7 +178,7 @@ def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_chan
 
     runs = {"reference": work("reference", 3.0), "candidate": work("candidate", 1.0)}
     turns = time_interleaved(runs, warmup=0, repeats=40, clock=clock)
-    # Neighbours in time differ by two steps of 1.1; means over all turns would be ruled by the last one.
+    # Neighbors in time differ by two steps of 1.1; means over all turns would be ruled by the last one.
     assert 3 / 1.1**2 <= turns.speedup("candidate", over="reference").times <= 3 * 1.1**2
     assert turns.speedup("reference", over="reference") == (1, 1, 1)
     firsts = [title for title in order[::4]]

@@ -136,7 +136,7 @@ def test_masks_are_looked_through_once_and_again_when_one_changes(masks, workspa
     assert len(passes) == 2
     masks.masks[1] = np.full((70, 96), 2, np.uint8)
     assert 2 in class_regions(masks, progress="none").classes
-    masks.class_names = masks.class_names[::-1]  # in a mask of colours, other ids
+    masks.class_names = masks.class_names[::-1]  # in a mask of colors, other ids
     class_regions(masks, progress="none")
     assert len(passes) == 4
 

@@ -132,7 +132,7 @@ def test_shards_are_written_again_when_the_class_table_changes(split, written, m
     monkeypatch.setattr(shards, "_write_shard", lambda *arguments: made.append(1) or write(*arguments))
     write_shards(split, written, samples=4)
     assert not made
-    split.class_names = split.class_names[::-1]  # in a mask of colours, other ids
+    split.class_names = split.class_names[::-1]  # in a mask of colors, other ids
     write_shards(split, written, samples=4)
     assert len(made) == len(list((written / "train").glob("*.tar")))
 

@@ -76,7 +76,7 @@ PROTOCOLS = [
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_every_labelled_pixel_is_scored_once_at_the_images_own_size_and_255_never(predictor, protocol):
+def test_every_labeled_pixel_is_scored_once_at_the_images_own_size_and_255_never(predictor, protocol):
     split = Photographs()
     evaluation = evaluate(predictor, split, protocol, progress="none")
     masks = [split.pair(index)[1] for index in range(len(split))]
@@ -84,7 +84,7 @@ def test_every_labelled_pixel_is_scored_once_at_the_images_own_size_and_255_neve
     assert evaluation.scores.mean_iou == 1  # the border that is hard to get right is not scored
 
 
-def test_a_centre_crop_scores_the_centre_of_resized_masks_only(predictor):
+def test_a_center_crop_scores_the_center_of_resized_masks_only(predictor):
     split = Photographs()
     for index, (width, height) in enumerate(SIZES):
         image, mask = scored_pair(split, index, CROP)

@@ -81,7 +81,7 @@ def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predic
         replace(predictor, model=model)(Image.new("RGB", (64, 64)))
 
 
-def test_an_evaluation_counts_every_labelled_pixel_of_every_image_once(city, predictor, evaluation):
+def test_an_evaluation_counts_every_labeled_pixel_of_every_image_once(city, predictor, evaluation):
     split = open_split(city, "val")
     expected = torch.zeros(19, 19, dtype=torch.int64)
     for index in range(len(split)):
@@ -193,11 +193,11 @@ def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained
 
 
 def test_a_drive_shows_the_truth_only_where_there_is_one(city, predictor):
-    labelled, unlabelled = open_split(city, "val"), open_images(city, "test")
+    labeled, unlabeled = open_split(city, "val"), open_images(city, "test")
     parameters = RenderGifParameters(width=320, progress="none")
-    with_truth = list(drive_frames(predictor, labelled, [0], parameters))
-    without = list(drive_frames(predictor, unlabelled, [0], parameters))
-    hidden = list(drive_frames(predictor, labelled, [0], replace(parameters, show_truth=False)))
+    with_truth = list(drive_frames(predictor, labeled, [0], parameters))
+    without = list(drive_frames(predictor, unlabeled, [0], parameters))
+    hidden = list(drive_frames(predictor, labeled, [0], replace(parameters, show_truth=False)))
     assert with_truth[0].shape[1] == without[0].shape[1] == 320
     assert with_truth[0].shape != without[0].shape
     assert hidden[0].shape == without[0].shape

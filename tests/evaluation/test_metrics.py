@@ -32,7 +32,7 @@ def test_a_class_that_is_only_predicted_counts_as_zero():
     assert found.mean_accuracy == pytest.approx(0.5)
 
 
-def test_nothing_labelled_gives_nan_without_a_warning(recwarn):
+def test_nothing_labeled_gives_nan_without_a_warning(recwarn):
     found = scores(np.zeros((3, 3), np.int64))
     assert all(math.isnan(value) for value in found.means().values())
     assert not recwarn.list

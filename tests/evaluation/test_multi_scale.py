@@ -27,7 +27,7 @@ SLIDING = Protocol(window_height=56, window_width=84, overlap=13)
 
 
 def a_picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth random colours, so that a network sees different things in different places."""
+    """Smooth random colors, so that a network sees different things in different places."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
@@ -52,7 +52,7 @@ def predictor_of(model):
     return Predictor("none", Path("none"), 0, model, TrainParameters(), [f"class {i}" for i in range(CLASSES)], CPU)
 
 
-@pytest.fixture(params=[False, True], ids=["pixel centres", "corners aligned"])
+@pytest.fixture(params=[False, True], ids=["pixel centers", "corners aligned"])
 def predictor(request):
     return predictor_of(Small(request.param))
 
@@ -202,7 +202,7 @@ COLORS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 10]],
 
 
 class NearestColor(nn.Module):
-    """Logits that say which of four colours a pixel has, or a square of `stride` pixels on average."""
+    """Logits that say which of four colors a pixel has, or a square of `stride` pixels on average."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def reading(stride):
 
 @pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
 def test_every_view_is_laid_where_it_belongs(protocol):
-    """A network that reads colours must give the picture back, but for pixels at the edges between two colours."""
+    """A network that reads colors must give the picture back, but for pixels at the edges between two colors."""
     protocol = replace(protocol, long_side=protocol.long_side // 3, padded=protocol.padded // 3)
     rows, columns = np.arange(125)[:, None] // 24, np.arange(166) // 25
     truth = ((3 * rows + columns) % 4).astype(np.uint8)
@@ -240,7 +240,7 @@ def test_windows_of_a_network_that_sees_single_pixels_are_the_whole_image():
         assert np.array_equal(single(image, protocol), single(image))
 
 
-def test_padding_is_the_mean_colour_and_is_cut_off_again(predictor):
+def test_padding_is_the_mean_color_and_is_cut_off_again(predictor):
     seen = []
 
     def network(batch):

@@ -114,7 +114,7 @@ def test_all_convolutions_but_those_that_were_kept_are_computed_in_eight_bits(qu
     listed = float_nodes(nodes)
     assert list(listed["name"][listed["kind"].str.contains("Conv")]) == [first], "by its name in the file"
     assert set(listed["precision"]) <= {"float32"}
-    assert listed["kind"].isin(["Resize", "Interpolate"]).any(), "the last resizing is not quantised"
+    assert listed["kind"].isin(["Resize", "Interpolate"]).any(), "the last resizing is not quantized"
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_a_description_of_a_later_version_is_called_that(workspace):
         load_quantized("tiny")
 
 
-def test_a_quantised_folder_that_is_given_as_a_run_is_called_what_it_is(workspace):
+def test_a_quantized_folder_that_is_given_as_a_run_is_called_what_it_is(workspace):
     folder = workspace / "saved" / "tiny-int8"
     folder.mkdir(parents=True)
     (folder / QUANTIZED).write_text("{}")
@@ -342,7 +342,7 @@ def test_weights_take_seven_bits_only_where_eight_would_overflow(quantized, spli
 
 
 class Pictures:
-    """A split of plain pictures, each of one level of grey."""
+    """A split of plain pictures, each of one level of gray."""
 
     root, split = "here", "train"
 

@@ -141,7 +141,7 @@ def test_align_corners_lays_corners_on_corners(architecture, align_corners):
         logits, small_logits = model(image), model.logits_at_stride(image)
         between = (logits[..., 0, 1] - logits[..., 0, 0]).abs().max() > 1e-6
     assert torch.allclose(logits[..., -1, -1], small_logits[..., -1, -1], atol=1e-5)
-    assert bool(between) == align_corners  # otherwise pixels beyond the outermost centre repeat it
+    assert bool(between) == align_corners  # otherwise pixels beyond the outermost center repeat it
 
 
 def test_align_corners_reaches_the_decoder():

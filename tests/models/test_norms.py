@@ -1,4 +1,4 @@
-"""Norms of a whole network: frozen stays frozen, weights are standardised where a norm follows, names stay."""
+"""Norms of a whole network: frozen stays frozen, weights are standardized where a norm follows, names stay."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_frozen_and_batch_read_the_same_file_and_agree_in_evaluation():
         assert torch.equal(batch(image), frozen(image))
 
 
-def test_a_standardised_filter_has_mean_0_and_unbiased_deviation_1_but_for_epsilon():
+def test_a_standardized_filter_has_mean_0_and_unbiased_deviation_1_but_for_epsilon():
     torch.manual_seed(0)
     conv = WeightStandardizedConv2d(3, 5, 3, padding=2, dilation=2, bias=False).double()
     conv.weight.data *= torch.tensor([1e-5, 1e-3, 1, 10, 100], dtype=torch.float64).view(5, 1, 1, 1)
@@ -82,7 +82,7 @@ def test_groups_are_32_or_as_many_as_divide_the_channels():
     assert set(groups.values()) == {32}
 
 
-def test_sync_is_batch_norm_while_there_is_nobody_to_synchronise_with():
+def test_sync_is_batch_norm_while_there_is_nobody_to_synchronize_with():
     kinds = {type(module) for module in small("sync").modules()}
     assert nn.BatchNorm2d in kinds
     assert nn.SyncBatchNorm not in kinds

@@ -90,7 +90,7 @@ def test_without_timm_the_remedy_is_named(monkeypatch):
         make("timm:resnet18")
 
 
-def test_names_of_timm_pass_the_configuration_and_the_catalogue():
+def test_names_of_timm_pass_the_configuration_and_the_catalog():
     parameters = TrainParameters(backbone="timm:resnet18d")
     assert parameters.backbone == "timm:resnet18d"
     assert parameters.run_name.startswith("deeplabv3plus-timm-resnet18d-os16-")

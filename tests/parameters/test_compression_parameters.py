@@ -1,4 +1,4 @@
-"""Every parameter of quantising and of the gate reaches what it is for: seen where it ends, not where it is given.
+"""Every parameter of quantization and of the acceptance check takes effect: seen where it ends, not where it is given.
 
 OpenVINO stays out of this process; what needs it is in test_quantization.py.
 """

@@ -130,7 +130,7 @@ def test_labels_that_are_permuted_are_told_before_the_first_step(band, capsys):
     assert "has 3 classes, but runs of this recipe had 2" in warnings(capsys)[0]
 
 
-def test_shares_count_labelled_pixels_only():
+def test_shares_count_labeled_pixels_only():
     assert class_shares(RIGHT).tolist() == [0.7, 0.3]
     assert class_shares(Labels([[IGNORE]])).tolist() == [0.0, 0.0]
 

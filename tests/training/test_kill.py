@@ -1,6 +1,6 @@
 """Runs that are stopped, killed or refused by the machine end, once they go on, as if nothing had happened.
 
-Each test injects faults into processes of its own (see trainings.py), and compares weights, optimiser and metrics with
+Each test injects faults into processes of its own (see trainings.py), and compares weights, optimizer and metrics with
 those of a run that was left alone. The rows are those of the table in test_training_faults.py.
 """
 

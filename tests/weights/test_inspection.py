@@ -28,8 +28,8 @@ def test_a_description_says_what_a_person_asks(vainf, tmp_path):
     assert lines["output stride"] == "16, from the file's name; the weights fit any"
     assert lines["also holds"] == "best_score=0.76, cur_itrs=30000, optimizer_state (2 entries)"
     assert re.fullmatch("[0-9a-f]{64}", lines["sha256"])
-    learnt = sum(value.numel() for value in build_network(network_of("vainf_plus", "resnet"), 21).parameters())
-    assert lines["parameters"].startswith(f"{learnt:,} in ")
+    learned = sum(value.numel() for value in build_network(network_of("vainf_plus", "resnet"), 21).parameters())
+    assert lines["parameters"].startswith(f"{learned:,} in ")
     assert "channels=32" in lines["switches"]
 
 
@@ -37,7 +37,7 @@ FORGED = "evil\nfits           every entry\x1b[31m\u202e\x07" + "x" * 5000
 
 
 def test_names_in_a_file_forge_no_output(vainf, tmp_path):
-    """Neither a second line, nor a colour, nor a page: in refusals, and in what is said of a sound file."""
+    """Neither a second line, nor a color, nor a page: in refusals, and in what is said of a sound file."""
     network = NetworkParameters(backbone="resnet18", channels=16)
     model = build_network(network, 3)
     own = {"epoch": 1, "parameters": network.as_dict(), "class_names": [FORGED] * 3, "format": 1, FORGED: FORGED}

@@ -138,7 +138,7 @@ def test_the_auxiliary_classifier_starts_afresh_too(tmp_path):
     ]
 
 
-def test_a_backbone_alone_is_recognised_and_is_no_network(tmp_path):
+def test_a_backbone_alone_is_recognized_and_is_no_network(tmp_path):
     torch.save(models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     found = recognize(read_weights(tmp_path / "resnet18.pth"))
     assert (found.backbone, found.parameters) == ("resnet18", None)

@@ -88,7 +88,7 @@ def test_polygons_of_less_than_two_points_are_skipped_with_a_warning(polygon):
     assert "/objects/0/polygon" in annotation.warnings[0]
 
 
-def test_fractions_are_cut_off_towards_zero():
+def test_fractions_are_cut_off_toward_zero():
     points = parse(document([labeled("car", [[1.9, -1.9], [2, 0.5], [-0.5, 7.0]])])).polygons[0].points
     assert points.tolist() == [[1, -1], [2, 0], [0, 7]]
 

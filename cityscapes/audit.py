@@ -43,8 +43,8 @@ def audit(
     """Check every frame of the splits below a Cityscapes root and report what is wrong; change nothing.
 
     `generated` holds the masks made from polygons, by default `data/generated_gt/` of the workspace. `workers` is the
-    number of threads, 0 for one a core. `progress` shows a bar; by default only on a terminal. Problems of the data are
-    findings; raises MissingInputError only where there is no data set, and ParameterError.
+    number of threads, 0 for one per core. `progress` shows a bar; by default only on a terminal. Problems of the data
+    are findings; raises MissingInputError only where there is no data set, and ParameterError.
     """
     from tqdm import tqdm
 
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--generated", type=Path, metavar="DIR", help="masks made from polygons (data/generated_gt/)")
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=SPLITS, help="default: train val")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one a core)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one per core)")
     return parser
 
 

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ids", choices=("auto", "label", "train"), default="auto", help="what pixels hold (default: auto, detected)"
     )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one a core)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="threads (default: 0, one per core)")
     parser.add_argument("--split", choices=SPLITS, help="the split of the truth, if there are several (default: val)")
     return parser
 

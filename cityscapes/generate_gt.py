@@ -48,7 +48,7 @@ def generate_masks(
     """Make the masks of every frame below `root` that has polygons, and report what was done.
 
     Masks are label ids, train ids, color and, with `instances`, instance ids. `workers` is the number of threads, 0 for
-    one a core; with `processes` and many frames, of processes, which gain more and take a second to
+    one per core; with `processes` and many frames, of processes, which gain more and take a second to
     start. `force` makes every mask again; without it, a mask that was made from other polygons or changed since is
     left alone and reported as failed. `color_mode` is rgba, as the official files, or palette, smaller and faster.
     `progress` shows a bar; by default only on a terminal. `table` has the labels of another data set, whose polygon
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where masks go (default: data/generated_gt/)")
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=SPLITS, help="default: train val")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: 0, one a core)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: 0, one per core)")
     parser.add_argument("--force", action="store_true", help="make every mask again, even where one was changed")
     parser.add_argument(
         "--color-mode", choices=COLOR_MODES, default="rgba", help="rgba (default) is the official format"

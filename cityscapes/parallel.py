@@ -75,7 +75,7 @@ def _die_with(sentinel: int) -> None:
 def number_of_workers(workers: int) -> int:
     """Return `workers`, or one a usable core for 0; raises ParameterError for anything but 0 to 1024."""
     if type(workers) is not int or not 0 <= workers <= 1024:
-        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024, or 0 for one a core")
+        raise ParameterError(f"workers is {workers!r}; choose 1 to 1024, or 0 for one per core")
     return workers or usable_cores()
 
 

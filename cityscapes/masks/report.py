@@ -150,7 +150,7 @@ def compare_masks(
 ) -> Iterator[Agreement]:
     """Compare every mask below `generated` with the provided one of the same frame and kind, in order.
 
-    `workers` is the number of threads, 0 for one a core. Raises MissingInputError for a split without polygons; a
+    `workers` is the number of threads, 0 for one per core. Raises MissingInputError for a split without polygons; a
     damaged mask is a `problem`.
     """
     root, generated = Path(root), Path(generated)

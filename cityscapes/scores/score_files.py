@@ -48,7 +48,7 @@ def score_folder(
     """Score the PNGs below a folder, one for each frame of `truth`, named `<city>_<seq>_<frame>*.png`.
 
     `ids` is label or train, or auto, which decides by the ids themselves and refuses undecided ones. `workers` is the
-    number of threads, 0 for one a core; `progress` shows a bar, by default only on a terminal. Raises ProblemsError
+    number of threads, 0 for one per core; `progress` shows a bar, by default only on a terminal. Raises ProblemsError
     with every bad, missing or extra file, MissingInputError, ParameterError.
     """
     predictions = Path(predictions)

@@ -45,7 +45,7 @@ def load_run(parameters: RunParameters):
 
 
 def runs_or_demo(runs: str) -> list[str]:
-    """Return the named runs, separated by blanks; "" means all, or the demo's, trained now, if there is none yet."""
+    """Return the named runs, separated by spaces; "" means all, or the demo's, trained now, if there is none yet."""
     from dlv3p.runs.folders import find_run, list_runs
 
     if runs.split():

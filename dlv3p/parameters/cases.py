@@ -54,7 +54,7 @@ def case_of(row: Mapping[str, Any]) -> Case:
 def list_cases(
     backbones: str, output_strides: str, sizes: str, batch_sizes: str, precisions: str, compiles: str
 ) -> list[Case]:
-    """Return every combination of the lists, each a text of values separated by blanks, the last one varying fastest.
+    """Return every combination of the lists, each a text of values separated by spaces, the last one varying fastest.
 
     Raises ParameterError for an invalid value and for an empty list; duplicates count once.
     """
@@ -75,7 +75,7 @@ def list_cases(
 def _values(name: str, text: str, read: Callable[[str], Value]) -> list[Value]:
     words = text.split()
     if not words:
-        raise ParameterError(f"{name}={text!r}: give at least one value, several separated by blanks")
+        raise ParameterError(f"{name}={text!r}: give at least one value, several separated by spaces")
     try:
         return list(dict.fromkeys(read(word) for word in words))
     except ParameterError as error:

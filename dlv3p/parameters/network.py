@@ -76,7 +76,9 @@ class NetworkParameters(Parameters):
     channels: int = number(256, 8, 1024, "width of ASPP and decoder; V3, section 3.3")
 
     multi_grid: str = text("1 1 1", "factors of the last stage's dilations; V3, 3.2.1, and MindSpore: 1 2 4")
-    first_dilation: str = choice("previous", DILATIONS, "of a dilated stage: previous, or new (MindSpore, MobileNetV3)")
+    first_dilation: str = choice(
+        "previous", DILATIONS, "of a stage's first block: previous, or new (MindSpore, MobileNetV3)"
+    )
     pooling: str = choice("dropped", POOLINGS, "in dilated VoVNets and DenseNets: dropped (stigma0617) or dilated")
     mobilenet_padding: str = choice("torchvision", PADDINGS, "of MobileNetV2: torchvision, or fixed (VainF)")
 
@@ -129,5 +131,5 @@ class NetworkParameters(Parameters):
 def _numbers(name: str, text: str) -> tuple[int, ...]:
     words = text.split()
     if not words or not all(word.isdecimal() and 1 <= int(word) <= LARGEST_RATE for word in words):
-        raise ParameterError(f"{name}={text!r}: give whole numbers from 1 to {LARGEST_RATE} separated by blanks")
+        raise ParameterError(f"{name}={text!r}: give whole numbers from 1 to {LARGEST_RATE} separated by spaces")
     return tuple(int(word) for word in words)

@@ -61,11 +61,11 @@ class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = text(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
-    splits: str = text("train val", "separated by blanks; the test split has no public masks")
-    workers: int = number(0, 0, 256, "threads; 0 takes one a core")
-    force: bool = switch(False, "draws again what is up to date")
-    color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba as the official files, or palette")
-    instances: bool = switch(False, "also instance ids, 16 bits as the official files")
+    splits: str = text("train val", "separated by spaces; the test split has no public masks")
+    workers: int = number(0, 0, 256, "threads; 0: one per core")
+    force: bool = switch(False, "redraws masks that are up to date")
+    color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
+    instances: bool = switch(False, "also instance ids, 16-bit like the official files")
     examples: int = number(2, 1, 50, "images shown under their masks")
 
     def check(self) -> None:
@@ -78,7 +78,7 @@ class PrepareCityscapesParameters(Parameters):
 class PrepareVocParameters(Parameters):
     """Unpack PASCAL VOC, join SBD's masks to it, and look at both."""
 
-    data_root: str = text(DEMO_VOC, "demo_voc (embedded), or the folder that VOCdevkit/ is or shall be in")
+    data_root: str = text(DEMO_VOC, "demo_voc (embedded), or the folder that holds, or will hold, VOCdevkit/")
     archives: str = text("", 'where the two archives are, or are downloaded to; "": archives/ in data_root')
     with_sbd: bool = switch(True, "adds the masks of SBD and the list train_aug")
     examples: int = number(2, 1, 50, "images shown with their masks")
@@ -90,7 +90,7 @@ class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
-    splits: str = text("train val", "separated by blanks, the one to train on first")
+    splits: str = text("train val", "separated by spaces, the one to train on first")
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = _progress()
 
@@ -121,7 +121,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
 
     data_root: str = _data_of_run()
     split: str = text("val", "a split with masks")
-    second_protocol: str = choice("three_scales_flip", SECOND_PROTOCOLS, "scored beside the first; none saves its time")
+    second_protocol: str = choice("three_scales_flip", SECOND_PROTOCOLS, "scored as well; none saves its time")
     examples: int = number(3, 1, 50, "images shown with their errors")
     progress: str = _progress()
 
@@ -158,7 +158,7 @@ class ArchitectureParameters(Parameters):
     architecture: str = choice("deeplabv3plus", ARCHITECTURES, "deeplabv3plus or deeplabv3")
     backbone: str = choice("resnet18", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
     channels: int = number(256, 8, 1024, "width of ASPP and decoder")
-    num_classes: int = number(19, 2, 256, "what the classifier tells apart")
+    num_classes: int = number(19, 2, 256, "outputs of the classifier")
     height: int = number(512, 33, 4096, "pixels, of the image whose shapes and MACs are shown; 1024 for Cityscapes")
     width: int = number(1024, 33, 8192, "pixels; 2048 for Cityscapes")
     field_height: int = number(257, 33, 2049, "pixels, of the pictures of receptive fields")
@@ -170,20 +170,20 @@ class ArchitectureParameters(Parameters):
 class ProfileParameters(RunParameters):
     """Measure what a network costs, over backbones, strides, sizes, batches, precisions, compiled or not.
 
-    Every list is a text of values separated by blanks; all combinations are measured.
+    Every list is a text of values separated by spaces; all combinations are measured.
     """
 
     network: str = choice("run", NETWORKS, "whose switches: run, or as published: vovnet_system, notebook_system")
     backbones: str = text("", 'resnet50 vovnet39 ...; "" is the run\'s own, or what the system published')
-    output_strides: str = text("8 16", "8, 16, 32, separated by blanks, as in all lists")
+    output_strides: str = text("8 16", "8, 16, 32, separated by spaces, as in all lists")
     sizes: str = text("128x256", "height x width in pixels; 1024x2048 for Cityscapes")
     batch_sizes: str = text("1", "images at a time")
     precisions: str = text("float32", "of weights and activations: float32, bfloat16, float16")
     compiles: str = text("off", "torch.compile: off, on, or both")
-    warmup: int = number(3, 0, 1000, "runs that are not counted")
-    repeats: int = number(10, 1, 10_000, "runs that are")
-    energy_seconds: float = number(5.0, 0.0, 3600.0, "of predictions without a pause, for the energy; 0 leaves it out")
-    idle_seconds: float = number(2.0, 1.0, 60.0, "in which the idle power is measured before")
+    warmup: int = number(3, 0, 1000, "predictions that are not counted")
+    repeats: int = number(10, 1, 10_000, "predictions that are counted")
+    energy_seconds: float = number(5.0, 0.0, 3600.0, "of continuous predictions, to measure energy; 0 skips it")
+    idle_seconds: float = number(2.0, 1.0, 60.0, "of idle power, measured before")
     progress: str = _progress()
 
     LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")
@@ -214,20 +214,20 @@ class PruneParameters(RunParameters):
     run: str = text("", 'folder below saved/; "" is the newest unpruned run, or trains the demo if none')
     pruned_run: str = text("", 'folder below saved/ for the result; "" is the run\'s name and -pruned')
     data_root: str = text("", 'where the run\'s data is now; "" is where it was')
-    sparsity: float = number(0.5, 0.01, 0.99, "share of the channels that go")
-    criterion: str = choice("magnitude", PRUNING_CRITERIA, "judged by magnitude, fpgm, bn_scale or taylor")
+    sparsity: float = number(0.5, 0.01, 0.99, "share of the channels to remove")
+    criterion: str = choice("magnitude", PRUNING_CRITERIA, "of channels, by magnitude, fpgm, bn_scale or taylor")
     ranking: str = choice("uniform", PRUNING_RANKINGS, "uniform (the same share of every layer), global or isomorphic")
-    parts: str = choice("all", PRUNED_PARTS, "all, or backbone, which leaves ASPP and decoder as wide as they are")
-    round_to: int = number(16, 1, 256, "what is left of a layer is a multiple of this, which kernels like")
-    batches: int = number(8, 1, 10_000, "of training crops, for new norm statistics and taylor's gradients")
+    parts: str = choice("all", PRUNED_PARTS, "all, or backbone, which keeps the widths of ASPP and decoder")
+    round_to: int = number(16, 1, 256, "widths are rounded to a multiple of this, for faster kernels")
+    batches: int = number(8, 1, 10_000, "of training crops, to recompute norm statistics, and for taylor")
     epochs: int = number(2, 1, 10_000, "of fine-tuning")
     rate_factor: float = number(0.5, 1e-6, 10.0, "fine-tuning starts at the run's learning_rate times this")
-    distillation: bool = switch(True, "the dense network teaches the smaller one")
+    distillation: bool = switch(True, "fine-tunes with the dense network as teacher")
     height: int = number(0, 0, 4096, "pixels of the image that is timed, 33 or more; 0 is the size of the data")
     width: int = number(0, 0, 8192, "pixels; 0 together with height")
-    repeats: int = number(9, 5, 10_000, "turns in which the networks are timed")
-    largest_loss: float = number(2.0, 0.0, 100.0, "points of mIoU that may be lost")
-    largest_time: float = number(0.55, 0.01, 1.0, "part of the dense network's latency that may be left")
+    repeats: int = number(9, 5, 10_000, "rounds of interleaved timing")
+    largest_loss: float = number(2.0, 0.0, 100.0, "largest accepted loss, in points of mIoU")
+    largest_time: float = number(0.55, 0.01, 1.0, "largest accepted latency, as a share of the dense network's")
     progress: str = _progress()
 
     def check(self) -> None:
@@ -241,22 +241,22 @@ class PruneParameters(RunParameters):
 
 @dataclass(frozen=True)
 class QuantizeParameters(RunParameters):
-    """Export a run, quantize it to 8 bits, and let the gate compare its accuracy and speed on the CPU."""
+    """Export a run, quantize it to 8 bits, and compare accuracy and speed on the CPU in the acceptance check."""
 
     device: str = choice("cpu", ("cpu",), "cpu, where 8 bits are computed here")
     threads: int = number(2, 1, 256, "CPU threads, of every runtime")
-    compared_with: str = text("", 'run to measure against, such as the one before pruning; "" is itself')
+    compared_with: str = text("", 'baseline run, such as the one before pruning; "" is the run itself')
     data_root: str = _data_of_run()
-    split: str = text("val", "a split with masks, which the gate scores; the train split calibrates")
+    split: str = text("val", "a split with masks, to score; calibration takes the train split")
     calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
-    backends: str = text("onnxruntime openvino", "separated by blanks")
+    backends: str = text("onnxruntime openvino", "separated by spaces")
     keep_float: str = choice("first", KEPT_FLOAT, "convolutions not quantized: none, first, last or first last")
-    largest_loss: float = number(0.5, 0.0, 100.0, "points of mIoU that may be lost")
-    smallest_speedup: float = number(1.0, 0.0, 1000.0, "times PyTorch in float32; 0 asks for none")
+    largest_loss: float = number(0.5, 0.0, 100.0, "largest accepted loss, in points of mIoU")
+    smallest_speedup: float = number(1.0, 0.0, 1000.0, "smallest accepted speedup over PyTorch in float32; 0: any")
     height: int = number(0, 0, 4096, "pixels of the image that is timed; 0 takes the split's first as it is")
     width: int = number(0, 0, 8192, "pixels; 0 together with height")
-    warmup: int = number(1, 0, 1000, "turns that are not counted")
-    repeats: int = number(11, 3, 10_000, "turns that are")
+    warmup: int = number(1, 0, 1000, "rounds of timing that are not counted")
+    repeats: int = number(11, 3, 10_000, "rounds that are counted")
     memory: bool = switch(True, "measures each network's memory in a process of its own")
     compile: bool = switch(False, "adds a row for torch.compile, which takes a minute or more")
     progress: str = _progress()
@@ -298,7 +298,7 @@ class ImportWeightsParameters(Parameters):
 class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
-    runs: str = text("", 'folders below saved/, separated by blanks; "" takes all of them')
+    runs: str = text("", 'folders below saved/, separated by spaces; "" takes all of them')
 
 
 @dataclass(frozen=True)

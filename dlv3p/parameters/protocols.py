@@ -121,9 +121,9 @@ class ProtocolParameters(Parameters):
     """The protocol of a notebook that predicts: a published one by its name, or "custom" with switches of its own."""
 
     protocol: str = choice(CUSTOM, PROTOCOLS, "custom: the six lines below; or a published one, see docs/parameters.md")
-    scales: str = text("1.0", "sizes an image is seen at, times its own; several, as in 0.5 1.0, are summed")
-    flip: bool = switch(False, "sees each scale mirrored as well")
-    long_side: int = number(0, 0, 8192, "pixels of the long side, padded to a square and cut back; 0: its own size")
+    scales: str = text("1.0", "of the image; the predictions of several, as in 0.5 1.0, are summed")
+    flip: bool = switch(False, "also predicts each scale mirrored")
+    long_side: int = number(0, 0, 8192, "pixels, to which the long side is resized, padded to a square; 0: own size")
     window_height: int = number(0, 0, 8192, "pixels of a sliding window; 0: whole images")
     window_width: int = number(0, 0, 8192, "pixels of a sliding window; 0: whole images")
     overlap: int = number(0, 0, 8191, "pixels that windows share, where their logits are averaged")
@@ -178,6 +178,6 @@ def parse_scales(text: str) -> tuple[float, ...]:
     if not scales or not within or len(set(scales)) < len(scales):
         raise ParameterError(
             f"scales={text!r}: give different numbers from {SMALLEST_SCALE} to {LARGEST_SCALE}, separated by "
-            "blanks, as in '0.75 1.0 1.25'"
+            "spaces, as in '0.75 1.0 1.25'"
         )
     return tuple(scales)

@@ -17,7 +17,7 @@ from dlv3p.profiling.published import published_model
 class ProfiledModel:
     """The network to profile: its switches, out of what may be those of a run, and its number of classes.
 
-    `backbones` are the default ones, separated by blanks. `widths` are those of a pruned network; they hold for its own
+    `backbones` are the default ones, separated by spaces. `widths` are those of a pruned network; they hold for its own
     backbone, at any stride.
     """
 

@@ -25,7 +25,7 @@ def chosen(**values):
     [
         ({"scales": ""}, ["scales=''", "0.1 to 4.0"]),
         ({"scales": "half"}, ["scales='half'", "numbers"]),
-        ({"scales": "0.5,1.0"}, ["scales='0.5,1.0'", "blanks"]),
+        ({"scales": "0.5,1.0"}, ["scales='0.5,1.0'", "spaces"]),
         ({"scales": "0 1"}, ["scales='0 1'"]),
         ({"scales": "1 nan"}, ["scales='1 nan'"]),
         ({"scales": "1.0 inf"}, ["scales='1.0 inf'"]),

@@ -65,14 +65,25 @@ def conv_bn_relu(
     return nn.Sequential(OrderedDict(conv=conv, bn=options.norm(out_channels), relu=nn.ReLU(inplace=True)))
 
 
-def initialize(*modules: nn.Module) -> None:
-    """Initialize convolutions from He's normal distribution, like the public heads, and biases with zero."""
-    for module in modules:
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
+def initialize(how: str, *modules: nn.Module) -> None:
+    """Draw the weights of convolutions with k x k kernels anew, as public code draws those of its heads.
+
+    * "he_normal": N(0, 2 / (k k C_in)), He's normal distribution, and biases of zero (VainF).
+    * "fan_out_normal": N(0, 2 / (k k C_out)), and biases as PyTorch draws them (chenxi116, stigma0617; mmsegmentation).
+    * "xavier": Glorot's uniform distribution, of variance 2 / (k k (C_in + C_out)), and biases of zero (MindSpore).
+    * "torch": nothing is drawn anew, so all is as PyTorch draws it (yoR).
+    """
+    convolutions = [part for module in modules for part in module.modules() if isinstance(part, nn.Conv2d)]
+    for convolution in convolutions:
+        match how:
+            case "he_normal":
+                nn.init.kaiming_normal_(convolution.weight)
+            case "fan_out_normal":
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+            case "xavier":
+                nn.init.xavier_uniform_(convolution.weight)
+        if how in ("he_normal", "xavier") and convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
 
 
 def upsample(features: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -261,13 +272,14 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, widths: Wi
     )
     head = build_head(parameters, backbone, options)
     classifier = nn.Conv2d(parameters.channels, num_classes, 1)
-    initialize(aspp, head, classifier)
+    initialize(parameters.head_initialization, aspp, head)
+    initialize(parameters.classifier_initialization, classifier)
     model = ARCHITECTURES[parameters.architecture](
         backbone, aspp, head, classifier, align_corners=parameters.align_corners
     )
     if parameters.auxiliary_head:
         model.auxiliary = auxiliary_head(backbone.middle_channels, num_classes, options)
-        initialize(model.auxiliary)
+        initialize(parameters.head_initialization, model.auxiliary)
     model = use_norm(model, parameters.norm)
     if widths:
         apply_widths(model, widths, source="widths")

@@ -10,6 +10,8 @@ CHECKPOINTS = ("best", "last")
 PRECISIONS = ("float32", "bfloat16", "float16")
 """The names of torch's types."""
 
+HEAD_INITIALIZATIONS = ("he_normal", "fan_out_normal", "xavier", "torch")
+"""What the weights of convolutions after the backbone are drawn from; see `dlv3p.models.deeplab.initialize`."""
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("poly", "cosine", "step", "constant")
 LOSSES = ("cross_entropy", "focal", "hard_pixels", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.choices import HEAD_INITIALIZATIONS
 
 BACKBONES = {
     "resnet18": "dlv3p.models.backbones.resnet",
@@ -57,6 +58,7 @@ POOLINGS = ("dropped", "dilated")
 PADDINGS = ("torchvision", "fixed")
 SEPARABLE = ("off", "plain", "normalized")
 CONCATENATIONS = ("low_level_first", "aspp_first")
+INITIALIZATION_HELP = "he_normal, fan_out_normal (chenxi116), xavier (MindSpore), torch (yoR)"
 BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md has all), or timm:<name>"
 LARGEST_RATE = 512
 LACKED = {
@@ -99,6 +101,7 @@ class NetworkParameters(Parameters):
     concatenation: str = choice("low_level_first", CONCATENATIONS, "in V3+: low_level_first or aspp_first (yoR)")
     align_corners: bool = switch(False, "of all upsampling; True: chenxi116, stigma0617, yoR, MindSpore")
     auxiliary_head: bool = switch(False, "a second, small head on middle features, for training; torchvision")
+    head_initialization: str = choice("he_normal", HEAD_INITIALIZATIONS, INITIALIZATION_HELP)
 
     def check(self) -> None:
         """Check the lists of numbers and combinations; a switch without effect must keep its default."""
@@ -114,6 +117,12 @@ class NetworkParameters(Parameters):
                     f"{item.name}={value!r}: {self.architecture} allows {item.default!r}; change it or choose another "
                     "architecture"
                 )
+
+    @property
+    def classifier_initialization(self) -> str:
+        """That of the head, but chenxi116 draws only the weights that it standardizes; its classifier is PyTorch's."""
+        unstandardized = self.norm == "group" and self.head_initialization == "fan_out_normal"
+        return "torch" if unstandardized else self.head_initialization
 
     @property
     def grids(self) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def build_recognized(
     state = matching_state(found, model)
     class_names = found.class_names
     if wanted != found.num_classes:
-        _reinitialize_classifiers(model, wanted, state)
+        _reinitialize_classifiers(model, wanted, state, found.parameters.classifier_initialization)
         class_names = None
     model.load_state_dict(state, assign=True)
     return LoadedModel(model.eval(), found.parameters, class_names)
@@ -137,11 +137,11 @@ def drop_void(loaded: LoadedModel) -> LoadedModel:
     return loaded._replace(class_names=loaded.class_names[:-1])
 
 
-def _reinitialize_classifiers(model: DeepLab, num_classes: int, state: dict[str, Tensor]) -> None:
+def _reinitialize_classifiers(model: DeepLab, num_classes: int, state: dict[str, Tensor], how: str) -> None:
     heads = {"classifier": model} | ({"auxiliary.classifier": model.auxiliary} if model.auxiliary is not None else {})
     for name, parent in heads.items():
         fresh = nn.Conv2d(parent.classifier.in_channels, num_classes, 1)
-        initialize(fresh)
+        initialize(how, fresh)
         parent.classifier = fresh
         state |= {f"{name}.{key}": value for key, value in fresh.state_dict().items()}
 

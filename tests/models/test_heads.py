@@ -1,18 +1,21 @@
 """ASPP, decoder, 3x3 head and auxiliary head: what each switch does, and that it does nothing else."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from dlv3p.models.deeplab import ASPP, build_model
+from dlv3p.parameters.choices import HEAD_INITIALIZATIONS
 from dlv3p.parameters.network import ARCHITECTURES
 
 
 def small(architecture: str, **switches):
     """A small network of four classes."""
     narrow = {"channels": 8} | ({"low_level_channels": 4} if architecture == "deeplabv3plus" else {})
-    return build_model(architecture, "resnet18", num_classes=4, **(narrow | switches))
+    return build_model(architecture, "resnet18", **({"num_classes": 4} | narrow | switches))
 
 
 def dilations(model) -> list[int]:
@@ -173,3 +176,73 @@ def test_the_auxiliary_head_is_torchvisions():
         theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True).aux_classifier
         ours = build_model("deeplabv3", "resnet50", num_classes=21, output_stride=8, auxiliary_head=True).auxiliary
     assert [repr(part) for part in ours] == [repr(part).replace("ReLU()", "ReLU(inplace=True)") for part in theirs]
+
+
+WIDE = {"channels": 64, "low_level_channels": 48, "auxiliary_head": True, "num_classes": 40}
+
+
+def head_convolutions(model) -> dict[str, nn.Conv2d]:
+    """The convolutions after the backbone by name."""
+    modules = dict(model.named_modules()).items()
+    return {name: m for name, m in modules if isinstance(m, nn.Conv2d) and not name.startswith("backbone.")}
+
+
+def deviation(how: str, conv: nn.Conv2d) -> float:
+    """The standard deviation that a source's initialization gives the weights of a convolution."""
+    area = conv.kernel_size[0] * conv.kernel_size[1]
+    fan_in, fan_out = area * conv.in_channels // conv.groups, area * conv.out_channels
+    return {
+        "he_normal": math.sqrt(2 / fan_in),
+        "fan_out_normal": math.sqrt(2 / fan_out),
+        "xavier": math.sqrt(2 / (fan_in + fan_out)),
+        "torch": math.sqrt(1 / (3 * fan_in)),  # uniform up to the root of 1 / fan_in
+    }[how]
+
+
+@pytest.mark.parametrize("separable", ["off", "normalized"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("how", HEAD_INITIALIZATIONS)
+def test_weights_are_drawn_with_the_deviation_of_the_source(how, architecture, separable):
+    torch.manual_seed(0)
+    model = small(architecture, head_initialization=how, separable=separable, **WIDE)
+    convolutions = head_convolutions(model)
+    assert len(convolutions) >= 9
+    for name, conv in convolutions.items():
+        drawn, expected = conv.weight.detach(), deviation(how, conv)
+        assert drawn.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * drawn.numel())), name
+        uniform = drawn.abs().max().item() <= math.sqrt(3) * expected * 1.0001  # a normal distribution goes further
+        assert uniform == (how in ("xavier", "torch")), name
+        if conv.bias is not None:
+            assert bool((conv.bias == 0).all()) == (how in ("he_normal", "xavier")), name
+
+
+def test_the_backbone_does_not_depend_on_how_the_head_is_initialized():
+    backbones = []
+    for how in HEAD_INITIALIZATIONS:
+        torch.manual_seed(0)
+        backbones.append(small("deeplabv3", head_initialization=how).backbone.state_dict())
+    for other in backbones[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in backbones[0].items())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_default_draws_the_weights_of_all_earlier_runs(architecture):
+    """He's normal distribution over ASPP, head, and classifier, in this order, after everything is built."""
+    torch.manual_seed(0)
+    model = small(architecture)
+    torch.manual_seed(0)
+    earlier = small(architecture, head_initialization="torch")
+    head = earlier.decoder if architecture == "deeplabv3plus" else earlier.head
+    for conv in (conv for part in (earlier.aspp, head, earlier.classifier) for conv in part.modules()):
+        if isinstance(conv, nn.Conv2d):
+            nn.init.kaiming_normal_(conv.weight)
+    nn.init.zeros_(earlier.classifier.bias)
+    assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_chenxi116_leaves_the_classifier_alone_where_it_standardizes_weights():
+    torch.manual_seed(0)
+    model = small("deeplabv3", head_initialization="fan_out_normal", norm="group", channels=64, num_classes=40)
+    for name, conv in head_convolutions(model).items():
+        how = "torch" if name == "classifier" else "fan_out_normal"
+        assert conv.weight.std().item() == pytest.approx(deviation(how, conv), rel=0.06), name

@@ -56,6 +56,7 @@ COMMON = {  # what all sources share, unless a source's own row says otherwise
     "norm_epsilon": 1e-5, "norm_momentum": 0.1, "backbone_norm_momentum": 0.0, "atrous_rates": "",
     "multi_grid": "1 1 1", "image_pooling": True, "aspp_dropout": 0.1, "align_corners": False,
     "convolution_bias": False, "separable": "off", "decoder_convolutions": 1, "low_level_channels": 48, "channels": 256,
+    "head_initialization": "he_normal",
     "scale_low": 0.5, "scale_high": 2.0, "scale_distribution": "uniform", "color_jitter": 0.0, "blur": 0.0,
 }  # fmt: skip
 VAINF = {  # rates below 1e-6 are not used: a ten-thousandth
@@ -65,28 +66,31 @@ VAINF = {  # rates below 1e-6 are not used: a ten-thousandth
 VAINF_STREETS = VAINF | {"crop": (768, 768), "color_jitter": 0.5}
 CHENXI = {
     "learning_rate": 0.007, "norm_momentum": 0.0003, "backbone_norm_momentum": 0.05, "aspp_dropout": 0.0,
-    "align_corners": True, "scale_distribution": "log_uniform", "crop": (513, 513), "batch_size": 16, "epochs": 50,
-    "steps": 0,
+    "align_corners": True, "head_initialization": "fan_out_normal", "scale_distribution": "log_uniform",
+    "crop": (513, 513), "batch_size": 16, "epochs": 50, "steps": 0,
 }  # fmt: skip
 OTHER_EPSILON = {"norm_epsilon": 0.0003, "norm_momentum": 0.1, "backbone_norm_momentum": 0.0}
 MINDSPORE = {
     "schedule": "cosine", "multi_grid": "1 2 4", "atrous_rates": "6 12 18", "aspp_dropout": 0.7, "align_corners": True,
-    "crop": (513, 513), "steps": 0,
+    "head_initialization": "xavier", "crop": (513, 513), "steps": 0,
 }  # fmt: skip
 YOR = {
     "optimizer": "adamw", "learning_rate": 0.001, "backbone_rate_factor": 0.1, "schedule": "step", "step_epochs": 10,
     "step_factor": 0.5, "loss": "focal", "focal_gamma": 2.0, "aspp_dropout": 0.0, "align_corners": True,
     "convolution_bias": True, "low_level_channels": 64, "color_jitter": 0.3, **NO_SCALE, "blur": 2.0,
-    "crop": (1024, 1024), "batch_size": 8, "epochs": 30, "steps": 0, "precision": "float16",
+    "head_initialization": "torch", "crop": (1024, 1024), "batch_size": 8, "epochs": 30, "steps": 0,
+    "precision": "float16",
 }  # fmt: skip
 MMSEG = {  # rates end at 1e-4: a hundredth
     "learning_rate": 0.01, "weight_decay": 5e-4, "final_rate_factor": 0.01, "auxiliary_head": True, "channels": 512,
-    "separable": "normalized", "decoder_convolutions": 2, "color_jitter": 0.5, "crop": (512, 1024), "batch_size": 8,
+    "separable": "normalized", "decoder_convolutions": 2, "head_initialization": "fan_out_normal", "color_jitter": 0.5,
+    "crop": (512, 1024), "batch_size": 8,
 }  # fmt: skip
 MMSEG_STRIDE_16 = MMSEG | {"multi_grid": "1 2 4", "loss": "hard_pixels", "hard_share": 0.19}  # 100,000 of 524,288
-DETECTRON2 = {
+DETECTRON2 = {  # whose heads start from a uniform distribution by fan-in alone: the header says so
     "learning_rate": 0.01, "warmup_steps": 1000, "loss": "hard_pixels", "hard_share": 0.2, "multi_grid": "1 2 4",
-    "decoder_convolutions": 2, "crop": (512, 1024), "batch_size": 16, "steps": 90_000,
+    "decoder_convolutions": 2, "head_initialization": "xavier", "crop": (512, 1024), "batch_size": 16,
+    "steps": 90_000,
 }  # fmt: skip
 
 PUBLISHED_SETTINGS = {  # by the end of a recipe's name, the longest that fits
@@ -131,17 +135,56 @@ for alike, other in (("mobilenet_v2_os16_vainf", "resnet101_os16_vainf"), ("resn
     street = "cityscapes_deeplabv3plus_"
     OWN_CHOICES[street + other] = OWN_CHOICES[street + alike]
 
+NEVER_VALIDATED = "and keeps the best, in the source no validation during training"
+EVERY_100 = "in the source every 100 steps"
+FLOOR = "the backbone's learning rate falls to 1e-7, in the source to 1e-6"
+TRUNCATED = "scaled sizes are rounded, in the source truncated"
+CONTRAST = "contrast changes before saturation, in the source at random before or after it"
 UNLIKE = {  # what a header has to say, for no parameter says it
-    "chenxi": ["bilinearly, in the source with a Lanczos filter"],
-    "stigma": ["bilinearly, in the source with a Lanczos filter"],
-    "mindspore_s16": ["bilinearly, not bicubically"],
+    "_vainf": [EVERY_100, FLOOR, "biases start from zero"],
+    "starlight": [EVERY_100, FLOOR],
+    "chenxi": ["bilinearly, in the source with a Lanczos filter", "last batch is dropped", NEVER_VALIDATED],
+    "stigma": ["bilinearly, in the source with a Lanczos filter", "last batch is dropped", NEVER_VALIDATED],
+    "mindspore_s16": ["bilinearly, not bicubically", TRUNCATED, NEVER_VALIDATED],
+    "s8_r1": [TRUNCATED, NEVER_VALIDATED],
+    "s8_r2": [TRUNCATED, NEVER_VALIDATED],
     "yor": [
         "blurred, in the source 30 %",
         "the hue is unchanged, in the source it changes by up to 0.1",
         "in the source each in half",
         "not by all",
+        CONTRAST,
+        "last batch is dropped (371 steps per epoch, not 372)",
+        "the best epoch is kept, in the source the last",
     ],
-    "mmseg": ["torchvision's stem", "the hue by up to 18 of 180", "75 % at most", "rescaled"],
-    "detectron2": ["in the source not to the norms", "from 7 values", "torchvision's stem"],
-    "deepspark": ["what its code's 0.3 meant in MindSpore at the time"],
+    "mmseg": [
+        "torchvision's stem",
+        "the hue by up to 18 of 180",
+        "75 % at most",
+        "rescaled",
+        CONTRAST,
+        TRUNCATED,
+        "from N(0, 0.01)",
+    ],
+    "detectron2": [
+        "in the source not to the norms",
+        "from 7 values",
+        "torchvision's stem",
+        "by fan-in alone",
+        "N(0, 0.001)",
+    ],
+    "deepspark": ["what its code's 0.3 meant in MindSpore at the time", TRUNCATED, NEVER_VALIDATED],
+}
+UNLIKE |= {  # those of VainF for each data set
+    f"voc_deeplabv3{plus}_{backbone}_os16_vainf": [
+        "padding lies to the right and below",
+        "pads all four sides",
+        TRUNCATED,
+    ]
+    for plus in ("", "plus")
+    for backbone in ("mobilenet_v2", "resnet50", "resnet101")
+}
+UNLIKE |= {
+    f"cityscapes_deeplabv3plus_{backbone}_os16_vainf": ["change in this order, in the source in a random one"]
+    for backbone in ("mobilenet_v2", "resnet101")
 }

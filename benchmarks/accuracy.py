@@ -202,7 +202,8 @@ def main() -> int:
     for seed in options.seeds:
         parameters = TrainParameters(
             run=f"{options.name}_seed{seed}", data_root=options.root, seed=seed, threads=options.threads,
-            progress="lines", class_weights=options.class_weights, validate_every=options.validate_every, **shared,
+            progress="lines", class_weights=options.class_weights, validate_every=options.validate_every,
+            class_uniform=0.0, color_jitter=0.3, warmup_steps=0, average_decay=0.0, **shared,
         )  # fmt: skip
         runs.append(parameters.run_name)
         path = folder / f"{parameters.run_name}.json"

@@ -51,6 +51,9 @@ class Optimizations:
 
 OURS = Optimizations(channels_last=True, fused=True)
 
+RUN = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4, average_decay=0.0)
+"""Whose step is timed: one that does no more than the others, so without an average of the weights."""
+
 
 class Bench:
     """One batch of crops, its device, and the clock that times steps on it."""
@@ -144,7 +147,7 @@ def compare_libraries(bench: Bench) -> None:
     for task, builds in networks(options.backbone).items():
         macs = {name: count_macs(build, options.height, options.width)["total"] for name, build in builds.items()}
         for precision in options.precisions:
-            ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4, precision=precision)
+            ours = replace(RUN, precision=precision)
             steps = {"ours": bench.our_step(ours, builds["ours"])}
             for name in list(builds)[1:]:
                 for suffix, channels_last in (("", False), (", channels_last", True)):
@@ -181,8 +184,7 @@ def compare_optimizations(bench: Bench) -> None:
     if options.compile:
         ways["channels_last, fused, compiled"] = replace(OURS, compile=True)
     steps = {name: bench.plain_step(build, optimizations, losses="ours") for name, optimizations in ways.items()}
-    ours = TrainParameters(optimizer="sgd", learning_rate=1e-3, weight_decay=1e-4)
-    steps["the step of a run"] = bench.our_step(ours, build)
+    steps["the step of a run"] = bench.our_step(RUN, build)
     timings = bench.time(steps)
     print(f"\noptimizations over the plainest float32 loop with our network, DeepLabV3+, {options.backbone}, stride 16")
     for name, step in steps.items():

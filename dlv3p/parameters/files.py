@@ -8,6 +8,7 @@ from typing import Any
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
 from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
+from dlv3p.parameters.training import TrainParameters
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"--config {path}: holds no parameters; give a run.json or a recipe")
     if isinstance(content.get("parameters"), dict):
-        return {**content["parameters"], "run": content.get("run", "")}
+        return {**TrainParameters.recorded(content["parameters"]), "run": content.get("run", "")}
     return content
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
@@ -19,7 +21,7 @@ from dlv3p.parameters.choices import (
     check_batch_size,
     check_chunked_loss,
 )
-from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
 
 DEMO_CITY = "demo_city"
 """The `data_root` of the embedded city, written on first use."""
@@ -39,12 +41,13 @@ class TrainingDataParameters(Parameters):
 class TrainParameters(NetworkParameters, TrainingDataParameters):
     """One training run of any network. Defaults are the demo: minutes on two CPU cores; real runs are recipes."""
 
-    channels: int = number(128, 8, 1024, "width of ASPP and decoder; 256 in V3, section 3.3")
+    backbone: str = choice("mobilenet_v2", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
+    channels: int = number(64, 8, 1024, "width of ASPP and decoder; 256 in V3, section 3.3")
     initial_weights: str = text("random", "random, imagenet, or any file that import_weights.ipynb takes")
     new_classifier: bool = switch(False, "reinitializes the classifier of initial_weights, for other classes")
 
     image_scale: float = number(1.0, 0.05, 2.0, "images are resized by this before anything else")
-    class_uniform: float = number(0.0, 0.0, 1.0, "share of crops around a uniformly drawn class, for rare ones; 0: off")
+    class_uniform: float = number(0.5, 0.0, 1.0, "share of crops around a uniformly drawn class, for rare ones; 0: off")
     decoded_cache: bool = switch(False, "keeps decoded images on disk: faster, 6.3 MB per 1024 x 2048 image")
     on_bad_sample: str = choice("stop", BAD_SAMPLES, "stop, or skip: warn of a damaged file and take the next sample")
 
@@ -53,13 +56,13 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     scale_low: float = number(0.75, 0.1, 1.0, "random scale of a crop, from here ...")
     scale_high: float = number(1.5, 1.0, 4.0, "... to here")
     scale_distribution: str = choice("log_uniform", SCALES, "log_uniform (halving as likely as doubling) or uniform")
-    color_jitter: float = number(0.3, 0.0, 1.0, "strength of random brightness, contrast and saturation; 0: off")
+    color_jitter: float = number(0.2, 0.0, 1.0, "strength of random brightness, contrast and saturation; 0: off")
     blur: float = number(0.0, 0.0, 10.0, "half of the crops get a Gaussian blur of up to this many pixels; 0: off")
 
     epochs: int = number(26, 1, 10_000, "passes over the training split")
     steps: int = number(0, 0, 10_000_000, "length of the training, for recipes that count steps; 0: epochs decides")
     validate_every: int = number(1, 1, 10_000, "epochs between validations; the last epoch always has one")
-    batch_size: int = number(8, 1, 4096, "crops in a step, over all processes")
+    batch_size: int = number(4, 1, 4096, "crops in a step, over all processes")
     accumulation: int = number(1, 1, 1024, "micro-batches per step and process (gradient accumulation), to save memory")
     optimizer: str = choice("adamw", OPTIMIZERS, "adamw or sgd")
     learning_rate: float = number(0.003, 1e-7, 10.0, "peak, for ASPP, decoder and classifier")
@@ -68,10 +71,10 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     final_rate_factor: float = number(0.0, 0.0, 1.0, "times learning_rate, below which poly and cosine never fall")
     step_epochs: int = number(10, 1, 10_000, "of schedule step: epochs after which the rate is multiplied ...")
     step_factor: float = number(0.5, 0.0, 1.0, "... by this factor")
-    warmup_steps: int = number(0, 0, 1_000_000, "steps of linear warmup, from 0 to the schedule's rate")
+    warmup_steps: int = number(40, 0, 1_000_000, "steps of linear warmup, from 0 to the schedule's rate")
     weight_decay: float = number(0.01, 0.0, 1.0, "of the optimizer; 0.0001 with sgd")
     gradient_norm: float = number(5.0, 0.0, 1_000_000.0, "gradients are clipped to this norm; 0: off")
-    average_decay: float = number(0.0, 0.0, 0.99999, "of an average (EMA) of the weights, scored and exported; 0: off")
+    average_decay: float = number(0.98, 0.0, 0.99999, "of an average (EMA) of the weights, scored and exported; 0: off")
 
     loss: str = choice("cross_entropy", LOSSES, "or focal, hard_pixels, dice, lovasz, cross_entropy+dice or +lovasz")
     focal_gamma: float = number(2.0, 0.0, 10.0, "of focal (arXiv:1708.02002); 0 makes it cross entropy")
@@ -115,6 +118,12 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     NOT_IDENTITY = ("run", *LOADING, *MEANS, *WATCHING)
     """Parameters that may differ when a run is resumed, because they do not define the training."""
 
+    FORMER_DEFAULTS = {
+        **{"backbone": "resnet18", "channels": 128, "class_uniform": 0.0, "color_jitter": 0.3, "batch_size": 8},
+        **{"warmup_steps": 0, "average_decay": 0.0},
+    }
+    """Where another default came first: what records without the parameter mean, and what names leave out."""
+
     def check(self) -> None:
         """Check the network's switches, the names, which become folders, and the batch."""
         super().check()
@@ -132,14 +141,17 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         if self.chunked_loss:
             check_chunked_loss(self.loss)
 
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a record with those that parameters younger than the record had at the time."""
+        return {item.name: item.default for item in fields(cls)} | cls.FORMER_DEFAULTS | dict(values)
+
     @property
     def run_name(self) -> str:
         """The run's folder: `run`, or the network and a short hash of the parameters that are not defaults."""
         if self.run:
             return self.run
-        defaults = {
-            item.name: item.default for item in fields(self)
-        }  # skipped, so that a new parameter does not rename runs
+        defaults = self.recorded({})  # left out: neither a new parameter nor a new default renames a run
         identity = {
             name: value
             for name, value in self.as_dict().items()

@@ -13,7 +13,7 @@ import csv
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Band:
         Its data is that of the band, by name or by images; another number of classes is left to the warning.
         """
         asked = parameters.as_dict()
-        ours = {item.name: item.default for item in fields(parameters)} | dict(self.parameters)
+        ours = TrainParameters.recorded(self.parameters)
         if any(asked[name] != ours[name] for name in asked if name not in MAY_BE_A_MISTAKE):
             return False
         if asked["data_root"] == ours["data_root"]:

@@ -157,9 +157,8 @@ class _RunCheck:
             yield self._error(DAMAGED, where, "its class_names are not those of run.json")
         recorded = self.record.get("parameters")
         if isinstance(recorded, dict):
-            defaults = {item.name: item.default for item in fields(TrainParameters)}
-            ours, theirs = defaults | recorded, defaults | state["parameters"]
-            names = [name for name in defaults if name not in TrainParameters.NOT_IDENTITY]
+            ours, theirs = TrainParameters.recorded(recorded), TrainParameters.recorded(state["parameters"])
+            names = [item.name for item in fields(TrainParameters) if item.name not in TrainParameters.NOT_IDENTITY]
             if differing := [name for name in names if ours[name] != theirs[name]]:
                 yield self._error(DAMAGED, where, f"its parameters are not those of run.json: {', '.join(differing)}")
 

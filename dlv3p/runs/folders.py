@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,10 @@ def hold_run(run: str) -> Iterator[Path]:
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
     """Raise ParameterError, which lists the differences, for a run that was started with other parameters.
 
-    A parameter that is newer than the run counts as having had its default.
+    A parameter that is newer than the run counts as having had its first default.
     """
     asked = parameters.as_dict()
-    recorded = {item.name: item.default for item in fields(parameters)} | recorded
+    recorded = TrainParameters.recorded(recorded)
     differing = [
         f"{name}={recorded.get(name)!r} (asked for {value!r})"
         for name, value in asked.items()

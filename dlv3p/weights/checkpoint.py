@@ -61,7 +61,7 @@ def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParamete
 
     A pruned network's checkpoint also has `widths`, those of `DeepLab.widths`.
     """
-    parameters = TrainParameters.from_mapping(state["parameters"])
+    parameters = TrainParameters.from_mapping(TrainParameters.recorded(state["parameters"]))
     model = build_network(parameters, len(state["class_names"]), widths=state.get("widths"))
     model.load_state_dict(state["model"])
     return model.eval(), parameters

@@ -397,7 +397,8 @@ def pruned_run(city, tmp_path_factory):
     """A workspace with a dense run of one epoch, and what is left of it after pruning and one epoch more."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("pruned")))
-        small = {"channels": 16, "crop_height": 64, "crop_width": 64, "image_scale": 0.5, "epochs": 1, "batch_size": 2}
+        small = {"backbone": "resnet18", "channels": 16, "crop_height": 64, "crop_width": 64, "image_scale": 0.5}
+        small |= {"epochs": 1, "batch_size": 2}
         here = {"workers": 0, "threads": 1, "device": "cpu", "progress": "none"}
         train(TrainParameters.from_mapping({"run": "tiny", "data_root": str(city), **small, **here}))
         asked = PruneParameters(batches=2, epochs=1, repeats=5, threads=1, device="cpu", progress="none")

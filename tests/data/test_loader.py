@@ -38,7 +38,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("changes", [{}, {"class_uniform": 0.5}, {"decoded_cache": True}])
 def test_workers_change_no_byte(split, changes):
-    parameters = TrainParameters(crop_height=33, crop_width=48, progress="none", **changes)
+    parameters = TrainParameters(**{"class_uniform": 0.0, **changes}, crop_height=33, crop_width=48, progress="none")
     samples = make_samples(parameters, split)
     alone = epoch(samples)
     assert same(alone, epoch(samples, workers=2))

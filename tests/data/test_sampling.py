@@ -141,9 +141,10 @@ def test_masks_are_looked_through_once_and_again_when_one_changes(masks, workspa
     assert len(passes) == 4
 
 
-def test_parameters_choose_it_and_by_default_nothing_is_looked_through(city, workspace):
+def test_parameters_choose_it_and_without_it_nothing_is_looked_through(city, workspace):
     split = open_split(city, "train")
-    assert make_samples(TrainParameters(), split).class_uniform is None
+    assert make_samples(TrainParameters(class_uniform=0.0), split).class_uniform is None
+    assert not (workspace / "data" / "class_regions").exists()
     lifted = make_samples(TrainParameters(class_uniform=0.5, progress="none"), split).class_uniform
     assert (lifted.share, lifted.seed) == (0.5, 0)
 

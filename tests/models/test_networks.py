@@ -1,5 +1,6 @@
 """Whole networks: published counts, any size, a batch of one, all switches from one set, old runs and weights files."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -155,9 +156,22 @@ def test_every_activation_is_a_module_that_is_called_once(architecture, backbone
 
 def test_a_seed_gives_the_weights_that_it_always_gave():
     torch.manual_seed(0)
-    state = build_network(TrainParameters(), 19).state_dict()
+    state = build_network(TrainParameters(backbone="resnet18", channels=128), 19).state_dict()
     assert weights_sha256(state)[:12] == "2a21d0f2f5b3"
     assert torch.rand(1).item() == pytest.approx(0.984863, abs=1e-6)
+
+
+def test_a_record_without_a_parameter_means_its_first_default_not_todays():
+    younger = ("class_uniform", "average_decay", "warmup_steps")
+    old = TrainParameters(**TrainParameters.FORMER_DEFAULTS)
+    recorded = {name: value for name, value in old.as_dict().items() if name not in younger}
+    names = ["road", "car"]
+    weights = build_network(old, len(names)).state_dict()
+    _, found = model_from_checkpoint({"parameters": recorded, "class_names": names, "model": weights})
+    assert found == old
+    refuse_other_parameters("old", recorded, old)
+    with pytest.raises(ParameterError, match="class_uniform=0.0 .asked for 0.5"):
+        refuse_other_parameters("old", recorded, replace(old, class_uniform=0.5))
 
 
 def test_a_checkpoint_from_before_the_switches_means_what_it_meant():

@@ -115,7 +115,8 @@ def predictor(city, tmp_path_factory):
         pytest.importorskip(package)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
-        yield untrained_run("halved", data_root=str(city), channels=8, low_level_channels=8, image_scale=0.5)
+        network = {"backbone": "resnet18", "channels": 8, "low_level_channels": 8}
+        yield untrained_run("halved", data_root=str(city), image_scale=0.5, **network)
 
 
 @pytest.fixture(scope="module")

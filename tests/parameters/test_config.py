@@ -58,7 +58,7 @@ def test_from_cell_takes_the_parameters_among_other_variables():
 
 def test_the_run_name_says_what_is_trained_and_changes_with_every_parameter_that_matters():
     names = {TrainParameters().run_name}
-    assert TrainParameters().run_name.startswith("deeplabv3plus-resnet18-os16-")
+    assert TrainParameters().run_name.startswith("deeplabv3plus-mobilenet_v2-os16-")
     changes = {"output_stride": 8, "seed": 1, "epochs": 7, "learning_rate": 0.002, "loss": "focal", "image_scale": 0.5}
     for name, value in changes.items():
         names.add(TrainParameters.from_mapping({name: value}).run_name)
@@ -71,9 +71,9 @@ def test_the_run_name_stays_when_only_the_machine_changes(name, value):
 
 
 def test_the_run_name_is_that_of_earlier_versions_whatever_the_order_of_the_fields():
-    """Somebody's run goes on in its folder: these names were given before the fields were put in another order."""
-    assert TrainParameters().run_name == "deeplabv3plus-resnet18-os16-44136f"
-    changed = TrainParameters(output_stride=8, seed=3, blur=1.0, loss="focal")
+    """Somebody's run goes on in its folder: these names were given before fields moved and defaults changed."""
+    assert TrainParameters(**TrainParameters.FORMER_DEFAULTS).run_name == "deeplabv3plus-resnet18-os16-44136f"
+    changed = TrainParameters(output_stride=8, seed=3, blur=1.0, loss="focal", **TrainParameters.FORMER_DEFAULTS)
     assert changed.run_name == "deeplabv3plus-resnet18-os8-0ea3da"
     backwards = dict(reversed(changed.as_dict().items()))
     assert TrainParameters.from_mapping(backwards).run_name == changed.run_name

@@ -18,7 +18,7 @@ from dlv3p.weights.checkpoint import (
     weights_sha256,
 )
 
-PARAMETERS = TrainParameters(architecture="deeplabv3", channels=8, output_stride=8)
+PARAMETERS = TrainParameters(architecture="deeplabv3", backbone="resnet18", channels=8, output_stride=8)
 
 
 @pytest.fixture(scope="module")

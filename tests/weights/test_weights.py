@@ -153,7 +153,7 @@ def test_the_stand_in_holds_the_newest_run_where_it_is_plain(workspace):
     for number, (switches, taken) in enumerate(
         (({"output_stride": 8, "channels": 16}, True), ({"channels": 16, "align_corners": True}, False))
     ):
-        parameters = TrainParameters(**switches)
+        parameters = TrainParameters(backbone="resnet18", **switches)
         model = build_network(parameters, 19)
         names = [f"class {index}" for index in range(19)]
         state = {"epoch": 1, "parameters": parameters.as_dict(), "class_names": names, "model": model.state_dict()}

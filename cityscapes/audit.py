@@ -99,7 +99,7 @@ def _check_split(counts: SplitCounts, root: Path) -> list[Finding]:
         listed = ", ".join(f"{width} x {height} ({n} frames)" for (width, height), n in counts.sizes.most_common(5))
         remedy = "check that they come from one camera; training crops to one size, validation takes them as they are"
         findings.append(Finding("images of several sizes", split, split, listed, remedy, is_error=False))
-    return findings + find_in_classes(counts)
+    return findings + find_in_classes(counts, trained=split == "train")
 
 
 def _find_copies(images: Sequence[tuple[str, str, Path]], root: Path) -> list[Finding]:

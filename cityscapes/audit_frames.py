@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cityscapes.audit_rules import find_mode, find_sizes, find_unlabeled
+from cityscapes.audit_rules import find_mode, find_sizes, find_turned, find_unlabeled
 from cityscapes.errors import reason
 from cityscapes.files.untrusted import MAX_PIXELS
 from cityscapes.findings import Finding
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, frame_of
+
+if TYPE_CHECKING:
+    from cityscapes.files.images import Header
 
 OTHER_SUFFIXES = (
     "_gtFine_color.png",
@@ -89,9 +93,16 @@ def list_files(root: Path, split: str, generated: Path) -> tuple[dict[Frame, Fra
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent) / name for name in sorted(names))
+    """Yield the files below a folder as training finds them: without hidden ones, and in the linked folder of a city.
+
+    Links are not followed below that, so that none leads in a circle.
+    """
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        deep = Path(parent) != folder
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (deep and os.path.islink(f"{parent}/{name}"))
+        )
+        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _orphan(path: Path, suffix: str | None, split: str, root: Path, known: set[str]) -> Finding:
@@ -111,8 +122,10 @@ def audit_frame(files: FrameFiles, root: Path) -> FrameAudit:
     audit = FrameAudit(files)
     _find_missing(audit, root)
     if files.image is not None and (header := _read_header(audit, files.image, root)):
-        audit.size, audit.mode = header
-        audit.findings += find_mode(files.frame.split, shown(files.image, root), audit.mode)
+        audit.size, audit.mode = header.size, header.mode
+        where = shown(files.image, root)
+        audit.findings += find_mode(files.frame.split, where, audit.mode)
+        audit.findings += find_turned(files.frame.split, where, turned=header.turned)
     for number, path in enumerate(files.masks):
         pixels = _mask_pixels(audit, path, root)
         if number == 0:
@@ -141,24 +154,26 @@ def _find_missing(audit: FrameAudit, root: Path) -> None:
             _add(audit, "image without a mask", name, "has neither polygons nor masks", remedy)
 
 
-def _read_header(audit: FrameAudit, path: Path, root: Path) -> tuple[tuple[int, int], str] | None:
-    """Read an image's (width, height) and mode, and its last bytes; None where they are damaged."""
+def _read_header(audit: FrameAudit, path: Path, root: Path) -> "Header | None":
+    """Read an image's header and its last bytes; None where they are damaged."""
     from PIL import Image
+
+    from cityscapes.files.images import TOO_LARGE, inspect_image
 
     try:
         with Image.open(path, formats=tuple(_ENDS)) as image:
-            size, mode, end = image.size, image.mode, _ENDS[image.format]
+            header, end = inspect_image(image), _ENDS[image.format]
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 1024))
             if end not in file.read():
                 raise ValueError("it is cut off")
-        if size[0] * size[1] > MAX_PIXELS:
-            raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")
+        if header.size[0] * header.size[1] > MAX_PIXELS:
+            raise ValueError(f"it has {header.size[0]} x {header.size[1]} pixels, {TOO_LARGE}")
     except Exception as error:  # a damaged file may raise nearly anything
         remedy = "copy it again from the original archive"
         _add(audit, "damaged file", shown(path, root), f"not a whole image ({_reason(error, path)})", remedy)
         return None
-    return size, mode
+    return header
 
 
 def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:

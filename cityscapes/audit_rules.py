@@ -96,8 +96,16 @@ def find_mode(split: str, where: str, mode: str) -> list[Finding]:
     """Find an image that is not stored as RGB."""
     if mode == "RGB":
         return []
-    remedy = "check that it is a photo and not a mask; it is converted to RGB when read"
+    remedy = "check that it is a photo and not a mask; it is converted to RGB of 8 bits when read"
     return [Finding("image that is not RGB", split, where, f"its mode is {mode}", remedy, is_error=False)]
+
+
+def find_turned(split: str, where: str, *, turned: bool) -> list[Finding]:
+    """Find an image that its EXIF orientation turns when it is read."""
+    if not turned:
+        return []
+    remedy = "check that its mask shows it as a viewer does; images are turned when read, masks never"
+    return [Finding("image turned by EXIF", split, where, "its EXIF orientation turns it", remedy, is_error=False)]
 
 
 def find_sizes(split: str, where: str, mask: tuple[int, int], image: tuple[int, int] | None) -> list[Finding]:
@@ -106,6 +114,10 @@ def find_sizes(split: str, where: str, mask: tuple[int, int], image: tuple[int, 
         return []
     problem = f"the mask has {mask[0]} x {mask[1]} pixels, its image {image[0]} x {image[1]}"
     remedy = "take or export both at one size; never crop or resize only one of them"
+    from cityscapes.files.images import TURNED, differ_by_turn  # loads Pillow, which --help does not need
+
+    if differ_by_turn(mask, image):
+        problem = f"{problem}; {TURNED}"
     return [Finding("image and mask of different sizes", split, where, problem, remedy)]
 
 
@@ -118,16 +130,37 @@ def find_unlabeled(split: str, where: str, pixels: Sequence[int]) -> list[Findin
     return [Finding("mask without a labeled pixel", split, where, problem, remedy, is_error=False)]
 
 
-def find_in_classes(counts: SplitCounts) -> list[Finding]:
-    """Find classes that are absent from a split or rare in it; nothing in a split without a labeled pixel."""
+def explain_one_class(class_names: Sequence[str], pixels: Sequence[int]) -> str | None:
+    """Explain masks that hold one class and ignored pixels only, as masks of 0 and 255 do, given the pixels by id."""
+    found = [index for index in range(len(class_names)) if pixels[index]]
+    if len(found) != 1 or not pixels[IDS - 1]:
+        return None
+    others = [index for index in range(len(class_names)) if index != found[0]]
+    meant = f"{others[0]} ({class_names[others[0]]})" if len(others) == 1 else "the ids of the other classes"
+    return (
+        f"only {found[0]} ({class_names[found[0]]}) and {IDS - 1}, which marks ignored pixels, so nothing can be "
+        f"learned; store {meant} where {IDS - 1} stands for a class"
+    )
+
+
+def find_in_classes(counts: SplitCounts, *, trained: bool) -> list[Finding]:
+    """Find classes that are absent from a split or rare in it; nothing in a split without a labeled pixel.
+
+    A class that is absent from the split that is trained on is an error, and so are masks of one class and 255.
+    """
     split, pixels = counts.split, counts.class_pixels
     if not any(pixels):
         return []
     findings = []
+    if problem := explain_one_class(counts.class_names, counts.pixels):
+        problem, remedy = problem.split("; ")
+        findings.append(Finding("masks of one class", split, split, f"the masks hold {problem}", remedy))
     if absent := [name for name, n in zip(counts.class_names, pixels, strict=True) if not n]:
         remedy = "their IoU is undefined here and left out of the mean; check the class table if they should occur"
+        if trained:
+            remedy = "they cannot be learned: check the masks and the class table, or drop these classes"
         problem = f"no pixel is {', '.join(absent)}"
-        findings.append(Finding("classes that never occur", split, split, problem, remedy, is_error=False))
+        findings.append(Finding("classes that never occur", split, split, problem, remedy, is_error=trained))
     for name, n in zip(counts.class_names, pixels, strict=True):
         if 0 < n / sum(pixels) < SMALL_SHARE:
             problem = f"{n / sum(pixels):.4%} of the labeled pixels in {split}"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.images import read_ids, read_image
+from cityscapes.files.images import TURNED, differ_by_turn, read_ids, read_image
 from cityscapes.ids import explain_mask
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
@@ -29,6 +29,9 @@ class Split(ABC):
 
     orphans: Sequence[str] = ()
     """The names of masks that belong to no image."""
+
+    unread: Sequence[str] = ()
+    """A line for each folder with files of types that are not read, with the remedy."""
 
     fingerprint: str = ""
     """A digest of the content, where a data set keeps one; "" for plain files, identified by size and time."""
@@ -71,9 +74,10 @@ class Split(ABC):
         """Read an image and its mask; raises InputError when their sizes differ."""
         image, mask = self.image(index), self.mask(index)
         if image.size != mask.shape[::-1]:
+            turned = f"; {TURNED}" if differ_by_turn(mask.shape[::-1], image.size) else ""
             raise InputError(
                 f"{self.mask_path(index)}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
-                f"{image.width} x {image.height}; both must have the same size"
+                f"{image.width} x {image.height}; both must have the same size{turned}"
             )
         return image, mask
 

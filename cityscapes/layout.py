@@ -95,7 +95,7 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name:
             f"{folder}: no such split in {folder.parent}, {here}. A Cityscapes root holds leftImg8bit/ and "
             f"gtFine/ with the splits {', '.join(SPLITS)}"
         )
-    paths = list(folder.glob(f"*/*{suffix}"))
+    paths = [path for path in folder.glob(f"*/*{suffix}") if not _is_hidden(path)]
     found = [frame_of(path, split, suffix) for path in paths]
     if any_name:
         other = [Frame(split, path.parent.name, "", path.name.removesuffix(suffix)) for path in paths]
@@ -105,6 +105,11 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name:
         name = "<folder>/<name>" if any_name else "<city>/<city>_<seq>_<frame>"
         raise MissingInputError(f"{folder}: holds no file named {name}{suffix}")
     return sorted(frames)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a file or its folder is hidden, as .ipynb_checkpoints is."""
+    return path.name.startswith(".") or path.parent.name.startswith(".")
 
 
 def frame_of(path: Path, split: str, suffix: str) -> Frame | None:

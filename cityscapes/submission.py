@@ -77,11 +77,12 @@ def _truth(root: Path, expected: Sequence[Frame]) -> "dict[str, TruthFiles] | No
 def _image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    from cityscapes.files.images import FORMATS
+    from cityscapes.files.images import FORMATS, inspect_image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.height, image.width
+            width, height = inspect_image(image).size
+            return height, width
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: not an image; copy it again, or give --size HEIGHT WIDTH") from error
 

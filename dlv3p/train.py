@@ -36,9 +36,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     import torch
 
     from dlv3p.data.batches import explain_worker_errors
+    from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
     from dlv3p.data.loader import WholeImages, make_samples, training_loader, validation_loader
     from dlv3p.data.roots import open_training, resolve_data_root
-    from dlv3p.evaluation.metrics import confusion_matrix
+    from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
@@ -68,6 +69,11 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         hold_run(p.run_name) if place().first else nullcontext(run_folder(p.run_name)) as folder,
     ):
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
+
+        # Labels: a class that never occurs, or masks of 0 and 255, would train to a score that means nothing.
+        counts = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
+        for split, pixels in zip(splits, counts, strict=True):
+            refuse_one_class(split, pixels)
         saved = from_first(last_checkpoint(folder, p, training) if place().first else None)
 
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
@@ -89,6 +95,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
         progress = TrainingProgress(classes, device, steps=p.steps or p.epochs * per_epoch, steps_per_epoch=per_epoch)
+        progress.caution = describe_one_class(counts[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
@@ -96,6 +103,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:
+            if place().first and (absent := describe_absent(training, counts[0])):
+                print(f"warning: {absent}", flush=True)
             with ExitStack() as guards:
                 guards.enter_context(explain_out_of_memory(memory_advice(p)))
 
@@ -142,7 +151,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                         write_metrics(folder, progress.history)
                     callbacks.on_epoch(progress.history[-1])
                     checkpoints.stop_between_epochs()
-            callbacks.on_finish(f"best val mIoU {progress.best_mean_iou:.4f} at epoch {progress.best_epoch}")
+            callbacks.on_finish(progress.result(folder).summary)
         if place().first:
             export_best(folder)
         return progress.result(folder)
@@ -171,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values |= {name: read_value(name, text) for name, text in options.parameter}
         result = train(TrainParameters.from_mapping(values))
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
-        print(f"saved/{result.run}: best val mIoU {result.best_mean_iou:.4f} at epoch {result.best_epoch}")
+        print(f"saved/{result.run}: {result.summary}")
     return 0
 
 

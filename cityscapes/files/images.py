@@ -1,46 +1,160 @@
-"""Read the images and id masks of any data set strictly: a bad file is a one-line error that names it."""
+"""Decide how a stored image becomes pixels and a stored mask ids: strictly, and in one place for every reader.
 
+An image becomes 8-bit RGB. It is turned as its EXIF orientation says; 16-bit gray is scaled to 8 bits (divided by 257
+and rounded); CMYK of a JPEG is taken as inverted only where Adobe's marker says so; alpha is ignored. A mask is a PNG
+whose ids are taken as they are stored, whatever the bits of a pixel, and is never turned. A bad file is a one-line
+error that names it.
+"""
+
+import warnings
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops
 
 from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.files.untrusted import MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG")
 """The formats that may be opened; Pillow's other decoders never see an untrusted file."""
 
+RULE = 2
+"""The number of these rules. It belongs to the key of whatever is made from decoded images, and grows when a stored
+image becomes other pixels."""
+
+TOO_LARGE = f"more than {MAX_PIXELS >> 20} million pixels; cut the image and its mask into tiles"
+"""What is wrong with an image or a mask above the limit, and the remedy."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of a limit above ours
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # viewers ignore it too
+
+
+class Header(NamedTuple):
+    """What an image's header says: (width, height) as it is shown, mode as it is stored, and whether EXIF turns it."""
+
+    size: tuple[int, int]
+    mode: str
+    turned: bool
+
 
 def read_image(path: Path) -> Image.Image:
     """Read an image as RGB; raises InputError for a file that cannot be decoded, MissingInputError for none."""
-    return open_image(path).convert("RGB")
+    return decode_image(path, str(path))
+
+
+def decode_image(file: Path | BytesIO, source: str, *, remedy: str = "replace the file") -> Image.Image:
+    """Decode an image as RGB by the rules above; raises as `read_image` does, and `source` begins the message."""
+    image = _load(file, source, FORMATS, remedy)
+    orientation, adobe = _orientation(image), "adobe" in image.info
+    if image.mode.startswith("I"):  # 16-bit gray; older Pillow calls that of a PNG file "I"
+        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+    elif image.mode == "CMYK" and not adobe:
+        image = ImageChops.invert(image)  # Pillow has taken it as inverted
+    image = image.convert("RGB")
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def inspect_image(image: Image.Image) -> Header:
+    """Return what the header of an opened image says, without decoding its pixels."""
+    orientation = _orientation(image)
+    size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+    return Header(size, image.mode, orientation in _TURNS)
+
+
+def differ_by_turn(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Return whether the sizes of a mask and an image are those of one picture before and after a quarter turn."""
+    return mask == image[::-1] and mask != image
+
+
+TURNED = "they differ by a quarter turn, probably by an EXIF orientation, which turns images and never masks"
+"""What to say about such sizes."""
 
 
 def read_ids(path: Path) -> np.ndarray:
     """Read a mask's ids, uint8 (H,W); those of a palette image are its indices, never its colors.
 
-    Raises InputError for an image of more channels, and for a damaged one.
+    Raises InputError for an image of more channels, and for a damaged one; MissingInputError for none.
     """
+    return decode_ids(read_file(path), str(path))
+
+
+def decode_ids(content: bytes, source: str) -> np.ndarray:
+    """Decode the ids of a mask's file as `read_ids` does; `source` begins the messages."""
     from cityscapes.files.png_read import decode_gray_png  # loads numba, which images do not need
 
-    with suppress(OSError):
-        ids = decode_gray_png(path.read_bytes(), bits=8)
-        if ids is not None:
-            return ids
-    image = open_image(path)
-    if image.mode not in ("L", "P"):
-        raise InputError(f"{path}: has mode {image.mode}; a mask is an 8-bit PNG with one channel of ids (mode L or P)")
-    return np.array(image)
+    ids = decode_gray_png(content, bits=8)
+    if ids is not None:
+        return ids
+    image = decode_mask(content, source)
+    ids = stored_ids(image)
+    if ids is None:
+        raise InputError(f"{source}: has mode {image.mode}; a mask is a PNG with one channel of ids (mode L or P)")
+    return ids
 
 
-def open_image(path: Path) -> Image.Image:
-    """Read an image as it is stored, whatever its mode; raises as `read_image` does."""
+def decode_mask(content: bytes, source: str) -> Image.Image:
+    """Decode a mask's PNG as it is stored, whatever its mode; raises InputError."""
+    if content.startswith(b"\xff\xd8"):
+        raise InputError(f"{source}: is a JPEG, which changes ids when it compresses; store the mask as PNG")
+    image = _load(BytesIO(content), source, ("PNG",), "replace the file")
+    image.info["bits"] = content[24]  # of a channel, from the header
+    return image
+
+
+def stored_ids(mask: Image.Image) -> np.ndarray | None:
+    """Return the ids of a mask from `decode_mask` as they are stored, uint8 (H,W); None where it has more channels."""
+    if mask.mode not in ("1", "L", "P"):
+        return None
+    pixels = np.array(mask).astype(np.uint8, copy=False)
+    # Pillow stretches gray of two and four bits to 255, which is right for images.
+    return pixels // (255 // (2 ** mask.info["bits"] - 1)) if mask.mode == "L" else pixels
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes; raises MissingInputError where there is none, InputError where it cannot be read."""
     try:
-        image = Image.open(path, formats=FORMATS)
-        image.load()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
+
+
+def _load(file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: str) -> Image.Image:
+    try:
+        image = Image.open(file, formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"{source}: has {image.width} x {image.height} pixels, {TOO_LARGE}")
+        image.load()
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{source}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{source}: has {TOO_LARGE}") from error
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        raise InputError(f"{source}: cannot be read as an image ({reason(error)}); {remedy}") from error
     return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, as stored, where there is none or viewers could not read it either."""
+    with suppress(Exception):  # damaged metadata may raise nearly anything
+        # The method of the base class: that of PNG files would decode the pixels.
+        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    return 1

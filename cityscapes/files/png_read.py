@@ -25,6 +25,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 16 * 2**20
 """The most bytes of a mask's file; any mask that is not noise takes less."""
 _GRAY, _RGB = 0, 2  # the header's numbers of color types
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _BLOCK_BYTES = 2**17  # stays in the processor's cache
 
 
@@ -76,8 +78,11 @@ def decode_gray_png(content: bytes, *, bits: int, size: tuple[int, int] | None =
 
 
 def png_size(content: bytes) -> tuple[int, int] | None:
-    """Return height and width of an RGB PNG of 8 bits that `decode_corner` can read, else None."""
-    return _size_of(content, 8, _RGB)
+    """Return height and width of an RGB PNG of 8 bits that `decode_corner` can read, else None.
+
+    An image whose metadata may turn it is left to `cityscapes.files.images`.
+    """
+    return None if _may_be_turned(content) else _size_of(content, 8, _RGB)
 
 
 def decode_corner(content: bytes, bottom: int, right: int) -> np.ndarray | None:
@@ -138,6 +143,17 @@ def _size_of(content: bytes, bits: int, color_type: int) -> tuple[int, int] | No
         return None
     width, height, *kind = struct.unpack(">IIBBBBB", content[16:29])
     return (height, width) if kind == [bits, color_type, 0, 0, 0] and 0 < width * height <= MAX_PIXELS else None
+
+
+def _may_be_turned(content: bytes) -> bool:
+    """Return whether a PNG has EXIF, or a text in which programs keep an orientation; a walk from chunk to chunk."""
+    position = len(SIGNATURE)
+    while position + 12 <= len(content):
+        kind, text = content[position + 4 : position + 8], position + 8
+        if kind == b"eXIf" or (kind in _TEXTS and content.startswith(_ORIENTED, text)):
+            return True
+        position = text + 4 + int.from_bytes(content[position : position + 4])
+    return False
 
 
 def _image_data(content: bytes) -> bytes | None:

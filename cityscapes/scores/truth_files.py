@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.listing import walk
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, SPLITS, Frame
 
 if TYPE_CHECKING:
@@ -76,9 +77,10 @@ def find_truth(folder: Path, split: str | None = None) -> list[TruthFiles]:
     """
     base = _split_folder(Path(folder), split)
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for suffix in SUFFIXES:
-        for path in base.rglob(f"*{suffix}"):
-            found[path.name.removesuffix(suffix)][suffix].append(path)
+    for path in walk(base):
+        for suffix in SUFFIXES:
+            if path.name.endswith(suffix):
+                found[path.name.removesuffix(suffix)][suffix].append(path)
     frames = []
     for name in sorted(found):
         for paths in found[name].values():

@@ -24,11 +24,13 @@ from cityscapes.audit_rules import (
     find_in_classes,
     find_mode,
     find_sizes,
+    find_turned,
     find_unlabeled,
     find_unlearnable,
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
+from cityscapes.files.images import FORMATS, inspect_image
 from cityscapes.findings import Finding
 from dlv3p.data.roots import Root, open_images
 from dlv3p.runtime.progress import track
@@ -66,7 +68,7 @@ def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> Audit
                     contents[pair.digest].append((name, pair.name))
                 if pair.pixels:
                     counts[-1].add_mask(pair.pixels)
-        findings += _find_missing(split) + find_in_classes(counts[-1])
+        findings += _find_missing(split) + find_in_classes(counts[-1], trained=name == splits[0])
     findings += find_duplicates(contents) + find_unlearnable(counts[0], counts[1:])
     return AuditReport(root, tuple(counts), errors_first(findings), time.monotonic() - start)
 
@@ -91,9 +93,10 @@ def _read_pair(split: Split, index: int) -> _Pair:
     pair = _Pair(split.name(index))
     try:
         image = split.image(index)
-        pair.mode = Image.open(BytesIO(split.image_bytes(index))).mode  # as stored, where `image` is RGB
-        pair.size, pair.digest = image.size, hashlib.sha256(image.tobytes()).digest()
+        stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
+        pair.size, pair.mode, pair.digest = image.size, stored.mode, hashlib.sha256(image.tobytes()).digest()
         pair.findings += find_mode(split.split, pair.name, pair.mode)
+        pair.findings += find_turned(split.split, pair.name, turned=stored.turned)
     except UserError as error:
         remedy = "copy it again from the original"
         pair.findings.append(Finding("image that cannot be read", split.split, pair.name, str(error), remedy))
@@ -112,7 +115,7 @@ def _read_pair(split: Split, index: int) -> _Pair:
 
 
 def _find_missing(split: Split) -> list[Finding]:
-    """Find masks that are missing, unless all are, and masks that belong to no image."""
+    """Find masks that are missing, unless all are, masks that belong to no image, and files that are not read."""
     name, findings = split.split, []
     without = [split.name(index) for index in range(len(split)) if not split.has_mask(index)]
     if without and len(without) < len(split):
@@ -122,4 +125,7 @@ def _find_missing(split: Split) -> list[Finding]:
         problem = f"{len(split.orphans)} masks have none"
         remedy = "give an image and its mask the same name up to the suffix"
         findings.append(Finding("mask without an image", name, ", ".join(split.orphans[:5]), problem, remedy))
+    for line in split.unread:
+        problem, remedy = line.split("; ", 1)
+        findings.append(Finding("files that are not read", name, name, problem, remedy))
     return findings

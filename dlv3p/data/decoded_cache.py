@@ -1,8 +1,9 @@
 """Cache decoded images on disk, so that a training crop reads its window from a memory map.
 
 An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
-path, size and modification time of its file, so a changed image is decoded again; delete the folder to remove entries
-of images that no longer exist. Masks decode fast and are not cached. Without the cache only as much of an image is
+path, size and modification time of its file and by the rule of decoding, so a changed image is decoded again, and so is
+one that an earlier version turned into other pixels; delete the folder to remove entries of images that no longer
+exist. Masks decode fast and are not cached. Without the cache only as much of an image is
 decoded as a crop needs: its size from the header, its pixels down to a corner.
 """
 
@@ -17,6 +18,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MachineError
 from cityscapes.files.atomic import open_atomically
+from cityscapes.files.images import RULE
 from cityscapes.files.png_read import decode_corner, png_size
 from cityscapes.workspace import data_folder
 from dlv3p.data.fingerprints import image_fingerprint
@@ -92,7 +94,7 @@ class DecodedCache:
     def path(self, index: int) -> Path:
         """Return the path of a decoded image."""
         digest = image_fingerprint(self.split, index)
-        return self.folder / digest[:2] / f"{digest[2:34]}.npy"
+        return self.folder / f"rule_{RULE}" / digest[:2] / f"{digest[2:34]}.npy"
 
     def _keep(self, index: int, path: Path) -> np.ndarray:
         pixels = np.ascontiguousarray(self.split.image(index))

@@ -3,24 +3,35 @@
 my_data/
   classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional
   images/train/*.jpg (or .png)    any names, also in subfolders
-  masks/train/*.png               the same names: one channel of ids (255 is ignored), or the colors of classes.csv
+  masks/train/*.png               the same names: one channel of ids (255 is ignored), the same ids in three equal
+                                  channels, or the colors of classes.csv
   images/val/ masks/val/ ...      further splits; a split without masks can be predicted, not trained on
+
+Hidden files and folders are left out. Links are followed within the data set. Names are compared whatever their Unicode
+form.
 """
 
 import csv
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.images import open_image
+from cityscapes.files.images import decode_mask, read_file, stored_ids
+from cityscapes.files.listing import is_shown_folder, walk
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
 
 HEADING = "id,name,red,green,blue"
+
+IGNORED_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "unknown", "border", "boundary", "nothing")
+"""What a row with id 255 may be called that gives no color."""
 
 Color = tuple[int, int, int]
 
@@ -42,9 +53,16 @@ class _Row(NamedTuple):
 def read_class_table(path: Path) -> ClassTable:
     """Read the table; raises InputError with the line for ids that do not run from 0 and duplicate names or colors.
 
-    A row with id 255 gives a color of ignored pixels and is not a class. Classes without a color get one.
+    A row with id 255 gives a color of ignored pixels and is not a class; without a color it may only say so. Classes
+    without a color get one.
     """
     rows = _read_rows(path)
+    for row in rows:
+        if row.id == IGNORE and row.color is None and row.name.lower() not in IGNORED_NAMES:
+            raise InputError(
+                f"{row.where}: {IGNORE} marks ignored pixels and cannot be the class {row.name!r}; store and list the "
+                f"class under the next id, or call the row one of {', '.join(IGNORED_NAMES)}"
+            )
     classes = sorted((row for row in rows if row.id != IGNORE), key=lambda row: row.id)
     colors = np.zeros((256, 3), np.uint8)
     for expected, row in enumerate(classes):
@@ -107,31 +125,75 @@ def _refuse_repeated(classes: list[_Row]) -> None:
 
 CLASSES_FILE = "classes.csv"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
+UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif", ".heic", ".jfif", ".npy")
+"""The suffixes of images that are not read; they are counted and named."""
 
 
 class FolderSplit(PairedSplit):
     """One split of a plain folder; `labeled` requires a mask for each image and lists missing ones."""
 
     def __init__(self, root: Path, split: str, *, labeled: bool) -> None:
-        images, masks = _files(root, "images", split, IMAGE_SUFFIXES), _files(root, "masks", split, (".png",))
+        listed, stored = _Listing(root, "images", split), _Listing(root, "masks", split)
+        images, masks = listed.files, stored.files
+        unread = [text for text in (listed.unread(), stored.unread()) if text]
         if not images:
-            raise MissingInputError(f"{root / 'images' / split}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+            more = f"; {'; '.join(unread)}" if unread else ""
+            raise MissingInputError(f"{root / 'images' / split}: holds no image ({', '.join(IMAGE_SUFFIXES)}){more}")
         if labeled:
-            _refuse_unpaired(root, split, images, masks)
+            _refuse_unpaired(root, split, images, masks, unread)
         folder = root / "masks" / split
-        pairs = [Pair(printable(name), path, masks.get(name, folder / f"{name}.png")) for name, path in images.items()]
+        names = {key: path.relative_to(listed.folder).with_suffix("").as_posix() for key, path in images.items()}
+        pairs = [
+            Pair(printable(name), images[key], masks.get(key, folder / f"{name}.png")) for key, name in names.items()
+        ]
         self._table = read_class_table(root / CLASSES_FILE)
         orphans = sorted(map(printable, masks.keys() - images.keys()))
-        super().__init__(root, split, pairs, self._table.classes, orphans=orphans)
+        super().__init__(root, split, pairs, self._table.classes, orphans=orphans, unread=unread)
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """Read ids as they are stored, or look them up by the colors of `classes.csv` in a mask of three channels."""
-        image = open_image(path)
-        if image.mode in ("L", "P"):
-            return np.array(image)
-        if image.mode not in ("RGB", "RGBA"):
-            raise InputError(f"{path}: has mode {image.mode}; a mask holds one channel of ids, or RGB colors")
-        return self._ids_of_colors(np.asarray(image.convert("RGB")), path)
+        """Read ids as they are stored, or look them up by the colors of `classes.csv` in a mask of three channels.
+
+        Without colors in the table, three equal channels are ids. Raises InputError where the colors of a palette, or
+        a white that is stored as gray, belong to another class than the ids.
+        """
+        mask = decode_mask(read_file(path), str(path))
+        ids = stored_ids(mask)
+        if ids is not None:
+            self._refuse_contradiction(ids, mask.getpalette("RGB") if mask.mode == "P" else None, path)
+            return ids
+        if mask.mode not in ("RGB", "RGBA"):
+            raise InputError(f"{path}: has mode {mask.mode}; a mask holds one channel of ids, or RGB colors")
+        pixels = np.asarray(mask.convert("RGB"))
+        if self._table.id_of_color:
+            return self._ids_of_colors(pixels, path)
+        if (pixels != pixels[..., :1]).any():
+            raise InputError(
+                f"{path}: holds RGB colors and {CLASSES_FILE} has none; add the columns red,green,blue to the table, "
+                "or store ids in one channel"
+            )
+        return np.ascontiguousarray(pixels[..., 0])
+
+    def _refuse_contradiction(self, ids: np.ndarray, palette: list[int] | None, path: Path) -> None:
+        """Raise InputError where the colors under which ids are stored are those of other classes."""
+        of_color, found = self._table.id_of_color, np.unique(ids).tolist()
+        for index in found if palette and of_color else ():
+            color = tuple(palette[3 * index : 3 * index + 3])
+            wanted = of_color.get(color, index)
+            if wanted != index and len(set(color)) > 1:  # the gray ramp of a palette says nothing
+                raise InputError(
+                    f"{path}: its palette shows id {index} ({self._called(index)}) in the color {color} of id {wanted} "
+                    f"({self._called(wanted)}) in {CLASSES_FILE}; correct the table, or store the ids of the table"
+                )
+        white = of_color.get((IGNORE, IGNORE, IGNORE), IGNORE)
+        if white != IGNORE and IGNORE in found and all((gray, gray, gray) in of_color for gray in found):
+            raise InputError(
+                f"{path}: holds {IGNORE}, which in one channel marks ignored pixels, and {CLASSES_FILE} shows id "
+                f"{white} ({self._called(white)}) in white; store {white} for it, or the mask as RGB colors"
+            )
+
+    def _called(self, index: int) -> str:
+        return self.class_names[index] if index < self.num_classes else "ignored" if index == IGNORE else "no class"
 
     def _ids_of_colors(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         by_code = {
@@ -156,23 +218,52 @@ def is_folder(root: Path) -> bool:
     return (root / "images").is_dir()
 
 
-def _files(root: Path, kind: str, split: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """List files by name without suffix, sorted; raises InputError when two differ only in the suffix."""
-    folder = root / kind / split
-    if kind == "images" and not folder.is_dir():
-        found = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir())
-        raise MissingInputError(f"{folder}: no such split; {folder.parent} holds {', '.join(found) or 'none'}")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            found[path.relative_to(folder).with_suffix("").as_posix()].append(inside(root, path))
-    for paths in found.values():
-        if len(paths) > 1:
-            raise InputError(f"{paths[1]}: {paths[0].name} has the same name; remove one, or rename it with its mask")
-    return {name: paths[0] for name, paths in found.items()}
+class _Listing:
+    """The images or masks of a split, `files` by name without suffix and in one Unicode form, in the order of paths.
+
+    Raises InputError when two files differ only in the suffix or in the Unicode form of their names.
+    """
+
+    def __init__(self, root: Path, kind: str, split: str) -> None:
+        self.folder = root / kind / split
+        if kind == "images" and not self.folder.is_dir():
+            found = sorted(entry.name for entry in self.folder.parent.iterdir() if is_shown_folder(entry))
+            raise MissingInputError(
+                f"{self.folder}: no such split; {self.folder.parent} holds {', '.join(found) or 'none'}"
+            )
+        suffixes = IMAGE_SUFFIXES if kind == "images" else MASK_SUFFIXES
+        found: dict[str, list[Path]] = defaultdict(list)
+        left_out: list[Path] = []
+        for path in sorted(walk(self.folder, checked=partial(inside, root))):
+            if path.suffix.lower() in suffixes:
+                name = path.relative_to(self.folder).with_suffix("").as_posix()
+                found[unicodedata.normalize("NFC", name)].append(path)
+            elif path.suffix.lower() in (*UNREAD_SUFFIXES, *IMAGE_SUFFIXES):
+                left_out.append(path)
+        for paths in found.values():
+            if len(paths) > 1:
+                what = "has the same name"
+                if paths[0].name != paths[1].name and paths[0].suffix == paths[1].suffix:
+                    what = "has the same name in another Unicode form"
+                raise InputError(f"{paths[1]}: {paths[0].name} {what}; remove one, or rename it with its mask")
+        self.kind, self.files, self._left_out = kind, {name: paths[0] for name, paths in found.items()}, left_out
+
+    def unread(self) -> str:
+        """Return what is left out for the type of its files, with the remedy; "" where there is none."""
+        if not self._left_out:
+            return ""
+        counts = Counter(path.suffix.lower() for path in self._left_out)
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        kinds, target = ("images", "PNG or JPEG") if self.kind == "images" else ("masks", "PNG")
+        return (
+            f"{self.folder} holds {listed} files, the first {printable(self._left_out[0].name)}, which are not read; "
+            f"convert them to {target}, which {kinds} must be, or remove them"
+        )
 
 
-def _refuse_unpaired(root: Path, split: str, images: dict[str, Path], masks: dict[str, Path]) -> None:
+def _refuse_unpaired(
+    root: Path, split: str, images: dict[str, Path], masks: dict[str, Path], unread: Sequence[str]
+) -> None:
     unpaired = {
         f"images without a mask in masks/{split}": sorted(map(printable, images.keys() - masks.keys())),
         f"masks without an image in images/{split}": sorted(map(printable, masks.keys() - images.keys())),
@@ -183,4 +274,5 @@ def _refuse_unpaired(root: Path, split: str, images: dict[str, Path], masks: dic
         if names
     ]
     if texts:
-        raise InputError(f"{root}: {'; '.join(texts)}; an image and its mask have the same name up to the suffix")
+        texts += ["an image and its mask have the same name up to the suffix", *unread]
+        raise InputError(f"{root}: {'; '.join(texts)}")

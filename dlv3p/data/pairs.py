@@ -36,9 +36,17 @@ class PairedSplit(Split):
     """Pairs of image and mask files: the `Split` of every layout of plain files but Cityscapes."""
 
     def __init__(
-        self, root: Path, split: str, pairs: Sequence[Pair], classes: Classes, *, orphans: Sequence[str] = ()
+        self,
+        root: Path,
+        split: str,
+        pairs: Sequence[Pair],
+        classes: Classes,
+        *,
+        orphans: Sequence[str] = (),
+        unread: Sequence[str] = (),
     ) -> None:
-        self.root, self.split, self.pairs, self.orphans = root, split, tuple(pairs), tuple(orphans)
+        self.root, self.split, self.pairs = root, split, tuple(pairs)
+        self.orphans, self.unread = tuple(orphans), tuple(unread)
         self.class_names: Sequence[str] = classes.names
         self.colors: np.ndarray = classes.colors
         self.num_classes: int = len(classes.names)

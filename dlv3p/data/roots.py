@@ -1,8 +1,10 @@
 """Open a `data_root` parameter as the splits of a data set, whatever its kind."""
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,12 +91,12 @@ def open_for_viewing(root: Root, split: str) -> Split:
 def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
     """Open the two splits of a training run; raises InputError when they share an image."""
     training, validation = open_split(root, train_split), open_split(root, val_split)
-    # By path: in a split nested in another one, the same image has another name.
-    seen = {os.path.normpath(training.image_path(index)) for index in range(len(training))}
+    # By real path: in a split nested in another one, or linked to it, the same image has another name.
+    seen = {os.path.realpath(training.image_path(index)) for index in range(len(training))}
     shared = [
         validation.name(index)
         for index in range(len(validation))
-        if os.path.normpath(validation.image_path(index)) in seen
+        if os.path.realpath(validation.image_path(index)) in seen
     ]
     if shared:
         raise InputError(
@@ -106,7 +108,15 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
 
 def _open(root: Root, split: str, *, labeled: bool) -> Split:
     check_split_name(split)
-    return _kind(root).open_split(root, split, labeled=labeled)
+    opened = _kind(root).open_split(root, split, labeled=labeled)
+    for line in opened.unread:
+        _warn_once(f"warning: {line}")
+    return opened
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _kind(root: Root) -> Kind:

@@ -22,8 +22,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import open_atomically
-from cityscapes.files.images import FORMATS
-from cityscapes.files.png_read import decode_gray_png
+from cityscapes.files.images import decode_ids, decode_image
 from cityscapes.workspace import data_folder
 
 INDEX = "index.json"
@@ -78,7 +77,8 @@ class ShardedSplit(Split):
 
     def image(self, index: int) -> Image.Image:
         """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return self._open(index, "image").convert("RGB")
+        content, source = io.BytesIO(self._read(index, "image")), str(self._path(index, "image"))
+        return decode_image(content, source, remedy="it was damaged before it was packed")
 
     def has_mask(self, index: int) -> bool:
         """Return whether an image has a mask."""
@@ -87,30 +87,11 @@ class ShardedSplit(Split):
     def mask(self, index: int) -> np.ndarray:
         """Read a mask: uint8 (H,W) of classes, 255 where ignored, as checked when the shards were written."""
         path = self.mask_path(index)
-        ids = decode_gray_png(self._read(index, "mask"), bits=8)
-        if ids is None:
-            image = self._open(index, "mask")
-            if image.mode not in ("L", "P"):
-                raise InputError(f"{path}: has mode {image.mode}; a mask has one channel of ids (mode L or P)")
-            ids = np.array(image)
-        return ids
+        return decode_ids(self._read(index, "mask"), str(path))
 
     def _path(self, index: int, kind: str) -> Path:
         shard, sample = self._samples[index]
         return Path(str(self.root)) / self.split / shard / f"{sample['key']}.{Member(*sample[kind]).suffix}"
-
-    def _open(self, index: int, kind: str) -> Image.Image:
-        try:
-            image = Image.open(io.BytesIO(self._read(index, kind)), formats=FORMATS)
-            image.load()
-        except UserError:
-            raise
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            path = self._path(index, kind)
-            raise InputError(
-                f"{path}: cannot be read as an image ({reason(error)}); it was damaged before it was packed"
-            ) from error
-        return image
 
     def _read(self, index: int, kind: str) -> bytes:
         """Read a member's bytes; opening its shard each time takes far less than decoding, and leaves no file open."""
@@ -175,7 +156,8 @@ class ShardedSplit(Split):
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
     """Return whether a folder holds shards, of one split or of any; a URL always does."""
-    return is_url(root) or any(Path(root).glob(f"{split}/{INDEX}"))
+    found = [] if is_url(root) else Path(root).glob(f"{split}/{INDEX}")
+    return is_url(root) or any(not path.parent.name.startswith(".") for path in found)
 
 
 def open_shards(root: str | Path, split: str, *, labeled: bool = True) -> ShardedSplit:

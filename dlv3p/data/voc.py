@@ -6,9 +6,11 @@ Lists of images are read in three styles: an id (`2007_000032`), or an image and
 front (`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`).
 """
 
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.untrusted import read_at_most, sanitize
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside
 
@@ -49,7 +51,17 @@ def _below(root: Path, word: str, where: str) -> Path:
     relative = PurePosixPath(word.removeprefix("/"))
     if relative.is_absolute() or ".." in relative.parts or "\\" in word or ":" in word:
         raise InputError(f"{where}: {word!r} leads out of {root}; name files below it, with forward slashes")
-    return inside(root, root / relative)
+    return inside(root, _in_its_form(root / relative))
+
+
+def _in_its_form(path: Path) -> Path:
+    """Return the path under which a file exists: the Unicode form of its name may differ from that in a list."""
+    if not path.name.isascii() and not path.exists():
+        for form in ("NFC", "NFD"):
+            other = path.with_name(unicodedata.normalize(form, path.name))
+            if other.exists():
+                return other
+    return path
 
 
 IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
@@ -68,6 +80,7 @@ class VocSplit(PairedSplit):
 
     def __init__(self, root: Path, split: str, *, labeled: bool) -> None:
         kit = find_kit(root)
+        _refuse_own_classes(kit)
         pairs = read_voc_list(kit, split)
         _refuse_missing(kit, split, pairs, labeled=labeled)
         if labeled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
@@ -105,6 +118,43 @@ def _kit(root: Path) -> Path | None:
         if (folder / IMAGES).is_dir() and (folder / LISTS).is_dir():
             return inside(root, folder)
     return None
+
+
+CLASS_FILES = ("class_names.txt", "labelmap.txt", "label_map.txt", "labels.txt", "classes.txt", "classes.csv")
+"""The files in which annotation tools list the classes of one's own, beside JPEGImages/."""
+
+
+def _refuse_own_classes(kit: Path) -> None:
+    """Raise InputError for classes that are not those of PASCAL VOC, whose names the ids would get."""
+    usual = [_letters(name) for name in CLASS_NAMES]
+    for path in (kit / name for name in CLASS_FILES):
+        if not path.is_file():
+            continue
+        names = _listed_classes(path)
+        if [_letters(name) for name in names if _letters(name) not in IGNORED] != usual:
+            listed = ", ".join(sanitize(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
+            raise InputError(
+                f"{path}: lists {len(names)} classes of your own ({listed}) and this layout has the {len(usual)} of "
+                f"PASCAL VOC; make a plain folder: {IMAGES}/ to images/<split>/, {MASKS}/ to masks/<split>/ by the "
+                f"lists of {LISTS}/, and the classes to classes.csv (id,name,red,green,blue)"
+            )
+
+
+IGNORED = ("ignore", "void", "border", "boundary", "unlabeled")
+
+
+def _listed_classes(path: Path) -> list[str]:
+    """Return the names that a file lists, one a line: up to a colon, or in a table after the id."""
+    text = read_at_most(path, 2**20, missing="no such file", too_large="too large for a list of classes")
+    lines = [line.strip() for line in text.decode("utf-8-sig", "replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if path.suffix == ".csv":
+        return [(line.split(",") + [""])[1].strip() for line in lines[1:]]
+    return [line.split(":")[0].strip() for line in lines]
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalpha())
 
 
 def _refuse_missing(kit: Path, split: str, pairs: list[Pair], *, labeled: bool) -> None:

@@ -22,7 +22,7 @@ from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.metrics import Scores, confusion_matrix, scores
+from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
 from dlv3p.evaluation.results import result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -57,6 +57,11 @@ class Evaluation:
             "share of pixels": pixels / max(1, pixels.sum()),
         }
         return pd.DataFrame(columns, index=pd.Index(self.predictor.class_names, name="class"))
+
+    @property
+    def caution(self) -> str:
+        """What to say with the mean scores where one class alone occurs in the split; else ""."""
+        return describe_one_class(self.confusion.sum(axis=1), self.predictor.class_names, self.split.split)
 
     def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""
@@ -106,6 +111,7 @@ class Evaluation:
             "protocol_switches": self.protocol.as_dict(),
             "image_scale": self.predictor.parameters.image_scale,
             **self.scores.means(),
+            "classes_that_occur": int((self.confusion.sum(axis=1) > 0).sum()),
             "classes": classes,
             "confusion": self.confusion.tolist(),
             "confusion_axes": ["truth", "prediction"],

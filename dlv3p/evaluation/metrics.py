@@ -1,5 +1,6 @@
 """Compute scores from a confusion matrix `confusion[truth, prediction]`, int64 (C,C), summed over a split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,12 @@ class Scores:
             "mPA": self.mean_accuracy,
             "pixel_accuracy": self.pixel_accuracy,
         }
+
+
+def describe_one_class(pixels: Sequence[int] | np.ndarray, class_names: Sequence[str], split: str) -> str:
+    """Return what to say with a mean score where one class alone occurs, given the split's pixels by class; else ""."""
+    found = [name for name, count in zip(class_names, pixels, strict=False) if count]
+    return f" (over one class: only {found[0]} occurs in {split})" if len(found) == 1 else ""
 
 
 def scores(confusion: Tensor | np.ndarray) -> Scores:

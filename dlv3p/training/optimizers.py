@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError
-from cityscapes.labels import IGNORE
+from dlv3p.data.class_pixels import class_pixels
 from dlv3p.runtime.processes import from_first, place
 from dlv3p.training.losses import inverse_log_weights
 
@@ -76,18 +75,5 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def class_weights(split: Split, *, skip_bad: bool = False) -> Tensor:
     """Return class weights, float32 (C,), that favor the rare classes of a split; the first process counts for all."""
-    counts = _count(split, skip_bad=skip_bad) if place().first else None
+    counts = torch.from_numpy(class_pixels(split, skip_bad=skip_bad)[: split.num_classes]) if place().first else None
     return inverse_log_weights(from_first(counts))
-
-
-def _count(split: Split, *, skip_bad: bool) -> Tensor:
-    counts = torch.zeros(split.num_classes, dtype=torch.int64)
-    for index in range(len(split)):
-        try:
-            mask = torch.from_numpy(split.mask(index).astype("int64"))
-        except InputError:
-            if not skip_bad:
-                raise
-            continue  # the loader warns of it
-        counts += torch.bincount(mask[mask != IGNORE], minlength=len(counts))
-    return counts

@@ -34,6 +34,13 @@ class TrainingResult:
     history: list[dict[str, float]]
     best_epoch: int
     best_mean_iou: float
+    caution: str = ""
+    """What to say with the score where one class alone occurs in the validation split; else ""."""
+
+    @property
+    def summary(self) -> str:
+        """The best score and its epoch in words."""
+        return f"best val mIoU {self.best_mean_iou:.4f}{self.caution} at epoch {self.best_epoch}"
 
 
 class TrainingProgress:
@@ -44,6 +51,7 @@ class TrainingProgress:
         self.epochs = math.ceil(steps / steps_per_epoch)
         self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_mean_iou = 0, -1.0
+        self.caution = ""
         self._no_confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self.sums = EpochSums(self._no_confusion.clone())
 
@@ -94,7 +102,7 @@ class TrainingProgress:
 
     def result(self, folder: Path) -> TrainingResult:
         """Return the result of a finished run."""
-        return TrainingResult(folder.name, folder, self.history, self.best_epoch, self.best_mean_iou)
+        return TrainingResult(folder.name, folder, self.history, self.best_epoch, self.best_mean_iou, self.caution)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries of a checkpoint."""

@@ -1,0 +1,36 @@
+"""List the files of a folder: links are followed, hidden files and folders are left out, circles are refused."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from cityscapes.errors import InputError
+
+
+def walk(
+    folder: Path, *, checked: Callable[[Path], Path] = lambda link: link, above: Sequence[Path] = ()
+) -> Iterator[Path]:
+    """Yield the files below a folder, in no order; none where there is no such folder.
+
+    `checked` takes the path of each link and returns it, or raises for one that must not be followed. Raises InputError
+    for a link to a folder that holds the link; `above` are the real paths of the folders on the way.
+    """
+    if not folder.is_dir():
+        return
+    above = (*above, folder.resolve())
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in shown:
+        is_link = entry.is_symlink()
+        path = checked(Path(entry.path)) if is_link else Path(entry.path)
+        if not (path.is_dir() if is_link else entry.is_dir()):
+            yield path
+        elif is_link and path.resolve() in above:
+            raise InputError(f"{path}: a circular link; remove it")
+        else:
+            yield from walk(path, checked=checked, above=above)
+
+
+def is_shown_folder(path: Path) -> bool:
+    """Return whether a path is a folder and not hidden, as .ipynb_checkpoints is."""
+    return path.is_dir() and not path.name.startswith(".")

@@ -1,0 +1,67 @@
+"""Count the labeled pixels of each class in a split's masks, and say before training what cannot be learned from them.
+
+The counts are kept on disk, by the state of the masks.
+"""
+
+import io
+
+import numpy as np
+
+from cityscapes.audit_rules import IDS, explain_one_class
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError
+from cityscapes.files.atomic import write_bytes
+from cityscapes.workspace import data_folder
+from dlv3p.data.fingerprints import labels_fingerprint
+
+MOST_NAMES = 5
+"""The most classes that a warning names."""
+
+
+def class_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray:
+    """Return how many pixels of a split's masks have each id, int64 (256,); the last is that of ignored pixels.
+
+    Raises InputError for a mask that cannot be used; with `skip_bad` it is left out, and nothing is kept on disk.
+    """
+    path = None
+    try:
+        path = data_folder() / "class_pixels" / f"{labels_fingerprint(split, version='1 pixels')[:32]}.npy"
+        kept = np.load(path, allow_pickle=False)
+        if kept.shape == (IDS,) and kept.dtype == np.int64:
+            return kept
+    except (OSError, ValueError, EOFError):  # not counted yet, damaged, or a mask is gone, which reading it explains
+        pass
+    counts, whole = np.zeros(IDS, np.int64), path is not None
+    for index in range(len(split)):
+        try:
+            counts += np.bincount(split.mask(index).ravel(), minlength=IDS)
+        except InputError:
+            if not skip_bad:
+                raise
+            whole = False  # the loader warns of it
+    if whole:
+        content = io.BytesIO()
+        np.save(content, counts)
+        write_bytes(path, content.getvalue(), durable=False)
+    return counts
+
+
+def refuse_one_class(split: Split, pixels: np.ndarray) -> None:
+    """Raise InputError where one class and ignored pixels are all that a split's masks hold, as in masks of 0 and 255.
+
+    `pixels` counts pixels by id.
+    """
+    if problem := explain_one_class(split.class_names, pixels):
+        raise InputError(f"{split.root}: the masks of {split.split!r} hold {problem}")
+
+
+def describe_absent(split: Split, pixels: np.ndarray) -> str:
+    """Return a line about the classes without a labeled pixel, given the pixels by id; "" where there is none."""
+    absent = [name for name, count in zip(split.class_names, pixels, strict=False) if not count]
+    if not absent or not pixels.any():  # no mask could be read, which the loader explains
+        return ""
+    more = f" and {len(absent) - MOST_NAMES} more" if len(absent) > MOST_NAMES else ""
+    return (
+        f"{split.root}: no pixel of {split.split!r} is labeled {', '.join(absent[:MOST_NAMES])}{more}, "
+        f"{len(absent)} of {split.num_classes} classes, which cannot be learned; check the masks and the class table"
+    )

@@ -41,7 +41,7 @@ def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = Fals
 
     With `skip_bad`, an unreadable mask has none.
     """
-    fingerprint = labels_fingerprint(split, version=f"1 {REGIONS_PER_SIDE}")
+    fingerprint = labels_fingerprint(split, version=f"2 {REGIONS_PER_SIDE}")
     path = data_folder() / "class_regions" / f"{fingerprint[:32]}.npy"
     try:
         table = np.load(path, allow_pickle=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import file_sha256
+from cityscapes.files.images import RULE
 from cityscapes.files.png_write import is_made_from
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
@@ -39,9 +40,10 @@ def save_predictions(
     """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
     The folder's name identifies the weights, the protocol and, where it is not the run's own, the data. Each file is
-    stamped with what it was made from: the bytes of its image and of the checkpoint, and the protocol. An interrupted
-    call resumes where it stopped, and predicts again what is damaged or was made from something else. Raises
-    ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out.
+    stamped with what it was made from: the bytes of its image and of the checkpoint, the rule that decodes images, and
+    the protocol. An interrupted call resumes where it stopped, and predicts again what is damaged or was made from
+    something else. Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the
+    image out.
     """
     split = _cityscapes(split)
     if protocol.center_crop:
@@ -52,7 +54,8 @@ def save_predictions(
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]
         path = folder / frame.city / f"{frame.name}_labelIds.png"
-        origin = f"{predictor.weights_sha256} {protocol.as_dict()} {file_sha256(split.image_path(index))}".encode()
+        image = f"{file_sha256(split.image_path(index))} by rule {RULE}"
+        origin = f"{predictor.weights_sha256} {protocol.as_dict()} {image}".encode()
         if not is_made_from(path, origin):
             anew += path.is_file()
             save_prediction(predictor(split.image(index), protocol), path, made_from=origin)

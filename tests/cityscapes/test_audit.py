@@ -337,3 +337,34 @@ def test_the_audit_needs_no_torch_and_its_help_nothing_at_all(root):
     )
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n4\n", done.stderr
+
+
+def test_a_linked_city_is_audited_as_it_is_trained_on_and_hidden_folders_are_not(root):
+    for kind in ("leftImg8bit", "gtFine"):
+        city = root / kind / "train" / "ulm"
+        city.rename(root / f"{kind}_ulm")
+        city.symlink_to(f"../../{kind}_ulm")
+        save(root / kind / "train" / ".ipynb_checkpoints" / "a-checkpoint.png", TRAIN_IDS)
+        (root / f"{kind}_ulm" / "circle").symlink_to("..")
+    report = check(root)
+    assert report.findings == ()
+    assert report.splits[0].images == 4
+
+
+def test_an_image_that_exif_turns_is_a_note_and_sizes_say_so(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (WIDTH, HEIGHT, 3), np.uint8)
+    Image.fromarray(pixels).save(FIRST.image(root), exif=exif)
+    assert {(f.kind, f.is_error) for f in check(root).findings} == {("image turned by EXIF", False)}
+    Image.fromarray(pixels).save(FIRST.image(root))
+    (found,) = check(root).errors
+    assert "they differ by a quarter turn, probably by an EXIF orientation" in found.problem
+
+
+def test_a_class_that_never_occurs_in_training_is_an_error(root):
+    for frame in FRAMES:
+        path = frame.annotation(root, TRAIN_IDS_SUFFIX)
+        save(path, np.where(TRAIN_IDS == 18, 17, TRAIN_IDS).astype(np.uint8))
+    found = {(finding.kind, finding.split, finding.is_error) for finding in check(root).findings}
+    assert found == {("classes that never occur", "train", True), ("classes that never occur", "val", False)}

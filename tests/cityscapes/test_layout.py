@@ -47,6 +47,13 @@ def test_files_that_break_the_grammar_are_not_frames(tmp_path, name):
         find_frames(tmp_path, "val")
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/x", "berlin/.x"])
+def test_hidden_files_and_folders_are_left_out(tmp_path, name):
+    touch(tmp_path / "leftImg8bit" / "val" / (name + IMAGE_SUFFIX))
+    touch(FRAME.image(tmp_path))
+    assert find_frames(tmp_path, "val", any_name=True) == [FRAME]
+
+
 def test_an_absent_split_says_where_it_was_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "leftImg8bit" / "train").mkdir(parents=True)
     with pytest.raises(MissingInputError, match="which holds train") as caught:

@@ -8,8 +8,8 @@ from cityscapes.errors import InputError
 from dlv3p.data import decoded_cache
 from dlv3p.data.audit import audit
 from dlv3p.data.decoded_cache import DecodedCache, open_image
-from dlv3p.data.folder import FolderSplit
 from dlv3p.data.fingerprints import image_fingerprint
+from dlv3p.data.folder import FolderSplit
 from dlv3p.data.roots import open_split
 from dlv3p.data.shards import ShardedSplit
 from dlv3p.data.write_shards import write_shards

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError, MissingInputError
-from dlv3p.data.classes import voc_palette
+from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.demo_voc import COUNTS, write_demo_voc
 from dlv3p.data.roots import open_images, open_split, open_training
 from dlv3p.data.voc import LISTS, VocSplit, find_kit, read_voc_list
@@ -209,6 +209,43 @@ def test_without_a_network_the_archive_to_fetch_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
     with pytest.raises(MachineError, match=r"cannot download https?://.*VOCtrainval_11-May-2012\.tar .* put it into"):
         unpack_archive(VOC, tmp_path, tmp_path)
+
+
+OWN = {
+    "class_names.txt": "_background_\nwall\nroof\n",
+    "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\nwall:128,0,0::\n",
+    "labels.txt": "__ignore__\n_background_\nwall\n",
+    "classes.csv": "id,name\n0,wall\n1,roof\n",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_classes_of_ones_own_are_refused_with_the_way_to_a_plain_folder(root, name):
+    (find_kit(root) / name).write_text(OWN[name])
+    for open_one in (open_split, open_images):
+        with pytest.raises(
+            InputError, match=rf"{name}: lists \d classes of your own .*wall.* plain folder: "
+        ):
+            open_one(root, "train")
+
+
+@pytest.mark.parametrize("name", ["class_names.txt", "labelmap.txt"])
+def test_a_list_of_the_classes_of_voc_is_no_reason(root, name):
+    lines = ["_background_", *[word.replace(" ", "").replace("/", "") for word in CLASS_NAMES[1:]]]
+    if name == "labelmap.txt":
+        lines = [f"{word}:0,0,0::" for word in lines]
+    (find_kit(root) / name).write_text("\n".join(["__ignore__", *lines]) + "\n")
+    assert open_split(root, "train").class_names == CLASS_NAMES
+
+
+def test_a_list_and_its_files_may_differ_in_unicode_form(root):
+    kit = find_kit(root)
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    first = read_voc_list(kit, "val")[0]
+    shutil.copy(first.image, kit / "JPEGImages" / f"{decomposed}.jpg")
+    shutil.copy(first.mask, kit / "SegmentationClass" / f"{decomposed}.png")
+    write_list(root, "own", f"{composed}\n")
+    assert open_split(root, "own").pair(0)[1].ndim == 2
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the VOC frames are not beside this checkout")

@@ -16,6 +16,7 @@ from support.untrained_runs import untrained_run
 from cityscapes import errors
 from cityscapes.errors import IntegrityError, MachineError
 from cityscapes.files.atomic import write_bytes
+from cityscapes.files.images import read_image
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.export import agreement
 from dlv3p.export.__main__ import main
@@ -112,6 +113,31 @@ def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(ex
     labels, expected = np.array(Image.open(tmp_path / "labels.png")), predictor(image)
     assert len(np.unique(expected)) > 1
     assert labels.shape == expected.shape == size[::-1]
+    assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "deep.png", "cmyk.jpg", "cmyk without adobe.jpg"])
+def test_the_example_makes_the_pixels_of_training_of_a_stored_image(exported, name, tmp_path):
+    predictor, path, _ = exported
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((134, 98), Image.Resampling.BILINEAR)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    if name == "deep.png":
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 250 + 99).save(tmp_path / name)
+    else:
+        image.convert("CMYK" if "cmyk" in name else "RGB").save(tmp_path / name, quality=95, exif=exif)
+    if "without" in name:
+        content = (tmp_path / name).read_bytes()
+        start = content.index(b"\xff\xee")
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4])
+        (tmp_path / name).write_bytes(content[:start] + content[end:])
+    words = [sys.executable, "-I", *AS_IT_IS, path, name, "labels.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels, expected = np.array(Image.open(tmp_path / "labels.png")), predictor(read_image(tmp_path / name))
+    assert labels.shape == expected.shape == ((98, 134) if name == "deep.png" else (134, 98))
+    assert len(np.unique(expected)) > 1
     assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
 
 

@@ -133,6 +133,17 @@ def test_the_truth_may_be_given_as_any_of_its_folders(truth, predictions, of):
     assert score_folder(predictions, find_truth(truth / of), progress=False).scores.averages == whole.scores.averages
 
 
+def test_a_linked_city_of_the_truth_counts_and_hidden_files_do_not(truth, predictions):
+    folder = truth / "gtFine" / "val"
+    city = sorted(path for path in folder.iterdir() if path.is_dir())[0]
+    hidden = folder / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / sorted(city.glob("*_labelIds.png"))[0].name).write_bytes(b"")
+    city.rename(truth / "elsewhere")
+    city.symlink_to("../../elsewhere")
+    assert len(find_truth(truth)) == 3
+
+
 def test_the_number_of_threads_shows_nowhere(truth, predictions):
     one, four = (
         score_folder(predictions, find_truth(truth), workers=workers, progress=False).scores.as_official_json()

@@ -223,9 +223,7 @@ OWN = {
 def test_classes_of_ones_own_are_refused_with_the_way_to_a_plain_folder(root, name):
     (find_kit(root) / name).write_text(OWN[name])
     for open_one in (open_split, open_images):
-        with pytest.raises(
-            InputError, match=rf"{name}: lists \d classes of your own .*wall.* plain folder: "
-        ):
+        with pytest.raises(InputError, match=rf"{name}: lists \d classes of your own .*wall.* plain folder: "):
             open_one(root, "train")
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, ParameterError, run_command
-from cityscapes.files.atomic import lock_folder
+from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.locks import lock_folder
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, check_splits, default_root, find_frames
 from cityscapes.masks.frame import Job, Result, State, inspect_masks, make_masks
 from cityscapes.masks.report import MaskReport, Tally, print_report, record_source, refuse_another_source
@@ -111,9 +112,8 @@ def _with_progress(results: Iterable[Result], total: int, progress: bool | None)
 
 def _remove_leftovers(frames: Sequence[Frame], output: Path) -> None:
     """Remove unfinished files of a killed run; the lock on `output` guarantees that no other run is writing."""
-    for folder in {frame.generated(output, "").parent for frame in frames}:
-        for path in folder.glob(".*_gtFine_*.png.*.tmp"):
-            path.unlink(missing_ok=True)
+    for folder in {output, *(frame.generated(output, "").parent for frame in frames)}:
+        remove_leftovers(folder, below=False, locked=True)
 
 
 def main() -> int:

@@ -6,23 +6,21 @@ complete. The hash of a file, by which it is checked before it is trusted, is co
 """
 
 import errno
-import fcntl
 import hashlib
 import os
-import re
-import secrets
 import shutil
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cityscapes.errors import BusyError, MachineError
+from cityscapes.errors import MachineError
+from cityscapes.files.leftovers import LEFTOVER, hold, remove_leftovers, unfinished
 
-LEFTOVER = re.compile(r"\..*\.(?P<process>\d{1,9})\.[0-9a-f]{8}\.tmp", re.DOTALL)
-"""Name of a file that is being written, or was when its writer was killed."""
+NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF)
+"""What file systems say that cannot wait for a folder (CIFS, some of FUSE); there is nothing to wait for, then."""
+
+_tidied: set[str] = set()
 
 
 @contextmanager
@@ -30,28 +28,31 @@ def open_atomically(path: str | Path, *, durable: bool = True, needed: int | Non
     """Open `path` for writing bytes; folders are created, and the file appears under its name when the block succeeds.
 
     `durable` waits until it is on disk (fsync of the file and of its folder); turn it off for files that can be made
-    again. Raises MachineError when the disk is full, with the bytes `needed` if known, or not writable; a previous file
-    then stays untouched.
+    again. What killed writers left in the folder is removed first: each time before a durable file, else once in a
+    process. Raises MachineError when the disk is full, with the bytes `needed` if known, or not writable; a previous
+    file then stays untouched.
     """
     path = Path(path)
-    # The end of the name is kept, to recognize it; fifty characters fit even where each takes four bytes.
-    temporary = path.with_name(f".{path.name[-50:]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        _tidy(path.parent, always=durable)
+        temporary, file = _create(path)
+        with file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # while the file is held, so that it never looks abandoned
         if durable:
             _fsync_folder(path.parent)
     except OSError as error:
-        _explain(error, path, needed)
+        explain_refusal(error, path, needed)
         raise
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> None:
@@ -65,50 +66,20 @@ def write_text(path: str | Path, content: str, *, durable: bool = True) -> None:
     write_bytes(path, content.encode("utf-8"), durable=durable)
 
 
-@contextmanager
-def lock_folder(folder: str | Path) -> Iterator[None]:
-    """Create `folder` and lock it for this process until the block or the process ends, however it ends.
-
-    Raises BusyError, at once, when another process or thread holds it. The lock file `.lock` remains; only the
-    operating system's lock on it counts, so there is nothing to clean up after a crash.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        _explain(error, folder)
-        raise
-    with open(descriptor, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = file.read(200).strip() or "another process"
-            raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
-        yield
+def _create(path: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        temporary = unfinished(path)
+        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        if hold(file.fileno(), temporary):
+            return temporary, file
+        file.close()
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Remove the unfinished files of killed writers in `folder` and below; the caller holds its lock."""
-    for path in Path(folder).rglob(".*.tmp"):
-        named = LEFTOVER.fullmatch(path.name)
-        if named and not _is_another_process(int(named["process"])):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _is_another_process(number: int) -> bool:
-    """Return whether another process has this number; in containers, the next one often gets the same."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists, but belongs to another user
-        return True
-    return number != os.getpid()
+def _tidy(folder: Path, *, always: bool) -> None:
+    key = os.path.abspath(folder)
+    if always or key not in _tidied:
+        _tidied.add(key)
+        remove_leftovers(folder, below=False)
 
 
 def _space(error: OSError, path: Path, needed: int | None) -> str:
@@ -122,7 +93,7 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
     return f" ({needed:,} bytes are needed, {free})"
 
 
-def _explain(error: OSError, path: Path, needed: int | None = None) -> None:
+def explain_refusal(error: OSError, path: Path, needed: int | None = None) -> None:
     """Raise MachineError for what a reader can fix; return for everything else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         space = _space(error, path, needed)
@@ -141,6 +112,9 @@ def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FSYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import IntegrityError, ParameterError, run_command
-from cityscapes.files.atomic import file_sha256, lock_folder, open_atomically, write_text
+from cityscapes.files.atomic import file_sha256, open_atomically, write_text
+from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.locks import lock_folder
 
 if TYPE_CHECKING:
     from cityscapes.dataset import Split
@@ -54,6 +56,7 @@ def write_shards(
         random.Random(order_seed).shuffle(indices)
     parts = [indices[start : start + samples] for start in range(0, len(indices), samples)]
     with lock_folder(folder):
+        remove_leftovers(folder, locked=True)
         known = {} if force else _known_shards(folder)
         shards, notes = [], []
         for number, part in enumerate(track(parts, title="shards", mode=progress)):

@@ -6,7 +6,6 @@ consistent changes to all files, hashes included, are not detected.
 """
 
 import csv
-import fcntl
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ import torch
 
 from cityscapes.errors import BusyError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import file_sha256
+from cityscapes.files.locks import holder_of
 from cityscapes.findings import Finding
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
@@ -48,16 +48,8 @@ def check_run(folder: Path, *, every_byte: bool = False) -> tuple[list[Finding],
 
 
 def _refuse_busy(folder: Path) -> None:
-    lock = folder / ".lock"
-    if not lock.is_file():
-        return
-    with open(lock, encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"{folder}: {file.read(200).strip()} is training it; check it when training has ended"
-            ) from None
+    if holder := holder_of(folder):
+        raise BusyError(f"{folder}: {holder} is training it; check it when training has ended")
 
 
 class _RunCheck:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
-from cityscapes.files.atomic import lock_folder, remove_leftovers, write_text
+from cityscapes.files.atomic import write_text
+from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 
@@ -80,7 +82,7 @@ def hold_run(run: str) -> Iterator[Path]:
             stack.enter_context(lock_folder(folder))
         except BusyError as error:
             raise BusyError(f"run={run!r}: another process is training it; {error}") from error
-        remove_leftovers(folder)
+        remove_leftovers(folder, locked=True)
         yield folder
 
 

@@ -17,7 +17,7 @@ from support.real_frames import ROOT as REAL
 
 from cityscapes.demo import city as demo_city
 from cityscapes.errors import BusyError, InputError, MachineError, MissingInputError, ParameterError
-from cityscapes.files.atomic import lock_folder
+from cityscapes.files.locks import lock_folder
 from cityscapes.generate_gt import generate_masks, main
 from cityscapes.label_files import read_label_table
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
@@ -95,7 +95,7 @@ def test_what_is_missing_is_made_and_leftovers_of_a_kill_are_removed(root, tmp_p
     whole = contents(tmp_path / "out")
     FRAMES[0].generated(tmp_path / "out", TRAIN_IDS_SUFFIX).unlink()
     orphan = FRAMES[4].generated(tmp_path / "out", SUFFIXES[2])
-    orphan.with_name(f".{orphan.name}.123.abcdef01.tmp").write_bytes(orphan.read_bytes()[:50])
+    orphan.with_name(f".{orphan.name}.999999999.abcdef01.tmp").write_bytes(orphan.read_bytes()[:50])
     orphan.unlink()
     assert generate_masks(root, tmp_path / "out").written == 2
     assert contents(tmp_path / "out") == whole

@@ -12,7 +12,7 @@ import torch
 from support.tiny import tiny
 
 from cityscapes.errors import BusyError, MissingInputError, StoppedError
-from cityscapes.files.atomic import lock_folder
+from cityscapes.files.locks import lock_folder
 from dlv3p.data import fingerprints as content_fingerprint
 from dlv3p.data.roots import open_split
 from dlv3p.runs import provenance

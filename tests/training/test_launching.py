@@ -21,7 +21,7 @@ from support.exactness import outcome, steps_of
 from support.tiny import STEPS_PER_EPOCH, TINY, tiny
 
 from cityscapes.errors import MachineError, TerminatedError
-from cityscapes.files.atomic import lock_folder
+from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import main, train

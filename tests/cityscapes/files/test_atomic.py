@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from cityscapes.errors import BusyError, MachineError
-from cityscapes.files.atomic import lock_folder, open_atomically, write_bytes, write_text
+from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from cityscapes.files.locks import lock_folder
 
 
 def listing(folder: Path) -> list[str]:
@@ -105,7 +106,7 @@ def test_the_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):
-    imports = "import sys\nfrom cityscapes.files.atomic import lock_folder"
+    imports = "import sys\nfrom cityscapes.files.locks import lock_folder"
     code = f"{imports}\nwith lock_folder(sys.argv[1]): print(flush=1), input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE

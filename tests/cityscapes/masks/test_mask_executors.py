@@ -12,7 +12,7 @@ from weakref import WeakSet
 import pytest
 
 from cityscapes.errors import BusyError, MachineError
-from cityscapes.files.atomic import lock_folder
+from cityscapes.files.locks import lock_folder
 from cityscapes.generate_gt import MANY_FRAMES, generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, Frame
 from cityscapes.parallel import map_bounded

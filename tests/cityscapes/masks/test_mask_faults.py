@@ -303,7 +303,7 @@ def test_m12_masks_of_polygons_that_changed_are_kept_until_forced(city):
 def test_m13_a_folder_that_another_process_writes_to_is_refused_and_names_it(city):
     before = city.masks()
     code = (
-        "import sys; from cityscapes.files.atomic import lock_folder\n"
+        "import sys; from cityscapes.files.locks import lock_folder\n"
         "with lock_folder(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
     )
     arguments = [sys.executable, "-c", code, str(city.output)]

@@ -20,6 +20,9 @@ from cityscapes.files.leftovers import LEFTOVER, hold, remove_leftovers, unfinis
 NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF)
 """What file systems say that cannot wait for a folder (CIFS, some of FUSE); there is nothing to wait for, then."""
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 _tidied: set[str] = set()
 
 
@@ -95,10 +98,10 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
 
 def explain_refusal(error: OSError, path: Path, needed: int | None = None) -> None:
     """Raise MachineError for what a reader can fix; return for everything else."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_SPACE:
         space = _space(error, path, needed)
         raise MachineError(f"{path}: no space left to write it{space}; free some and run again") from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in NO_PERMISSION:
         raise MachineError(
             f"{path}: no permission to write here; choose another folder or fix its permissions"
         ) from error

@@ -19,6 +19,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MachineError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.images import RULE
+from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.png_read import decode_corner, png_size
 from cityscapes.workspace import data_folder
 from dlv3p.data.fingerprints import image_fingerprint
@@ -80,6 +81,7 @@ class DecodedCache:
 
         With `skip_bad`, an unreadable image is left for `open` to report.
         """
+        remove_leftovers(self.folder)
         missing, checked = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None], False
         for index in track(missing, title="decode images", mode=progress) if missing else ():
             try:

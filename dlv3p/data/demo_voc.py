@@ -6,7 +6,6 @@ MATLAB files without one, and SBD annotates some images of VOC's train and val s
 
 import io
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image, ImageFilter
 from cityscapes.dataset import CityscapesSplit
 from cityscapes.demo.city import write_demo_city
 from cityscapes.files.atomic import open_atomically
+from cityscapes.files.leftovers import temporary_folder
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
 from cityscapes.labels import IGNORE
@@ -24,7 +24,7 @@ from dlv3p.data.voc_archives import SBD, VOC, augment_voc, encode_palette_png, u
 
 def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
     """Draw `count` frames of 128 x 256 pixels: RGB images with their masks, uint8 (H,W) of train ids, 255 ignored."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("dlv3p-city") as folder:
         root = write_demo_city(Path(folder) / "city", frames={"train": count, "val": 1, "test": 1})
         generate_masks(root, Path(folder) / "masks", splits=("train",), progress=False)
         split = CityscapesSplit(root, "train", generated=Path(folder) / "masks")

@@ -4,10 +4,11 @@ Archives that are already on disk are not downloaded again. SBD annotates VOC's 
 they make the 10,582 images that most published VOC results are trained on.
 """
 
-import shutil
+import os
 import tarfile
-import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
@@ -17,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import InputError, MachineError, MissingInputError, reason, require
-from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from cityscapes.files.atomic import NO_PERMISSION, NO_SPACE, explain_refusal, open_atomically, write_bytes, write_text
+from cityscapes.files.leftovers import remove_leftovers, temporary_folder
 from cityscapes.ids import invalid_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
@@ -50,8 +52,9 @@ SBD = Archive(
 def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
     """Return `<root>/<archive.folder>`, unpacked from `<archives>/<archive.file>`, which is downloaded if absent.
 
-    An existing folder is left alone; an interrupted call leaves nothing behind under the final name. Raises
-    MachineError when the download fails, InputError for a damaged archive.
+    An existing folder is left alone, and of several calls at once the first to finish makes it; an interrupted call
+    leaves nothing behind under the final name. Raises MachineError when the download fails or the disk is full,
+    InputError for a damaged archive.
     """
     target = root / archive.folder
     if target.is_dir():
@@ -59,27 +62,52 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
     path = archives / archive.file
     if not path.is_file():
         _download(archive, archives)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
-        try:
-            with tarfile.open(path) as tar:
-                tar.extractall(folder, filter="data")  # refuses members outside the folder
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(f"{path}: cannot be unpacked ({reason(error)}); download it again") from error
-        unpacked = Path(folder) / archive.folder
-        if not unpacked.is_dir():
-            raise InputError(f"{path}: holds no {archive.folder}/; it is not the archive at {archive.url}")
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(unpacked, target)
+        with temporary_folder(f".unpacking-{target.name}", target.parent) as folder:
+            _unpack(path, folder)
+            if not (folder / archive.folder).is_dir():
+                raise InputError(f"{path}: holds no {archive.folder}/; it is not the archive at {archive.url}")
+            _rename_unless_made(folder / archive.folder, target)
+    except OSError as error:
+        explain_refusal(error, target)
+        raise
+    finally:
+        with suppress(OSError):
+            target.parent.rmdir()  # it is empty where nothing was unpacked
     return target
 
 
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(path) as tar:
+            tar.extractall(folder, filter="data")  # refuses members outside the folder
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NO_PERMISSION):
+            explain_refusal(error, folder.parent)
+        raise InputError(f"{path}: cannot be unpacked ({reason(error)}); delete it and download it again") from error
+
+
+def _rename_unless_made(folder: Path, target: Path) -> None:
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.is_dir():  # else another process has unpacked the same archive meanwhile
+            raise
+
+
 def _download(archive: Archive, archives: Path) -> None:
+    """Download an archive to a folder of its own, and move it to its place when its checksum is right."""
     from torchvision.datasets.utils import download_url  # torchvision takes seconds to import, and downloads are rare
 
     try:
-        download_url(archive.url, archives, archive.file, archive.md5)
+        archives.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(f".downloading-{archive.file}", archives) as folder:
+            download_url(archive.url, folder, archive.file, archive.md5)
+            os.replace(folder / archive.file, archives / archive.file)
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NO_PERMISSION):
+            explain_refusal(error, archives / archive.file)
         raise MachineError(
             f"cannot download {archive.url} ({reason(error)}); download {archive.file} on a machine with "
             f"network access and put it into {archives}"
@@ -117,6 +145,7 @@ def augment_voc(kit: Path, sbd: Path, *, progress: str = "none") -> list[str]:
     folder = kit / AUGMENTED_MASKS
     beyond = sorted((_ids(sbd / "train.txt") | _ids(sbd / "val.txt")) - train.keys() - val.keys())
     problems, total = [], len(beyond) + len(train) + len(val)
+    remove_leftovers(folder)
     jobs = [(sbd / "cls" / f"{name}.mat", folder / f"{name}.png") for name in beyond]
     jobs += [(pair.mask, folder / f"{pair.name}.png") for pair in (train | val).values()]
     with ThreadPoolExecutor() as pool:

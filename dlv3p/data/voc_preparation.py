@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.workspace import data_folder
 from dlv3p.data.demo_voc import write_demo_voc
 from dlv3p.data.voc import LISTS, PUBLISHED_COUNTS, find_kit, is_voc, read_voc_list
@@ -23,6 +24,8 @@ def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str 
         return find_kit(write_demo_voc(data_folder() / DEMO_VOC))
     root = Path(os.path.expandvars(data_root)).expanduser()
     source = Path(os.path.expandvars(archives)).expanduser() if archives else root / "archives"
+    for folder in (source, *((root / archive.folder).parent for archive in (VOC, SBD))):
+        remove_leftovers(folder, below=False)
     kit = find_kit(root) if is_voc(root) else unpack_archive(VOC, source, root)
     if with_sbd:
         augment_voc(kit, unpack_archive(SBD, source, root), progress=progress)

@@ -8,6 +8,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import file_sha256
 from cityscapes.files.images import RULE
+from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.png_write import is_made_from
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
@@ -50,6 +51,7 @@ def save_predictions(
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server wants whole images")
     name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
     folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
+    remove_leftovers(folder)
     anew = 0
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cityscapes.errors import require
 from cityscapes.files.atomic import write_bytes
+from cityscapes.files.leftovers import temporary_folder
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.precisions import INT8, Node, without_output
 
@@ -46,7 +46,7 @@ class OnnxPredictor:
     def nodes(self, image: Tensor) -> list[Node]:
         """Predict once more under the runtime's own profiler and return the computed nodes, named as in the file."""
         name_in_file = names_in_file(self.path)
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder("dlv3p-export") as folder:
             session = _session(self.path, self.threads, profile=f"{folder}/profile")
             session.run(None, {"image": image.numpy()})
             events = json.loads(Path(session.end_profiling()).read_text())
@@ -73,7 +73,7 @@ def quantize_with_onnx_runtime(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     reduce_range = not has_vnni()
-    with tempfile.TemporaryDirectory() as folder, without_output():
+    with temporary_folder("dlv3p-export") as folder, without_output():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         made = Path(folder) / "int8.onnx"
@@ -114,7 +114,7 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with tempfile.TemporaryDirectory() as folder, without_output():
+    with temporary_folder("dlv3p-export") as folder, without_output():
         made = Path(folder) / "float16.onnx"
         onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Resize"]), made)
         nodes = OnnxPredictor(made, threads=threads).nodes(image)

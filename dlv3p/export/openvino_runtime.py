@@ -1,7 +1,6 @@
 """Run networks by OpenVINO, quantize them by NNCF, and list what is really computed in 8 bits."""
 
 import sys
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from cityscapes.errors import MachineError, require
 from cityscapes.files.atomic import write_bytes
+from cityscapes.files.leftovers import temporary_folder
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.precisions import INT8, Node, without_output
 
@@ -92,7 +92,7 @@ def quantize_with_openvino(
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=names) if names else None,
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("dlv3p-export") as folder:
         made = Path(folder) / path.name
         openvino.save_model(quantized, made, compress_to_fp16=False)
         for suffix in (".bin", ".xml"):  # the .xml last: it is the file that is opened

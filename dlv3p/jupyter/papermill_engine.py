@@ -19,7 +19,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +34,7 @@ from traitlets.config import Config
 
 from cityscapes import errors
 from cityscapes.files.atomic import write_text
+from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder, workspace
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.parameters import notebooks as config
@@ -160,7 +160,7 @@ def private_sockets() -> Iterator[Config]:
     Only this user can read them, whereas TCP is open to all users of the machine, about which ipykernel warns. If the
     folder's name is too long for a socket, TCP is used after all.
     """
-    with tempfile.TemporaryDirectory(prefix="dlv3p-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder("dlv3p-kernel") as folder:
         address = str(Path(folder, "kernel"))  # jupyter_client would use the current folder, which may be shared
         fits = os.name == "posix" and len(os.fsencode(address)) + len("-5") <= LONGEST_SOCKET_NAME
         yield Config({"KernelManager": {"transport": "ipc", "ip": address}} if fits else {})

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from types import FrameType
 
 from cityscapes import errors
 from cityscapes.files.atomic import write_text
+from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.provenance import COMMAND, command
@@ -47,8 +47,8 @@ def launch(parameters: TrainParameters) -> None:
     Signals are forwarded to them. Raises the error of a process: the user's mistake, or StoppedError when it was asked
     to stop. For several machines, run `torchrun --nnodes ... -m dlv3p.train ...` on each.
     """
-    with tempfile.TemporaryDirectory(prefix="dlv3p-launch-") as temporary:
-        group = _Group(parameters, Path(temporary))
+    with temporary_folder("dlv3p-launch") as folder:
+        group = _Group(parameters, folder)
         with _signals_forwarded(group):
             group.run()
         group.raise_for_end()

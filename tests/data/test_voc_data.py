@@ -1,7 +1,17 @@
 """PASCAL VOC and SBD: lists in every style, masks as they are stored, and no image of val among those of train."""
 
+import errno
+import hashlib
+import http.server
+import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +254,101 @@ def test_a_list_and_its_files_may_differ_in_unicode_form(root):
     shutil.copy(first.mask, kit / "SegmentationClass" / f"{decomposed}.png")
     write_list(root, "own", f"{composed}\n")
     assert open_split(root, "own").pair(0)[1].ndim == 2
+
+
+@pytest.fixture
+def served(made, tmp_path):
+    """The archives of the embedded VOC as a server offers them: its folder, and one of them with its address there."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    content = (made / "archives" / VOC.file).read_bytes()
+    (folder / VOC.file).write_bytes(content)
+    handler = partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{VOC.file}"
+        yield folder, VOC._replace(url=url, md5=hashlib.md5(content, usedforsecurity=False).hexdigest())
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_broken_download_is_no_archive_and_the_next_run_downloads_it_whole(served, tmp_path):
+    folder, archive = served
+    whole = (folder / VOC.file).read_bytes()
+    (folder / VOC.file).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MachineError, match=r"cannot download http://.* \(File not found or corrupted"):
+        unpack_archive(archive, tmp_path / "archives", tmp_path / "data")
+    assert list((tmp_path / "archives").iterdir()) == []
+    (folder / VOC.file).write_bytes(whole)
+    kit = unpack_archive(archive, tmp_path / "archives", tmp_path / "data")
+    assert (kit / LISTS / "val.txt").is_file()
+    assert [path.name for path in (tmp_path / "archives").iterdir()] == [VOC.file]
+
+
+def test_a_killed_download_leaves_nothing_once_the_next_has_run(served, tmp_path):
+    _, archive = served
+    code = f"""
+import os, signal
+from pathlib import Path
+import torchvision.datasets.utils
+from dlv3p.data import voc_archives
+def killed(url, folder, file, md5):
+    Path(folder, file).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGTERM)
+torchvision.datasets.utils.download_url = killed
+voc_archives.unpack_archive(voc_archives.VOC, Path({str(tmp_path / "archives")!r}), Path("data"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert VOC.file not in os.listdir(tmp_path / "archives")
+    unpack_archive(archive, tmp_path / "archives", tmp_path / "data")
+    assert os.listdir(tmp_path / "archives") == [VOC.file]
+
+
+def test_two_preparations_at_once_make_one_kit(made, tmp_path):
+    shutil.copytree(made / "archives", tmp_path / "archives")
+    context = multiprocessing.get_context("fork")
+    ready = context.Barrier(2)
+    both = [context.Process(target=_prepare, args=(tmp_path, ready)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    kit = tmp_path / VOC.folder
+    assert not (kit / "VOC2012").exists()
+    assert os.listdir(kit.parent) == ["VOC2012"]
+    expected = sorted(path.relative_to(made) for path in (made / VOC.folder).rglob("*"))
+    assert sorted(path.relative_to(tmp_path) for path in kit.rglob("*")) == expected
+
+
+def _prepare(root, ready):
+    from dlv3p.data import voc_archives
+
+    rename = os.rename
+
+    def together(source, target):
+        ready.wait(60)  # each sees that the kit is not there yet
+        rename(source, target)
+
+    voc_archives.os.rename = together
+    unpack_archive(VOC, root / "archives", root)
+    voc_archives.os.rename = rename
+    prepare_voc(str(root), archives="", with_sbd=True, progress="none")
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(made, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "makefile", full)
+    with pytest.raises(MachineError, match="no space left"):
+        unpack_archive(VOC, made / "archives", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the VOC frames are not beside this checkout")

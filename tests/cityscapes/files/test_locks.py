@@ -47,7 +47,10 @@ def test_without_flock_another_machines_lock_is_respected_and_named(tmp_path, mo
     without(monkeypatch, flock=38)
     claim = tmp_path / ".lock.0badcafe.999999999.00000000"
     claim.write_text("process 999999999 on node7 since 2026-01-01 00:00:00\n")
-    with pytest.raises(BusyError, match=rf"process 999999999 on node7 .*, delete {claim.name}\)"), lock_folder(tmp_path):
+    with (
+        pytest.raises(BusyError, match=rf"process 999999999 on node7 .*, delete {claim.name}\)"),
+        lock_folder(tmp_path),
+    ):
         pass
     assert claim.exists()
 

@@ -36,8 +36,11 @@ lint: $(ready)  ## check the style of code and notebooks
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 
+# Jupyter refuses to run as root, as most containers do, unless it is asked to.
+as_root = $(if $(filter 0,$(shell id -u)),--allow-root)
+
 lab: $(ready)  ## open JupyterLab in notebooks/
-	@$(python) -m jupyter lab --notebook-dir=notebooks
+	@$(python) -m jupyter lab --notebook-dir=notebooks $(as_root)
 
 bench: $(ready)  ## time the packages against the libraries that one might use instead
 	@$(python) -m benchmarks

@@ -91,7 +91,8 @@ def run_command(main: Callable[[], int]) -> None:
     """Run a command line's `main` and exit with its status; a user's mistake becomes one line on stderr.
 
     `BrokenPipeError` (the reader of a pipe is gone) and Ctrl-C end quietly, with the statuses that shells expect. Any
-    other error of the operating system is one line too, with the status of MachineError.
+    other error of the operating system and a lack of memory are one line too, with the status of
+    MachineError.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -107,6 +108,9 @@ def run_command(main: Callable[[], int]) -> None:
         status = 130
     except BrokenPipeError:
         status = 141
+    except MemoryError:
+        print("error: out of memory; end other programs that hold it, or use fewer workers at once", file=sys.stderr)
+        status = OutOfMemoryError.exit_status
     except OSError as error:
         print(f"error: {reason(error)}", file=sys.stderr)
         status = MachineError.exit_status

@@ -28,9 +28,12 @@ MEANING = {"label": "label ids (road is 7)", "train": "train ids (road is 0)"}
 def main() -> int:
     """Run the command line and return its exit status: 0, or 3 when files are bad and nothing was scored."""
     arguments = _parser().parse_args()
+    from cityscapes.files.atomic import check_writable
     from cityscapes.scores.score_files import score_folder
     from cityscapes.scores.truth_files import find_truth
 
+    if arguments.output:
+        check_writable(arguments.output.parent)
     truth = find_truth(arguments.truth, arguments.split)
     print(f"truth: {len(truth)} images below {arguments.truth}", flush=True)
     try:

@@ -55,7 +55,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.recording import memory_advice, record_run
     from dlv3p.training.recovery import build_for_training, last_checkpoint
     from dlv3p.training.step import build_loss, build_stepper
-    from dlv3p.training.validation import validate
+    from dlv3p.training.validation import refuse_tiny_images, validate
 
     p = parameters
     torch.set_num_threads(p.threads)
@@ -67,6 +67,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         reported_errors(),
         Interruption(p.run_name) as interruption,
         hold_run(p.run_name) if place().first else nullcontext(run_folder(p.run_name)) as folder,
+        explain_out_of_memory(memory_advice(p)),
     ):
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
 
@@ -79,6 +80,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
         torch.manual_seed(p.seed)
         model = build_for_training(p, classes, device, saved)
+        refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
         # Loss: against the labels and, with a teacher, against its predictions.
         weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
@@ -106,8 +108,6 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             if place().first and (absent := describe_absent(training, counts[0])):
                 print(f"warning: {absent}", flush=True)
             with ExitStack() as guards:
-                guards.enter_context(explain_out_of_memory(memory_advice(p)))
-
                 # Data: crops in an order that is a function of the seed, and whole images for validation.
                 loading = {"workers": p.workers, "timeout": p.loader_timeout}
                 samples = make_samples(p, training)

@@ -26,6 +26,16 @@ NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 _tidied: set[str] = set()
 
 
+def check_writable(folder: str | Path) -> None:
+    """Create `folder`, and a file in it for a moment; raises MachineError before work is done that cannot be kept."""
+    with suppress(_Undone), open_atomically(Path(folder) / "check", durable=False):
+        raise _Undone
+
+
+class _Undone(Exception):
+    """Leave a block, and no file."""
+
+
 @contextmanager
 def open_atomically(path: str | Path, *, durable: bool = True, needed: int | None = None) -> Iterator[BinaryIO]:
     """Open `path` for writing bytes; folders are created, and the file appears under its name when the block succeeds.

@@ -1,8 +1,9 @@
 """Lock a folder for one writer, by a lock that ends with its process, however that ends.
 
-The lock is the operating system's (flock), on the file `.lock`. Where a file system has none (Lustre without `-o flock`,
-some of FUSE), a file `.lock.<machine>.<process>.<token>` is the lock: each writer creates its own, and then gives way to
-any other whose process may be running. Of two that start at the same moment both may give way, but never do both write.
+The lock is the operating system's (flock), on the file `.lock`. Where a file system has none (Lustre without
+`-o flock`, some of FUSE), a file `.lock.<machine>.<process>.<token>` is the lock: each writer creates its own, and then
+gives way to any other whose process may be running. Of two that start at the same moment both may give way, but never
+do both write.
 """
 
 import errno

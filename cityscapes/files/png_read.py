@@ -129,7 +129,7 @@ def _read_by_pillow(
             if height * width > MAX_PIXELS:
                 raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
             return np.array(image)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise MissingInputError(f"{source}: no such label image") from error

@@ -24,6 +24,7 @@ from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.profiling.process_memory import measure_process_memory
 from dlv3p.profiling.timing import time_interleaved
+from dlv3p.runtime.devices import explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 MEASURED_AT_ONCE = 2
@@ -46,6 +47,7 @@ class Variant:
     device: str | torch.device = "cpu"
 
 
+@explain_out_of_memory()
 def check_acceptance(
     reference: Variant,
     candidates: Sequence[Variant],

@@ -35,6 +35,7 @@ from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quan
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json
 from dlv3p.runs.provenance import hardware
+from dlv3p.runtime.devices import QUANTIZING_ADVICE, explain_out_of_memory
 
 FORMAT = 1
 FLOAT_FILE = "float32.onnx"
@@ -84,6 +85,7 @@ def require_backends(backends: Sequence[str]) -> None:
         require(f"quantization for {backend}", [*NEEDED_TO_EXPORT, *NEEDED[backend]], "quantize")
 
 
+@explain_out_of_memory(QUANTIZING_ADVICE)
 def quantize_run(
     predictor: Predictor,
     images: CalibrationImages,

@@ -126,6 +126,8 @@ def read_sbd_mask(path: Path) -> np.ndarray:
         ids = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: not a class mask of SBD ({reason(error)}); unpack benchmark.tgz again") from error
     if ids.ndim != 2 or ids.dtype != np.uint8 or invalid_ids(ids, len(CLASS_NAMES)):

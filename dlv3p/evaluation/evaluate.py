@@ -26,6 +26,7 @@ from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_clas
 from dlv3p.evaluation.results import result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
@@ -122,6 +123,7 @@ class Evaluation:
         return path
 
 
+@explain_out_of_memory(SCORING_ADVICE)
 def evaluate(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Evaluation:

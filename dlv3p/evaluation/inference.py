@@ -1,5 +1,6 @@
 """Predict label maps from a run, at the images' own size, by any evaluation protocol."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cityscapes.errors import DivergedError
+from cityscapes.errors import DivergedError, InputError
 from dlv3p.data.augment import normalize
 from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, resize
 from dlv3p.models.upsampling import upsample_argmax
@@ -17,8 +18,11 @@ from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
-from dlv3p.runtime.devices import LAYOUT, choose_device
+from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, SCORING_ADVICE, choose_device, explain_out_of_memory
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+
+TOO_SMALL = re.compile("Output size is too small|Kernel size can't be greater than actual input size")
+"""What torch says of an image of which a network's poolings leave nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Predictor:
         """Predict one image: uint8 (H,W) train ids."""
         return self.predict(image, protocol).cpu().numpy()
 
+    @explain_out_of_memory(SCORING_ADVICE)
     @torch.inference_mode()
     def predict(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> Tensor:
         """Predict one image: uint8 (H,W) train ids on the predictor's device; raises DivergedError for nan logits.
@@ -60,12 +65,22 @@ class Predictor:
         return upsample_argmax(total[None], size)[0]
 
     def _logits(self, batch: Tensor) -> Tensor:
-        logits = self.model.logits_at_stride(batch)
+        try:
+            logits = self.model.logits_at_stride(batch)
+        except RuntimeError as error:
+            if not TOO_SMALL.search(str(error)):
+                raise
+            height, width = batch.shape[2:]
+            raise InputError(
+                f"{self.checkpoint}: {width}x{height} pixels are too few for this network; give images of at least 33 "
+                "pixels a side"
+            ) from error
         if not torch.isfinite(logits).all():
             raise DivergedError(f"{self.checkpoint}: the network's output is not finite; use another checkpoint")
         return logits
 
 
+@explain_out_of_memory(LOADING_ADVICE)
 def load_predictor(parameters: RunParameters) -> Predictor:
     """Load the network that a notebook's parameters name by `run` ("" is the newest) and `checkpoint`."""
     torch.set_num_threads(parameters.threads)

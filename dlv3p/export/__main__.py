@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cityscapes.errors import ParameterError, run_command
+from cityscapes.files.atomic import check_writable
 
 FORMATS = (".onnx", ".pt2")
 EXAMPLE_SIZE = {"height": 128, "width": 256}
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dlv3p.export.graphs import export_onnx, export_program, metadata_of
     from dlv3p.parameters.notebooks import RunParameters
 
+    check_writable(Path(options.output).parent)
     predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
     how = {"image_scale": predictor.parameters.image_scale, **EXAMPLE_SIZE}
     if ending == ".onnx":

@@ -19,6 +19,7 @@ from cityscapes.errors import require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.evaluation.inference import Predictor
+from dlv3p.runtime.devices import EXPORT_ADVICE, explain_out_of_memory
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100
@@ -50,6 +51,7 @@ def full_size(size: Sequence[int], image_scale: float) -> tuple[int, int]:
     return height, width
 
 
+@explain_out_of_memory(EXPORT_ADVICE)
 def export_onnx(
     model: nn.Module,
     path: str | Path,
@@ -87,6 +89,7 @@ def export_onnx(
     return Path(path)
 
 
+@explain_out_of_memory(EXPORT_ADVICE)
 def export_program(model: nn.Module, path: str | Path, *, height: int, width: int, image_scale: float = 1.0) -> Path:
     """Write `model` as an ExportedProgram of torch.export that ends in labels, and return the path (usually .pt2).
 

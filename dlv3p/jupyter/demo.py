@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cityscapes.errors import MissingInputError, run_command
+from cityscapes.files.atomic import check_writable
 from cityscapes.workspace import output_folder, run_folder, workspace
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.training import TrainParameters
@@ -36,12 +37,17 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def load_run(parameters: RunParameters):
-    """Load the predictor that a notebook's parameters name; if no run exists yet, train the demo's first."""
+    """Load the predictor that a notebook's parameters name; if no run exists yet, train the demo's first.
+
+    Raises MachineError where the run's results could not be written.
+    """
     from dlv3p.evaluation.inference import load_predictor
 
     if not parameters.run:
         parameters = replace(parameters, run=runs_or_demo("")[-1])
-    return load_predictor(parameters)
+    predictor = load_predictor(parameters)
+    check_writable(output_folder(predictor.run))
+    return predictor
 
 
 def runs_or_demo(runs: str) -> list[str]:

@@ -10,8 +10,9 @@ class of `dlv3p.parameters.notebooks` that its parameters cell mirrors. For thes
 * The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
 * An error that the user can fix ends with one line and the exit status of its kind, not with a traceback.
 
-For all notebooks, the copy is written atomically and says in which cell a kernel died. Ctrl-C and SIGTERM reach the
-kernel, where training saves and stops; papermill then exits with status 130 or 143.
+For all notebooks, the copy is written atomically and says in which cell a kernel died, or ran longer than
+`--execution-timeout` or `DLV3P_CELL_SECONDS` allows. Ctrl-C and SIGTERM reach the kernel, where training saves and
+stops; papermill then exits with status 130 or 143.
 """
 
 import ast
@@ -26,7 +27,8 @@ from typing import Any
 
 import click
 import nbformat
-from nbclient.exceptions import DeadKernelError
+from jupyter_client.kernelspec import NoSuchKernel, find_kernel_specs, get_kernel_spec
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import LocalHandler
@@ -50,6 +52,9 @@ OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 
     1,
 )
 """The number of values of each option of papermill's command line; a test compares it with papermill."""
+
+CELL_SECONDS = "DLV3P_CELL_SECONDS"
+"""Environment variable with the seconds that a cell may run; by default there is no limit."""
 
 INFORMATIVE = {"-h", "--help", "--help-notebook", "--version"}
 """Options that print something and run no notebook."""
@@ -78,6 +83,12 @@ class UnwritableCopy(click.ClickException, errors.MachineError):
     exit_code = errors.MachineError.exit_status
 
 
+class DeadKernel(click.ClickException, errors.MachineError):
+    """A kernel that died, or a cell that took too long: one line and the status of a failing machine."""
+
+    exit_code = errors.MachineError.exit_status
+
+
 class FailedNotebook(click.ClickException, PapermillExecutionError):
     """A cell that ended with a user's error: its line at the command line, papermill's own error elsewhere."""
 
@@ -93,6 +104,8 @@ class SuiteEngine(NBClientEngine):
     @classmethod
     def execute_notebook(cls, nb: nbformat.NotebookNode, kernel_name: str, **options: Any) -> nbformat.NotebookNode:
         """Execute a notebook; raises RefusedParameters before a kernel starts, FailedNotebook for a user's error."""
+        _check_kernel(kernel_name)
+        options["execution_timeout"] = cell_seconds(options.get("execution_timeout"))
         if "dlv3p" not in nb.metadata:
             return super().execute_notebook(nb, kernel_name, **options)
         try:
@@ -102,7 +115,7 @@ class SuiteEngine(NBClientEngine):
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
             _raise_for_failed_cell(executed)
-        except (DeadKernelError, StoppedNotebook):
+        except (DeadKernel, StoppedNotebook):
             with suppress(PapermillExecutionError):
                 _raise_for_failed_cell(nb)
             raise
@@ -122,25 +135,51 @@ class SuiteEngine(NBClientEngine):
             ours["on_cell_start"] = signals.refuse_next_cell
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
-            except (RuntimeError, StoppedNotebook) as error:
-                if signals.received is None and not isinstance(error, DeadKernelError):
+            except (RuntimeError, StoppedNotebook, CellTimeoutError) as error:
+                if signals.received is None and not isinstance(error, DeadKernelError | CellTimeoutError):
                     raise
-                raise _mark_last_cell(nb_man, signals) from None
+                raise _mark_last_cell(nb_man, signals, error) from None
             if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
                 raise signals.stopped()
             return executed
 
 
-def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals) -> Exception:
+def _check_kernel(name: str) -> None:
+    try:
+        get_kernel_spec(name)
+    except NoSuchKernel:
+        installed = ", ".join(sorted(find_kernel_specs())) or "none"
+        raise RefusedParameters(
+            f"kernel {name!r}: not installed; take one of {installed} (papermill -k NAME), or install it with: "
+            "python -m ipykernel install --user --name NAME"
+        ) from None
+
+
+def cell_seconds(given: int | None) -> int | None:
+    """Return the seconds that a cell may run: those given, else the environment's, else None for no limit."""
+    text = os.environ.get(CELL_SECONDS, "") if given is None else str(given)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or not int(text):
+        raise RefusedParameters(f"{CELL_SECONDS}={text!r}: give a whole number of seconds from 1, or nothing")
+    return int(text)
+
+
+def _mark_last_cell(nb_man: NotebookExecutionManager, signals: KernelSignals, cause: Exception) -> Exception:
     """Record in the running cell how it ended, and return the error that says so."""
     started = [entry for entry in enumerate(nb_man.nb.cells) if entry[1].metadata.papermill.start_time]
     index, cell = started[-1] if started else (0, nb_man.nb.cells[0])
     if signals.received is not None:
         error: Exception = signals.stopped(f" in cell {index + 1}")
         name, line = SIGNALS[signals.received].__name__, str(error)
+    elif isinstance(cause, CellTimeoutError):
+        line = (
+            f"cell {index + 1} ran longer than allowed; raise --execution-timeout, or {CELL_SECONDS}, or leave it out"
+        )
+        name, error = "CellTimeoutError", DeadKernel(line)
     else:
         line = f"the kernel died in cell {index + 1}, most likely for lack of memory; reduce the batch or image size"
-        name, error = "DeadKernelError", DeadKernelError(line)
+        name, error = "DeadKernelError", DeadKernel(line)
     if cell.cell_type == "code":
         cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=line, traceback=[line]))
     nb_man.cell_exception(cell, cell_index=index)

@@ -139,7 +139,8 @@ def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
     values = np.array([value for _, value in ordered], float)
     figure = new_figure(8, 1.2 + 0.28 * len(ordered))
     axes = figure.subplots()
-    axes.barh([name for name, _ in ordered], np.nan_to_num(values), color="#0072B2")
+    axes.barh(range(len(ordered)), np.nan_to_num(values), color="#0072B2")
+    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
     for row, value in enumerate(values):
         text = "does not occur" if math.isnan(value) else f"{value:.3f}"
         axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9)
@@ -178,9 +179,10 @@ def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Fig
 def new_figure(width: float, height: float) -> "Figure":
     """Create an empty figure, sized in inches, that a notebook shows when it ends a cell."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    from dlv3p.pictures.plain_figure import PlainFigure
+
+    figure = PlainFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     # pyplot would show it, too, but it keeps every figure in memory and shows a returned one twice.
     figure._repr_png_ = lambda: png(figure, dpi=90)

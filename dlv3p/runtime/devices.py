@@ -1,11 +1,12 @@
 """Choose the device for a `device` parameter, define the memory layout, and explain out-of-memory errors."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from cityscapes.errors import MachineError, OutOfMemoryError
+from cityscapes.errors import MachineError, OutOfMemoryError, UserError
 from dlv3p.runtime.processes import place
 
 LAYOUT = torch.channels_last
@@ -23,19 +24,38 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+LOADING_ADVICE = "the network does not fit; end other programs that hold memory, or take device='cpu'"
+SCORING_ADVICE = "an image does not fit; predict it in windows (protocol='windows_769'), or take device='cpu'"
+EXPORT_ADVICE = "tracing the network does not fit; end other programs that hold memory, or take a larger machine"
+QUANTIZING_ADVICE = "quantizing does not fit; take fewer calibration_images, or one of the backends at a time"
 SMALLER_INPUT_ADVICE = "the prediction does not fit; use a smaller image or batch"
 
-OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc")
-"""Texts of out-of-memory errors that have no class of their own: torch on the CPU, cuDNN and cuBLAS, C++."""
+OUT_OF_MEMORY_TEXTS = (
+    *("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc", "bad allocation"),
+    *("Cannot allocate memory", "Failed to allocate memory"),
+)
+"""Texts of out-of-memory errors without a class of their own: torch on the CPU, cuDNN and cuBLAS, C++, the operating
+system, ONNX Runtime."""
 
 
 @contextmanager
 def explain_out_of_memory(advice: str = SMALLER_INPUT_ADVICE) -> Iterator[None]:
-    """Translate out-of-memory errors of any library in the block to OutOfMemoryError, which ends with `advice`."""
+    """Translate out-of-memory errors of any library in the block to OutOfMemoryError, which ends with `advice`.
+
+    Also a decorator. Where blocks are nested, the innermost gives the advice.
+    """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if typed or any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+    except Exception as error:  # each runtime has its own errors
+        if is_out_of_memory(error):
             raise OutOfMemoryError(f"out of memory: {advice}") from error
         raise
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of any library says that memory ran out."""
+    if isinstance(error, UserError):
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)

@@ -1,15 +1,60 @@
-"""Score a network on whole images at the end of an epoch."""
+"""Score a network on whole images at the end of an epoch, and tell before the first one whether it can."""
 
 from collections.abc import Callable
+from io import BytesIO
 
 import torch
+from PIL import Image
 
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError
+from cityscapes.files.images import FORMATS
 from dlv3p.data.batches import Batches
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.losses import cross_entropy
+
+ALWAYS_ENOUGH = 33
+"""Pixels of a side that every network takes; the poolings of DenseNets and VoVNets leave nothing of less."""
+
+
+@torch.inference_mode()
+def refuse_tiny_images(model: DeepLab, split: Split, device: torch.device, *, image_scale: float) -> None:
+    """Raise InputError for a validation image that is too small for the network, before an epoch is lost to it."""
+    if _takes(model, 1, device):  # most networks take any size, so that no image has to be looked at
+        return
+    for index in range(len(split)):
+        width, height = _stored_size(split, index)
+        side = max(1, round(min(width, height) * image_scale))
+        if side < ALWAYS_ENOUGH and not _takes(model, side, device):
+            scaled = "" if image_scale == 1 else f" at image_scale={image_scale}"
+            raise InputError(
+                f"{split.split}: {split.name(index)} has {width}x{height} pixels, too few for this network{scaled}; "
+                f"give images of at least {ALWAYS_ENOUGH} pixels a side, or take a ResNet"
+            )
+
+
+def _stored_size(split: Split, index: int) -> tuple[int, int]:
+    """Return width and height from the header of an image; of a damaged one, about which its reader complains, any."""
+    try:
+        path = split.image_path(index)
+        with Image.open(path if path.is_file() else BytesIO(split.image_bytes(index)), formats=FORMATS) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ALWAYS_ENOUGH, ALWAYS_ENOUGH
+
+
+def _takes(model: DeepLab, side: int, device: torch.device) -> bool:
+    training = model.training
+    try:
+        model.eval().logits_at_stride(torch.zeros(1, 3, side, 2 * ALWAYS_ENOUGH, device=device))
+    except (RuntimeError, ValueError):
+        return False
+    finally:
+        model.train(training)
+    return True
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes, initialize
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
+from dlv3p.runtime.devices import LOADING_ADVICE, explain_out_of_memory
 from dlv3p.weights.checkpoint import save_weights
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import feature_weights
@@ -29,6 +30,7 @@ class LoadedModel(NamedTuple):
     class_names: tuple[str, ...] | None
 
 
+@explain_out_of_memory(LOADING_ADVICE)
 def load_model(
     path: str | Path,
     *,

@@ -19,6 +19,7 @@ import torch
 
 from cityscapes.errors import IntegrityError
 from cityscapes.files.untrusted import safe_reason, sanitize
+from dlv3p.runtime.devices import is_out_of_memory
 
 ALLOWED = {
     "collections.OrderedDict",
@@ -81,6 +82,8 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(source, map_location=device, weights_only=True, **mapped)
     except Exception as error:  # torch reports damage by many exceptions: RuntimeError, UnpicklingError, EOFError, ...
+        if is_out_of_memory(error):
+            raise
         raise IntegrityError(f"{where}: damaged ({safe_reason(error)}); fetch or write it again") from error
 
 

@@ -9,6 +9,7 @@ temporary folder, as are Jupyter's settings and what the notebook writes.
 import argparse
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,8 @@ CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-TOKEN = "only-for-this-test"
+TOKEN = secrets.token_hex(32)
+"""A secret of this run: the server is open to everyone on this machine."""
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # draw all cells, also those out of sight

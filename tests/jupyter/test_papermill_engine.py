@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from cityscapes.errors import MachineError, ParameterError
 from dlv3p.jupyter.papermill_engine import (
     INFORMATIVE,
     OPTION_VALUES,
+    DeadKernel,
     FailedNotebook,
     RefusedParameters,
     UnwritableCopy,
+    cell_seconds,
     with_output_path,
 )
 from dlv3p.jupyter.papermill_signals import StoppedNotebook
@@ -218,13 +221,87 @@ def test_another_error_keeps_its_traceback(workspace: Path) -> None:
 def test_a_dead_kernel_is_told_in_the_copy(workspace: Path) -> None:
     notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "import os; os._exit(9)", "print('later')")
     result = run(str(notebook), cwd=workspace)
-    assert result.returncode == 138
-    assert "the kernel died in cell 2" in last_line(result.stderr)
+    assert result.returncode == 4
+    assert last_line(result.stderr).startswith("Error: the kernel died in cell 2")
+    assert "Traceback" not in result.stderr
     copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
     assert copy.metadata.papermill.exception is True
     states = [cell.metadata.papermill.status for cell in copy.cells if cell.cell_type == "code"]
     assert states == ["completed", "failed", "pending"]
     assert "An Exception was encountered" in copy.cells[0].source
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_cell_that_takes_longer_than_asked_for_is_one_line(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", "import time; time.sleep(100)")
+    if by == "environment":
+        monkeypatch.setenv("DLV3P_CELL_SECONDS", "2")
+    result = run(str(notebook), *(["--execution-timeout", "2"] if by == "option" else []), cwd=workspace)
+    assert result.returncode == 4
+    assert last_line(result.stderr).startswith("Error: cell 2 ran longer than allowed; raise --execution-timeout")
+    assert "Traceback" not in result.stderr
+    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    assert copy.metadata.papermill.exception is True
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "a minute", "²"])
+def test_a_time_limit_that_is_none_is_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("DLV3P_CELL_SECONDS", text)
+    with pytest.raises(RefusedParameters, match=r"^DLV3P_CELL_SECONDS=.*: give a whole number of seconds from 1"):
+        cell_seconds(None)
+
+
+def test_there_is_no_time_limit_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLV3P_CELL_SECONDS", raising=False)
+    assert cell_seconds(None) is None
+    monkeypatch.setenv("DLV3P_CELL_SECONDS", "30")
+    assert (cell_seconds(None), cell_seconds(5)) == (30, 5)
+
+
+def test_an_unknown_kernel_is_one_line_that_names_the_known_ones(workspace: Path) -> None:
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", SHOW)
+    result = run(str(notebook), "-k", "nosuch", cwd=workspace)
+    assert result.returncode == 2
+    assert re.match(r"Error: kernel 'nosuch': not installed; take one of .*\bpython3\b", last_line(result.stderr))
+    assert "Traceback" not in result.stderr
+    assert not (workspace / "outputs" / "evaluate.ipynb").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, which takes no files")
+def test_a_copy_that_cannot_be_written_is_one_line_before_a_cell_runs(workspace: Path) -> None:
+    ran = workspace / "ran"
+    notebook = write_notebook(workspace / "notebooks" / "evaluate.ipynb", f"open({str(ran)!r}, 'w').close()")
+    result = run(str(notebook), "/proc/x.ipynb", cwd=workspace)
+    assert result.returncode == 4
+    assert last_line(result.stderr).startswith("Error: /proc/x.ipynb: no file can be created in this folder")
+    assert "Traceback" not in result.stderr
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_papermill_leaves_no_sockets_once_the_next_has_run(workspace: Path, number: signal.Signals) -> None:
+    temporary = workspace / "tmp"
+    temporary.mkdir()
+    notebook = write_notebook(
+        workspace / "notebooks" / "own.ipynb", "import os, time; os.mkfifo('ready')", "time.sleep(9)"
+    )
+    environment = os.environ | {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(workspace / "runtime")}
+    words = [PAPERMILL, str(notebook), str(workspace / "own.ipynb"), "--cwd", str(workspace / "notebooks")]
+    process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not (workspace / "notebooks" / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    (workspace / "notebooks" / "ready").unlink()
+    quick = write_notebook(workspace / "notebooks" / "quick.ipynb", SHOW)
+    subprocess.run(
+        [PAPERMILL, str(quick), str(workspace / "x.ipynb")], env=environment, check=True, capture_output=True
+    )
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in (workspace / "notebooks").iterdir()) == ["own.ipynb", "quick.ipynb"]
 
 
 def test_other_notebooks_are_left_to_papermill(workspace: Path) -> None:
@@ -323,6 +400,7 @@ def test_errors_survive_the_way_back_from_another_process() -> None:
         RefusedParameters("a line"),
         UnwritableCopy("a line"),
         StoppedNotebook("a line", 143),
+        DeadKernel("a line"),
     ):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), copy.exit_code, str(copy)) == (type(error), error.exit_code, "a line")

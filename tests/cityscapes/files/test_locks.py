@@ -19,9 +19,9 @@ def test_without_flock_one_process_at_a_time_writes(tmp_path, monkeypatch, code)
     without(monkeypatch, flock=code)
     with lock_folder(tmp_path):
         assert holder_of(tmp_path).startswith(f"process {os.getpid()} on ")
-        with pytest.raises(BusyError, match=rf"process {os.getpid()} on .* is writing here; .* has no locks"):
-            with lock_folder(tmp_path):
-                pass
+        told = rf"process {os.getpid()} on .* is writing here; .* has no locks"
+        with pytest.raises(BusyError, match=told), lock_folder(tmp_path):
+            pass
     assert holder_of(tmp_path) == ""
     with lock_folder(tmp_path):
         pass

@@ -1,0 +1,78 @@
+"""Memory that runs out is one line with the status of a failing machine, whatever was being done."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIMITED = """
+import os, resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+from cityscapes.errors import run_command
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.inference import load_saved
+from dlv3p.evaluation.predictions import save_predictions
+from dlv3p.export.graphs import export_program
+from dlv3p.profiling.latency import measure_latency
+from dlv3p.weights.loading import load_model
+
+def limit(megabytes):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20,) * 2)
+
+what, city, out = sys.argv[1:]
+predictor = load_saved("done", device="cpu", threads=1)
+split = open_split(city, "val")
+huge = Image.new("RGB", (6000, 6000))
+split.image = lambda index: huge
+split.pair = lambda index: (huge, np.zeros((6000, 6000), np.uint8))
+saved = Path(os.environ["DLV3P_WORKSPACE"], "saved", "done")
+
+def main():
+    limit(4 if what.startswith("load") else 300)
+    if what == "load":
+        load_saved("done", device="cpu", threads=1)
+    elif what == "load a file":
+        load_model(saved / "model.safetensors")
+    elif what == "predict":
+        predictor(huge)
+    elif what == "evaluate":
+        evaluate(predictor, split, progress="none")
+    elif what == "save":
+        save_predictions(predictor, split, progress="none")
+    elif what == "export":
+        export_program(predictor.model, Path(out, "x.pt2"), height=8000, width=8000)
+    else:
+        measure_latency(predictor.model, height=8000, width=8000, repeats=1)
+    return 0
+
+run_command(main)
+"""
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("what", "advice"),
+    [
+        ("load", "the network does not fit"),
+        ("load a file", "the network does not fit"),
+        ("predict", "predict it in windows"),
+        ("evaluate", "predict it in windows"),
+        ("save", "predict it in windows"),
+        ("export", "tracing the network does not fit"),
+        ("profile", "use a smaller image or batch"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_lack_of_memory_is_one_line_with_advice(city, tmp_path, what, advice):
+    words = [sys.executable, "-c", LIMITED, what, str(city), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr[-2000:]
+    assert done.stderr.startswith("error: out of memory: ")
+    assert done.stderr.count("\n") == 1
+    assert advice in done.stderr
+    assert list(tmp_path.iterdir()) == []

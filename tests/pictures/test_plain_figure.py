@@ -23,7 +23,8 @@ def heatmap():
 
 
 def shares():
-    counts = SplitCounts("$val$ $", NAMES, class_pixels=[1, 20, 300, 4000, 50_000], images_with=[1] * 5, labeled=1)
+    pixels = [1, 20, 300, 4000, 50_000, *([0] * 251)]
+    counts = SplitCounts("$val$ $", NAMES, pixels=pixels, images_with=pixels, labeled=1)
     return class_share_bars(AuditReport(Path("city"), (counts,), ()))
 
 

@@ -44,7 +44,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.callbacks import failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
-    from dlv3p.training.callbacks import make_callbacks
+    from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import load_teacher
     from dlv3p.training.divergence import DivergenceGuard
@@ -60,6 +60,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     p = parameters
     torch.set_num_threads(p.threads)
     splits = training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
+    check_extras(p)
     if p.processes > 1 and not started_in_group():
         launch(p)  # the rest then finds the run finished
     with (

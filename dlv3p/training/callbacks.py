@@ -69,6 +69,12 @@ class TensorBoardLogger(Callback):
         print(f"warning: {self._folder}: cannot write events, so the curves end here: {reason(error)}", flush=True)
 
 
+def check_extras(parameters: TrainParameters) -> None:
+    """Raise MachineError for a package that the callbacks need and that is missing, before anything is prepared."""
+    if parameters.tensorboard:
+        require("tensorboard=True", ("tensorboard",), "tensorboard")
+
+
 def make_callbacks(
     parameters: TrainParameters, folder: Path, training: Split, *, done: int, stop: Callable[[], None]
 ) -> Callback:

@@ -53,6 +53,7 @@ def test_a_missing_library_is_one_line_before_anything_is_trained(city, workspac
     with pytest.raises(MachineError, match=r"pip install 'dlv3p\[tensorboard\]'"):
         train(tiny(city, run="a", tensorboard=True))
     assert not (workspace / "saved" / "a" / "checkpoints").exists()
+    assert not (workspace / "saved").exists(), "it was noticed only after something else had been prepared"
 
 
 def test_a_disk_that_takes_no_more_ends_the_curves_and_not_the_training(tmp_path, capsys):

@@ -130,9 +130,9 @@ class SuiteEngine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **options: Any) -> Any:
         """Run the cells, and mark a cell in which the kernel died or was stopped, which papermill calls completed."""
-        with KernelSignals() as signals, private_sockets() as sockets:
+        with KernelSignals(cell_seconds=options.get("execution_timeout")) as signals, private_sockets() as sockets:
             ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
-            ours["on_cell_start"] = signals.refuse_next_cell
+            ours |= {"on_cell_start": signals.refuse_next_cell, "on_cell_executed": signals.end_cell}
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
             except (RuntimeError, StoppedNotebook, CellTimeoutError) as error:

@@ -4,9 +4,11 @@ A kernel runs in a session of its own, so neither Ctrl-C nor a cluster's SIGTERM
 request to save and stop (`dlv3p/training/interruption.py`); any other cell stops at once.
 """
 
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -34,19 +36,25 @@ class KernelSignals:
     """Forward the first SIGINT or SIGTERM to the kernel; a second one has its usual effect on papermill.
 
     A context manager that handles signals only in the main thread, as Python requires, and leaves ignored ones alone,
-    as under nohup. `manager_class` has to start the kernel, so that its process is known.
+    as under nohup. `manager_class` has to start the kernel, so that its process is known; it kills a kernel whose cell
+    has run for `cell_seconds`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cell_seconds: int | None = None) -> None:
         self.received: signal.Signals | None = None
         self.managers: list[AsyncKernelManager] = []
         self._before: dict[signal.Signals, Any] = {}
-        managers = self.managers
+        self._limit, self._end = cell_seconds or math.inf, math.inf
+        signals = self
 
         class KnownKernelManager(AsyncKernelManager):
             def __init__(self, *arguments: Any, **options: Any) -> None:
                 super().__init__(*arguments, **options)
-                managers.append(self)
+                signals.managers.append(self)
+
+            async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+                # A kernel that still computes would complain that nobody listens any more.
+                await super().shutdown_kernel(now or time.monotonic() >= signals._end, restart)
 
         self.manager_class = KnownKernelManager
 
@@ -64,9 +72,14 @@ class KernelSignals:
         return StoppedNotebook(f"stopped by {self.received.name}{where}", SIGNALS[self.received].exit_status)
 
     async def refuse_next_cell(self, **_: object) -> None:
-        """Stop before the next cell starts if a signal arrived between two cells."""
+        """Stop before the next cell starts if a signal arrived between two cells; else note when it has to end."""
         if self.received is not None:
             raise self.stopped()
+        self._end = time.monotonic() + self._limit
+
+    async def end_cell(self, **_: object) -> None:
+        """Note that the kernel no longer computes."""
+        self._end = math.inf
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

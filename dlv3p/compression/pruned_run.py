@@ -4,7 +4,6 @@ The result is an ordinary run, `saved/<run>-pruned/`, with one more folder: `pru
 network before fine-tuning, and `pruning/settings.json` holds the settings of the pruning.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +15,13 @@ import pandas as pd
 from torch import Tensor, nn
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, ParameterError
-from cityscapes.files.atomic import write_text
+from cityscapes.errors import InputError, IntegrityError, ParameterError
+from cityscapes.files.checksums import read_json
 from cityscapes.workspace import run_folder
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
 from dlv3p.compression.acceptance_report import AcceptanceReport, Limits
 from dlv3p.compression.pruning import prune_model, recalibrate
+from dlv3p.data.fingerprints import content_fingerprint
 from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor, load_predictor
@@ -30,14 +30,18 @@ from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.notebooks import PruneParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import checkpoint_path, find_run, hold_run, list_runs
+from dlv3p.runs.folders import checkpoint_path, find_run, hold_run, list_runs, write_json
+from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.train import train
 from dlv3p.training.progress import TrainingResult
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import load_model, save_model
 
 START, RECORD = Path("pruning", "start.safetensors"), Path("pruning", "settings.json")
+DATA = "data_sha256"
+"""The key of the bytes of the data that the network was recalibrated on, which earlier versions did not store."""
 SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")
 """The parameters of the pruning, as stored in `settings.json`."""
 
@@ -126,21 +130,22 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     name = parameters.pruned_run or f"{dense.run}-pruned"
     if name == dense.run:
         raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
+    data_root = parameters.data_root or trained.data_root
+    training_split = open_split(resolve_data_root(data_root), trained.train_split)
     record = {
         "run": dense.run,
         "weights_sha256": weights_sha256(dense.model.state_dict()),
+        DATA: training_split.fingerprint or content_fingerprint(training_split),
         **{key: getattr(parameters, key) for key in SETTINGS},
     }
-    data_root = parameters.data_root or trained.data_root
     training = _fine_tuning(parameters, dense, name, data_root)
     with hold_run(name) as folder:
         if _has_start(folder, record):
             _refuse_other_fine_tuning(folder, training, dense)
         else:
-            training_split = open_split(resolve_data_root(data_root), trained.train_split)
             model = _pruned(dense, parameters, training_split)
             save_model(folder / START, model, trained, list(dense.class_names))
-            write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+            write_json(folder / RECORD, record)
         start = load_model(folder / START).model
     return PrunedRun(parameters, dense, start, training)
 
@@ -184,7 +189,8 @@ def _has_start(folder: Path, record: dict[str, Any]) -> bool:
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
         return False
     found = _read(folder / RECORD, folder)
-    _refuse_other(folder.name, "pruned", {key: found.get(key) for key in record}, record)
+    known = {key: value for key, value in record.items() if key in found or key != DATA}
+    _refuse_other(folder.name, "pruned", {key: found.get(key) for key in known}, known)
     return (folder / START).is_file()
 
 
@@ -215,7 +221,9 @@ def _refuse_other(name: str, done: str, found: dict[str, Any], asked: dict[str, 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(read_unchanged_record(path) if path.name == "run.json" else read_json(path))
+    except IntegrityError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read; restore it, or delete {folder} to prune again") from error
 

@@ -11,7 +11,6 @@ Only convolutions and the layers between them are quantized. What follows the lo
 decide ties between classes, and it costs little time.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,8 +19,9 @@ from typing import Any
 
 import torch
 
-from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, require
-from cityscapes.files.atomic import file_sha256
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError, require
+from cityscapes.files.atomic import file_sha256, lock_folder, remove_leftovers
+from cityscapes.files.checksums import read_json
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.fingerprints import data_fingerprint
@@ -46,6 +46,8 @@ QUANTIZERS = {
 """By backend: its quantizer, and the file to open."""
 NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
 VERSIONS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
+OF_A_RUN = ("run.json", "checkpoints", "metrics.csv")
+"""What only the folder of a run has, which is never written into."""
 EXAMPLE_SIZE = (128, 256)
 """Height and width of the image that a network is traced with; the file takes any size."""
 
@@ -96,10 +98,24 @@ def quantize_run(
     """Export a run and quantize it for every backend, into `saved/<run>-int8/`.
 
     `keep_float` is "none", or "first", "last" or "first last": convolutions that stay in float, of which the last is
-    the classifier. Raises MachineError when a backend is not installed.
+    the classifier. Raises MachineError when a backend is not installed, ParameterError where a run is in that folder,
+    and BusyError while another process writes there.
     """
     require_backends(backends)
     folder = run_folder(f"{predictor.run}-int8")
+    if foreign := [name for name in OF_A_RUN if (folder / name).exists()]:
+        raise ParameterError(
+            f"run={predictor.run!r}: its quantized networks belong into {folder}, which holds a run ({foreign[0]}); "
+            "move that run to another name"
+        )
+    with lock_folder(folder):
+        remove_leftovers(folder)
+        return _quantize_into(folder, predictor, images, backends=backends, keep_float=keep_float)
+
+
+def _quantize_into(
+    folder: Path, predictor: Predictor, images: CalibrationImages, *, backends: Sequence[str], keep_float: str
+) -> QuantizedRun:
     height, width = EXAMPLE_SIZE
     scale = predictor.parameters.image_scale
     source = export_onnx(
@@ -118,7 +134,7 @@ def quantize_run(
     description = {
         "format": FORMAT,
         "run": predictor.run,
-        "checkpoint": {"name": predictor.checkpoint.name, "sha256": file_sha256(predictor.checkpoint)},
+        "checkpoint": {"name": predictor.checkpoint.name, "sha256": predictor.weights_sha256},
         "epoch": predictor.epoch,
         "parameters": predictor.parameters.as_dict(),
         "class_names": list(predictor.class_names),
@@ -156,9 +172,11 @@ def load_quantized(run: str) -> QuantizedRun:
 def _read_description(path: Path) -> dict[str, Any]:
     damaged = IntegrityError(f"{path}: does not describe a quantized run, or is damaged; quantize the run again")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         newer = description["format"] > FORMAT
         whole = newer or _is_whole(description["networks"], description["sha256"])
+    except IntegrityError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError):
         raise damaged from None
     if newer:

@@ -2,9 +2,9 @@
 
 An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
 path, size and modification time of its file and by the rule of decoding, so a changed image is decoded again, and so is
-one that an earlier version turned into other pixels; delete the folder to remove entries of images that no longer
-exist. Masks decode fast and are not cached. Without the cache only as much of an image is
-decoded as a crop needs: its size from the header, its pixels down to a corner.
+one that an earlier version turned into other pixels, or whose checksum does not match when it is opened; delete the
+folder to remove entries of images that no longer exist. Masks decode fast and are not cached. Without the cache only as
+much of an image is decoded as a crop needs: its size from the header, its pixels down to a corner.
 """
 
 import shutil
@@ -17,11 +17,11 @@ from PIL import Image
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MachineError
-from cityscapes.files.atomic import open_atomically
 from cityscapes.files.images import RULE
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.png_read import decode_corner, png_size
 from cityscapes.workspace import data_folder
+from dlv3p.data.array_files import read_array, write_array
 from dlv3p.data.fingerprints import image_fingerprint
 from dlv3p.runtime.progress import track
 
@@ -71,7 +71,10 @@ class DecodedCache:
         self.split, self.folder = split, data_folder() / "decoded"
 
     def open(self, index: int) -> LazyImage:
-        """Open an image, decoding it first if it is not cached; raises MachineError when the disk is full."""
+        """Open an image, decoding it first if it is not cached, or damaged there.
+
+        Raises MachineError when the disk is full.
+        """
         path = self.path(index)
         pixels = _mapped(path)
         return decoded(self._keep(index, path) if pixels is None else pixels)
@@ -82,7 +85,7 @@ class DecodedCache:
         With `skip_bad`, an unreadable image is left for `open` to report.
         """
         remove_leftovers(self.folder)
-        missing, checked = [index for index in range(len(self.split)) if _mapped(self.path(index)) is None], False
+        missing, checked = [index for index in range(len(self.split)) if self._is_missing(index)], False
         for index in track(missing, title="decode images", mode=progress) if missing else ():
             try:
                 if not checked:
@@ -100,10 +103,11 @@ class DecodedCache:
 
     def _keep(self, index: int, path: Path) -> np.ndarray:
         pixels = np.ascontiguousarray(self.split.image(index))
-        with open_atomically(path, durable=False) as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
-            file.write(pixels.data)  # unlike numpy's own writing, this distinguishes a full disk from other errors
+        write_array(path, pixels)
         return pixels
+
+    def _is_missing(self, index: int) -> bool:
+        return _mapped(self.path(index), checked=False) is None  # `open` compares the checksum
 
     def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
         needed = 3 * image.width * image.height * count
@@ -116,9 +120,8 @@ class DecodedCache:
             )
 
 
-def _mapped(path: Path) -> np.ndarray | None:
-    try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing, or truncated by a power failure
+def _mapped(path: Path, *, checked: bool = True) -> np.ndarray | None:
+    pixels = read_array(path, checked=checked)
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         return None
-    return pixels if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 else None
+    return pixels

@@ -5,7 +5,6 @@ divided into square regions, eight along its shorter side; a class in a region i
 the center of all its pixels there.
 """
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch.utils.data import Sampler
 from cityscapes.compiled import compiled
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
-from cityscapes.files.atomic import write_bytes
 from cityscapes.workspace import data_folder
+from dlv3p.data.array_files import read_array, write_array
 from dlv3p.data.fingerprints import labels_fingerprint
 from dlv3p.runtime.progress import track
 
@@ -43,14 +42,11 @@ def class_regions(split: Split, *, progress: str = "auto", skip_bad: bool = Fals
     """
     fingerprint = labels_fingerprint(split, version=f"2 {REGIONS_PER_SIDE}")
     path = data_folder() / "class_regions" / f"{fingerprint[:32]}.npy"
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing or damaged: find them again
+    table = read_array(path)
+    if table is None or table.dtype != np.int32 or table.ndim != 2 or table.shape[1] != 4:
         table = find_regions(split, progress=progress, skip_bad=skip_bad)
-        content = io.BytesIO()
-        np.save(content, table)
-        write_bytes(path, content.getvalue(), durable=False)
-    return Regions(table)
+        write_array(path, table)
+    return Regions(np.array(table))
 
 
 def find_regions(split: Split, *, progress: str = "none", skip_bad: bool = False) -> np.ndarray:

@@ -8,7 +8,6 @@ sha256, so that it is neither downloaded twice nor ever stale.
 
 import hashlib
 import io
-import json
 import os
 import re
 import zlib
@@ -22,7 +21,9 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import open_atomically
+from cityscapes.files.checksums import check_content
 from cityscapes.files.images import decode_ids, decode_image
+from cityscapes.files.untrusted import parse_json
 from cityscapes.workspace import data_folder
 
 INDEX = "index.json"
@@ -170,7 +171,8 @@ def open_shards(root: str | Path, split: str, *, labeled: bool = True) -> Sharde
 
 
 def _read_index(where: str) -> dict[str, Any]:
-    content = json.loads(b"".join(_fetch(where)) if is_url(where) else Path(where).read_bytes())
+    content = parse_json((b"".join(_fetch(where)) if is_url(where) else Path(where).read_bytes()).decode("utf-8"))
+    check_content(content, where)
     if content["format"] != FORMAT or not content["shards"]:
         raise ValueError(f"format {content['format']}, not {FORMAT}")
     for shard in content["shards"]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import IntegrityError, ParameterError, run_command
 from cityscapes.files.atomic import file_sha256, open_atomically, write_text
+from cityscapes.files.checksums import HASH_KEY, read_json, with_checksum
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 
@@ -65,7 +66,7 @@ def write_shards(
             shard, note = known.get(name), folder / f".{name}.json"
             if shard is None or shard["source"] != source or _sha256(folder / name) != shard["sha256"]:
                 shard = _write_shard(split, part, folder / name) | {"source": source}
-                write_text(note, json.dumps(shard))
+                write_text(note, json.dumps(with_checksum(shard)))
             shards.append(shard)
             notes.append(note)
         index = {
@@ -78,7 +79,7 @@ def write_shards(
             "samples": len(split),
             "shards": shards,
         }
-        write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")
+        write_text(folder / "index.json", json.dumps(with_checksum(index), indent=1) + "\n")
         for path in notes:
             path.unlink(missing_ok=True)
     return folder / "index.json"
@@ -90,7 +91,7 @@ def check_shards(folder: Path) -> list[str]:
 
     ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an invalid index
     faults = []
-    for shard in json.loads((folder / "index.json").read_text(encoding="utf-8"))["shards"]:
+    for shard in read_json(folder / "index.json")["shards"]:
         found = _sha256(folder / shard["name"])
         if found != shard["sha256"]:
             faults.append(f"{folder / shard['name']}: sha256 expected {shard['sha256']}, found {found or 'no file'}")
@@ -150,8 +151,9 @@ def _known_shards(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records of finished shards, from an index or from an interrupted run."""
     known = {}
     for path in (folder / "index.json", *sorted(folder.glob(".*.tar.json"))):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the shards are written again
-            content = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged: write again
+            content = read_json(path)
+            content.pop(HASH_KEY, None)
             known |= {shard["name"]: shard for shard in content.get("shards", [content]) if shard["source"]}
     return known
 

@@ -5,7 +5,6 @@ published numbers whose protocol is known are here, each with its source; they c
 a difference below a point is within the spread of two runs of one recipe.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cityscapes.errors import InputError, reason
+from cityscapes.errors import InputError, IntegrityError, reason
+from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder
 from dlv3p.parameters.protocols import PUBLISHED, Protocol, protocol_from
 
@@ -54,7 +54,8 @@ class StoredEvaluation:
 
 
 def read_evaluations(runs: Sequence[str]) -> list[StoredEvaluation]:
-    """Read all evaluations of these runs, by any protocol; raises InputError for a file that states none."""
+    """Read all evaluations of these runs, by any protocol; raises InputError for a file that states none,
+    and IntegrityError for one that was changed since."""
     paths = [path for run in runs for path in sorted(output_folder(run).glob("evaluation*.json"))]
     return [_read(path) for path in paths]
 
@@ -105,11 +106,13 @@ def read_published(path: Path, *, texts: Sequence[str], numbers: Sequence[str]) 
 
 def _read(path: Path) -> StoredEvaluation:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path)
         protocol = protocol_from(content["protocol_switches"])
         scores = {name: content[name] for name in ("mIoU", "mDice", "mPA", "pixel_accuracy")}
         run, checkpoint, data = content["run"], content["checkpoint"], content["data"]
         return StoredEvaluation(path, run, checkpoint, data, protocol, float(content["image_scale"]), scores)
+    except IntegrityError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: does not say by which protocol it was scored ({type(error).__name__}: {reason(error)}), so it "

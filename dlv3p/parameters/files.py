@@ -6,7 +6,8 @@ Duplicate keys are errors; plain parsers would silently keep the last value.
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.files.checksums import check_content
 from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
 from dlv3p.parameters.training import TrainParameters
 
@@ -14,15 +15,19 @@ from dlv3p.parameters.training import TrainParameters
 def read_config(path: Path) -> dict[str, Any]:
     """Return the parameters in a run's run.json, in a recipe (YAML), or in a JSON file of parameters alone.
 
-    Raises MissingInputError when there is no such file, InputError when it holds no parameters.
+    Raises MissingInputError when there is no such file, InputError when it holds no parameters,
+    and IntegrityError when it has a checksum, and was changed.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
+        check_content(content, f"--config {path}", "sha256")
     except FileNotFoundError:
         raise MissingInputError(f"--config {path}: no such file") from None
     except DuplicateKeyError as error:
         raise ParameterError(f"--config {path}: {error}") from None
+    except IntegrityError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"--config {path}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
@@ -45,6 +50,8 @@ def _read_yaml(text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(type(error).__name__) from error
+    except RecursionError as error:
+        raise ValueError("brackets or lists nested too deeply") from error
 
 
 def read_value(name: str, text: str) -> Any:

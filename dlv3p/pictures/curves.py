@@ -1,16 +1,19 @@
 """Read the metrics of one or several runs into one table, plot its curves, and find each run's best epoch."""
 
-import json
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cityscapes.errors import InputError, MissingInputError
+from cityscapes.errors import InputError, IntegrityError, MissingInputError
+from cityscapes.files.checksums import check_recorded
 from cityscapes.workspace import run_folder
 from dlv3p.pictures.visualize import new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
+from dlv3p.runs.record import read_unchanged_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +32,7 @@ def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
 
     Columns: run, output_stride, epoch, split ("train" or "val"), loss, mIoU, mDice, mPA, pixel_accuracy,
     learning_rate, seconds (of the epoch, both splits). Raises MissingInputError, which names the existing runs, and
-    InputError for a damaged file.
+    InputError or IntegrityError for a damaged file.
     """
     runs = list(dict.fromkeys(runs)) or sorted(path.parent.name for path in run_folder("").glob("*/metrics.csv"))
     if not runs:
@@ -98,7 +101,8 @@ def _read_run(run: str) -> pd.DataFrame:
     if not path.is_file():
         raise MissingInputError(f"{path}: no such file; {run!r} was not trained, choose the run that it was made from")
     try:
-        wide = pd.read_csv(path)
+        content = path.read_bytes()
+        wide = pd.read_csv(io.BytesIO(content))
         # Runs from before a column was added are complete without it.
         missing = [name for name in HISTORY_COLUMNS if name not in wide and name not in LATER_COLUMNS]
         if missing or wide.empty:
@@ -106,6 +110,7 @@ def _read_run(run: str) -> pd.DataFrame:
         wide = wide.astype({name: int if name == "epoch" else float for name in HISTORY_COLUMNS if name in wide})
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb to resume") from error
+    check_recorded(path, hashlib.sha256(content).hexdigest())
     splits = []
     for split in ("train", "val"):
         scores = {name: wide[f"{split}_{name}"] for name in _SCORES}
@@ -119,9 +124,11 @@ def _read_run(run: str) -> pd.DataFrame:
 
 def _output_stride(path: Path) -> int:
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["parameters"]["output_stride"])
+        return int(read_unchanged_record(path)["parameters"]["output_stride"])
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file; a run's folder holds it next to metrics.csv") from error
+    except IntegrityError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged: parameters.output_stride cannot be read; restore the file") from error
 

@@ -1,11 +1,12 @@
 """Write a profile to one file: counts, measured rows, the machine, and the mIoU of runs of the same network."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cityscapes.errors import IntegrityError
+from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.cases import case_of
 from dlv3p.parameters.network import NetworkParameters
@@ -69,14 +70,20 @@ class _Network(NamedTuple):
 
 
 def _scored(path: Path) -> tuple[_Network, dict[str, Any]] | None:
-    """Return the network that an evaluation scored, with its scores; None where a run is incomplete."""
+    """Return the network that an evaluation scored, with its scores; None where a run is incomplete.
+
+    What was changed since it was written is left out with a warning.
+    """
     run = path.parent.name
     try:
-        scored = json.loads(path.read_text(encoding="utf-8"))
+        scored = read_json(path)
         state = load_checkpoint(run_folder(run) / "checkpoints" / scored["checkpoint"])
         switches = {item.name: state["parameters"].get(item.name, item.default) for item in fields(NetworkParameters)}
         protocol = f"{scored['protocol']}; {scored['data_root']} {scored['split']}, {scored['images']} images"
         score = {"mIoU": round(float(scored["mIoU"]), 4), "scored_run": run, "protocol": protocol}
         return _Network(switches, len(scored["classes"]), state.get("widths") or {}), score
+    except IntegrityError as error:
+        print(f"warning: its score is left out: {error}", flush=True)
+        return None
     except (OSError, ValueError, KeyError, TypeError):
         return None

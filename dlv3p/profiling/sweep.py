@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from cityscapes.errors import OutOfMemoryError, UserError, reason
+from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.cases import Case, case_of
@@ -179,9 +180,9 @@ def _energy(model: nn.Module, case: Case, options: dict[str, Any], effort: Effor
 
 def _unfinished_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return [] if content["finished"] else [row for row in content["rows"] if case_of(row)]
-    except (OSError, ValueError, KeyError, TypeError):  # missing or unreadable
+    except (OSError, ValueError, KeyError, TypeError):  # missing, unreadable or changed
         return []
 
 

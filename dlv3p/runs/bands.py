@@ -10,6 +10,7 @@ since its labels are what may be wrong. On other images, the same parameters are
 """
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.files.checksums import HASH_KEY, read_json, read_recorded
 from cityscapes.labels import IGNORE
 from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
-from dlv3p.runs.record import read_record
+from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.callbacks import Callback
 
 STORED = Path(__file__).with_name("stored_bands")
@@ -100,7 +102,8 @@ def read_band(path: Path) -> Band:
     if not path.is_file():
         raise MissingInputError(f"band={str(path)!r}: no such file; allowed are auto, none, or a band file")
     try:
-        content = read_record(path)
+        content = dict(read_json(path))
+        content.pop(HASH_KEY, None)
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         band = Band(**content)
@@ -232,8 +235,10 @@ def _record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingInputError(f"{path}: no such run")
     try:
-        record = read_record(path)
+        record = read_unchanged_record(path)
         TrainParameters.from_mapping(record["parameters"])
+    except IntegrityError:
+        raise
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from None
     return record
@@ -243,8 +248,9 @@ def _table(path: Path) -> dict[str, list[float]]:
     if not path.is_file():
         raise MissingInputError(f"{path}: no epoch is finished yet")
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_recorded(path).decode(), newline="")))
         return {metric: [float(row[metric]) for row in rows] for metric in METRICS}
+    except IntegrityError:
+        raise
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from None

@@ -23,7 +23,8 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
 from dlv3p.runs.inputs import RunInputs
 from dlv3p.runs.record import HASH_KEY, planned_epochs, read_record, record_problems, record_sha256
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import load_model
 
 DAMAGED, MISSING, LEFT_OVER = "damaged", "missing", "left over"

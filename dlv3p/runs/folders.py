@@ -4,13 +4,14 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
@@ -26,6 +27,7 @@ HISTORY_COLUMNS = (
 """The columns of metrics.csv, a line per epoch."""
 LATER_COLUMNS = ("data_wait",)
 """Columns that runs of earlier versions lack."""
+METRICS = "metrics.csv"
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 
@@ -105,16 +107,20 @@ def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: Trai
 
 
 def write_metrics(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write metrics.csv, a line per epoch, numbers in full precision, unless it is up to date."""
+    """Write metrics.csv with its record, a line per epoch, numbers in full precision, unless it is up to date."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    path, content = folder / "metrics.csv", text.getvalue()
-    if not path.is_file() or path.read_bytes() != content.encode():
-        write_text(path, content)
+    path, content = folder / METRICS, text.getvalue().encode()
+    if not record_path(path).is_file() or not path.is_file() or path.read_bytes() != content:
+        write_recorded(path, content)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an indented JSON file; raises ValueError for NaN, which is not JSON."""
+def write_json(path: Path, content: Mapping[str, Any], *, key: str | None = HASH_KEY) -> None:
+    """Write an indented JSON file with its checksum under `key`, None for none.
+
+    Raises ValueError for NaN, which is not JSON.
+    """
+    content = with_checksum(content, key) if key else content
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -3,14 +3,13 @@
 A record carries a sha256 of the rest of it, so that manual edits are detected. It is not a signature.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cityscapes.errors import ParameterError
+from cityscapes.files.checksums import check_content, content_sha256
 from cityscapes.files.untrusted import parse_json
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
@@ -93,9 +92,16 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_unchanged_record(path: Path) -> dict[str, Any]:
+    """Read a run.json as `read_record` does; raises IntegrityError where its own hash shows that it was changed."""
+    content = read_record(path)
+    check_content(content, path, HASH_KEY)
+    return content
+
+
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a run.json with its own hash."""
-    write_json(path, {**content, HASH_KEY: record_sha256(content)})
+    write_json(path, content, key=HASH_KEY)
 
 
 def add_to_record(path: Path, content: Mapping[str, Any], **changes: Any) -> None:
@@ -103,14 +109,13 @@ def add_to_record(path: Path, content: Mapping[str, Any], **changes: Any) -> Non
 
     Otherwise, a manual edit would be hidden.
     """
-    write = write_record if content.get(HASH_KEY) == record_sha256(content) else write_json
-    write(path, {**content, **changes})
+    key = HASH_KEY if content.get(HASH_KEY) == record_sha256(content) else None
+    write_json(path, {**content, **changes}, key=key)
 
 
 def record_sha256(content: Mapping[str, Any]) -> str:
     """Return the sha256 of a record without its own hash, independent of key order and whitespace."""
-    rest = {name: value for name, value in content.items() if name != HASH_KEY}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return content_sha256(content, HASH_KEY)
 
 
 def planned_epochs(record: Mapping[str, Any]) -> int | None:

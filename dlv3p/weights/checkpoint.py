@@ -12,31 +12,22 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes, write_text
+from cityscapes.files.atomic import open_atomically
+from cityscapes.files.checksums import check_recorded, write_recorded
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.weights.checksums import HASH_KEY, described_sha256
 from dlv3p.weights.pickles import load_pickled
-from dlv3p.weights.reading import FORMAT, check_format, check_hash, record_path
+from dlv3p.weights.reading import FORMAT, OURS, check_format
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, text, lists and dicts of them) to `path`, and its sha256 to `<path>.json`."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
-    content = buffer.getvalue()
-    summary = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "previous_sha256": file_sha256(path) if path.is_file() else None,
-        "bytes": len(content),
-        "epoch": state["epoch"],
-        "step": state.get("step", 0),
-    }
-    # The record comes first and has both hashes, so that a crash between the two writes leaves a valid pair.
-    write_text(record_path(path), json.dumps(summary, indent=1) + "\n")
-    write_bytes(path, content)
+    write_recorded(path, buffer.getvalue(), epoch=state["epoch"], step=state.get("step", 0))
 
 
 def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
@@ -48,7 +39,7 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
         raise MissingInputError(f"{path}: no such checkpoint")
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    check_hash(path, sha256)
+    check_recorded(path, sha256)
     state = load_pickled(io.BytesIO(content), path, device=device)
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")
@@ -70,20 +61,12 @@ def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParamete
 def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:
     """Write the weights as safetensors, which runs no code when read; `metadata` goes into its header as JSON.
 
-    Of a pruned network the header also holds the `widths`.
+    Of a pruned network the header also holds the `widths`. A hash in it covers the weights and all of the header.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     widths = {"widths": model.widths} if model.widths else {}
-    header = {"dlv3p": json.dumps({"format": FORMAT} | metadata | widths, sort_keys=True)}
+    description = json.loads(json.dumps({"format": FORMAT} | metadata | widths))  # as it will be read
+    description[HASH_KEY] = described_sha256(description, state)
+    header = {OURS: json.dumps(description, sort_keys=True)}
     with open_atomically(path) as file:
         file.write(safetensors_bytes(state, metadata=header))
-
-
-def weights_sha256(state: dict[str, Tensor]) -> str:
-    """Return one hash of names, types, shapes and bytes of all tensors: equal if and only if the weights are."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

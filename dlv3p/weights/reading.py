@@ -3,7 +3,6 @@
 Our own checkpoints carry the version of their format, and a record of their sha256, which is verified here.
 """
 
-import json
 import math
 import re
 import zipfile
@@ -20,7 +19,9 @@ from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
 from cityscapes.files.atomic import file_sha256
-from cityscapes.files.untrusted import safe_reason, sanitize
+from cityscapes.files.checksums import check_recorded
+from cityscapes.files.untrusted import parse_json, safe_reason, sanitize
+from dlv3p.weights.checksums import check_described
 from dlv3p.weights.pickles import load_pickled
 
 FORMAT = 2
@@ -42,6 +43,9 @@ MINDSPORE = re.compile(rb"\n[\x80-\xff]*[\x00-\x7f]\n[\x80-\xff]?[\x01-\x7f][\w.
 
 OURS = "dlv3p"
 """The entry in a safetensors header that describes our networks."""
+
+MAX_HEADER = 4 * 2**20
+"""The most bytes of a safetensors header; the names of the largest network here take a fortieth of it."""
 
 MAX_ARRAY_RATIO = 200
 """Largest ratio of an array in an `.npz` to its packed bytes."""
@@ -77,7 +81,7 @@ def read_weights(path: Path) -> WeightsFile:
     if not start:
         raise IntegrityError(f"{path}: empty; fetch it again")
     if start[7:9] == b"\0{":  # after the length of the header, which is below 2^56 bytes
-        return _read_safetensors(path)
+        return _read_safetensors(path, start)
     for sign, what in SIGNS.items():
         if start.lstrip().startswith(sign):
             raise IntegrityError(f"{path}: {what}")
@@ -120,31 +124,6 @@ def check_format(path: Path, content: Mapping[str, Any]) -> None:
         raise NewerFormatError(f"{path}: has format {version}, this version reads up to {FORMAT}; update the suite")
 
 
-def check_hash(path: Path, found: str) -> None:
-    """Raise IntegrityError where `path` has a record without the hash `found`.
-
-    A record has two hashes: that of the file, and that of the previous file, which a crash between the two writes
-    leaves in place.
-    """
-    record = record_path(path)
-    if not record.is_file():
-        return
-    try:
-        recorded = json.loads(record.read_text())
-        known = (recorded["sha256"], recorded.get("previous_sha256"))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise IntegrityError(f"{record}: cannot be read; delete it to take {path.name} as it is") from None
-    if found not in known:
-        raise IntegrityError(
-            f"{path}: its bytes are not those that were written (sha256 differs); restore or delete it"
-        )
-
-
-def record_path(path: Path) -> Path:
-    """Return the small JSON file beside a checkpoint."""
-    return path.with_name(path.name + ".json")
-
-
 def _read_torch(path: Path) -> WeightsFile:
     content = load_pickled(path, path)
     if not isinstance(content, dict) or not content:
@@ -153,18 +132,23 @@ def _read_torch(path: Path) -> WeightsFile:
     others = {str(name): value for name, value in content.items() if name != wrapper} if wrapper else {}
     is_own = wrapper == "model" and "format" in others
     if is_own:
-        check_hash(path, file_sha256(path))
+        check_recorded(path, file_sha256(path))
         check_format(path, others)
     tensors = plain_tensors(path, content[wrapper] if wrapper else content)
     return WeightsFile(path, "torch", tensors, wrapper, others, others if is_own else None)
 
 
-def _read_safetensors(path: Path) -> WeightsFile:
+def _read_safetensors(path: Path, start: bytes) -> WeightsFile:
+    if int.from_bytes(start[:8], "little") > MAX_HEADER:
+        raise IntegrityError(
+            f"{path}: has a header of {int.from_bytes(start[:8], 'little'):,} bytes, where no network needs more than "
+            f"{MAX_HEADER:,}; it is damaged or forged, so fetch it again"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(metadata[OURS]) if OURS in metadata else None
+        description = parse_json(metadata[OURS]) if OURS in metadata else None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise IntegrityError(
             f"{path}: damaged, or not a safetensors file ({safe_reason(error)}); fetch it again"
@@ -173,8 +157,11 @@ def _read_safetensors(path: Path) -> WeightsFile:
         raise IntegrityError(f"{path}: its description is not a table; write the file again")
     if description and "format" in description:
         check_format(path, description)
+    tensors = plain_tensors(path, tensors)
+    if description:
+        check_described(path, description, tensors)
     others = {name: value for name, value in metadata.items() if name != OURS}
-    return WeightsFile(path, "safetensors", plain_tensors(path, tensors), "", others, description)
+    return WeightsFile(path, "safetensors", tensors, "", others, description)
 
 
 def _is_npz(path: Path) -> bool:

@@ -157,6 +157,7 @@ def test_images_at_another_scale_are_another_column_and_stand_beside_no_publishe
 def test_a_number_without_its_protocol_is_refused_in_one_line(predictor, damage):
     path = evaluate(predictor, Photographs(), progress="none").save()
     content = json.loads(path.read_text())
+    del content["content_sha256"]  # or it would be refused for that alone
     if damage == "no protocol":
         del content["protocol_switches"]
     elif damage == "another field":

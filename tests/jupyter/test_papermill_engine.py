@@ -475,7 +475,8 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     """The train notebook itself: SIGTERM after its first line, then once more to the end."""
     from dlv3p.parameters.notebooks import TrainParameters
     from dlv3p.train import train
-    from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+    from dlv3p.weights.checkpoint import load_checkpoint
+    from dlv3p.weights.checksums import weights_sha256
 
     monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
     city = str(write_demo_city(tmp_path / "city", height=64, width=128, frames={"train": 6, "val": 3, "test": 2}))

@@ -16,7 +16,8 @@ from dlv3p.models.deeplab import build_model, build_network
 from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
 from dlv3p.parameters.notebooks import SMALLEST_IMAGE, TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters
-from dlv3p.weights.checkpoint import model_from_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import model_from_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.initial import build_with_weights
 
 NETWORKS = [(architecture, backbone) for architecture in ARCHITECTURES for backbone in ("resnet18", "resnet50")]

@@ -7,7 +7,8 @@ from typing import Any
 from safetensors.torch import load_file
 from support.tiny import STEPS_PER_EPOCH
 
-from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 
 TIMES = ("seconds", "data_wait")
 """Columns of metrics.csv that differ from run to run."""

@@ -12,7 +12,8 @@ from dlv3p.train import train
 from dlv3p.training.losses import make_loss
 from dlv3p.training.optimizers import make_optimizer
 from dlv3p.training.step import SMALLEST_SCALE, build_loss, build_stepper, dropout_seed
-from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,8 @@ from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, find_run, hold_
 from dlv3p.runs.imported import save_run
 from dlv3p.train import train
 from dlv3p.training import checkpoints, recovery, step
-from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import build_recognized
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize

@@ -10,13 +10,8 @@ from safetensors import safe_open
 from cityscapes.errors import IntegrityError, MissingInputError
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.notebooks import TrainParameters
-from dlv3p.weights.checkpoint import (
-    load_checkpoint,
-    model_from_checkpoint,
-    save_checkpoint,
-    save_weights,
-    weights_sha256,
-)
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.checksums import weights_sha256
 
 PARAMETERS = TrainParameters(architecture="deeplabv3", backbone="resnet18", channels=8, output_stride=8)
 

@@ -6,7 +6,7 @@ import torch
 from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.weights.checkpoint import weights_sha256
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import save_model
 from dlv3p.weights.names import to_theirs

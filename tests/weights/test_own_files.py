@@ -8,7 +8,8 @@ from cityscapes.errors import IntegrityError, NewerFormatError, ParameterError
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import TrainParameters
-from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import load_model, save_model
 from dlv3p.weights.reading import read_weights

@@ -9,7 +9,7 @@ from support.backbone_checks import make
 from cityscapes.errors import IntegrityError, MachineError
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.weights.checkpoint import weights_sha256
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.imagenet import load_imagenet_weights
 from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import save_model

@@ -14,7 +14,8 @@ from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.models.deeplab import build_model, build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import TrainParameters
-from dlv3p.weights.checkpoint import save_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import save_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.describe import describe
 from dlv3p.weights.initial import build_with_weights
 from dlv3p.weights.loading import LoadedModel, load_model, save_model

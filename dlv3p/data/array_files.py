@@ -1,0 +1,46 @@
+"""Keep NumPy arrays in files that can be made again: `.npy` with a CRC-32 at the end, compared when they are read."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from cityscapes.files.atomic import open_atomically
+
+try:
+    from isal.isal_zlib import crc32  # twenty times as fast as zlib's
+except ImportError:  # not built for every kind of processor
+    crc32 = zlib.crc32
+
+CHECKSUM_BYTES = 4
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array; raises MachineError when the disk is full."""
+    array, header = np.ascontiguousarray(array), io.BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
+    checksum = crc32(array.data, crc32(header.getvalue()))
+    with open_atomically(path, durable=False) as file:
+        file.write(header.getvalue())
+        file.write(array.data)  # unlike numpy's own writing, this distinguishes a full disk from other errors
+        file.write(checksum.to_bytes(CHECKSUM_BYTES))
+
+
+def read_array(path: Path, *, checked: bool = True) -> np.ndarray | None:
+    """Return an array as a memory map; None where the file is missing or damaged, or has no checksum.
+
+    With `checked=False` only the size of the file is compared, not its bytes.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        content = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError, EOFError, SyntaxError):  # missing, or truncated by a power failure
+        return None
+    end = len(content) - CHECKSUM_BYTES
+    if not isinstance(array, np.memmap) or array.offset + array.nbytes != end:
+        return None
+    if checked and crc32(content[:end]) != int.from_bytes(content[end:].tobytes()):
+        return None
+    return array

@@ -154,7 +154,7 @@ def _finish_demo_city(root: Path) -> None:
 
     try:
         whole = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["complete"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         print(f"no data set found: writing the embedded city to {root}", flush=True)

@@ -94,7 +94,7 @@ def _found(root: Path) -> dict | None:
         try:
             found = json.loads(description.read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {"demo_city": None}
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"demo_city": None}
     for name in ("leftImg8bit", "gtFine"):
         if (root / name).exists():

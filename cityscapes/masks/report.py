@@ -201,7 +201,9 @@ def record_source(output: Path, frames: Iterable[Frame], root: Path) -> None:
 
 
 def _read(output: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):  # without a valid record, stale masks are still refused one by one
+    with suppress(
+        OSError, ValueError, RecursionError
+    ):  # without a valid record, stale masks are still refused one by one
         sources = json.loads((output / RECORD).read_text(encoding="utf-8"))
         if isinstance(sources, dict) and all(isinstance(source, str) for source in sources.values()):
             return sources

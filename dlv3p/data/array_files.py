@@ -34,13 +34,11 @@ def read_array(path: Path, *, checked: bool = True) -> np.ndarray | None:
     With `checked=False` only the size of the file is compared, not its bytes.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
         content = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError, EOFError, SyntaxError):  # missing, or truncated by a power failure
+        end = len(content) - CHECKSUM_BYTES
+        if checked and crc32(content[:end]) != int.from_bytes(content[end:].tobytes()):
+            return None
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array if array.offset + array.nbytes == end else None
+    except Exception:  # missing, or truncated by a power failure: a damaged header may raise nearly anything
         return None
-    end = len(content) - CHECKSUM_BYTES
-    if not isinstance(array, np.memmap) or array.offset + array.nbytes != end:
-        return None
-    if checked and crc32(content[:end]) != int.from_bytes(content[end:].tobytes()):
-        return None
-    return array

@@ -16,6 +16,7 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import file_sha256, write_text
+from cityscapes.files.checksums import HASH_KEY, read_json, with_checksum
 from cityscapes.workspace import data_folder
 
 LARGEST = 16 * 2**30
@@ -103,7 +104,7 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
     known = dict(memory)
     fingerprint = _sha256(f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
     if remembered and memory != known:
-        write_text(_memory_path(), json.dumps(memory, indent=0), durable=False)
+        write_text(_memory_path(), json.dumps(with_checksum(memory), indent=0), durable=False)
     return fingerprint
 
 
@@ -146,5 +147,7 @@ def _memory_path() -> Path:
 
 def _read_memory() -> Memory:
     with suppress(OSError, ValueError):
-        return json.loads(_memory_path().read_text(encoding="utf-8"))
-    return {}
+        content = read_json(_memory_path())
+        if isinstance(content, dict) and content.pop(HASH_KEY, None):  # those of earlier versions have no checksum
+            return content
+    return {}  # missing or damaged: every file is read again

@@ -305,7 +305,7 @@ def _option(word: str) -> tuple[str, list[str], int]:
 def _is_suite_notebook(path: Path) -> bool:
     try:
         return path.suffix == ".ipynb" and "dlv3p" in json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

@@ -234,7 +234,7 @@ class _RunCheck:
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             outputs = [output for cell in cells for output in cell.get("outputs", ())]
             failed = [output.get("ename") for output in outputs if output["output_type"] == "error"]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             yield self._error(
                 DAMAGED, where, f"not a notebook: {reason(error)}", "delete it, and execute the notebook again"
             )

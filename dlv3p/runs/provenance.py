@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import features
 
 from cityscapes.files.atomic import file_sha256
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors", "isal", "timm")
+VECTOR_FLAGS = re.compile(r"sse|ssse|avx|amx|fma|f16c|asimd|sve|bf16|fp16")
+"""Beginnings of the processor's flags by which torch and oneDNN choose the code that computes."""
+MAX_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that limit oneDNN's choice."""
 COMMAND = "DLV3P_COMMAND"
 """Environment variable with the command, as JSON, that launched this process's group."""
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,6 +40,7 @@ def provenance() -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
             **{name: _version(name) for name in PACKAGES},
+            **_libraries(),
         },
         "hardware": hardware(),
     }
@@ -54,10 +61,16 @@ def command() -> list[str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the machine: processor, cores, memory, and the GPU if there is one."""
+    """Return the machine: processor and what torch uses of it, cores, memory, and the GPU if there is one.
+
+    torch does not tell which instruction set oneDNN chose; it follows from the processor's flags and `onednn_max_isa`.
+    """
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
         "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_flags": _vector_flags(),
+        "onednn_max_isa": next((os.environ[name] for name in MAX_ISA if name in os.environ), None),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -144,12 +157,34 @@ def _memory_gib() -> int | None:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _vector_flags() -> str | None:
+    """Return the processor's flags for vector instructions, in the order of the alphabet; None if they are unknown."""
+    flags = _cpuinfo("flags") or _cpuinfo("Features")  # the latter on ARM
+    return " ".join(sorted(flag for flag in flags.split() if VECTOR_FLAGS.match(flag))) or None
+
+
+def _cpuinfo(name: str) -> str:
+    """Return what Linux says about the first processor under a name, "" for nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name) and ":" in line), "")
+
+
+def _libraries() -> dict[str, str | None]:
+    """Return the versions of the libraries inside torch that compute, and inside Pillow that decode images."""
+    built_with = torch.__config__.show()
+    found = {"mkl": r"Math Kernel Library Version (\S+)", "onednn": r"MKL-DNN v(\S+)"}
+    inside_torch = {name: re.search(pattern, built_with) for name, pattern in found.items()}
+    return {
+        **{name: match[1] if match else None for name, match in inside_torch.items()},
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        "zlib": features.version("zlib"),
+    }
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,5 @@
 """Record what is needed to reproduce a run: run.json, written when it starts and extended each time it is resumed."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters, write_metrics
 from dlv3p.runs.provenance import provenance
-from dlv3p.runs.record import FORMAT, add_to_record, write_record
+from dlv3p.runs.record import FORMAT, add_to_record, read_record, write_record
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
 from dlv3p.training.progress import TrainingProgress
@@ -89,7 +88,8 @@ def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequenc
     differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
     if differing:
         print(
-            f"warning: {', '.join(differing)} changed since the last start: the last bits of the result may differ",
+            f"warning: {', '.join(differing)} changed since the last start: the last bits of the result may differ "
+            f"({'; '.join(line for name in differing for line in _differences(name, now[name], then[name]))})",
             flush=True,
         )
     continued = [*content.get("continued", []), {"after_steps": steps, **now}]
@@ -137,10 +137,28 @@ def _differ(now: Any, then: Any) -> bool:
     return now != then
 
 
+def _differences(name: str, now: Any, then: Any) -> list[str]:
+    """Return a few words for each value that differs, of sets of flags those that came and went."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        both = [key for key in now if key in then and now[key] != then[key]]
+        return [line for key in both for line in _differences(f"{name}.{key}", now[key], then[key])]
+    if name.endswith("_flags") and now and then:
+        came, went = set(now.split()) - set(then.split()), set(then.split()) - set(now.split())
+        return [
+            f"{name}: " + " ".join([*(f"+{flag}" for flag in sorted(came)), *(f"-{flag}" for flag in sorted(went))])
+        ]
+    return [f"{name}: {_short(then)}, now {_short(now)}"]
+
+
+def _short(value: Any) -> Any:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value  # a sha256
+
+
 def _environment(parameters: TrainParameters) -> dict[str, Any]:
     determinism = {
         "seed": parameters.seed,
         "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
         "processes": place().ranks,
         "device": choose_device(parameters.device).type,
         **{name: getattr(parameters, name) for name in ("compile", "activation_checkpointing", "chunked_loss")},
@@ -156,6 +174,6 @@ def _environment(parameters: TrainParameters) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return read_record(folder / "run.json")
     except ValueError:
         raise IntegrityError(f"{folder / 'run.json'}: not a JSON file; restore it, or delete it") from None

@@ -6,8 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import record_path
 from cityscapes.files.untrusted import sanitize
 from dlv3p.parameters.network import NetworkParameters
+from dlv3p.weights.checksums import HASH_KEY
+from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.recognition import Recognized
 
 SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
@@ -35,6 +38,7 @@ def describe(found: Recognized) -> dict[str, str]:
             "output stride": f"{network.output_stride}, {found.stride_from}",
             "switches": ", ".join(switches_set(network)) or "all at their defaults",
         }
+    lines["checksum"] = "compared" if has_checksum(file) else "none in the file, so its bits are unchecked"
     if found.widths:
         lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches imply"
     learned = sum(value.numel() for name, value in found.state.items() if _is_learned(name))
@@ -51,6 +55,14 @@ def switches_set(network: NetworkParameters) -> list[str]:
         for item in fields(NetworkParameters)
         if item.name not in SHOWN_APART and getattr(network, item.name) != item.default
     ]
+
+
+def has_checksum(file: WeightsFile) -> bool:
+    """Return whether a file came with a checksum, in itself or in a record beside it, which its reader compares."""
+    in_itself = file.container == "safetensors" and HASH_KEY in (file.description or {})
+    return in_itself or (
+        file.container == "torch" and file.description is not None and record_path(file.path).is_file()
+    )
 
 
 def _is_learned(name: str) -> bool:

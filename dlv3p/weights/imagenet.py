@@ -19,7 +19,7 @@ from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.models.backbones.features import Backbone
 from dlv3p.parameters.network import TIMM
 from dlv3p.weights.differences import list_differences
-from dlv3p.weights.names import join_dotted, without_wrapper
+from dlv3p.weights.names import join_dotted, without_wrappers
 from dlv3p.weights.reading import read_weights
 
 TORCHVISION_WEIGHTS = {
@@ -77,7 +77,7 @@ def timm_weights(name: str, state: Mapping[str, Tensor] | None, source: str) -> 
 
     settings = {}
     if state is not None:
-        state = {without_wrapper(key): value for key, value in state.items()}
+        state = {without_wrappers(key): value for key, value in state.items()}
         _refuse_other(name, state, source)
         settings["pretrained_cfg_overlay"] = {"state_dict": state}
     try:
@@ -93,7 +93,7 @@ def timm_weights(name: str, state: Mapping[str, Tensor] | None, source: str) -> 
 
 def feature_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the entries of a classifier's state dict that belong to its features, without the prefixes of wrappers."""
-    state = {join_dotted(without_wrapper(key)): value for key, value in state.items()}
+    state = {join_dotted(without_wrappers(key)): value for key, value in state.items()}
     return {key: value for key, value in state.items() if not _NOT_FEATURES.match(key)}
 
 

@@ -12,6 +12,10 @@ Names = Mapping[str, str]
 RESNET = {"backbone": "backbone"}
 FLAT = {"backbone": ""}
 
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+ATTRIBUTES = ("model", "net")
+"""Names under which a LightningModule usually keeps its network; no public file begins with one."""
+
 VAINF_MOBILENET = {
     **{f"backbone.features.{index}": f"backbone.low_level_features.{index}" for index in range(4)},
     **{f"backbone.features.{index}": f"backbone.high_level_features.{index}" for index in range(4, 18)},
@@ -119,9 +123,16 @@ def to_theirs(name: str, names: Names) -> str:
     return _replaced(name, names) or name
 
 
-def without_wrapper(name: str) -> str:
-    """Remove the prefixes that DataParallel and torch.compile add to all names."""
-    return name.removeprefix("module.").removeprefix("_orig_mod.")
+def without_wrappers(name: str) -> str:
+    """Remove what wrappers of the network or of a part of it add to names, in any order and number.
+
+    DataParallel and FSDP add `module`, torch.compile `_orig_mod`; a LightningModule has the network below `model` or
+    `net`, at the beginning of the name only.
+    """
+    words = [word for word in name.split(".") if word not in WRAPPERS]
+    while len(words) > 2 and words[0] in ATTRIBUTES:
+        del words[0]
+    return ".".join(words)
 
 
 def join_dotted(name: str) -> str:

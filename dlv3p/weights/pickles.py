@@ -3,8 +3,8 @@
 torch's own `weights_only=True` runs no foreign code, but accepts constructors that exhaust memory, such as
 `bytearray(10**10)`, from a file of a kilobyte. So the calls in a file are checked before it is read: tensors and plain
 containers need only the few names below. Scores that old files hold as NumPy scalars become plain numbers through
-stand-ins of ours; NumPy itself is not called. Names from a file are sanitized before they are printed: they may hold
-control codes, or a whole page.
+stand-ins of ours, and the arguments of a training script become nothing; NumPy and argparse themselves are not called.
+Names from a file are sanitized before they are printed: they may hold control codes, or a whole page.
 """
 
 import itertools
@@ -36,6 +36,7 @@ ALLOWED = {
     *(str(kind) for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8)),
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
     "numpy.dtype",
+    "argparse.Namespace",
 }
 """Names that a file may call."""
 
@@ -43,6 +44,16 @@ LEGACY_PICKLES = 5
 """Number of consecutive pickles in a file from before torch 1.6; the numbers follow."""
 
 MAX_MEMBERS = 200_000
+
+
+class Arguments:
+    """Stand-in for the `argparse.Namespace` that training scripts save beside the weights; none of it is needed."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 class NumpyType:
@@ -76,7 +87,7 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
         for pickled in pickles:
             _refuse_calls(pickled, where)
     stand_ins = [(numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    stand_ins.append((NumpyType, "numpy.dtype"))
+    stand_ins += [(NumpyType, "numpy.dtype"), (Arguments, "argparse.Namespace")]
     mapped = {"mmap": True} if is_zip and isinstance(source, Path) else {}
     try:
         with torch.serialization.safe_globals(stand_ins):
@@ -118,7 +129,8 @@ def _refuse_calls(file: BinaryIO, where: Path) -> None:
             if opcode.name == "STACK_GLOBAL" or (called and called not in ALLOWED):
                 raise IntegrityError(
                     f"{where}: calls {sanitize(called) or 'a name that it hides'}, which no weights need; nothing was "
-                    "run. Get the file from its author, or as safetensors"
+                    "run. Get the file from its author, or as safetensors; if you trust its author, save the tensors "
+                    "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
                 )
     except IntegrityError:
         raise

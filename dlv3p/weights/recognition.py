@@ -6,7 +6,7 @@ by source (`sources.py`); the output stride, which fits any weights, may be give
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrapper
+from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrappers
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.sources import BLUE_FIRST, SOURCES, Source
 
@@ -45,7 +45,7 @@ class Recognized:
 
     `state` holds the weights under our names, mapped from the file where possible; `unknown` lists entries that have no
     counterpart here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
-    network, unchecked: `apply_widths` checks them.
+    network, unchecked: `apply_widths` checks them. `written` has the entries' names in the file by the usual ones.
     """
 
     file: WeightsFile
@@ -59,6 +59,7 @@ class Recognized:
     unknown: tuple[str, ...]
     stride_from: str
     widths: Mapping[str, Mapping[str, int]] | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def norm(self) -> str:
@@ -69,7 +70,8 @@ class Recognized:
 
     def name_in_file(self, name: str) -> str:
         """Return what one of our entries is called in the file."""
-        return to_theirs(name, self.source.names) if self.source else name
+        usual = to_theirs(name, self.source.names) if self.source else name
+        return self.written.get(usual, usual)
 
 
 def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recognized:
@@ -81,23 +83,24 @@ def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recogni
         raise ParameterError(f"output_stride={output_stride!r}: allowed are {', '.join(map(str, OUTPUT_STRIDES))}")
     if file.description is not None:
         return _own(file, file.description, output_stride)
-    tensors = _normalized(file)
+    tensors, written = _normalized(file)
     key, backbone, named = _find_source(file, tensors)
     source = SOURCES[key]
     state = {ours: tensors[name] for name, ours in named.items() if ours is not None}
-    unknown = tuple(name for name, ours in named.items() if ours is None)
+    unknown = tuple(written[name] for name, ours in named.items() if ours is None)
     if key in BLUE_FIRST:
         state |= _red_first(state)
     if not source.architecture:
-        return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "")
+        return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "", written=written)
     stride, stride_from = _output_stride(file, source, output_stride)
     switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
     parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state, source)})
     num_classes = _rows(file, state, "classifier.weight", source.names)
     class_names = source.class_names.get(num_classes)
     return Recognized(
-        file, source.title, source, backbone, parameters, num_classes, class_names, state, unknown, stride_from
-    )
+        file, source.title, source, backbone, parameters, num_classes, class_names, state, unknown, stride_from,
+        written=written,
+    )  # fmt: skip
 
 
 def find_backbone(state: Mapping[str, Tensor]) -> str | None:
@@ -110,27 +113,27 @@ def find_backbone(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _normalized(file: WeightsFile) -> dict[str, Tensor]:
-    """Remove common prefixes, and normalize the names of MindSpore and of old DenseNets.
+def _normalized(file: WeightsFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Remove common prefixes, and normalize the names of MindSpore and of old DenseNets; return the names before, too.
 
     An entry without the prefix that others have keeps its name, so that it is reported as unknown.
     """
     tensors = file.tensors
     if any(name.startswith(MINDSPORE) for name in tensors):
         tensors = {name: value for name, value in tensors.items() if not MINDSPORE_TRAINING.match(name)}
-    result = {}
+    result, written = {}, {}
     for name, value in tensors.items():
         usual = _usual(name)
         if usual in result:
             raise IntegrityError(
                 f"{file.path}: duplicate entry {sanitize(usual)}, once as {sanitize(name)}; write it again"
             )
-        result[usual] = value
-    return result
+        result[usual], written[usual] = value, name
+    return result, written
 
 
 def _usual(name: str) -> str:
-    stem, dot, leaf = join_dotted(without_wrapper(name).removeprefix(MINDSPORE)).rpartition(".")
+    stem, dot, leaf = join_dotted(without_wrappers(name).removeprefix(MINDSPORE)).rpartition(".")
     return stem.replace("down_sample_layer", "downsample") + dot + MINDSPORE_LEAVES.get(leaf, leaf)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cityscapes import errors
 from cityscapes.errors import (
+    BusyError,
     InputError,
     IntegrityError,
     MachineError,
@@ -18,9 +19,12 @@ from cityscapes.errors import (
     NewerFormatError,
     ParameterError,
 )
+from cityscapes.files.atomic import file_sha256, lock_folder, write_bytes
 from cityscapes.labels import CLASS_NAMES
+from cityscapes.workspace import run_folder
+from dlv3p.compression import quantization
 from dlv3p.compression.acceptance import check_acceptance
-from dlv3p.compression.quantization import QUANTIZED, load_quantized, quantize_run
+from dlv3p.compression.quantization import QUANTIZED, QUANTIZERS, load_quantized, quantize_run
 from dlv3p.compression.variants import (
     EXPORT_LIMITS,
     TITLES,
@@ -395,3 +399,35 @@ def test_a_backend_that_is_not_installed_is_one_line(predictor, quantized, split
 def test_wrong_parameters_stop_in_one_line(wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         QuantizeParameters.from_mapping(wrong)
+
+
+def test_quantizing_writes_into_no_folder_that_holds_a_run(predictor, splits):
+    images = choose_calibration_images(splits[0], 1)
+    trained(splits[0].root, "named-int8")
+    folder = checkpoint_path("named-int8", "best").parents[1]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ParameterError, match=r"named-int8, which holds a run \(checkpoints\)"):
+        quantize_run(replace(predictor, run="named"), images)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_two_quantizations_of_one_run_do_not_mix(predictor, splits):
+    images = choose_calibration_images(splits[0], 1)
+    with lock_folder(run_folder("busy-int8")), pytest.raises(BusyError, match="is writing here"):
+        quantize_run(replace(predictor, run="busy"), images)
+    assert [path.name for path in run_folder("busy-int8").iterdir()] == [".lock"]
+
+
+def test_what_was_quantized_is_named_by_the_bytes_that_were_read(predictor, splits, monkeypatch):
+    read = predictor.weights_sha256
+    path = checkpoint_path("moved", "best")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"another checkpoint, which a training saved meanwhile")
+    networks = {"onnxruntime": {"files": [QUANTIZERS["onnxruntime"][1]]}}
+    monkeypatch.setattr(quantization, "_quantize", lambda *arguments: networks["onnxruntime"])
+    monkeypatch.setattr(quantization, "export_onnx", lambda model, path, **options: write_bytes(path, b"") or path)
+    monkeypatch.setattr(quantization, "convolutions", lambda path: ["only"])
+    write_bytes(run_folder("moved-int8") / QUANTIZERS["onnxruntime"][1], b"")
+    moved = replace(predictor, run="moved", checkpoint=path)
+    made = quantize_run(moved, choose_calibration_images(splits[0], 1), backends=["onnxruntime"])
+    assert made.description["checkpoint"]["sha256"] == read != file_sha256(path)

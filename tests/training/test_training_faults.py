@@ -71,6 +71,7 @@ from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs import folders
 from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runs.record import record_problems, write_record
 from dlv3p.train import main, train
 from dlv3p.training import callbacks, checkpoints, optimizers, recording, recovery, step, validation
 from dlv3p.training.progress import TrainingProgress
@@ -708,3 +709,39 @@ def test_l9_crops_without_any_label_do_no_harm(city, workspace, monkeypatch, los
     assert math.isfinite(result.history[0]["train_loss"])
     assert (result.history[0]["train_loss"] > 0) == (blank == 2)
     assert finite(result.folder / "checkpoints" / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "then", "said"),
+    [
+        ("hardware", "cpu_capability", "AVX2", "hardware.cpu_capability: AVX2, now "),
+        ("hardware", "cpu_flags", "avx2 invented", "hardware.cpu_flags: +"),
+        ("hardware", "onednn_max_isa", "AVX2", "hardware.onednn_max_isa: AVX2, now None"),
+        ("versions", "libjpeg", "1.0", "versions.libjpeg: 1.0, now "),
+        ("versions", "isal", "0.1", "versions.isal: 0.1, now "),
+        ("determinism", "interop_threads", 99, "determinism.interop_threads: 99, now "),
+    ],
+)
+def test_r5_what_the_last_bits_follow_is_named_when_a_run_goes_on_elsewhere(
+    city, folder, capsys, part, name, then, said
+):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record[part][name] = then
+    write_record(path, record)
+    recording.record_resumption(folder, tiny(city, run="run"), open_training(city, "train", "val"), steps=3)
+    assert said in capsys.readouterr().out
+    (*_, entry) = json.loads(path.read_text())["continued"]
+    assert name in entry[part]
+    assert not list(record_problems(json.loads(path.read_text())))
+
+
+def test_r5_a_record_of_an_earlier_version_lacks_what_is_newer_and_warns_of_nothing(city, folder, capsys):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    for part, name in (("hardware", "cpu_flags"), ("hardware", "cpu_capability"), ("versions", "zlib")):
+        del record[part][name]
+    write_record(path, record)
+    recording.record_resumption(folder, tiny(city, run="run"), open_training(city, "train", "val"), steps=3)
+    assert "changed since the last start" not in capsys.readouterr().out
+    assert not list(record_problems(record))

@@ -189,8 +189,13 @@ def _has_start(folder: Path, record: dict[str, Any]) -> bool:
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
         return False
     found = _read(folder / RECORD, folder)
-    known = {key: value for key, value in record.items() if key in found or key != DATA}
-    _refuse_other(folder.name, "pruned", {key: found.get(key) for key in known}, known)
+    settings = {key: value for key, value in record.items() if key != DATA}
+    _refuse_other(folder.name, "pruned", {key: found.get(key) for key in settings}, settings)
+    if found.get(DATA, record[DATA]) != record[DATA]:
+        raise ParameterError(
+            f"pruned_run={folder.name!r} was pruned and recalibrated on other data; restore the files of that data, or "
+            "give another name (-p pruned_run NAME)"
+        )
     return (folder / START).is_file()
 
 

@@ -1,6 +1,7 @@
 """Choose the callbacks of a training run: progress, a TensorBoard logger, and the early warning."""
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ class TensorBoardLogger(Callback):
 
         self._open, self._folder, self._done = SummaryWriter, folder, done
         self._writer: Any = None
+        self._report = threading.excepthook
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         self._steps = steps_per_epoch
+        self._report, threading.excepthook = threading.excepthook, self._on_thread_error
         try:
             self._writer = self._open(str(self._folder), purge_step=self._done + 1 if self._done else None)
         except OSError as error:
@@ -48,7 +51,7 @@ class TensorBoardLogger(Callback):
 
     def on_finish(self, message: str = "") -> None:
         self._call("close")
-        self._writer = None
+        self._end()
 
     def on_failure(self, message: str = "") -> None:
         self.on_finish()
@@ -64,8 +67,18 @@ class TensorBoardLogger(Callback):
         except OSError as error:
             self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _end(self) -> None:
         self._writer = None
+        if threading.excepthook == self._on_thread_error:
+            threading.excepthook = self._report
+
+    def _on_thread_error(self, error: Any) -> None:
+        """Leave what the library's writing thread could not write to the next call, which raises it again."""
+        if not (isinstance(error.exc_value, OSError) and "tensorboard" in type(error.thread).__module__):
+            self._report(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._end()
         print(f"warning: {self._folder}: cannot write events, so the curves end here: {reason(error)}", flush=True)
 
 

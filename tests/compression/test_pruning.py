@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 import sys
 from dataclasses import fields, replace
 from functools import partial
@@ -418,6 +419,25 @@ def test_the_result_is_a_run_that_describes_itself(pruned_run):
     assert largest_difference(shared, predictor.model) < 1e-12
     assert largest_difference(shared, copy.deepcopy(pruned_run.start)) > 0
     assert pruned_run.widths().loc["backbone.conv1"].tolist() == [64, 32]
+
+
+def test_a_network_that_was_recalibrated_on_other_data_is_not_gone_on_with(pruned_run, city, tmp_path):
+    record = pruned_run.folder / "pruning" / "settings.json"
+    written = record.read_bytes()
+    same, other = (shutil.copytree(city, tmp_path / name) for name in ("same", "other"))
+    images = sorted((other / "leftImg8bit" / "train").rglob("*.png"))
+    images[0].write_bytes(images[1].read_bytes())
+    with pytest.raises(ParameterError, match="'tiny-pruned' was pruned and recalibrated on other data; restore"):
+        prune_run(replace(pruned_run.parameters, run="tiny", data_root=str(other)))
+    prune_run(replace(pruned_run.parameters, run="tiny", data_root=str(same)))
+    content = json.loads(written)
+    del content["data_sha256"], content["content_sha256"]
+    record.write_text(json.dumps(content))  # as earlier versions wrote it
+    prune_run(replace(pruned_run.parameters, run="tiny", data_root=str(other)))
+    record.write_bytes(written.replace(b'"sparsity": 0.5', b'"sparsity": 0.4'))
+    with pytest.raises(IntegrityError, match=r"settings\.json: was changed since it was written"):
+        prune_run(pruned_run.parameters)
+    record.write_bytes(written)
 
 
 def test_it_is_not_pruned_again_but_gone_on_with(pruned_run):

@@ -1,6 +1,9 @@
 """TensorBoard shows what a run has to show, also of a run that was stopped, and also without the library's help."""
 
+import resource
+import signal
 import sys
+import threading
 
 import pytest
 from support.tiny import tiny
@@ -60,6 +63,21 @@ def test_a_disk_that_takes_no_more_ends_the_curves_and_not_the_training(tmp_path
     (tmp_path / "events").write_text("a file stands where the folder would be")
     follow(tmp_path / "events", done=0, until=9)
     assert capsys.readouterr().out.count("warning: ") == 1
+
+
+def test_a_disk_that_is_full_within_an_epoch_gives_one_line_and_no_traceback(tmp_path, capsys, monkeypatch):
+    tracebacks, limits = [], resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        follow(tmp_path, done=0, until=3000, steps=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert capsys.readouterr().out.count("cannot write events, so the curves end here") == 1
+    assert not tracebacks
+    assert threading.excepthook == tracebacks.append
 
 
 def test_a_run_writes_its_curves_where_tensorboard_finds_them(city, workspace):

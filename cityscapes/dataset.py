@@ -46,6 +46,10 @@ class Split(ABC):
     def name(self, index: int) -> str:
         """Return the name of an image, unique in its split and without a suffix."""
 
+    def group(self, index: int) -> str:
+        """Return what an image belongs to together with others, such as a city, a video or a patient: its folder."""
+        return self.image_path(index).parent.name
+
     @abstractmethod
     def image_path(self, index: int) -> Path:
         """Return the path of an image; in a packed data set it is only a name, not a file."""

@@ -20,8 +20,8 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.acceptance_report import AcceptanceReport, AcceptanceRow, Limits
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.evaluation.statistics import compare
 from dlv3p.profiling.process_memory import measure_process_memory
 from dlv3p.profiling.timing import time_interleaved
 from dlv3p.runtime.devices import explain_out_of_memory
@@ -85,9 +85,10 @@ def check_acceptance(
     runs = {one.title: (lambda predict=one.predict: predict(image)) for one in everyone}
     timings = time_interleaved(runs, warmup=warmup, repeats=repeats, clock=clock)
     peaks = _measure_memory(everyone, size, threads) if memory else [None] * len(everyone)
+    groups = [split.group(index) for index in range(len(split))]
     rows = []
     for one, confusion, same, peak in zip(everyone, confusions, agreement, peaks, strict=True):
-        change = None if one is reference else change_of_mean_iou(confusions[0], confusion)
+        change = None if one is reference else compare(confusions[0], confusion, groups).mean
         mean_iou = scores(confusion.sum(axis=0)).mean_iou
         costs = (one.size_bytes, one.gmacs, one.parameters)
         rows.append(AcceptanceRow(one.title, mean_iou, change, same, peak, *costs))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cityscapes.workspace import output_folder
-from dlv3p.evaluation.bootstrap import Change
+from dlv3p.evaluation.statistics import Estimate
 from dlv3p.profiling.counters import NOT_MEASURED
 from dlv3p.profiling.timing import InterleavedTimes, Speedup
 from dlv3p.runs.folders import write_json
@@ -41,11 +41,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class AcceptanceRow:
-    """The measurements of one network; `change` is None for the reference, memory is in MiB, None is unknown."""
+    """The measurements of one network: `change` in points of mIoU, None for the reference; memory in MiB, or None."""
 
     title: str
     mean_iou: float
-    change: Change | None
+    change: Estimate | None
     agreement: float
     memory_mib: float | None
     size_bytes: int | None
@@ -82,14 +82,14 @@ class AcceptanceReport:
         """Return why the predictions of a row fail, and what is uncertain about them."""
         reasons, remarks = [], []
         limits, change = self.limits, row.change
-        if not -change.points <= limits.largest_loss:
-            reasons.append(f"loses {-change.points:.2f} points of mIoU, more than {limits.largest_loss:g}")
+        if not -change.value <= limits.largest_loss:
+            reasons.append(f"loses {-change.value:.2f} points of mIoU, more than {limits.largest_loss:g}")
         if not row.agreement >= limits.smallest_agreement:
             reasons.append(f"{row.agreement:.3%} same pixels, less than {limits.smallest_agreement:.3%}")
         if change.low <= -limits.largest_loss <= change.high:
             remarks.append(f"the interval includes the limit of {limits.largest_loss:g} points")
-        elif np.isnan(change.low):
-            remarks.append("one image gives no interval")
+        elif not change.known:
+            remarks.append(str(change))
         return reasons, remarks
 
     def _judge_speed(self, row: AcceptanceRow) -> tuple[list[str], list[str]]:
@@ -131,14 +131,15 @@ class AcceptanceReport:
         first, records = self.rows[0], []
         for row in self.rows:
             verdict, remarks = self.verdict(row)
-            change, speedup = row.change or Change(0.0, 0.0, 0.0), self.speedup(row.title)
+            change, speedup = row.change or Estimate(0.0, 0.0, 0.0, 1.0, 0), self.speedup(row.title)
             records.append(
                 {
                     "title": row.title,
                     "mIoU": row.mean_iou,
-                    "change": change.points,
+                    "change": change.value,
                     "change_low": change.low,
                     "change_high": change.high,
+                    "change_blocks": change.blocks,
                     "agreement": row.agreement,
                     "milliseconds": self.timings.milliseconds(row.title),
                     "speedup": speedup.times,
@@ -223,9 +224,8 @@ class AcceptanceReport:
     def _caption(self) -> str:
         measured = self.measured
         threads = "1 thread" if measured["threads"] == 1 else f"{measured['threads']} threads"
-        few = "; intervals from so few images are too narrow" if measured["images"] < 20 else ""
         return (
-            f"{measured['images']} images of the {measured['split']} split{few}; times of "
+            f"{measured['images']} images of the {measured['split']} split; times of "
             f"{measured['latency_height']} x {measured['latency_width']} pixels, {threads}, "
             f"{measured['repeats']} interleaved rounds"
         )

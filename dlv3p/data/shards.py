@@ -62,6 +62,10 @@ class ShardedSplit(Split):
         """Return an image's name in the data set that the shards were made from."""
         return self._samples[index][1]["name"]
 
+    def group(self, index: int) -> str:
+        """Return "": a shard is no group of images, and shards do not keep the folders of their source."""
+        return ""
+
     def image_path(self, index: int) -> Path:
         """Return a path that names an image; it is not a file."""
         return self._path(index, "image")

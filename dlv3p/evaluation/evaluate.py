@@ -6,6 +6,7 @@ iIoU and categories, and the official class IoU equals the mIoU, since the netwo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
+from cityscapes.files.atomic import write_text
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.voc import VocSplit
+from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
 from dlv3p.evaluation.results import result_path
+from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
@@ -37,7 +41,8 @@ BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val",
 class Evaluation:
     """The scores of one checkpoint on one split by one protocol; `images` has a row per image, worst mIoU first.
 
-    `official` are the scores of the Cityscapes server, None for other data and for images that are not scored whole.
+    `counts` are the confusion counts of each image, from which runs are compared. `official` are the scores of the
+    Cityscapes server, None for other data and for images that are not scored whole.
     """
 
     predictor: Predictor
@@ -47,6 +52,12 @@ class Evaluation:
     scores: Scores
     images: pd.DataFrame
     official: OfficialScores | None
+    counts: ImageCounts
+
+    @cached_property
+    def mean_iou_interval(self) -> Estimate:
+        """The mIoU with its interval, from blocks of images that fail together: see `statistics.py`."""
+        return score_interval(self.counts.confusions(), self.counts.groups)
 
     def classes(self) -> pd.DataFrame:
         """Return a table with a row per class: IoU, Dice, accuracy, and the share of the split's labeled pixels."""
@@ -92,7 +103,7 @@ class Evaluation:
         the content of the official result file, null for data that is not Cityscapes.
         """
         classes = {
-            name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
+            name: {key: _json(value) for key, value in row.items()}
             for name, row in self.classes().to_dict("index").items()
         }
         content = {
@@ -113,12 +124,19 @@ class Evaluation:
             "image_scale": self.predictor.parameters.image_scale,
             **self.scores.means(),
             "classes_that_occur": int((self.confusion.sum(axis=1) > 0).sum()),
+            "mIoU_interval": {
+                "low": _json(self.mean_iou_interval.low),
+                "high": _json(self.mean_iou_interval.high),
+                "blocks": self.mean_iou_interval.blocks,
+            },
             "classes": classes,
             "confusion": self.confusion.tolist(),
             "confusion_axes": ["truth", "prediction"],
             "official": None if self.official is None else self.official.as_official_json(),
         }
         path = self.path("evaluation.json")
+        self.counts.save(self.path("evaluation_images.npz"))
+        write_text(self.path("evaluation_images.csv"), self.counts.table().to_csv(index=False))
         write_json(path, content)
         return path
 
@@ -136,12 +154,13 @@ def evaluate(
         )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
-    rows = []
+    rows, every = [], []
     for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
         name, (image, mask) = split.name(index), scored_pair(split, index, protocol)
         prediction = predictor.predict(image, protocol).cpu()
         counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
         confusion += counts
+        every.append(counts.numpy())
         one = scores(counts)
         rows.append({"image": name, "mIoU": one.mean_iou, "pixel_accuracy": one.pixel_accuracy})
         if truth:
@@ -151,7 +170,12 @@ def evaluate(
             official.add_counts(name, pixels)
     images = pd.DataFrame(rows).sort_values("mIoU", kind="stable").reset_index(drop=True)
     result = official.result() if truth else None
-    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result)
+    counts = ImageCounts.of(split, every, predictor.class_names)
+    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result, counts)
+
+
+def _json(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:

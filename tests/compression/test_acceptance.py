@@ -12,7 +12,6 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
 from dlv3p.compression.acceptance_report import NOT_FASTER, Limits
-from dlv3p.evaluation.bootstrap import change_of_mean_iou
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_model
 from dlv3p.profiling.process_memory import measure_process_memory
@@ -26,11 +25,14 @@ class Masks:
 
     root, split, num_classes = "here", "val", CLASSES
 
-    def __init__(self, images=6, size=(12, 20), seed=0):
+    def __init__(self, images=24, size=(12, 20), seed=0):
         self.masks = np.random.default_rng(seed).integers(0, CLASSES, (images, *size)).astype(np.uint8)
 
     def __len__(self):
         return len(self.masks)
+
+    def group(self, index):
+        return ""
 
     def image(self, index):
         return Image.fromarray(np.stack([self.masks[index] * 10] * 3, axis=2))
@@ -185,41 +187,19 @@ def test_speeds_are_compared_turn_by_turn_so_that_a_machine_that_slows_down_chan
     assert {"reference", "candidate"} == set(firsts), "the order changes from turn to turn"
 
 
-def test_the_interval_holds_the_true_change_as_often_as_it_says():
-    """Images of a population whose true change is known: about 95 of 100 intervals hold it."""
-    random = np.random.default_rng(0)
-
-    def population(images):
-        """Two networks' confusions of two classes; hard images are hard for both."""
-        hardness = random.beta(2, 8, images)
-        hits = [1000 * (1 - hardness * factor) + random.normal(0, 15, images) for factor in (1.0, 1.1)]
-        return [
-            np.stack([[hit, 1000 - hit], [0.5 * (1000 - hit), 1000 - 0.5 * (1000 - hit)]]).transpose(2, 0, 1)
-            for hit in hits
-        ]
-
-    truth = change_of_mean_iou(*population(200_000), resamples=2).points
-    intervals = [change_of_mean_iou(*population(60), resamples=500, seed=trial) for trial in range(600)]
-    held = np.mean([low <= truth <= high for _, low, high in intervals])
-    assert 0.92 <= held <= 0.98
-    reference, candidate = population(60)
-    paired, unpaired = (change_of_mean_iou(reference, other) for other in (candidate, candidate[::-1]))
-    assert paired.points == pytest.approx(unpaired.points)
-    assert paired.high - paired.low < 0.3 * (unpaired.high - unpaired.low), "what is hard for both cancels out"
-
-
-def test_one_image_gives_no_interval_and_a_class_that_is_nowhere_is_in_no_mean():
-    one = np.zeros((1, 3, 3), np.int64)
-    one[0, :2, :2] = [[8, 2], [0, 10]]
-    worse = one.copy()
-    worse[0, :2, :2] = [[6, 4], [0, 10]]
-    change = change_of_mean_iou(one, worse)
-    assert change.points == pytest.approx(100 * ((6 / 10 + 10 / 14) / 2 - (8 / 10 + 10 / 12) / 2))
-    assert np.isnan(change.low)
+def test_too_few_images_give_no_interval_and_say_so():
     clock = Clock()
-    report = judge(network("dense", clock), network("other", clock), clock=clock, split=Masks(images=1))
-    assert "one image gives no interval" in str(report)
+    report = judge(network("dense", clock), network("other", clock), clock=clock, split=Masks(images=9))
+    assert "too few independent images (9) for an interval" in str(report)
     assert report.as_json()["rows"][1]["change_low"] is None
+    assert report.as_json()["rows"][1]["change_blocks"] == 9
+
+
+def test_the_interval_is_of_the_groups_of_the_split():
+    clock, split = Clock(), Masks(images=48)
+    split.group = lambda index: f"patient {index // 4}"
+    report = judge(network("dense", clock), network("small", clock, wrong_rows=3), clock=clock, split=split)
+    assert report.as_json()["rows"][1]["change_blocks"] == 12
 
 
 def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspace):
@@ -228,7 +208,7 @@ def test_the_saved_report_is_plain_json_with_limits_machine_and_all_rows(workspa
     content = json.loads(report.save("run", "gate").read_text())
     assert (workspace / "outputs" / "run" / "gate.json").is_file()
     assert content["limits"] == {"largest_loss": 0.5, "smallest_speedup": 1.0, "smallest_agreement": 0.0}
-    assert content["measured"]["images"] == 6
+    assert content["measured"]["images"] == 24
     assert content["machine"]["cores"]
     assert [row["size_ratio"] for row in content["rows"]] == [1, 0.25]
     assert content["rows"][1]["macs_ratio"] is None

@@ -47,6 +47,9 @@ class Photographs:
     def name(self, index):
         return f"photograph {index}"
 
+    def group(self, index):
+        return ""
+
     def image_path(self, index):
         return Path(__file__)  # any file: the pictures below are drawn, not read
 

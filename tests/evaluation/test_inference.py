@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import DivergedError, MissingInputError, ParameterError
+from cityscapes.errors import DivergedError, InputError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.image_counts import read_image_counts
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
@@ -167,6 +168,30 @@ def test_a_prediction_of_an_image_that_was_mended_or_that_is_damaged_is_made_ane
     assert "2 of 2 predictions were damaged or of other images" in capsys.readouterr().out
     assert second.read_bytes() == good
     assert np.array_equal(np.array(Image.open(first)), TRAIN_ID_TO_LABEL_ID[predictor(split.image(0))])
+
+
+def test_the_counts_of_each_image_are_kept_and_read_back(evaluation):
+    folder = evaluation.save().parent
+    counts = read_image_counts(folder / "evaluation_images.npz")
+    assert np.array_equal(counts.confusions().sum(axis=0), evaluation.confusion)
+    assert (counts.names, counts.class_names) == (evaluation.counts.names, tuple(evaluation.predictor.class_names))
+    assert set(counts.groups) == {frame.city for frame in evaluation.split.frames}
+    table = pd.read_csv(folder / "evaluation_images.csv").set_index("image")
+    for row in evaluation.images.itertuples():
+        assert table.loc[row.image, "mIoU"] == pytest.approx(row.mIoU, abs=1e-12)
+    assert [name for name in table if name.startswith("IoU ")] == [f"IoU {name}" for name in counts.class_names]
+    stored = json.loads((folder / "evaluation.json").read_text())["mIoU_interval"]
+    assert stored == {"low": None, "high": None, "blocks": len(counts.names)}, "three images are too few"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_damaged_counts_are_one_line(tmp_path, content):
+    path = tmp_path / "evaluation_images.npz"
+    with pytest.raises(MissingInputError, match="evaluate the run again"):
+        read_image_counts(path)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not the counts of an evaluation"):
+        read_image_counts(path)
 
 
 def test_scores_of_other_data_do_not_replace_the_runs_own(city, copied, predictor, evaluation):

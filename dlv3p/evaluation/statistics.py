@@ -1,0 +1,214 @@
+"""Intervals and paired tests of IoU that hold for images that resemble one another, as those of a drive do.
+
+Neighboring frames fail together, so images are not drawn one by one but in blocks: patients, videos or cities where
+there are ten or more of them, else runs of frames that are long compared with the measured autocorrelation. Deleting
+one block at a time (the grouped jackknife: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3) gives the
+standard error of any score of the summed counts, and Student's t with one degree of freedom less than blocks the
+interval. Nothing is drawn at random: the same images always give the same interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+FEWEST_BLOCKS = 10
+"""With fewer blocks than this there is no interval and no winner."""
+RUN_FACTOR = 6
+"""Runs of frames are this many times as long as the time in which frames forget one another."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score or a difference of two, and its 95 % interval; nan where there are too few `blocks` for one.
+
+    `p` is that of the two-sided test against zero; among classes it is Holm's, which counts them all.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    blocks: int
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough blocks for an interval."""
+        return not np.isnan(self.low)
+
+    def __str__(self) -> str:
+        """Return the interval as in `[-0.31, 1.12]`, or why there is none."""
+        if not self.known:
+            return f"too few independent images ({self.blocks}) for an interval"
+        return f"[{self.low:.4g}, {self.high:.4g}]"
+
+    @property
+    def sign(self) -> int:
+        """Return 1 or -1 where the value differs from zero by more than chance, else 0."""
+        return int(np.sign(self.value)) if self.p < 1 - CONFIDENCE else 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same images, candidate minus reference: confusion counts, int (N,C,C) each, and blocks (N,).
+
+    Differences are in points (hundredths) of IoU.
+    """
+
+    reference: np.ndarray
+    candidate: np.ndarray
+    blocks: np.ndarray
+
+    @cached_property
+    def mean(self) -> Estimate:
+        """The difference of the mean IoU over the classes that occur."""
+        everything, without = (_mean(iou) for iou in self._ious)
+        return _estimate(everything, without)
+
+    @cached_property
+    def classes(self) -> list[Estimate]:
+        """The difference of each class's IoU, tested with Holm's correction; blocks without a class do not count."""
+        everything, without = self._ious
+        occurs = self._occurs
+        single = [
+            _estimate(everything[:, index], without[:, occurs[:, index], index])
+            for index in range(everything.shape[-1])
+        ]
+        return _holm(single)
+
+    @cached_property
+    def _occurs(self) -> np.ndarray:
+        """Whether a class occurs in a block, in the truth or in a prediction: bool (B,C)."""
+        return sum(_unions(_per_block(counts, self.blocks)) for counts in (self.reference, self.candidate)) > 0
+
+    @cached_property
+    def _ious(self) -> tuple[np.ndarray, np.ndarray]:
+        """The two networks' IoU by class, over everything (2,C) and without each block (2,B,C)."""
+        sums = [_per_block(counts, self.blocks) for counts in (self.reference, self.candidate)]
+        totals = [blocks.sum(axis=0) for blocks in sums]
+        everything = np.stack([_iou(total) for total in totals])
+        without = np.stack([_iou(total - blocks) for total, blocks in zip(totals, sums, strict=True)])
+        return everything, without
+
+
+def compare(reference: np.ndarray, candidate: np.ndarray, groups: Sequence[str] | None = None) -> Comparison:
+    """Compare two networks by their confusion counts of the same images in the same order, int (N,C,C) each.
+
+    `groups` names the patient, video or city of each image; images of one group stand in the order of time. None is one
+    sequence. Raises ValueError for counts of different shapes.
+    """
+    reference, candidate = (np.asarray(counts, np.int64) for counts in (reference, candidate))
+    if reference.shape != candidate.shape:
+        raise ValueError(f"counts of {reference.shape} and {candidate.shape}: compare two networks on the same images")
+    groups = [""] * len(reference) if groups is None else list(groups)
+    return Comparison(reference, candidate, find_blocks(groups, _influences(reference, candidate)))
+
+
+def score_interval(confusions: np.ndarray, groups: Sequence[str] | None = None) -> Estimate:
+    """Return the mean IoU of one network, from 0 to 1, with its interval; arguments as for `compare`."""
+    confusions = np.asarray(confusions, np.int64)
+    groups = [""] * len(confusions) if groups is None else list(groups)
+    blocks = _per_block(confusions, find_blocks(groups, _influence(confusions)))
+    everything, without = _iou(blocks.sum(axis=0))[None], _iou(blocks.sum(axis=0) - blocks)[None]
+    estimate = _estimate(np.stack([0.0, *_mean(everything)]), np.stack([0 * _mean(without)[0], *_mean(without)]))
+    return Estimate(estimate.value / 100, estimate.low / 100, estimate.high / 100, estimate.p, estimate.blocks)
+
+
+def find_blocks(groups: Sequence[str], differences: np.ndarray) -> np.ndarray:
+    """Return the block of each image, int (N,): its group, or a run of frames where there are fewer than ten groups.
+
+    Runs end with their group, and are as long as the autocorrelation of the per-image `differences` (N,) asks.
+    """
+    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if group.max(initial=-1) + 1 >= FEWEST_BLOCKS:
+        return group
+    length = run_length(group, differences)
+    blocks, first = np.empty(len(group), np.int64), 0
+    for index in range(group.max(initial=-1) + 1):
+        members = np.flatnonzero(group == index)
+        runs = max(1, round(len(members) / length))
+        blocks[members] = first + np.arange(len(members)) * runs // len(members)
+        first += runs
+    return blocks
+
+
+def run_length(group: np.ndarray, differences: np.ndarray) -> int:
+    """Return the number of frames in a run: 1 where neighbors are not more alike than by chance.
+
+    Else it grows with the sum of the autocorrelations up to the first lag at which there is none.
+    """
+    centered, count = differences - differences.mean(), len(differences)
+    variance = (centered**2).mean()
+    if count < 2 or variance <= 1e-18:
+        return 1
+    shared = 0.0
+    for lag in range(1, count):
+        same = group[lag:] == group[:-lag]
+        correlation = (centered[lag:] * centered[:-lag])[same].sum() / count / variance
+        if correlation < (1.96 / np.sqrt(count) if lag == 1 else 0):
+            break
+        shared += 2 * correlation
+    return 1 + int(np.ceil(RUN_FACTOR * shared))
+
+
+def _estimate(everything: np.ndarray, without: np.ndarray) -> Estimate:
+    """Estimate a difference in points from the scores of both networks, over everything (2,) and without each block."""
+    difference, left_out = 100 * (everything[1] - everything[0]), 100 * (without[1] - without[0])
+    left_out = left_out[np.isfinite(left_out)]
+    blocks, nan = len(left_out), float("nan")
+    if blocks < FEWEST_BLOCKS or np.isnan(difference):
+        return Estimate(float(difference), nan, nan, nan, blocks)
+    error = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean()) ** 2).sum())
+    width = stdtrit(blocks - 1, (1 + CONFIDENCE) / 2) * error
+    p = 2 * stdtr(blocks - 1, -abs(difference) / error) if error > 0 else float(difference == 0)
+    return Estimate(float(difference), float(difference - width), float(difference + width), float(p), blocks)
+
+
+def _holm(estimates: list[Estimate]) -> list[Estimate]:
+    """Correct the p-values of several tests (Holm, 1979): the smallest counts all of them, the next one less."""
+    tested = sorted((i for i, one in enumerate(estimates) if one.known), key=lambda i: estimates[i].p)
+    corrected, largest = list(estimates), 0.0
+    for rank, index in enumerate(tested):
+        one = estimates[index]
+        largest = max(largest, min(1.0, (len(tested) - rank) * one.p))
+        corrected[index] = Estimate(one.value, one.low, one.high, largest, one.blocks)
+    return corrected
+
+
+def _per_block(confusions: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    sums = np.zeros((blocks.max(initial=-1) + 1, *confusions.shape[1:]), np.int64)
+    np.add.at(sums, blocks, confusions)
+    return sums
+
+
+def _unions(confusions: np.ndarray) -> np.ndarray:
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return confusions.sum(axis=-1) + confusions.sum(axis=-2) - hits
+
+
+def _iou(confusions: np.ndarray) -> np.ndarray:
+    """Return the IoU (...,C) of confusion counts (...,C,C); nan for a class that neither occurs nor is predicted."""
+    hits, unions = np.diagonal(confusions, axis1=-2, axis2=-1), _unions(confusions)
+    return np.divide(hits, unions, out=np.full(unions.shape, np.nan), where=unions > 0)
+
+
+def _mean(iou: np.ndarray) -> np.ndarray:
+    there = np.isfinite(iou)
+    total, count = np.where(there, iou, 0).sum(axis=-1), there.sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _influences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return how much each image moves the difference of the two mean IoUs: float (N,)."""
+    return _influence(candidate) - _influence(reference)
+
+
+def _influence(confusions: np.ndarray) -> np.ndarray:
+    total = confusions.sum(axis=0)
+    iou, unions = _iou(total), _unions(total)
+    there = unions > 0
+    hits = np.diagonal(confusions, axis1=1, axis2=2)[:, there]
+    return ((hits - iou[there] * _unions(confusions)[:, there]) / unions[there]).sum(axis=1) / max(1, there.sum())

@@ -3,7 +3,7 @@
     dlv3p demo        (what `make demo` calls)
 
 Executed notebooks go to outputs/demo/, everything else to outputs/<run>/ and saved/<run>/. A finished run is not
-trained again. A notebook that is opened before any run exists gets the demo's run from this module.
+trained again. A notebook that is opened before any run exists shows the trained run in notebooks/trained/.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def load_run(parameters: RunParameters):
-    """Load the predictor that a notebook's parameters name; if no run exists yet, train the demo's first.
+    """Load the predictor that a notebook's parameters name; if no run exists yet, that of the stored one.
 
     Raises MachineError where the run's results could not be written.
     """
@@ -51,16 +51,18 @@ def load_run(parameters: RunParameters):
 
 
 def runs_or_demo(runs: str) -> list[str]:
-    """Return the named runs, separated by spaces; "" means all, or the demo's, trained now, if there is none yet."""
+    """Return the named runs, separated by spaces; "" means all, or the stored one if there is none."""
     from dlv3p.runs.folders import find_run, list_runs
 
     if runs.split():
         return [find_run(run) for run in runs.split()]
     if not list_runs():
-        from dlv3p.train import train
+        from dlv3p.runs.trained import install_trained_run
 
-        print("no run yet: training the demo first, which takes a few minutes", flush=True)
-        train(TrainParameters())
+        install_trained_run()
+        print(
+            "no run yet: this shows the trained run that comes with the suite; train.ipynb makes your own", flush=True
+        )
     return list_runs()
 
 

@@ -104,7 +104,7 @@ class AuditDataParameters(Parameters):
 class RunParameters(Parameters):
     """The parameters of every notebook that uses a finished run; the rest is read from the run's folder."""
 
-    run: str = text("", 'folder below saved/; "" is the newest run, and trains the demo when there is none')
+    run: str = text("", 'folder below saved/; "" is the newest run, or the stored one if there is none')
     checkpoint: str = choice("best", CHECKPOINTS, "best or last")
     device: str = _device()
     threads: int = _threads()
@@ -211,7 +211,7 @@ class ProfileParameters(RunParameters):
 class PruneParameters(RunParameters):
     """Take channels out of a run's network, fine-tune what is left, and see what that gains and costs."""
 
-    run: str = text("", 'folder below saved/; "" is the newest unpruned run, or trains the demo if none')
+    run: str = text("", 'folder below saved/; "" is the newest unpruned run, or the stored one if none')
     pruned_run: str = text("", 'folder below saved/ for the result; "" is the run\'s name and -pruned')
     data_root: str = text("", 'where the run\'s data is now; "" is where it was')
     sparsity: float = number(0.5, 0.01, 0.99, "share of the channels to remove")

@@ -23,6 +23,9 @@ from dlv3p.parameters.choices import (
 )
 from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
 
+TRAINED_RUN = "trained_demo"
+"""The name of the trained run that comes with the repository; no training may have it."""
+
 DEMO_CITY = "demo_city"
 """The `data_root` of the embedded city, written on first use."""
 
@@ -134,6 +137,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
             )
 
         check_batch_size(self.batch_size, processes=self.processes, accumulation=self.accumulation)
+        if self.run == TRAINED_RUN:
+            raise ParameterError(f"run={self.run!r}: is the name of the run that comes with the suite; choose another")
         if self.teacher and self.teacher == self.run_name:
             raise ParameterError(
                 f"teacher={self.teacher!r}: a run cannot teach itself; give another run, or a weights file"

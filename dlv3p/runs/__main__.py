@@ -1,7 +1,8 @@
-"""The command `dlv3p runs`: check run folders, and record reference bands.
+"""The command `dlv3p runs`: check run folders, record reference bands, and store a run to share.
 
 dlv3p runs check saved/<run>
 dlv3p runs band RUN RUN RUN --output FILE
+dlv3p runs store RUN --output FOLDER
 """
 
 import argparse
@@ -51,6 +52,15 @@ def record_band(options: argparse.Namespace) -> int:
     return 0
 
 
+def store_run(options: argparse.Namespace) -> int:
+    """Store a run in a folder."""
+    from dlv3p.runs import trained
+
+    path = trained.store_run(_folder(options.run_name).name, options.output)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def _folder(run: str) -> Path:
     """Return the run's folder, given `saved/<run>` or the name alone."""
     path = Path(run)
@@ -60,7 +70,9 @@ def _folder(run: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dlv3p runs", description="Check run folders, and record reference bands.")
+    parser = argparse.ArgumentParser(
+        prog="dlv3p runs", description="Check run folders, record reference bands, and store a run to share."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
@@ -87,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=int, default=0, help="number of epochs, from the first; 0: as many as all runs have"
     )
     band.set_defaults(run=record_band)
+    store = commands.add_parser(
+        "store",
+        help="store a run at half precision, to be shared or committed",
+        description="Store the best network of a finished run at half precision, with its metrics and its record, "
+        "which then names no local path. notebooks/trained/ is the run that stands in where a user has none.",
+    )
+    store.add_argument("run_name", metavar="RUN", help="saved/<run>, or its name")
+    store.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for example notebooks/trained")
+    store.set_defaults(run=store_run)
     return parser
 
 

@@ -15,7 +15,7 @@ from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, wri
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
-from dlv3p.parameters.training import TrainParameters
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -44,8 +44,8 @@ def list_runs() -> list[str]:
     """
     saved = run_folder("").resolve()
     paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
-    folders = [path.parent.parent for path in paths]
-    return [folder.name for folder in folders if (folder / "metrics.csv").is_file()]
+    runs = [path.parents[1].name for path in paths if (path.parents[1] / "metrics.csv").is_file()]
+    return [run for run in runs if run != TRAINED_RUN] or runs
 
 
 def find_run(run: str, *, parameter: str = "run") -> str:

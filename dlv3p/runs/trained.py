@@ -1,0 +1,99 @@
+"""Store a finished run with the repository, and let it stand in for a user's own where there is none yet.
+
+`notebooks/trained/` holds `model.safetensors`, `metrics.csv` and `run.json`, in which `stored` has the hash of the
+first. Matrices and kernels are stored at half precision; vectors, which are few and include the statistics of batch
+norm, in full.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from cityscapes.errors import IntegrityError, MissingInputError, reason
+from cityscapes.files.atomic import file_sha256, write_text
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.runs.folders import checkpoint_path, hold_run
+from dlv3p.runs.record import read_record, write_record
+from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.loading import save_model
+
+TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
+"""The folder of the run that comes with the repository."""
+
+
+def store_run(run: str, folder: Path = TRAINED) -> Path:
+    """Write the best network of a finished run to a folder, with its metrics and its record without local paths."""
+    source = checkpoint_path(run, "best").parents[1]
+    state = load_checkpoint(checkpoint_path(run, "best"))
+    model, parameters = model_from_checkpoint(state)
+    model.load_state_dict(halved(model.state_dict()), assign=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.safetensors"
+    save_weights(path, model, {"parameters": parameters.as_dict(), "class_names": list(state["class_names"])})
+    record = read_record(source / "run.json")
+    for described in record["data"].values():
+        described["root"] = parameters.data_root
+    record["stored"] = {"file": path.name, "sha256": file_sha256(path), "epoch": state["epoch"]}
+    write_text(folder / "metrics.csv", (source / "metrics.csv").read_text(encoding="utf-8"))
+    write_record(folder / "run.json", record)
+    return path
+
+
+def install_trained_run(folder: Path = TRAINED) -> str:
+    """Write the stored run to `saved/trained_demo/`, unless it is there, and return its name.
+
+    Raises MissingInputError where nothing is stored, and IntegrityError when the file is not the one that was stored.
+    """
+    if checkpoint_path(TRAINED_RUN, "best").is_file():
+        return TRAINED_RUN
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no trained run comes with this installation; run train.ipynb first")
+    record = read_record(folder / "run.json")
+    state, parameters = _read_weights(path, record)
+    model = build_network(parameters, len(record["class_names"]))
+    model.load_state_dict(state)
+    metrics = (folder / "metrics.csv").read_text(encoding="utf-8")
+    history = [_numbers(row) for row in csv.DictReader(io.StringIO(metrics))]
+    content = {
+        "history": history,
+        "best_epoch": record["stored"]["epoch"],
+        "parameters": parameters.as_dict(),
+        "class_names": record["class_names"],
+        "model": model.state_dict(),
+        "widths": model.widths,
+    }
+    with hold_run(TRAINED_RUN) as run:
+        write_record(run / "run.json", record | {"run": TRAINED_RUN})
+        write_text(run / "metrics.csv", metrics)
+        save_model(run / "model.safetensors", model, parameters, record["class_names"])
+        for name, epoch in (("last", len(history)), ("best", record["stored"]["epoch"])):
+            save_checkpoint(checkpoint_path(TRAINED_RUN, name), content | {"epoch": epoch})
+    return TRAINED_RUN
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights as they are stored: what has two dimensions or more in float16, everything else as it is."""
+    wide = {name for name, value in state.items() if value.ndim > 1 and value.is_floating_point()}
+    return {name: value.half() if name in wide else value for name, value in state.items()}
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float | int]:
+    return {name: int(value) if value.isdecimal() else float(value) for name, value in row.items()}
+
+
+def _read_weights(path: Path, record: Mapping) -> tuple[dict[str, Tensor], TrainParameters]:
+    if file_sha256(path) != record["stored"]["sha256"]:
+        raise IntegrityError(f"{path}: not the file that was stored (its sha256 differs); check out notebooks/trained")
+    try:
+        state = load_tensors(path.read_bytes())
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: {reason(error)}; check out notebooks/trained again") from error
+    full = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return full, TrainParameters.from_mapping(record["parameters"])

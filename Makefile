@@ -6,15 +6,18 @@ python = $(if $(VENV),$(VENV)/bin/python,python)
 ready = $(if $(VENV),$(VENV)/.ok)
 
 # More threads slow the embedded city down, and any other number changes the last bits of a result.
-demo test test-all: export OMP_NUM_THREADS ?= 2
+demo gallery test test-all: export OMP_NUM_THREADS ?= 2
 
 # In a process of its own: after OpenVINO's AMX code has run, a signal has been seen to crash the process (SIGSEGV).
 runtimes = tests/export/test_quantization.py
 
-.PHONY: demo test test-all lint lab bench
+.PHONY: demo gallery test test-all lint lab bench
 
 demo: $(ready)  ## the whole pipeline on the embedded city, one notebook per stage
 	@$(python) -m dlv3p demo
+
+gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
+	@$(python) -m dlv3p gallery
 
 # The cells of a notebook share a kernel, so the notebooks run in one process.
 notebooks = $(python) -m pytest notebooks --durations=10

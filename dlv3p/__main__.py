@@ -19,7 +19,8 @@ COMMANDS = {
     "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
     "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),
     "shards": ("dlv3p.data.write_shards", "write a data set as shards, or check them"),
-    "demo": ("dlv3p.jupyter.demo", "run every notebook on the embedded city"),
+    "demo": ("dlv3p.jupyter.demo", "run the pipeline's notebooks on the embedded city"),
+    "gallery": ("dlv3p.jupyter.gallery", "write all notebooks, executed, as HTML pages"),
 }
 """Subcommands: the module whose `main(arguments)` runs each, and its help text."""
 

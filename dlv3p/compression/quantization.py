@@ -21,9 +21,9 @@ import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError, require
 from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import read_json
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
-from cityscapes.files.checksums import read_json
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.fingerprints import data_fingerprint

@@ -18,7 +18,7 @@ from cityscapes.errors import IntegrityError, MissingInputError, reason
 from cityscapes.files.atomic import file_sha256, write_text
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
-from dlv3p.runs.folders import checkpoint_path, hold_run
+from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics
 from dlv3p.runs.record import read_record, write_record
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.weights.loading import save_model
@@ -71,7 +71,7 @@ def install_trained_run(folder: Path = TRAINED) -> str:
     }
     with hold_run(TRAINED_RUN) as run:
         write_record(run / "run.json", record | {"run": TRAINED_RUN})
-        write_text(run / "metrics.csv", metrics)
+        write_metrics(run, history)
         save_model(run / "model.safetensors", model, parameters, record["class_names"])
         for name, epoch in (("last", len(history)), ("best", record["stored"]["epoch"])):
             save_checkpoint(checkpoint_path(TRAINED_RUN, name), content | {"epoch": epoch})

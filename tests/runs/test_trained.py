@@ -16,7 +16,8 @@ from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
 from dlv3p.runs.folders import checkpoint_path, find_run, list_runs
 from dlv3p.runs.record import read_record
-from dlv3p.weights.checkpoint import load_checkpoint, weights_sha256
+from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checksums import weights_sha256
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,11 @@ CHECKSUM_BYTES = 4
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array; raises MachineError when the disk is full."""
     array, header = np.ascontiguousarray(array), io.BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
-    checksum = crc32(array.data, crc32(header.getvalue()))
     with open_atomically(path, durable=False) as file:
+        npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(array))
         file.write(header.getvalue())
         file.write(array.data)  # unlike numpy's own writing, this distinguishes a full disk from other errors
-        file.write(checksum.to_bytes(CHECKSUM_BYTES))
+        file.write(crc32(array.data, crc32(header.getvalue())).to_bytes(CHECKSUM_BYTES))
 
 
 def read_array(path: Path, *, checked: bool = True) -> np.ndarray | None:

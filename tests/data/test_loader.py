@@ -10,6 +10,7 @@ from PIL import Image
 from cityscapes.errors import InputError, MachineError
 from dlv3p.data import decoded_cache
 from dlv3p.data import decoded_cache as lazy_image
+from dlv3p.data.array_files import CHECKSUM_BYTES
 from dlv3p.data.augment import Augmentation
 from dlv3p.data.batches import Batches, CheckedSamples, collate
 from dlv3p.data.decoded_cache import DecodedCache, open_image
@@ -91,7 +92,7 @@ def test_the_cache_holds_raw_pixels_in_a_memory_map(split):
     pixels = cache.open(4).corner(1, 1)
     assert isinstance(pixels, np.memmap)
     assert np.array_equal(pixels, np.asarray(split.image(4)))
-    assert cache.path(4).stat().st_size == 128 + 64 * 128 * 3
+    assert cache.path(4).stat().st_size == 128 + 64 * 128 * 3 + CHECKSUM_BYTES
 
 
 def test_a_file_that_changed_is_decoded_anew(split, city, tmp_path, monkeypatch):
@@ -110,7 +111,7 @@ def test_a_decoded_image_that_is_cut_short_is_made_again(split, kept):
     path = cache.path(1)
     path.write_bytes(path.read_bytes()[:kept])
     assert np.array_equal(cache.open(1).corner(64, 128), np.asarray(split.image(1)))
-    assert cache.path(1).stat().st_size == 128 + 64 * 128 * 3
+    assert cache.path(1).stat().st_size == 128 + 64 * 128 * 3 + CHECKSUM_BYTES
 
 
 def test_preparing_goes_on_where_it_was_stopped(split, monkeypatch):

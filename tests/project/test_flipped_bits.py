@@ -168,29 +168,17 @@ def flips(ways: dict[str, Way], number: int, seed: int) -> Counter:
         path.write_bytes(damaged)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         try:
-            result = "unchanged" if same(ways[name].read(), expected[name]) else "SILENT"
+            result = "unchanged" if ways[name].read() == expected[name] else "SILENT"
         except UserError:
             result = "refused"
         except Exception as error:
             result = f"TRACEBACK {type(error).__name__}"
-        if result.isupper() or "TRACEBACK" in result:
+        if result not in ("unchanged", "refused"):
             print(f"{name}: {result}: {path.name} byte {byte}, {content[byte]:#x} became {damaged[byte]:#x}")
         counts[name, result] += 1
         path.write_bytes(content)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     return counts
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two results are equal, curves but for the seconds that an epoch took."""
-    return one == other
-
-
-def table(counts: Counter) -> str:
-    """The counts of each way in one line."""
-    results = sorted({result for _, result in counts})
-    lines = [f"{name}: " + ", ".join(f"{counts[name, one]} {one}" for one in results) for name in dict(counts)]
-    return "\n".join(dict.fromkeys(lines))
 
 
 def check(counts: Counter) -> None:
@@ -208,5 +196,6 @@ def test_sixty_flipped_bits_change_no_result_in_silence(ways):
 
 
 @pytest.mark.slow
-def test_five_hundred_flipped_bits_change_no_result_in_silence(ways):
-    check(flips(ways, 500, SEED + 1))
+@pytest.mark.parametrize("part", range(1, 6))
+def test_five_hundred_flipped_bits_change_no_result_in_silence(ways, part):
+    check(flips(ways, 100, SEED + part))

@@ -202,7 +202,9 @@ def private_sockets() -> Iterator[Config]:
     with temporary_folder("dlv3p-kernel") as folder:
         address = str(Path(folder, "kernel"))  # jupyter_client would use the current folder, which may be shared
         fits = os.name == "posix" and len(os.fsencode(address)) + len("-5") <= LONGEST_SOCKET_NAME
-        yield Config({"KernelManager": {"transport": "ipc", "ip": address}} if fits else {})
+        sockets = {"transport": "ipc", "ip": address} if fits else {}
+        # By default, the file that names them would stay in the system's folder for temporary files after a kill.
+        yield Config({"KernelManager": {"connection_file": str(folder / "connection.json"), **sockets}})
 
 
 def _raise_for_failed_cell(nb: nbformat.NotebookNode) -> None:

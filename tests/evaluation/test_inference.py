@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import DivergedError, InputError, MissingInputError, ParameterError
+from cityscapes.errors import DivergedError, InputError, MachineError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
@@ -22,6 +22,7 @@ from dlv3p.evaluation.image_counts import read_image_counts
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
+from dlv3p.jupyter.demo import load_run
 from dlv3p.parameters.notebooks import RenderGifParameters, RunParameters, TrainParameters
 from dlv3p.pictures.gallery import (
     choose_frames,
@@ -50,6 +51,14 @@ def test_the_newest_run_is_loaded_and_described_by_its_checkpoint(predictor, tra
     assert (predictor.run, predictor.epoch) == ("done", trained.best_epoch)
     assert predictor.parameters.image_scale == 0.5
     assert len(predictor.class_names) == 19
+
+
+def test_results_that_cannot_be_written_are_told_before_they_are_made(trained, monkeypatch, tmp_path):
+    (tmp_path / "saved").symlink_to(trained.folder.parent)
+    (tmp_path / "outputs").write_text("a file stands where the folder would be")
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    with pytest.raises(MachineError, match=r"outputs.*: a file is where a folder should be"):
+        load_run(RunParameters(run="done", device="cpu", threads=1))
 
 
 def test_a_run_that_does_not_exist_is_told_with_those_that_do(trained):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from cityscapes.errors import BusyError, MachineError
-from cityscapes.files.atomic import open_atomically, write_bytes, write_text
+from cityscapes.files.atomic import check_writable, open_atomically, write_bytes, write_text
 from cityscapes.files.locks import lock_folder
 
 
@@ -73,6 +73,16 @@ def test_a_file_in_place_of_a_folder_is_one_line(tmp_path):
         write_bytes(tmp_path / "file" / "inner", b"")
     with pytest.raises(MachineError, match="a file is where a folder should be"), lock_folder(tmp_path / "file"):
         pass
+
+
+def test_a_folder_is_checked_without_a_trace(tmp_path):
+    check_writable(tmp_path / "new")
+    assert listing(tmp_path / "new") == []
+    write_bytes(tmp_path / "file", b"")
+    with pytest.raises(MachineError, match="a file is where a folder should be"):
+        check_writable(tmp_path / "file")
+    with pytest.raises(MachineError, match="no file can be created in this folder"):
+        check_writable("/proc")
 
 
 def test_a_full_disk_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):

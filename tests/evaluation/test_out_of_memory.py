@@ -46,7 +46,7 @@ split.pair = lambda index: (huge, np.zeros((6000, 6000), np.uint8))
 saved = Path(os.environ["DLV3P_WORKSPACE"], "saved", "done")
 
 def main():
-    limit(4 if what.startswith("load") else 300)
+    limit(0 if what.startswith("load") else 300)
     if what == "load":
         load_saved("done", device="cpu", threads=1)
     elif what == "load a file":

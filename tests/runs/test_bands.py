@@ -19,6 +19,7 @@ from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.runs import bands
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.bands import Band, EarlyWarning, band_for, class_shares, read_band, write_band
+from dlv3p.runs.record import write_record
 from dlv3p.train import train
 from dlv3p.training import callbacks
 
@@ -266,7 +267,7 @@ def test_runs_that_do_not_belong_together_make_no_band(recorded, monkeypatch, tm
         main(["band", "seed1", "seed2", "nothing", "--output", str(tmp_path / "x.json")])
     record = recorded.parent / "saved" / "seed3" / "run.json"
     before = record.read_text()
-    record.write_text(before.replace('"channels": 16', '"channels": 32'))
+    write_record(record, json.loads(before.replace('"channels": 16', '"channels": 32')))
     with pytest.raises(ParameterError, match="differ in channels"):
         main(["band", "seed1", "seed2", "seed3", "--output", str(tmp_path / "x.json")])
     record.write_text(before)

@@ -19,7 +19,15 @@ from dlv3p.runs import provenance
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
 from dlv3p.runs.provenance import without_credentials
-from dlv3p.runs.record import COMMON_KEYS, DATA_KEYS, DETERMINISM_KEYS, HASH_KEY, record_problems, write_record
+from dlv3p.runs.record import (
+    COMMON_KEYS,
+    DATA_KEYS,
+    DETERMINISM_KEYS,
+    ENVIRONMENT_KEYS,
+    HASH_KEY,
+    record_problems,
+    write_record,
+)
 from dlv3p.train import train
 from dlv3p.training.checkpoints import Checkpoints
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
@@ -129,6 +137,9 @@ def test_what_run_json_lacks_is_named(folder, change, said):
     assert {(kind, where) for kind, where, _ in found} == {("damaged", "done/run.json")}
 
 
+KEYS = (*COMMON_KEYS, *ENVIRONMENT_KEYS, *DETERMINISM_KEYS, *DATA_KEYS)
+
+
 def test_every_key_of_run_json_is_asked_for(finished):
     record = json.loads((finished / "run.json").read_text())
     assert list(record_problems(record)) == []
@@ -139,7 +150,7 @@ def test_every_key_of_run_json_is_asked_for(finished):
             if isinstance(value, dict) and name != "parameters":
                 yield from leaves(value, (*path, name))
 
-    younger = {key.path.split(".")[-1] for key in (*COMMON_KEYS, *DETERMINISM_KEYS, *DATA_KEYS) if not key.required}
+    younger = {key.path.split(".")[-1] for key in KEYS if not key.required}
     paths = [path for path in leaves(record) if path[-1] not in younger]  # which other records of this version lack
     assert younger >= {HASH_KEY, "content"}
     assert len(paths) >= 45

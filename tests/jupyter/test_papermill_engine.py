@@ -301,11 +301,8 @@ def test_a_killed_papermill_leaves_no_sockets_once_the_next_has_run(workspace: P
         [PAPERMILL, str(quick), str(workspace / "x.ipynb")], env=environment, check=True, capture_output=True
     )
     assert list(temporary.iterdir()) == []
-    assert sorted(path.name for path in (workspace / "notebooks").iterdir()) == [
-        "own.ipynb",
-        "quick.ipynb",
-        "train.ipynb",
-    ]
+    names = [path.name for path in (workspace / "notebooks").iterdir()]
+    assert sorted(names) == ["own.ipynb", "quick.ipynb", "train.ipynb"]
 
 
 def test_other_notebooks_are_left_to_papermill(workspace: Path) -> None:

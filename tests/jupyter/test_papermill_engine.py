@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -117,12 +118,18 @@ print(json.loads(get_connection_info())["ip"])
 """
 
 
-def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspace: Path) -> None:
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """An empty folder whose name is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspace: Path, temporary: Path) -> None:
     """Each kernel has its own address; with one in the current folder, they would read each other's messages."""
-    folder, temporary = workspace / "notebooks", workspace / "tmp"
+    folder = workspace / "notebooks"
     write_notebook(folder / "train.ipynb", MEET)
     (workspace / "met").mkdir()
-    temporary.mkdir()
     environment = os.environ | {"TMPDIR": str(temporary), "JUPYTER_RUNTIME_DIR": str(workspace / "runtime")}
     words = [[PAPERMILL, "train.ipynb", f"{number}.ipynb", "-p", "output_stride", "8"] for number in range(4)]
     started = [

@@ -58,7 +58,6 @@ POOLINGS = ("dropped", "dilated")
 PADDINGS = ("torchvision", "fixed")
 SEPARABLE = ("off", "plain", "normalized")
 CONCATENATIONS = ("low_level_first", "aspp_first")
-INITIALIZATION_HELP = "he_normal, fan_out_normal (chenxi116), xavier (MindSpore), torch (yoR)"
 BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md has all), or timm:<name>"
 LARGEST_RATE = 512
 LACKED = {
@@ -78,9 +77,7 @@ class NetworkParameters(Parameters):
     channels: int = number(256, 8, 1024, "width of ASPP and decoder; V3, section 3.3")
 
     multi_grid: str = text("1 1 1", "factors of the last stage's dilations; V3, 3.2.1, and MindSpore: 1 2 4")
-    first_dilation: str = choice(
-        "previous", DILATIONS, "of a stage's first block: previous, or new (MindSpore, MobileNetV3)"
-    )
+    first_dilation: str = choice("previous", DILATIONS, "of a dilated stage: previous, or new (MindSpore, MobileNetV3)")
     pooling: str = choice("dropped", POOLINGS, "in dilated VoVNets and DenseNets: dropped (stigma0617) or dilated")
     mobilenet_padding: str = choice("torchvision", PADDINGS, "of MobileNetV2: torchvision, or fixed (VainF)")
 
@@ -101,7 +98,9 @@ class NetworkParameters(Parameters):
     concatenation: str = choice("low_level_first", CONCATENATIONS, "in V3+: low_level_first or aspp_first (yoR)")
     align_corners: bool = switch(False, "of all upsampling; True: chenxi116, stigma0617, yoR, MindSpore")
     auxiliary_head: bool = switch(False, "a second, small head on middle features, for training; torchvision")
-    head_initialization: str = choice("he_normal", HEAD_INITIALIZATIONS, INITIALIZATION_HELP)
+    head_initialization: str = choice(
+        "he_normal", HEAD_INITIALIZATIONS, "he_normal (VainF), fan_out_normal, xavier or torch (yoR)"
+    )
 
     def check(self) -> None:
         """Check the lists of numbers and combinations; a switch without effect must keep its default."""

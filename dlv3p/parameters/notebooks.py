@@ -78,7 +78,7 @@ class PrepareCityscapesParameters(Parameters):
 class PrepareVocParameters(Parameters):
     """Unpack PASCAL VOC, join SBD's masks to it, and look at both."""
 
-    data_root: str = text(DEMO_VOC, "demo_voc (embedded), or the folder that holds, or will hold, VOCdevkit/")
+    data_root: str = text(DEMO_VOC, "demo_voc (embedded), or the folder that holds or will hold VOCdevkit/")
     archives: str = text("", 'where the two archives are, or are downloaded to; "": archives/ in data_root')
     with_sbd: bool = switch(True, "adds the masks of SBD and the list train_aug")
     examples: int = number(2, 1, 50, "images shown with their masks")

@@ -82,6 +82,11 @@ class UnwritableCopy(click.ClickException, errors.MachineError):
 
     exit_code = errors.MachineError.exit_status
 
+    def show(self, file: Any = None) -> None:
+        """Print the message on a line of its own, below papermill's bar."""
+        click.echo(err=True)
+        super().show(file)
+
 
 class DeadKernel(click.ClickException, errors.MachineError):
     """A kernel that died, or a cell that took too long: one line and the status of a failing machine."""

@@ -58,7 +58,7 @@ POOLINGS = ("dropped", "dilated")
 PADDINGS = ("torchvision", "fixed")
 SEPARABLE = ("off", "plain", "normalized")
 CONCATENATIONS = ("low_level_first", "aspp_first")
-BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md has all), or timm:<name>"
+BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md), or timm:<name>"
 LARGEST_RATE = 512
 LACKED = {
     "deeplabv3plus": ("head_convolution",),

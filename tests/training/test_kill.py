@@ -216,7 +216,8 @@ def test_t12_a_folder_of_a_run_that_became_read_only_is_told_before_the_next_ste
     for path in (last(workspace), last(workspace).with_name("best.pt")):
         path.unlink()
     (workspace / "saved" / "run" / "model.safetensors").unlink()
-    (workspace / "saved" / "run" / "metrics.csv").unlink()
+    for name in ("metrics.csv", "metrics.csv.json"):
+        (workspace / "saved" / "run" / name).unlink()
     (workspace / "saved" / "run").chmod(0o555)
     status, log, moments = trainings.train(asked(city, epochs=1), workspace, powerless=True)
     (workspace / "saved" / "run").chmod(0o755)

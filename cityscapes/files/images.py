@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.files.png_chunks import has_damaged_chunk
 from cityscapes.files.untrusted import MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG")
@@ -141,6 +142,8 @@ def _load(file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: s
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"{source}: has {image.width} x {image.height} pixels, {TOO_LARGE}")
         image.load()
+        if image.format == "PNG" and has_damaged_chunk(file):  # Pillow may have read other pixels, without an error
+            raise InputError(f"{source}: cannot be read as an image (a chunk has a wrong checksum); {remedy}")
     except FileNotFoundError as error:
         raise MissingInputError(f"{source}: no such file") from error
     except Image.DecompressionBombError as error:

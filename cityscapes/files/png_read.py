@@ -14,6 +14,7 @@ import numpy as np
 
 from cityscapes.compiled import compiled
 from cityscapes.errors import InputError, MissingInputError, UserError, reason
+from cityscapes.files.png_chunks import SIGNATURE, chunks, has_damaged_chunk, is_sound
 from cityscapes.files.untrusted import MAX_PIXELS
 
 try:
@@ -21,7 +22,6 @@ try:
 except ImportError:  # not built for every kind of processor
     inflate = zlib
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_FILE_BYTES = 16 * 2**20
 """The most bytes of a mask's file; any mask that is not noise takes less."""
 _GRAY, _RGB = 0, 2  # the header's numbers of color types
@@ -128,7 +128,10 @@ def _read_by_pillow(
                 raise InputError(f"{source}: expected {expected}, {width} x {height}, found {found}")
             if height * width > MAX_PIXELS:
                 raise InputError(f"{source}: {width} x {height} is more than {MAX_PIXELS >> 20} million pixels")
-            return np.array(image)
+            pixels = np.array(image)
+        if has_damaged_chunk(file):  # Pillow may have read other pixels from it, without an error
+            raise InputError(f"{source}: not a whole PNG (a chunk has a wrong checksum); make or copy it again")
+        return pixels
     except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
@@ -147,30 +150,24 @@ def _size_of(content: bytes, bits: int, color_type: int) -> tuple[int, int] | No
 
 def _may_be_turned(content: bytes) -> bool:
     """Return whether a PNG has EXIF, or a text in which programs keep an orientation; a walk from chunk to chunk."""
-    position = len(SIGNATURE)
-    while position + 12 <= len(content):
-        kind, text = content[position + 4 : position + 8], position + 8
-        if kind == b"eXIf" or (kind in _TEXTS and content.startswith(_ORIENTED, text)):
-            return True
-        position = text + 4 + int.from_bytes(content[position : position + 4])
-    return False
+    return any(
+        kind == b"eXIf" or (kind in _TEXTS and content.startswith(_ORIENTED, start))
+        for kind, start, _ in chunks(content)
+    )
 
 
 def _image_data(content: bytes) -> bytes | None:
     """Return the packed pixels of a PNG that begins with its header; None where a chunk is damaged or unusual."""
-    parts, position, view = [], len(SIGNATURE), memoryview(content)
-    while position + 12 <= len(content):
-        length = int.from_bytes(view[position : position + 4])
-        kind, end = bytes(view[position + 4 : position + 8]), position + 8 + length
-        if end + 4 > len(content) or inflate.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4]):
+    parts, view, first = [], memoryview(content), len(SIGNATURE) + 8
+    for kind, start, end in chunks(content):
+        if not is_sound(content, start, end):
             return None
         if kind == b"IDAT":
-            parts.append(view[position + 8 : end])
+            parts.append(view[start:end])
         elif kind == b"IEND":
             return b"".join(parts)
-        elif kind[:1].isupper() and position > len(SIGNATURE):  # a second header, or what no reader may skip
+        elif kind[:1].isupper() and start > first:  # a second header, or what no reader may skip
             return None
-        position = end + 4
     return None
 
 

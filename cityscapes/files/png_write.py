@@ -16,7 +16,7 @@ import numpy as np
 from isal import isal_zlib
 
 from cityscapes.compiled import compiled
-from cityscapes.files.png_read import SIGNATURE
+from cityscapes.files.png_chunks import SIGNATURE
 
 _STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with

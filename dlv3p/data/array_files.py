@@ -1,18 +1,13 @@
 """Keep NumPy arrays in files that can be made again: `.npy` with a CRC-32 at the end, compared when they are read."""
 
 import io
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
 from cityscapes.files.atomic import open_atomically
-
-try:
-    from isal.isal_zlib import crc32  # twenty times as fast as zlib's
-except ImportError:  # not built for every kind of processor
-    crc32 = zlib.crc32
+from cityscapes.files.checksums import crc32
 
 CHECKSUM_BYTES = 4
 

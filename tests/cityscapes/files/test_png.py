@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cityscapes.errors import InputError
 from cityscapes.files import png_read as png
-from cityscapes.files.png_read import decode_corner, png_size
+from cityscapes.files.images import decode_ids, decode_image
+from cityscapes.files.png_read import decode_corner, png_size, read_label_bytes
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.cumsum(RNG.integers(-3, 4, (40, 57, 3)), axis=1).astype(np.uint8)
@@ -95,3 +97,27 @@ def test_too_few_rows_and_filters_that_do_not_exist_are_refused():
     short = short[: start + 17] + struct.pack(">I", zlib.crc32(short[start : start + 17])) + short[start + 21 :]
     assert png_size(short) == (8, 3)
     assert decode_corner(short, 8, 3) is None
+
+
+@pytest.mark.parametrize("kind", ["mask", "image"])
+def test_a_flipped_bit_changes_no_pixel_in_silence(kind):
+    """Every bit of a small file, through the readers that hand damaged files over to Pillow."""
+    random = np.random.default_rng(0)
+    small = random.integers(0, 19, (8, 16, 3)[: 2 if kind == "mask" else 3]).astype(np.uint8)
+    pixels = small.repeat(8, axis=0).repeat(8, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    content, readers = buffer.getvalue(), [lambda file: decode_image(io.BytesIO(file), "file")]
+    if kind == "mask":
+        readers = [lambda file: decode_ids(file, "file"), lambda file: read_label_bytes(file, "file")]
+    refused = 0
+    for read in readers:
+        assert np.array_equal(read(content), pixels)
+        for place in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[place // 8] ^= 1 << place % 8
+            try:
+                assert np.array_equal(read(bytes(flipped)), pixels), place
+            except InputError:
+                refused += 1
+    assert refused > 0.9 * 8 * len(content) * len(readers)

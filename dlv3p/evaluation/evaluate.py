@@ -21,12 +21,11 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
-from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
-from dlv3p.evaluation.results import result_path
+from dlv3p.evaluation.results import made_from, result_path
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -110,10 +109,7 @@ class Evaluation:
             "run": self.predictor.run,
             "checkpoint": self.predictor.checkpoint.name,
             "epoch": self.predictor.epoch,
-            "made_from": {
-                "checkpoint_sha256": self.predictor.weights_sha256,
-                "images_sha256": data_fingerprint(self.split),
-            },
+            "made_from": made_from(self.predictor, self.split),
             "data_root": str(self.split.root),
             "split": self.split.split,
             "images": len(self.split),

@@ -58,12 +58,22 @@ def describe_one_class(pixels: Sequence[int] | np.ndarray, class_names: Sequence
     return f" (over one class: only {found[0]} occurs in {split})" if len(found) == 1 else ""
 
 
+def class_unions(confusions: np.ndarray) -> np.ndarray:
+    """Return the pixels of each class in the truth, the prediction or both: (...,C) of confusion counts (...,C,C)."""
+    return confusions.sum(axis=-1) + confusions.sum(axis=-2) - np.diagonal(confusions, axis1=-2, axis2=-1)
+
+
+def class_iou(confusions: np.ndarray) -> np.ndarray:
+    """Return the IoU of each class, (...,C) of confusion counts (...,C,C); nan for one that is nowhere."""
+    return _ratio(np.diagonal(confusions, axis1=-2, axis2=-1), class_unions(confusions))
+
+
 def scores(confusion: Tensor | np.ndarray) -> Scores:
     """Compute the scores of a confusion matrix."""
     counts = np.asarray(confusion).astype(np.float64)
     hits, truth, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return Scores(
-        iou=_ratio(hits, truth + predicted - hits),
+        iou=class_iou(counts),
         dice=_ratio(2 * hits, truth + predicted),
         accuracy=_ratio(hits, truth),
         pixel_accuracy=float(_ratio(hits.sum(), counts.sum())),

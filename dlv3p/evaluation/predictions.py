@@ -15,9 +15,8 @@ from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
-from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.results import data_suffix, result_path
+from dlv3p.evaluation.results import data_suffix, made_from, result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
@@ -84,10 +83,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
         "run": predictor.run,
         "checkpoint": predictor.checkpoint.name,
         "epoch": predictor.epoch,
-        "made_from": {
-            "checkpoint_sha256": predictor.weights_sha256,
-            "images_sha256": data_fingerprint(split),
-        },
+        "made_from": made_from(predictor, split),
         "split": split.split,
         "protocol": str(protocol),
         "protocol_switches": protocol.as_dict(),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cityscapes.dataset import Split
 from cityscapes.workspace import output_folder
+from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.roots import is_root_of
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -25,6 +26,11 @@ def result_path(
     words += [other for other in (split.split, predictor.checkpoint.stem) if other not in (usual, "best")]
     stem = "_".join(words).replace("/", "-") + data_suffix(predictor, split)
     return output_folder(predictor.run) / (stem + path.suffix)
+
+
+def made_from(predictor: Predictor, split: Split) -> dict[str, str]:
+    """Return the hashes of the checkpoint that was loaded, and of the names and sizes of the split's images."""
+    return {"checkpoint_sha256": predictor.weights_sha256, "images_sha256": data_fingerprint(split)}
 
 
 def data_suffix(predictor: Predictor, split: Split) -> str:

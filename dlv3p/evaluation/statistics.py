@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from dlv3p.evaluation.metrics import class_iou, class_unions
+
 CONFIDENCE = 0.95
 FEWEST_BLOCKS = 10
 """With fewer blocks than this there is no interval and no winner."""
@@ -65,33 +67,32 @@ class Comparison:
     @cached_property
     def mean(self) -> Estimate:
         """The difference of the mean IoU over the classes that occur."""
-        everything, without = (_mean(iou) for iou in self._ious)
-        return _estimate(everything, without)
+        (before, after), (before_without, after_without) = (_mean(iou) for iou in self._ious)
+        return _estimate(100 * (after - before), 100 * (after_without - before_without))
 
     @cached_property
     def classes(self) -> list[Estimate]:
         """The difference of each class's IoU, tested with Holm's correction; blocks without a class do not count."""
-        everything, without = self._ious
-        occurs = self._occurs
-        single = [
-            _estimate(everything[:, index], without[:, occurs[:, index], index])
-            for index in range(everything.shape[-1])
-        ]
+        (before, after), (before_without, after_without) = self._ious
+        everything, without, occurs = 100 * (after - before), 100 * (after_without - before_without), self._occurs
+        single = [_estimate(value, without[occurs[:, index], index]) for index, value in enumerate(everything)]
         return _holm(single)
 
     @cached_property
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """The confusion counts of each block, (B,C,C), of the two networks."""
+        return _per_block(self.reference, self.blocks), _per_block(self.candidate, self.blocks)
+
+    @property
     def _occurs(self) -> np.ndarray:
         """Whether a class occurs in a block, in the truth or in a prediction: bool (B,C)."""
-        return sum(_unions(_per_block(counts, self.blocks)) for counts in (self.reference, self.candidate)) > 0
+        return sum(map(class_unions, self._sums)) > 0
 
     @cached_property
     def _ious(self) -> tuple[np.ndarray, np.ndarray]:
         """The two networks' IoU by class, over everything (2,C) and without each block (2,B,C)."""
-        sums = [_per_block(counts, self.blocks) for counts in (self.reference, self.candidate)]
-        totals = [blocks.sum(axis=0) for blocks in sums]
-        everything = np.stack([_iou(total) for total in totals])
-        without = np.stack([_iou(total - blocks) for total, blocks in zip(totals, sums, strict=True)])
-        return everything, without
+        everything, without = zip(*map(_jackknife, self._sums), strict=True)
+        return np.stack(everything), np.stack(without)
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray, groups: Sequence[str] | None = None) -> Comparison:
@@ -111,10 +112,8 @@ def score_interval(confusions: np.ndarray, groups: Sequence[str] | None = None) 
     """Return the mean IoU of one network, from 0 to 1, with its interval; arguments as for `compare`."""
     confusions = np.asarray(confusions, np.int64)
     groups = [""] * len(confusions) if groups is None else list(groups)
-    blocks = _per_block(confusions, find_blocks(groups, _influence(confusions)))
-    everything, without = _iou(blocks.sum(axis=0))[None], _iou(blocks.sum(axis=0) - blocks)[None]
-    estimate = _estimate(np.stack([0.0, *_mean(everything)]), np.stack([0 * _mean(without)[0], *_mean(without)]))
-    return Estimate(estimate.value / 100, estimate.low / 100, estimate.high / 100, estimate.p, estimate.blocks)
+    everything, without = _jackknife(_per_block(confusions, find_blocks(groups, _influence(confusions))))
+    return _estimate(_mean(everything), _mean(without))
 
 
 def find_blocks(groups: Sequence[str], differences: np.ndarray) -> np.ndarray:
@@ -154,17 +153,16 @@ def run_length(group: np.ndarray, differences: np.ndarray) -> int:
     return 1 + int(np.ceil(RUN_FACTOR * shared))
 
 
-def _estimate(everything: np.ndarray, without: np.ndarray) -> Estimate:
-    """Estimate a difference in points from the scores of both networks, over everything (2,) and without each block."""
-    difference, left_out = 100 * (everything[1] - everything[0]), 100 * (without[1] - without[0])
-    left_out = left_out[np.isfinite(left_out)]
+def _estimate(value: float, without: np.ndarray) -> Estimate:
+    """Estimate a score or a difference of two from its value over everything, and from those without each block."""
+    left_out = without[np.isfinite(without)]
     blocks, nan = len(left_out), float("nan")
-    if blocks < FEWEST_BLOCKS or np.isnan(difference):
-        return Estimate(float(difference), nan, nan, nan, blocks)
+    if blocks < FEWEST_BLOCKS or np.isnan(value):
+        return Estimate(float(value), nan, nan, nan, blocks)
     error = np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean()) ** 2).sum())
     width = stdtrit(blocks - 1, (1 + CONFIDENCE) / 2) * error
-    p = 2 * stdtr(blocks - 1, -abs(difference) / error) if error > 0 else float(difference == 0)
-    return Estimate(float(difference), float(difference - width), float(difference + width), float(p), blocks)
+    p = 2 * stdtr(blocks - 1, -abs(value) / error) if error > 0 else float(value == 0)
+    return Estimate(float(value), float(value - width), float(value + width), float(p), blocks)
 
 
 def _holm(estimates: list[Estimate]) -> list[Estimate]:
@@ -184,15 +182,10 @@ def _per_block(confusions: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _unions(confusions: np.ndarray) -> np.ndarray:
-    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-    return confusions.sum(axis=-1) + confusions.sum(axis=-2) - hits
-
-
-def _iou(confusions: np.ndarray) -> np.ndarray:
-    """Return the IoU (...,C) of confusion counts (...,C,C); nan for a class that neither occurs nor is predicted."""
-    hits, unions = np.diagonal(confusions, axis1=-2, axis2=-1), _unions(confusions)
-    return np.divide(hits, unions, out=np.full(unions.shape, np.nan), where=unions > 0)
+def _jackknife(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the IoU of all blocks (B,C,C) together, (C,), and without each of them, (B,C)."""
+    total = blocks.sum(axis=0)
+    return class_iou(total), class_iou(total - blocks)
 
 
 def _mean(iou: np.ndarray) -> np.ndarray:
@@ -208,7 +201,7 @@ def _influences(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 def _influence(confusions: np.ndarray) -> np.ndarray:
     total = confusions.sum(axis=0)
-    iou, unions = _iou(total), _unions(total)
+    iou, unions = class_iou(total), class_unions(total)
     there = unions > 0
     hits = np.diagonal(confusions, axis1=1, axis2=2)[:, there]
-    return ((hits - iou[there] * _unions(confusions)[:, there]) / unions[there]).sum(axis=1) / max(1, there.sum())
+    return ((hits - iou[there] * class_unions(confusions)[:, there]) / unions[there]).sum(axis=1) / max(1, there.sum())

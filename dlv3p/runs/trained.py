@@ -10,18 +10,15 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MissingInputError, reason
+from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import file_sha256, write_text
-from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics
 from dlv3p.runs.record import read_record, write_record
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
-from dlv3p.weights.loading import save_model
+from dlv3p.weights.loading import load_model, save_model
 
 TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
 """The folder of the run that comes with the repository."""
@@ -56,9 +53,9 @@ def install_trained_run(folder: Path = TRAINED) -> str:
     if not path.is_file():
         raise MissingInputError(f"{path}: no trained run comes with this installation; run train.ipynb first")
     record = read_record(folder / "run.json")
-    state, parameters = _read_weights(path, record)
-    model = build_network(parameters, len(record["class_names"]))
-    model.load_state_dict(state)
+    if file_sha256(path) != record["stored"]["sha256"]:
+        raise IntegrityError(f"{path}: not the file that was stored (its sha256 differs); check out notebooks/trained")
+    model, parameters = load_model(path).model, TrainParameters.from_mapping(record["parameters"])
     metrics = (folder / "metrics.csv").read_text(encoding="utf-8")
     history = [_numbers(row) for row in csv.DictReader(io.StringIO(metrics))]
     content = {
@@ -86,14 +83,3 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float | int]:
     return {name: int(value) if value.isdecimal() else float(value) for name, value in row.items()}
-
-
-def _read_weights(path: Path, record: Mapping) -> tuple[dict[str, Tensor], TrainParameters]:
-    if file_sha256(path) != record["stored"]["sha256"]:
-        raise IntegrityError(f"{path}: not the file that was stored (its sha256 differs); check out notebooks/trained")
-    try:
-        state = load_tensors(path.read_bytes())
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: {reason(error)}; check out notebooks/trained again") from error
-    full = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    return full, TrainParameters.from_mapping(record["parameters"])

@@ -37,16 +37,6 @@ from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 pytestmark = pytest.mark.usefixtures("trained")
 
 
-@pytest.fixture(scope="module")
-def predictor(trained):
-    return load_predictor(RunParameters(device="cpu", threads=1))
-
-
-@pytest.fixture(scope="module")
-def evaluation(city, predictor):
-    return evaluate(predictor, open_split(city, "val"), progress="none")
-
-
 def test_the_newest_run_is_loaded_and_described_by_its_checkpoint(predictor, trained):
     assert (predictor.run, predictor.epoch) == ("done", trained.best_epoch)
     assert predictor.parameters.image_scale == 0.5

@@ -22,16 +22,6 @@ from dlv3p.parameters.protocols import Protocol
 pytestmark = pytest.mark.usefixtures("trained")
 
 
-@pytest.fixture(scope="module")
-def predictor(trained):
-    return load_predictor(RunParameters(device="cpu", threads=1))
-
-
-@pytest.fixture(scope="module")
-def evaluation(city, predictor):
-    return evaluate(predictor, open_split(city, "val"), progress="none")
-
-
 def test_the_official_class_iou_is_the_miou_because_only_evaluated_classes_are_predicted(evaluation):
     official = evaluation.official
     assert official.averages["averageScoreClasses"] == pytest.approx(evaluation.scores.mean_iou, abs=1e-12)

@@ -3,15 +3,15 @@
 The counts are kept on disk, by the state of the masks.
 """
 
-import io
+from contextlib import suppress
 
 import numpy as np
 
 from cityscapes.audit_rules import IDS, explain_one_class
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
-from cityscapes.files.atomic import write_bytes
 from cityscapes.workspace import data_folder
+from dlv3p.data.array_files import read_array, write_array
 from dlv3p.data.fingerprints import labels_fingerprint
 
 MOST_NAMES = 5
@@ -24,13 +24,11 @@ def class_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray:
     Raises InputError for a mask that cannot be used; with `skip_bad` it is left out, and nothing is kept on disk.
     """
     path = None
-    try:
-        path = data_folder() / "class_pixels" / f"{labels_fingerprint(split, version='1 pixels')[:32]}.npy"
-        kept = np.load(path, allow_pickle=False)
-        if kept.shape == (IDS,) and kept.dtype == np.int64:
-            return kept
-    except (OSError, ValueError, EOFError):  # not counted yet, damaged, or a mask is gone, which reading it explains
-        pass
+    with suppress(OSError, InputError):  # a mask is gone, which reading it explains
+        path = data_folder() / "class_pixels" / f"{labels_fingerprint(split, version='2 pixels')[:32]}.npy"
+        kept = read_array(path)
+        if kept is not None and kept.shape == (IDS,) and kept.dtype == np.int64:
+            return np.array(kept)
     counts, whole = np.zeros(IDS, np.int64), path is not None
     for index in range(len(split)):
         try:
@@ -40,9 +38,7 @@ def class_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray:
                 raise
             whole = False  # the loader warns of it
     if whole:
-        content = io.BytesIO()
-        np.save(content, counts)
-        write_bytes(path, content.getvalue(), durable=False)
+        write_array(path, counts)
     return counts
 
 

@@ -80,19 +80,23 @@ def generate_masks(
         count = 256
     in_flight = 4 * count  # enough that no worker waits for the next frame
     with _pool(executor, count, processes=processes and len(frames) >= MANY_FRAMES) as pool:
-        states = dict(map_bounded(pool, inspect_masks, map(job, frames), in_flight=in_flight))
-        pending = [frame for frame in frames if states[frame] is not State.DONE]
-        tally = Tally()
-        if pending:  # without work to do, another run's lock does not matter
+        tally, states = Tally(), dict.fromkeys(frames, State.DONE)
+        for inspection in map_bounded(pool, inspect_masks, map(job, frames), in_flight=in_flight):
+            states[inspection.frame] = inspection.state
+            if inspection.refused:
+                tally.add(inspection.refused)
+        pending = [frame for frame in frames if states[frame] is State.TO_MAKE]
+        up_to_date = sum(state is State.DONE for state in states.values())
+        if up_to_date < len(frames):  # without work to do, another run's lock does not matter
             with lock_folder(output):
-                refuse_another_source(output, [frame for frame in pending if states[frame] is State.STALE], root)
+                refuse_another_source(output, [frame for frame in frames if states[frame] is State.STALE], root)
                 record_source(output, pending, root)
                 _remove_leftovers(frames, output)
                 results = map_bounded(pool, make_masks, map(job, pending), in_flight=in_flight)
                 with closing(results):  # whatever happens, all writing ends before the lock is released
                     for result in _with_progress(results, len(pending), progress):
                         tally.add(result)
-    return tally.report(up_to_date=len(frames) - len(pending), seconds=time.monotonic() - start)
+    return tally.report(up_to_date=up_to_date, seconds=time.monotonic() - start)
 
 
 def _pool(executor: Executor | None, count: int, *, processes: bool) -> AbstractContextManager[Executor]:

@@ -70,27 +70,47 @@ class Result:
 
 
 class State(Enum):
-    """The state of a frame's masks: all up to date, some missing, or one that does not match the polygons."""
+    """The state of a frame's masks: up to date, to be made, made from other polygons, or with damaged polygons."""
 
     DONE = 0
-    MISSING = 1
+    TO_MAKE = 1
     STALE = 2
+    DAMAGED = 3
 
 
-def inspect_masks(job: Job) -> tuple[Frame, State]:
-    """Return the state of a frame's masks; those of an unreadable polygon file count as missing."""
-    from cityscapes.masks.polygons import read_polygon_bytes
+@dataclass(frozen=True)
+class Inspection:
+    """What was found of a frame's masks before any is made; `refused` is the result of a frame that is not made."""
 
-    present = [suffix for suffix in job.targets if job.targets[suffix].exists()]
-    if job.force or not present:
-        return job.frame, State.MISSING
+    frame: Frame
+    state: State
+    refused: Result | None = None
+
+
+def inspect_masks(job: Job) -> Inspection:
+    """Return the state of a frame's masks; raises only MachineError.
+
+    Where a mask is missing, the polygons are not read: `make_masks` reads them, and refuses stale masks itself.
+    """
+    from cityscapes.labels import CITYSCAPES
+    from cityscapes.masks.polygons import parse_polygons, read_polygon_bytes
+
+    if job.force or not all(target.exists() for target in job.targets.values()):
+        return Inspection(job.frame, State.TO_MAKE)
+    state = State.DAMAGED
     try:
-        wanted = _wanted(job, _origins(job, read_polygon_bytes(job.polygons)))
-    except UserError:
-        return job.frame, State.MISSING
-    if set(wanted) & set(present):
-        return job.frame, State.STALE
-    return job.frame, State.MISSING if wanted else State.DONE
+        content = read_polygon_bytes(job.polygons)
+        wanted = _wanted(job, _origins(job, content))
+        if not wanted:
+            return Inspection(job.frame, State.DONE)
+        parse_polygons(content, job.polygons, table=job.table or CITYSCAPES)  # before: it would make masks look stale
+        state = State.STALE
+        _refuse_stale(job, wanted)
+    except MachineError:
+        raise
+    except UserError as error:
+        return Inspection(job.frame, state, Result(job.polygons, problem=str(error)))
+    return Inspection(job.frame, State.TO_MAKE)  # a stale mask was removed just now
 
 
 def make_masks(job: Job) -> Result:

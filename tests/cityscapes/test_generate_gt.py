@@ -22,6 +22,7 @@ from cityscapes.generate_gt import generate_masks, main
 from cityscapes.label_files import read_label_table
 from cityscapes.labels import LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+from cityscapes.masks import polygons
 from cityscapes.masks.frame import SUFFIXES
 
 COMMAND = Path(__file__).parents[2] / "cityscapes" / "generate_gt.py"
@@ -137,6 +138,27 @@ def test_changed_polygons_make_their_masks_stale(root, tmp_path):
     assert [path for path, _ in report.failed] == [FRAMES[0].annotation(root, POLYGONS_SUFFIX)]
     generate_masks(root, tmp_path / "out", force=True)
     assert 28 in np.array(Image.open(FRAMES[0].generated(tmp_path / "out", LABEL_IDS_SUFFIX)))
+
+
+def test_each_polygon_file_is_read_once_whatever_the_state_of_its_masks(root, tmp_path, monkeypatch):
+    generate_masks(root, tmp_path / "out")
+    whole, partial, absent, stale, damaged, damaged_and_partial = FRAMES
+    partial.generated(tmp_path / "out", SUFFIXES[1]).unlink()
+    damaged_and_partial.generated(tmp_path / "out", SUFFIXES[1]).unlink()
+    for suffix in SUFFIXES:
+        absent.generated(tmp_path / "out", suffix).unlink()
+    write_polygons(root, stale, label="person")
+    for frame in (damaged, damaged_and_partial):
+        frame.annotation(root, POLYGONS_SUFFIX).write_text("{")
+    reads: list[str] = []
+    read = polygons.read_polygon_bytes
+    monkeypatch.setattr(polygons, "read_polygon_bytes", lambda path: reads.append(path.name) or read(path))
+    report = generate_masks(root, tmp_path / "out")
+    assert sorted(reads) == sorted(frame.annotation(root, POLYGONS_SUFFIX).name for frame in FRAMES)
+    assert (report.written, report.up_to_date) == (2, 1)
+    problems = [line for _, line in report.failed]
+    assert len(problems) == 3
+    assert sum("--force" in line for line in problems) == 1
 
 
 def test_all_bad_files_are_listed_and_the_good_ones_are_written(root, tmp_path):

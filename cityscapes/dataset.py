@@ -97,9 +97,8 @@ class CityscapesSplit(Split):
     colors: np.ndarray = TRAIN_ID_TO_COLOR
     num_classes: int = NUM_CLASSES
 
-    def __init__(self, root: Path, split: str, *, generated: Path) -> None:
-        self.root, self.split, self.generated = root, split, generated
-        self.frames: list[Frame] = find_frames(root, split)
+    def __init__(self, root: Path, split: str, frames: Sequence[Frame], *, generated: Path) -> None:
+        self.root, self.split, self.frames, self.generated = root, split, frames, generated
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -143,3 +142,8 @@ class CityscapesSplit(Split):
             frame.annotation(self.root, TRAIN_IDS_SUFFIX),
             frame.annotation(self.root, LABEL_IDS_SUFFIX),
         )
+
+
+def open_cityscapes(root: Path, split: str, *, generated: Path) -> CityscapesSplit:
+    """Open one split below a Cityscapes root; raises MissingInputError where it has no image."""
+    return CityscapesSplit(root, split, find_frames(root, split), generated=generated)

@@ -73,8 +73,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
 
         # Labels: a class that never occurs, or masks of 0 and 255, would train to a score that means nothing.
-        counts = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
-        for split, pixels in zip(splits, counts, strict=True):
+        labeled = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
+        for split, pixels in zip(splits, labeled, strict=True):
             refuse_one_class(split, pixels)
         saved = from_first(last_checkpoint(folder, p, training) if place().first else None)
 
@@ -98,7 +98,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
         progress = TrainingProgress(classes, device, steps=p.steps or p.epochs * per_epoch, steps_per_epoch=per_epoch)
-        progress.caution = describe_one_class(counts[1], validation.class_names, validation.split)
+        progress.caution = describe_one_class(labeled[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
@@ -106,7 +106,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:
-            if place().first and (absent := describe_absent(training, counts[0])):
+            if place().first and (absent := describe_absent(training, labeled[0])):
                 print(f"warning: {absent}", flush=True)
             with ExitStack() as guards:
                 # Data: crops in an order that is a function of the seed, and whole images for validation.
@@ -117,7 +117,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 for batches in (loader, whole):
                     guards.enter_context(closing(batches))
                 guards.enter_context(explain_worker_errors(p.loader_timeout, loader.next_names))
-                callbacks = make_callbacks(p, folder, training, done=progress.done, stop=interruption.request)
+                options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
+                callbacks = make_callbacks(p, folder, training, **options)
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
                 divergence = DivergenceGuard(folder, training, p.learning_rate)

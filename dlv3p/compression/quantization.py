@@ -32,8 +32,8 @@ from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
 from dlv3p.export.graphs import NEEDED as NEEDED_TO_EXPORT
 from dlv3p.export.graphs import export_onnx, metadata_of
-from dlv3p.export.onnx_runtime import OnnxPredictor, convolutions, quantize_with_onnx_runtime
-from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, quantize_with_openvino
+from dlv3p.export.onnx_runtime import OnnxPredictor, convolutions, open_onnx, quantize_with_onnx_runtime
+from dlv3p.export.openvino_runtime import OpenVinoPredictor, fastest_float, open_openvino, quantize_with_openvino
 from dlv3p.export.precisions import INT8
 from dlv3p.runs.folders import QUANTIZED, write_json
 from dlv3p.runs.provenance import hardware
@@ -216,5 +216,5 @@ def _quantize(backend: str, source: Path, images: CalibrationImages, kept: tuple
 
 def _open(backend: str, path: Path, *, threads: int, precision: str = "") -> OnnxPredictor | OpenVinoPredictor:
     if backend == "onnxruntime":
-        return OnnxPredictor(path, threads=threads)
-    return OpenVinoPredictor(path, threads=threads, precision=precision or fastest_float())
+        return open_onnx(path, threads=threads)
+    return open_openvino(path, threads=threads, precision=precision or fastest_float())

@@ -19,10 +19,10 @@ from dlv3p.compression.quantization import QuantizedRun, require_backends
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.agreement import SMALLEST_AGREEMENT
 from dlv3p.export.graphs import export_program
-from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16
-from dlv3p.export.openvino_runtime import PRECISIONS, OpenVinoPredictor, fastest_float
+from dlv3p.export.onnx_runtime import convert_to_float16, open_onnx
+from dlv3p.export.openvino_runtime import PRECISIONS, fastest_float, open_openvino
 from dlv3p.export.precisions import Node
-from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.export.torch_runtime import TorchPredictor, open_program
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.parameters.notebooks import QuantizeParameters
 from dlv3p.runs.folders import find_run
@@ -127,17 +127,17 @@ def collect_variants(
         add("PyTorch compiled float32", TorchPredictor(predictor.model, compiled=True, **scale), device=own.device)
     source = quantized.float_path
     if "onnxruntime" in quantized.backends:
-        add("ONNX Runtime float32", OnnxPredictor(source, threads=threads), source)
+        add("ONNX Runtime float32", open_onnx(source, threads=threads), source)
         half = source.with_name("float16.onnx")
         if convert_to_float16(source, half, image, threads=threads):
-            add("ONNX Runtime float16", OnnxPredictor(half, threads=threads), half)
+            add("ONNX Runtime float16", open_onnx(half, threads=threads), half)
         else:
             variants.absent["ONNX Runtime float16"] = "not supported here: it computes in float32"
         add("ONNX Runtime int8", quantized.predictor("onnxruntime", threads=threads), quantized.path("onnxruntime"))
     if "openvino" in quantized.backends:
         for precision in PRECISIONS:
             try:
-                predict = OpenVinoPredictor(source, threads=threads, precision=precision)
+                predict = open_openvino(source, threads=threads, precision=precision)
             except MachineError:
                 variants.absent[f"OpenVINO {precision}"] = "not supported here: the processor lacks it"
                 continue
@@ -158,8 +158,8 @@ def collect_exports(predictor: Predictor, quantized: QuantizedRun, size: tuple[i
     program = quantized.folder / PROGRAM_FILE
     export_program(predictor.model, program, height=size[0], width=size[1], image_scale=scale)
     source = quantized.float_path
-    onnx = Variant("ONNX file", OnnxPredictor(source, threads=threads), size_on_disk(source))
-    exported = Variant("torch.export file", ProgramPredictor(program), size_on_disk(program))
+    onnx = Variant("ONNX file", open_onnx(source, threads=threads), size_on_disk(source))
+    exported = Variant("torch.export file", open_program(program), size_on_disk(program))
     return Variants(torch_variant(TORCH_FLOAT32, predictor, size), [onnx, exported])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import open_cityscapes
 from cityscapes.demo.city import write_demo_city
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.leftovers import temporary_folder
@@ -27,7 +27,7 @@ def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
     with temporary_folder("dlv3p-city") as folder:
         root = write_demo_city(Path(folder) / "city", frames={"train": count, "val": 1, "test": 1})
         generate_masks(root, Path(folder) / "masks", splits=("train",), progress=False)
-        split = CityscapesSplit(root, "train", generated=Path(folder) / "masks")
+        split = open_cityscapes(root, "train", generated=Path(folder) / "masks")
         return [split.pair(index) for index in range(count)]
 
 

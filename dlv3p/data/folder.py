@@ -131,25 +131,11 @@ UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".p
 
 
 class FolderSplit(PairedSplit):
-    """One split of a plain folder; `labeled` requires a mask for each image and lists missing ones."""
+    """One split of a plain folder, whose masks hold ids or the colors of its class table."""
 
-    def __init__(self, root: Path, split: str, *, labeled: bool) -> None:
-        listed, stored = _Listing(root, "images", split), _Listing(root, "masks", split)
-        images, masks = listed.files, stored.files
-        unread = [text for text in (listed.unread(), stored.unread()) if text]
-        if not images:
-            more = f"; {'; '.join(unread)}" if unread else ""
-            raise MissingInputError(f"{root / 'images' / split}: holds no image ({', '.join(IMAGE_SUFFIXES)}){more}")
-        if labeled:
-            _refuse_unpaired(root, split, images, masks, unread)
-        folder = root / "masks" / split
-        names = {key: path.relative_to(listed.folder).with_suffix("").as_posix() for key, path in images.items()}
-        pairs = [
-            Pair(printable(name), images[key], masks.get(key, folder / f"{name}.png")) for key, name in names.items()
-        ]
-        self._table = read_class_table(root / CLASSES_FILE)
-        orphans = sorted(map(printable, masks.keys() - images.keys()))
-        super().__init__(root, split, pairs, self._table.classes, orphans=orphans, unread=unread)
+    def __init__(self, root: Path, split: str, pairs: Sequence[Pair], table: ClassTable, **more: Sequence[str]) -> None:
+        super().__init__(root, split, pairs, table.classes, **more)
+        self._table = table
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Read ids as they are stored, or look them up by the colors of `classes.csv` in a mask of three channels.
@@ -211,6 +197,24 @@ class FolderSplit(PairedSplit):
                 f"{color >> 16}, {color >> 8 & 255}, {color & 255}; add a row (id {IGNORE} ignores it) or store ids"
             )
         return ids[places]
+
+
+def open_folder(root: Path, split: str, *, labeled: bool) -> FolderSplit:
+    """Open one split of a plain folder; `labeled` requires a mask for each image and lists missing ones."""
+    listed, stored = _Listing(root, "images", split), _Listing(root, "masks", split)
+    images, masks = listed.files, stored.files
+    unread = [text for text in (listed.unread(), stored.unread()) if text]
+    if not images:
+        more = f"; {'; '.join(unread)}" if unread else ""
+        raise MissingInputError(f"{root / 'images' / split}: holds no image ({', '.join(IMAGE_SUFFIXES)}){more}")
+    if labeled:
+        _refuse_unpaired(root, split, images, masks, unread)
+    folder = root / "masks" / split
+    names = {key: path.relative_to(listed.folder).with_suffix("").as_posix() for key, path in images.items()}
+    pairs = [Pair(printable(name), images[key], masks.get(key, folder / f"{name}.png")) for key, name in names.items()]
+    orphans = sorted(map(printable, masks.keys() - images.keys()))
+    table = read_class_table(root / CLASSES_FILE)
+    return FolderSplit(root, split, pairs, table, orphans=orphans, unread=unread)
 
 
 def is_folder(root: Path) -> bool:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cityscapes.dataset import CityscapesSplit, Split
+from cityscapes.dataset import Split, open_cityscapes
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
@@ -16,9 +16,9 @@ from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.demo_flawed import write_flawed_folder
 from dlv3p.data.demo_voc import write_demo_voc
-from dlv3p.data.folder import FolderSplit, is_folder
+from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.shards import is_sharded, is_url, open_shards
-from dlv3p.data.voc import VocSplit, is_voc
+from dlv3p.data.voc import is_voc, open_voc
 from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
 
 Root = Path | str
@@ -136,7 +136,7 @@ def _is_cityscapes(root: Path) -> bool:
     return (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir()
 
 
-def _open_cityscapes(root: Path, split: str, *, labeled: bool) -> CityscapesSplit:
+def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Split:
     generated = generated_masks_folder()
     if labeled and _has_polygons(root, split):
         report = generate_masks(root, generated, splits=(split,), progress=False)
@@ -146,7 +146,7 @@ def _open_cityscapes(root: Path, split: str, *, labeled: bool) -> CityscapesSpli
                 f"{len(report.failed)} masks of the {split} split could not be made, the first: {message or path}; all "
                 f"are listed by: python cityscapes/generate_gt.py --root {root} --splits {split}"
             )
-    return CityscapesSplit(root, split, generated=generated)
+    return open_cityscapes(root, split, generated=generated)
 
 
 def _has_polygons(root: Path, split: str) -> bool:
@@ -158,8 +158,8 @@ def _has_polygons(root: Path, split: str) -> bool:
 
 KINDS = (
     Kind("<split>/index.json (shards, also behind a URL)", is_sharded, open_shards),
-    Kind("leftImg8bit/ and gtFine/ (Cityscapes)", _is_cityscapes, _open_cityscapes),
-    Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, VocSplit),
-    Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, FolderSplit),
+    Kind("leftImg8bit/ and gtFine/ (Cityscapes)", _is_cityscapes, _open_cityscapes_with_masks),
+    Kind("VOCdevkit/VOC2012/ (PASCAL VOC)", is_voc, open_voc),
+    Kind("images/, masks/ and classes.csv (a plain folder)", is_folder, open_folder),
 )
 """Add a kind of data set with a module in this folder and a line here."""

@@ -43,17 +43,17 @@ class Member(NamedTuple):
 class ShardedSplit(Split):
     """One split in shards, which store the fingerprints of their content and of the files that they were made from."""
 
-    def __init__(self, root: str | Path, split: str) -> None:
-        self.root, self.split = (root if is_url(root) else Path(root)), split
-        where = f"{self.root}/{self.split}/{INDEX}"
-        try:
-            self._take(_read_index(where))
-        except FileNotFoundError as error:
-            raise MissingInputError(f"{where}: no such file; make it with: dlv3p shards write") from error
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{where}: not an index of shards ({reason(error)}); write them again") from error
+    def __init__(self, root: str | Path, split: str, index: dict[str, Any]) -> None:
+        self.root, self.split = root, split
+        self.class_names: Sequence[str] = tuple(index["classes"])
+        self.num_classes = len(self.class_names)
+        self.colors = np.zeros((256, 3), np.uint8)
+        self.colors[: len(index["colors"])] = index["colors"]
+        self.source_fingerprint = index["fingerprint"]
+        self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in index["shards"]).encode()).hexdigest()
+        self._shards = {shard["name"]: shard for shard in index["shards"]}
+        samples = [(shard["name"], sample) for shard in index["shards"] for sample in shard["samples"]]
+        self._samples = sorted(samples, key=lambda pair: pair[1]["index"])
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -134,30 +134,6 @@ class ShardedSplit(Split):
         found = hashlib.file_digest(file, "sha256").hexdigest()
         raise _mismatch(f"{self.root}/{self.split}/{name}", what, self._shards[name]["sha256"], found)
 
-    def _take(self, content: dict[str, Any]) -> None:
-        self.class_names: Sequence[str] = tuple(content["classes"])
-        self.num_classes = len(self.class_names)
-        self.colors = np.zeros((256, 3), np.uint8)
-        self.colors[: len(content["colors"])] = content["colors"]
-        self.source_fingerprint = content["fingerprint"]
-        self._shards = {shard["name"]: shard for shard in content["shards"]}
-        self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in content["shards"]).encode()).hexdigest()
-        samples = [(shard["name"], sample) for shard in content["shards"] for sample in shard["samples"]]
-        self._samples = sorted(samples, key=lambda pair: pair[1]["index"])
-        self._check_ends()
-
-    def _check_ends(self) -> None:
-        for name, sample in self._samples:
-            for kind in ("image", "mask"):
-                if kind in sample:
-                    member, size = Member(*sample[kind]), self._shards[name]["bytes"]
-                    if not 0 <= member.offset <= member.offset + member.size <= size:
-                        raise IntegrityError(
-                            f"{self.root}/{self.split}/{INDEX}: {sample['name']} ends at byte "
-                            f"{member.offset + member.size} of {name}, which has {size} (sha256 expected "
-                            f"{self._shards[name]['sha256']}); write the shards again"
-                        )
-
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
     """Return whether a folder holds shards, of one split or of any; a URL always does."""
@@ -167,7 +143,16 @@ def is_sharded(root: str | Path, split: str = "*") -> bool:
 
 def open_shards(root: str | Path, split: str, *, labeled: bool = True) -> ShardedSplit:
     """Open a split in shards, below a folder or a URL; `labeled` refuses one with an image that has no mask."""
-    opened = ShardedSplit(root, split)
+    root = root if is_url(root) else Path(root)
+    where = f"{root}/{split}/{INDEX}"
+    try:
+        opened = ShardedSplit(root, split, _read_index(where))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{where}: no such file; make it with: dlv3p shards write") from error
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{where}: not an index of shards ({reason(error)}); write them again") from error
     without = [opened.name(index) for index in range(len(opened)) if not opened.has_mask(index)]
     if labeled and without:
         raise InputError(f"{root}/{split}: {len(without)} of {len(opened)} images have no mask, the first {without[0]}")
@@ -184,7 +169,19 @@ def _read_index(where: str) -> dict[str, Any]:
             raise ValueError(f"{shard['name']!r} is not the name of a file beside it")
         if not re.fullmatch("[0-9a-f]{64}", shard["sha256"]):  # a downloaded shard is stored under this name
             raise ValueError(f"{shard['sha256']!r} is not a sha256")
+        _check_ends(shard, where)
     return content
+
+
+def _check_ends(shard: dict[str, Any], where: str) -> None:
+    """Raise IntegrityError when a member ends beyond its shard."""
+    for sample in shard["samples"]:
+        for member in (Member(*sample[kind]) for kind in ("image", "mask") if kind in sample):
+            if not 0 <= member.offset <= member.offset + member.size <= shard["bytes"]:
+                raise IntegrityError(
+                    f"{where}: {sample['name']} ends at byte {member.offset + member.size} of {shard['name']}, which "
+                    f"has {shard['bytes']} (sha256 expected {shard['sha256']}); write the shards again"
+                )
 
 
 def _fetch(url: str) -> Iterator[bytes]:

@@ -72,20 +72,22 @@ PUBLISHED_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, AUGMENTED_TRAI
 
 
 class VocSplit(PairedSplit):
-    """One list of the development kit; `split` is a list's name below ImageSets/Segmentation, or a path to a list.
+    """One list of the development kit."""
+
+
+def open_voc(root: Path, split: str, *, labeled: bool) -> VocSplit:
+    """Open one list of the development kit; `split` is its name below ImageSets/Segmentation, or a path to a list.
 
     A list of bare ids uses the masks of SegmentationClassAug when its name ends in `aug`, else SegmentationClass.
     With `labeled`, images without a mask are refused, and so is a training list that names an image of val.
     """
-
-    def __init__(self, root: Path, split: str, *, labeled: bool) -> None:
-        kit = find_kit(root)
-        _refuse_own_classes(kit)
-        pairs = read_voc_list(kit, split)
-        _refuse_missing(kit, split, pairs, labeled=labeled)
-        if labeled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
-            _refuse_leak(kit, split, pairs)
-        super().__init__(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
+    kit = find_kit(root)
+    _refuse_own_classes(kit)
+    pairs = read_voc_list(kit, split)
+    _refuse_missing(kit, split, pairs, labeled=labeled)
+    if labeled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
+        _refuse_leak(kit, split, pairs)
+    return VocSplit(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
 
 
 def is_voc(root: Path) -> bool:

@@ -87,9 +87,9 @@ def write_shards(
 
 def check_shards(folder: Path) -> list[str]:
     """Return a line for each shard of a split's folder that is missing or differs from its index."""
-    from dlv3p.data.shards import ShardedSplit
+    from dlv3p.data.shards import open_shards
 
-    ShardedSplit(folder.parent, folder.name)  # raises IntegrityError for an invalid index
+    open_shards(folder.parent, folder.name, labeled=False)  # raises IntegrityError for an invalid index
     faults = []
     for shard in read_json(folder / "index.json")["shards"]:
         found = _sha256(folder / shard["name"])

@@ -7,8 +7,8 @@ import torch
 
 from cityscapes.errors import IntegrityError, missing_packages
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.export.onnx_runtime import NEEDED, OnnxPredictor
-from dlv3p.export.torch_runtime import ProgramPredictor, TorchPredictor
+from dlv3p.export.onnx_runtime import NEEDED, open_onnx
+from dlv3p.export.torch_runtime import TorchPredictor, open_program
 
 SMALLEST_AGREEMENT = 0.999
 """Share of the pixels that must get the same class; in the others, two best classes may differ by rounding."""
@@ -25,7 +25,7 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     if path.suffix == ".onnx" and missing_packages(NEEDED):
         return None
     threads = torch.get_num_threads()
-    exported = OnnxPredictor(path, threads=threads) if path.suffix == ".onnx" else ProgramPredictor(path)
+    exported = open_onnx(path, threads=threads) if path.suffix == ".onnx" else open_program(path)
     network = TorchPredictor(predictor.model, image_scale=predictor.parameters.image_scale)
     coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
     image = torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")  # large patches, as in pictures

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,13 @@ FUSED = "_nchwc"
 
 
 class OnnxPredictor:
-    """An ONNX file that ends in labels, run on the CPU with `threads` threads; can be pickled."""
+    """An ONNX file that ends in labels, as `open_onnx` returns it; can be pickled."""
 
-    def __init__(self, path: str | Path, *, threads: int) -> None:
-        require("ONNX Runtime", NEEDED, "quantize")
-        self.path, self.threads = Path(path), threads
-        self._session = _session(self.path, threads)
+    def __init__(self, path: Path, threads: int, session: Any) -> None:
+        self.path, self.threads, self._session = path, threads, session
 
     def __reduce__(self) -> tuple:
-        return _open, (self.path, self.threads)
+        return partial(open_onnx, self.path, threads=self.threads), ()
 
     def __call__(self, image: Tensor) -> np.ndarray:
         """Predict an image (1,3,h,w): uint8 (1,H,W)."""
@@ -57,6 +56,12 @@ class OnnxPredictor:
             if (kind := event["args"]["op_name"]) not in CONVERSIONS
             if (precision := _precision(event["args"]))
         ]
+
+
+def open_onnx(path: str | Path, *, threads: int) -> OnnxPredictor:
+    """Open an ONNX file that ends in labels, to run on the CPU with `threads` threads."""
+    require("ONNX Runtime", NEEDED, "quantize")
+    return OnnxPredictor(Path(path), threads, _session(Path(path), threads))
 
 
 def quantize_with_onnx_runtime(
@@ -117,7 +122,7 @@ def convert_to_float16(source: Path, path: Path, image: Tensor, *, threads: int)
     with temporary_folder("dlv3p-export") as folder, without_output():
         made = Path(folder) / "float16.onnx"
         onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=["Resize"]), made)
-        nodes = OnnxPredictor(made, threads=threads).nodes(image)
+        nodes = open_onnx(made, threads=threads).nodes(image)
         supported = all(node.precision == "float16" for node in nodes if "Conv" in node.kind)
         if supported:
             _copy(made, path)
@@ -189,10 +194,6 @@ def _session(path: Path, threads: int, profile: str = "") -> Any:
         options.enable_profiling, options.profile_file_prefix = True, profile
     settings = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": list(DISABLED_OPTIMIZERS)}
     return onnxruntime.InferenceSession(path, options, **settings)
-
-
-def _open(path: Path, threads: int) -> OnnxPredictor:
-    return OnnxPredictor(path, threads=threads)
 
 
 def _reader(images: CalibrationImages) -> Any:

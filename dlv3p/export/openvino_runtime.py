@@ -1,6 +1,7 @@
 """Run networks by OpenVINO, quantize them by NNCF, and list what is really computed in 8 bits."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,24 +28,14 @@ left out."""
 
 
 class OpenVinoPredictor:
-    """A file that ends in labels (.onnx, or .xml with its .bin), run on the CPU by OpenVINO; can be pickled.
+    """A file that ends in labels, as `open_openvino` returns it; can be pickled."""
 
-    `precision` is that of all layers that are not quantized. It is always set: by default the runtime takes bfloat16
-    where the processor has it, and a "float32" would not be one.
-    """
-
-    def __init__(self, path: str | Path, *, threads: int, precision: str = "float32") -> None:
-        self.path, self.threads, self.precision = Path(path), threads, precision
-        hint, ability = PRECISIONS[precision]
-        core = import_openvino().Core()
-        if ability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise MachineError(f"OpenVINO: this processor does not compute in {precision}; take float32")
-        options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-        self._compiled = core.compile_model(self.path, "CPU", options)
-        self._request = self._compiled.create_infer_request()
+    def __init__(self, path: Path, threads: int, precision: str, compiled: Any) -> None:
+        self.path, self.threads, self.precision, self._compiled = path, threads, precision, compiled
+        self._request = compiled.create_infer_request()
 
     def __reduce__(self) -> tuple:
-        return _open, (self.path, self.threads, self.precision)
+        return partial(open_openvino, self.path, threads=self.threads, precision=self.precision), ()
 
     def __call__(self, image: Tensor) -> np.ndarray:
         """Predict an image (1,3,h,w): uint8 (1,H,W)."""
@@ -60,6 +51,20 @@ class OpenVinoPredictor:
                 name = node.get_friendly_name().removesuffix("/WithoutBiases")
                 found.append(Node(name, kind, TYPES.get(precision, precision)))
         return found
+
+
+def open_openvino(path: str | Path, *, threads: int, precision: str = "float32") -> OpenVinoPredictor:
+    """Open a file that ends in labels (.onnx, or .xml with its .bin), to run on the CPU by OpenVINO.
+
+    `precision` is that of all layers that are not quantized. It is always set: by default the runtime takes bfloat16
+    where the processor has it, and a "float32" would not be one. Raises MachineError where the processor lacks it.
+    """
+    hint, ability = PRECISIONS[precision]
+    core = import_openvino().Core()
+    if ability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise MachineError(f"OpenVINO: this processor does not compute in {precision}; take float32")
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    return OpenVinoPredictor(Path(path), threads, precision, core.compile_model(path, "CPU", options))
 
 
 def fastest_float() -> str:
@@ -125,7 +130,3 @@ def _precision(node: Any) -> str:
             if precision in taken:
                 return precision
     return _runtime_info(node, "runtimePrecision")
-
-
-def _open(path: Path, threads: int, precision: str) -> OpenVinoPredictor:
-    return OpenVinoPredictor(path, threads=threads, precision=precision)

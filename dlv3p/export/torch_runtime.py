@@ -40,19 +40,23 @@ class TorchPredictor:
 
 
 class ProgramPredictor:
-    """A file of torch.export that ends in labels; can be pickled."""
+    """A file of torch.export that ends in labels, as `open_program` returns it; can be pickled."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._module = torch.export.load(self.path).module()
+    def __init__(self, path: Path, module: nn.Module) -> None:
+        self.path, self._module = path, module
 
     def __reduce__(self) -> tuple:
-        return ProgramPredictor, (self.path,)
+        return open_program, (self.path,)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
         """Predict an image (1,3,h,w): uint8 (1,H,W)."""
         return self._module(image)
+
+
+def open_program(path: str | Path) -> ProgramPredictor:
+    """Open a file of torch.export that ends in labels."""
+    return ProgramPredictor(Path(path), torch.export.load(path).module())
 
 
 def _restore(model: nn.Module, image_scale: float, dtype: torch.dtype, compiled: bool) -> TorchPredictor:

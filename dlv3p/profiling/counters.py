@@ -95,15 +95,8 @@ class RaplPackages:
 
     source = "RAPL's counters of the processor packages, memory left out"
 
-    def __init__(self, root: Path = POWERCAP) -> None:
-        # The others are parts of a package, such as its cores, or "psys", the whole machine: both would count twice.
-        zones = sorted(root.glob("intel-rapl:*"))
-        self._zones = [zone for zone in zones if _read_text(zone / "name").startswith("package")]
-        if not self._zones:
-            raise NotMeasurable(f"{root} has no RAPL package: no such counter, or a virtual machine that hides it")
-        self._ranges = [_read_number(zone / "max_energy_range_uj") for zone in self._zones]
-        self._last = self._read()
-        self._total = 0
+    def __init__(self, zones: list[Path], ranges: list[int], counts: list[int]) -> None:
+        self._zones, self._ranges, self._last, self._total = zones, ranges, counts, 0
 
     @property
     def limit_watts(self) -> float | None:
@@ -112,15 +105,26 @@ class RaplPackages:
         return None if None in limits else sum(limits) / 1e6
 
     def joules(self) -> float:
-        """Return the energy since construction; call it more often than the counters wrap around."""
-        now = self._read()
+        """Return the energy since `open_rapl`; call it more often than the counters wrap around."""
+        now = _read_counts(self._zones)
         for before, after, wrap in zip(self._last, now, self._ranges, strict=True):
             self._total += after - before if after >= before else after - before + wrap
         self._last = now
         return self._total / 1e6
 
-    def _read(self) -> list[int]:
-        return [_read_number(zone / "energy_uj") for zone in self._zones]
+
+def open_rapl(root: Path = POWERCAP) -> RaplPackages:
+    """Begin to count the energy of this machine's processor packages; raises NotMeasurable where none is counted."""
+    # The others are parts of a package, such as its cores, or "psys", the whole machine: both would count twice.
+    zones = [zone for zone in sorted(root.glob("intel-rapl:*")) if _read_text(zone / "name").startswith("package")]
+    if not zones:
+        raise NotMeasurable(f"{root} has no RAPL package: no such counter, or a virtual machine that hides it")
+    ranges = [_read_number(zone / "max_energy_range_uj") for zone in zones]
+    return RaplPackages(zones, ranges, _read_counts(zones))
+
+
+def _read_counts(zones: list[Path]) -> list[int]:
+    return [_read_number(zone / "energy_uj") for zone in zones]
 
 
 def _or_none(question: Callable[[], float]) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, RaplPackages
+from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, open_rapl
 
 SHORTEST_SECONDS = 1.0
 """NVML refreshes its counter about ten times a second, so shorter intervals mean nothing."""
@@ -54,7 +54,7 @@ class Energy:
 def open_counter(device: str | torch.device) -> Counter:
     """Return the energy counter of a device: the GPU's board, or all processor packages; raises NotMeasurable."""
     device = torch.device(device)
-    counter: Counter = NvmlBoard(device) if device.type == "cuda" else RaplPackages()
+    counter: Counter = NvmlBoard(device) if device.type == "cuda" else open_rapl()
     counter.joules()
     return counter
 

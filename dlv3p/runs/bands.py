@@ -23,7 +23,7 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import HASH_KEY, read_json, read_recorded
-from cityscapes.labels import IGNORE
+from dlv3p.data.class_pixels import class_pixels
 from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.parameters.training import TrainParameters
@@ -41,9 +41,6 @@ METRICS = {"train_loss": 0.08, "train_mIoU": 0.05, "val_mIoU": 0.05}
 WIDTH = 4.0
 LARGEST_SHIFT = 0.25
 """Warn when more than this share of the labeled pixels would have to change class to match the band's shares."""
-
-MASKS_SAMPLED = 200
-"""How many masks, evenly spaced, the class shares are estimated from."""
 
 MAY_BE_A_MISTAKE = (
     *("data_root", "seed", "learning_rate", "backbone_rate_factor", "warmup_steps", "weight_decay", "gradient_norm"),
@@ -149,41 +146,35 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
         for metric in METRICS
     }
     split = open_split(resolve_data_root(first["data_root"]), first["train_split"])
-    shares = [round(share, 4) for share in class_shares(split).tolist()]
+    pixels = class_pixels(split, skip_bad=True)
+    shares = [round(share, 4) for share in _class_shares(pixels, split.num_classes).tolist()]
     recipe = {name: value for name, value in first.items() if name not in TrainParameters.NOT_IDENTITY}
     return Band(recipe, list(split.class_names), shares, intervals, pixels_fingerprint(split))
 
 
-def class_shares(split: Split) -> np.ndarray:
-    """Return each class's share of the labeled pixels, float64 (C,), over up to `MASKS_SAMPLED` masks of a split.
-
-    A mask that cannot be read is skipped; the loader reports it.
-    """
-    counts = np.zeros(split.num_classes, dtype=np.int64)
-    for index in range(0, len(split), -(-len(split) // MASKS_SAMPLED)):
-        try:
-            mask = split.mask(index)
-        except InputError:
-            continue
-        counts += np.bincount(mask[mask != IGNORE].ravel(), minlength=len(counts))[: len(counts)]
-    return counts / max(1, counts.sum())
+def _class_shares(pixels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return each class's share of the labeled pixels, float64 (C,), given the pixels by id."""
+    return pixels[:num_classes] / max(1, pixels[:num_classes].sum())
 
 
 class EarlyWarning(Callback):
-    """Warn, once for each metric, when a run leaves the band of its recipe."""
+    """Warn, once for each metric, when a run leaves the band of its recipe.
 
-    def __init__(self, band: Band, parameters: TrainParameters, training: Split) -> None:
-        self.band, self.parameters, self.training = band, parameters, training
+    `pixels` counts those of each id in the training masks, int64 (256,).
+    """
+
+    def __init__(self, band: Band, parameters: TrainParameters, class_names: Sequence[str], pixels: np.ndarray) -> None:
+        self.band, self.parameters, self.class_names, self.pixels = band, parameters, class_names, pixels
         self._warned: set[str] = set()
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         """Compare the class shares before the first step."""
-        names, expected = self.training.class_names, np.asarray(self.band.class_shares)
+        names, expected = self.class_names, np.asarray(self.band.class_shares)
         if len(names) != len(expected):
             self._warn(f"the data set has {len(names)} classes, but runs of this recipe had {len(expected)}")
             self._warned.update(METRICS)  # the curves of other classes are not comparable
             return
-        shares = class_shares(self.training)
+        shares = _class_shares(self.pixels, len(names))
         if np.abs(shares - expected).sum() / 2 > LARGEST_SHIFT:
             worst = int(np.abs(shares - expected).argmax())
             self._warn(

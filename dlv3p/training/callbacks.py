@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cityscapes.dataset import Split
 from cityscapes.errors import reason, require
 from dlv3p.parameters.training import TrainParameters
@@ -89,12 +91,18 @@ def check_extras(parameters: TrainParameters) -> None:
 
 
 def make_callbacks(
-    parameters: TrainParameters, folder: Path, training: Split, *, done: int, stop: Callable[[], None]
+    parameters: TrainParameters,
+    folder: Path,
+    training: Split,
+    *,
+    pixels: np.ndarray,
+    done: int,
+    stop: Callable[[], None],
 ) -> Callback:
     """Return the callbacks that `parameters` ask for; only the first process has any.
 
-    `done` counts the steps of earlier processes, and `stop` is what a stop button calls. Raises what is wrong with
-    `band` or `tensorboard` before a step is taken.
+    `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes;
+    `stop` is what a stop button calls. Raises what is wrong with `band` or `tensorboard` before a step is taken.
     """
     if not place().first:
         return Callback()
@@ -102,5 +110,5 @@ def make_callbacks(
     if parameters.tensorboard:
         callbacks.append(TensorBoardLogger(folder / "events", done=done))
     if band := band_for(parameters, training):
-        callbacks.append(EarlyWarning(band, parameters, training))
+        callbacks.append(EarlyWarning(band, parameters, training.class_names, pixels))
     return Callbacks(callbacks)

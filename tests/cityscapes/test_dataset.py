@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
 
@@ -19,7 +19,7 @@ def write(path, array):
 @pytest.fixture
 def split(tmp_path):
     write(FRAME.image(tmp_path), np.zeros((4, 6, 3), np.uint8))
-    return CityscapesSplit(tmp_path, "val", generated=tmp_path / "generated")
+    return open_cityscapes(tmp_path, "val", generated=tmp_path / "generated")
 
 
 def test_a_generated_mask_comes_before_a_provided_one(split):

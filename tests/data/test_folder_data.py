@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
-from dlv3p.data.folder import FolderSplit
+from dlv3p.data.folder import open_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, open_training
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
@@ -68,20 +68,20 @@ def test_a_palette_mask_gives_its_indices_not_its_colors(folder):
     image = Image.fromarray(IDS, mode="P")
     image.putpalette(bytes(range(255, -1, -1)) * 3)
     image.save(folder / "masks/train/a.png")
-    assert np.array_equal(FolderSplit(folder, "train", labeled=True).mask(0), IDS)
+    assert np.array_equal(open_folder(folder, "train", labeled=True).mask(0), IDS)
 
 
 def test_a_mask_of_colors_is_read_by_the_class_table(folder):
     (folder / "classes.csv").write_text(CLASSES + "255,nothing,0,0,0\n")
     colors = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180], [0, 0, 0]], np.uint8)
     write_image(folder / "masks/train/a.png", colors[np.minimum(IDS, 3)])
-    assert np.array_equal(FolderSplit(folder, "train", labeled=True).mask(0), IDS)
+    assert np.array_equal(open_folder(folder, "train", labeled=True).mask(0), IDS)
 
 
 def test_an_unknown_color_is_refused_with_its_value(folder):
     write_image(folder / "masks/train/a.png", np.full((2, 4, 3), 17, np.uint8))
     with pytest.raises(InputError, match="8 pixels have colors .* 17, 17, 17"):
-        FolderSplit(folder, "train", labeled=True).mask(0)
+        open_folder(folder, "train", labeled=True).mask(0)
 
 
 def test_names_may_hold_blanks_dots_and_folders(folder):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from support.tiny import tiny
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import open_cityscapes
 from cityscapes.errors import InputError, MachineError
 from cityscapes.workspace import generated_masks_folder
 from dlv3p.data.augment import Augmentation
@@ -38,7 +38,7 @@ def split(city, workspace):
     open_split(city, "train")
     root = workspace / "city"
     shutil.copytree(city, root)
-    return CityscapesSplit(root, "train", generated=generated_masks_folder())
+    return open_cityscapes(root, "train", generated=generated_masks_folder())
 
 
 def load(split, *, workers, **options):

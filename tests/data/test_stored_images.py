@@ -9,9 +9,9 @@ from dlv3p.data import decoded_cache
 from dlv3p.data.audit import audit
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.fingerprints import image_fingerprint
-from dlv3p.data.folder import FolderSplit
+from dlv3p.data.folder import open_folder
 from dlv3p.data.roots import open_split
-from dlv3p.data.shards import ShardedSplit
+from dlv3p.data.shards import open_shards
 from dlv3p.data.write_shards import write_shards
 
 RNG = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def test_all_readers_make_the_same_pixels(folder, name, workspace):
     expected = add(folder, name)
     split = open_split(folder, "train")
     write_shards(split, folder / "shards")
-    sharded, cache = ShardedSplit(folder / "shards", "train"), DecodedCache(split)
+    sharded, cache = open_shards(folder / "shards", "train"), DecodedCache(split)
     lazy = {"crop": open_image(split, 0), "crop of shards": open_image(sharded, 0), "cache": cache.open(0)}
     whole = {how: image.corner(image.height, image.width) for how, image in lazy.items()}
     whole |= {"file": split.pair(0)[0], "shards": sharded.pair(0)[0], "kept": cache.open(0).corner(HEIGHT, WIDTH)}
@@ -139,4 +139,4 @@ def test_a_folder_is_read_by_the_rules_of_masks(folder):
     path = folder / "masks/train/half a turn.png"
     ids = np.asarray(Image.open(path))
     Image.fromarray(ids).save(path, exif=oriented(3))
-    assert np.array_equal(FolderSplit(folder, "train", labeled=True).mask(0), ids)
+    assert np.array_equal(open_folder(folder, "train", labeled=True).mask(0), ids)

@@ -22,7 +22,7 @@ from cityscapes.errors import InputError, MachineError, MissingInputError
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.demo_voc import COUNTS, write_demo_voc
 from dlv3p.data.roots import open_images, open_split, open_training
-from dlv3p.data.voc import LISTS, VocSplit, find_kit, read_voc_list
+from dlv3p.data.voc import LISTS, find_kit, open_voc, read_voc_list
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, read_sbd_mask, unpack_archive
 from dlv3p.data.voc_preparation import prepare_voc
 
@@ -353,7 +353,7 @@ def test_a_full_disk_is_no_fault_of_the_archive(made, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the VOC frames are not beside this checkout")
 def test_real_frames_of_voc_are_read_with_their_borders():
-    split = VocSplit(REAL, "train", labeled=False)
+    split = open_voc(REAL, "train", labeled=False)
     ids = {int(value) for index in range(len(split)) for value in np.unique(split.pair(index)[1])}
     assert 255 in ids
     assert ids - {255} <= set(range(21))

@@ -70,11 +70,11 @@ def test_a_file_that_tells_other_classes_is_refused_and_taken_away(exported, tmp
     copy = Path(shutil.copy(path, tmp_path / "network.onnx"))
     assert agreement.check_export(predictor, copy) >= 0.999
 
-    class Shifted(agreement.OnnxPredictor):
-        def __call__(self, image):
-            return np.roll(super().__call__(image), 8, axis=2)
+    def open_shifted(path, *, threads, open_onnx=agreement.open_onnx):
+        predict = open_onnx(path, threads=threads)
+        return lambda image: np.roll(predict(image), 8, axis=2)
 
-    monkeypatch.setattr(agreement, "OnnxPredictor", Shifted)
+    monkeypatch.setattr(agreement, "open_onnx", open_shifted)
     with pytest.raises(
         IntegrityError, match="network.onnx: agreed with the network in .* less than 99.90%, and was deleted"
     ) as refusal:
@@ -86,7 +86,7 @@ def test_a_file_that_tells_other_classes_is_refused_and_taken_away(exported, tmp
 def test_a_program_of_torch_export_is_compared_as_well(exported, tmp_path, monkeypatch):
     predictor, _, _ = exported
     (tmp_path / "network.pt2").touch()
-    monkeypatch.setattr(agreement, "ProgramPredictor", lambda path: lambda image: np.zeros((1, 1, 1), np.uint8))
+    monkeypatch.setattr(agreement, "open_program", lambda path: lambda image: np.zeros((1, 1, 1), np.uint8))
     with pytest.raises(IntegrityError, match="network.pt2: agreed with the network in 0.00% of the pixels"):
         agreement.check_export(predictor, tmp_path / "network.pt2")
 

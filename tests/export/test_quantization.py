@@ -40,7 +40,7 @@ from dlv3p.data.roots import open_split, open_training
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.export import onnx_runtime
 from dlv3p.export.calibration import choose_calibration_images
-from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, convolutions, quantize_with_onnx_runtime
+from dlv3p.export.onnx_runtime import convert_to_float16, convolutions, open_onnx, quantize_with_onnx_runtime
 from dlv3p.export.openvino_runtime import OpenVinoPredictor
 from dlv3p.export.precisions import INT8, Node, count_precisions, float_nodes
 from dlv3p.export.torch_runtime import TorchPredictor
@@ -344,7 +344,7 @@ def test_weights_take_seven_bits_only_where_eight_would_overflow(quantized, spli
     how = quantize_with_onnx_runtime(quantized.float_path, tmp_path / "seven.onnx", images)
     assert how["reduce_range"]
     assert largest(tmp_path / "seven.onnx") <= 64
-    assert OnnxPredictor(tmp_path / "seven.onnx", threads=1)(image).shape == (1, 64, 128)
+    assert open_onnx(tmp_path / "seven.onnx", threads=1)(image).shape == (1, 64, 128)
 
 
 class Pictures:

@@ -167,7 +167,10 @@ def test_the_suite_compares_outputs_in_more_than_one_notebook() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_holds_parameters_of_train(path: Path) -> None:
-    config.TrainParameters.from_mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    parameters = config.TrainParameters.from_mapping(recipe)
+    assert recipe
+    assert {name: parameters.as_dict()[name] for name in recipe} == recipe
 
 
 def checked_texts(path: Path) -> list[list[str]]:

@@ -14,7 +14,7 @@ from dlv3p.compression.quantization import quantize_run
 from dlv3p.compression.variants import collect_variants
 from dlv3p.data.roots import open_split
 from dlv3p.export.calibration import choose_calibration_images
-from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16
+from dlv3p.export.onnx_runtime import OnnxPredictor, convert_to_float16, open_onnx
 from dlv3p.export.precisions import Node
 from dlv3p.export.torch_runtime import TorchPredictor
 
@@ -149,7 +149,7 @@ def test_the_last_convolution_is_the_one_that_stays_in_float(quantized):
 
 def test_an_exported_run_answers_at_the_size_before_its_images_were_resized(quantized, image):
     for path in (quantized.float_path, quantized.path("onnxruntime")):
-        assert OnnxPredictor(path, threads=1)(image).shape == (1, 64, 128)
+        assert open_onnx(path, threads=1)(image).shape == (1, 64, 128)
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])

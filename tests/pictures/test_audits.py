@@ -8,7 +8,7 @@ from PIL import Image
 
 from cityscapes.audit import audit as audit_cityscapes
 from cityscapes.audit_rules import AuditReport, SplitCounts
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import open_cityscapes
 from cityscapes.errors import MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES
@@ -73,7 +73,7 @@ def test_the_table_of_splits_has_a_row_each(drawn):
 
 def test_overlays_show_the_image_where_it_is_void(drawn):
     city, made = drawn
-    split = CityscapesSplit(city, "val", generated=made)
+    split = open_cityscapes(city, "val", generated=made)
     picture = overlays_picture([(split, 0), (split, 1)])
     colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
     assert picture.width == 1200

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
-from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, RaplPackages
+from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, open_rapl
 from dlv3p.profiling.energy import measure_energy, open_counter
 
 FIGURES = ("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts")
@@ -121,7 +121,7 @@ def set_joules(powercap, package, joules):
 
 
 def test_packages_add_up_and_parts_of_them_do_not_count_twice(powercap):
-    packages = RaplPackages(powercap)
+    packages = open_rapl(powercap)
     for zone in ("0:0", "2"):
         set_joules(powercap, zone, 900)
     set_joules(powercap, 0, 993)
@@ -131,7 +131,7 @@ def test_packages_add_up_and_parts_of_them_do_not_count_twice(powercap):
 
 
 def test_a_counter_that_begins_again_goes_on(powercap):
-    packages = RaplPackages(powercap)
+    packages = open_rapl(powercap)
     seen = []
     for joules in (998, 4, 500, 2):  # the range is 1000: it wraps around twice
         set_joules(powercap, 0, joules)
@@ -141,7 +141,7 @@ def test_a_counter_that_begins_again_goes_on(powercap):
 
 def test_a_long_stretch_meets_every_wrap_of_the_counter(powercap):
     machine = Machine(idle=20, busy=60, seconds_a_prediction=2.0)
-    packages = RaplPackages(powercap)
+    packages = open_rapl(powercap)
     set_joules(powercap, 1, 0)
     packages.joules()
     original = machine.predict
@@ -164,7 +164,7 @@ def test_a_long_stretch_meets_every_wrap_of_the_counter(powercap):
 
 def test_missing_and_forbidden_counters_say_so(powercap, tmp_path, monkeypatch):
     with pytest.raises(NotMeasurable, match="no RAPL package"):
-        RaplPackages(tmp_path / "nowhere")
+        open_rapl(tmp_path / "nowhere")
 
     def refuse(path, *arguments):
         if path.name == "energy_uj":
@@ -174,12 +174,12 @@ def test_missing_and_forbidden_counters_say_so(powercap, tmp_path, monkeypatch):
     original = type(powercap).read_text
     monkeypatch.setattr(type(powercap), "read_text", refuse)
     with pytest.raises(NotMeasurable, match=r"no permission to read .*energy_uj; allow it with: sudo chmod"):
-        RaplPackages(powercap)
+        open_rapl(powercap)
 
 
 def test_a_package_that_states_no_limit_leaves_it_open(powercap):
     (powercap / "intel-rapl:1" / "constraint_0_power_limit_uw").unlink()
-    assert RaplPackages(powercap).limit_watts is None
+    assert open_rapl(powercap).limit_watts is None
 
 
 class FakeNvml:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from support.tiny import tiny
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError, ParameterError, StoppedError
 from cityscapes.labels import IGNORE, NUM_CLASSES, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.class_pixels import class_pixels
 from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_images, open_split, resolve_data_root
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.runs import bands
 from dlv3p.runs.__main__ import main
-from dlv3p.runs.bands import Band, EarlyWarning, band_for, class_shares, read_band, write_band
+from dlv3p.runs.bands import Band, EarlyWarning, band_for, read_band, write_band
 from dlv3p.runs.record import write_record
 from dlv3p.train import train
 from dlv3p.training import callbacks
@@ -85,11 +87,6 @@ class Labels:
     def __len__(self):
         return 3
 
-    def mask(self, index):
-        if index == 1:
-            raise InputError("damaged; the loader tells of it")
-        return self.labels
-
     def image(self, index):
         raise InputError("damaged; the loader tells of it")
 
@@ -97,8 +94,13 @@ class Labels:
 RIGHT = Labels([[0] * 7 + [1] * 3 + [IGNORE] * 9])
 
 
+def watch_of(band, labels=RIGHT, **parameters):
+    pixels = np.bincount(labels.labels.ravel(), minlength=256)
+    return EarlyWarning(band, TrainParameters(**parameters), labels.class_names, pixels)
+
+
 def test_within_the_band_nothing_is_said(band, capsys):
-    watch = EarlyWarning(band, TrainParameters(), RIGHT)
+    watch = watch_of(band)
     watch.on_start(9, 3)
     for row in ({"epoch": 1, "train_loss": 1.0, "val_mIoU": 0.9}, {"epoch": 2, "train_loss": 1.0, "val_mIoU": 0.2}):
         watch.on_epoch(row)
@@ -108,7 +110,7 @@ def test_within_the_band_nothing_is_said(band, capsys):
 
 
 def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, capsys):
-    watch = EarlyWarning(band, TrainParameters(learning_rate=0.03, loss="focal", seed=5, threads=1), RIGHT)
+    watch = watch_of(band, learning_rate=0.03, loss="focal", seed=5, threads=1)
     watch.on_start(9, 3)
     watch.on_epoch({"epoch": 1, "train_loss": 2.1, "val_mIoU": 0.0})
     watch.on_epoch({"epoch": 2, "train_loss": 2.1, "val_mIoU": 0.1})
@@ -122,18 +124,22 @@ def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, 
 
 
 def test_labels_that_are_permuted_are_told_before_the_first_step(band, capsys):
-    EarlyWarning(band, TrainParameters(), Labels([[1] * 7 + [0] * 3])).on_start(9, 3)
+    watch_of(band, Labels([[1] * 7 + [0] * 3])).on_start(9, 3)
     (line,) = warnings(capsys)
     assert line.startswith(
         "warning: 30.0% of the labeled pixels are 'road', 70.0% in the band; likely masks with wrong"
     )
-    EarlyWarning(band, TrainParameters(), Labels([[0]], ["road", "sky", "car"])).on_start(9, 3)
+    watch_of(band, Labels([[0]], ["road", "sky", "car"])).on_start(9, 3)
     assert "has 3 classes, but runs of this recipe had 2" in warnings(capsys)[0]
 
 
-def test_shares_count_labeled_pixels_only():
-    assert class_shares(RIGHT).tolist() == [0.7, 0.3]
-    assert class_shares(Labels([[IGNORE]])).tolist() == [0.0, 0.0]
+def test_shares_count_labeled_pixels_only(band, capsys):
+    watch_of(replace(band, class_shares=[0.7 - 0.24, 0.3 + 0.24])).on_start(9, 3)  # 255 is in neither share
+    assert warnings(capsys) == []
+    watch_of(replace(band, class_shares=[0.7 - 0.26, 0.3 + 0.26])).on_start(9, 3)
+    assert warnings(capsys)[0].startswith("warning: 30.0% of the labeled pixels are 'sky', 56.0% in the band")
+    watch_of(replace(band, class_shares=[0.2, 0.0]), Labels([[IGNORE]])).on_start(9, 3)
+    assert warnings(capsys) == []  # no labeled pixel at all: the loader and the audit speak of it
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +198,9 @@ def tell_wrong_ids(root, band, workspace, capsys):
     wrong = {"34 classes": (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), "of the labeled pixels are": (shift, NUM_CLASSES)}
     for said, (change, classes) in wrong.items():
         folder = write_with_other_ids(("train",), root, workspace / str(classes), change, range(classes))
-        watch = EarlyWarning(band, TrainParameters(data_root=str(folder)), open_split(folder, "train"))
+        split = open_split(folder, "train")
+        pixels = class_pixels(split, skip_bad=True)
+        watch = EarlyWarning(band, TrainParameters(data_root=str(folder)), split.class_names, pixels)
         watch.on_start(26, 20)
         (line,) = warnings(capsys)
         assert said in line

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cityscapes.dataset import CityscapesSplit
+from cityscapes.dataset import open_cityscapes
 from cityscapes.files import atomic
 from cityscapes.layout import find_frames
 
@@ -55,7 +55,7 @@ def write_animation(data: Path, folder: Path) -> None:
 def write_cache(data: Path, folder: Path) -> None:
     from dlv3p.data.decoded_cache import DecodedCache
 
-    split = CityscapesSplit(data, "test", labeled=False)
+    split = open_cityscapes(data, "test", generated=folder / "masks")
     cache = DecodedCache(split)
     cache.folder = folder / "decoded"
     cache.prepare(progress="none")

@@ -59,9 +59,12 @@ def test_without_flock_a_claim_of_an_earlier_process_with_this_number_is_dead(tm
     from cityscapes.files.leftovers import machine
 
     without(monkeypatch, flock=38)
-    (tmp_path / f".lock.{machine()}.{os.getpid()}.00000000").write_text("an earlier container\n")
+    dead = tmp_path / f".lock.{machine()}.{os.getpid()}.00000000"
+    dead.write_text("an earlier container\n")
     with lock_folder(tmp_path):
-        pass
+        (claim,) = tmp_path.glob(".lock.*.*")
+        assert claim.name != dead.name
+    assert not dead.exists()
 
 
 @pytest.mark.parametrize("code", [22, 95])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from cityscapes.errors import BusyError, MachineError
 from cityscapes.files.atomic import explain_refusal
@@ -26,6 +27,12 @@ LOCK = ".lock"
 
 CLAIM = re.compile(r"\.lock\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d{1,9})\.(?P<token>[0-9a-f]{8})")
 """Name of a file that is a lock where there is no flock."""
+
+HOLDER = re.compile(r"process (?P<process>\d{1,9}) on (?P<host>\S+) since ")
+"""What the lock file says of its holder."""
+
+WORKERS_END = 15.0
+"""Seconds within which the workers of a killed process end; they inherit its lock."""
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)
 """What file systems without flock say."""
@@ -38,8 +45,9 @@ _ours: set[str] = set()
 def lock_folder(folder: str | Path) -> Iterator[None]:
     """Create `folder` and lock it for this process until the block or the process ends, however it ends.
 
-    Raises BusyError, at once, when another process or thread holds it. The lock file `.lock` remains; only the
-    operating system's lock on it counts, so there is nothing to clean up after a crash.
+    Raises BusyError, at once, when another process or thread holds it; a process that was killed may leave workers
+    that hold it a little longer, which are waited for. The lock file `.lock` remains; only the operating system's lock
+    on it counts, so there is nothing to clean up after a crash.
     """
     folder = Path(folder)
     try:
@@ -51,10 +59,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     with open(descriptor, "r+", encoding="utf-8") as file:
         claim = None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = file.read(200).strip() or "another process"
-            raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
+            _lock(file, folder)
         except OSError as error:
             if error.errno not in NO_FLOCK:
                 raise MachineError(
@@ -62,7 +67,8 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
                 ) from error
             claim = _claim(folder)
         try:
-            file.truncate(0)
+            file.seek(0)
+            file.truncate()
             file.write(f"{_me()}\n")
             file.flush()
             yield
@@ -70,6 +76,26 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
             if claim:
                 claim.unlink(missing_ok=True)
                 _ours.discard(claim.name)
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    """Take the operating system's lock; raises BusyError where another holds it, and OSError where there is none."""
+    deadline = time.monotonic() + WORKERS_END
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            if not _has_ended(holder) or time.monotonic() > deadline:
+                raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
+        time.sleep(0.05)
+
+
+def _has_ended(holder: str) -> bool:
+    """Return whether a holder, named as by `_me`, was a process of this machine that runs no more."""
+    named = HOLDER.match(holder)
+    return bool(named) and named["host"] == socket.gethostname() and not is_running(int(named["process"]))
 
 
 def holder_of(folder: Path) -> str:

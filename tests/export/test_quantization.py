@@ -57,7 +57,7 @@ SIZES = [(64, 128), (97, 131), (65, 40)]
 def trained(city, run, **switches):
     """A run that nobody trained, whose norms know the city's images, in the workspace."""
     network = {"backbone": "resnet18", "channels": 8, "low_level_channels": 8}
-    parameters = TrainParameters(data_root=str(city), **network, **switches)
+    parameters = TrainParameters(data_root=str(city), **network | switches)
     torch.manual_seed(0)
     model = build_network(parameters, 19)
     split = open_split(city, "train")

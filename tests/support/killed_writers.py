@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,16 +147,17 @@ def _content(folder: Path) -> dict[str, str]:
 def _count(folder: Path, passed: int, kill_at: int) -> None:
     """Let this process kill itself at a moment: in the middle of a write, before or after an fsync or a rename."""
     count, fsync, replace, rename = 0, os.fsync, os.replace, os.rename
-    me = os.getpid()
+    me, one_at_a_time = os.getpid(), threading.Lock()
 
     def moment() -> None:
         nonlocal count
         if os.getpid() != me:
             return
-        os.write(passed, b".")
-        if count == kill_at:
-            os.kill(me, signal.SIGKILL)
-        count += 1
+        with one_at_a_time:  # some writers write with threads, of which two could pass the same moment
+            os.write(passed, b".")
+            if count == kill_at:
+                os.kill(me, signal.SIGKILL)
+            count += 1
 
     class Halves(io.FileIO):
         def write(self, content: Any) -> int:

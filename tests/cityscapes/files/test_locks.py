@@ -10,6 +10,7 @@ import pytest
 from support.network_share import HOLDER, without
 
 from cityscapes.errors import BusyError
+from cityscapes.files import locks
 from cityscapes.files.atomic import write_bytes
 from cityscapes.files.locks import holder_of, lock_folder
 
@@ -65,6 +66,33 @@ def test_without_flock_a_claim_of_an_earlier_process_with_this_number_is_dead(tm
         (claim,) = tmp_path.glob(".lock.*.*")
         assert claim.name != dead.name
     assert not dead.exists()
+
+
+KILLED_WITH_A_WORKER = """
+import os, sys, time
+from cityscapes.files.locks import lock_folder
+
+with lock_folder(sys.argv[1]):
+    if os.fork():
+        os.kill(os.getpid(), 9)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_the_last_worker_of_a_killed_process_is_waited_for(tmp_path):
+    command = [sys.executable, "-c", KILLED_WITH_A_WORKER, tmp_path, "0.3"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == -signal.SIGKILL
+    assert holder_of(tmp_path)
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_worker_that_does_not_end_keeps_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "WORKERS_END", 0.1)
+    command = [sys.executable, "-c", KILLED_WITH_A_WORKER, tmp_path, "3"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    with pytest.raises(BusyError, match="is writing here"), lock_folder(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("code", [22, 95])

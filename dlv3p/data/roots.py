@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cityscapes.dataset import Split, open_cityscapes
-from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
-from dlv3p.data.demo_flawed import write_flawed_folder
-from dlv3p.data.demo_voc import write_demo_voc
 from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.shards import is_sharded, is_url, open_shards
 from dlv3p.data.voc import is_voc, open_voc
 from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
+
+EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER)
+"""The data roots that are no folders: their data is drawn on first use."""
 
 Root = Path | str
 """The root of a data set: a folder, or for shards a URL."""
@@ -42,12 +42,8 @@ def resolve_data_root(data_root: str) -> Root:
     A relative path starts at the current folder, else at the workspace; `~` and `$VARIABLES` are expanded. A URL,
     such as s3://bucket/shards, is returned as it is.
     """
-    if data_root == DEMO_CITY:
-        return write_demo_city(demo_city_folder())
-    if data_root == DEMO_VOC:
-        return write_demo_voc(data_folder() / DEMO_VOC)
-    if data_root == FLAWED_FOLDER:
-        return write_flawed_folder(data_folder() / FLAWED_FOLDER)
+    if data_root in EMBEDDED:
+        return _write_embedded(data_root)
     if is_url(data_root):
         return data_root
     expanded = Path(os.path.expandvars(data_root)).expanduser()
@@ -58,6 +54,21 @@ def resolve_data_root(data_root: str) -> Root:
     raise MissingInputError(
         f"data_root={data_root!r}: no such folder; give {DEMO_CITY!r}, {DEMO_VOC!r}, or a folder that {_layouts()}"
     )
+
+
+def _write_embedded(data_root: str) -> Path:
+    # Imported here: no data set of one's own needs what draws these.
+    if data_root == DEMO_CITY:
+        from cityscapes.demo.city import write_demo_city
+
+        return write_demo_city(demo_city_folder())
+    if data_root == DEMO_VOC:
+        from dlv3p.data.demo_voc import write_demo_voc
+
+        return write_demo_voc(data_folder() / DEMO_VOC)
+    from dlv3p.data.demo_flawed import write_flawed_folder
+
+    return write_flawed_folder(data_folder() / FLAWED_FOLDER)
 
 
 def is_root_of(data_root: str, root: Root) -> bool:

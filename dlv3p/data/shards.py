@@ -63,7 +63,7 @@ class ShardedSplit(Split):
         return self._samples[index][1]["name"]
 
     def group(self, index: int) -> str:
-        """Return "": a shard is no group of images, and shards do not keep the folders of their source."""
+        """Return "": a shard is not a group of images, and shards do not keep the folders of their source."""
         return ""
 
     def image_path(self, index: int) -> Path:

@@ -53,7 +53,7 @@ class KernelSignals:
                 signals.managers.append(self)
 
             async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-                # A kernel that still computes would complain that nobody listens any more.
+                # A kernel that still computes would complain that nobody listens anymore.
                 await super().shutdown_kernel(now or time.monotonic() >= signals._end, restart)
 
         self.manager_class = KnownKernelManager

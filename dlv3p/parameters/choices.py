@@ -1,4 +1,4 @@
-"""The allowed values of options, in one place for notebooks, library and tests, and their checks, without torch."""
+"""The allowed values of options other than those of the network, and their checks; without torch."""
 
 from collections.abc import Sequence
 

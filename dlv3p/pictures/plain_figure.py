@@ -1,4 +1,4 @@
-"""A figure that draws every text as it is written: `$` in the name of a class is no formula."""
+"""A figure that draws every text as it is written: `$` in the name of a class is not a formula."""
 
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure

@@ -87,9 +87,8 @@ def focal(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, gam
     p is the probability of the true class. Alpha, the same for all pixels, would only scale the learning rate.
     """
     pixels = _pixels(logits, mask)
-    doubt = (-torch.expm1(-pixels)).clamp(
-        min=torch.finfo(pixels.dtype).tiny
-    )  # the gradient at 0 is infinite for a gamma below 1
+    # The gradient at 0 is infinite for a gamma below 1.
+    doubt = (-torch.expm1(-pixels)).clamp(min=torch.finfo(pixels.dtype).tiny)
     pixels = pixels * doubt**gamma
     if class_weights is not None:
         pixels = pixels * _weight_of_pixels(mask, class_weights)

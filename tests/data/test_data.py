@@ -130,6 +130,6 @@ def test_a_split_is_a_folder_of_the_data_set(city, workspace, open_one, split):
 
 def test_the_demo_city_is_drawn_on_first_use(workspace, monkeypatch):
     drawn = []
-    monkeypatch.setattr("dlv3p.data.roots.write_demo_city", lambda root: drawn.append(root) or root)
+    monkeypatch.setattr("cityscapes.demo.city.write_demo_city", lambda root: drawn.append(root) or root)
     assert resolve_data_root("demo_city") == demo_city_folder()
     assert drawn == [demo_city_folder()]

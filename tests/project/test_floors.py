@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ FLOORS = (
 
 HEIGHTS = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 LONGEST_MODULE = 400
+LONGEST_CHAIN = 12
 MOST_ROOMS = 17
 
 
@@ -96,6 +98,33 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         for found in left.values():
             found.difference_update(ready)
     assert left == {}
+
+
+def at_import(path: Path) -> Iterator[str]:
+    """The modules that loading a file loads: its imports outside functions, except for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    in_functions = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in in_functions and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else str(node.module) for name in names)
+
+
+def test_no_import_begins_a_long_chain() -> None:
+    """A reader who follows imports from any file comes to the ground soon."""
+    loads = {module: (set(at_import(path)) & MODULES.keys()) - {module} for module, path in MODULES.items()}
+
+    @cache
+    def chain(module: str) -> tuple[str, ...]:
+        return module, *max(map(chain, loads[module]), key=len, default=())
+
+    longest = max(map(chain, MODULES), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " > ".join(longest)
 
 
 def test_no_module_is_too_long_to_read() -> None:

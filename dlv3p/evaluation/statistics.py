@@ -19,6 +19,8 @@ from dlv3p.evaluation.metrics import class_iou, class_unions
 CONFIDENCE = 0.95
 FEWEST_BLOCKS = 10
 """With fewer blocks than this there is no interval and no winner."""
+FEWEST_SEEDS = 5
+"""With fewer seeds of either recipe than this, their spread is shown and nothing is tested."""
 RUN_FACTOR = 6
 """Runs of frames are this many times as long as the time in which frames forget one another."""
 
@@ -76,7 +78,7 @@ class Comparison:
         (before, after), (before_without, after_without) = self._ious
         everything, without, occurs = 100 * (after - before), 100 * (after_without - before_without), self._occurs
         single = [_estimate(value, without[occurs[:, index], index]) for index, value in enumerate(everything)]
-        return _holm(single)
+        return correct_for_many(single)
 
     @cached_property
     def _sums(self) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +116,25 @@ def score_interval(confusions: np.ndarray, groups: Sequence[str] | None = None) 
     groups = [""] * len(confusions) if groups is None else list(groups)
     everything, without = _jackknife(_per_block(confusions, find_blocks(groups, _influence(confusions))))
     return _estimate(_mean(everything), _mean(without))
+
+
+def compare_seeds(reference: Sequence[float], candidate: Sequence[float]) -> Estimate:
+    """Return the difference of the mean scores of two recipes, each trained with several seeds (Welch's t-test).
+
+    `blocks` counts the seeds of the recipe that has fewer; below `FEWEST_SEEDS` there is no interval.
+    """
+    before, after = (np.asarray(values, float) for values in (reference, candidate))
+    value, fewest, nan = float(after.mean() - before.mean()), min(len(before), len(after)), float("nan")
+    if fewest < FEWEST_SEEDS:
+        return Estimate(value, nan, nan, nan, fewest)
+    parts = [values.var(ddof=1) / len(values) for values in (before, after)]
+    error = np.sqrt(sum(parts))
+    if error == 0:
+        return Estimate(value, value, value, float(value == 0), fewest)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (before, after), strict=True))
+    width = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
+    p = 2 * stdtr(freedom, -abs(value) / error)
+    return Estimate(value, float(value - width), float(value + width), float(p), fewest)
 
 
 def find_blocks(groups: Sequence[str], differences: np.ndarray) -> np.ndarray:
@@ -165,7 +186,7 @@ def _estimate(value: float, without: np.ndarray) -> Estimate:
     return Estimate(float(value), float(value - width), float(value + width), float(p), blocks)
 
 
-def _holm(estimates: list[Estimate]) -> list[Estimate]:
+def correct_for_many(estimates: list[Estimate]) -> list[Estimate]:
     """Correct the p-values of several tests (Holm, 1979): the smallest counts all of them, the next one less."""
     tested = sorted((i for i, one in enumerate(estimates) if one.known), key=lambda i: estimates[i].p)
     corrected, largest = list(estimates), 0.0

@@ -7,6 +7,7 @@ from cityscapes.errors import ParameterError
 DEVICES = ("auto", "cpu", "cuda")
 PROGRESS = ("auto", "widgets", "lines", "none")
 CHECKPOINTS = ("best", "last")
+MASK_IDS = ("train", "label")
 PRECISIONS = ("float32", "bfloat16", "float16")
 """The names of torch's types."""
 

@@ -16,6 +16,7 @@ from dlv3p.parameters.choices import (
     BACKENDS,
     CHECKPOINTS,
     DEVICES,
+    MASK_IDS,
     PROGRESS,
     PRUNED_PARTS,
     PRUNING_CRITERIA,
@@ -35,6 +36,8 @@ DEMO_VOC = "demo_voc"
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` of an embedded plain folder with flaws for the audit to find."""
 
+SHARED = "shared"
+"""The `protocol` of a comparison that takes the one by which all runs were scored."""
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
 KEPT_FLOAT = ("none", "first", "last", "first last")
@@ -123,6 +126,22 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     split: str = text("val", "a split with masks")
     second_protocol: str = choice("three_scales_flip", SECOND_PROTOCOLS, "scored as well; none saves its time")
     examples: int = number(3, 1, 50, "images shown with their errors")
+    progress: str = _progress()
+
+
+@dataclass(frozen=True)
+class CompareRunsParameters(Parameters):
+    """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
+
+    candidates: str = text("", 'runs or folders of masks, reference first; "": a run at two sizes')
+    protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
+    image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
+    data_root: str = text("", 'what folders of masks are scored on; "": the data of the first run')
+    split: str = text("val", "a split with masks")
+    ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
+    examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
+    device: str = _device()
+    threads: int = _threads()
     progress: str = _progress()
 
 

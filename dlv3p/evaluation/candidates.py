@@ -1,0 +1,272 @@
+"""Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.files.checksums import read_json
+from cityscapes.files.images import read_ids
+from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
+from cityscapes.workspace import output_folder, run_folder
+from dlv3p.data.fingerprints import data_fingerprint
+from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
+from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pair
+from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
+from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
+from dlv3p.runs.folders import find_run, list_runs
+from dlv3p.runs.record import read_record
+from dlv3p.runtime.progress import track
+
+SMALLER = 0.75
+"""The factor of height and width at which a run is compared with itself."""
+
+IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
+"""What the pixels of a folder's masks mean: train ids, or the label ids of Cityscapes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
+
+    `images` identifies the scored images, and is "" where they are known by name only. `training` holds the parameters
+    that a run was trained with, and `cost` what its stored profile measured. `predict` takes the split and an index.
+    """
+
+    name: str
+    counts: ImageCounts
+    data: str
+    root: str
+    split: str
+    protocol: Protocol
+    predict: Callable[[Split, int], np.ndarray]
+    images: str = ""
+    image_scale: float = 1.0
+    training: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    def open_split(self) -> Split:
+        """Open the split that was scored."""
+        return open_split(resolve_data_root(self.root), self.split)
+
+    @cached_property
+    def confusions(self) -> np.ndarray:
+        """The confusion counts of each image: int64 (N,C,C)."""
+        return self.counts.confusions()
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean IoU over all images, 0 to 1."""
+        return scores(self.confusions.sum(axis=0)).mean_iou
+
+
+def from_evaluation(evaluation: Evaluation, name: str) -> Candidate:
+    """Take an evaluation that was made just now, under a name of its own."""
+    predictor, split, protocol = evaluation.predictor, evaluation.split, evaluation.protocol
+
+    def predict(split: Split, index: int) -> np.ndarray:
+        return predictor(scored_pair(split, index, protocol)[0], protocol)
+
+    scale, where = predictor.parameters.image_scale, (data_name(split), str(split.root), split.split)
+    return Candidate(name, evaluation.counts, *where, protocol, predict, data_fingerprint(split), scale)
+
+
+def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candidate]:
+    """Score a run on its validation images as they are, and at `SMALLER` times their height and width."""
+    parameters = predictor.parameters
+    split = open_split(resolve_data_root(parameters.data_root), parameters.val_split)
+    smaller = replace(predictor, parameters=replace(parameters, image_scale=parameters.image_scale * SMALLER))
+    networks = {predictor.run: predictor, f"{predictor.run} at {SMALLER:.0%} of the size": smaller}
+    return [from_evaluation(evaluate(one, split, progress=progress), name) for name, one in networks.items()]
+
+
+def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
+    """Score a folder of predicted masks, in any subfolders, against a split.
+
+    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore. Raises
+    MissingInputError for an image without one, and InputError for two, another size, or an id that is no class.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.png")):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            found.setdefault(path.stem, []).append(path)
+    if not found:
+        raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
+    paths = [_mask_of(split.name(index).rsplit("/", 1)[-1], found, folder) for index in range(len(split))]
+
+    def predict(split: Split, index: int) -> np.ndarray:
+        return np.take(IDS[ids], read_ids(paths[index]))
+
+    confusions = []
+    for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
+        truth, prediction = split.mask(index), predict(split, index)
+        if truth.shape != prediction.shape:
+            sizes = " and the truth ".join(f"{mask.shape[1]} x {mask.shape[0]}" for mask in (prediction, truth))
+            raise InputError(f"{paths[index]}: has {sizes} pixels; both must have the same size")
+        judged = prediction[truth < split.num_classes]
+        if judged.size and judged.max() >= split.num_classes:
+            raise InputError(
+                f"{paths[index]}: holds id {judged.max()}, and the classes are 0 to {split.num_classes - 1}; give the "
+                f"kind of ids, one of {', '.join(IDS)}"
+            )
+        pair = map(torch.from_numpy, (truth, prediction))
+        confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
+    counts = ImageCounts.of(split, confusions, split.class_names)
+    where = (data_name(split), str(split.root), split.split)
+    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, data_fingerprint(split))
+
+
+def from_runs(
+    runs: Sequence[str], protocol: str = SHARED, *, device: str = "auto", threads: int = 2
+) -> list[Candidate]:
+    """Read the evaluations of runs on the same images by the same protocol, the chosen one or the one that all have.
+
+    Raises ParameterError where they share none or, without a choice, several other than whole images.
+    """
+    stored = {run: {one.column: one for one in read_evaluations([run]) if one.checkpoint == "best.pt"} for run in runs}
+    for run, columns in stored.items():
+        if not columns:
+            raise MissingInputError(
+                f"outputs/{run}: no evaluation; make one with: papermill evaluate.ipynb -p run {run}"
+            )
+    shared = [column for column in stored[runs[0]] if all(column in columns for columns in stored.values())]
+    if protocol != SHARED:
+        shared = [column for column in shared if stored[runs[0]][column].protocol == PUBLISHED[protocol]]
+    if len(shared) > 1:
+        shared = [column for column in shared if stored[runs[0]][column].protocol == WHOLE_IMAGE] or shared
+    if len(shared) != 1:
+        raise ParameterError(_not_one(shared, stored, protocol))
+    return [_from_stored(columns[shared[0]], device, threads) for columns in stored.values()]
+
+
+def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list[Candidate]:
+    """Take up runs and folders of masks by their names, in order; a run's name comes before a folder's.
+
+    Folders are scored on `data_root` and `split`, by default those of the first run.
+    """
+    known = list_runs()
+    folders = {name: Path(name) for name in names if name not in known and Path(name).is_dir()}
+    runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
+    options = {"device": config.device, "threads": config.threads}
+    found = dict(zip(runs, from_runs(runs, config.protocol, **options), strict=True)) if runs else {}
+    if folders:
+        training = found[runs[0]].training if runs else {}
+        root = config.data_root or training.get("data_root", "")
+        if not root:
+            raise ParameterError('data_root="": name the data set that the folders of masks belong to')
+        split = open_split(resolve_data_root(root), config.split)
+        for name, folder in folders.items():
+            found[name] = from_folder(folder, split, ids=config.ids, progress=config.progress)
+    candidates = [found[name] for name in names]
+    return with_groups(candidates, Path(config.image_groups)) if config.image_groups else candidates
+
+
+def _not_one(shared: list, stored: Mapping[str, Mapping], protocol: str) -> str:
+    if shared:
+        return f"{', '.join(stored)}: scored alike by {'; '.join(map(' by '.join, shared))}; choose one with protocol"
+    have = "; ".join(f"{run} has {', '.join(map(' by '.join, columns))}" for run, columns in stored.items())
+    wanted = f" by {protocol}" if protocol != SHARED else ""
+    return f"scored on no common images by one protocol{wanted}: {have}; evaluate all of them alike with evaluate.ipynb"
+
+
+def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candidate:
+    content = read_json(stored.path)
+    path = stored.path.with_name(stored.path.stem.replace("evaluation", "evaluation_images", 1) + ".npz")
+    counts = read_image_counts(path)
+    if counts.confusions().sum(axis=0).tolist() != content["confusion"]:
+        raise IntegrityError(f"{path}: does not add up to {stored.path.name}; evaluate the run again")
+
+    @lru_cache(maxsize=1)
+    def predictor():
+        loaded = load_predictor(RunParameters(run=stored.run, device=device, threads=threads))
+        if loaded.weights_sha256 != content["made_from"]["checkpoint_sha256"]:
+            raise InputError(f"saved/{stored.run}: was trained on since it was scored; evaluate it again")
+        return loaded
+
+    def predict(split: Split, index: int) -> np.ndarray:
+        return predictor()(scored_pair(split, index, stored.protocol)[0], stored.protocol)
+
+    return Candidate(
+        stored.run,
+        counts,
+        stored.data,
+        content["data_root"],
+        content["split"],
+        stored.protocol,
+        predict,
+        content["made_from"]["images_sha256"],
+        stored.image_scale,
+        _training(stored.run),
+        _cost(stored.run),
+    )
+
+
+def _training(run: str) -> dict[str, Any]:
+    path = run_folder(run) / "run.json"
+    return read_record(path)["parameters"] if path.is_file() else {}
+
+
+def _cost(run: str) -> dict[str, float]:
+    """Return what the stored profile of a run says of its network in float32, an image at a time; {} without one."""
+    path, training = output_folder(run) / "profile.json", _training(run)
+    try:
+        rows = read_json(path)["rows"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a profile ({reason(error)}); run profile.ipynb again") from error
+    own = ("backbone", "output_stride")
+    for row in rows:
+        alike = all(row.get(name) == training.get(name) for name in own)
+        if alike and row.get("precision") == "float32" and row.get("batch_size") == 1 and row.get("status") == "ok":
+            names = {
+                "parameters": "parameters",
+                "GMACs": "gmacs",
+                "latency, ms": "p50_ms",
+                "memory, MiB": "above_weights_mib",
+            }
+            return {title: float(row[name]) for title, name in names.items() if isinstance(row.get(name), (int, float))}
+    return {}
+
+
+def _mask_of(name: str, found: Mapping[str, list[Path]], folder: Path) -> Path:
+    paths = found.get(name) or [path for stem, group in found.items() if stem.startswith(f"{name}_") for path in group]
+    if not paths:
+        raise MissingInputError(f"{folder}: holds no mask of the image {name}, such as {name}.png")
+    if len(paths) > 1:
+        raise InputError(f"{folder}: holds {len(paths)} masks of the image {name}, {paths[0].name} and {paths[1].name}")
+    return paths[0]
+
+
+def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Read the group of each image from a CSV table with the columns image and group; raises InputError."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, usecols=["image", "group"], keep_default_na=False)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table with the columns image,group ({reason(error)})") from error
+    if table["image"].duplicated().any():
+        raise InputError(f"{path}: duplicate image {table['image'][table['image'].duplicated()].iloc[0]!r}")
+    group = dict(zip(table["image"], table["group"], strict=True))
+    if absent := [name for name in names if name not in group]:
+        raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
+    return tuple(group[name] for name in names)
+
+
+def with_groups(candidates: Sequence[Candidate], path: Path) -> list[Candidate]:
+    """Give the images of all candidates the groups of a CSV table."""
+    groups = read_groups(path, candidates[0].counts.names)
+    return [replace(one, counts=replace(one.counts, groups=groups)) for one in candidates]

@@ -1,0 +1,291 @@
+"""Runs and folders of masks are compared on the same images, and nobody wins inside the noise."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.workspace import output_folder, run_folder
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.__main__ import main
+from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates, read_groups
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.image_counts import ImageCounts
+from dlv3p.evaluation.run_comparison import compare_candidates
+from dlv3p.evaluation.statistics import compare_seeds
+from dlv3p.parameters.notebooks import CompareRunsParameters
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
+from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
+
+NAMES = tuple(f"frame{index:02d}" for index in range(40))
+CLASSES = ("road", "sky", "car")
+
+
+def counts(accuracy, *, seed=0, names=NAMES):
+    """Confusion counts of independent images of which each class is right at its rate, give or take."""
+    random = np.random.default_rng(seed)
+    rates = np.clip(np.asarray(accuracy) + random.normal(0, 0.03, (len(names), len(CLASSES))), 0, 1)
+    confusions = np.zeros((len(names), 3, 3), np.int64)
+    for index, rate in enumerate(rates.T):
+        right = np.rint(1000 * rate).astype(int)
+        confusions[:, index, index], confusions[:, index, (index + 1) % 3] = right, 1000 - right
+    places = np.argwhere(confusions)
+    cells = np.column_stack([places, confusions[tuple(places.T)]])
+    return ImageCounts(names, ("",) * len(names), CLASSES, cells)
+
+
+def candidate(name, accuracy=(0.9, 0.8, 0.7), **changed):
+    made = {"counts": counts(accuracy, seed=len(name)), "images": "1" * 64} | changed
+    where = {"data": "streets val", "root": "streets", "split": "val", "protocol": WHOLE_IMAGE}
+    return Candidate(name=name, predict=lambda split, index: None, **where | made)
+
+
+FIRST, SECOND = candidate("first"), candidate("second", (0.9, 0.9, 0.5))
+
+
+def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
+    comparison = compare_candidates([FIRST, SECOND])
+    classes = comparison.classes()
+    assert classes["verdict"].to_dict() == {"road": "worse", "sky": "better", "car": "worse"}
+    (sentence,) = comparison.sentences()
+    sky, road, car = (f"{name} ({classes['difference'][name]:+.1f})" for name in ("sky", "road", "car"))
+    assert sentence.startswith(f"second is better on {sky}, worse on {car}, {road}; the mean is worse: -")
+    mean = comparison.table().loc["second"]
+    assert mean["difference"] == pytest.approx(100 * (SECOND.mean_iou - FIRST.mean_iou))
+    assert mean["low"] < mean["difference"] < mean["high"]
+    assert mean["verdict"] == "worse"
+
+
+def test_swapping_the_two_flips_the_sign_and_nothing_else():
+    there, back = compare_candidates([FIRST, SECOND]).table(), compare_candidates([SECOND, FIRST]).table()
+    assert there.loc["second", "difference"] == pytest.approx(-back.loc["first", "difference"])
+    assert there.loc["second", "low"] == pytest.approx(-back.loc["first", "high"])
+    assert there.loc["second", "p"] == pytest.approx(back.loc["first", "p"])
+
+
+def test_a_run_never_wins_against_itself_and_an_undecided_mean_says_what_would_decide_it():
+    itself = compare_candidates([FIRST, replace(FIRST, name="again")])
+    assert set(itself.classes()["verdict"]) == {"undecided"}
+    assert "no class differs beyond chance; the mean is undecided: +0.00" in itself.sentences()[0]
+    close = compare_candidates([FIRST, candidate("another", (0.903, 0.803, 0.703))])
+    mean = close.means[0]
+    assert mean.sign == 0
+    factor = ((mean.high - mean.low) / 2 / mean.value) ** 2
+    assert f"({factor:.1f} times as many) would decide it" in close.sentences()[0]
+
+
+def test_few_images_have_no_winner():
+    few = [replace(one, counts=counts((rate,) * 3, names=NAMES[:9])) for one, rate in ((FIRST, 0.5), (SECOND, 0.9))]
+    comparison = compare_candidates(few)
+    assert "too few independent images, 9 where 10 are needed; no winner" in comparison.sentences()[0]
+    assert set(comparison.classes()["verdict"]) == {"too few independent images"}
+
+
+def test_classes_flow_where_the_confusion_changed():
+    flows = compare_candidates([FIRST, SECOND]).flows()
+    before, after = (one.confusions.sum(axis=0) for one in (FIRST, SECOND))
+    top = flows.iloc[0]
+    assert (top["true class"], top["predicted as"]) in {("car", "car"), ("car", "road")}
+    assert top["pixels after"] - top["pixels before"] == np.abs(after - before).max() * np.sign(
+        top["pixels after"] - top["pixels before"]
+    )
+    assert flows["change"].abs().iloc[0] == pytest.approx(100 * np.abs(after - before).max() / 40_000)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"counts": counts((0.5,) * 3, names=tuple(reversed(NAMES)))}, "differ in the images;"),
+        ({"images": "2" * 64}, "differ in the content of the images;"),
+        ({"protocol": PUBLISHED["six_scales_flip"]}, "differ in the protocol: scales 0.5 "),
+        ({"counts": replace(counts((0.5,) * 3), class_names=("a", "b", "c"))}, "differ in the classes;"),
+    ],
+)
+def test_other_images_classes_or_protocols_are_refused(changed, said):
+    with pytest.raises(ParameterError, match="second and first differ") as refusal:
+        compare_candidates([FIRST, replace(SECOND, **changed)])
+    assert said in str(refusal.value)
+
+
+def test_one_candidate_is_refused():
+    with pytest.raises(ParameterError, match="two or more"):
+        compare_candidates([FIRST])
+
+
+def test_seeds_of_one_recipe_are_replicates_shown_below_five_and_tested_from_five_on():
+    def seeds(name, accuracy, count, rate):
+        return [
+            candidate(f"{name}{seed}", (accuracy + 0.004 * seed,) * 3, training={"learning_rate": rate, "seed": seed})
+            for seed in range(count)
+        ]
+
+    shown = compare_candidates(seeds("slow", 0.8, 2, 0.1) + seeds("fast", 0.9, 5, 0.2)).seeds()
+    assert shown["seeds"].to_dict() == {"slow0": 2, "fast0": 5}
+    assert shown.loc["fast0", "verdict"] == "not tested below 5 seeds each"
+    tested = compare_candidates(seeds("slow", 0.8, 5, 0.1) + seeds("fast", 0.9, 5, 0.2)).seeds()
+    assert tested.loc["fast0", "verdict"] == "better"
+    assert compare_candidates([FIRST, SECOND]).seeds().empty
+
+
+def test_the_test_of_seeds_is_welchs():
+    from scipy import stats
+
+    first, second = [0.1, 0.4, 0.2, 0.3, 0.35], [0.5, 0.45, 0.6, 0.2, 0.7, 0.65]
+    ours, theirs = compare_seeds(first, second), stats.ttest_ind(second, first, equal_var=False)
+    interval = theirs.confidence_interval()
+    assert (ours.p, ours.low, ours.high) == pytest.approx((theirs.pvalue, interval.low, interval.high))
+
+
+def test_the_front_has_those_whom_nobody_beats_in_quality_and_price():
+    dear, cheap, beaten = ({"latency, ms": value} for value in (30.0, 10.0, 20.0))
+    best, worst = (0.95, 0.95, 0.95), (0.6, 0.6, 0.6)
+    chosen = [
+        candidate("a", best, cost=dear),
+        candidate("bb", (0.8,) * 3, cost=cheap),
+        candidate("c", worst, cost=beaten),
+    ]
+    comparison = compare_candidates(chosen)
+    assert comparison.costs()["on the front"].to_dict() == {"a": "yes", "bb": "yes", "c": "no"}
+    assert cost_chart(comparison).axes[0].get_xlabel() == "latency, ms of an image"
+    unknown = compare_candidates([FIRST, SECOND])
+    assert set(unknown.costs()["on the front"]) == {"unknown"}
+    assert "profile.ipynb measures it" in cost_chart(unknown)
+
+
+def test_the_chart_has_a_row_for_each_class_and_the_mean():
+    axes = difference_chart(compare_candidates([FIRST, SECOND])).axes[0]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert set(labels) == {*CLASSES, "mean"}
+    assert labels[-1] == "mean"
+    assert "second minus first" in axes.get_xlabel()
+
+
+def test_a_change_map_tells_mended_from_broken():
+    truth, before, after = (np.array([row], np.uint8) for row in ([0, 0, 1, 255, 1], [0, 1, 1, 0, 0], [0, 0, 0, 1, 2]))
+    same, mended, broken, ignored = range(4)
+    assert np.array_equal(change_map(before, after, truth), CHANGE_COLORS[[[same, mended, broken, ignored, same]]])
+
+
+def test_groups_come_from_a_table_of_images(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("image,group\n" + "".join(f"{name},{int(name[-2:]) // 4}\n" for name in NAMES))
+    assert read_groups(path, NAMES)[:5] == ("0", "0", "0", "0", "1")
+    grouped = [replace(one, counts=replace(one.counts, groups=read_groups(path, NAMES))) for one in (FIRST, SECOND)]
+    assert compare_candidates(grouped).means[0].blocks == 10
+    with pytest.raises(InputError, match="names no group of 1 images, the first 'frame99'"):
+        read_groups(path, ["frame99"])
+    path.write_text("image,group\na,1\na,2\n")
+    with pytest.raises(InputError, match="duplicate image 'a'"):
+        read_groups(path, ["a"])
+    path.write_text("picture,street\na,1\n")
+    with pytest.raises(InputError, match="not a table with the columns image,group"):
+        read_groups(path, ["a"])
+    with pytest.raises(MissingInputError, match="no such table"):
+        read_groups(tmp_path / "absent.csv", ["a"])
+
+
+@pytest.fixture
+def two_runs(evaluation, trained):
+    """The evaluated tiny run and a copy of it under another name."""
+    evaluation.save()
+    for folder in (run_folder, output_folder):
+        shutil.copytree(folder("done"), folder("copy"), dirs_exist_ok=True)
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text()) | {"run": "copy"}
+    content.pop("content_sha256", None)
+    path.write_text(json.dumps(content))
+    yield "done", "copy"
+    for folder in (run_folder, output_folder):
+        shutil.rmtree(folder("copy"))
+
+
+def test_runs_and_a_folder_of_their_masks_agree(two_runs, evaluation, city, tmp_path, capsys):
+    split, predictor = open_split(city, "val"), evaluation.predictor
+    for index in range(len(split)):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(predictor(split.image(index))).save(tmp_path / "masks" / f"{split.name(index)}_pred.png")
+    arguments = [*two_runs, str(tmp_path / "masks"), "--output", str(tmp_path / "tables")]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "too few independent images, 3 where 10 are needed; no winner (mIoU +0.00 points)" in printed
+    table = pd.read_csv(tmp_path / "tables" / "compared_candidates.csv")
+    assert table["mIoU"].tolist() == pytest.approx([evaluation.scores.mean_iou] * 3, abs=1e-12)
+    assert (pd.read_csv(tmp_path / "tables" / "compared_images_2.csv")["change"] == 0).all()
+
+
+def test_pictures_show_what_changed_in_chosen_images(two_runs):
+    config = CompareRunsParameters(device="cpu", threads=1, progress="none")
+    comparison = compare_candidates(read_candidates(config, two_runs))
+    split = comparison.reference.open_split()
+    picture = np.asarray(changed_picture(comparison, split, [split.name(1)]))
+    for color in CHANGE_COLORS[1:3]:  # in the legend, and nowhere in the picture of two equal networks
+        assert (picture[: picture.shape[0] // 2] == color).all(axis=-1).sum() == 0
+
+
+def test_a_run_that_was_trained_on_since_cannot_show_its_pictures(two_runs):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["made_from"]["checkpoint_sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    config = CompareRunsParameters(device="cpu", threads=1, progress="none")
+    changed = read_candidates(config, two_runs)[1]
+    with pytest.raises(InputError, match="saved/copy: was trained on since it was scored; evaluate it again"):
+        changed.predict(changed.open_split(), 0)
+
+
+def test_runs_without_a_common_protocol_say_what_each_has(two_runs, evaluation):
+    config = CompareRunsParameters(protocol="six_scales_flip")
+    with pytest.raises(ParameterError, match="by one protocol by six_scales_flip: done has .* whole_image.*; copy has"):
+        read_candidates(config, two_runs)
+    (output_folder("copy") / "evaluation.json").unlink()
+    with pytest.raises(MissingInputError, match="papermill evaluate.ipynb -p run copy"):
+        read_candidates(CompareRunsParameters(), two_runs)
+
+
+def test_counts_of_another_evaluation_are_refused(two_runs, evaluation, predictor, city):
+    flipped = evaluate(predictor, open_split(city, "train"), progress="none")
+    flipped.counts.save(output_folder("copy") / "evaluation_images.npz")
+    with pytest.raises(IntegrityError, match="does not add up to evaluation.json"):
+        read_candidates(CompareRunsParameters(), two_runs)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda folder, names: None, "holds no PNG"),
+        (lambda folder, names: save(folder / f"{names[0]}.png", 0), "holds no mask of the image"),
+        (lambda folder, names: [save(folder / f"{name}.png", 0, (9, 9)) for name in names], "has 9 x 9 and the truth"),
+        (
+            lambda folder, names: [save(folder / f"{name}.png", 33) for name in names],
+            "holds id 33, and the classes are",
+        ),
+        (
+            lambda folder, names: [save(folder / f"{name}_{kind}.png", 0) for name in names for kind in "ab"],
+            "holds 2 masks of the image",
+        ),
+    ],
+)
+def test_folders_that_are_no_predictions_are_refused_in_one_line(city, tmp_path, write, said):
+    split = open_split(city, "val")
+    write(tmp_path, [split.name(index) for index in range(len(split))])
+    with pytest.raises((InputError, MissingInputError), match=said) as refusal:
+        from_folder(tmp_path, split, progress="none")
+    assert "\n" not in str(refusal.value)
+
+
+def save(path: Path, label: int, size=(128, 64)):
+    Image.fromarray(np.full(size[::-1], label, np.uint8)).save(path)
+
+
+def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
+    split = open_split(city, "val")
+    for index in range(len(split)):
+        save(tmp_path / f"{split.name(index)}.png", 7)
+    road = from_folder(tmp_path, split, ids="label", progress="none")
+    assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0

@@ -13,13 +13,13 @@ from PIL import Image, ImageFilter
 
 from cityscapes.dataset import open_cityscapes
 from cityscapes.demo.city import write_demo_city
-from cityscapes.files.atomic import open_atomically
+from cityscapes.files.atomic import open_atomically, write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
 from cityscapes.labels import IGNORE
 from dlv3p.data.voc import CLASS_NAMES
-from dlv3p.data.voc_archives import SBD, VOC, augment_voc, encode_palette_png, unpack_archive
+from dlv3p.data.voc_archives import SBD, VOC, augment_voc, encode_palette_png, file_md5, md5_path, unpack_archive
 
 
 def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
@@ -41,8 +41,8 @@ _VOC_NAMES = {
 
 
 def write_demo_voc_archives(folder: Path) -> None:
-    """Write both archives to `folder`; existing ones are left alone."""
-    if (folder / VOC.file).is_file() and (folder / SBD.file).is_file():
+    """Write both archives to `folder`, each with its MD5 beside it; existing ones are left alone."""
+    if all(path.is_file() and md5_path(path).is_file() for path in (folder / VOC.file, folder / SBD.file)):
         return
     names, images, masks = _pictures()
     train, val = names[: COUNTS["train"]], names[COUNTS["train"] : COUNTS["train"] + COUNTS["val"]]
@@ -106,3 +106,4 @@ def _write_tar(path: Path, folder: str, files: dict[str, bytes]) -> None:
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+    write_text(md5_path(path), f"{file_md5(path)}  {path.name}\n")

@@ -1,14 +1,17 @@
 """Download and unpack PASCAL VOC 2012 and SBD, and convert SBD's annotations from MATLAB files to PNG.
 
-Archives that are already on disk are not downloaded again. SBD annotates VOC's own images; with VOC's train split,
-they make the 10,582 images that most published VOC results are trained on.
+Archives that are already on disk are not downloaded again, and their files are used only if the MD5 is right. SBD
+annotates VOC's own images; with VOC's train split, they make the 10,582 images that most published VOC results are
+trained on.
 """
 
+import hashlib
 import os
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
@@ -17,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import InputError, MachineError, MissingInputError, reason, require
+from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, reason, require
 from cityscapes.files.atomic import NO_PERMISSION, NO_SPACE, explain_refusal, open_atomically, write_bytes, write_text
 from cityscapes.files.leftovers import remove_leftovers, temporary_folder
+from cityscapes.files.untrusted import read_at_most, sanitize
 from cityscapes.ids import invalid_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
@@ -54,7 +58,7 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
 
     An existing folder is left alone, and of several calls at once the first to finish makes it; an interrupted call
     leaves nothing behind under the final name. Raises MachineError when the download fails or the disk is full,
-    InputError for a damaged archive.
+    InputError for an archive that cannot be unpacked, IntegrityError for one of another MD5.
     """
     target = root / archive.folder
     if target.is_dir():
@@ -68,6 +72,7 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
             _unpack(path, folder)
             if not (folder / archive.folder).is_dir():
                 raise InputError(f"{path}: holds no {archive.folder}/; it is not the archive at {archive.url}")
+            _check_md5(archive, path)
             _rename_unless_made(folder / archive.folder, target)
     except OSError as error:
         explain_refusal(error, target)
@@ -86,6 +91,30 @@ def _unpack(path: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NO_PERMISSION):
             explain_refusal(error, folder.parent)
         raise InputError(f"{path}: cannot be unpacked ({reason(error)}); delete it and download it again") from error
+
+
+def md5_path(path: Path) -> Path:
+    """Return the path of the file that states an archive's own MD5, as `md5sum` prints it, beside the archive."""
+    return path.with_name(path.name + ".md5")
+
+
+def file_md5(path: Path) -> str:
+    """Return the MD5 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def _check_md5(archive: Archive, path: Path) -> None:
+    """Raise IntegrityError for an archive that is neither the published one nor the one that its `.md5` states."""
+    stated, known, found = md5_path(path), archive.md5, file_md5(path)
+    if stated.is_file():
+        text = read_at_most(stated, 4096, missing="no such file", too_large="too large for a line of md5sum")
+        known = (text.decode("utf-8", "replace").split() or [""])[0].lower()
+    if found != known:
+        raise IntegrityError(
+            f"{path}: its MD5 is {found}, not {sanitize(known)}, so it is damaged or another archive; delete it to "
+            f"download it again, or write its MD5 to {stated.name} (md5sum {path.name} > {stated.name}) to take it"
+        )
 
 
 def _rename_unless_made(folder: Path, target: Path) -> None:

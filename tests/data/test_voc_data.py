@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import InputError, MachineError, MissingInputError
+from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.demo_voc import COUNTS, write_demo_voc
 from dlv3p.data.roots import open_images, open_split, open_training
 from dlv3p.data.voc import LISTS, find_kit, open_voc, read_voc_list
-from dlv3p.data.voc_archives import SBD, VOC, augment_voc, read_sbd_mask, unpack_archive
+from dlv3p.data.voc_archives import SBD, VOC, augment_voc, md5_path, read_sbd_mask, unpack_archive
 from dlv3p.data.voc_preparation import prepare_voc
 
 pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
@@ -186,6 +186,38 @@ def test_an_archive_that_is_cut_off_leaves_nothing_behind(made, tmp_path):
     with pytest.raises(InputError, match=r"benchmark\.tgz: cannot be unpacked"):
         unpack_archive(SBD, archives, target)
     assert list(target.iterdir()) == []
+
+
+def test_an_archive_with_a_flipped_bit_is_refused_and_leaves_nothing_behind(made, tmp_path):
+    archives = shutil.copytree(made / "archives", tmp_path / "archives")
+    path = archives / VOC.file
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        content[next(member for member in tar if member.name.endswith(".jpg")).offset_data + 500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"2012\.tar: its MD5 is \w{32}, not \w{32}, .*delete it"):
+        unpack_archive(VOC, archives, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_local_archive_is_the_published_one_unless_its_md5_is_stated(made, tmp_path):
+    archives = shutil.copytree(made / "archives", tmp_path / "archives")
+    stated = md5_path(archives / SBD.file)
+    text = stated.read_text()
+    stated.unlink()
+    with pytest.raises(IntegrityError, match=f"not {SBD.md5}, .*md5sum {SBD.file} > {stated.name}"):
+        unpack_archive(SBD, archives, tmp_path / "data")
+    stated.write_text(text.upper())
+    assert (unpack_archive(SBD, archives, tmp_path / "data") / "train.txt").is_file()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\x00", b"\x1b[2J" * 9])
+def test_a_statement_of_no_md5_takes_no_archive(made, tmp_path, text):
+    archives = shutil.copytree(made / "archives", tmp_path / "archives")
+    md5_path(archives / SBD.file).write_bytes(text)
+    with pytest.raises(IntegrityError) as caught:
+        unpack_archive(SBD, archives, tmp_path / "data")
+    assert str(caught.value).isprintable()
 
 
 def test_an_archive_that_would_write_elsewhere_is_refused(tmp_path):

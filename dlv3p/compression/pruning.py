@@ -63,6 +63,11 @@ def prune_model(
             "norm='group': cannot be pruned, since removing a channel changes the mean of its group; train with "
             "norm='batch'"
         )
+    if parameters.standardizes_weights:
+        raise ParameterError(
+            "weight_standardization='always': cannot be pruned, since removing a channel changes the mean of the "
+            "filters that read it; train without"
+        )
     _refuse_unprunable(model, parameters.backbone)
     smaller = copy.deepcopy(model).cpu().eval().requires_grad_(True)
     groups = ChannelGroups(smaller, parts=parts)

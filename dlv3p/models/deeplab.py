@@ -280,7 +280,7 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, widths: Wi
     if parameters.auxiliary_head:
         model.auxiliary = auxiliary_head(backbone.middle_channels, num_classes, options)
         initialize(parameters.head_initialization, model.auxiliary)
-    model = use_norm(model, parameters.norm)
+    model = use_norm(model, parameters.norm, standardized=parameters.standardizes_weights)
     if widths:
         apply_widths(model, widths, source="widths")
     return model

@@ -90,21 +90,22 @@ def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
     return network
 
 
-def use_norm(network: nn.Module, norm: str) -> nn.Module:
+def use_norm(network: nn.Module, norm: str, *, standardized: bool = False) -> nn.Module:
     """Replace the batch norms of `network` by another `norm`, in place, and return it.
 
     * "sync" is batch norm: where processes train together, all batch norms share their statistics.
     * "frozen" keeps statistics, weights and biases as they were loaded.
-    * "group" is group norm with weight standardization of all convolutions without a bias: those with one, such as the
-      classifier, are not followed by a norm.
+    * "group" is group norm.
 
+    `standardized` standardizes the weights of all convolutions without a bias: those with one, such as the classifier,
+    are not followed by a norm.
     Raises ParameterError for a timm network whose norms include their activation.
     """
     if norm != "batch":
         _refuse_fused_norms(network, norm)
     if norm in ("frozen", "group"):
         _replace(network, nn.BatchNorm2d, _frozen if norm == "frozen" else _grouped)
-    if norm == "group":
+    if standardized:
         _replace(network, nn.Conv2d, _standardized)
     return network
 

@@ -57,6 +57,7 @@ DILATIONS = ("previous", "new")
 POOLINGS = ("dropped", "dilated")
 PADDINGS = ("torchvision", "fixed")
 SEPARABLE = ("off", "plain", "normalized")
+STANDARDIZATIONS = ("with_group", "always", "never")
 CONCATENATIONS = ("low_level_first", "aspp_first")
 BACKBONE_HELP = "resnet50, vovnet39, ... (docs/parameters.md), or timm:<name>"
 LARGEST_RATE = 512
@@ -82,6 +83,9 @@ class NetworkParameters(Parameters):
     mobilenet_padding: str = choice("torchvision", PADDINGS, "of MobileNetV2: torchvision, or fixed (VainF)")
 
     norm: str = choice("batch", NORMS, "batch, sync (over GPUs), frozen (V3, 4.1), group (weights standardized)")
+    weight_standardization: str = choice(
+        "with_group", STANDARDIZATIONS, "with_group (norm; chenxi116), always or never"
+    )
     norm_epsilon: float = number(1e-5, 1e-8, 0.1, "of norms after the backbone; 0.0003: stigma0617's VoVNet, DenseNet")
     norm_momentum: float = number(0.1, 0.0, 1.0, "of norms after the backbone; 0.0003: V3, section 4.1, chenxi116")
     backbone_norm_momentum: float = number(0.0, 0.0, 1.0, "0: the family's own, mostly 0.1; VainF 0.01, chenxi116 0.05")
@@ -109,6 +113,8 @@ class NetworkParameters(Parameters):
             _numbers("atrous_rates", self.atrous_rates)
         if self.norm == "group" and self.convolution_bias:
             raise ParameterError("convolution_bias=True: not with norm='group', which needs convolutions without bias")
+        if self.standardizes_weights and self.convolution_bias:
+            raise ParameterError("convolution_bias=True: not with weight_standardization='always'; change one of them")
         for item in fields(NetworkParameters):
             value = getattr(self, item.name)
             if item.name in LACKED[self.architecture] and value != item.default:
@@ -120,8 +126,15 @@ class NetworkParameters(Parameters):
     @property
     def classifier_initialization(self) -> str:
         """That of the head, but chenxi116 draws only the weights that it standardizes; its classifier is PyTorch's."""
-        unstandardized = self.norm == "group" and self.head_initialization == "fan_out_normal"
+        unstandardized = self.standardizes_weights and self.head_initialization == "fan_out_normal"
         return "torch" if unstandardized else self.head_initialization
+
+    @property
+    def standardizes_weights(self) -> bool:
+        """Whether the weights of convolutions are standardized before use, which changes no name and no shape."""
+        return self.weight_standardization == "always" or (
+            self.weight_standardization == "with_group" and self.norm == "group"
+        )
 
     @property
     def grids(self) -> tuple[int, ...]:

@@ -58,7 +58,8 @@ def _recognize(arguments: argparse.Namespace) -> "Recognized":
     from dlv3p.weights.reading import read_weights
     from dlv3p.weights.recognition import recognize
 
-    return recognize(read_weights(arguments.file), output_stride=arguments.output_stride)
+    switches = {"output_stride": arguments.output_stride, "weight_standardization": arguments.weight_standardization}
+    return recognize(read_weights(arguments.file), **switches)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("file", type=Path, metavar="FILE", help="a public weights file, a checkpoint, safetensors")
         command.add_argument(
             "--output-stride", type=int, choices=(8, 16, 32), help="of the network (default: that of the file)"
+        )
+        command.add_argument(
+            "--weight-standardization",
+            choices=("always", "never"),
+            help="whether the network standardizes its weights, which files do not show (default: as published)",
         )
     convert.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="the file to write")
     return parser

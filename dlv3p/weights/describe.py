@@ -13,7 +13,7 @@ from dlv3p.weights.checksums import HASH_KEY
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.recognition import Recognized
 
-SHOWN_APART = ("architecture", "backbone", "output_stride", "norm")
+SHOWN_APART = ("architecture", "backbone", "output_stride", "norm", "weight_standardization")
 
 
 def describe(found: Recognized) -> dict[str, str]:
@@ -38,6 +38,8 @@ def describe(found: Recognized) -> dict[str, str]:
             "output stride": f"{network.output_stride}, {found.stride_from}",
             "switches": ", ".join(switches_set(network)) or "all at their defaults",
         }
+        if network.standardizes_weights or found.may_standardize:
+            lines |= {"weights": _standardization(found, network)}
     lines["checksum"] = "compared" if has_checksum(file) else "none in the file, so its bits are unchecked"
     if found.widths:
         lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches imply"
@@ -62,6 +64,18 @@ def has_checksum(file: WeightsFile) -> bool:
     in_itself = file.container == "safetensors" and HASH_KEY in (file.description or {})
     return in_itself or (
         file.container == "torch" and file.description is not None and record_path(file.path).is_file()
+    )
+
+
+def _standardization(found: Recognized, network: NetworkParameters) -> str:
+    """Say whether weights are standardized, and how to correct what names and shapes do not show."""
+    text, other = ("standardized", "never") if network.standardizes_weights else ("not standardized", "always")
+    if not found.may_standardize:
+        return text
+    norm = "group norm" if network.norm == "group" else "batch norm"
+    return (
+        f"{text}, as its source publishes networks with {norm}; the weights fit both: for a network trained otherwise, "
+        f"--weight-standardization {other}"
     )
 
 

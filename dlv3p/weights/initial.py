@@ -22,6 +22,7 @@ SHAPELESS = (
     "first_dilation",
     "pooling",
     "mobilenet_padding",
+    "weight_standardization",
     "norm_epsilon",
     "atrous_rates",
     "concatenation",

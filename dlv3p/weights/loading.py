@@ -35,18 +35,20 @@ def load_model(
     path: str | Path,
     *,
     output_stride: int | None = None,
+    weight_standardization: str | None = None,
     num_classes: int | None = None,
     replace_classifier: bool = False,
 ) -> LoadedModel:
     """Load the network in a file of any known source; its parameters are derived from the file.
 
-    `output_stride` overrides the file's, since the weights fit any. Another `num_classes` than the file's is refused,
-    unless `replace_classifier` allows reinitializing the classifiers. Raises IntegrityError when the file is damaged,
-    unknown, or any entry does not fit the network; MissingInputError when there is none.
+    `output_stride` and `weight_standardization` override the file's, since the weights fit any. Another `num_classes`
+    than the file's is refused, unless `replace_classifier` allows reinitializing the classifiers. Raises IntegrityError
+    when the file is damaged, unknown, or any entry does not fit the network; MissingInputError when there is none.
     """
     if num_classes is not None:
         check_num_classes(num_classes)
-    found = recognize(read_weights(Path(path).expanduser()), output_stride=output_stride)
+    file = read_weights(Path(path).expanduser())
+    found = recognize(file, output_stride=output_stride, weight_standardization=weight_standardization)
     return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
 
 

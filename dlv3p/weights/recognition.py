@@ -38,6 +38,9 @@ FAMILIES = {
 }
 """Prefix of a family's names, and its backbones by their number of convolutions."""
 
+UNSUPPORTED = {"stage2.0.branches.": "HRNet", "block12.": "Xception"}
+"""Prefix of names that supported backbones lack: the backbone, of VainF and others, that has them."""
+
 
 @dataclass(frozen=True)
 class Recognized:
@@ -68,21 +71,31 @@ class Recognized:
             return self.parameters.norm
         return "batch" if any(name.endswith("running_mean") for name in self.state) else "group"
 
+    @property
+    def may_standardize(self) -> bool:
+        """Whether its source has networks with and without standardized weights, which nothing in a file tells."""
+        return self.source is not None and self.source.may_standardize
+
     def name_in_file(self, name: str) -> str:
         """Return what one of our entries is called in the file."""
         usual = to_theirs(name, self.source.names) if self.source else name
         return self.written.get(usual, usual)
 
 
-def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recognized:
+def recognize(
+    file: WeightsFile, *, output_stride: int | None = None, weight_standardization: str | None = None
+) -> Recognized:
     """Recognize a file; raises IntegrityError, which lists the known sources, for any other.
 
-    Raises ParameterError for an `output_stride` that no network has.
+    The two switches leave no trace in weights and are those of the source unless given. Raises ParameterError for an
+    `output_stride` that no network has.
     """
     if output_stride not in (None, *OUTPUT_STRIDES):
         raise ParameterError(f"output_stride={output_stride!r}: allowed are {', '.join(map(str, OUTPUT_STRIDES))}")
+    given = {"output_stride": output_stride, "weight_standardization": weight_standardization}
+    given = {name: value for name, value in given.items() if value is not None}
     if file.description is not None:
-        return _own(file, file.description, output_stride)
+        return _own(file, file.description, given)
     tensors, written = _normalized(file)
     key, backbone, named = _find_source(file, tensors)
     source = SOURCES[key]
@@ -94,7 +107,8 @@ def recognize(file: WeightsFile, *, output_stride: int | None = None) -> Recogni
         return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "", written=written)
     stride, stride_from = _output_stride(file, source, output_stride)
     switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
-    parameters = NetworkParameters.from_mapping({**switches, **source.switches, **_switches_shown(file, state, source)})
+    switches |= {**source.switches, **_switches_shown(file, state, source), **given}
+    parameters = NetworkParameters.from_mapping(switches)
     num_classes = _rows(file, state, "classifier.weight", source.names)
     class_names = source.class_names.get(num_classes)
     return Recognized(
@@ -140,6 +154,13 @@ def _usual(name: str) -> str:
 def _find_source(file: WeightsFile, tensors: Mapping[str, Tensor]) -> tuple[str, str, dict[str, str | None]]:
     """Return the key of the source, the backbone, and our names (or None) by the names of `tensors`."""
     signed = [key for key, source in SOURCES.items() if source.sign in tensors]
+    for prefix, kind in UNSUPPORTED.items():
+        if signed and any(name.removeprefix("backbone.").startswith(prefix) for name in tensors):
+            supported = sorted({family for key in signed for family in SOURCES[key].families})
+            raise IntegrityError(
+                f"{file.path}: its backbone is {kind}, which is not supported here; of "
+                f"{SOURCES[signed[0]].title}, files over {', '.join(supported)} are"
+            )
     for key in signed:
         named = {name: to_ours(name, SOURCES[key].names) for name in tensors}
         backbone = find_backbone({ours: tensors[name] for name, ours in named.items() if ours is not None})
@@ -198,7 +219,7 @@ def _rows(file: WeightsFile, state: Mapping[str, Tensor], name: str, names: Name
     return len(state[name])
 
 
-def _own(file: WeightsFile, description: Mapping[str, object], output_stride: int | None) -> Recognized:
+def _own(file: WeightsFile, description: Mapping[str, object], given: Mapping[str, object]) -> Recognized:
     """Trust our own description if it is well-formed and agrees with the classifier's shape."""
     values, class_names = description.get("parameters"), description.get("class_names")
     if not isinstance(values, dict) or not isinstance(class_names, list | tuple):
@@ -206,16 +227,14 @@ def _own(file: WeightsFile, description: Mapping[str, object], output_stride: in
     own_names = {item.name for item in fields(NetworkParameters)}
     try:
         TrainParameters.from_mapping(values)
-        switches = {name: value for name, value in values.items() if name in own_names}
-        if output_stride is not None:
-            switches["output_stride"] = output_stride
+        switches = {name: value for name, value in values.items() if name in own_names} | given
         parameters = NetworkParameters.from_mapping(switches)
     except (ParameterError, TypeError) as error:
         raise IntegrityError(f"{file.path}: its description does not fit this version: {safe_reason(error)}") from error
     num_classes = _rows(file, file.tensors, "classifier.weight", {})
     if len(class_names) != num_classes or not all(isinstance(name, str) for name in class_names):
         raise IntegrityError(f"{file.path}: names {len(class_names)} classes, but has weights for {num_classes}")
-    stride_from = "as described" if output_stride is None else "as asked for"
+    stride_from = "as asked for" if "output_stride" in given else "as described"
     state, names = dict(file.tensors), tuple(class_names)
     widths = description.get("widths") or None
     if not isinstance(widths, dict | None):

@@ -27,6 +27,7 @@ class Source:
     `sign` is an entry that no source further down has, and `families` are the prefixes of the backbones that the rest
     applies to. `switches` are those of NetworkParameters that neither names nor shapes reveal; `output_stride` is the
     published one, since the weights fit any; `class_names` are the classes of training, by their number.
+    `may_standardize` says that its code standardizes weights if asked to, with any norm.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Source:
     output_stride: int = 16
     switches: Mapping[str, Any] = field(default_factory=dict)
     class_names: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: CLASSES)
+    may_standardize: bool = False
 
 
 _VAINF = {"aspp_dropout": 0.1, "backbone_norm_momentum": 0.01}
@@ -99,6 +101,7 @@ SOURCES = {
         sign="aspp.aspp1.weight",
         names=names.FLAT | names.CHENXI,
         switches=_CHENXI | {"norm_momentum": 0.0003, "backbone_norm_momentum": 0.05},
+        may_standardize=True,
     ),
     "stigma0617": Source(
         title="stigma0617/VoVNet-DeepLabV3",

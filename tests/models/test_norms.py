@@ -74,6 +74,18 @@ def test_with_group_norm_no_batch_norm_is_left_and_only_convolutions_that_no_nor
     assert set(group.state_dict()) == names
 
 
+def test_weights_are_standardized_apart_from_the_kind_of_norm():
+    def kinds(**switches):
+        with torch.device("meta"):
+            model = build_model("deeplabv3plus", "resnet18", num_classes=4, channels=16, **switches)
+        return {type(module) for module in model.backbone.modules()} & {nn.Conv2d, WeightStandardizedConv2d}
+
+    assert kinds(norm="group") == kinds(norm="batch", weight_standardization="always") == {WeightStandardizedConv2d}
+    assert kinds(norm="batch") == kinds(norm="group", weight_standardization="never") == {nn.Conv2d}
+    with pytest.raises(ParameterError, match="weight_standardization='always'"):
+        kinds(weight_standardization="always", convolution_bias=True)
+
+
 def test_groups_are_32_or_as_many_as_divide_the_channels():
     with torch.device("meta"):
         model = build_model("deeplabv3plus", "resnet50", num_classes=4, norm="group")

@@ -14,8 +14,10 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.describe import describe
 from dlv3p.weights.loading import load_model
+from dlv3p.weights.names import to_theirs
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
+from dlv3p.weights.sources import SOURCES
 
 
 def test_a_description_says_what_a_person_asks(vainf, tmp_path):
@@ -119,3 +121,63 @@ def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monk
     torch.save(short, tmp_path / "d.pth")
     with pytest.raises(IntegrityError, match=r"missing \(backbone\.conv1\.weight\)"):
         run("inspect", tmp_path / "d.pth")
+
+
+def over(kind: str, state: dict, beginning: str) -> dict:
+    """The head of a file over another backbone, by the names and shapes with which that begins."""
+    backbones = {
+        "HRNet": {
+            "conv1.weight": (64, 3, 3, 3),
+            "conv2.weight": (64, 64, 3, 3),
+            "layer1.0.conv1.weight": (64, 64, 1, 1),
+            "transition1.0.0.weight": (32, 256, 3, 3),
+            "stage2.0.branches.0.0.conv1.weight": (32, 32, 3, 3),
+        },
+        "Xception": {"conv1.weight": (32, 3, 3, 3), "block12.rep.1.conv1.weight": (728, 1, 3, 3)},
+    }
+    head = {name: value for name, value in state.items() if not name.startswith("backbone.")} if beginning else {}
+    return head | {f"{beginning}{name}": torch.zeros(shape) for name, shape in backbones[kind].items()}
+
+
+@pytest.mark.parametrize("kind", ["HRNet", "Xception"])
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_backbone_of_vainf_that_is_not_supported_is_refused_by_its_name(vainf, tmp_path, kind, wrapper):
+    state = {f"{wrapper}{name}": value for name, value in over(kind, vainf, "backbone.").items()}
+    message = refusal({"model_state": state}, tmp_path / "a.pth")
+    assert f"its backbone is {kind}, which is not supported here; of VainF/DeepLabV3Plus-Pytorch, files over" in message
+    assert "resnet152" not in message
+
+
+def test_imagenet_weights_of_hrnet_are_not_taken_for_those_of_a_resnet(tmp_path):
+    message = refusal({"state_dict": over("HRNet", {}, "")}, tmp_path / "a.pth")
+    assert "its backbone is HRNet" in message
+
+
+@pytest.mark.parametrize(
+    ("norm", "standardized", "said", "other"),
+    [("group", False, "standardized, as its source", "never"), ("batch", True, "not standardized, as its", "always")],
+)
+def test_what_no_name_shows_of_standardized_weights_is_said_and_can_be_corrected(
+    tmp_path, capsys, monkeypatch, norm, standardized, said, other
+):
+    network = network_of("chenxi116", "resnet", norm=norm, weight_standardization="always" if standardized else "never")
+    torch.manual_seed(7)
+    model = build_network(network, 21).eval()
+    names = SOURCES["chenxi116"].names
+    torch.save({to_theirs(name, names): value for name, value in model.state_dict().items()}, tmp_path / "a.pth")
+    image = torch.randn(1, 3, 65, 65)
+    assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert line.split(maxsplit=1)[1].startswith(said)
+    assert line.endswith(f"--weight-standardization {other}")
+    options = ("--weight-standardization", other)
+    assert run_command_line(monkeypatch, "convert", tmp_path / "a.pth", tmp_path / "b.safetensors", *options) == 0
+    capsys.readouterr()
+    with torch.inference_mode():
+        expected = model(image)
+        assert torch.equal(load_model(tmp_path / "b.safetensors").model(image), expected)
+        corrected = load_model(tmp_path / "a.pth", weight_standardization=other)
+        assert torch.equal(corrected.model(image), expected)
+        assert not torch.allclose(load_model(tmp_path / "a.pth").model(image), expected)
+    assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth", *options) == 0
+    assert "standardized" in capsys.readouterr().out

@@ -115,7 +115,9 @@ def explain_refusal(error: OSError, path: Path, needed: int | None = None) -> No
         raise MachineError(
             f"{path}: no permission to write here; choose another folder or fix its permissions"
         ) from error
-    if error.errno == errno.ENOENT and LEFTOVER.fullmatch(Path(error.filename or "").name):
+    refused = Path(error.filename or "")
+    ours = LEFTOVER.fullmatch(refused.name) or path in (refused, refused.parent) or refused in path.parents
+    if error.errno == errno.ENOENT and ours:
         raise MachineError(f"{path}: no file can be created in this folder; choose another one") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         raise MachineError(f"{path}: a file is where a folder should be, or a folder where a file should be") from error

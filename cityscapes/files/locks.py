@@ -98,6 +98,11 @@ def _has_ended(holder: str) -> bool:
     return bool(named) and named["host"] == socket.gethostname() and not is_running(int(named["process"]))
 
 
+def is_lock(name: str) -> bool:
+    """Return whether a file of this name is a lock, which may lie in any folder that is written to."""
+    return name == LOCK or CLAIM.fullmatch(name) is not None
+
+
 def holder_of(folder: Path) -> str:
     """Return who has locked `folder`, "" for nobody; nothing is changed."""
     try:

@@ -10,6 +10,7 @@ import torch
 from cityscapes.dataset import Split
 from cityscapes.errors import BusyError, IntegrityError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.locks import is_lock
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters, write_metrics
@@ -19,7 +20,7 @@ from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
 from dlv3p.training.progress import TrainingProgress
 
-OWN_FILES = {".lock", "run.json", "checkpoints", "events", "pruning", "processes.log"}
+OWN_FILES = {"run.json", "checkpoints", "events", "pruning", "processes.log"}
 """Files that a run may find in its folder before its first checkpoint: leftovers of a killed start, or its inputs."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
@@ -46,7 +47,8 @@ def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split
 
 def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Split]) -> None:
     """Write run.json of a new run; raises BusyError for a folder that holds other files."""
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_FILES and path.suffix != ".tmp")
+    found = [path for path in folder.iterdir() if path.name not in OWN_FILES and not is_lock(path.name)]
+    foreign = sorted(path.name for path in found if path.suffix != ".tmp")
     if foreign:
         raise BusyError(
             f"{folder}: has no checkpoint, but holds {', '.join(foreign[:5])}; choose another run, or empty the folder"

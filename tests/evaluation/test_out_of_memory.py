@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support.tiny import TINY
 
 ADVICE = {
     "load": "the network does not fit",
@@ -15,6 +16,7 @@ ADVICE = {
     "save": "predict it in windows",
     "export": "tracing the network does not fit",
     "profile": "use a smaller image or batch",
+    "train": "accumulation=2",
 }
 """What is done, and what is advised when it does not fit."""
 
@@ -30,7 +32,9 @@ from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.export.graphs import export_program
+from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.profiling.latency import measure_latency
+from dlv3p.train import train
 from dlv3p.weights.loading import load_model
 
 def limit(megabytes):
@@ -67,6 +71,8 @@ def main():
         evaluate(predictor, split, progress="none")
     elif what == "save":
         save_predictions(predictor, split, progress="none")
+    elif what == "train":
+        train(TrainParameters(**json.loads(os.environ["TINY"]), data_root=city, run="too-large"))
     elif what == "export":
         export_program(predictor.model, Path(out, "x.pt2"), height=8000, width=8000)
     else:
@@ -89,7 +95,8 @@ print(json.dumps(said))
 @pytest.mark.usefixtures("trained")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_lack_of_memory_is_one_line_with_advice(city, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    large = TINY | {"crop_height": 2049, "crop_width": 2049}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TINY": json.dumps(large)}
     words = [sys.executable, "-c", LIMITED, str(city), str(tmp_path), *ADVICE]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     for what, (status, line) in json.loads(done.stdout.splitlines()[-1]).items():

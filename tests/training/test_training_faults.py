@@ -32,12 +32,16 @@ L9   crops without any label                           here; test_loader_faults.
 """
 
 import csv
+import errno
 import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from email.message import Message
 from urllib.error import URLError
@@ -48,6 +52,7 @@ import torch
 from PIL import Image
 from support.after_steps import Stop, around_each_step, stop_after
 from support.exactness import leftovers, outcome, steps_of
+from support.network_share import without
 from support.tiny import EPOCHS, STEPS_PER_EPOCH, tiny
 
 from cityscapes.errors import (
@@ -280,6 +285,13 @@ def test_t12_a_file_in_place_of_the_folder_is_told_before_the_first_step(city, w
     assert (workspace / name).read_bytes() == b"mine"
 
 
+def test_t13_a_run_on_a_disk_without_flock_is_not_stopped_by_its_own_lock(city, workspace, monkeypatch, undisturbed):
+    without(monkeypatch, flock=errno.ENOSYS)
+    train(tiny(city, run="run"))
+    assert outcome(run_folder("run")) == undisturbed
+    assert [path.name for path in run_folder("run").glob(".*")] == [".lock"]
+
+
 def test_t13_a_folder_with_anything_else_in_it_is_left_alone(city, workspace):
     mine = run_folder("run") / "notes.txt"
     mine.parent.mkdir(parents=True)
@@ -357,6 +369,16 @@ def test_t18_initial_weights_that_cannot_be_had_end_the_run_before_it_begins(
         train(tiny(city, run="run", backbone="resnet18", initial_weights=weights))
     assert "\n" not in str(caught.value)
     assert not contents(run_folder("run"))
+
+
+def test_t18_a_download_through_a_network_that_is_down_ends_the_run_before_it_begins(city, workspace, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(workspace / "torch"))
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    with pytest.raises(MachineError, match=r"cannot download https://.*resnet18-.* \(.*refused.*\); fetch resnet18-"):
+        train(tiny(city, run="run", backbone="resnet18", initial_weights="imagenet"))
+    assert not contents(run_folder("run"))
+    assert not [path for path in (workspace / "torch").rglob("*") if path.is_file()]
 
 
 def test_t18_damaged_initial_weights_from_an_earlier_download_are_named(city, workspace, monkeypatch):
@@ -734,6 +756,22 @@ def test_r5_what_the_last_bits_follow_is_named_when_a_run_goes_on_elsewhere(
     (*_, entry) = json.loads(path.read_text())["continued"]
     assert name in entry[part]
     assert not list(record_problems(json.loads(path.read_text())))
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="a processor without vector instructions for torch"
+)
+def test_r5_a_processor_with_fewer_instructions_goes_on_with_a_warning_and_on_record(city, folder):
+    config = folder.parent / "run.json"
+    config.write_text(json.dumps(tiny(city, run="run").as_dict()))
+    words = [sys.executable, "-m", "dlv3p.train", "--config", str(config)]
+    done = subprocess.run(
+        words, env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"hardware\.cpu_capability: AVX\w+, now (DEFAULT|NO AVX)", done.stdout)
+    (entry,) = json.loads((folder / "run.json").read_text())["continued"]
+    assert entry["hardware"]["cpu_capability"] in ("DEFAULT", "NO AVX")
 
 
 def test_r5_a_record_of_an_earlier_version_lacks_what_is_newer_and_warns_of_nothing(city, folder, capsys):

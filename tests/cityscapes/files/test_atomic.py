@@ -81,8 +81,14 @@ def test_a_folder_is_checked_without_a_trace(tmp_path):
     write_bytes(tmp_path / "file", b"")
     with pytest.raises(MachineError, match="a file is where a folder should be"):
         check_writable(tmp_path / "file")
-    with pytest.raises(MachineError, match="no file can be created in this folder"):
-        check_writable("/proc")
+    for folder in ("/proc", "/proc/new", "/proc/new/newer"):
+        with pytest.raises(MachineError, match=f"^{folder}.*: no file can be created in this folder"):
+            check_writable(folder)
+        with (
+            pytest.raises(MachineError, match=f"^{folder}: no file can be created in this folder"),
+            lock_folder(folder),
+        ):
+            pass
 
 
 def test_a_full_disk_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):

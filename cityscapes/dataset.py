@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import TURNED, differ_by_turn, read_ids, read_image
 from cityscapes.ids import explain_mask
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
-from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, find_frames
+from cityscapes.layout import (
+    IMAGE_SUFFIX,
+    LABEL_IDS_SUFFIX,
+    TRAIN_IDS_SUFFIX,
+    Frame,
+    find_frames,
+    list_frames_without_image,
+    list_misnamed_images,
+)
 
 
 class Split(ABC):
@@ -99,6 +108,22 @@ class CityscapesSplit(Split):
 
     def __init__(self, root: Path, split: str, frames: Sequence[Frame], *, generated: Path) -> None:
         self.root, self.split, self.frames, self.generated = root, split, frames, generated
+
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """A line for images under other names or of other types, and one for annotated frames without an image."""
+        lines, images = [], f"leftImg8bit/{self.split}"
+        if misnamed := list_misnamed_images(self.root, self.split):
+            lines.append(
+                f"{self.root / images} holds {len(misnamed)} images that are not read, the first {misnamed[0].name}; "
+                f"they must be PNG files named <city>/<city>_<seq>_<frame>{IMAGE_SUFFIX}"
+            )
+        if bare := list_frames_without_image(self.root, self.split, self.frames):
+            lines.append(
+                f"{self.root}: {len(bare)} annotated frames of {self.split!r} are left out, the first {bare[0].name}, "
+                f"for they have no image in {images}; copy it again if they should"
+            )
+        return tuple(lines)
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -7,6 +7,7 @@
 import os
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -105,6 +106,27 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name:
         name = "<folder>/<name>" if any_name else "<city>/<city>_<seq>_<frame>"
         raise MissingInputError(f"{folder}: holds no file named {name}{suffix}")
     return sorted(frames)
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""The suffixes of images, most of which are not read."""
+
+
+def list_misnamed_images(root: Path, split: str) -> list[Path]:
+    """Return the images of a split that `find_frames` leaves out for their type, their name or their folder, sorted."""
+    folder = root / "leftImg8bit" / split
+    paths = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if not _is_hidden(path)]
+    pictures = [path for path in paths if path.suffix.lower() in PICTURES and path.is_file()]
+    return sorted(path for path in pictures if frame_of(path, split, IMAGE_SUFFIX) is None)
+
+
+def list_frames_without_image(root: Path, split: str, frames: Collection[Frame]) -> list[Frame]:
+    """Return the frames of a split that have polygons or label ids and are not among `frames`, sorted."""
+    annotated: set[Frame] = set()
+    for suffix in (POLYGONS_SUFFIX, LABEL_IDS_SUFFIX):
+        with suppress(MissingInputError):
+            annotated |= set(find_frames(root, split, suffix=suffix))
+    return sorted(annotated - set(frames))
 
 
 def _is_hidden(path: Path) -> bool:

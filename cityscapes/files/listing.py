@@ -31,6 +31,11 @@ def walk(
             yield from walk(path, checked=checked, above=above)
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a file, or a folder on the way to it from `folder`, is hidden."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def is_shown_folder(path: Path) -> bool:
     """Return whether a path is a folder and not hidden, as .ipynb_checkpoints is."""
     return path.is_dir() and not path.name.startswith(".")

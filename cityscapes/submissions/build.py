@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes
+from cityscapes.files.listing import is_hidden
 from cityscapes.findings import ProblemsError
 from cityscapes.layout import Frame
 from cityscapes.submissions.manifest import Manifest
@@ -56,7 +57,7 @@ def build_submission(
     from cityscapes.layout import match_names
     from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files
 
-    paths = sorted(predictions.rglob("*.png"))
+    paths = sorted(path for path in predictions.rglob("*.png") if not is_hidden(path, predictions))
     problems = [f"{path}: a symbolic link; copy the file itself" for path in paths if path.is_symlink()]
     files = [(path.name, path) for path in paths if not path.is_symlink()]
     matched, mismatches = match_names(files, [frame.name for frame in expected])

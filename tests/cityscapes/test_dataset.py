@@ -6,7 +6,7 @@ from PIL import Image
 
 from cityscapes.dataset import open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.layout import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
+from cityscapes.layout import LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame
 
 FRAME = Frame("val", "town", "000000", "000001")
 
@@ -49,6 +49,31 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(split):
     write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.zeros((4, 5), np.uint8))
     with pytest.raises(InputError, match=r"has 5 x 4 pixels and its image 6 x 4"):
         split.pair(0)
+
+
+def test_images_that_are_left_out_for_their_type_or_name_are_counted_and_named(split):
+    folder = FRAME.image(split.root).parent
+    for name in ("town_000000_000002_leftImg8bit.jpg", "other_000000_000003_leftImg8bit.png", ".hidden.png"):
+        write(folder / name, np.zeros((4, 6, 3), np.uint8))
+    write(folder.parent / "loose.tif", np.zeros((4, 6, 3), np.uint8))
+    (line,) = split.unread
+    assert "leftImg8bit/val holds 3 images that are not read, the first loose.tif; they must be PNG files" in line
+    assert len(split) == 1
+
+
+@pytest.mark.parametrize("suffix", [LABEL_IDS_SUFFIX, POLYGONS_SUFFIX])
+def test_annotated_frames_without_an_image_are_counted_and_named(split, suffix):
+    for frame in (FRAME, FRAME._replace(frame="000002"), FRAME._replace(frame="000003")):
+        path = frame.annotation(split.root, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (line,) = split.unread
+    assert "2 annotated frames of 'val' are left out, the first town_000000_000002, for they have no image" in line
+
+
+def test_of_a_whole_split_nothing_is_said(city):
+    for name in ("train", "val", "test"):
+        assert CityscapesSplit(city, name, generated=city / "generated").unread == ()
 
 
 def test_a_color_image_is_not_a_mask(split):

@@ -106,6 +106,15 @@ def test_a_zip_holds_every_prediction_once_under_a_plain_name(predictions, tmp_p
     assert check_submission(tmp_path / "s.zip", expected=FRAMES, size=SIZE).problems == ()
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/{}", "._{}"])
+def test_hidden_files_are_no_predictions(predictions, tmp_path, name):
+    first = sorted(predictions.rglob("*.png"))[0]
+    hidden = predictions / name.format(first.name)
+    hidden.parent.mkdir(exist_ok=True)
+    hidden.write_bytes(first.read_bytes())
+    assert list(build_submission(predictions, tmp_path / "s.zip", expected=FRAMES, size=SIZE).names) == NAMES
+
+
 def test_s3_the_same_predictions_give_the_same_bytes(predictions, tmp_path):
     first = build_submission(predictions, tmp_path / "1.zip", expected=FRAMES, size=SIZE)
     for path in predictions.rglob("*.png"):

@@ -144,6 +144,16 @@ def test_a_linked_city_of_the_truth_counts_and_hidden_files_do_not(truth, predic
     assert len(find_truth(truth)) == 3
 
 
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/{}", "._{}"])
+def test_hidden_files_are_no_predictions(truth, predictions, name):
+    first = sorted(predictions.rglob("*.png"))[0]
+    whole = score_folder(predictions, find_truth(truth), progress=False)
+    hidden = predictions / name.format(first.name)
+    hidden.parent.mkdir(exist_ok=True)
+    hidden.write_bytes(b"")
+    assert score_folder(predictions, find_truth(truth), progress=False).scores.averages == whole.scores.averages
+
+
 def test_the_number_of_threads_shows_nowhere(truth, predictions):
     one, four = (
         score_folder(predictions, find_truth(truth), workers=workers, progress=False).scores.as_official_json()

@@ -6,11 +6,17 @@ Lists of images are read in three styles: an id (`2007_000032`), or an image and
 front (`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`).
 """
 
+import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.images import decode_ids, read_file
+from cityscapes.files.png_chunks import chunks
 from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.labels import IGNORE
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside
 
@@ -89,6 +95,20 @@ def open_voc(root: Path, split: str, *, labeled: bool) -> VocSplit:
         _refuse_leak(kit, split, pairs)
     return VocSplit(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
 
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Read a mask's ids; raises InputError where its palette shows one of them in a color that is not VOC's."""
+        content = read_file(path)
+        ids = decode_ids(content, str(path))
+        palette = next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
+        for index in np.unique(ids).tolist() if palette else ():
+            color, usual = tuple(palette[3 * index : 3 * index + 3]), tuple(self.colors[index].tolist())
+            if color != usual and len(set(color)) > 1 and (index < self.num_classes or index == IGNORE):
+                raise InputError(
+                    f"{path}: its palette shows id {index} in the color {color}, PASCAL VOC in {usual}; if the classes "
+                    "are your own, make a plain folder with a classes.csv, else store the ids as gray"
+                )
+        return ids
+
 
 def is_voc(root: Path) -> bool:
     """Return whether a folder is a development kit or holds one."""
@@ -122,35 +142,43 @@ def _kit(root: Path) -> Path | None:
     return None
 
 
-CLASS_FILES = ("class_names.txt", "labelmap.txt", "label_map.txt", "labels.txt", "classes.txt", "classes.csv")
-"""The files in which annotation tools list the classes of one's own, beside JPEGImages/."""
+CLASS_FILES = re.compile(
+    r"_?(class(es)?|labels?)([_-]?(names|map|list|colou?rs))?\.(txt|csv|json|names|ya?ml|pbtxt)", re.IGNORECASE
+)
+"""The names of files in which annotation tools list the classes of one's own, beside JPEGImages/."""
 
 
 def _refuse_own_classes(kit: Path) -> None:
     """Raise InputError for classes that are not those of PASCAL VOC, whose names the ids would get."""
     usual = [_letters(name) for name in CLASS_NAMES]
-    for path in (kit / name for name in CLASS_FILES):
-        if not path.is_file():
-            continue
-        names = _listed_classes(path)
-        if [_letters(name) for name in names if _letters(name) not in IGNORED] != usual:
+    for path in sorted(path for path in kit.iterdir() if CLASS_FILES.fullmatch(path.name) and path.is_file()):
+        text = read_at_most(path, 2**20, missing="no such file", too_large="too large for a list of classes")
+        content = text.decode("utf-8-sig", "replace")
+        if path.suffix.lower() not in (".txt", ".csv", ".names"):  # of a format that is not read
+            if all(name in _letters(content) for name in usual[1:]):
+                continue
+            what = "does not list the classes of PASCAL VOC"
+        else:
+            names = _listed_classes(content, table=path.suffix.lower() == ".csv")
+            if [_letters(name) for name in names if _letters(name) not in IGNORED] == usual:
+                continue
             listed = ", ".join(sanitize(name) for name in names[:4]) + (", ..." if len(names) > 4 else "")
-            raise InputError(
-                f"{path}: lists {len(names)} classes of your own ({listed}) and this layout has the {len(usual)} of "
-                f"PASCAL VOC; make a plain folder: {IMAGES}/ to images/<split>/, {MASKS}/ to masks/<split>/ by the "
-                f"lists of {LISTS}/, and the classes to classes.csv (id,name,red,green,blue)"
-            )
+            what = f"lists {len(names)} classes of your own ({listed})"
+        raise InputError(
+            f"{path}: {what} and this layout has the {len(usual)} of PASCAL VOC; make a plain folder: {IMAGES}/ to "
+            f"images/<split>/, {MASKS}/ to masks/<split>/ by the lists of {LISTS}/, and the classes to classes.csv "
+            "(id,name,red,green,blue)"
+        )
 
 
 IGNORED = ("ignore", "void", "border", "boundary", "unlabeled")
 
 
-def _listed_classes(path: Path) -> list[str]:
+def _listed_classes(content: str, *, table: bool) -> list[str]:
     """Return the names that a file lists, one a line: up to a colon, or in a table after the id."""
-    text = read_at_most(path, 2**20, missing="no such file", too_large="too large for a list of classes")
-    lines = [line.strip() for line in text.decode("utf-8-sig", "replace").splitlines()]
+    lines = [line.strip() for line in content.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
-    if path.suffix == ".csv":
+    if table:
         return [(line.split(",") + [""])[1].strip() for line in lines[1:]]
     return [line.split(":")[0].strip() for line in lines]
 

@@ -258,6 +258,9 @@ OWN = {
     "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\nwall:128,0,0::\n",
     "labels.txt": "__ignore__\n_background_\nwall\n",
     "classes.csv": "id,name\n0,wall\n1,roof\n",
+    "_classes.csv": "Pixel Value, Class\n0, background\n1, wall\n",
+    "classes.names": "background\nwall\n",
+    "label_colors.txt": "background: 0 0 0\nwall: 255 0 0\n",
 }
 
 
@@ -267,6 +270,36 @@ def test_classes_of_ones_own_are_refused_with_the_way_to_a_plain_folder(root, na
     for open_one in (open_split, open_images):
         with pytest.raises(InputError, match=rf"{name}: lists \d classes of your own .*wall.* plain folder: "):
             open_one(root, "train")
+
+
+@pytest.mark.parametrize("name", ["labels.json", "classes.yaml", "label_map.pbtxt"])
+def test_classes_in_a_format_that_is_not_read_have_to_be_those_of_voc(root, name):
+    (find_kit(root) / name).write_text("wall, roof")
+    with pytest.raises(InputError, match=rf"{name}: does not list the classes of PASCAL VOC .* plain folder: "):
+        open_split(root, "train")
+    (find_kit(root) / name).write_text(str([*reversed(CLASS_NAMES)]))
+    assert open_split(root, "train").class_names == CLASS_NAMES
+
+
+@pytest.mark.parametrize("color", [(192, 128, 128), (255, 0, 0)], ids=["another class's", "of no class"])
+def test_a_palette_in_other_colors_than_those_of_voc_is_refused(root, color):
+    split = open_split(root, "val")
+    path = split.pairs[0].mask
+    with Image.open(path) as mask:
+        ids = np.asarray(mask).copy()
+        ids[0, 0] = 1
+        changed = Image.fromarray(ids, mode="P")
+        colors = voc_palette().copy()
+        colors[1] = color
+        changed.putpalette(colors.tobytes())
+    changed.save(path)
+    with pytest.raises(
+        InputError, match=r"its palette shows id 1 in the color \(.*\), PASCAL VOC in \(128, 0, 0\); .*"
+    ):
+        split.mask(0)
+    changed.putpalette([value for gray in range(256) for value in (gray, gray, gray)])
+    changed.save(path)
+    assert split.mask(0).tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize("name", ["class_names.txt", "labelmap.txt"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from cityscapes.errors import InputError, MissingInputError, reason
 from cityscapes.files.png_chunks import has_damaged_chunk
@@ -150,6 +150,10 @@ def _load(file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: s
         raise InputError(f"{source}: has {TOO_LARGE}") from error
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{source}: cannot be read as an image (it is no {' or '.join(formats)} file); {remedy}"
+        ) from error
     except _DAMAGED as error:
         raise InputError(f"{source}: cannot be read as an image ({reason(error)}); {remedy}") from error
     return image

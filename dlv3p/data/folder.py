@@ -24,6 +24,7 @@ import numpy as np
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
+from cityscapes.files.untrusted import sanitize
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
@@ -100,6 +101,8 @@ def _row(where: str, fields: dict[str, str | None]) -> _Row:
     name = (fields.get("name") or "").strip()
     if not name:
         raise InputError(f"{where}: the name is empty")
+    if not name.isprintable():
+        raise InputError(f"{where}: the name {sanitize(name)} holds a character that cannot be shown; use letters")
     texts = [(fields.get(key) or "").strip() for key in ("red", "green", "blue")]
     if any(texts) and not all(texts):
         raise InputError(f"{where}: give red, green and blue together, or none of them")

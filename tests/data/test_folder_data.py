@@ -170,6 +170,8 @@ def test_l8_ids_outside_the_table_are_refused(folder, value, hint):
         ("id,name\n0,road\n2,car\n", "line 3: id 2, expected 1"),
         ("id,name\n0,road\n1,road\n", "line 3: duplicate name 'road'"),
         ("id,name\n0,road\n1,\n", "line 3: the name is empty"),
+        ('id,name\n0,road\n1,"c\nar"\n', r"line 4: the name c\\nar holds a character that cannot be shown"),
+        ("id,name\n0,road\n1,c\0ar\n", r"line 3: the name c\\x00ar holds a character that cannot be shown"),
         ("id,name\n0,road\nx,car\n", "line 3: id is 'x'"),
         ("id,name\n0,road\n256,car\n", "line 3: id is '256'"),
         ("id,name,red,green,blue\n0,road,1,2\n1,car,1,2,3\n", "line 2: give red, green and blue together"),

@@ -67,6 +67,10 @@ def compose_frame(
     return frame
 
 
+LARGEST = {".gif": 2**16 - 1, ".webp": 2**14 - 1}
+"""The most pixels per side that each format allows."""
+
+
 def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> None:
     """Write frames uint8 (H, W, 3) of one size as a looping animation: GIF, or WebP if `path` ends in `.webp`.
 
@@ -74,7 +78,7 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
     duration of the one before it. Raises InputError for no frames and for frames of different sizes.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".gif", ".webp"):
+    if path.suffix.lower() not in LARGEST:
         raise ParameterError(f"{path}: unknown format; end the name in .gif or .webp")
     if not seconds_per_frame > 0:
         raise ParameterError(f"seconds_per_frame: {seconds_per_frame} is not allowed; give more than 0")
@@ -106,6 +110,11 @@ def _checked(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
     size = None
     for number, frame in enumerate(frames, start=1):
         size = size or frame.shape
+        if max(frame.shape[:2]) > LARGEST[path.suffix.lower()]:
+            raise InputError(
+                f"{path}: frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, more than the "
+                f"{LARGEST[path.suffix.lower()]} per side that the format allows; make it smaller"
+            )
         if frame.shape != size:
             raise InputError(
                 f"{path}: frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, frame 1 {size[1]}x{size[0]}; "

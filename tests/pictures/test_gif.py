@@ -1,12 +1,16 @@
 """Animations keep class colors exactly, do not flicker, and have the same bytes each time."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.images import read_image
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.pictures.gif import PANELS, compose_frame, write_gif
 
@@ -122,3 +126,73 @@ def test_truth_and_errors_are_refused_where_there_is_no_truth():
             compose_frame(*sample(0), panels=("image", panel))
     with pytest.raises(ParameterError, match="'mask' is unknown"):
         compose_frame(*sample(0), panels=("mask",))
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from dlv3p.pictures.gif import write_gif
+
+def frames(count, height, width):
+    for index in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[:, index % width :] = 80
+        yield frame
+
+count, height, width, path = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+write_gif(frames(20, height, width), path)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_gif(frames(count, height, width), path)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+"""How many KiB the memory of a process grows when it writes `count` frames, after it has written 20."""
+
+
+def growth(count: int, height: int, width: int, path: Path) -> int:
+    words = [sys.executable, "-c", MEMORY, *map(str, (count, height, width, path))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout)
+
+
+def test_g1_frames_are_not_kept_in_memory(tmp_path):
+    """Sixty frames of 1.5 MiB are 90 MiB; what is kept is the file."""
+    assert growth(60, 512, 1024, tmp_path / "a.gif") < 20 * 1024
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 60
+
+
+@pytest.mark.slow
+def test_g1_ten_thousand_frames_fit_into_little_memory(tmp_path):
+    """They are 1.5 GiB."""
+    assert growth(10_000, 160, 320, tmp_path / "a.gif") < 100 * 1024
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 10_000
+
+
+def test_g1_a_frame_that_cannot_be_read_is_named_and_the_old_animation_stays(tmp_path):
+    def read_frames():
+        for index in range(30):
+            path = tmp_path / f"{index}.png"
+            Image.fromarray(sample(index)[0]).save(path)
+            if index == 25:
+                path.write_bytes(path.read_bytes()[:200])
+            yield np.asarray(read_image(path))
+
+    (tmp_path / "a.gif").write_bytes(b"old")
+    with pytest.raises(InputError, match=r"25\.png: cannot be read as an image"):
+        write_gif(read_frames(), tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").read_bytes() == b"old"
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_g1_a_frame_as_large_as_images_may_be_is_written(tmp_path):
+    made = np.zeros((8, 2**14, 3), np.uint8)
+    made[4:] = 200
+    write_gif([made], tmp_path / "a.gif")
+    (found,) = read(tmp_path / "a.gif")
+    assert np.array_equal(found, made)
+    with pytest.raises(InputError, match="70000x2 pixels, more than the 65535 per side"):
+        write_gif([np.zeros((2, 70_000, 3), np.uint8)], tmp_path / "a.gif")
+    with pytest.raises(InputError, match="20000x2 pixels, more than the 16383 per side"):
+        write_gif([np.zeros((2, 20_000, 3), np.uint8)], tmp_path / "a.webp")

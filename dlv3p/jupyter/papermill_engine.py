@@ -56,6 +56,9 @@ OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
 
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+"""The kernel of the suite's notebooks."""
+
 INFORMATIVE = {"-h", "--help", "--help-notebook", "--version"}
 """Options that print something and run no notebook."""
 
@@ -224,6 +227,10 @@ def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
     for name in nb.metadata.papermill.get("parameters", {}):
         if not str(name).isidentifier():  # papermill would inject it into the cell, and the kernel would run it
             raise errors.ParameterError(f"{name!r} is not a parameter name; use letters, digits, and '_'")
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in nb.cells):
+        raise errors.ParameterError(
+            "no cell is tagged 'parameters', so that none could be set; restore the notebook, or tag that cell"
+        )
     values: dict[str, Any] = {}
     for tag in ("parameters", "injected-parameters"):
         for cell in nb.cells:
@@ -321,6 +328,17 @@ def _runs_as_papermill() -> bool:
     return Path(sys.argv[0]).name == "papermill" or (sys.argv[0] == "-m" and "papermill" in sys.orig_argv)
 
 
+def _read_with_kernel(handler: LocalHandler, path: str) -> str:
+    """Read a notebook; one of the suite gets the kernel and language that tools have stripped from its metadata."""
+    text = _read(handler, path)
+    if not _is_suite_notebook(Path(handler._cwd or "", path)):
+        return text
+    notebook = json.loads(text)
+    found = notebook["metadata"].get("kernelspec") or {}
+    notebook["metadata"]["kernelspec"] = KERNEL | {name: value for name, value in found.items() if value}
+    return json.dumps(notebook)
+
+
 def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
     """Write an executed copy atomically; write to anything but a regular file, such as /dev/stdout, in place."""
     target = Path(handler._cwd or "", path)
@@ -333,7 +351,8 @@ def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
 
 
 # papermill offers no way to replace its handler of local files or its default engine, nor to supply its argument.
-_write_in_place = LocalHandler.write
+_read, _write_in_place = LocalHandler.read, LocalHandler.write
+LocalHandler.read = _read_with_kernel
 LocalHandler.write = _write_whole
 papermill_engines.register(None, SuiteEngine)
 if _runs_as_papermill():

@@ -276,6 +276,40 @@ def test_an_unknown_kernel_is_one_line_that_names_the_known_ones(workspace: Path
     assert not (workspace / "outputs" / "evaluate.ipynb").exists()
 
 
+def rewritten(path: Path, change: Callable[[nbformat.NotebookNode], None]) -> Path:
+    """Change a stored notebook, as people and their tools do."""
+    notebook = nbformat.read(path, as_version=4)
+    change(notebook)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_n6_a_kernel_that_the_notebook_names_and_nobody_has_is_one_line(workspace: Path) -> None:
+    path = workspace / "notebooks" / "train.ipynb"
+    rewritten(path, lambda notebook: notebook.metadata.kernelspec.update(name="conda-env-old"))
+    result = run(str(path), cwd=workspace)
+    assert result.returncode == 2
+    assert last_line(result.stderr).startswith("Error: kernel 'conda-env-old': not installed; take one of ")
+    assert "Traceback" not in result.stderr
+
+
+def test_n6_a_notebook_whose_kernel_a_tool_has_stripped_runs_as_before(workspace: Path) -> None:
+    path = workspace / "notebooks" / "train.ipynb"
+    rewritten(path, lambda notebook: notebook.metadata.pop("kernelspec"))
+    result = run(str(path), "-p", "output_stride", "8", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert printed(workspace / "outputs" / "train_output_stride=8.ipynb") == "8 int\n"
+
+
+def test_n6_a_notebook_without_a_parameters_cell_is_refused_before_its_values_are_ignored(workspace: Path) -> None:
+    path = workspace / "notebooks" / "train.ipynb"
+    rewritten(path, lambda notebook: notebook.cells[0].metadata.pop("tags"))
+    result = run(str(path), "-p", "output_stride", "8", cwd=workspace)
+    assert result.returncode == 2
+    assert last_line(result.stderr).startswith("Error: no cell is tagged 'parameters', so that none could be set; ")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, which takes no files")
 def test_a_copy_that_cannot_be_written_is_one_line_before_a_cell_runs(workspace: Path) -> None:
     ran = workspace / "ran"

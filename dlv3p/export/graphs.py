@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from cityscapes.errors import require
+from cityscapes.errors import ParameterError, require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.evaluation.inference import Predictor
@@ -94,7 +94,7 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
     """Write `model` as an ExportedProgram of torch.export that ends in labels, and return the path (usually .pt2).
 
     It runs by `torch.export.load(path).module()(image)`, with torch and without this package; image and labels, sizes
-    and errors as for `export_onnx`.
+    and errors as for `export_onnx`. Raises ParameterError for a network that torch cannot store, as some of timm.
     """
     any_size = torch.export.Dim.DYNAMIC
     with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
@@ -105,7 +105,13 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
             dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
         )
         content = io.BytesIO()
-        torch.export.save(program, content)
+        try:
+            torch.export.save(program, content)
+        except RuntimeError as error:
+            why = str(error).splitlines()[0][:200]
+            raise ParameterError(
+                f"{path}: torch.export cannot store this network ({why}); export it as .onnx"
+            ) from error
     write_bytes(path, content.getvalue())
     return Path(path)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cityscapes import errors
-from cityscapes.errors import MachineError
+from cityscapes.errors import MachineError, ParameterError
 from dlv3p.export import graphs
 from dlv3p.export.graphs import export_onnx, export_program, full_size
 from dlv3p.models.deeplab import build_model
@@ -158,3 +158,13 @@ def test_training_compiles_into_one_graph_as_well():
     torch._dynamo.reset()
     torch.compile(model, fullgraph=True, backend="aot_eager")(image).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_network_that_torch_cannot_store_is_one_line(tmp_path):
+    pytest.importorskip("timm", reason="the network is one of timm's")
+    model = build("deeplabv3plus", "timm:test_resnet.r160_in1k", channels=8)
+    with pytest.raises(
+        ParameterError, match=r"a\.pt2: torch\.export cannot store this network \(.+\); export it as \.onnx"
+    ):
+        export_program(model, tmp_path / "a.pt2", height=64, width=96)
+    assert list(tmp_path.iterdir()) == []

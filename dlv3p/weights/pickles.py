@@ -130,7 +130,8 @@ def _refuse_calls(file: BinaryIO, where: Path) -> None:
                 raise IntegrityError(
                     f"{where}: calls {sanitize(called) or 'a name that it hides'}, which no weights need; nothing was "
                     "run. Get the file from its author, or as safetensors; if you trust its author, save the tensors "
-                    "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
+                    "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW), or in place of "
+                    "['state_dict'] with .state_dict() where the file holds a whole network"
                 )
     except IntegrityError:
         raise

@@ -56,3 +56,17 @@ def test_a_call_within_the_arguments_is_refused_with_the_way_to_save_the_tensors
     with pytest.raises(IntegrityError, match=r"pathlib\..*nothing was run.*torch\.save\(torch\.load\(FILE") as refusal:
         load_model(tmp_path / "a.pth")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_whole_network_is_refused_with_the_command_that_saves_its_tensors(vainf, tmp_path):
+    network = torch.nn.Module()
+    for number, (name, value) in enumerate(vainf.items()):
+        network.register_buffer(f"b{number}", value)
+        network._buffers[name] = network._buffers.pop(f"b{number}")  # names with dots, as submodules give
+    torch.save(network, tmp_path / "whole.pth")
+    with pytest.raises(
+        IntegrityError, match=r"save the tensors alone: .* with \.state_dict\(\) where the file holds a"
+    ):
+        load_model(tmp_path / "whole.pth")
+    torch.save(torch.load(tmp_path / "whole.pth", weights_only=False).state_dict(), tmp_path / "new.pth")
+    assert load_model(tmp_path / "new.pth").parameters.backbone == "resnet18"

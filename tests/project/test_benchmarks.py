@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.tiny import tiny
 
-from benchmarks import training
+from benchmarks import side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.training import Bench
 from dlv3p.evaluation.metrics import confusion_matrix
@@ -55,3 +55,35 @@ def test_seconds_of_training_leave_scoring_out(city, workspace):
     unscored = [{**history[0], "val_loss": math.nan}, history[1]]
     assert training_seconds(unscored, scoring[:1]) == pytest.approx(whole - scoring[0])
     assert validation.validate.__name__ == "validate"  # and is as it was
+
+
+def test_jobs_beside_each_other_are_compared_with_one_alone(trained_once, monkeypatch, capsys):
+    workspace, result = trained_once
+    seconds = side_by_side.epoch_seconds(workspace / "saved" / "done" / "metrics.csv")
+    assert seconds == pytest.approx(sum(row["seconds"] for row in result.history))
+    monkeypatch.setattr(side_by_side, "write_demo_city", lambda root, frames: root)
+    took = {("", 1): (2.0, 3.0), ("", 2): (10.0, 9.0), ("passive", 1): (2.0, 3.0), ("passive", 2): (4.0, 3.0)}
+    monkeypatch.setattr(side_by_side, "train_together", lambda count, city, policy, options: took[policy, count])
+    side_by_side.main(["--turns", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" times")[0].split() for line in lines] == [["unset", "5.00"], ["passive", "2.00"]]
+    assert lines[0].endswith("processor seconds of a run: 3 alone, 9 beside another")
+
+
+def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace, monkeypatch):
+    started = []
+
+    class Training:
+        def __init__(self, words, *, env, stdout):
+            started.append((env.get("OMP_WAIT_POLICY"), words))
+
+        def wait(self):
+            return len(started) - 1
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", Training)
+    options = argparse.Namespace(threads=1, epochs=1)
+    for policy in ("", "passive"):
+        with pytest.raises(SystemExit, match="a training has failed"):
+            side_by_side.train_together(2, workspace, policy, options)
+    assert [policy for policy, _ in started] == [None, None, "passive", "passive"]

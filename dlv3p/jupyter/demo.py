@@ -33,6 +33,9 @@ STAGES = (
 WITHOUT_RUN = ("prepare_cityscapes", "train")
 """The notebooks that take no run, because they come before one exists."""
 
+FIRST_PICTURE = "examples.png"
+"""The picture of a run's outputs to open first: image, prediction, truth and errors side by side."""
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
@@ -93,16 +96,19 @@ def run_stages() -> Iterator[tuple[str, Path, float]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all stages and print where to look."""
+    """Say how long it will take, run all stages, and print where to look, with the picture to open first."""
     parser = argparse.ArgumentParser(prog="dlv3p demo", description="Run every stage on the embedded city.")
     parser.parse_args(arguments)
+    from dlv3p.jupyter.estimate import estimate_demo
+
+    print(estimate_demo(TrainParameters()), flush=True)
     total = 0.0
     for _, copy, seconds in run_stages():
         total += seconds
         print(f"    {copy.relative_to(workspace())}  {seconds:.0f} s", flush=True)
     run = TrainParameters().run_name
     outputs, saved = (folder.relative_to(workspace()) for folder in (output_folder(run), run_folder(run)))
-    print(f"\nDone in {total / 60:.1f} minutes. Where to look:")
+    print(f"\nDone in {total / 60:.1f} minutes. Open this picture first:\n  {outputs}/{FIRST_PICTURE}\nThen look at:")
     for path, what in (
         ("outputs/demo/", "all executed notebooks"),
         (f"{outputs}/curves.png", "training curves"),

@@ -57,10 +57,10 @@ def summarize_load(rows: Sequence[Mapping[str, Any]]) -> str:
     threads = torch.get_num_threads()
     highest = max((row["load"]["load_average"] or 0.0 for row in rows), default=0.0)
     if highest < threads + 1:
-        return f"load average up to {highest:.1f} with {threads} threads of ours: no other work was noticed"
+        return f"measured with {threads} threads: no other work was noticed"
     return (
-        f"load average up to {highest:.1f} with {threads} threads of ours: other work ran on this machine, and the "
-        "latencies are those of a busy one"
+        f"measured with {threads} threads: other work ran on this machine, about {highest - threads:.0f} more threads, "
+        "and the latencies are those of a busy one; close other programs and run this notebook again"
     )
 
 

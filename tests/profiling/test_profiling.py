@@ -352,5 +352,7 @@ def test_other_work_on_the_machine_is_told():
     threads = torch.get_num_threads()
     quiet, busy = ([{"load": {"load_average": load}}] for load in (threads + 0.5, threads + 12.0))
     assert machine.summarize_load(quiet).endswith("no other work was noticed")
-    assert "other work ran on this machine" in machine.summarize_load(quiet + busy)
-    assert machine.summarize_load([{"load": {"load_average": None}}]).startswith("load average up to 0.0")
+    told = machine.summarize_load(quiet + busy)
+    assert "other work ran on this machine, about 12 more threads" in told
+    assert told.endswith("close other programs and run this notebook again")
+    assert machine.summarize_load([{"load": {"load_average": None}}]) == machine.summarize_load(quiet)

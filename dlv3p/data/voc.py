@@ -80,6 +80,20 @@ PUBLISHED_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, AUGMENTED_TRAI
 class VocSplit(PairedSplit):
     """One list of the development kit."""
 
+    def read_mask(self, path: Path) -> np.ndarray:
+        """Read a mask's ids; raises InputError where its palette shows one of them in a color that is not VOC's."""
+        content = read_file(path)
+        ids = decode_ids(content, str(path))
+        palette = next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
+        for index in np.unique(ids).tolist() if palette else ():
+            color, usual = tuple(palette[3 * index : 3 * index + 3]), tuple(self.colors[index].tolist())
+            if color != usual and len(set(color)) > 1 and (index < self.num_classes or index == IGNORE):
+                raise InputError(
+                    f"{path}: its palette shows id {index} in the color {color}, PASCAL VOC in {usual}; if the classes "
+                    "are your own, make a plain folder with a classes.csv, else store the ids as gray"
+                )
+        return ids
+
 
 def open_voc(root: Path, split: str, *, labeled: bool) -> VocSplit:
     """Open one list of the development kit; `split` is its name below ImageSets/Segmentation, or a path to a list.
@@ -94,20 +108,6 @@ def open_voc(root: Path, split: str, *, labeled: bool) -> VocSplit:
     if labeled and "train" in Path(split).stem and "trainval" not in Path(split).stem:
         _refuse_leak(kit, split, pairs)
     return VocSplit(kit, split, pairs, Classes(CLASS_NAMES, voc_palette()))
-
-    def read_mask(self, path: Path) -> np.ndarray:
-        """Read a mask's ids; raises InputError where its palette shows one of them in a color that is not VOC's."""
-        content = read_file(path)
-        ids = decode_ids(content, str(path))
-        palette = next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
-        for index in np.unique(ids).tolist() if palette else ():
-            color, usual = tuple(palette[3 * index : 3 * index + 3]), tuple(self.colors[index].tolist())
-            if color != usual and len(set(color)) > 1 and (index < self.num_classes or index == IGNORE):
-                raise InputError(
-                    f"{path}: its palette shows id {index} in the color {color}, PASCAL VOC in {usual}; if the classes "
-                    "are your own, make a plain folder with a classes.csv, else store the ids as gray"
-                )
-        return ids
 
 
 def is_voc(root: Path) -> bool:

@@ -73,7 +73,7 @@ def test_annotated_frames_without_an_image_are_counted_and_named(split, suffix):
 
 def test_of_a_whole_split_nothing_is_said(city):
     for name in ("train", "val", "test"):
-        assert CityscapesSplit(city, name, generated=city / "generated").unread == ()
+        assert open_cityscapes(city, name, generated=city / "generated").unread == ()
 
 
 def test_a_color_image_is_not_a_mask(split):

@@ -5,6 +5,9 @@ PYTHON = python3
 python = $(if $(VENV),$(VENV)/bin/python,python)
 ready = $(if $(VENV),$(VENV)/.ok)
 
+# The commands of the README, such as papermill, are found only in an environment that is active.
+say_how_to_activate = $(if $(VENV),echo "$(VENV)/ holds papermill and dlv3p; activate it in each terminal: source $(VENV)/bin/activate",true)
+
 # More threads slow the embedded city down, and any other number changes the last bits of a result.
 demo gallery test test-all: export OMP_NUM_THREADS ?= 2
 
@@ -15,6 +18,7 @@ runtimes = tests/export/test_quantization.py
 
 demo: $(ready)  ## the whole pipeline on the embedded city, one notebook per stage
 	@$(python) -m dlv3p demo
+	@$(say_how_to_activate)
 
 gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
 	@$(python) -m dlv3p gallery
@@ -63,3 +67,4 @@ $(VENV)/.ok: requirements.lock pyproject.toml
 	@$(python) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "$(VENV)/ is ready"
+	@$(say_how_to_activate)

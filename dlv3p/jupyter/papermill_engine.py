@@ -3,9 +3,8 @@
 A notebook of the suite is recognized by its metadata, `"dlv3p": {"parameters": "TrainParameters"}`, which names the
 class of `dlv3p.parameters.notebooks` that its parameters cell mirrors. For these notebooks, and no others:
 
-* `papermill train.ipynb -p output_stride 8` needs no OUTPUT_PATH: the executed copy goes to
-  `outputs/train_output_stride=8.ipynb`. papermill 2.7 would require the path in a terminal, write to stdout in a
-  pipe and, with a pipe as stdin, take the notebook for the path and overwrite it.
+* `papermill train.ipynb -p output_stride 8` needs no OUTPUT_PATH: the executed copy goes to `outputs/<run>/`, and text
+  arrives as typed, see `papermill_words.py`. What cells print appears on stderr as it comes, above papermill's bar.
 * Unknown parameters and invalid values are refused before a kernel starts and before anything is written.
 * The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
 * An error that the user can fix ends with one line and the exit status of its kind, not with a traceback.
@@ -16,11 +15,9 @@ stops; papermill then exits with status 130 or 143.
 """
 
 import ast
-import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,30 +34,18 @@ from traitlets.config import Config
 from cityscapes import errors
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
-from cityscapes.workspace import run_folder, workspace
+from cityscapes.workspace import run_folder
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
+from dlv3p.jupyter.papermill_words import completed, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
-
-OPTION_VALUES = dict.fromkeys(("-p", "--parameters", "-r", "--parameters_raw"), 2) | dict.fromkeys(
-    (
-        *("-f", "--parameters_file", "-y", "--parameters_yaml", "-b", "--parameters_base64"),
-        *("-k", "--kernel", "-l", "--language", "--engine", "--cwd", "--autosave-cell-every", "--log-level"),
-        *("--stdout-file", "--stderr-file", "--start-timeout", "--start_timeout", "--execution-timeout"),
-    ),
-    1,
-)
-"""The number of values of each option of papermill's command line; a test compares it with papermill."""
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 """The kernel of the suite's notebooks."""
-
-INFORMATIVE = {"-h", "--help", "--help-notebook", "--version"}
-"""Options that print something and run no notebook."""
 
 LONGEST_SOCKET_NAME = 103
 """Bytes that every system accepts as the name of a socket; Linux accepts 107."""
@@ -106,6 +91,24 @@ class FailedNotebook(click.ClickException, PapermillExecutionError):
         self.exit_code = USER_ERRORS[failure.ename].exit_status
 
 
+class LinesAboveBar:
+    """A file whose lines appear on stderr as they are written, above papermill's bar."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> None:
+        """Show the lines that are complete; keep the rest until the next call."""
+        from tqdm import tqdm
+
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            tqdm.write(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        """Do nothing: a line that has begun waits for its end."""
+
+
 class SuiteEngine(NBClientEngine):
     """papermill's default engine, with checks before a notebook of the suite starts and one line when it fails."""
 
@@ -141,6 +144,8 @@ class SuiteEngine(NBClientEngine):
         with KernelSignals(cell_seconds=options.get("execution_timeout")) as signals, private_sockets() as sockets:
             ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
             ours |= {"on_cell_start": signals.refuse_next_cell, "on_cell_executed": signals.end_cell}
+            if _runs_as_papermill() and not options.get("log_output") and options.get("stdout_file") is None:
+                options["stdout_file"] = LinesAboveBar()
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
             except (RuntimeError, StoppedNotebook, CellTimeoutError) as error:
@@ -276,53 +281,6 @@ def _no_literal(statement: ast.stmt) -> errors.ParameterError:
     )
 
 
-def default_output_path(notebook: Path, given: Mapping[str, str]) -> Path:
-    """Return where the executed copy of a notebook goes; its name lists the given parameters."""
-    name = "_".join([notebook.stem, *(f"{name}={value}" for name, value in given.items())])
-    path = workspace() / "outputs" / (re.sub(r"[^A-Za-z0-9.,=_+-]+", "-", name)[:150] + ".ipynb")
-    return path.with_stem(path.stem + "_again") if path == notebook.resolve() else path
-
-
-def with_output_path(words: Sequence[str]) -> list[str]:
-    """Return the words of a papermill command line, with a default OUTPUT_PATH if a notebook of the suite lacks one."""
-    paths: list[int] = []
-    given: dict[str, str] = {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if word == "--":
-            paths += range(position + 1, len(words) + 1)
-            break
-        if word == "-" or not word.startswith("-"):
-            paths.append(position)
-            continue
-        option, attached, number = _option(word)
-        values = [*attached, *words[position : position + number - len(attached)]]
-        position += number - len(attached)
-        if option in INFORMATIVE:
-            return list(words)
-        if option in ("-p", "--parameters", "-r", "--parameters_raw") and len(values) == 2:
-            given[values[0]] = values[1]
-    if len(paths) != 1 or not _is_suite_notebook(notebook := Path(words[paths[0] - 1])):
-        return list(words)
-    output = str(default_output_path(notebook, given)).replace("{", "{{").replace("}", "}}")  # papermill formats it
-    return [*words[: paths[0]], output, *words[paths[0] :]]
-
-
-def _option(word: str) -> tuple[str, list[str], int]:
-    """Split `--kernel=python3` or `-kpython3` into option and attached value; return its number of values, too."""
-    option, sign, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
-    return option, [value] if sign else [], OPTION_VALUES.get(option, 0)
-
-
-def _is_suite_notebook(path: Path) -> bool:
-    try:
-        return path.suffix == ".ipynb" and "dlv3p" in json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
-
-
 def _runs_as_papermill() -> bool:
     """Return whether this process is `papermill ...` or `python -m papermill ...`, not a program that imports it."""
     return Path(sys.argv[0]).name == "papermill" or (sys.argv[0] == "-m" and "papermill" in sys.orig_argv)
@@ -356,4 +314,9 @@ LocalHandler.read = _read_with_kernel
 LocalHandler.write = _write_whole
 papermill_engines.register(None, SuiteEngine)
 if _runs_as_papermill():
-    sys.argv[1:] = with_output_path(sys.argv[1:])
+    try:
+        refuse_missing_notebook(sys.argv[1:], stdin_is_terminal=sys.stdin is not None and sys.stdin.isatty())
+    except errors.MissingInputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_status)
+    sys.argv[1:] = completed(sys.argv[1:])

@@ -12,6 +12,10 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
+from dlv3p.parameters.synonyms import likely, nearest
+
+LISTED_NAMES = 8
+"""A set of at most so many parameters is listed in full where one is unknown."""
 
 Row = tuple[str, Any, Any]
 """A parameter's name, its value and its default."""
@@ -20,6 +24,11 @@ Row = tuple[str, Any, Any]
 def text(default: str, help: str) -> Any:
     """Return a field that takes any text."""
     return field(default=default, metadata={"help": help})
+
+
+def several(default: str, help: str) -> Any:
+    """Return a field that takes several values, separated by spaces, or a list of them."""
+    return field(default=default, metadata={"help": help, "list": True})
 
 
 def switch(default: bool, help: str) -> Any:
@@ -49,7 +58,9 @@ class Parameters:
     def __post_init__(self) -> None:
         types_by_name = get_type_hints(type(self))
         for item in fields(self):
-            value = _checked_type(item.name, getattr(self, item.name), types_by_name[item.name])
+            value = getattr(self, item.name)
+            value = _joined(value) if item.metadata.get("list") else value
+            value = _checked_type(item.name, value, types_by_name[item.name])
             _check_range(item, value)
             object.__setattr__(self, item.name, value)
         self.check()
@@ -63,9 +74,7 @@ class Parameters:
         names = [item.name for item in fields(cls)]
         for name in values:
             if name not in names:
-                near = difflib.get_close_matches(str(name), names, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ParameterError(f"unknown parameter {name!r}: {hint}Allowed are {', '.join(names)}")
+                raise ParameterError(f"unknown parameter {name!r}: {_allowed_names(str(name), names)}")
         return cls(**values)
 
     @classmethod
@@ -100,6 +109,25 @@ class Parameters:
     def _rows(self) -> list[Row]:
         shown = [item for group in self.groups().values() for item in group]
         return [(item.name, getattr(self, item.name), item.default) for item in shown]
+
+
+def _allowed_names(name: str, names: Sequence[str]) -> str:
+    """Return the name that is meant, and the names that are allowed: all if they are few, else the nearest."""
+    meant = likely(name, names)
+    hint = f"did you mean {meant!r}? " if meant else ""
+    if len(names) <= LISTED_NAMES:
+        return f"{hint}Allowed are {', '.join(names)}"
+    return f"{hint}The nearest are {', '.join(nearest(name, names))}; docs/parameters.md lists all {len(names)}"
+
+
+def _joined(value: Any) -> Any:
+    """Return the values of a list, or of text such as "[8, 16]", separated by spaces; anything else as it is."""
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        words = [word.strip(" '\"") for word in value.strip()[1:-1].split(",")]
+        return " ".join(words) if all(words) else value
+    if isinstance(value, list | tuple) and value and all(type(item) in (int, float, str) for item in value):
+        return " ".join(map(str, value))
+    return value
 
 
 def _checked_type(name: str, value: Any, expected: type | types.UnionType) -> Any:

@@ -3,8 +3,9 @@
 Duplicate keys are errors; plain parsers would silently keep the last value.
 """
 
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import check_content
@@ -55,8 +56,13 @@ def _read_yaml(text: str) -> Any:
 
 
 def read_value(name: str, text: str) -> Any:
-    """Read one parameter's value as YAML; raises ParameterError that names the parameter."""
+    """Read one parameter's value as YAML, but text that looks like a number or a date as it was typed.
+
+    Raises ParameterError that names the parameter.
+    """
     try:
-        return _read_yaml(text)
+        value = _read_yaml(text)
+        takes_text = get_type_hints(TrainParameters).get(name) is str
+        return text if takes_text and type(value) in (int, float, date) else value
     except ValueError:
         raise ParameterError(f"{name}={text!r}: cannot be read as a YAML value; quote it, as in '\"{text}\"'") from None

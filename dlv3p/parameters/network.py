@@ -11,7 +11,7 @@ import difflib
 from dataclasses import dataclass, fields
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.base import Parameters, choice, number, several, switch
 from dlv3p.parameters.choices import HEAD_INITIALIZATIONS
 
 BACKBONES = {
@@ -77,7 +77,7 @@ class NetworkParameters(Parameters):
     output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32: how much smaller the features are; V3, section 3.1")
     channels: int = number(256, 8, 1024, "width of ASPP and decoder; V3, section 3.3")
 
-    multi_grid: str = text("1 1 1", "factors of the last stage's dilations; V3, 3.2.1, and MindSpore: 1 2 4")
+    multi_grid: str = several("1 1 1", "factors of the last stage's dilations; V3, 3.2.1, and MindSpore: 1 2 4")
     first_dilation: str = choice("previous", DILATIONS, "of a dilated stage: previous, or new (MindSpore, MobileNetV3)")
     pooling: str = choice("dropped", POOLINGS, "in dilated VoVNets and DenseNets: dropped (stigma0617) or dilated")
     mobilenet_padding: str = choice("torchvision", PADDINGS, "of MobileNetV2: torchvision, or fixed (VainF)")
@@ -90,7 +90,7 @@ class NetworkParameters(Parameters):
     norm_momentum: float = number(0.1, 0.0, 1.0, "of norms after the backbone; 0.0003: V3, section 4.1, chenxi116")
     backbone_norm_momentum: float = number(0.0, 0.0, 1.0, "0: the family's own, mostly 0.1; VainF 0.01, chenxi116 0.05")
 
-    atrous_rates: str = text("", 'of ASPP; "": 6 12 18 at stride 16, doubled at 8 (V3, section 3.3)')
+    atrous_rates: str = several("", 'of ASPP; "": 6 12 18 at stride 16, doubled at 8 (V3, section 3.3)')
     image_pooling: bool = switch(True, "the branch of ASPP that sees the whole image; V3, section 3.3")
     aspp_dropout: float = number(0.1, 0.0, 0.9, "0.1: VainF; 0: chenxi116, yoR; 0.5: torchvision; 0.7: MindSpore")
     convolution_bias: bool = switch(False, "biases in ASPP and decoder, before the norms; True: yoR")

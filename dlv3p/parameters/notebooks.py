@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
 from dlv3p.parameters.choices import (
     BACKENDS,
@@ -64,7 +64,7 @@ class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = text(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
-    splits: str = text("train val", "separated by spaces; the test split has no public masks")
+    splits: str = several("train val", "separated by spaces; the test split has no public masks")
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     force: bool = switch(False, "redraws masks that are up to date")
     color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
@@ -93,7 +93,7 @@ class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
-    splits: str = text("train val", "separated by spaces, the one to train on first")
+    splits: str = several("train val", "separated by spaces, the one to train on first")
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = _progress()
 
@@ -161,7 +161,7 @@ class RenderGifParameters(RunParameters):
     data_root: str = _data_of_run()
     split: str = text("val", "which images")
     city: str = text("", 'one city; "" takes all')
-    sequence: str = text("", 'six digits in quotes (papermill: -r sequence 000001); "" takes all')
+    sequence: str = text("", 'six digits, in quotes in a cell, as in 000001; "" takes all')
     frames: int = number(20, 1, 10_000, "at most this many")
     width: int = number(960, 128, 4096, "of the picture, in pixels")
     seconds_per_frame: float = number(0.5, 0.02, 60.0, "how long a frame stays")
@@ -193,12 +193,12 @@ class ProfileParameters(RunParameters):
     """
 
     network: str = choice("run", NETWORKS, "whose switches: run, or as published: vovnet_system, notebook_system")
-    backbones: str = text("", 'resnet50 vovnet39 ...; "" is the run\'s own, or what the system published')
-    output_strides: str = text("8 16", "8, 16, 32, separated by spaces, as in all lists")
-    sizes: str = text("128x256", "height x width in pixels; 1024x2048 for Cityscapes")
-    batch_sizes: str = text("1", "images at a time")
-    precisions: str = text("float32", "of weights and activations: float32, bfloat16, float16")
-    compiles: str = text("off", "torch.compile: off, on, or both")
+    backbones: str = several("", 'resnet50 vovnet39 ...; "" is the run\'s own, or what the system published')
+    output_strides: str = several("8 16", "8, 16, 32, separated by spaces, as in all lists")
+    sizes: str = several("128x256", "height x width in pixels; 1024x2048 for Cityscapes")
+    batch_sizes: str = several("1", "images at a time")
+    precisions: str = several("float32", "of weights and activations: float32, bfloat16, float16")
+    compiles: str = several("off", "torch.compile: off, on, or both")
     warmup: int = number(3, 0, 1000, "predictions that are not counted")
     repeats: int = number(10, 1, 10_000, "predictions that are counted")
     energy_seconds: float = number(5.0, 0.0, 3600.0, "of continuous predictions, to measure energy; 0 skips it")
@@ -268,7 +268,7 @@ class QuantizeParameters(RunParameters):
     data_root: str = _data_of_run()
     split: str = text("val", "a split with masks, to score; calibration takes the train split")
     calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
-    backends: str = text("onnxruntime openvino", "separated by spaces")
+    backends: str = several("onnxruntime openvino", "separated by spaces")
     keep_float: str = choice("first", KEPT_FLOAT, "convolutions not quantized: none, first, last or first last")
     largest_loss: float = number(0.5, 0.0, 100.0, "largest accepted loss, in points of mIoU")
     smallest_speedup: float = number(1.0, 0.0, 1000.0, "smallest accepted speedup over PyTorch in float32; 0: any")
@@ -318,7 +318,7 @@ class ImportWeightsParameters(Parameters):
 class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
-    runs: str = text("", 'folders below saved/, separated by spaces; "" takes all of them')
+    runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
 
 
 @dataclass(frozen=True)

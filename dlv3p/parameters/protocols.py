@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.base import Parameters, choice, number, several, switch
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.1, 4.0
 
@@ -121,7 +121,7 @@ class ProtocolParameters(Parameters):
     """The protocol of a notebook that predicts: a published one by its name, or "custom" with switches of its own."""
 
     protocol: str = choice(CUSTOM, PROTOCOLS, "custom: the six lines below; or a published one, see docs/parameters.md")
-    scales: str = text("1.0", "of the image; the predictions of several, as in 0.5 1.0, are summed")
+    scales: str = several("1.0", "of the image; the predictions of several, as in 0.5 1.0, are summed")
     flip: bool = switch(False, "also predicts each scale mirrored")
     long_side: int = number(0, 0, 8192, "pixels, to which the long side is resized, padded to a square; 0: own size")
     window_height: int = number(0, 0, 8192, "pixels of a sliding window; 0: whole images")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -25,16 +25,15 @@ from support.terminal import in_terminal
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import MachineError, ParameterError
 from dlv3p.jupyter.papermill_engine import (
-    INFORMATIVE,
-    OPTION_VALUES,
     DeadKernel,
     FailedNotebook,
     RefusedParameters,
     UnwritableCopy,
     cell_seconds,
-    with_output_path,
 )
 from dlv3p.jupyter.papermill_signals import StoppedNotebook
+from dlv3p.jupyter.papermill_words import completed
+from dlv3p.parameters.training import TrainParameters
 
 ROOT = Path(__file__).parents[2]
 PAPERMILL = str(Path(sys.executable).with_name("papermill"))
@@ -82,7 +81,7 @@ def last_line(text: str) -> str:
 def test_command_works_as_typed_in_a_terminal(workspace: Path) -> None:
     status, shown = in_terminal(PAPERMILL, "train.ipynb", "-p", "output_stride", "8", cwd=workspace / "notebooks")
     assert status == 0, shown
-    copy = workspace / "outputs" / "train_output_stride=8.ipynb"
+    copy = workspace / "outputs" / TrainParameters(output_stride=8).run_name / "train.ipynb"
     assert printed(copy) == "8 int\n"
     assert str(copy) in shown
 
@@ -94,7 +93,7 @@ def test_command_works_as_typed_without_a_terminal(workspace: Path, streams: dic
     result = run("train.ipynb", "-p", "output_stride", "8", cwd=notebook.parent, **streams)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
-    assert printed(workspace / "outputs" / "train_output_stride=8.ipynb") == "8 int\n"
+    assert printed(workspace / "outputs" / TrainParameters(output_stride=8).run_name / "train.ipynb") == "8 int\n"
     assert notebook.read_bytes() == before
 
 
@@ -148,7 +147,7 @@ def test_four_at_once_in_one_folder_do_not_meet_and_leave_nothing_behind(workspa
 def test_python_dash_m_papermill_gets_the_path_too(workspace: Path) -> None:
     words = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", "--prepare-only"]
     subprocess.run(words, cwd=workspace, check=True, input=b"", capture_output=True, timeout=60)
-    assert (workspace / "outputs" / "train.ipynb").exists()
+    assert (workspace / "outputs" / TrainParameters().run_name / "train.ipynb").exists()
 
 
 REFUSED = {
@@ -183,6 +182,41 @@ def test_a_refusal_in_a_terminal_ends_with_its_line(workspace: Path) -> None:
     assert not (workspace / "outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("lr", "learning_rate"), ("bs", "batch_size"), ("amp", "precision"), ("encoder", "backbone"), ("epoch", "epochs")],
+)
+def test_a_misspelled_parameter_names_the_nearest_five_within_three_seconds(
+    workspace: Path, typed: str, meant: str
+) -> None:
+    before = os.times()
+    status, shown = in_terminal(PAPERMILL, "notebooks/train.ipynb", "-p", typed, "8", cwd=workspace)
+    after = os.times()
+    assert status == 2
+    line = last_line(shown)
+    assert f"Error: unknown parameter {typed!r}: did you mean {meant!r}? The nearest are {meant}, " in line
+    names = re.search(r"The nearest are (.*); docs/parameters\.md lists all \d+$", line)[1].split(", ")
+    assert len(names) == 5
+    assert set(names) <= TrainParameters().as_dict().keys()
+    assert len(line) < 250
+    assert sum(after[2:4]) - sum(before[2:4]) <= 3  # seconds of a processor: others may use the same one
+
+
+def test_what_cells_print_appears_in_a_terminal_as_it_comes(workspace: Path) -> None:
+    """The second line is printed only once the first has been seen."""
+    wait = "import time, pathlib\nprint('epoch 1')\nwhile not pathlib.Path('seen').exists(): time.sleep(0.1)"
+    write_notebook(workspace / "train.ipynb", wait, "print('epoch 2')")
+
+    def watch(text: str) -> None:
+        if "epoch 1" in text:
+            (workspace / "seen").touch()
+
+    status, shown = in_terminal(PAPERMILL, "train.ipynb", cwd=workspace, watch=watch)
+    assert status == 0, shown
+    lines = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").splitlines()]
+    assert [line for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
+
+
 def test_a_refusal_is_a_value_error_for_programs(workspace: Path) -> None:
     with pytest.raises(ParameterError, match="output_stride=12") as refusal:
         papermill.execute_notebook(
@@ -210,7 +244,7 @@ def test_a_mistake_found_by_a_cell_ends_with_its_line_and_status(workspace: Path
     assert result.returncode == 3
     assert last_line(result.stderr) == "Error: a.json: no objects; fix it"
     assert "Traceback" not in result.stderr
-    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    copy = nbformat.read(workspace / "outputs" / TrainParameters().run_name / "evaluate.ipynb", as_version=4)
     marks = [cell for cell in copy.cells if "papermill-error-cell-tag" in cell.metadata.get("tags", [])]
     assert len(marks) == 2
     assert copy.metadata.papermill.exception is True
@@ -231,7 +265,7 @@ def test_a_dead_kernel_is_told_in_the_copy(workspace: Path) -> None:
     assert result.returncode == 4
     assert last_line(result.stderr).startswith("Error: the kernel died in cell 2")
     assert "Traceback" not in result.stderr
-    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    copy = nbformat.read(workspace / "outputs" / TrainParameters().run_name / "evaluate.ipynb", as_version=4)
     assert copy.metadata.papermill.exception is True
     states = [cell.metadata.papermill.status for cell in copy.cells if cell.cell_type == "code"]
     assert states == ["completed", "failed", "pending"]
@@ -249,7 +283,7 @@ def test_a_cell_that_takes_longer_than_asked_for_is_one_line(
     assert result.returncode == 4
     assert last_line(result.stderr).startswith("Error: cell 2 ran longer than allowed; raise --execution-timeout")
     assert "Traceback" not in result.stderr
-    copy = nbformat.read(workspace / "outputs" / "evaluate.ipynb", as_version=4)
+    copy = nbformat.read(workspace / "outputs" / TrainParameters().run_name / "evaluate.ipynb", as_version=4)
     assert copy.metadata.papermill.exception is True
 
 
@@ -273,7 +307,7 @@ def test_an_unknown_kernel_is_one_line_that_names_the_known_ones(workspace: Path
     assert result.returncode == 2
     assert re.match(r"Error: kernel 'nosuch': not installed; take one of .*\bpython3\b", last_line(result.stderr))
     assert "Traceback" not in result.stderr
-    assert not (workspace / "outputs" / "evaluate.ipynb").exists()
+    assert not (workspace / "outputs" / TrainParameters().run_name).exists()
 
 
 def rewritten(path: Path, change: Callable[[nbformat.NotebookNode], None]) -> Path:
@@ -353,58 +387,7 @@ def test_other_notebooks_are_left_to_papermill(workspace: Path) -> None:
     notebook.write_text(json.dumps(content))
     executed = papermill.execute_notebook(notebook, None, {"output_stride": 12, "other": 1}, progress_bar=False)
     assert executed.cells[-1].outputs[0].text == "12 int\n"
-    assert with_output_path([str(notebook)]) == [str(notebook)]
-
-
-@pytest.fixture
-def default(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The name of the copy that a command line gets; `-` where it gets none."""
-    monkeypatch.chdir(workspace / "notebooks")
-
-    def name(*words: str) -> str:
-        added = [word for word in with_output_path(words) if word not in words]
-        return str(Path(*added).relative_to(workspace / "outputs")) if added else "-"
-
-    return name
-
-
-def test_default_path_follows_every_way_to_write_an_option(default: Callable[..., str]) -> None:
-    assert default("train.ipynb") == "train.ipynb"
-    assert default("-p", "epochs", "2", "train.ipynb") == "train_epochs=2.ipynb"
-    assert default("train.ipynb", "-pepochs", "2", "--parameters_raw=run", "a") == "train_epochs=2_run=a.ipynb"
-    assert default("train.ipynb", "-p", "seed", "-1", "-k", "python3", "--log-output") == "train_seed=-1.ipynb"
-    assert default("-f", "recipes/a.yaml", "--cwd=..", "--", "train.ipynb") == "train.ipynb"
-
-
-def test_default_path_is_left_out_where_it_would_do_harm(default: Callable[..., str]) -> None:
-    assert default("train.ipynb", "other.ipynb") == "-"
-    assert default("train.ipynb", "--help-notebook") == "-"
-    assert default("missing.ipynb") == "-"
-    assert default("-", "-p", "epochs", "2") == "-"
-    assert default() == "-"
-
-
-def test_default_path_survives_any_value(default: Callable[..., str]) -> None:
-    assert default("train.ipynb", "-p", "data_root", "/data/{x}/../é") == "train_data_root=-data-x-..-.ipynb"
-    assert len(default("train.ipynb", "-p", "data_root", "x" * 1000)) < 200
-
-
-def test_an_executed_copy_does_not_overwrite_itself(workspace: Path, default: Callable[..., str]) -> None:
-    copy = write_notebook(workspace / "outputs" / "train_epochs=2.ipynb")
-    assert default(str(copy)) == "train_epochs=2_again.ipynb"
-
-
-def test_default_path_is_not_taken_for_a_missing_value(workspace: Path) -> None:
-    notebook = str(workspace / "notebooks" / "train.ipynb")
-    words = with_output_path([notebook, "-p", "epochs"])
-    assert words == [notebook, str(workspace / "outputs" / "train.ipynb"), "-p", "epochs"]
-
-
-def test_option_table_is_that_of_papermill() -> None:
-    options = [option for option in papermill_command.params if isinstance(option, click.Option)]
-    words = {name: 0 if option.is_flag else option.nargs for option in options for name in option.opts}
-    assert {name: number for name, number in words.items() if number} == OPTION_VALUES
-    assert INFORMATIVE - {"-h", "--help"} <= words.keys()
+    assert completed([str(notebook)]) == [str(notebook)]
 
 
 def test_a_copy_is_written_whole_or_not_at_all(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

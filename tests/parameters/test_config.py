@@ -8,7 +8,16 @@ from IPython.core.formatters import DisplayFormatter
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters import notebooks as config
-from dlv3p.parameters.notebooks import QuickstartParameters, TrainParameters, VisualizeTrainingParameters
+from dlv3p.parameters.files import read_value
+from dlv3p.parameters.notebooks import (
+    EvaluateParameters,
+    ProfileParameters,
+    QuickstartParameters,
+    RenderGifParameters,
+    TrainParameters,
+    VisualizeTrainingParameters,
+)
+from dlv3p.parameters.synonyms import SYNONYMS
 
 FAMILIES = [
     value
@@ -86,6 +95,49 @@ def test_a_given_run_name_is_kept():
 def test_parameters_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainParameters().epochs = 3
+
+
+@pytest.mark.parametrize(("unknown", "meant"), [("imgsz", ["crop_height", "crop_width"]), ("num_workers", ["workers"])])
+def test_a_name_from_elsewhere_leads_to_the_parameter(unknown, meant):
+    with pytest.raises(ParameterError, match=f"'{unknown}': did you mean '{meant[0]}'.* are {', '.join(meant)}, "):
+        TrainParameters.from_mapping({unknown: 8})
+
+
+def test_every_synonym_is_of_a_parameter_and_none_is_a_parameter_of_the_same_notebook():
+    for family in FAMILIES:
+        names = family().as_dict().keys()
+        assert not {word for name in names for word in SYNONYMS.get(name, ())} & names, family
+    assert SYNONYMS.keys() <= {name for family in FAMILIES for name in family().as_dict()}
+
+
+def test_a_small_set_lists_all_its_names():
+    with pytest.raises(ParameterError, match=r"'foo': Allowed are runs$"):
+        VisualizeTrainingParameters.from_mapping({"foo": 1})
+
+
+@pytest.mark.parametrize("given", ["8 16", "[8, 16]", "[8,16]", "['8', '16']", [8, 16], (8, 16), ["8", "16"]])
+def test_a_list_is_taken_where_several_values_are(given):
+    assert ProfileParameters.from_mapping({"output_strides": given}) == ProfileParameters()
+    assert EvaluateParameters(scales=[0.5, 1.0]).scales == "0.5 1.0"
+    assert VisualizeTrainingParameters(runs="[a, b]").runs == "a b"
+
+
+@pytest.mark.parametrize("given", [[], "[]", "[8, ]", [[8]], [True], [None]])
+def test_an_empty_or_nested_list_is_refused(given):
+    with pytest.raises(ParameterError, match="output_strides="):
+        ProfileParameters.from_mapping({"output_strides": given})
+
+
+def test_a_list_is_refused_where_one_value_is_taken():
+    with pytest.raises(ParameterError, match=r"output_stride=\[8, 16\]: expected a whole number"):
+        TrainParameters.from_mapping({"output_stride": [8, 16]})
+    assert RenderGifParameters(city="[a, b]").city == "[a, b]"
+
+
+@pytest.mark.parametrize("typed", ["001", "2024_01", "1e5", "2024-01-01", "0.50"])
+def test_text_for_the_train_command_arrives_as_typed(typed):
+    assert read_value("run", typed) == typed
+    assert read_value("seed", "7") == 7
 
 
 @pytest.mark.parametrize("family", FAMILIES)

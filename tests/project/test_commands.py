@@ -96,12 +96,13 @@ def test_train_with_output_stride_8_works_as_typed_in_a_terminal(city: Path, wor
         "run": "a",
     }
     options = [word for name, value in small.items() for word in ("-p", name, str(value))]
-    words = [str(BIN / "papermill"), "train.ipynb", "-p", "output_stride", "8", "--log-output", *options]
+    words = [str(BIN / "papermill"), "train.ipynb", "-p", "output_stride", "8", *options]
     before = (ROOT / "notebooks" / "train.ipynb").read_bytes()
     status, shown = in_terminal(*words, cwd=ROOT / "notebooks")
     assert (ROOT / "notebooks" / "train.ipynb").read_bytes() == before
     assert status == 0, shown
-    (copy,) = (workspace / "outputs").glob("*.ipynb")
-    assert copy.name.startswith("train_output_stride=8_")
+    assert "epoch 1/1  loss " in shown
+    (copy,) = (workspace / "outputs").rglob("*.ipynb")
+    assert copy == workspace / "outputs" / "a" / "train.ipynb"
     assert "exception" not in str(nbformat.read(copy, as_version=4).cells[0].source)
     assert (workspace / "saved" / "a" / "model.safetensors").exists()

@@ -3,13 +3,14 @@
 import os
 import pty
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def in_terminal(*words: str, cwd: Path = ROOT) -> tuple[int, str]:
-    """Run a command in a pseudo-terminal; return its status and what it showed."""
+def in_terminal(*words: str, cwd: Path = ROOT, watch: Callable[[str], None] = str) -> tuple[int, str]:
+    """Run a command in a pseudo-terminal; return its status and what it showed, of which `watch` gets each part."""
     terminal, end = pty.openpty()
     process = subprocess.Popen(words, cwd=cwd, stdin=end, stdout=end, stderr=end)
     os.close(end)
@@ -22,5 +23,6 @@ def in_terminal(*words: str, cwd: Path = ROOT) -> tuple[int, str]:
         if not chunk:
             break
         shown += chunk
+        watch(chunk.decode(errors="replace"))
     os.close(terminal)
     return process.wait(timeout=300), shown.decode()

@@ -1,0 +1,187 @@
+"""papermill's command line as users type it: where the executed copy goes, and text that looks like a number."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import nbformat
+import pytest
+from papermill.cli import papermill as papermill_command
+from support.terminal import in_terminal
+
+from cityscapes.errors import MissingInputError
+from dlv3p.jupyter.papermill_words import INFORMATIVE, LONGEST_NAME, OPTION_VALUES, completed, refuse_missing_notebook
+from dlv3p.parameters.notebooks import TrainParameters
+
+ROOT = Path(__file__).parents[2]
+PAPERMILL = str(Path(sys.executable).with_name("papermill"))
+CLASSES = {
+    "train": "TrainParameters",
+    "evaluate": "EvaluateParameters",
+    "audit_data": "AuditDataParameters",
+    "render_gif": "RenderGifParameters",
+    "profile": "ProfileParameters",
+}
+
+
+def write_notebook(folder: Path, name: str, *cells: str) -> Path:
+    """A notebook of the suite: the real parameters cell, and the given code cells."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    notebook.cells = [parameters, *map(nbformat.v4.new_code_cell, cells)]
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder `notebooks/` of a workspace, with a notebook of each kind that shows its text."""
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    show = (
+        "print([value for name, value in sorted(globals().items()) if name in ('run', 'sequence', 'output_strides')])"
+    )
+    for name in CLASSES:
+        write_notebook(tmp_path / "notebooks", name, show)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    return tmp_path / "notebooks"
+
+
+@pytest.fixture
+def default(folder: Path) -> Callable[..., str]:
+    """The place below outputs/ that a command line's copy gets; `-` where it gets none."""
+
+    def place(*words: str) -> str:
+        added = [word for word in completed(words) if word not in words and word != "-r"]
+        return str(Path(*added).relative_to(folder.parent / "outputs")) if added else "-"
+
+    return place
+
+
+def run_of(**values: object) -> str:
+    return TrainParameters.from_mapping(values).run_name
+
+
+def test_the_copy_of_a_training_goes_to_its_run_however_its_options_are_written(default: Callable[..., str]) -> None:
+    assert default("train.ipynb") == f"{run_of()}/train.ipynb"
+    assert default("-p", "epochs", "2", "train.ipynb") == f"{run_of(epochs=2)}/train.ipynb"
+    assert default("train.ipynb", "-pepochs", "2", "--parameters_raw=run", "a") == "a/train.ipynb"
+    assert default("train.ipynb", "-p", "seed", "1", "-k", "python3", "--log-output") == f"{run_of(seed=1)}/train.ipynb"
+    assert default("train.ipynb", "-y", "{seed: 2, run: b}") == "b/train.ipynb"
+    assert default("train.ipynb", "-p", "run", "007") == "007/train.ipynb"
+
+
+def test_the_copy_of_a_recipe_goes_to_its_run(folder: Path, default: Callable[..., str]) -> None:
+    (folder / "a.yaml").write_text("epochs: 3\nrun: from_file\n")
+    assert default("-f", "a.yaml", "--cwd=..", "--", "train.ipynb") == "from_file/train.ipynb"
+    assert default("-f", "a.yaml", "train.ipynb", "-p", "run", "typed") == "typed/train.ipynb"
+    assert default("-f", "missing.yaml", "train.ipynb") == f"{run_of()}/train.ipynb"
+
+
+def test_the_copy_of_another_notebook_goes_to_the_run_that_it_takes(folder: Path, default: Callable[..., str]) -> None:
+    assert default("evaluate.ipynb") == "trained_demo/evaluate.ipynb"
+    for run in ("older", "newest"):
+        best = folder.parent / "saved" / run / "checkpoints" / "best.pt"
+        best.parent.mkdir(parents=True)
+        best.touch()
+        os.utime(best, ns=(run == "newest", run == "newest"))
+        (best.parents[1] / "metrics.csv").touch()
+    assert default("evaluate.ipynb") == "newest/evaluate.ipynb"
+    assert default("evaluate.ipynb", "-p", "run", "older") == "older/evaluate.ipynb"
+    assert default("evaluate.ipynb", "-p", "run", "older", "-p", "flip", "True") == "older/evaluate_flip=True.ipynb"
+    assert default("audit_data.ipynb", "-p", "examples", "3") == "audit_data_examples=3.ipynb"
+
+
+def test_what_will_be_refused_gets_a_plain_place(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "-p", "seed", "-1") == "train.ipynb"
+    assert default("train.ipynb", "-p", "no_such_name", "1") == "train.ipynb"
+
+
+def test_default_path_is_left_out_where_it_would_do_harm(default: Callable[..., str]) -> None:
+    assert default("train.ipynb", "other.ipynb") == "-"
+    assert default("train.ipynb", "--help-notebook") == "-"
+    assert default("missing.ipynb") == "-"
+    assert default("-", "-p", "epochs", "2") == "-"
+    assert default() == "-"
+
+
+def test_default_path_survives_any_value_and_stays_short(default: Callable[..., str]) -> None:
+    words = ["audit_data.ipynb", "-p", "data_root"]
+    assert default(*words, "/data/{x}/../é") == "audit_data_data_root=-data-x-..-.ipynb"
+    assert len(default(*words, "x" * 1000)) == LONGEST_NAME + len(".ipynb")
+    assert re.fullmatch(r"[\w.-]+/train\.ipynb", default("train.ipynb", "-p", "data_root", "/data/{x}/../é"))
+
+
+def test_an_executed_copy_does_not_overwrite_itself(folder: Path, default: Callable[..., str]) -> None:
+    copy = write_notebook(folder.parent / "outputs" / run_of(), "train")
+    assert default(str(copy)) == f"{run_of()}/train_again.ipynb"
+
+
+def test_default_path_is_not_taken_for_a_missing_value(folder: Path) -> None:
+    words = completed(["train.ipynb", "-p", "epochs"])
+    assert words == ["train.ipynb", str(folder.parent / "outputs" / run_of() / "train.ipynb"), "-p", "epochs"]
+
+
+def test_option_table_is_that_of_papermill() -> None:
+    options = [option for option in papermill_command.params if isinstance(option, click.Option)]
+    words = {name: 0 if option.is_flag else option.nargs for option in options for name in option.opts}
+    assert {name: number for name, number in words.items() if number} == OPTION_VALUES
+    assert INFORMATIVE - {"-h", "--help"} <= words.keys()
+
+
+@pytest.mark.parametrize("text", ["001", "2024_01", "1e5", "000002", "-1", "nan", "0.50"])
+@pytest.mark.parametrize("form", [["-p", "run"], ["-prun"], ["--parameters", "run"], ["--parameters=run"]])
+def test_text_that_looks_like_a_number_is_passed_as_text(folder: Path, form: list[str], text: str) -> None:
+    words = completed(["train.ipynb", "x.ipynb", *form, text, "-p", "seed", "1"])
+    assert words == ["train.ipynb", "x.ipynb", "-r", "run", text, "-p", "seed", "1"]
+
+
+def test_only_numbers_for_text_are_passed_as_text(folder: Path) -> None:
+    for words in (["-p", "seed", "001"], ["-p", "run", "None"], ["-p", "run", "a"], ["-p", "unknown", "1"]):
+        assert completed(["train.ipynb", "x.ipynb", *words]) == ["train.ipynb", "x.ipynb", *words]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "shown"),
+    [
+        ("train", ["run", "001"], "['001']"),
+        ("render_gif", ["sequence", "000002"], "['', '000002']"),
+        ("profile", ["output_strides", "[8, 16]"], "['[8, 16]', '']"),
+        ("profile", ["output_strides", "8"], "['8', '']"),
+    ],
+)
+def test_text_arrives_in_the_notebook_as_it_was_typed(folder: Path, name: str, words: list[str], shown: str) -> None:
+    """In a terminal, through papermill and the kernel; what a cell prints appears there."""
+    status, seen = in_terminal(PAPERMILL, f"{name}.ipynb", "-p", *words, cwd=folder)
+    assert status == 0, seen
+    assert shown in seen
+
+
+@pytest.mark.parametrize("words", [["trian.ipynb"], ["trian.ipynb", "x.ipynb"], ["trian.ipynb", "--help-notebook"]])
+def test_a_wrong_notebook_path_is_one_line_with_the_nearest(folder: Path, words: list[str]) -> None:
+    status, shown = in_terminal(PAPERMILL, *words, cwd=folder)
+    assert status == 3
+    (line,) = shown.splitlines()
+    assert line == "Error: trian.ipynb: no such notebook; did you mean train.ipynb?"
+
+
+def test_a_notebook_of_the_suite_is_found_from_anywhere(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        MissingInputError, match=r"^save_prediction\.ipynb: .* mean .*notebooks/save_predictions\.ipynb\?"
+    ):
+        refuse_missing_notebook(["save_prediction.ipynb"], stdin_is_terminal=True)
+    with pytest.raises(MissingInputError, match=r"^qqqq\.ipynb: no such notebook; the suite's are in notebooks/$"):
+        refuse_missing_notebook(["qqqq.ipynb"], stdin_is_terminal=True)
+    with pytest.raises(MissingInputError, match=r": a folder, not a notebook"):
+        refuse_missing_notebook([str(folder), "x.ipynb"], stdin_is_terminal=False)
+
+
+def test_a_single_path_with_a_pipe_as_stdin_is_where_papermill_writes(folder: Path) -> None:
+    refuse_missing_notebook(["new.ipynb"], stdin_is_terminal=False)
+    refuse_missing_notebook(["-", "new.ipynb"], stdin_is_terminal=True)
+    refuse_missing_notebook(["https://example.org/a.ipynb", "new.ipynb"], stdin_is_terminal=True)

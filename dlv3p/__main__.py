@@ -15,7 +15,7 @@ from cityscapes.errors import ParameterError, run_command
 
 COMMANDS = {
     "train": ("dlv3p.train", "train a network, or resume a run"),
-    "runs": ("dlv3p.runs.__main__", "check run folders, or record the reference band of several runs"),
+    "runs": ("dlv3p.runs.__main__", "list, check, rename or remove runs, or record the reference band of several"),
     "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
     "compare": ("dlv3p.evaluation.__main__", "say whether one run is better than another, and where"),
     "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),

@@ -1,15 +1,17 @@
-"""The command `dlv3p runs`: check run folders, record reference bands, and store a run to share.
+"""The command `dlv3p runs`: list, check, rename, remove and store runs, and record reference bands.
 
+dlv3p runs list
 dlv3p runs check saved/<run>
 dlv3p runs band RUN RUN RUN --output FILE
 dlv3p runs store RUN --output FOLDER
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cityscapes.errors import IntegrityError, MissingInputError, run_command
+from cityscapes.errors import IntegrityError, MissingInputError, ParameterError, run_command
 from cityscapes.workspace import run_folder
 
 PLACES_LISTED = 20
@@ -20,6 +22,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(arguments)
     return options.run(options)
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Print a table of the named runs, or of all."""
+    from dlv3p.runs.listing import all_runs, format_runs, read_state
+
+    runs = [_folder(run).name for run in options.runs] or all_runs()
+    if not runs:
+        print(f"{run_folder('').resolve()}: no run yet; train.ipynb or dlv3p train makes one")
+        return 0
+    for line in format_runs([read_state(run) for run in runs]):
+        print(line)
+    return 0
+
+
+def remove_runs(options: argparse.Namespace) -> int:
+    """Delete runs, after a question unless `--yes` is given; the answer is no where nobody can be asked."""
+    from dlv3p.runs.listing import read_state, remove_run
+
+    for run in options.runs:
+        state = read_state(run)
+        what = f"{run_folder(run)} ({state.state}, {state.epoch} epochs)"
+        if not options.yes:
+            if not sys.stdin.isatty():
+                raise ParameterError(f"{what}: give --yes to remove it where nobody can be asked")
+            if input(f"Remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
+                print(f"{run}: kept")
+                continue
+        for folder in remove_run(run, outputs=options.outputs):
+            print(f"{folder}: removed")
+    return 0
+
+
+def rename_run(options: argparse.Namespace) -> int:
+    """Rename a run, and say what still has its former name."""
+    from dlv3p.runs import listing
+
+    for folder in listing.rename_run(options.run_name, options.name):
+        print(f"{folder}: was {options.run_name}")
+    print(f"To resume or show it in a notebook, give run={options.name!r}; results keep the name they were made under")
+    return 0
 
 
 def check_runs(options: argparse.Namespace) -> int:
@@ -71,9 +114,34 @@ def _folder(run: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dlv3p runs", description="Check run folders, record reference bands, and store a run to share."
+        prog="dlv3p runs", description="List, check, rename, remove and store runs, and record reference bands."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listed = commands.add_parser(
+        "list",
+        help="list runs with state, epoch, score, time left, data, and what differs between them",
+        description="List runs: state, finished epochs of how many, best mIoU on the validation split, time left, "
+        "data, and the parameters in which they differ. Reads small files only, also of a run in progress.",
+    )
+    listed.add_argument("runs", nargs="*", metavar="RUN", help="saved/<run>, or its name; default: all")
+    listed.set_defaults(run=list_runs)
+    remove = commands.add_parser(
+        "remove",
+        help="delete runs, after a question",
+        description="Delete saved/<run>/, after a question. A run in progress is refused.",
+    )
+    remove.add_argument("runs", nargs="+", metavar="RUN", help="its name")
+    remove.add_argument("--yes", action="store_true", help="without the question")
+    remove.add_argument("--outputs", action="store_true", help="outputs/<run>/ as well, all that was made from it")
+    remove.set_defaults(run=remove_runs)
+    rename = commands.add_parser(
+        "rename",
+        help="rename a run",
+        description="Rename saved/<run>/, and outputs/<run>/ with it. A run in progress is refused.",
+    )
+    rename.add_argument("run_name", metavar="RUN", help="its name")
+    rename.add_argument("name", metavar="NAME", help="the new name")
+    rename.set_defaults(run=rename_run)
     check = commands.add_parser(
         "check",
         help="check whether run folders are complete and unchanged",

@@ -1,0 +1,161 @@
+"""List runs with their state, epochs, score, time left, data, and what differs between them; remove and rename runs.
+
+Reads run.json and metrics.csv alone, so that a run in progress can be watched from anywhere, without torch.
+"""
+
+import csv
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cityscapes.errors import MachineError, MissingInputError, ParameterError, reason
+from cityscapes.files.atomic import explain_refusal
+from cityscapes.files.locks import holder_of
+from cityscapes.workspace import output_folder, run_folder
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
+from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run
+from dlv3p.runs.record import add_to_record, planned_epochs, read_record
+from dlv3p.runtime.lines import format_duration
+
+TRAINING, FINISHED, STOPPED, NEW = "training", "finished", "stopped", "not started"
+IMPORTED, INT8, DAMAGED = "imported", "8 bits", "damaged"
+
+RECENT_EPOCHS = 5
+"""The time left follows from the seconds of the last epochs, since the first ones are slower."""
+COLUMNS = ("run", "state", "epoch", "val mIoU", "left", "data", "differs in")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run folder; `parameters` is empty where run.json cannot be read."""
+
+    run: str
+    state: str
+    epoch: int
+    epochs: int | None
+    best_mean_iou: float | None
+    seconds_left: float | None
+    parameters: dict[str, Any]
+
+    def row(self, different: Sequence[str]) -> tuple[str, ...]:
+        """Return the cells of the run's line; `different` names the parameters to show."""
+        trained = self.state in (TRAINING, FINISHED, STOPPED)
+        differing = [f"{name}={self.parameters[name]}" for name in different if name in self.parameters]
+        return (
+            self.run,
+            self.state,
+            f"{self.epoch}/{'?' if self.epochs is None else self.epochs}" if trained else "-",
+            "-" if self.best_mean_iou is None else f"{self.best_mean_iou:.3f}",
+            "-" if self.seconds_left is None else format_duration(self.seconds_left),
+            str(self.parameters.get("data_root", "-")),
+            ", ".join(differing) or "-",
+        )
+
+
+def all_runs() -> list[str]:
+    """Return the names of the folders below saved/, in alphabetical order."""
+    return sorted(path.name for path in run_folder("").glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
+def read_state(run: str) -> RunState:
+    """Return the state of a run; raises MissingInputError where there is no such folder."""
+    folder = run_folder(run)
+    if not folder.is_dir():
+        existing = ", ".join(all_runs()) or "none"
+        raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; existing runs: {existing}")
+    try:
+        record = read_record(folder / "run.json")
+        history = _read_history(folder / METRICS)
+        parameters = TrainParameters.recorded(record["parameters"])
+    except FileNotFoundError:
+        kind = INT8 if (folder / QUANTIZED).is_file() else TRAINING if holder_of(folder) else NEW
+        return RunState(run, kind, 0, None, None, None, {})
+    except (OSError, ValueError, LookupError, TypeError):
+        return RunState(run, DAMAGED, 0, None, None, None, {})
+    planned, epoch = planned_epochs(record), len(history)
+    known = [score for row in history if (score := row.get("val_mIoU")) is not None and score == score]
+    finished = (folder / "model.safetensors").is_file() or (planned is not None and epoch >= planned)
+    state = IMPORTED if "imported" in record else FINISHED if finished else STOPPED if epoch else NEW
+    if holder_of(folder) and state != IMPORTED:
+        state = TRAINING
+    left = _seconds_left(history, planned) if state == TRAINING else None
+    return RunState(run, state, epoch, planned, max(known, default=None), left, parameters)
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _seconds_left(history: Sequence[Mapping[str, float]], planned: int | None) -> float | None:
+    recent = [row["seconds"] for row in history[-RECENT_EPOCHS:] if "seconds" in row]
+    return sum(recent) / len(recent) * (planned - len(history)) if recent and planned else None
+
+
+def differing_parameters(runs: Sequence[RunState]) -> list[str]:
+    """Return the parameters, apart from the data and those of the machine, in which some of the runs differ."""
+    known = [one.parameters for one in runs if one.parameters]
+    left_out = {"data_root", *TrainParameters.NOT_IDENTITY}
+    names = [name for name in TrainParameters().as_dict() if name not in left_out]
+    return [name for name in names if len({repr(parameters.get(name)) for parameters in known}) > 1]
+
+
+def format_runs(runs: Sequence[RunState]) -> list[str]:
+    """Return the lines of a table of runs, the head first."""
+    different = differing_parameters(runs)
+    rows = [COLUMNS, *(one.row(different) for one in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def remove_run(run: str, *, outputs: bool = False) -> list[Path]:
+    """Delete a run's folder, and with `outputs` what was made from it; return what was deleted.
+
+    Raises BusyError while a process trains it, and MissingInputError where there is no such run.
+    """
+    _require_run(run)
+    folders = [run_folder(run), *([output_folder(run)] if outputs and output_folder(run).is_dir() else [])]
+    with hold_run(run):
+        for folder in folders:
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                explain_refusal(error, folder)
+                raise MachineError(f"{folder}: cannot be removed ({reason(error)}); delete it by hand") from error
+    return folders
+
+
+def rename_run(run: str, name: str) -> list[Path]:
+    """Rename a run's folder, its record, and the folder of what was made from it; return the new folders.
+
+    Raises ParameterError for a name that is taken or is not the name of a folder, and BusyError while it is trained.
+    """
+    _require_run(run)
+    check_run_name(name)
+    if not name or TRAINED_RUN in (run, name):
+        raise ParameterError(
+            f"{run!r} cannot become {name!r}: give a name, and leave {TRAINED_RUN!r} to the suite's run"
+        )
+    pairs = [(run_folder(run), run_folder(name)), (output_folder(run), output_folder(name))]
+    for _, new in pairs:
+        if new.exists():
+            raise ParameterError(f"{new}: exists already; choose another name, or remove that run first")
+    with hold_run(run):
+        done = [old.rename(new) for old, new in pairs if old.is_dir()]
+        with suppress(FileNotFoundError):
+            path = run_folder(name) / "run.json"
+            add_to_record(path, read_record(path), run=name)
+    return done
+
+
+def _require_run(run: str) -> None:
+    """Raise for a name that is not that of a run folder: nothing else is to be deleted or moved."""
+    check_run_name(run)
+    state = read_state(run)
+    if not run or (state.state == NEW and not state.parameters and not (run_folder(run) / "checkpoints").is_dir()):
+        raise MissingInputError(f"{run_folder(run)}: holds no run, and is left as it is")

@@ -1,0 +1,173 @@
+"""`dlv3p runs list` says how far every run is, from anywhere; remove and rename touch runs and nothing else."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.terminal import in_terminal
+from support.tiny import tiny
+
+from cityscapes.errors import BusyError, MissingInputError, ParameterError
+from cityscapes.files.locks import lock_folder
+from dlv3p.runs.__main__ import main
+from dlv3p.runs.check import check_run
+from dlv3p.runs.listing import COLUMNS, format_runs, read_state, remove_run, rename_run
+from dlv3p.runs.record import add_to_record, read_record
+from dlv3p.train import train
+
+DLV3P = str(Path(sys.executable).with_name("dlv3p"))
+
+
+@pytest.fixture
+def runs(trained_once, tmp_path, monkeypatch) -> Path:
+    """A folder saved/ with a finished run, "done", and one that was stopped after its first epoch, "half"."""
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    saved = tmp_path / "saved"
+    shutil.copytree(trained_once[1].folder, saved / "done")
+    shutil.copytree(trained_once[1].folder, saved / "half")
+    (saved / "half" / "model.safetensors").unlink()
+    metrics = saved / "half" / "metrics.csv"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
+    record = read_record(saved / "half" / "run.json")
+    changed = {"seed": 7, "learning_rate": 0.01, "threads": 2}
+    add_to_record(saved / "half" / "run.json", record, run="half", parameters=record["parameters"] | changed)
+    return saved
+
+
+def listed(capsys) -> dict[str, dict[str, str]]:
+    """The table that the command prints, by run and column; columns are at least two spaces apart."""
+    assert main(["list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    starts = [head.index(name) for name in COLUMNS]
+    cells = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in lines]
+    return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in cells}
+
+
+def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):
+    done, half = (listed(capsys)[name] for name in ("done", "half"))
+    assert (done["state"], done["epoch"], done["left"]) == ("finished", "2/2", "-")
+    assert (half["state"], half["epoch"]) == ("stopped", "1/2")
+    scores = [float(row["val_mIoU"]) for row in csv.DictReader((runs / "done" / "metrics.csv").open())]
+    assert done["val mIoU"] == f"{max(scores):.3f}"
+    assert half["val mIoU"] == f"{scores[0]:.3f}"
+    assert half["data"].endswith("city0")
+    assert half["differs in"] == "learning_rate=0.01, seed=7"  # not the threads, which change no result
+    assert done["differs in"] == f"learning_rate={tiny().learning_rate}, seed=0"
+
+
+def test_a_run_in_progress_is_seen_from_another_process_with_the_time_left(runs):
+    with lock_folder(runs / "half"):
+        status, shown = in_terminal(DLV3P, "runs", "list", "half")
+        state = read_state("half")
+    assert status == 0, shown
+    assert "training" in shown
+    assert state.seconds_left == pytest.approx(
+        float(next(csv.DictReader((runs / "half" / "metrics.csv").open()))["seconds"])
+    )
+    assert read_state("half").state == "stopped"
+
+
+def test_damaged_new_and_foreign_folders_are_listed_as_what_they_are(runs, capsys):
+    (runs / "new").mkdir()
+    shutil.copytree(runs / "done", runs / "torn")
+    (runs / "torn" / "run.json").write_text("{")
+    shutil.copytree(runs / "done", runs / "no_csv")
+    (runs / "no_csv" / "metrics.csv").write_text("epoch,seconds\n1,x\n")
+    (runs / "q-int8").mkdir()
+    (runs / "q-int8" / "quantization.json").write_text("{}")
+    table = listed(capsys)
+    states = {run: table[run]["state"] for run in ("new", "torn", "no_csv", "q-int8")}
+    assert states == {"new": "not started", "torn": "damaged", "no_csv": "damaged", "q-int8": "8 bits"}
+
+
+def test_without_a_run_the_list_says_how_to_make_one(workspace, capsys):
+    assert main(["list"]) == 0
+    assert "no run yet; train.ipynb" in capsys.readouterr().out
+
+
+def test_listing_needs_no_torch(runs):
+    code = "import sys\nfrom dlv3p.runs.__main__ import main\nmain(['list'])\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_remove_asks_in_a_terminal_and_deletes_only_after_a_yes(runs):
+    (runs.parent / "outputs" / "half").mkdir(parents=True)
+    bash = f"echo n | script -qec '{DLV3P} runs remove half' /dev/null"
+    if not shutil.which("script"):
+        pytest.skip("needs script(1), to type into a terminal")
+    shown = subprocess.run(["bash", "-c", bash], capture_output=True, text=True, check=False).stdout
+    assert "Remove " in shown
+    assert "[y/N]" in shown
+    assert "half: kept" in shown
+    assert (runs / "half").is_dir()
+    subprocess.run(["bash", "-c", bash.replace("echo n", "echo y")], capture_output=True, check=True)
+    assert not (runs / "half").exists()
+    assert (runs / "done").is_dir()
+    assert (runs.parent / "outputs" / "half").is_dir()
+
+
+def test_remove_without_a_terminal_needs_yes(runs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(ParameterError, match="give --yes to remove it"):
+        main(["remove", "half"])
+    (runs.parent / "outputs" / "half").mkdir(parents=True)
+    assert main(["remove", "half", "--yes", "--outputs"]) == 0
+    assert not (runs / "half").exists()
+    assert not (runs.parent / "outputs" / "half").exists()
+    assert capsys.readouterr().out.count(": removed\n") == 2
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../saved", "/etc", "done/checkpoints", "nosuch"])
+def test_nothing_but_a_run_is_removed_or_renamed(runs, name):
+    before = sorted(runs.parent.rglob("*"))
+    for change in (lambda: remove_run(name), lambda: rename_run(name, "other")):
+        with pytest.raises((ParameterError, MissingInputError)):
+            change()
+    assert sorted(runs.parent.rglob("*")) == before
+
+
+def test_a_folder_without_a_run_is_left_as_it_is(runs):
+    (runs / "mine").mkdir()
+    (runs / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(MissingInputError, match="holds no run"):
+        remove_run("mine")
+    assert (runs / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_a_run_in_progress_is_neither_removed_nor_renamed(runs):
+    with lock_folder(runs / "half"):
+        for change in (lambda: remove_run("half"), lambda: rename_run("half", "other")):
+            with pytest.raises(BusyError, match="run='half'"):
+                change()
+    assert (runs / "half" / "run.json").is_file()
+
+
+def test_a_renamed_run_is_complete_and_goes_on_under_its_new_name(runs, city, capsys):
+    (runs.parent / "outputs" / "done").mkdir(parents=True)
+    (runs.parent / "outputs" / "done" / "evaluation.json").write_text("{}")
+    assert main(["rename", "done", "better"]) == 0
+    assert "give run='better'" in capsys.readouterr().out
+    assert not (runs / "done").exists()
+    assert (runs.parent / "outputs" / "better" / "evaluation.json").is_file()
+    assert json.loads((runs / "better" / "run.json").read_text())["run"] == "better"
+    assert [finding for finding in check_run(runs / "better")[0] if finding.is_error] == []
+    result = train(tiny(city, run="better", image_scale=0.5))
+    assert (result.run, len(result.history)) == ("better", 2)
+
+
+@pytest.mark.parametrize("name", ["half", "", "a/b", "trained_demo"])
+def test_a_run_is_not_renamed_to_what_is_taken_or_no_name(runs, name):
+    with pytest.raises(ParameterError):
+        rename_run("done", name)
+    assert (runs / "done" / "run.json").is_file()
+
+
+def test_the_lines_of_the_table_end_without_spaces(runs):
+    lines = format_runs([read_state("done"), read_state("half")])
+    assert len(lines) == 3
+    assert all(line == line.rstrip() for line in lines)

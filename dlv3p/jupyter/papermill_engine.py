@@ -15,6 +15,7 @@ stops; papermill then exits with status 130 or 143.
 """
 
 import ast
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
-from dlv3p.jupyter.papermill_words import completed, refuse_missing_notebook
+from dlv3p.jupyter.papermill_words import completed, parameters_class, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
@@ -289,7 +290,7 @@ def _runs_as_papermill() -> bool:
 def _read_with_kernel(handler: LocalHandler, path: str) -> str:
     """Read a notebook; one of the suite gets the kernel and language that tools have stripped from its metadata."""
     text = _read(handler, path)
-    if not _is_suite_notebook(Path(handler._cwd or "", path)):
+    if not parameters_class(Path(handler._cwd or "", path)):
         return text
     notebook = json.loads(text)
     found = notebook["metadata"].get("kernelspec") or {}

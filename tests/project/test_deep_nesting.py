@@ -12,7 +12,7 @@ from dlv3p.compression import pruned_run, quantization
 from dlv3p.data import write_shards
 from dlv3p.data.shards import open_shards
 from dlv3p.evaluation.comparison import read_evaluations
-from dlv3p.jupyter import papermill_engine
+from dlv3p.jupyter import papermill_words
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.pictures import curves
 from dlv3p.profiling import report as profile_report
@@ -38,7 +38,7 @@ READERS = {
     "best.pt.json": lambda path: check_recorded(path.with_suffix(""), ""),
     "band.json": read_band,
     "any.json": read_json,
-    "a.ipynb": papermill_engine._is_suite_notebook,
+    "a.ipynb": papermill_words.parameters_class,
     DESCRIPTION: lambda path: city._found(path.parent),
     report.RECORD: lambda path: report._read(path.parent),
 }

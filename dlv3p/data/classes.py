@@ -1,4 +1,4 @@
-"""The classes and the palette of PASCAL VOC 2012, in the order of its class ids."""
+"""The classes and the palette of PASCAL VOC 2012, and the colors of classes that have none."""
 
 from functools import lru_cache
 
@@ -19,6 +19,27 @@ def voc_palette() -> np.ndarray:
             colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     colors.flags.writeable = False
     return colors
+
+
+CONTRASTS = np.array(
+    [
+        *((255, 179, 0), (128, 62, 117), (255, 104, 0), (166, 189, 215), (193, 0, 32), (206, 162, 98), (129, 112, 102)),
+        *((0, 125, 52), (246, 118, 142), (0, 83, 138), (255, 122, 92), (83, 55, 122), (255, 142, 0), (179, 40, 81)),
+        *((244, 200, 0), (127, 24, 13), (147, 170, 0), (89, 51, 21), (241, 58, 19), (35, 44, 22)),
+    ],
+    np.uint8,
+)
+"""Kelly's colors of maximum contrast (1965) without black, white and gray, the first ones the easiest to tell apart."""
+BACKGROUND = (64, 64, 64)
+BACKGROUND_NAMES = ("background", "bg", "other", "others", "rest", "none")
+
+
+def default_color(index: int, name: str) -> tuple[int, int, int]:
+    """Return the color of a class that has none: a dark gray for a background, else one of high contrast."""
+    if name.strip().lower() in BACKGROUND_NAMES:
+        return BACKGROUND
+    color = CONTRASTS[index] if index < len(CONTRASTS) else voc_palette()[index + 1]
+    return tuple(int(value) for value in color)
 
 
 CLASS_NAMES = (

@@ -26,7 +26,7 @@ from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
 from cityscapes.files.untrusted import sanitize
 from cityscapes.labels import IGNORE
-from dlv3p.data.classes import voc_palette
+from dlv3p.data.classes import default_color, voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
 
 HEADING = "id,name,red,green,blue"
@@ -69,13 +69,22 @@ def read_class_table(path: Path) -> ClassTable:
     for expected, row in enumerate(classes):
         if row.id != expected:
             raise InputError(f"{row.where}: id {row.id}, expected {expected}; ids run from 0 without a gap")
-        colors[row.id] = row.color or voc_palette()[row.id + 1]
+        colors[row.id] = row.color or default_color(row.id, row.name)
+    colors[IGNORE] = next(
+        (row.color for row in rows if row.id == IGNORE and row.color), _ignored_color(colors, classes)
+    )
     _refuse_repeated(classes)
     id_of_color: dict[Color, int] = {}
     for row in rows:
         if row.color is not None and id_of_color.setdefault(row.color, row.id) != row.id:
             raise InputError(f"{row.where}: the color {row.color} already belongs to another class")
     return ClassTable(Classes(tuple(row.name for row in classes), colors), id_of_color)
+
+
+def _ignored_color(colors: np.ndarray, classes: Sequence[_Row]) -> Color:
+    """Return black, or the cream of PASCAL VOC where a class is black: the two must not look the same."""
+    black = any(not colors[row.id].any() for row in classes)
+    return tuple(int(value) for value in voc_palette()[IGNORE]) if black else (0, 0, 0)
 
 
 def _read_rows(path: Path) -> list[_Row]:

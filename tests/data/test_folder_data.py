@@ -228,3 +228,27 @@ def test_a_real_folder_opens_with_every_mask_in_the_table():
     for split in (training, validation):
         for index in range(0, len(split), 25):
             assert split.pair(index)[1].shape == (360, 480)
+
+
+def test_classes_without_colors_get_different_ones_and_the_background_a_quiet_one():
+    from dlv3p.data.classes import default_color
+
+    colors = [default_color(index, f"class {index}") for index in range(40)]
+    assert len(set(colors)) == 40
+    assert default_color(0, "Background") == (64, 64, 64)
+    assert (0, 0, 0) not in colors
+
+
+@pytest.mark.parametrize(
+    ("table", "ignored"),
+    [
+        (CLASSES, [0, 0, 0]),
+        (CLASSES.replace("128,64,128", "0,0,0"), [224, 224, 192]),
+        (CLASSES + "255,void,9,9,9\n", [9, 9, 9]),
+    ],
+)
+def test_ignored_pixels_have_a_color_that_no_class_has(folder, table, ignored):
+    (folder / "classes.csv").write_text(table)
+    split = open_split(folder, "train")
+    assert split.colors[255].tolist() == ignored
+    assert ignored not in split.colors[:3].tolist()

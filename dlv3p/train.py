@@ -30,8 +30,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
     With `processes` above 1, launch that many, unless this process belongs to a group already.
     Raises ParameterError when the run's folder holds a run with other parameters, DivergedError when the loss is no
-    longer finite (no good checkpoint is overwritten), BusyError when another process trains the run, and StoppedError
-    after a checkpoint when the run was asked to stop.
+    longer finite (no good checkpoint is overwritten), BusyError when another process trains the run (in front of a
+    person, its training is followed instead), and StoppedError after a checkpoint when the run was asked to stop.
     """
     import torch
 
@@ -41,13 +41,15 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.data.roots import open_training, resolve_data_root
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
-    from dlv3p.runtime.callbacks import failure_reported
+    from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
+    from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import load_teacher
     from dlv3p.training.divergence import DivergenceGuard
+    from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import launch, reported_errors
     from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
@@ -58,6 +60,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.validation import refuse_tiny_images, validate
 
     p = parameters
+    follow_elsewhere(p)  # the rest then finds the run finished
     torch.set_num_threads(p.threads)
     splits = training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
     check_extras(p)
@@ -69,6 +72,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         Interruption(p.run_name) as interruption,
         hold_run(p.run_name) if place().first else nullcontext(run_folder(p.run_name)) as folder,
         explain_out_of_memory(memory_advice(p)),
+        preparing(p.progress, "preparing the data and the network") as prepared,
     ):
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
 
@@ -97,7 +101,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
-        progress = TrainingProgress(classes, device, steps=p.steps or p.epochs * per_epoch, steps_per_epoch=per_epoch)
+        steps = {"steps": p.steps or p.epochs * per_epoch, "steps_per_epoch": per_epoch}
+        progress = TrainingProgress(classes, device, patience=p.patience, **steps)
         progress.caution = describe_one_class(labeled[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)
@@ -119,6 +124,12 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 guards.enter_context(explain_worker_errors(p.loader_timeout, loader.next_names))
                 options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
                 callbacks = make_callbacks(p, folder, training, **options)
+                look = None
+                if resolve_mode(p.progress) == "widgets":
+                    from dlv3p.pictures.gallery import SamplePredictions
+
+                    look = SamplePredictions(validation).look
+                prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
                 divergence = DivergenceGuard(folder, training, p.learning_rate)
@@ -143,7 +154,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     # Validation: the weights that are exported, on whole images.
                     scores = None
                     if epoch % p.validate_every == 0 or epoch == progress.epochs:
-                        options = {"images": len(validation), "after_each": checkpoints.after_image}
+                        common = len(validation) // place().ranks
+                        after_each = after_each_image(callbacks, epoch, common, checkpoints.after_image)
+                        options = {"images": len(validation), "after_each": after_each, "look": look}
                         scores = validate(stepper.scored, whole, classes, device, **options)
 
                     # Checkpoint: commits the epoch.

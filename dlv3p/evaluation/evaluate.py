@@ -74,6 +74,12 @@ class Evaluation:
         """What to say with the mean scores where one class alone occurs in the split; else ""."""
         return describe_one_class(self.confusion.sum(axis=1), self.predictor.class_names, self.split.split)
 
+    @property
+    def footer(self) -> str:
+        """What a figure of these scores is of, in a line: run, epoch, images, and protocol."""
+        run = f"{self.predictor.run}, epoch {self.predictor.epoch}"
+        return f"{run} · {data_name(self.split)} · {self.protocol.name}"
+
     def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""
         if self.official is None:

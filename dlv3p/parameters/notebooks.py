@@ -124,7 +124,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
 
     data_root: str = _data_of_run()
     split: str = text("val", "a split with masks")
-    second_protocol: str = choice("three_scales_flip", SECOND_PROTOCOLS, "scored as well; none saves its time")
+    second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     progress: str = _progress()
 

@@ -33,6 +33,7 @@ SYNONYMS = {
     "norm": ("bn", "batch_norm", "sync_bn", "group_norm"),
     "norm_momentum": ("bn_momentum", "bn_mom", "momentum"),
     "validate_every": ("val_interval", "val_every", "eval_interval", "val_freq", "check_val_every_n_epoch"),
+    "patience": ("early_stopping", "early_stop", "early_stopping_patience"),
     "workers": ("num_workers", "n_workers", "jobs", "loader_workers"),
     "device": ("gpu", "cuda", "gpus", "gpu_id", "devices", "accelerator"),
     "processes": ("gpus", "num_gpus", "devices", "nproc", "world_size", "ddp"),

@@ -65,6 +65,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     epochs: int = number(26, 1, 10_000, "passes over the training split")
     steps: int = number(0, 0, 10_000_000, "length of the training, for recipes that count steps; 0: epochs decides")
     validate_every: int = number(1, 1, 10_000, "epochs between validations; the last epoch always has one")
+    patience: int = number(0, 0, 10_000, "ends training after so many validations without a better mIoU; 0: off")
     batch_size: int = number(4, 1, 4096, "crops in a step, over all processes")
     accumulation: int = number(1, 1, 1024, "micro-batches per step and process (gradient accumulation), to save memory")
     optimizer: str = choice("adamw", OPTIMIZERS, "adamw or sgd")

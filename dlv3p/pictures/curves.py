@@ -2,9 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,13 +13,19 @@ from cityscapes.files.checksums import check_recorded
 from cityscapes.workspace import run_folder
 from dlv3p.pictures.visualize import new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
+from dlv3p.runs.listing import differing_parameters, read_state
 from dlv3p.runs.record import read_unchanged_record
+from dlv3p.runtime.widgets import limit_axis
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 METRICS = ("loss", "mIoU", "mDice", "mPA")
 """What `plot_curves` shows: the loss, and three means over the classes, from 0 to 1."""
+
+MOST_DIFFERENCES, SHORT_NAME = 4, 20
+"""At most so many parameters, and characters of its name, label a run beside others."""
 
 _DASHES = {"val": "", "train": (3, 1.5)}
 _MARKERS = {"val": "o", "train": "X"}
@@ -46,7 +52,9 @@ def plot_curves(metrics: pd.DataFrame) -> "Figure":
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    table = metrics.assign(label=[_label(*pair) for pair in zip(metrics.run, metrics.output_stride, strict=True)])
+    runs = dict.fromkeys(zip(metrics.run, metrics.output_stride, strict=True))
+    names = dict(zip(runs, run_labels(list(runs)), strict=True))
+    table = metrics.assign(label=[names[pair] for pair in zip(metrics.run, metrics.output_stride, strict=True)])
     labels = list(dict.fromkeys(table.label))
     palette = seaborn.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
     few = table.epoch.max() <= _MARKED_EPOCHS
@@ -57,19 +65,49 @@ def plot_curves(metrics: pd.DataFrame) -> "Figure":
             style_order=_DASHES, dashes=_DASHES, markers=_MARKERS if few else False,
             markersize=5, markeredgewidth=0, estimator=None, ax=axes,
         )  # fmt: skip
-        highest = table[metric].max()
         axes.set(title=metric, xlabel="epoch", ylabel="", xlim=(0.5, table.epoch.max() + 0.5))
-        axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
+        limit_axis(axes, metric, table[metric])
+        if metric == "mIoU":
+            _mark_best(axes, table, dict(zip(labels, palette, strict=True)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.get_legend().remove()
-    figure.axes[0].legend(handles=[_split_line(split, few) for split in _DASHES], frameon=False, loc="upper right")
+    star = Line2D(
+        [], [], linestyle="", marker="*", markersize=10, color="0.6", markeredgecolor="0.2", label="best epoch"
+    )
+    splits = [_split_line(split, few) for split in _DASHES]
+    figure.axes[0].legend(handles=[*splits, star], frameon=False, loc="upper right")
     figure.legend(
         handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
         labels=labels, loc="outside lower center", ncols=1 if len(labels) <= 6 else 2, frameon=False,
     )  # fmt: skip
     return figure
+
+
+def run_labels(runs: Sequence[tuple[str, int]]) -> list[str]:
+    """Return a label for each (run, output stride): of several runs, a short name and what differs between them."""
+    known = {run: read_state(run) for run, _ in runs if (run_folder(run) / "run.json").is_file()}
+    different = differing_parameters(list(known.values()))[:MOST_DIFFERENCES]
+    if len(runs) < 2 or len(known) < len(runs) or not different:
+        return [_label(*pair) for pair in runs]
+    return [
+        f"{_short(run)} ({', '.join(f'{name} {known[run].parameters[name]}' for name in different).replace('_', ' ')})"
+        for run, _ in runs
+    ]
+
+
+def _short(run: str) -> str:
+    return run if len(run) <= SHORT_NAME else f"{run[: SHORT_NAME - 8]}…{run[-7:]}"  # a derived name ends in its hash
+
+
+def _mark_best(axes: "Axes", table: pd.DataFrame, colors: Mapping[str, Any]) -> None:
+    """Mark each run's best epoch by val mIoU with a star."""
+    for label, color in colors.items():
+        val = table[(table.label == label) & (table.split == "val")].dropna(subset="mIoU")
+        if len(val):
+            best = val.loc[val.mIoU.idxmax()]
+            axes.scatter([best.epoch], [best.mIoU], 140, [color], marker="*", edgecolors="0.2", zorder=5)
 
 
 def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:

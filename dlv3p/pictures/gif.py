@@ -14,7 +14,16 @@ import numpy as np
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
-from dlv3p.pictures.visualize import ERROR_COLORS, ERROR_NAMES, colorize, error_map, legend, overlay, with_legend
+from dlv3p.pictures.visualize import (
+    ERROR_COLORS,
+    ERROR_NAMES,
+    colorize,
+    error_map,
+    ignored_color,
+    legend,
+    overlay,
+    with_legend,
+)
 
 PANELS = ("image", "prediction", "overlay", "truth", "errors")
 """The panels of a frame; the last two need the truth."""
@@ -60,7 +69,7 @@ def compose_frame(
     titles = [f"{name} · {title}" if title and index == 0 else name for index, name in enumerate(panels)]
     pictures = {shown: draw[name]() for shown, name in zip(titles, panels, strict=True)}
     if "truth" in panels:
-        class_names, colors = (*class_names, "ignored"), np.vstack([colors[: len(class_names)], (0, 0, 0)])
+        class_names, colors = (*class_names, "ignored"), np.vstack([colors[: len(class_names)], ignored_color(colors)])
     frame = with_legend(pictures, class_names, colors, width=width, columns=columns)
     if "errors" in panels:
         frame = np.concatenate([frame, legend(ERROR_NAMES, ERROR_COLORS, width=width)])
@@ -71,11 +80,12 @@ LARGEST = {".gif": 2**16 - 1, ".webp": 2**14 - 1}
 """The most pixels per side that each format allows."""
 
 
-def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> None:
+def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> float:
     """Write frames uint8 (H, W, 3) of one size as a looping animation: GIF, or WebP if `path` ends in `.webp`.
 
     Frames may come from a generator. The same frames give the same bytes. In a GIF, a repeated frame extends the
-    duration of the one before it. Raises InputError for no frames and for frames of different sizes.
+    duration of the one before it. Return the seconds that a frame stays: a GIF counts in hundredths, a WebP in
+    thousandths. Raises InputError for no frames and for frames of different sizes.
     """
     path = Path(path)
     if path.suffix.lower() not in LARGEST:
@@ -83,8 +93,11 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
     if not seconds_per_frame > 0:
         raise ParameterError(f"seconds_per_frame: {seconds_per_frame} is not allowed; give more than 0")
     frames = _checked(frames, path)
-    options = {"duration": round(1000 * seconds_per_frame), "loop": 0}
-    if path.suffix.lower() == ".gif":
+    is_gif = path.suffix.lower() == ".gif"
+    unit = 10 if is_gif else 1  # milliseconds
+    duration = max(unit, unit * round(1000 * seconds_per_frame / unit))
+    options = {"duration": duration, "loop": 0}
+    if is_gif:
         sample = list(islice(frames, _SAMPLED_FRAMES))
         table = _shared_table(sample)
         frames = (_indices(frame, table) for frame in chain(sample, frames))
@@ -93,6 +106,7 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
     else:
         options |= {"quality": 90, "method": 4}
     _encode(frames, path, options)
+    return duration / 1000
 
 
 def _encode(frames: Iterable[np.ndarray], path: Path, options: dict) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlv3p.parameters.cases import case_of
-from dlv3p.pictures.visualize import new_figure
+from dlv3p.pictures.visualize import add_footer, new_figure
 from dlv3p.profiling.counters import NOT_MEASURED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 PARTS = {
     "backbone": "#88CCEE",
@@ -98,6 +99,33 @@ def draw_energy(rows: Sequence[Row]) -> "Figure":
     """Draw joules per image, in total and above idle; where none were measured, say why."""
     names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
     return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status")
+
+
+def draw_widths(widths: "DataFrame", *, footer: str = "") -> "Figure":
+    """Draw the channels of every convolution, columns `dense` and `pruned`, what remains in front of what was there."""
+    figure = new_figure(9, 2.8)
+    axes = figure.subplots()
+    axes.bar(range(len(widths)), widths["dense"], color="#bbbbbb", label="dense")
+    axes.bar(range(len(widths)), widths["pruned"], color="#0072B2", label="pruned")
+    axes.set(xlabel="convolution, from the image to the logits", ylabel="channels")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.legend()
+    add_footer(figure, footer)
+    return figure
+
+
+def draw_speedups(speedups: Mapping[str, float], *, footer: str = "") -> "Figure":
+    """Draw how many times faster than PyTorch in float32 each network is, with a line at 1."""
+    figure = new_figure(7, 0.8 + 0.3 * len(speedups))
+    axes = figure.subplots()
+    axes.barh(range(len(speedups)), list(speedups.values()), color="#0072B2")
+    axes.set_yticks(range(len(speedups)), list(speedups))
+    axes.invert_yaxis()
+    axes.set(xlabel="times as fast as PyTorch in float32", ylabel="")
+    axes.axvline(1, color="#000000", linewidth=1)
+    add_footer(figure, footer)
+    return figure
 
 
 def _grouped(

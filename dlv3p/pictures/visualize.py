@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cityscapes.errors import InputError
+from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
 
@@ -28,6 +28,8 @@ ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
 PICTURE_WIDTH = 1200
 """Width of a notebook's picture in pixels."""
 
+_CREAM = (224, 224, 192)  # of ignored pixels in PASCAL VOC, whose background is black
+_WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _INK = (32, 32, 32)
 _PAPER = (255, 255, 255)
 
@@ -35,11 +37,20 @@ _PAPER = (255, 255, 255)
 def colorize(train_ids: np.ndarray, colors: np.ndarray = TRAIN_ID_TO_COLOR) -> np.ndarray:
     """Paint a mask of train ids (H, W) in its class colors: uint8 (H, W, 3).
 
-    `colors` is uint8 (K, 3), row k for train id k. Ids without a row, such as 255 in a table of 11 classes, are black.
+    `colors` is uint8 (K, 3), row k for train id k. Ids without a row, such as 255 in a table of 11 classes, are black,
+    or cream where a class is black.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
+    table[IGNORE] = ignored_color(colors)
     return table[np.asarray(train_ids, np.uint8)]
+
+
+def ignored_color(colors: np.ndarray) -> tuple[int, int, int]:
+    """Return the color of ignored pixels: the table's own for id 255, else black, or cream where a class is black."""
+    if len(colors) > IGNORE:
+        return tuple(int(value) for value in colors[IGNORE])
+    return _CREAM if (np.asarray(colors) == 0).all(axis=1).any() else (0, 0, 0)
 
 
 def overlay(
@@ -89,6 +100,20 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
     return np.asarray(picture)
 
 
+def text_lines(lines: Sequence[str], *, width: int = PICTURE_WIDTH) -> np.ndarray:
+    """Write lines of text on a strip uint8 (h, `width`, 3); a line that is too long is continued on the next."""
+    from PIL import Image, ImageDraw
+
+    font, size = _font(_text_size(width)), _text_size(width)
+    fitting = max(1, int((width - 2 * size) / font.getlength("0")))
+    wrapped = [line[at : at + fitting] for line in lines for at in range(0, max(1, len(line)), fitting)]
+    picture = Image.new("RGB", (width, round((1.4 * len(wrapped) + 0.8) * size)), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    for row, line in enumerate(wrapped):
+        draw.text((size // 2, round((1.4 * row + 0.4) * size)), line, fill=_INK, font=font)
+    return np.asarray(picture)
+
+
 def side_by_side(
     panels: Mapping[str, np.ndarray], *, width: int = PICTURE_WIDTH, columns: int | None = None
 ) -> np.ndarray:
@@ -133,8 +158,11 @@ def with_legend(
     return np.concatenate([grid, legend(class_names, colors, width=width)])
 
 
-def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
-    """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked."""
+def class_iou_bars(iou: Mapping[str, float], *, footer: str = "") -> "Figure":
+    """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked.
+
+    `footer` says in small print what the figure is about: run, split, protocol.
+    """
     ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
     values = np.array([value for _, value in ordered], float)
     figure = new_figure(8, 1.2 + 0.28 * len(ordered))
@@ -148,12 +176,13 @@ def class_iou_bars(iou: Mapping[str, float]) -> "Figure":
         mean = float(np.nanmean(values))
         axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)
         figure.legend(loc="outside upper right", frameon=False)
+    add_footer(figure, footer)
     axes.set(xlim=(0, 1.1), xlabel="IoU", xticks=np.linspace(0, 1, 6), ylim=(-0.6, len(ordered) - 0.4))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Figure":
+def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, footer: str = "") -> "Figure":
     """Draw `confusion[truth, prediction]` as percentages of each row; rows without pixels stay empty."""
     import seaborn
 
@@ -170,6 +199,7 @@ def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str]) -> "Fig
         xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8},
         cbar_kws={"label": "share of the true pixels [%]", "shrink": 0.8}, ax=axes,
     )  # fmt: skip
+    add_footer(figure, footer)
     axes.set(xlabel="prediction", ylabel="truth")
     axes.tick_params(axis="x", rotation=90)
     axes.tick_params(axis="y", rotation=0)
@@ -189,6 +219,12 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def add_footer(figure: "Figure", text: str) -> None:
+    """Write in small print below a figure what it is of; "" for nothing."""
+    if text:
+        figure.supxlabel(text, fontsize=7, color="0.4", x=0.01, ha="left")
+
+
 def png(figure: "Figure", *, dpi: int = 120) -> bytes:
     """Render a figure as PNG; the same figure gives the same bytes, without a time stamp or version."""
     content = io.BytesIO()
@@ -197,8 +233,19 @@ def png(figure: "Figure", *, dpi: int = 120) -> bytes:
 
 
 def save_figure(figure: "Figure", path: str | Path, *, dpi: int = 120) -> None:
-    """Write a figure to `path` as PNG."""
-    write_bytes(path, png(figure, dpi=dpi))
+    """Write a figure to `path` as PNG, SVG or PDF, by its suffix; the same figure gives the same bytes.
+
+    Raises ParameterError for any other suffix.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in _WITHOUT_DATE:
+        raise ParameterError(f"{path}: no format of a figure; end the name in .png, .svg or .pdf")
+    content = io.BytesIO()
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "dlv3p"}):
+        figure.savefig(content, format=kind, dpi=dpi, metadata=_WITHOUT_DATE[kind])
+    write_bytes(path, content.getvalue())
 
 
 def save_picture(picture: np.ndarray, path: str | Path) -> None:

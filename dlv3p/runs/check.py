@@ -22,7 +22,7 @@ from cityscapes.findings import Finding
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
 from dlv3p.runs.inputs import RunInputs
-from dlv3p.runs.record import HASH_KEY, planned_epochs, read_record, record_problems, record_sha256
+from dlv3p.runs.record import HASH_KEY, is_complete, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import load_model
@@ -170,7 +170,7 @@ class _RunCheck:
                 DAMAGED, "checkpoints/best.pt", problem, RUN_AGAIN if best["epoch"] > last["epoch"] else RESTORE
             )
         planned = planned_epochs(self.record)
-        if planned is not None and len(history) < planned:
+        if planned is not None and len(history) < planned and not is_complete(self.record, history, last["best_epoch"]):
             yield self._error(MISSING, where, f"{len(history)} of {planned} epochs are finished", RUN_AGAIN)
 
     def _check_metrics(self) -> Iterator[Finding]:
@@ -208,8 +208,9 @@ class _RunCheck:
     def _check_weights(self) -> Iterator[Finding]:
         path, where, best = self.folder / "model.safetensors", "model.safetensors", self.states.get("best")
         if not path.is_file():
-            done = len(self.states.get("last", {}).get("history", ()))
-            if self.imported or done and done == planned_epochs(self.record):
+            last = self.states.get("last", {})
+            history = last.get("history")
+            if self.imported or history and is_complete(self.record, history, last["best_epoch"]):
                 yield self._missing(where)
             return
         try:

@@ -68,7 +68,7 @@ def read_state(run: str) -> RunState:
         raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; existing runs: {existing}")
     try:
         record = read_record(folder / "run.json")
-        history = _read_history(folder / METRICS)
+        history = read_history(folder / METRICS)
         parameters = TrainParameters.recorded(record["parameters"])
     except FileNotFoundError:
         kind = INT8 if (folder / QUANTIZED).is_file() else TRAINING if holder_of(folder) else NEW
@@ -85,7 +85,8 @@ def read_state(run: str) -> RunState:
     return RunState(run, state, epoch, planned, max(known, default=None), left, parameters)
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Return the epochs in a metrics.csv, none if there is no such file; raises ValueError for a damaged one."""
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:

@@ -4,7 +4,7 @@ A record carries a sha256 of the rest of it, so that manual edits are detected. 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,6 +136,20 @@ def planned_epochs(record: Mapping[str, Any]) -> int | None:
         return math.ceil(parameters.steps / steps_per_epoch) if parameters.steps else parameters.epochs
     except (ParameterError, LookupError, TypeError, ZeroDivisionError):
         return None
+
+
+def patience_is_over(history: Sequence[Mapping[str, float]], best_epoch: int, patience: int) -> bool:
+    """Return whether `patience` validations in a row have brought no better mIoU; never with a patience of 0."""
+    later = [row for row in history if row["epoch"] > best_epoch and not math.isnan(row["val_loss"])]
+    return 0 < patience <= len(later)
+
+
+def is_complete(record: Mapping[str, Any], history: Sequence[Mapping[str, float]], best_epoch: int) -> bool:
+    """Return whether a run has exactly the epochs that its run.json plans, or as many as its patience allowed."""
+    planned = planned_epochs(record)
+    if planned is None or len(history) >= planned:
+        return len(history) == planned
+    return patience_is_over(history, best_epoch, TrainParameters.from_mapping(record["parameters"]).patience)
 
 
 def record_problems(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,7 +1,10 @@
 """Callbacks of a training: what is called when it starts, after each step and each epoch, and when it ends."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
+
+from cityscapes.errors import StoppedError, TerminatedError
 
 
 class Callback:
@@ -16,6 +19,9 @@ class Callback:
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         """Follow `step`, counted from 1 in each epoch."""
 
+    def on_image(self, epoch: int, image: int, images: int) -> None:
+        """Follow the validation at the end of an epoch, image by image."""
+
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Follow a whole epoch.
 
@@ -27,7 +33,11 @@ class Callback:
         """End after the last epoch."""
 
     def on_failure(self, message: str = "") -> None:
-        """End early, for example after an interrupt."""
+        """End early, because of an error."""
+
+    def on_stop(self, message: str = "") -> None:
+        """End early, because somebody asked for it."""
+        self.on_failure(message)
 
 
 class Callbacks(Callback):
@@ -44,6 +54,10 @@ class Callbacks(Callback):
         for callback in self.callbacks:
             callback.on_step(epoch, step, loss)
 
+    def on_image(self, epoch: int, image: int, images: int) -> None:
+        for callback in self.callbacks:
+            callback.on_image(epoch, image, images)
+
     def on_epoch(self, row: Mapping[str, float]) -> None:
         for callback in self.callbacks:
             callback.on_epoch(row)
@@ -56,12 +70,41 @@ class Callbacks(Callback):
         for callback in self.callbacks:
             callback.on_failure(message)
 
+    def on_stop(self, message: str = "") -> None:
+        for callback in self.callbacks:
+            callback.on_stop(message)
+
 
 @contextmanager
 def failure_reported(callback: Callback) -> Iterator[None]:
-    """Call `on_failure` when an exception ends the block."""
+    """Call `on_failure` when an exception ends the block, or `on_stop` where somebody asked for that."""
     try:
         yield
     except BaseException as error:
-        callback.on_failure(f"stopped by {type(error).__name__}; run again to continue")
+        if is_wish(error):
+            callback.on_stop(describe_stop(error))
+        else:
+            callback.on_failure(f"stopped by {type(error).__name__}; run again to continue")
         raise
+
+
+def is_wish(error: BaseException) -> bool:
+    """Return whether an error says that a person asked a job to stop, and that it did."""
+    return isinstance(error, StoppedError) and not isinstance(error, TerminatedError)
+
+
+def describe_stop(error: StoppedError) -> str:
+    """Return in sentences what `run='a': stopped after step 5 of 120; run again to continue` says in a line."""
+    done = str(error).rpartition(": ")[2].partition(";")[0]
+    return f"{done[:1].upper()}{done[1:]}. Run this cell again to resume."
+
+
+def after_each_image(callback: Callback, epoch: int, images: int, first: Callable[[], None]) -> Callable[[], None]:
+    """Return what a validation calls after each image: `first`, and then the callback's `on_image`."""
+    numbers = count(1)
+
+    def after_each() -> None:
+        first()
+        callback.on_image(epoch, next(numbers), images)
+
+    return after_each

@@ -37,6 +37,9 @@ class LineProgress(Callback):
     def on_failure(self, message: str = "") -> None:
         self.on_finish(message)
 
+    def on_stop(self, message: str = "") -> None:
+        self.on_finish(message.removesuffix(" Run this cell again to resume."))
+
 
 def describe_epoch(row: Mapping[str, float]) -> list[str]:
     """Format the known values of an epoch: losses and val mIoU, learning rate, seconds, and seconds without data."""

@@ -7,7 +7,7 @@ widgets would leave nothing to read; or nothing.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cityscapes.errors import ParameterError
@@ -27,6 +27,25 @@ def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None)
 
         return WidgetProgress(stop=stop)
     return LineProgress() if mode == "lines" else Callback()
+
+
+@contextmanager
+def preparing(mode: str, title: str) -> Iterator[Callable[[], None]]:
+    """Show by a bar that a job has begun, until the function that this yields is called or the block ends.
+
+    In front of a person, a stop that was asked for is from then on shown as a wish that was followed, not as an error.
+    """
+    if resolve_mode(mode) != "widgets":
+        yield lambda: None
+        return
+    from dlv3p.runtime.widgets import show_stops_neutrally, show_waiting
+
+    show_stops_neutrally()
+    box = show_waiting(title)
+    try:
+        yield box.close
+    finally:
+        box.close()
 
 
 def resolve_mode(mode: str) -> str:

@@ -11,14 +11,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from dlv3p.runtime.callbacks import Callback
+from cityscapes.errors import StoppedError
+from dlv3p.runtime.callbacks import Callback, describe_stop, is_wish
 from dlv3p.runtime.lines import Item, describe_epoch, format_duration
 
 if TYPE_CHECKING:
     import ipywidgets
+    from matplotlib.axes import Axes
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 _DRAWING_SHARE = 0.01  # of the time; drawing the curves takes about 50 ms
+_VALIDATION_SHARE = 0.1  # of an epoch on the bar, which also moves while images are scored
+_CUT = 5  # times the median: where the axis of a loss ends at the latest
 _TRAIN, _VAL = "#E69F00", "#0072B2"
 
 CURVES_INCHES = (9, 2.8)
@@ -36,7 +40,7 @@ class Bar:
         self._began = clock()
         self.total = total
         self.done = self._offset = 0
-        self.bar = ipywidgets.IntProgress(min=0, max=total or 1, layout={"width": "320px"})
+        self.bar = ipywidgets.FloatProgress(min=0, max=total or 1, layout={"width": "320px"})
         self.text = ipywidgets.Label(title)
         self.box = ipywidgets.HBox([self.bar, self.text])
 
@@ -44,7 +48,7 @@ class Bar:
         """Start from `done` instead of 0, without counting it in the time left."""
         self.done = self._offset = self.bar.value = done
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: float, note: str = "") -> None:
         """Advance to `done`; the display is updated at most five times a second."""
         self.done = done
         now = self._clock()
@@ -59,7 +63,7 @@ class Bar:
         self.text.value = "  ·  ".join(part for part in parts if part)
 
     def close(self, style: str, message: str = "") -> None:
-        """End in the color of `style`, `success` or `danger`; on success the bar is filled."""
+        """End in the color of `style`, `success`, `danger` or "" for neither; on success the bar is filled."""
         self.bar.bar_style = style
         self.bar.value = self.bar.max if style == "success" else min(self.done, self.bar.max)
         self.text.value = message or f"{self._title}  ·  {self._clock() - self._began:.1f} s"
@@ -79,6 +83,7 @@ class WidgetProgress(Callback):
 
         self._epochs, self._steps = total_epochs, steps_per_epoch
         self._bar = Bar(total_epochs * steps_per_epoch, "", clock=self._clock)
+        self._bar.text.value = f"epoch {first_epoch}/{total_epochs}  ·  first step"
         self._bar.begin_at((first_epoch - 1) * steps_per_epoch)
         self._button = ipywidgets.Button(
             description="Stop",
@@ -100,7 +105,12 @@ class WidgetProgress(Callback):
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
-        self._bar.update((epoch - 1) * self._steps + step, note)
+        self._bar.update((epoch - 1) * self._steps + step * (1 - _VALIDATION_SHARE), note)
+
+    def on_image(self, epoch: int, image: int, images: int) -> None:
+        note = f"epoch {epoch}/{self._epochs}  ·  validating, image {image}/{images}"
+        part = 1 - _VALIDATION_SHARE * (1 - image / images)
+        self._bar.update((epoch - 1 + part) * self._steps, note)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
@@ -114,16 +124,21 @@ class WidgetProgress(Callback):
     def on_failure(self, message: str = "") -> None:
         self._end("danger", message)
 
+    def on_stop(self, message: str = "") -> None:
+        self._end("", message, printed=False)  # `show_stops_neutrally` prints it
+
     def _request_stop(self, button: "ipywidgets.Button") -> None:
+        if button.disabled:  # the second click of two; a second request would stop at once, without a checkpoint
+            return
         button.disabled, button.description = True, "Stopping"
         self._stop()
 
-    def _end(self, style: str, message: str) -> None:
+    def _end(self, style: str, message: str, *, printed: bool = True) -> None:
         self._button.disabled, self._button.description = True, "Stop"
         if self._rows:
             self._draw()
         self._bar.close(style, message)
-        if message:
+        if message and printed:
             print(message)  # widgets are not saved in a notebook; the printed line is
 
     def _draw(self) -> None:
@@ -147,7 +162,7 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
             points = [math.nan if value is None else value for value in values]
             axes.plot([row["epoch"] for row in rows], points, line, color=color, marker="o", markersize=3, label=split)
         axes.set(title=metric, xlabel="epoch", xlim=(0.5, epochs + 0.5))
-        axes.set_ylim(bottom=0)
+        limit_axis(axes, metric, [value for line in axes.lines for value in line.get_ydata()])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
@@ -155,6 +170,47 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()
+
+
+def show_waiting(title: str) -> "ipywidgets.HBox":
+    """Display a bar without an end beside its title, until somebody closes the box."""
+    import ipywidgets
+    from IPython.display import display
+
+    bar = ipywidgets.FloatProgress(value=1, min=0, max=1, bar_style="info", layout={"width": "320px"})
+    box = ipywidgets.HBox([bar, ipywidgets.Label(title)])
+    display(box)
+    return box
+
+
+def show_stops_neutrally() -> None:
+    """Let this kernel print a stop that a person asked for as sentences; it still ends the cell and the queue."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if hasattr(shell, "set_custom_exc"):
+        shell.set_custom_exc((StoppedError,), _print_stop)
+
+
+def _print_stop(shell, kind: type, error: StoppedError, trace, tb_offset: int | None = None) -> None:
+    if is_wish(error):
+        print(describe_stop(error), flush=True)
+    else:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+def limit_axis(axes: "Axes", metric: str, values: Iterable[float]) -> None:
+    """Let an axis begin at 0 and end above the values; a loss far above the others is cut off, and the title says so.
+
+    The first epochs of a validation loss can be a thousand times what follows, and would leave a flat line.
+    """
+    known = sorted(value for value in values if math.isfinite(value))
+    highest = known[-1] if known else 0.0
+    top = _CUT * known[(len(known) - 1) // 2] if metric == "loss" and known else highest
+    if 0 < top < highest:
+        axes.set_title(f"{metric} (up to {highest:,.4g}, cut off)")
+        highest = top
+    axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
 
 
 def track_with_bar(iterable: Iterable[Item], total: int | None, title: str) -> Iterator[Item]:

@@ -16,6 +16,15 @@ from dlv3p.runtime.callbacks import Callback, Callbacks
 from dlv3p.runtime.processes import place
 from dlv3p.runtime.progress import make_progress
 
+FEW_STEPS, FEW_STEPS_PER_EPOCH = 50, 2
+"""Below so many steps in all, and up to so many an epoch, a hint is due."""
+LARGE_LOSS = 10
+"""A validation loss so many times the training loss, or 1 if that is less, is explained."""
+SMALL_DATA_REMEDIES = (
+    "initial_weights='imagenet', with norm='frozen'; norm='group', which needs no averages; norm_momentum=0.3 and "
+    "backbone_norm_momentum=0.3, whose averages follow faster; more epochs"
+)
+
 
 class TensorBoardLogger(Callback):
     """Write each step's loss and each epoch's row to `folder` as scalars, over the number of steps since the run began.
@@ -84,6 +93,34 @@ class TensorBoardLogger(Callback):
         print(f"warning: {self._folder}: cannot write events, so the curves end here: {reason(error)}", flush=True)
 
 
+class Hints(Callback):
+    """Say before training that the data give few steps, and once that the validation loss is out of proportion."""
+
+    def __init__(self, *, steps: int = 0) -> None:
+        self._steps, self._explained = steps, False
+
+    def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+        steps = self._steps or total_epochs * steps_per_epoch
+        if first_epoch == 1 and (steps < FEW_STEPS or steps_per_epoch <= FEW_STEPS_PER_EPOCH):
+            print(
+                f"note: {steps} steps in all, {steps_per_epoch} an epoch, are few for a network and for the averages "
+                f"of batch norm. What helps: {SMALL_DATA_REMEDIES}",
+                flush=True,
+            )
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        train, val = row.get("train_loss", math.nan), row.get("val_loss", math.nan)
+        if self._explained or not val > LARGE_LOSS * max(1.0, train):
+            return
+        self._explained = True
+        print(
+            f"note: the validation loss is {val:.3g} beside a training loss of {train:.3g}. Validation uses batch "
+            "norm's running averages, which do not describe the data yet after few steps or with small batches. This "
+            f"usually settles within some hundred steps. What helps sooner: {SMALL_DATA_REMEDIES}",
+            flush=True,
+        )
+
+
 def check_extras(parameters: TrainParameters) -> None:
     """Raise MachineError for a package that the callbacks need and that is missing, before anything is prepared."""
     if parameters.tensorboard:
@@ -107,6 +144,8 @@ def make_callbacks(
     if not place().first:
         return Callback()
     callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop)]
+    if parameters.progress != "none":
+        callbacks.append(Hints(steps=parameters.steps))
     if parameters.tensorboard:
         callbacks.append(TensorBoardLogger(folder / "events", done=done))
     if band := band_for(parameters, training):

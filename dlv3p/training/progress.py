@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlv3p.evaluation.metrics import scores
+from dlv3p.runs.record import patience_is_over
 
 
 @dataclass
@@ -36,17 +37,50 @@ class TrainingResult:
     best_mean_iou: float
     caution: str = ""
     """What to say with the score where one class alone occurs in the validation split; else ""."""
+    ended: str = ""
+    """What to say where the run's patience ended it before its last epoch; else ""."""
 
     @property
     def summary(self) -> str:
         """The best score and its epoch in words."""
-        return f"best val mIoU {self.best_mean_iou:.4f}{self.caution} at epoch {self.best_epoch}"
+        return f"best val mIoU {self.best_mean_iou:.4f}{self.caution} at epoch {self.best_epoch}{self.ended}"
+
+    def learned(self, num_classes: int) -> bool:
+        """Return whether the score is clearly better than that of any constant prediction (at most 1 / C)."""
+        return self.best_mean_iou > min(2 / num_classes, (1 + 1 / num_classes) / 2)
+
+    def advice(self, num_classes: int) -> str:
+        """Return what to do where nothing was learned; "" where something was."""
+        if self.learned(num_classes):
+            return ""
+        loss = self.history[-1]["train_loss"]
+        return (
+            f"What to do: look at the crops above (do the masks fit the images?) and at the training loss, which ended "
+            f"at {loss:.3g}. If it still falls, train longer (epochs). If it never fell, take another learning_rate, "
+            "ten times lower first, or initial_weights='imagenet'. If it is low and the score is not, the network "
+            "overfits, or batch norm has seen too few steps: more images, or norm='frozen' with ImageNet weights."
+        )
+
+    @property
+    def next_steps(self) -> str:
+        """The commands that usually come next, filled in."""
+        notebooks = {
+            f"evaluate.ipynb -p run {self.run}": "scores by class, and where it fails",
+            f"visualize_training.ipynb -p runs {self.run}": "the curves, also of several runs",
+            f"render_gif.ipynb -p run {self.run}": "predictions in motion",
+            f"profile.ipynb -p run {self.run}": "time and memory on this machine",
+        }
+        width = max(map(len, notebooks))
+        return "\n".join(f"papermill {words:<{width}}  # {purpose}" for words, purpose in notebooks.items())
 
 
 class TrainingProgress:
     """The finished steps and epochs of a run of `steps` in total; `history` has a dict per finished epoch."""
 
-    def __init__(self, num_classes: int, device: torch.device, *, steps: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, num_classes: int, device: torch.device, *, steps: int, steps_per_epoch: int, patience: int = 0
+    ) -> None:
+        self.patience = patience
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.epochs = math.ceil(steps / steps_per_epoch)
         self.history: list[dict[str, float]] = []
@@ -67,8 +101,8 @@ class TrainingProgress:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are finished."""
-        return len(self.history) >= self.epochs
+        """Whether all epochs are finished, or no better score has come for as long as `patience` allows."""
+        return len(self.history) >= self.epochs or patience_is_over(self.history, self.best_epoch, self.patience)
 
     def begin_epoch(self) -> None:
         """Start the clock of an epoch, or resume that of an interrupted one."""
@@ -102,7 +136,10 @@ class TrainingProgress:
 
     def result(self, folder: Path) -> TrainingResult:
         """Return the result of a finished run."""
-        return TrainingResult(folder.name, folder, self.history, self.best_epoch, self.best_mean_iou, self.caution)
+        early = self.finished and len(self.history) < self.epochs
+        ended = f"; ended after epoch {len(self.history)} of {self.epochs}, patience={self.patience}" if early else ""
+        score = (self.best_epoch, self.best_mean_iou)
+        return TrainingResult(folder.name, folder, self.history, *score, self.caution, ended)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries of a checkpoint."""

@@ -5,6 +5,7 @@ from io import BytesIO
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
@@ -66,10 +67,12 @@ def validate(
     *,
     images: int,
     after_each: Callable[[], None],
+    look: Callable[[int, Tensor], None] | None = None,
 ) -> dict[str, float]:
     """Return loss, mIoU, mDice, mPA and pixel accuracy over `images` whole images, at the size of their masks.
 
-    Call `after_each` after each image, as often in every process; it may raise to end the validation.
+    Call `after_each` after each image, as often in every process; it may raise to end the validation. `look` gets the
+    place of each image, from 0, and its predicted classes (1, H, W).
     """
     model.eval()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
@@ -81,7 +84,10 @@ def validate(
         image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
         logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])
         total += cross_entropy(logits, mask)
-        confusion += confusion_matrix(mask, logits.argmax(dim=1), num_classes)
+        prediction = logits.argmax(dim=1)
+        confusion += confusion_matrix(mask, prediction, num_classes)
+        if look is not None:
+            look(number - 1, prediction)
         if number <= common:
             after_each()
     confusion, total = sum_over_processes(confusion), sum_over_processes(total)

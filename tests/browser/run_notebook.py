@@ -39,6 +39,8 @@ SETTINGS = {
 }
 SEEN = """() => {
     const all = (selector) => [...document.querySelectorAll('.jp-Notebook ' + selector)];
+    const visible = (element) => element.checkVisibility({opacityProperty: true, visibilityProperty: true});
+    const large = (image) => image.naturalWidth > 100 && visible(image) && image.getBoundingClientRect().height > 100;
     const code = all('.jp-CodeCell');
     const prompt = (cell) => cell.querySelector('.jp-InputArea-prompt').textContent;
     return {
@@ -46,12 +48,38 @@ SEEN = """() => {
         started: code.filter((cell) => /[\\d*]/.test(prompt(cell))).length,
         run: code.filter((cell) => /\\d/.test(prompt(cell))).length,
         errors: all('[data-mime-type="application/vnd.jupyter.stderr"]').map((output) => output.textContent.trim()),
-        bars: all('.jupyter-widgets .progress-bar').length,
-        full_bars: all('.jupyter-widgets .progress-bar-success').length,
-        images: all('img.widget-image').filter((image) => image.naturalWidth > 100).length,
-        figures: all('.jp-RenderedImage img').filter((image) => image.naturalWidth > 100).length,
+        bars: all('.jupyter-widgets .progress-bar').filter(visible).length,
+        full_bars: all('.jupyter-widgets .progress-bar-success').filter(visible).length,
+        red_bars: all('.jupyter-widgets .progress-bar-danger').filter(visible).length,
+        images: all('img.widget-image').filter(large).length,
+        figures: all('.jp-RenderedImage img').filter(large).length,
+        printed: all('[data-mime-type="application/vnd.jupyter.stdout"]').map((output) => output.textContent.trim()),
     };
 }"""
+LOOK = """() => {
+    const all = [...document.querySelectorAll('.jp-Notebook .widget-hbox')];
+    const boxes = all.filter((box) => box.querySelector('.progress'));
+    const box = boxes[boxes.length - 1];
+    const image = document.querySelector('.jp-Notebook img.widget-image');
+    return {
+        text: box ? [...box.querySelectorAll('.widget-label')].map((label) => label.textContent).join('') : null,
+        share: box ? box.querySelector('.progress-bar').getBoundingClientRect().width : 0,
+        height: image && image.checkVisibility({visibilityProperty: true}) ? image.getBoundingClientRect().height : 0,
+        picture: image ? image.src : '',
+        idle: document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status === 'idle',
+    };
+}"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the page while cells run: the newest bar's text and width, and the curves' height and picture."""
+
+    text: str | None
+    share: float
+    height: float
+    picture: str
+    idle: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,7 @@ class Seen:
     """What the page shows: code cells, how many started and finished, error texts, widget bars and images, figures.
 
     Errors are everything shown in red: exceptions, which JupyterLab draws like any text on stderr, and warnings.
+    Only what a person sees is counted: an image of no height is none. `looks` are those while the cells ran.
     """
 
     cells: int
@@ -67,8 +96,11 @@ class Seen:
     errors: list[str]
     bars: int
     full_bars: int
+    red_bars: int
     images: int
     figures: int
+    printed: list[str]
+    looks: list[Look]
 
 
 def run_in_jupyterlab(
@@ -79,12 +111,13 @@ def run_in_jupyterlab(
     seconds: float = 300,
     workspace: Path | None = None,
     press: str = "",
+    press_after: str = "",
 ) -> Seen:
     """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
 
     Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`, if it has to be kept. A
-    widget's button with the text `press` is clicked as soon as it appears. Raises TimeoutError if the notebook has not
-    finished after so many seconds.
+    widget's button with the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it.
+    Raises TimeoutError if the notebook has not finished after so many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
         folder = Path(temporary)
@@ -97,7 +130,7 @@ def run_in_jupyterlab(
             page = browser.new_page(viewport={"width": 1280, "height": 1000})
             page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
             try:
-                seen = run_all_cells(page, seconds, press=press)
+                seen = run_all_cells(page, seconds, press=press, press_after=press_after)
             finally:
                 take_picture(page, screenshot)
             browser.close()
@@ -145,24 +178,27 @@ def server_url(server: subprocess.Popen, folder: Path, seconds: float = 180) -> 
     raise TimeoutError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
-def run_all_cells(page: Page, seconds: float, *, press: str = "") -> Seen:
-    """Click Run > Run All Cells, and wait until every cell has run or one has failed."""
+def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: str = "") -> Seen:
+    """Click Run > Run All Cells, and wait until every cell has run, one has failed, or the pressed button ended one."""
     end = time.monotonic() + seconds
     button = page.locator("button.jupyter-button:enabled", has_text=press)
+    pressed, looks = False, []
     start_cells(page)
     asked = time.monotonic()
     while time.monotonic() < end:
         seen = page.evaluate(SEEN)
-        if seen["errors"] or seen["run"] == seen["cells"] > 0:
+        looks.append(look := Look(**page.evaluate(LOOK)))
+        if seen["errors"] or seen["run"] == seen["cells"] > 0 or (pressed and look.idle):
             page.wait_for_timeout(1000)  # for the last pictures to arrive
-            return Seen(**page.evaluate(SEEN))
+            return Seen(**page.evaluate(SEEN), looks=looks)
         if not seen["run"] and time.monotonic() > asked + 20:
             page.reload()  # JupyterLab lost the request while it was connecting to the kernel
             start_cells(page)
             asked = time.monotonic()
-        if press and button.count():
+        if press and not pressed and button.count() and (not press_after or press_after in (look.text or "")):
             button.click()
-        page.wait_for_timeout(250)
+            pressed = True
+        page.wait_for_timeout(100)
     raise TimeoutError(f"the notebook has not ended after {seconds:.0f} s: {seen}")
 
 

@@ -1,8 +1,11 @@
 """A user opens a notebook in JupyterLab and runs it: widgets are drawn, and no cell fails."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chro
 
 
 def test_quickstart_draws_its_progress_and_curves(city: Path) -> None:
-    parameters = {"data_root": str(city), "epochs": 2, "threads": 1}  # the browser wants the other core
+    parameters = {"data_root": str(city), "epochs": 4, "threads": 1}  # the browser wants the other core
     seen = run_in_jupyterlab(
         ROOT / "notebooks" / "quickstart.ipynb",
         parameters=parameters,
@@ -31,23 +34,73 @@ def test_quickstart_draws_its_progress_and_curves(city: Path) -> None:
     assert seen.run == seen.cells
     assert seen.full_bars >= 1, "no progress bar ended well"
     assert seen.images >= 1, "the curves were not drawn"
+    bars = [look for look in seen.looks if look.text is not None]
+    assert all(look.text for look in bars), "a bar without a text"
+    assert any(look.text.startswith("preparing the data") for look in bars)
+    training = [look for look in bars if re.match(r"epoch \d+/4  ·  ", look.text)]
+    assert len({look.share for look in training}) > 3, "the bar did not move"
+    assert any(look.height > 100 for look in training), "no curve was seen while the cell ran"
+    assert len({look.picture for look in seen.looks if look.height > 100}) > 1, "no curve was seen to change"
 
 
-def test_the_stop_button_ends_training_after_a_step_with_a_checkpoint(city: Path, tmp_path: Path) -> None:
+TINY = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
+TINY |= {"epochs": 10_000, "workers": 0, "threads": 1}
+
+
+def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_followed(
+    city: Path, tmp_path: Path
+) -> None:
     """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first."""
-    tiny = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
-    parameters = tiny | {"run": "stopped", "data_root": str(city), "epochs": 10_000, "workers": 0, "threads": 1}
     seen = run_in_jupyterlab(
         ROOT / "notebooks" / "train.ipynb",
-        parameters=parameters,
+        parameters=TINY | {"run": "stopped", "data_root": str(city)},
         screenshot=PICTURES / "stopped.png",
         workspace=tmp_path,
         press="Stop",
         seconds=600,
     )
-    (error,) = seen.errors
-    assert re.search(r"StoppedError: run='stopped': stopped after step \d+ of 30000; run again to continue", error)
-    assert "Traceback" not in error
+    assert seen.errors == []
+    assert seen.red_bars == 0
+    assert seen.started < seen.cells, "the cells below have run"
     state = load_checkpoint(tmp_path / "saved" / "stopped" / "checkpoints" / "last.pt")
     assert state["epoch"] < 10_000
-    assert f"stopped after step {state['epoch'] * 3 + state['step']} of" in error
+    step = state["epoch"] * 3 + state["step"]
+    told = f"Stopped after step {step} of 30000. Run this cell again to resume."
+    assert [text for text in seen.printed if "topped" in text.replace("run: stopped", "")] == [told]
+    assert "StoppedError" not in "".join(seen.printed)
+    assert told in seen.looks[-1].text
+
+
+def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, tmp_path: Path) -> None:
+    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains."""
+    parameters = TINY | {"run": "elsewhere", "data_root": str(city)}
+    words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    environment = os.environ | {"DLV3P_WORKSPACE": str(tmp_path)}
+    training = subprocess.Popen(
+        [sys.executable, "-m", "dlv3p", "train", *words], env=environment, text=True, stderr=subprocess.PIPE
+    )
+    try:
+        while not (tmp_path / "saved" / "elsewhere" / "metrics.csv").is_file():
+            assert training.poll() is None
+            time.sleep(0.2)
+        seen = run_in_jupyterlab(
+            ROOT / "notebooks" / "train.ipynb",
+            parameters=parameters,
+            screenshot=PICTURES / "attached.png",
+            workspace=tmp_path,
+            press="Stop",
+            press_after="epoch",
+            seconds=600,
+        )
+        _, told = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 130
+    assert re.fullmatch(r"error: run='elsewhere': stopped after step \d+ of 30000; run again to continue\n", told)
+    assert seen.errors == []
+    assert seen.red_bars == 0
+    assert seen.images == 1
+    printed = "\n".join(seen.printed)
+    assert re.search(rf"process {training.pid} on \S+ since .* is training this run; this cell follows it", printed)
+    epochs = len(load_checkpoint(tmp_path / "saved" / "elsewhere" / "checkpoints" / "last.pt")["history"])
+    assert f"Stopped elsewhere after epoch {epochs} of 10000. Run this cell again to resume." in printed

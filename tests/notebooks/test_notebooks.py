@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tokenize
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import papermill
@@ -226,3 +227,42 @@ def test_a_number_that_changes_fails_its_cell(city: Path, tmp_path: Path, worksp
     assert result.returncode == 1, result.stdout
     assert failed == [("wrong.ipynb", str(cell))]
     assert re.search(rf"^PASSED same.ipynb::\S*?:?Cell {cell}\b", result.stdout, re.MULTILINE)
+
+
+def test_evaluate_saves_the_scores_before_a_second_protocol_starts() -> None:
+    """Another protocol takes many times as long, and is off unless asked for: a stop then costs no score."""
+    (cell,) = [cell for cell in code_cells(FOLDER / "evaluate.ipynb") if "evaluations = [evaluation]" in cell.source]
+    assert config.EvaluateParameters().second_protocol == "none"
+    saved = []
+
+    def evaluate(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    scored = SimpleNamespace(protocol="single scale", save=lambda: saved.append(True) or "evaluation.json")
+    names = {"evaluation": scored, "predictor": None, "split": None, "evaluate": evaluate}
+    with pytest.raises(KeyboardInterrupt):
+        exec(cell.source, names | {"config": config.EvaluateParameters(second_protocol="six_scales_flip")})
+    assert saved == [True]
+    exec(cell.source, names | {"config": config.EvaluateParameters()})
+
+
+@notebooks
+def test_the_check_at_the_end_is_tagged_and_folded(path: Path) -> None:
+    """It serves nbval: a reader sees what holds, and unfolds how that is found."""
+    checks = code_cells(path, "check")
+    assert checks == code_cells(path)[-1:]
+    assert checks[0].metadata.jupyter.source_hidden is True
+    assert "nbval-check-output" in checks[0].metadata.tags
+
+
+@notebooks
+def test_that_a_wrong_value_stops_the_notebook_is_said_once(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    assert len([source for source in cells if source.startswith("An invalid parameter stops the notebook here")]) == 1
+
+
+@pytest.mark.parametrize("name", ["prune", "quantize"])
+def test_no_cell_draws_by_itself(name: str) -> None:
+    """Axes, ticks and colors are plumbing, and belong into functions."""
+    for cell in code_cells(FOLDER / f"{name}.ipynb"):
+        assert not re.search(r"\.axes|subplots|set_y|seaborn", cell.source), cell.source

@@ -11,6 +11,7 @@ from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
 from dlv3p.pictures import curves
 from dlv3p.pictures.visualize import png
 from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, write_metrics
+from dlv3p.runs.record import add_to_record, read_record
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +146,36 @@ def test_a_dozen_runs_have_a_dozen_colors():
         make_run(f"run{index:02d}", val_miou=(0.2, 0.3))
     figure = curves.plot_curves(curves.read_metrics())
     assert len({tuple(line.get_color()) for line in figure.legends[0].get_lines()}) == 12
+
+
+def test_a_first_loss_far_above_the_others_leaves_the_curve_readable_and_is_told():
+    make_run("a", val_miou=tuple(np.linspace(0.1, 0.5, 8)))
+    table = curves.read_metrics(["a"])
+    table.loc[(table.epoch == 1) & (table.split == "val"), "loss"] = 4305.0
+    loss = curves.plot_curves(table).axes[0]
+    others = table.loss[table.loss < 4305]
+    assert others.max() < loss.get_ylim()[1] <= 6 * others.median()
+    assert loss.get_title() == "loss (up to 4,305, cut off)"
+
+
+def test_the_best_epoch_of_each_run_is_marked():
+    make_run("a", val_miou=(0.1, 0.3, 0.2))
+    make_run("b", val_miou=(0.6, 0.5, 0.4))
+    make_run("c", val_miou=(math.nan,))
+    figure = curves.plot_curves(curves.read_metrics())
+    stars = [tuple(mark.get_offsets()[0]) for mark in figure.axes[1].collections if len(mark.get_offsets())]
+    assert stars == [(2, 0.3), (1, 0.6)]
+    assert "best epoch" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_several_runs_show_what_differs_between_them():
+    long = "deeplabv3plus-mobilenet_v2-os16-0ea3da"
+    make_run(long)
+    make_run("b", output_stride=8)
+    for run, seed in ((long, 3), ("b", 4)):
+        path = run_folder(run) / "run.json"
+        record = read_record(path)
+        add_to_record(path, record, parameters=record["parameters"] | {"seed": seed})
+    labels = curves.run_labels([(long, 16), ("b", 8)])
+    assert labels == ["deeplabv3plu…-0ea3da (output stride 16, seed 3)", "b (output stride 8, seed 4)"]
+    assert curves.run_labels([(long, 16)]) == [f"{long} (output stride 16)"]

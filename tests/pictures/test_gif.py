@@ -196,3 +196,15 @@ def test_g1_a_frame_as_large_as_images_may_be_is_written(tmp_path):
         write_gif([np.zeros((2, 70_000, 3), np.uint8)], tmp_path / "a.gif")
     with pytest.raises(InputError, match="20000x2 pixels, more than the 16383 per side"):
         write_gif([np.zeros((2, 20_000, 3), np.uint8)], tmp_path / "a.webp")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "asked", "stays"), [(".gif", 0.033, 0.03), (".gif", 0.001, 0.01), (".webp", 0.033, 0.033)]
+)
+def test_the_time_of_a_frame_is_what_the_format_can_say_and_is_told(tmp_path, suffix, asked, stays):
+    path = tmp_path / f"a{suffix}"
+    assert write_gif(frames(2), path, seconds_per_frame=asked) == stays
+    with Image.open(path) as image:
+        image.seek(1)
+        image.load()
+        assert image.info["duration"] == round(1000 * stays)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from cityscapes.errors import InputError
+from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.pictures import visualize
 
@@ -149,3 +149,40 @@ def test_a_picture_saved_is_the_picture_read(tmp_path, image):
 
     visualize.save_picture(image, tmp_path / "new" / "picture.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "picture.png")), image)
+
+
+def test_a_black_class_and_ignored_pixels_never_look_the_same():
+    colors = np.array([(0, 0, 0), (128, 0, 0)], np.uint8)
+    black, ignored = visualize.colorize(np.array([[0, IGNORE]]), colors)[0].tolist()
+    assert black == [0, 0, 0]
+    assert ignored == list(visualize.ignored_color(colors)) != black
+    assert visualize.ignored_color(TRAIN_ID_TO_COLOR) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("suffix", "begin"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_a_figure_is_written_in_the_format_of_its_suffix_with_the_same_bytes_each_time(tmp_path, suffix, begin):
+    for name in ("a", "b"):
+        visualize.save_figure(visualize.class_iou_bars({"road": 0.9}), tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes().startswith(begin)
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_a_figure_in_another_format_is_refused(tmp_path):
+    with pytest.raises(ParameterError, match=r"end the name in \.png, \.svg or \.pdf"):
+        visualize.save_figure(visualize.class_iou_bars({"road": 0.9}), tmp_path / "a.jpg")
+
+
+def test_a_footer_says_what_a_figure_is_of():
+    footer = "demo, epoch 3 · city val, 8 images · whole_image"
+    for figure in (
+        visualize.class_iou_bars({"road": 0.9}, footer=footer),
+        visualize.confusion_heatmap(np.eye(3, dtype=np.int64), ["x", "y", "z"], footer=footer),
+    ):
+        assert figure.get_supxlabel() == footer
+    assert visualize.class_iou_bars({"road": 0.9}).get_supxlabel() == ""
+
+
+def test_long_lines_of_text_are_continued_rather_than_cut():
+    short, long = (visualize.text_lines(["x" * count], width=600) for count in (10, 300))
+    assert short.shape[1] == long.shape[1] == 600
+    assert long.shape[0] > short.shape[0]

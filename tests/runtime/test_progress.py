@@ -11,8 +11,9 @@ import pytest
 from jupyter_client.manager import KernelManager
 from PIL import Image
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import ParameterError, StoppedError, TerminatedError
 from dlv3p.runtime import progress, widgets
+from dlv3p.runtime.callbacks import failure_reported
 from dlv3p.runtime.lines import LineProgress, format_duration
 from dlv3p.runtime.progress import make_progress, track
 
@@ -214,6 +215,87 @@ def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
     assert bar.value == 3
 
 
+def test_a_stop_that_was_asked_for_leaves_the_bar_neutral_and_says_how_to_go_on(shown, capsys):
+    live = run_widgets(Clock(), epochs=2)
+    with pytest.raises(StoppedError), failure_reported(live):
+        raise StoppedError("run='a': stopped after step 5 of 120; run again to continue")
+    bar, text = shown[0].children[0].children
+    assert bar.bar_style == ""
+    assert text.value == "Stopped after step 5 of 120. Run this cell again to resume."
+    assert capsys.readouterr().out == ""  # the kernel prints it, see `show_stops_neutrally`
+
+
+@pytest.mark.parametrize("error", [TerminatedError("run='a': stopped"), ValueError("1")])
+def test_an_error_and_a_cluster_that_ends_the_job_are_no_wish(shown, error):
+    live = run_widgets(Clock(), epochs=2)
+    with pytest.raises(type(error), match=str(error)), failure_reported(live):
+        raise error
+    assert shown[0].children[0].children[0].bar_style == "danger"
+
+
+def test_the_bar_has_a_text_at_all_times_and_moves_during_validation(shown):
+    clock = Clock()
+    live = widgets.WidgetProgress(clock=clock)
+    live.on_start(2, 10)
+    bar, text = shown[0].children[0].children
+    seen = [(bar.value, text.value)]
+    for step in range(1, 11):
+        clock.now += 1
+        live.on_step(1, step, 0.5)
+        seen.append((bar.value, text.value))
+    for image in (1, 2, 3):
+        clock.now += 1
+        live.on_image(1, image, 3)
+        seen.append((bar.value, text.value))
+    shares, texts = zip(*seen, strict=True)
+    assert all(texts)
+    assert list(shares) == sorted(set(shares))
+    assert shares[-1] == 10
+    assert "validating, image 2/3" in texts[-2]
+
+
+def test_waiting_shows_a_bar_with_its_title_until_it_ends(shown):
+    with progress.preparing("widgets", "preparing the data") as prepared:
+        bar, label = shown[0].children
+        assert (label.value, bar.bar_style) == ("preparing the data", "info")
+        prepared()
+        assert shown[0].comm is None
+    with progress.preparing("lines", "preparing the data") as prepared:
+        prepared()
+    assert len(shown) == 1
+
+
+STOPS = """
+from cityscapes.errors import StoppedError, TerminatedError
+from dlv3p.runtime.widgets import show_stops_neutrally
+show_stops_neutrally()
+raise {}("run='a': stopped after step 5 of 120; run again to continue")
+"""
+
+
+@pytest.mark.parametrize("kind", ["StoppedError", "TerminatedError"])
+def test_a_kernel_prints_a_stop_as_a_sentence_and_still_ends_the_queue(kind):
+    manager = KernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=240)
+        outputs = []
+        reply = client.execute_interactive(STOPS.format(kind), output_hook=outputs.append, timeout=240)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "error"  # no cell below runs
+    contents = {message["msg_type"]: message["content"] for message in outputs}
+    if kind == "StoppedError":
+        assert "error" not in contents
+        assert contents["stream"]["name"] == "stdout"
+        assert contents["stream"]["text"] == "Stopped after step 5 of 120. Run this cell again to resume.\n"
+    else:
+        assert contents["error"]["ename"] == kind
+
+
 def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
     asked = []
     live = widgets.WidgetProgress(stop=lambda: asked.append(True), clock=Clock())
@@ -222,6 +304,8 @@ def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):
     assert (button.description, button.disabled, asked) == ("Stop", False, [])
     button.click()
     assert (button.description, button.disabled, asked) == ("Stopping", True, [True])
+    button.click()  # the second of two quick clicks arrives before the page has drawn that the button rests
+    assert asked == [True]
     live.on_failure("stopped")
     assert (button.description, button.disabled) == ("Stop", True)
     finished = widgets.WidgetProgress(stop=lambda: None, clock=Clock())

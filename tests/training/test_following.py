@@ -1,0 +1,124 @@
+"""Running the cell again follows a training of another process in front of a person; everywhere else it is refused."""
+
+import signal
+import threading
+import time
+
+import pytest
+from support.tiny import tiny
+
+from cityscapes.errors import BusyError, ParameterError, StoppedError
+from cityscapes.files.locks import lock_folder
+from dlv3p.runtime.callbacks import Callback
+from dlv3p.train import train
+from dlv3p.training import following
+
+
+class Shown(Callback):
+    """What a person sees of a training."""
+
+    def __init__(self):
+        self.epochs, self.end = [], ""
+
+    def on_epoch(self, row):
+        self.epochs.append(int(row["epoch"]))
+
+    def on_finish(self, message=""):
+        self.end = message
+
+    def on_stop(self, message=""):
+        self.end = message
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """A person in front of the notebook."""
+    shown = Shown()
+    monkeypatch.setattr(following, "resolve_mode", lambda mode: "widgets")
+    monkeypatch.setattr(following, "make_progress", lambda mode, stop: shown)
+    monkeypatch.setattr(following, "SECONDS_BETWEEN_LOOKS", 0.05)
+    return shown
+
+
+class Elsewhere(threading.Thread):
+    """Hold the folder of a run, as the process that trains it does, until it is let go."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.held, self.done = folder, threading.Event(), threading.Event()
+        self.start()
+        assert self.held.wait(60)
+
+    def run(self):
+        with lock_folder(self.folder):
+            self.held.set()
+            self.done.wait(60)
+
+
+def test_without_a_person_a_run_that_is_trained_elsewhere_is_refused(trained, city):
+    other = Elsewhere(trained.folder)
+    try:
+        with pytest.raises(BusyError, match="another process is training it"):
+            train(tiny(city, run="done", image_scale=0.5))
+    finally:
+        other.done.set()
+
+
+def test_the_epochs_of_the_other_process_are_shown_until_it_has_finished(trained, city, shown, capsys):
+    other = Elsewhere(trained.folder)
+    threading.Timer(0.5, other.done.set).start()
+    result = train(tiny(city, run="done", image_scale=0.5))
+    assert shown.epochs == [1, 2]
+    assert shown.end == "the training that this cell followed has finished"
+    assert len(result.history) == 2
+    assert "is training this run; this cell follows it" in capsys.readouterr().out
+
+
+def test_a_training_that_ended_early_elsewhere_is_no_result(trained, city, shown):
+    weights = trained.folder / "model.safetensors"
+    metrics = trained.folder / "metrics.csv"
+    kept, table = weights.read_bytes(), metrics.read_text()
+    weights.unlink()
+    metrics.write_text("".join(table.splitlines(keepends=True)[:2]))
+    other = Elsewhere(trained.folder)
+    threading.Timer(0.5, other.done.set).start()
+    try:
+        with pytest.raises(StoppedError, match="stopped elsewhere after epoch 1 of 2"):
+            following.follow_elsewhere(tiny(city, run="done", image_scale=0.5))
+    finally:
+        weights.write_bytes(kept)
+        metrics.write_text(table)
+    assert shown.epochs == [1]
+    assert shown.end == "Stopped elsewhere after epoch 1 of 2. Run this cell again to resume."
+
+
+def test_another_training_under_the_same_name_is_refused_as_before(trained, city, shown):
+    other = Elsewhere(trained.folder)
+    try:
+        with pytest.raises(ParameterError, match="was trained with seed=0 .asked for 5."):
+            train(tiny(city, run="done", image_scale=0.5, seed=5))
+    finally:
+        other.done.set()
+
+
+def test_an_interrupt_leaves_the_other_process_alone(trained, city, shown, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    other = Elsewhere(trained.folder)
+    try:
+        monkeypatch.setattr(time, "sleep", interrupt)
+        with pytest.raises(StoppedError, match="stopped following; the training itself goes on"):
+            following.follow_elsewhere(tiny(city, run="done", image_scale=0.5))
+    finally:
+        other.done.set()
+
+
+def test_stop_reaches_a_process_of_this_machine_only(capsys):
+    asked = []
+    kill = lambda process, number: asked.append((process, number))  # noqa: E731
+    following._ask_to_stop(f"process 7 on {following.socket.gethostname()} since 2026-01-01 00:00:00", kill)
+    assert asked == [(7, signal.SIGINT)]
+    following._ask_to_stop("process 7 on elsewhere since 2026-01-01 00:00:00", kill)
+    assert asked == [(7, signal.SIGINT)]
+    assert "cannot be stopped from here" in capsys.readouterr().out

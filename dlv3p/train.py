@@ -76,7 +76,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     ):
         device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
 
-        # Labels: a class that never occurs, or masks of 0 and 255, would train to a score that means nothing.
+        # Data: its labels first, since masks of one class would train to a score that means nothing; batches come last,
+        # so that a run that is finished reads no image.
         labeled = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
         for split, pixels in zip(splits, labeled, strict=True):
             refuse_one_class(split, pixels)
@@ -114,7 +115,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             if place().first and (absent := describe_absent(training, labeled[0])):
                 print(f"warning: {absent}", flush=True)
             with ExitStack() as guards:
-                # Data: crops in an order that is a function of the seed, and whole images for validation.
+                # Batches: crops in an order that is a function of the seed, and whole images for validation.
                 loading = {"workers": p.workers, "timeout": p.loader_timeout}
                 samples = make_samples(p, training)
                 loader = training_loader(samples, batch_size=p.batch_size, skip_bad=skip_bad, **loading)
@@ -146,8 +147,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                         result = stepper(image, mask, rate=rate, step=progress.done)
                         seen = partial(loader.sampler.step_indices, sums.steps)
                         divergence.check(result, stepper, step=progress.done + 1, rate=rate, indices=seen)
-                        counts = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
-                        progress.add_step(result.loss, counts, rate=rate, data_wait=loader.waited)
+                        confusion = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
+                        progress.add_step(result.loss, confusion, rate=rate, data_wait=loader.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)
                         checkpoints.after_step()
 

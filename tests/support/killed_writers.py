@@ -15,7 +15,9 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,63 @@ def write_export(data: Path, folder: Path) -> None:
         atomic.write_bytes(folder / "network.onnx", (temporary / "made.onnx").read_bytes())
 
 
+def write_predictions(data: Path, folder: Path) -> None:
+    from dlv3p.data.roots import open_images
+    from dlv3p.evaluation.predictions import pack_submission, save_predictions
+
+    os.environ["DLV3P_WORKSPACE"] = str(folder)
+    split = open_images(data, "test")
+    pack_submission(network(), split, save_predictions(network(), split, progress="none"))
+
+
+def write_onnx(data: Path, folder: Path) -> None:
+    from dlv3p.export.graphs import export_onnx
+
+    export_onnx(network().model, folder / "network.onnx", height=64, width=96, with_argmax=True)
+
+
+def write_launch(data: Path, folder: Path) -> None:
+    from tiny import tiny  # beside this script
+
+    from cityscapes.workspace import run_folder
+    from dlv3p.training.launching import launch
+    from dlv3p.weights.checksums import weights_sha256
+    from dlv3p.weights.loading import load_model
+
+    shutil.rmtree(run_folder("pair"), ignore_errors=True)  # what a killed training leaves is gone on with
+    launch(tiny(data, run="pair", epochs=1, processes=2))
+    model = load_model(run_folder("pair") / "model.safetensors").model
+    (folder / "weights").write_text(weights_sha256(model.state_dict()))
+
+
+def masks_for_launch() -> None:
+    """Make the masks that a launched training finds, as `train` does before it launches."""
+    from dlv3p.data.roots import open_training
+
+    os.environ["DLV3P_WORKSPACE"] = str(Path(sys.argv[3]).with_name("workspace"))
+    open_training(Path(sys.argv[2]), "train", "val")
+
+
+@cache
+def network() -> Any:
+    """A small untrained network, as a run's predictor."""
+    import torch
+
+    from cityscapes.labels import CLASS_NAMES
+    from dlv3p.evaluation.inference import Predictor
+    from dlv3p.models.deeplab import build_network
+    from dlv3p.parameters.notebooks import TrainParameters
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # a fork has no other threads
+    parameters = TrainParameters(data_root=sys.argv[2], backbone="resnet18", channels=8)
+    model = build_network(parameters, len(CLASS_NAMES)).eval()
+    return Predictor("run", Path("best.pt"), 1, model, parameters, CLASS_NAMES, torch.device("cpu"), "0" * 64)
+
+
+PREPARED = {"predictions": network, "onnx": network, "launch": masks_for_launch}
+"""What is made once, before a process is forked for each moment."""
+
 WRITERS: dict[str, Callable[[Path, Path], None]] = {
     name.removeprefix("write_"): value for name, value in dict(globals()).items() if name.startswith("write_")
 }
@@ -99,7 +158,9 @@ def main() -> None:
     """Try the moments of one writer, and print what was found."""
     name, data, folder, *every = sys.argv[1:]
     write, root = WRITERS[name], Path(folder)
-    tempfile.tempdir = str(root / "tmp")
+    PREPARED.get(name, lambda: None)()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(root / "tmp")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "inductor")  # which torch keeps
     (root / "tmp").mkdir(parents=True)
     expected, moments = _run(write, Path(data), root / "undisturbed", kill_at=-1)
     found = []
@@ -124,6 +185,8 @@ def _run(write: Callable[[Path, Path], None], data: Path, folder: Path, *, kill_
             folder.mkdir(exist_ok=True)
             write(data, folder)
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(writing)

@@ -37,7 +37,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
-from dlv3p.jupyter.papermill_words import completed, parameters_class, refuse_missing_notebook
+from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
@@ -317,7 +317,8 @@ papermill_engines.register(None, SuiteEngine)
 if _runs_as_papermill():
     try:
         refuse_missing_notebook(sys.argv[1:], stdin_is_terminal=sys.stdin is not None and sys.stdin.isatty())
-    except errors.MissingInputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_status)
-    sys.argv[1:] = completed(sys.argv[1:])
+        check_sources(sys.argv[1:])
+        sys.argv[1:] = completed(sys.argv[1:])
+    except errors.UserError as refusal:
+        click.echo(f"Error: {refusal}", err=True)
+        sys.exit(refusal.exit_status)

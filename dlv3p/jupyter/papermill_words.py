@@ -4,6 +4,7 @@ papermill 2.7 requires an OUTPUT_PATH in a terminal, writes to stdout in a pipe 
 notebook for the path and overwrites it. And it reads `-p run 001` as the number 1.
 """
 
+import base64
 import difflib
 import json
 import os
@@ -20,6 +21,7 @@ from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.workspace import output_folder, workspace
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.files import read_config, read_text
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import list_runs
 
@@ -152,6 +154,29 @@ def refuse_missing_notebook(words: Sequence[str], *, stdin_is_terminal: bool) ->
     near = difflib.get_close_matches(path.stem, known, n=1)
     hint = f"; did you mean {os.path.relpath(known[near[0]])}?" if near else "; the suite's are in notebooks/"
     raise MissingInputError(f"{path}: no such notebook{hint}")
+
+
+def check_sources(words: Sequence[str]) -> None:
+    """Raise a user's error where papermill could not read the parameters of a suite's notebook from a file or YAML."""
+    line = parse(words)
+    if not line.informative and line.notebook is not None and parameters_class(line.notebook):
+        for option in line.options:
+            for value in option.values:
+                check_source(option.name, value)
+
+
+def check_source(option: str, value: str) -> None:
+    """Raise a user's error for a file, or YAML, from which papermill could not read parameters; return for the rest."""
+    if option in YAML_FILE and "://" not in value:
+        read_config(Path(value), option=option)
+    elif option in YAML:
+        read_text(option, value)
+    elif option in ("-b", "--parameters_base64"):
+        try:
+            text = base64.b64decode(value).decode()
+        except ValueError as error:
+            raise ParameterError(f"{option} {value[:80]!r}: not YAML in base64 ({error})") from None
+        read_text(option, text)
 
 
 def parameters_class(path: Path) -> type[Parameters] | None:

@@ -13,26 +13,26 @@ from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_dup
 from dlv3p.parameters.training import TrainParameters
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, option: str = "--config") -> dict[str, Any]:
     """Return the parameters in a run's run.json, in a recipe (YAML), or in a JSON file of parameters alone.
 
-    Raises MissingInputError when there is no such file, InputError when it holds no parameters,
-    and IntegrityError when it has a checksum, and was changed.
+    `option` is what messages call it. Raises MissingInputError when there is no such file, InputError when it holds no
+    parameters, and IntegrityError when it has a checksum, and was changed.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
-        check_content(content, f"--config {path}", "sha256")
+        check_content(content, f"{option} {path}", "sha256")
     except FileNotFoundError:
-        raise MissingInputError(f"--config {path}: no such file") from None
+        raise MissingInputError(f"{option} {path}: no such file") from None
     except DuplicateKeyError as error:
-        raise ParameterError(f"--config {path}: {error}") from None
+        raise ParameterError(f"{option} {path}: {error}") from None
     except IntegrityError:
         raise
     except (OSError, ValueError) as error:
-        raise InputError(f"--config {path}: cannot be read as JSON or YAML: {reason(error)}") from error
+        raise InputError(f"{option} {path}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"--config {path}: holds no parameters; give a run.json or a recipe")
+        raise InputError(f"{option} {path}: holds no parameters; give a run.json or a recipe")
     if isinstance(content.get("parameters"), dict):
         return {**TrainParameters.recorded(content["parameters"]), "run": content.get("run", "")}
     return content
@@ -53,6 +53,17 @@ def _read_yaml(text: str) -> Any:
         raise ValueError(type(error).__name__) from error
     except RecursionError as error:
         raise ValueError("brackets or lists nested too deeply") from error
+
+
+def read_text(option: str, text: str) -> dict[str, Any]:
+    """Read the parameters that an `option` gives as YAML; raises ParameterError that names it."""
+    try:
+        content = _read_yaml(text)
+    except ValueError as error:
+        raise ParameterError(f"{option} {text[:80]!r}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{option} {text[:80]!r}: holds no parameters; give 'name: value', one a line")
+    return content
 
 
 def read_value(name: str, text: str) -> Any:

@@ -310,6 +310,25 @@ def test_an_unknown_kernel_is_one_line_that_names_the_known_ones(workspace: Path
     assert not (workspace / "outputs" / TrainParameters().run_name).exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "status", "told"),
+    [("-f", "nosuch.yaml", 3, "nosuch.yaml: no such file"), ("-y", "output_stride: [8", 2, "cannot be read as YAML")],
+)
+def test_parameters_that_cannot_be_read_are_one_line(
+    workspace: Path, option: str, value: str, status: int, told: str
+) -> None:
+    result = run(str(workspace / "notebooks" / "train.ipynb"), option, value, cwd=workspace)
+    assert result.returncode == status, result.stderr
+    assert re.fullmatch(rf"Error: {option} .*{told}.*\n", result.stderr)
+
+
+def test_parameters_from_files_and_text_still_arrive(workspace: Path) -> None:
+    (workspace / "recipe.yaml").write_text("output_stride: 8\n")
+    result = run(str(workspace / "notebooks" / "train.ipynb"), "copy.ipynb", "-f", "recipe.yaml", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    assert printed(workspace / "copy.ipynb") == "8 int\n"
+
+
 def rewritten(path: Path, change: Callable[[nbformat.NotebookNode], None]) -> Path:
     """Change a stored notebook, as people and their tools do."""
     notebook = nbformat.read(path, as_version=4)

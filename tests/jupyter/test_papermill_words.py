@@ -1,5 +1,6 @@
 """papermill's command line as users type it: where the executed copy goes, and text that looks like a number."""
 
+import json
 import os
 import re
 import sys
@@ -12,8 +13,16 @@ import pytest
 from papermill.cli import papermill as papermill_command
 from support.terminal import in_terminal
 
-from cityscapes.errors import MissingInputError
-from dlv3p.jupyter.papermill_words import INFORMATIVE, LONGEST_NAME, OPTION_VALUES, completed, refuse_missing_notebook
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from dlv3p.jupyter.papermill_words import (
+    INFORMATIVE,
+    LONGEST_NAME,
+    OPTION_VALUES,
+    check_sources,
+    completed,
+    parameters_class,
+    refuse_missing_notebook,
+)
 from dlv3p.parameters.notebooks import TrainParameters
 
 ROOT = Path(__file__).parents[2]
@@ -185,3 +194,65 @@ def test_a_single_path_with_a_pipe_as_stdin_is_where_papermill_writes(folder: Pa
     refuse_missing_notebook(["new.ipynb"], stdin_is_terminal=False)
     refuse_missing_notebook(["-", "new.ipynb"], stdin_is_terminal=True)
     refuse_missing_notebook(["https://example.org/a.ipynb", "new.ipynb"], stdin_is_terminal=True)
+
+
+@pytest.fixture
+def train_notebook(tmp_path):
+    path = tmp_path / "train.ipynb"
+    path.write_text(json.dumps({"metadata": {"dlv3p": {"parameters": "TrainParameters"}}}))
+    return str(path)
+
+
+@pytest.mark.parametrize("option", ["-f", "--parameters_file"])
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        (None, MissingInputError, "no such file"),
+        ("output_stride: [8", InputError, "cannot be read as JSON or YAML: ParserError"),
+        ("a: " + "[" * 20_000, InputError, "cannot be read as JSON or YAML: "),
+        ("a: 1\na: 2", ParameterError, "duplicate key 'a'"),
+        ("- 8", InputError, "holds no parameters; give a run.json or a recipe"),
+    ],
+)
+def test_a_file_that_papermill_could_not_read_is_refused(train_notebook, tmp_path, option, text, kind, told):
+    path = tmp_path / "recipe.yaml"
+    if text is not None:
+        path.write_text(text)
+    for words in ([option, str(path)], ["out.ipynb", option, str(path)], ["-p", "seed", "1", option, str(path)]):
+        with pytest.raises(kind, match=f"^{option} {path}: {told}") as refused:
+            check_sources([train_notebook, *words])
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-y", "output_stride: [8"], "cannot be read as YAML: ParserError"),
+        (["--parameters_yaml", "a: " + "[" * 20_000], "cannot be read as YAML: "),
+        (["--parameters_yaml=8"], "holds no parameters; give 'name: value'"),
+        (["-b", "8"], "not YAML in base64"),
+        (["-b", "OA=="], "holds no parameters"),
+    ],
+)
+def test_yaml_that_papermill_could_not_read_is_refused(train_notebook, words, told):
+    with pytest.raises(ParameterError, match=f"^{words[0].partition('=')[0]} .*{told}") as refused:
+        check_sources([train_notebook, *words])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_can_be_read_is_left_to_papermill(train_notebook, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("output_stride: 8\n")
+    check_sources(
+        [train_notebook, "-f", str(tmp_path / "recipe.yaml"), "-y", "seed: 1", "-b", "c2VlZDogMQ==", "-p", "a", "b"]
+    )
+    check_sources([train_notebook, "-f", "s3://bucket/recipe.yaml"])
+    check_sources([train_notebook, "-f", "nosuch.yaml", "--help-notebook"])
+    check_sources(["-f"])
+
+
+def test_other_notebooks_are_left_to_papermill(tmp_path):
+    path = tmp_path / "own.ipynb"
+    path.write_text(json.dumps({"metadata": {}}))
+    assert parameters_class(path) is None
+    check_sources([str(path), "-f", "nosuch.yaml"])
+    check_sources(["nosuch.ipynb", "-f", "nosuch.yaml"])

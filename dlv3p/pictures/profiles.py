@@ -46,12 +46,15 @@ Row = Mapping[str, Any]
 _POINT, _MEDIAN = "#0072B2", "#D55E00"
 
 
-def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> "Figure":
+def draw_parts(
+    rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]], *, footer: str = ""
+) -> "Figure":
     """Draw parameters, MACs, and median time of every case, each bar divided into the parts of the network.
 
     `counts` maps the title of a case to what `count_parts` returns; times are those of the whole batch.
     """
     figure = new_figure(10, 1.3 + 0.42 * len(rows))
+    add_footer(figure, footer)
     left, middle, right = figure.subplots(1, 3, sharey=True)
     parameters = [_scaled(counts[_title(row)], "parameters", 1e6) for row in rows]
     macs = [_scaled(counts[_title(row)], "macs", 1e9) for row in rows]
@@ -62,18 +65,20 @@ def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[st
     return figure
 
 
-def draw_stages(rows: Sequence[Row]) -> "Figure":
+def draw_stages(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     """Draw the median milliseconds from a file's bytes to labels on the host, divided into stages."""
     figure = new_figure(9, 1.3 + 0.42 * len(rows))
+    add_footer(figure, footer)
     stages = [{name: value for name, value in row["stages_ms"].items() if name in STAGES} for row in rows]
     _stack(figure.subplots(), rows, stages, STAGES, "from files to labels, per batch, ms")
     _legend(figure, STAGES, stages)
     return figure
 
 
-def draw_latencies(rows: Sequence[Row]) -> "Figure":
+def draw_latencies(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     """Draw every timed repetition as a point, p10 to p90 as a line, and the median as a tick with its value."""
     figure = new_figure(9, 1.3 + 0.42 * len(rows))
+    add_footer(figure, footer)
     axes = _rows(figure.subplots(), rows, "forward pass per batch, ms")
     highest = max((max(row["times_ms"], default=0.0) for row in rows), default=0.0)
     for y, row in enumerate(rows):
@@ -89,16 +94,16 @@ def draw_latencies(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def draw_memory(rows: Sequence[Row]) -> "Figure":
+def draw_memory(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     """Draw the peak memory of a prediction by each of its four definitions, as far as measured."""
     names = {name: name.removesuffix("_mib").replace("_", " ") for name in MEMORY}
-    return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB")
+    return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB", footer=footer)
 
 
-def draw_energy(rows: Sequence[Row]) -> "Figure":
+def draw_energy(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     """Draw joules per image, in total and above idle; where none were measured, say why."""
     names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
-    return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status")
+    return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status", footer=footer)
 
 
 def draw_widths(widths: "DataFrame", *, footer: str = "") -> "Figure":
@@ -129,9 +134,16 @@ def draw_speedups(speedups: Mapping[str, float], *, footer: str = "") -> "Figure
 
 
 def _grouped(
-    rows: Sequence[Row], colors: Mapping[str, str], names: Mapping[str, str], label: str, *, reason: str = ""
+    rows: Sequence[Row],
+    colors: Mapping[str, str],
+    names: Mapping[str, str],
+    label: str,
+    *,
+    footer: str,
+    reason: str = "",
 ) -> "Figure":
     figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
+    add_footer(figure, footer)
     axes = _rows(figure.subplots(), rows, label)
     height = 0.8 / len(colors)
     values = [row[key] for row in rows for key in colors if not isinstance(row[key], str)]

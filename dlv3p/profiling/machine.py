@@ -31,6 +31,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_name(device: str) -> str:
+    """Return the GPU, or the processor and the threads in use, in a few words: a time means nothing without it."""
+    facts = machine()
+    return facts["gpu"] or device if device.startswith("cuda") else f"{facts['processor']}, {facts['threads']} threads"
+
+
 def load() -> dict[str, Any]:
     """Return how busy the machine is right now, as plain JSON: the place to look when figures scatter.
 

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from cityscapes.errors import IntegrityError
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder, run_folder
@@ -18,6 +20,19 @@ from dlv3p.runs.folders import write_json
 from dlv3p.weights.checkpoint import load_checkpoint
 
 COLUMNS = ("mIoU", "scored_run", "protocol")
+MEASUREMENTS = {
+    "p50_ms": "median, ms",
+    "p10_ms": "p10, ms",
+    "p90_ms": "p90, ms",
+    "images_per_second": "images per second",
+    "allocated_mib": "allocated, MiB",
+    "reserved_mib": "reserved, MiB",
+    "process_mib": "process, MiB",
+    "above_weights_mib": "above weights, MiB",
+    "joules_per_image": "energy per image, J",
+    "mIoU": "mIoU",
+}
+"""What matters of a measured row, by the title of its column; the file holds the rest."""
 
 
 def save_profile(
@@ -61,6 +76,16 @@ def add_scores(rows: Sequence[dict[str, Any]], profiled: ProfiledModel, *, run: 
             scores = next((score for network, score in found if network == wanted), scores)
         result.append(row | scores)
     return result
+
+
+def measurements_table(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
+    """Return a table with a row per case and the columns that matter, and a sentence about what was not measured."""
+    measured = [name for name in MEASUREMENTS if any(not isinstance(row.get(name, ""), str) for row in rows)]
+    absent = [title for name, title in MEASUREMENTS.items() if name not in measured]
+    columns = {MEASUREMENTS[name]: [row.get(name, NOT_MEASURED) for row in rows] for name in measured}
+    columns["status"] = [row["status"] for row in rows]
+    table = pd.DataFrame(columns, index=pd.Index([case_of(row).title for row in rows], name="case"))
+    return table, f"not measured here: {', '.join(absent)}" if absent else ""
 
 
 class _Network(NamedTuple):

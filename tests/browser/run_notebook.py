@@ -41,7 +41,8 @@ SEEN = """() => {
     const all = (selector) => [...document.querySelectorAll('.jp-Notebook ' + selector)];
     const visible = (element) => element.checkVisibility({opacityProperty: true, visibilityProperty: true});
     const large = (image) => image.naturalWidth > 100 && visible(image) && image.getBoundingClientRect().height > 100;
-    const code = all('.jp-CodeCell');
+    // A folded cell has no prompt; the kernel is idle once it has run, too.
+    const code = all('.jp-CodeCell').filter((cell) => cell.querySelector('.jp-InputArea-prompt'));
     const prompt = (cell) => cell.querySelector('.jp-InputArea-prompt').textContent;
     return {
         cells: code.length,
@@ -188,7 +189,8 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: s
     while time.monotonic() < end:
         seen = page.evaluate(SEEN)
         looks.append(look := Look(**page.evaluate(LOOK)))
-        if seen["errors"] or seen["run"] == seen["cells"] > 0 or (pressed and look.idle):
+        rests = all(earlier.idle for earlier in looks[-5:])
+        if seen["errors"] or (seen["run"] == seen["cells"] > 0 and rests) or (pressed and rests):
             page.wait_for_timeout(1000)  # for the last pictures to arrive
             return Seen(**page.evaluate(SEEN), looks=looks)
         if not seen["run"] and time.monotonic() > asked + 20:

@@ -1,6 +1,7 @@
 """A sweep has a row for every case, whatever happens to it, and goes on where it was killed."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from PIL import Image
 from cityscapes.errors import OutOfMemoryError, ParameterError
 from cityscapes.files.atomic import write_text
 from dlv3p.models.anatomy import count_parameters
-from dlv3p.parameters.cases import Case
+from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
@@ -22,9 +23,10 @@ from dlv3p.profiling import strides as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.energy import Energy
+from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.profiled_model import ProfiledModel, choose_profiled_model, count_columns
 from dlv3p.profiling.published import backbone_table, notebook_table, plausible_joules, published_backbones
-from dlv3p.profiling.report import add_scores, save_profile
+from dlv3p.profiling.report import add_scores, measurements_table, save_profile
 from dlv3p.profiling.strides import compare_strides
 from dlv3p.profiling.sweep import Effort, measure_case, sweep
 from dlv3p.profiling.timing import InterleavedTimes
@@ -500,3 +502,23 @@ def test_the_notebook_keeps_its_rows_before_the_strides_are_compared():
         < source.index("save_profile(predictor.run")
         < source.index("compare_strides(")
     )
+
+
+def test_the_table_of_measurements_names_its_columns_and_says_what_was_not_measured():
+    rows = example_rows()
+    table, absent = measurements_table(rows)
+    assert list(table.index) == [case_of(row).title for row in rows]
+    assert table["median, ms"].iloc[0] == rows[0]["p50_ms"]
+    assert table["above weights, MiB"].iloc[0] == 20
+    assert "allocated, MiB" not in table
+    assert "allocated, MiB, reserved, MiB" in absent
+    assert absent.startswith("not measured here: ")
+    assert {"times_ms", "parts_ms", "stages_ms", "load"}.isdisjoint(table)
+    assert list(table["status"]) == [row["status"] for row in rows]
+
+
+def test_a_figure_of_times_names_the_machine():
+    footer = f"demo · {machine_name('cpu')}"
+    assert re.fullmatch(r"demo · .+, \d+ threads", footer)
+    for draw in (draw_latencies, draw_stages, draw_memory, draw_energy):
+        assert draw(example_rows(), footer=footer).get_supxlabel() == footer

@@ -6,8 +6,10 @@ whose ids are taken as they are stored, whatever the bits of a pixel, and is nev
 error that names it.
 """
 
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +17,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.errors import InputError, MissingInputError, reason, require
 from cityscapes.files.png_chunks import has_damaged_chunk
 from cityscapes.files.untrusted import MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG")
-"""The formats that may be opened; Pillow's other decoders never see an untrusted file."""
+"""The formats of data sets; Pillow's other decoders never see an untrusted file."""
+
+PICTURE_FORMATS = (*FORMATS, "WEBP", "AVIF", "HEIF")
+"""The formats of pictures that are only predicted; the last one needs `register_heif`."""
 
 RULE = 2
 """The number of these rules. It belongs to the key of whatever is made from decoded images, and grows when a stored
@@ -39,6 +44,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_limit_lock = threading.RLock()
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of a limit above ours
@@ -53,14 +59,24 @@ class Header(NamedTuple):
     turned: bool
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read an image as RGB; raises InputError for a file that cannot be decoded, MissingInputError for none."""
-    return decode_image(path, str(path))
+def read_image(path: Path, *, formats: tuple[str, ...] = FORMATS, most_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image as RGB; raises InputError for a file that cannot be decoded, MissingInputError for none.
+
+    A caller that knows its memory may take more formats, and more pixels, than data sets do.
+    """
+    return decode_image(path, str(path), formats=formats, most_pixels=most_pixels)
 
 
-def decode_image(file: Path | BytesIO, source: str, *, remedy: str = "replace the file") -> Image.Image:
+def decode_image(
+    file: Path | BytesIO,
+    source: str,
+    *,
+    remedy: str = "replace the file",
+    formats: tuple[str, ...] = FORMATS,
+    most_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     """Decode an image as RGB by the rules above; raises as `read_image` does, and `source` begins the message."""
-    image = _load(file, source, FORMATS, remedy)
+    image = _load(file, source, formats, remedy, most_pixels)
     orientation, adobe = _orientation(image), "adobe" in image.info
     if image.mode.startswith("I"):  # 16-bit gray; older Pillow calls that of a PNG file "I"
         image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
@@ -68,6 +84,31 @@ def decode_image(file: Path | BytesIO, source: str, *, remedy: str = "replace th
         image = ImageChops.invert(image)  # Pillow has taken it as inverted
     image = image.convert("RGB")
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def register_heif() -> None:
+    """Let Pillow read HEIC, the format of phones; raises MachineError where pillow-heif is not installed."""
+    require("a HEIC image", ("pillow_heif",), "heic")
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+
+def inspect_picture(path: Path) -> tuple[Header, tuple[str, ...]]:
+    """Return the header of a picture of any of `PICTURE_FORMATS` and any size, and what of it is not looked at.
+
+    Raises as `read_image` does.
+    """
+    try:
+        with _without_limit(), Image.open(path, formats=_registered(PICTURE_FORMATS)) as image:
+            alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            frames = getattr(image, "n_frames", 1)
+            ignored = ("alpha",) * alpha + (f"frames 2 to {frames}",) * (frames > 1)
+            return inspect_image(image), ignored
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such file") from error
+    except _DAMAGED as error:
+        raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 
 
 def inspect_image(image: Image.Image) -> Header:
@@ -136,10 +177,13 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 
 
-def _load(file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: str) -> Image.Image:
+def _load(
+    file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: str, most_pixels: int = MAX_PIXELS
+) -> Image.Image:
     try:
-        image = Image.open(file, formats=formats)
-        if image.width * image.height > MAX_PIXELS:
+        with _without_limit() if most_pixels > MAX_PIXELS else nullcontext():
+            image = Image.open(file, formats=_registered(formats))
+        if image.width * image.height > most_pixels:
             raise InputError(f"{source}: has {image.width} x {image.height} pixels, {TOO_LARGE}")
         image.load()
         if image.format == "PNG" and has_damaged_chunk(file):  # Pillow may have read other pixels, without an error
@@ -157,6 +201,22 @@ def _load(file: Path | BytesIO, source: str, formats: tuple[str, ...], remedy: s
     except _DAMAGED as error:
         raise InputError(f"{source}: cannot be read as an image ({reason(error)}); {remedy}") from error
     return image
+
+
+def _registered(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the formats without HEIF where it is not registered, which Pillow would fail on."""
+    return tuple(name for name in formats if name != "HEIF" or name in Image.OPEN)
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Lift Pillow's own limit of pixels, which a header must pass, for a caller with a limit of its own."""
+    with _limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _orientation(image: Image.Image) -> int:

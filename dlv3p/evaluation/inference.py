@@ -58,13 +58,17 @@ class Predictor:
         views = multi_scale_views(*size, protocol, image_scale=scale)
         if len(views) == 1 and views[0].whole:
             batch = normalize(resize(image, views[0].width, views[0].height))[None]
-            logits = self._logits(batch.to(self.device, memory_format=LAYOUT))
+            logits = self.logits(batch.to(self.device, memory_format=LAYOUT))
             return upsample_argmax(logits, size, align_corners=align_corners)[0]
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
-        total = multi_scale_sum(self._logits, image, views, working, align_corners=align_corners, device=self.device)
+        total = multi_scale_sum(self.logits, image, views, working, align_corners=align_corners, device=self.device)
         return upsample_argmax(total[None], size)[0]
 
-    def _logits(self, batch: Tensor) -> Tensor:
+    def logits(self, batch: Tensor) -> Tensor:
+        """Return the network's logits (N,C,h',w') for a normalized batch (N,3,h,w) on the predictor's device.
+
+        Raises InputError for images that are too small, and DivergedError for nan.
+        """
         try:
             logits = self.model.logits_at_stride(batch)
         except RuntimeError as error:

@@ -81,13 +81,13 @@ def multi_scale_sum(
         if len(views) > 1 and len(view.windows) == 1:
             ((box, logits),) = pieces
             total = _zeros(logits, size) if total is None else total
-            for rows, columns, values in _read(logits, box, view, size, align_corners):
+            for rows, columns, values in read_scores(logits, box, view, size, align_corners):
                 total[:, rows, columns] += values.softmax(dim=0)
             continue
         averaged = None
         for box, logits in pieces:
             averaged = _zeros(logits, size) if averaged is None else averaged
-            for rows, columns, values in _read(logits, box, view, size, align_corners):
+            for rows, columns, values in read_scores(logits, box, view, size, align_corners):
                 averaged[:, rows, columns] += values
         averaged /= _counts(view, size).to(device)
         if len(views) == 1:
@@ -130,7 +130,7 @@ def _logits_of_windows(
         yield (top, left, tall, wide), logits
 
 
-def _read(
+def read_scores(
     logits: Tensor, box: Box, view: View, size: tuple[int, int], align_corners: bool
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Read a window's logits at the pixels of an image of `size` that lie in it: rows, columns and values (C,n,m)."""

@@ -57,14 +57,18 @@ def save_predictions(
     for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
         frame = split.frames[index]
         path = folder / frame.city / f"{frame.name}_labelIds.png"
-        image = f"{file_sha256(split.image_path(index))} by rule {RULE}"
-        origin = f"{predictor.weights_sha256} {protocol.as_dict()} {image}".encode()
+        origin = origin_of(predictor.weights_sha256, protocol, file_sha256(split.image_path(index)))
         if not is_made_from(path, origin):
             anew += path.is_file()
             save_prediction(predictor(split.image(index), protocol), path, made_from=origin)
     if anew:
         print(f"{anew} of {len(split)} predictions were damaged or of other images and were made again")
     return folder
+
+
+def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:
+    """Return what a prediction is made from: the weights, the protocol, and the image by the rule that decodes it."""
+    return f"{weights_sha256} {protocol.as_dict()} {image_sha256} by rule {RULE}".encode()
 
 
 def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:

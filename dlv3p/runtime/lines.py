@@ -63,8 +63,18 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def describe_rate(done: int, seconds: float, unit: str) -> str:
+    """Format how many items were done in a second, as in "3.2 images/s"; "" without a unit."""
+    return f"{done / max(seconds, 1e-9):.3g} {unit}/s" if unit else ""
+
+
 def track_with_lines(
-    iterable: Iterable[Item], total: int | None, title: str, clock: Callable[[], float] = time.monotonic
+    iterable: Iterable[Item],
+    total: int | None,
+    title: str,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    unit: str = "",
 ) -> Iterator[Item]:
     """Yield the items, and print a line at about every tenth of `total` and one at the end."""
     began, done, tenth = clock(), 0, 0
@@ -72,6 +82,10 @@ def track_with_lines(
         yield item
         if total and done < total and done * 10 // total > tenth:
             tenth = done * 10 // total
-            eta = (clock() - began) / done * (total - done)
-            print(f"{title}  {done:>{len(str(total))}}/{total}  (eta {format_duration(eta)})", flush=True)
-    print(f"{title}  {done}/{total or done}  {clock() - began:.1f} s", flush=True)
+            seconds = clock() - began
+            eta = format_duration(seconds / done * (total - done))
+            rate = f"  {describe_rate(done, seconds, unit)}" * bool(unit)
+            print(f"{title}  {done:>{len(str(total))}}/{total}{rate}  (eta {eta})", flush=True)
+    seconds = clock() - began
+    rate = f"  {describe_rate(done, seconds, unit)}" * bool(unit)
+    print(f"{title}  {done}/{total or done}{rate}  {seconds:.1f} s", flush=True)

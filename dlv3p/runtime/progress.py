@@ -84,10 +84,13 @@ def in_interactive_notebook() -> bool:
     return bool(name) and name != _environment_of(os.getppid()).get("JPY_SESSION_NAME")
 
 
-def track(iterable: Iterable[Item], *, total: int | None = None, title: str = "", mode: str = "auto") -> Iterator[Item]:
+def track(
+    iterable: Iterable[Item], *, total: int | None = None, title: str = "", mode: str = "auto", unit: str = ""
+) -> Iterator[Item]:
     """Yield the items of `iterable` and show progress: a bar, or a line at about every tenth and at the end.
 
-    `total` defaults to `len(iterable)`; if that is unknown, only the end is reported.
+    `total` defaults to `len(iterable)`; if that is unknown, only the end is reported. With a `unit`, such as images,
+    the items per second are shown.
     """
     if total is None:
         with suppress(TypeError):
@@ -98,8 +101,8 @@ def track(iterable: Iterable[Item], *, total: int | None = None, title: str = ""
     if mode == "widgets":
         from dlv3p.runtime.widgets import track_with_bar
 
-        return track_with_bar(iterable, total, title)
-    return track_with_lines(iterable, total, title)
+        return track_with_bar(iterable, total, title, unit=unit)
+    return track_with_lines(iterable, total, title, unit=unit)
 
 
 def _environment_of(process: int) -> dict[str, str]:

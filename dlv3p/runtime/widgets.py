@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import StoppedError
 from dlv3p.runtime.callbacks import Callback, describe_stop, is_wish
-from dlv3p.runtime.lines import Item, describe_epoch, format_duration
+from dlv3p.runtime.lines import Item, describe_epoch, describe_rate, format_duration
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -213,17 +213,18 @@ def limit_axis(axes: "Axes", metric: str, values: Iterable[float]) -> None:
     axes.set_ylim(0, 1.05 * highest if highest > 0 else 1)
 
 
-def track_with_bar(iterable: Iterable[Item], total: int | None, title: str) -> Iterator[Item]:
+def track_with_bar(iterable: Iterable[Item], total: int | None, title: str, *, unit: str = "") -> Iterator[Item]:
     """Yield the items and count them on a bar, which turns red when the loop ends early."""
     from IPython.display import display
 
     bar = Bar(total, title)
     display(bar.box)
-    done = 0
+    done, began = 0, time.monotonic()
     try:
         for done, item in enumerate(iterable, start=1):
             yield item
-            bar.update(done, f"{done}/{total}" if total else f"{done}")
+            rate = f"  ·  {describe_rate(done, time.monotonic() - began, unit)}" * bool(unit)
+            bar.update(done, (f"{done}/{total}" if total else f"{done}") + rate)
     except BaseException:
         bar.close("danger", f"{title}  ·  stopped after {done}")
         raise

@@ -14,6 +14,7 @@ import numpy as np
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from dlv3p.pictures.video import write_video
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
     ERROR_NAMES,
@@ -107,6 +108,17 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_fra
         options |= {"quality": 90, "method": 4}
     _encode(frames, path, options)
     return duration / 1000
+
+
+def write_animation(frames: Iterable[np.ndarray], path: str | Path, *, seconds_per_frame: float = 0.5) -> float:
+    """Write frames as `write_gif` does, or as H.264 if `path` ends in `.mp4`, which needs the extra `video`.
+
+    Return the seconds that a frame stays.
+    """
+    if Path(path).suffix.lower() != ".mp4":
+        return write_gif(frames, path, seconds_per_frame=seconds_per_frame)
+    write_video(frames, path, rate=1 / seconds_per_frame)
+    return seconds_per_frame
 
 
 def _encode(frames: Iterable[np.ndarray], path: Path, options: dict) -> None:

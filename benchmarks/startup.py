@@ -26,6 +26,7 @@ COMMANDS = (
     "-m dlv3p train",
     "-m dlv3p runs",
     "-m dlv3p weights",
+    "-m dlv3p predict",
     "-m dlv3p export",
     "-m dlv3p shards",
     "-m dlv3p demo",

@@ -26,6 +26,11 @@ CLASS_WEIGHTS = ("none", "inverse_log")
 
 BACKENDS = ("onnxruntime", "openvino")
 """The runtimes that quantize a network and run it in 8 bits."""
+EXACT, FASTEST = "exact", "fastest"
+RUNTIMES = (EXACT, FASTEST, *BACKENDS)
+"""What predicts images: torch on the path that gives the same pixels everywhere, the fastest here, or one by name."""
+OWN_IDS, TRAIN_IDS = "own", "train"
+STORED_IDS = (OWN_IDS, TRAIN_IDS)
 PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
 PRUNING_RANKINGS = ("uniform", "global", "isomorphic")
 PRUNED_PARTS = ("all", "backbone")

@@ -16,11 +16,15 @@ from dlv3p.parameters.choices import (
     BACKENDS,
     CHECKPOINTS,
     DEVICES,
+    EXACT,
     MASK_IDS,
+    OWN_IDS,
     PROGRESS,
     PRUNED_PARTS,
     PRUNING_CRITERIA,
     PRUNING_RANKINGS,
+    RUNTIMES,
+    STORED_IDS,
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
@@ -152,6 +156,33 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
     data_root: str = _data_of_run()
     split: str = text("test", "which images; the server wants test")
     progress: str = _progress()
+
+
+@dataclass(frozen=True)
+class PredictParameters(ProtocolParameters, RunParameters):
+    """Predict images of any kind: one, a folder, a list, a video."""
+
+    weights: str = text("", 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
+    images: str = text(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
+    output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
+    runtime: str = choice(EXACT, RUNTIMES, "exact (torch), fastest, onnxruntime or openvino")
+    ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
+    colors: bool = switch(True, "also writes the class colors")
+    overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")
+    confidence: bool = switch(False, "also writes the probability of the best class, 255 for 1")
+    batch_size: int = number(1, 1, 256, "images of one size at a time; above 1, last bits may differ")
+    memory_gib: float = number(4.0, 1.25, 4096.0, "of the process; larger images are predicted in tiles")
+    tile: int = number(1024, 256, 8192, "pixels of the side of a tile")
+    tile_overlap: int = number(128, 32, 4096, "pixels over which tiles fade into each other")
+    progress: str = _progress()
+
+    def check(self) -> None:
+        """Check that network and tiles are possible."""
+        super().check()
+        if self.run and self.weights:
+            raise ParameterError(f"run={self.run!r}, weights={self.weights!r}: give one of them")
+        if self.tile_overlap > self.tile // 2:
+            raise ParameterError(f"tile_overlap={self.tile_overlap}: allowed are 32 to {self.tile // 2}, half a tile")
 
 
 @dataclass(frozen=True)

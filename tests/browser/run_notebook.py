@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +113,14 @@ def run_in_jupyterlab(
     workspace: Path | None = None,
     press: str = "",
     press_after: str = "",
+    afterwards: Callable[[Page], None] | None = None,
 ) -> Seen:
     """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
 
     Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`, if it has to be kept. A
-    widget's button with the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it.
-    Raises TimeoutError if the notebook has not finished after so many seconds.
+    widget's button with the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it;
+    `afterwards` gets the page when all cells have run. Raises TimeoutError if the notebook has not finished after so
+    many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
         folder = Path(temporary)
@@ -132,6 +134,8 @@ def run_in_jupyterlab(
             page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
             try:
                 seen = run_all_cells(page, seconds, press=press, press_after=press_after)
+                if afterwards is not None:
+                    afterwards(page)
             finally:
                 take_picture(page, screenshot)
             browser.close()

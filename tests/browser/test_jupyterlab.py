@@ -6,15 +6,26 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
+from playwright.sync_api import Page
 from run_notebook import run_in_jupyterlab
 
 from dlv3p.weights.checkpoint import load_checkpoint
+
+PIXELS = """() => {
+    const image = [...document.querySelectorAll('.jp-Notebook img.widget-image')].at(-1);
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}"""
+"""The pixels of the last picture among the widgets, as the browser draws them."""
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "outputs" / "browser"
@@ -104,3 +115,38 @@ def test_running_the_cell_again_attaches_to_the_training_of_another_process(city
     assert re.search(rf"process {training.pid} on \S+ since .* is training this run; this cell follows it", printed)
     epochs = len(load_checkpoint(tmp_path / "saved" / "elsewhere" / "checkpoints" / "last.pt")["history"])
     assert f"Stopped elsewhere after epoch {epochs} of 10000. Run this cell again to resume." in printed
+
+
+def test_the_controls_over_predictions_change_the_picture(city: Path) -> None:
+    """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again."""
+    drawn = []
+
+    def use(page: Page) -> None:
+        def changed(act: Callable[[], None]) -> None:
+            before = page.evaluate(PIXELS)
+            act()
+            end = time.monotonic() + 60
+            while page.evaluate(PIXELS) == before and time.monotonic() < end:
+                page.wait_for_timeout(200)
+            drawn.append(page.evaluate(PIXELS))
+
+        button = page.locator("button.jupyter-button")
+        drawn.append(page.evaluate(PIXELS))
+        changed(button.filter(has_text="Next").click)
+        changed(button.filter(has_text="Previous").click)
+        changed(page.get_by_label("road", exact=True).uncheck)
+        changed(page.get_by_label("road", exact=True).check)
+
+    seen = run_in_jupyterlab(
+        ROOT / "notebooks" / "predict.ipynb",
+        parameters={"images": str(city / "leftImg8bit" / "val"), "threads": 1, "device": "cpu"},
+        screenshot=PICTURES / "predict.png",
+        seconds=600,
+        afterwards=use,
+    )
+    assert seen.errors == []
+    first, second, again, without, with_road = drawn
+    assert second != first
+    assert again == first
+    assert without != first
+    assert with_road == first

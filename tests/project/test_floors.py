@@ -23,7 +23,7 @@ FLOORS = (
     ("dlv3p.profiling",),
     ("dlv3p.training", "dlv3p.pictures"),
     ("dlv3p.train", "dlv3p.export"),
-    ("dlv3p.compression",),
+    ("dlv3p.compression", "dlv3p.prediction"),
     ("dlv3p.jupyter",),
     ("dlv3p.__main__", "dlv3p.loading", "dlv3p.shards", "dlv3p.demo"),
 )

@@ -1,0 +1,92 @@
+"""Look through predictions in JupyterLab: next and previous, opacity, classes on and off, and confidence."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from cityscapes.labels import IGNORE
+from dlv3p.pictures.visualize import overlay
+from dlv3p.prediction.predictor import Prediction, as_image
+from dlv3p.prediction.results import Results
+from dlv3p.prediction.sources import ImageFile
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+LARGEST_SIDE = 1000
+"""Pixels of the longer side of the picture; larger images are shown smaller."""
+
+
+def draw(
+    image: np.ndarray, found: Prediction, colors: np.ndarray, *, shown: Sequence[int], opacity: float
+) -> np.ndarray:
+    """Draw the `shown` classes over an image, and dark where the network is unsure, if confidence is given."""
+    labels = np.where(np.isin(found.labels, shown), found.labels, IGNORE).astype(np.uint8)
+    picture = overlay(image, labels, alpha=opacity, colors=colors)
+    if found.confidence is None:
+        return picture
+    return np.rint(picture * (found.confidence[..., None] / 255)).astype(np.uint8)
+
+
+class Browser:
+    """Widgets that show one prediction at a time; `box` is what a notebook displays."""
+
+    def __init__(self, results: Results, images: Sequence[ImageFile]) -> None:
+        import ipywidgets
+
+        self.results, self.images, self.index = results, list(images), 0
+        predictor = results.predictor
+        self.title = ipywidgets.Label("")
+        self.picture = ipywidgets.Image(format="png")
+        self.opacity = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.1, description="opacity")
+        self.confidence = ipywidgets.Checkbox(
+            False, description="confidence", indent=False, disabled=not results.outputs.confidence
+        )
+        wide = {"width": "150px"}
+        self.classes = [
+            ipywidgets.Checkbox(True, description=n, indent=False, layout=wide) for n in predictor.class_names
+        ]
+        for widget in (self.opacity, self.confidence, *self.classes):
+            widget.observe(lambda change: self.show(), names="value")
+        controls = [self._button("Previous", -1), self._button("Next", 1), self.opacity, self.confidence]
+        classes = ipywidgets.Box(self.classes, layout={"flex_flow": "row wrap"})
+        self.box = ipywidgets.VBox([ipywidgets.HBox([*controls, self.title]), classes, self.picture])
+        self._open()
+
+    def show(self) -> None:
+        """Draw the picture again, as the controls say."""
+        shown = [number for number, box in enumerate(self.classes) if box.value]
+        found = self._found if self.confidence.value else self._found._replace(confidence=None)
+        how = {"shown": shown, "opacity": self.opacity.value}
+        content = io.BytesIO()
+        Image.fromarray(draw(self._image, found, self.results.predictor.colors, **how)).save(content, "PNG")
+        self.picture.value = content.getvalue()
+
+    def step(self, by: int) -> None:
+        """Show the next image, or with -1 the previous one; behind the last comes the first."""
+        self.index = (self.index + by) % len(self.images)
+        self._open()
+
+    def _open(self) -> None:
+        file = self.images[self.index]
+        image, found = as_image(file.path), self.results.read(file)
+        scale = min(1, LARGEST_SIDE / max(image.size))
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+        self._image = np.asarray(image.resize(size))
+        self._found = Prediction(*(None if one is None else _smaller(one, size) for one in found))
+        self.title.value = f"{file.name}  ({self.index + 1} of {len(self.images)})"
+        self.show()
+
+    def _button(self, name: str, by: int) -> "ipywidgets.Button":
+        import ipywidgets
+
+        button = ipywidgets.Button(description=name, layout={"width": "90px"})
+        button.on_click(lambda pressed: self.step(by))
+        return button
+
+
+def _smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))

@@ -1,0 +1,122 @@
+"""Predict the memory that a prediction takes, before it is spent: that of a network by tracing it without numbers.
+
+The trace runs the network on torch's `meta` device, where tensors have sizes and no content, and follows which of them
+are alive at the same time. What a processor's own kernels take beside them comes as a margin.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cityscapes.errors import InputError
+from dlv3p.parameters.protocols import Protocol
+
+TRACED_SIDE = 512
+"""Pixels of the side of the square that is traced; what is alive at the same time grows with the area."""
+MARGIN = 1.4
+"""What a network takes in all, times what its tensors take: workspaces of kernels, and what an allocator holds back."""
+PROCESS_BYTES = 2**30
+"""What the process itself takes: Python, torch, compiled code and the weights."""
+IMAGE_BYTES = 12
+"""What each pixel of an image takes outside of the network: decoded, converted, labels, and what is written of it."""
+IN_FLIGHT_BYTES = 2**28
+"""What the images take that are read ahead and written behind."""
+UNKNOWN_PIXEL_BYTES = 600.0
+"""What a pixel takes in a network that cannot be traced, one in an exported file: more than most."""
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Add up the bytes of the tensors that are alive after each operation, and keep the largest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, result)):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self._alive.values()))
+        return result
+
+
+def bytes_of_image_pixel(model: nn.Module) -> float:
+    """Return how many bytes a network needs for each pixel of its input, weights left out."""
+    return _traced(model) * MARGIN
+
+
+@lru_cache(maxsize=8)
+def _traced(model: nn.Module) -> float:
+    hollow = copy.deepcopy(model).to("meta")
+    weights = sum(value.numel() * value.element_size() for value in hollow.state_dict().values())
+    with torch.inference_mode(), _LiveBytes() as live:
+        hollow.logits_at_stride(torch.empty(1, 3, TRACED_SIDE, TRACED_SIDE, device="meta"))
+    return max(live.most - weights, 0) / TRACED_SIDE**2
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The memory that a process may take in all, and the tiles that larger images are cut into.
+
+    `pixel_bytes` is what the network needs for a pixel of its input, which is an image times `image_scale`. The
+    decision depends on nothing else than these and the image, so that it is the same on every machine.
+    """
+
+    gib: float
+    tile: int
+    overlap: int
+    pixel_bytes: float = UNKNOWN_PIXEL_BYTES
+    image_scale: float = 1.0
+
+    def of_network(self, pixel_bytes: float, image_scale: float) -> "MemoryLimit":
+        """Return the same limit for a network."""
+        return replace(self, pixel_bytes=pixel_bytes, image_scale=image_scale)
+
+    def needs_tiles(self, size: tuple[int, int], classes: int, protocol: Protocol, *, confidence: bool = False) -> bool:
+        """Return whether an image of `size` must be cut into tiles to keep within the limit.
+
+        Raises InputError for one that does not fit even so.
+        """
+        if self.predicted(size, classes, protocol, confidence=confidence) <= self.gib * 2**30:
+            return False
+        needed = self.predicted(size, classes, protocol, confidence=confidence, tiled=True) / 2**30
+        if needed > self.gib:
+            raise InputError(
+                f"image: {size[1]} x {size[0]} pixels take {needed:.2f} GiB in tiles of {self.tile}, more than "
+                f"memory_gib={self.gib:g}; allow more, or take a smaller tile"
+            )
+        return True
+
+    def predicted(
+        self, size: tuple[int, int], classes: int, protocol: Protocol, *, confidence: bool = False, tiled: bool = False
+    ) -> float:
+        """Return the bytes that the process is predicted to take for an image, whole or in tiles."""
+        pixels = size[0] * size[1]
+        # The image decoded and once more while it is converted, its labels, and what is written of it.
+        held = PROCESS_BYTES + IN_FLIGHT_BYTES + pixels * (IMAGE_BYTES + confidence)
+        if not tiled:
+            return held + self._looked_at(pixels, classes, protocol)
+        seen = min(size[0], self.tile + 31) * min(size[1], self.tile + 31)
+        kept = classes * 4 * (2 * self.overlap + 31) * size[1]
+        return held + self._looked_at(seen, classes, protocol) + 3 * classes * 4 * seen + kept
+
+    def _looked_at(self, pixels: int, classes: int, protocol: Protocol) -> float:
+        """Return the bytes for the network, and for the sums of its views, on one piece of an image."""
+        area = self.image_scale**2
+        largest = max(protocol.scales) ** 2
+        if protocol.window_height:
+            largest = min(largest, protocol.window_height * protocol.window_width / max(1, pixels * area))
+        views = len(protocol.scales) > 1 or protocol.flip or protocol.window_height > 0
+        summed = 3 * classes * 4 * pixels * area if views else 0
+        return pixels * area * largest * self.pixel_bytes + summed + 12 * pixels

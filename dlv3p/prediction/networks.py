@@ -1,0 +1,252 @@
+"""Open what predicts: a run by its name, a weights file of any known kind, or an exported file; and choose its runtime.
+
+Of a network of ours only the logits at the stride are handed over to another runtime. Images, views, tiles, upsampling
+and the choice of the class stay the same code, so that labels differ only where two classes are nearly equal.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cityscapes.errors import (
+    IntegrityError,
+    MachineError,
+    MissingInputError,
+    ParameterError,
+    missing_packages,
+    require,
+)
+from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import check_recorded, read_json, record_path, write_recorded
+from cityscapes.files.leftovers import temporary_folder
+from cityscapes.workspace import output_folder
+from dlv3p.data.augment import normalize
+from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.export import graphs, onnx_runtime, openvino_runtime
+from dlv3p.export.agreement import SMALLEST_AGREEMENT
+from dlv3p.export.graphs import export_onnx
+from dlv3p.export.onnx_runtime import OnnxPredictor
+from dlv3p.export.openvino_runtime import OpenVinoPredictor
+from dlv3p.parameters.choices import BACKENDS, EXACT, FASTEST
+from dlv3p.parameters.notebooks import RunParameters
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import QUANTIZED, list_runs
+from dlv3p.runs.trained import install_trained_run
+from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, choose_device, explain_out_of_memory
+from dlv3p.weights.loading import build_recognized, drop_void
+from dlv3p.weights.reading import read_weights
+from dlv3p.weights.recognition import recognize
+
+EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
+"""By suffix: the runtime that opens an exported file, unless another one is asked for."""
+NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
+EXAMPLE_SIZE = {"height": 128, "width": 256}
+"""Pixels of the image that a network is traced with; the file takes any size."""
+TIMED_SIZE, ROUNDS = (256, 512), 3
+"""Height and width of the image by which the fastest runtime is found, and how often each predicts it."""
+WEIGHTS = (".pt", ".pth", ".safetensors", ".npz", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class LabelsFile:
+    """An exported file that ends in labels: what it was made from, and the function that runs it."""
+
+    run: str
+    checkpoint: Path
+    epoch: int
+    class_names: tuple[str, ...]
+    image_scale: float
+    weights_sha256: str
+    runtime: str
+    predict: Callable[[Tensor], Any]
+
+    def labels(self, image: Image.Image) -> np.ndarray:
+        """Predict an RGB image: uint8 (H,W) train ids."""
+        found = np.asarray(self.predict(normalize(image, image_scale=self.image_scale)[None]))
+        if found.dtype != np.uint8 or found.ndim != 3:
+            raise IntegrityError(f"{self.checkpoint}: does not end in labels; export it with: dlv3p export")
+        if found[0].shape == (image.height, image.width):
+            return found[0]
+        return np.asarray(Image.fromarray(found[0]).resize(image.size, Image.Resampling.NEAREST))
+
+
+def open_network(
+    source: str | Path, *, checkpoint: str, runtime: str, device: str, threads: int
+) -> Predictor | LabelsFile:
+    """Open a network by torch, or an exported file by its own runtime.
+
+    Without any run, "" is the stored one. Raises MissingInputError for what is not there.
+    """
+    path = Path(source).expanduser() if source else None
+    if path is not None and path.suffix.lower() in EXPORTED:
+        return _open_exported(path, runtime, threads)
+    if path is not None and (path.suffix.lower() in WEIGHTS or path.is_file()):
+        return _open_weights(path, device)
+    run = str(source)
+    if not run and not list_runs():
+        run = install_trained_run()
+        print("no run yet: this predicts with the trained run that comes with the suite", flush=True)
+    return load_predictor(RunParameters(run=run, checkpoint=checkpoint, device=device, threads=threads))
+
+
+@explain_out_of_memory(LOADING_ADVICE)
+def _open_weights(path: Path, device: str) -> Predictor:
+    found = recognize(read_weights(path))
+    loaded = drop_void(build_recognized(found))
+    scale = (found.file.description or {}).get("parameters", {}).get("image_scale", 1.0)
+    parameters = TrainParameters(**{**loaded.parameters.as_dict(), "image_scale": scale})
+    names = loaded.class_names or tuple(f"class {index}" for index in range(loaded.model.classifier.out_channels))
+    where = choose_device(device)
+    model = loaded.model.to(where, memory_format=LAYOUT)
+    return Predictor(path.stem, path, 0, model, parameters, names, where, file_sha256(path))
+
+
+def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
+    usual = EXPORTED[path.suffix.lower()]
+    chosen = usual if runtime in (EXACT, FASTEST) else runtime
+    if chosen == "onnxruntime" and usual != chosen:
+        raise ParameterError(f"runtime={runtime!r}: {path} is a file of OpenVINO; allowed are {usual} and {FASTEST}")
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such exported file; write one with: dlv3p export --output {path.name}")
+    description = _description(path, usual)
+    torch.set_num_threads(threads)
+    try:
+        opened = OnnxPredictor if chosen == "onnxruntime" else OpenVinoPredictor
+        predict = opened(path, threads=threads)
+    except RuntimeError as error:
+        raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
+    except Exception as error:
+        if type(error).__module__.startswith("onnxruntime"):  # which has classes of its own
+            raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
+        raise
+    names, scale = tuple(description["class_names"]), float(description["image_scale"])
+    run = f"{description.get('run') or path.stem}-{path.stem}"
+    return LabelsFile(run, path, 0, names, scale, file_sha256(path), chosen, predict)
+
+
+def _description(path: Path, usual: str) -> dict[str, Any]:
+    """Return run, class names and image scale of an exported file, from itself or from a quantized run's record."""
+    record = path.with_name(QUANTIZED)
+    if record.is_file():
+        content = read_json(record)
+        return {**content, "image_scale": content["input"]["image_scale"]}
+    found = _onnx_metadata(path) if usual == "onnxruntime" else {}
+    if "class_names" not in found:
+        raise IntegrityError(
+            f"{path}: does not say what its classes are; take a file of `dlv3p export`, or of notebooks/quantize.ipynb"
+        )
+    return {"image_scale": 1.0, **found}
+
+
+def _onnx_metadata(path: Path) -> dict[str, Any]:
+    require("an ONNX file", onnx_runtime.NEEDED, "export")
+    import onnx
+
+    try:
+        properties = onnx.load(path, load_external_data=False).metadata_props
+    except Exception as error:  # protobuf's errors, which depend on its version
+        raise IntegrityError(f"{path}: cannot be read as an ONNX file; export it again") from error
+    known = ("run", "class_names", "image_scale")
+    return {entry.key: json.loads(entry.value) for entry in properties if entry.key in known}
+
+
+class AtStride(nn.Module):
+    """A network that ends in its logits at the output stride."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.logits_at_stride(image)
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """A network in another runtime, with what a `Predictor` asks of its model."""
+
+    run: Callable[[Tensor], object]
+    align_corners: bool
+
+    def logits_at_stride(self, batch: Tensor) -> Tensor:
+        """Return the logits of normalized images (N,3,h,w)."""
+        return torch.from_numpy(self.run(batch.contiguous(memory_format=torch.contiguous_format)))
+
+
+def with_runtime(predictor: Predictor, runtime: str, *, threads: int) -> tuple[Predictor, str]:
+    """Return a predictor whose network runs by `runtime`, and the name of that runtime, which may be the fastest.
+
+    Raises MachineError where its packages are missing, or for a GPU, which only torch uses here.
+    """
+    if runtime == EXACT or (runtime == FASTEST and predictor.device.type != "cpu"):
+        return predictor, EXACT
+    if predictor.device.type != "cpu":
+        raise ParameterError(f"runtime={runtime!r}: runs on the CPU here; use device='cpu', or runtime='exact'")
+    if runtime != FASTEST:
+        return _handed_over(predictor, runtime, threads), runtime
+    here = [name for name in BACKENDS if not missing_packages((*NEEDED[name], *graphs.NEEDED))]
+    candidates = {EXACT: predictor} | {name: _handed_over(predictor, name, threads) for name in here}
+    seconds = {name: _seconds(candidate) for name, candidate in candidates.items()}
+    best = min(seconds, key=seconds.get)
+    return candidates[best], best
+
+
+def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
+    if missing := missing_packages((*NEEDED[runtime], *graphs.NEEDED)):
+        raise MachineError(
+            f"runtime={runtime!r} needs {' and '.join(missing)}; install with: pip install 'dlv3p[export,quantize]'"
+        )
+    path = _exported(predictor)
+    opened = OnnxPredictor if runtime == "onnxruntime" else OpenVinoPredictor
+    network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners)
+    return replace(predictor, model=network)
+
+
+def _exported(predictor: Predictor) -> Path:
+    """Return the network's file, which is written once for the same weights, and compared with torch before it is."""
+    name = f"{predictor.weights_sha256[:16]}-torch-{torch.__version__.split('+')[0]}.onnx"
+    path = output_folder(predictor.run) / "exported" / name
+    if path.is_file() and record_path(path).is_file():
+        check_recorded(path, file_sha256(path))
+        return path
+    with temporary_folder("dlv3p-prediction") as folder:
+        made = export_onnx(AtStride(predictor.model), Path(folder) / name, **EXAMPLE_SIZE)
+        _check_agreement(predictor, made)
+        write_recorded(path, made.read_bytes())
+    return path
+
+
+@torch.inference_mode()
+def _check_agreement(predictor: Predictor, path: Path) -> None:
+    if missing_packages(onnx_runtime.NEEDED):
+        return
+    coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    image = nn.functional.interpolate(coarse, (97, 161), mode="bilinear")
+    expected = predictor.logits(image.to(predictor.device, memory_format=LAYOUT))
+    found = torch.from_numpy(OnnxPredictor(path, threads=torch.get_num_threads())(image))
+    agreement = (expected.argmax(1) == found.argmax(1)).float().mean().item() if expected.shape == found.shape else 0.0
+    if agreement < SMALLEST_AGREEMENT:
+        raise IntegrityError(
+            f"runtime: the exported network agreed with torch in {agreement:.2%} of an image's pixels, less than "
+            f"{SMALLEST_AGREEMENT:.2%}; use runtime='exact'"
+        )
+
+
+@torch.inference_mode()
+def _seconds(predictor: Predictor) -> float:
+    image = torch.zeros(1, 3, *TIMED_SIZE).to(memory_format=LAYOUT)
+    predictor.logits(image)
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        predictor.logits(image)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

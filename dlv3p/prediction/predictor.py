@@ -1,0 +1,236 @@
+"""Load any network, and predict single images by it: a path, a PIL image or an array becomes an array of train ids.
+
+    predictor = load_predictor("demo")
+    labels = predictor("street.jpg")
+
+The network is a run's, a weights file's of any known kind, or an exported file's. Images keep their size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.images import PICTURE_FORMATS, read_image
+from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from dlv3p.data.augment import normalize
+from dlv3p.data.classes import voc_palette
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize
+from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
+from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.prediction.memory import MemoryLimit, bytes_of_image_pixel
+from dlv3p.prediction.networks import LabelsFile, open_network, with_runtime
+from dlv3p.prediction.tiles import Box, Tiling, blend
+from dlv3p.runtime.devices import LAYOUT, SCORING_ADVICE, explain_out_of_memory
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+class Prediction(NamedTuple):
+    """Train ids, uint8 (H,W), and if asked for the softmax of the winner, uint8 (H,W), 255 for 1."""
+
+    labels: np.ndarray
+    confidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ImagePredictor:
+    """A network that predicts images of any size, large ones in tiles; see `load_predictor`."""
+
+    network: Predictor | LabelsFile
+    runtime: str
+    protocol: Protocol
+    limit: MemoryLimit
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their train ids."""
+        return tuple(self.network.class_names)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """The color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
+        colors = TRAIN_ID_TO_COLOR if self.class_names == CLASS_NAMES else voc_palette()
+        return colors[: len(self.class_names)]
+
+    def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+        """Predict one image, a path, a PIL image, or an array uint8 (H,W,3) or (H,W): train ids, uint8 (H,W).
+
+        Raises InputError for an image that cannot be read.
+        """
+        return self.predict([as_image(image)])[0].labels
+
+    def with_confidence(self, image: str | Path | Image.Image | np.ndarray) -> Prediction:
+        """Predict one image, and how sure the network is of each pixel."""
+        return self.predict([as_image(image)], confidence=True)[0]
+
+    @explain_out_of_memory(SCORING_ADVICE)
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Image.Image], *, confidence: bool = False) -> list[Prediction]:
+        """Predict RGB images, those of one size as one batch where the protocol sees the whole image once."""
+        if len({image.size for image in images}) == 1 and self.sees_whole(images[0].size[::-1], confidence):
+            return self._predict_batch(images, confidence)
+        if len(images) > 1:
+            return [found for image in images for found in self.predict([image], confidence=confidence)]
+        return [self._predict_one(image, confidence) for image in images]
+
+    def sees_whole(self, size: Size, confidence: bool = False) -> bool:
+        """Return whether an image is predicted by one look of the network at all of it; raises as `needs_tiles`."""
+        if isinstance(self.network, LabelsFile) or self.needs_tiles(size, confidence):
+            return False
+        views = multi_scale_views(*size, self.protocol, image_scale=self.network.parameters.image_scale)
+        return len(views) == 1 and views[0].whole
+
+    def needs_tiles(self, size: Size, confidence: bool = False) -> bool:
+        """Return whether an image is too large to be predicted whole within the limit of memory.
+
+        Raises InputError, before memory is spent, for one that is too large even in tiles.
+        """
+        return self.limit.needs_tiles(size, len(self.class_names), self.protocol, confidence=confidence)
+
+    def _predict_batch(self, images: Sequence[Image.Image], confidence: bool) -> list[Prediction]:
+        net, size = self.network, images[0].size[::-1]
+        (view,) = multi_scale_views(*size, self.protocol, image_scale=net.parameters.image_scale)
+        batch = torch.stack([normalize(resize(image, view.width, view.height)) for image in images])
+        logits = net.logits(batch.to(net.device, memory_format=LAYOUT))
+        labels = upsample_argmax(logits, size, align_corners=net.model.align_corners).cpu().numpy()
+        if not confidence:
+            return [Prediction(ids) for ids in labels]
+        sure = [confidence_of(one, view, size, align_corners=net.model.align_corners) for one in logits.float()]
+        return [Prediction(*pair) for pair in zip(labels, sure, strict=True)]
+
+    def _predict_one(self, image: Image.Image, confidence: bool) -> Prediction:
+        size = image.size[::-1]
+        if self.needs_tiles(size, confidence):
+            return self._predict_in_tiles(image, confidence)
+        if isinstance(self.network, LabelsFile):
+            return Prediction(self.network.labels(image))
+        scores, working = self._scores(image)
+        labels = upsample_argmax(scores[None], size)[0].cpu().numpy()
+        if not confidence:
+            return Prediction(labels)
+        return Prediction(labels, confidence_of(scores, _whole(working), size, summed=self._sums))
+
+    def _predict_in_tiles(self, image: Image.Image, confidence: bool) -> Prediction:
+        tiling = Tiling(image.height, image.width, self.limit.tile, self.limit.overlap)
+        labels = np.empty((image.height, image.width), np.uint8)
+        sure = np.empty_like(labels) if confidence else None
+        for rows, columns, scores in blend(lambda box: self._scores_of_tile(image, box), tiling):
+            labels[rows, columns] = scores.argmax(dim=0).byte().cpu().numpy()
+            if sure is not None:
+                sure[rows, columns] = _winner(scores, summed=self._sums).cpu().numpy()
+        return Prediction(labels, sure)
+
+    def _scores_of_tile(self, image: Image.Image, box: Box) -> Tensor:
+        """Return the scores of a tile at its pixels, float32 (C,h,w): of a file that ends in labels, their votes."""
+        (top, bottom), (left, right) = box
+        tile = image.crop((left, top, right, bottom))
+        if isinstance(self.network, LabelsFile):
+            labels = torch.from_numpy(self.network.labels(tile)).long()
+            return functional.one_hot(labels, len(self.class_names)).permute(2, 0, 1).float()
+        scores, _ = self._scores(tile, as_logits=True)
+        align = self._single and self.network.model.align_corners
+        size = (bottom - top, right - left)
+        return functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=align)[0]
+
+    def _scores(self, image: Image.Image, *, as_logits: bool = False) -> tuple[Tensor, Size]:
+        """Return the summed scores of all views (C,h,w), and their size; `as_logits` allows those of one whole view."""
+        net, protocol = self.network, self.protocol
+        scale, size = net.parameters.image_scale, (image.height, image.width)
+        views = multi_scale_views(*size, protocol, image_scale=scale)
+        if as_logits and self._single:
+            batch = normalize(resize(image, views[0].width, views[0].height))[None]
+            return net.logits(batch.to(net.device, memory_format=LAYOUT))[0].float(), size
+        working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
+        how = {"align_corners": net.model.align_corners, "device": net.device}
+        return multi_scale_sum(net.logits, image, views, working, **how), working
+
+    @property
+    def _sums(self) -> bool:
+        """Whether the scores are sums of probabilities, not logits."""
+        return len(self.protocol.scales) > 1 or self.protocol.flip
+
+    @property
+    def _single(self) -> bool:
+        protocol = self.protocol
+        return not (self._sums or protocol.window_height or protocol.padded)
+
+
+def load_predictor(
+    source: str | Path = "",
+    *,
+    checkpoint: str = "best",
+    runtime: str = EXACT,
+    device: str = "auto",
+    threads: int = 2,
+    protocol: Protocol = WHOLE_IMAGE,
+    memory_gib: float = 4.0,
+    tile: int = 1024,
+    tile_overlap: int = 128,
+) -> ImagePredictor:
+    """Load a network: a run by its name ("" is the newest), a weights file of any known kind, or an exported file.
+
+    `runtime` is exact (torch, the same pixels on every call), onnxruntime, openvino, or fastest, which times them.
+    `protocol` names scales, flips and windows: `Protocol(scales=(0.75, 1.0, 1.25), flip=True)`. An image that would
+    take the process beyond `memory_gib` is predicted in tiles of `tile` pixels, see `tiles.py`.
+    """
+    check_choice("runtime", runtime, RUNTIMES)
+    torch.set_num_threads(threads)
+    if protocol.center_crop:
+        raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and every pixel is to be predicted")
+    network = open_network(source, checkpoint=checkpoint, runtime=runtime, device=device, threads=threads)
+    limit = MemoryLimit(memory_gib, tile, tile_overlap)
+    if isinstance(network, LabelsFile):
+        if protocol != WHOLE_IMAGE:
+            raise ParameterError(f"{network.checkpoint}: ends in labels, which several views cannot be summed from; "
+                                 "give the run or its weights, or protocol='whole_image'")  # fmt: skip
+        return ImagePredictor(network, network.runtime, protocol, limit)
+    limit = limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
+    network, runtime = with_runtime(network, runtime, threads=threads)
+    return ImagePredictor(network, runtime, protocol, limit)
+
+
+def as_image(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    """Return an image as RGB: of a path, a PIL image, or an array uint8 (H,W,3), (H,W,4) or (H,W); alpha is ignored."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image).expanduser(), formats=PICTURE_FORMATS, most_pixels=2**40)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    pixels = np.asarray(image)
+    channels = pixels.shape[2:] if pixels.ndim == 3 else (1,) if pixels.ndim == 2 else ()
+    if pixels.dtype != np.uint8 or channels not in ((1,), (3,), (4,)) or not pixels.size:
+        raise InputError(
+            f"image: an array {pixels.dtype} {pixels.shape}; allowed is uint8 of 0 to 255: (H,W,3) RGB, (H,W,4) RGBA, "
+            "or (H,W) gray"
+        )
+    pixels = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3] if pixels.ndim == 3 else pixels)).convert("RGB")
+
+
+def confidence_of(
+    scores: Tensor, view: View, size: Size, *, align_corners: bool = False, summed: bool = False
+) -> np.ndarray:
+    """Return the probability of the best class of each pixel of an image of `size`, uint8 (H,W), 255 for 1."""
+    sure = np.empty(size, np.uint8)
+    for rows, columns, values in read_scores(scores, (0, 0, view.height, view.width), view, size, align_corners):
+        sure[rows, columns] = _winner(values, summed=summed).cpu().numpy()
+    return sure
+
+
+def _winner(scores: Tensor, *, summed: bool) -> Tensor:
+    best = scores.amax(dim=0) / scores.sum(dim=0) if summed else (scores - scores.logsumexp(dim=0)).amax(dim=0).exp()
+    return (255 * best).round().byte()
+
+
+def _whole(size: Size) -> View:
+    return View(*size, size, flipped=False, windows=((0, 0, *size),))

@@ -1,0 +1,208 @@
+"""Write what was predicted of an image, know what is finished, and keep the record of how all of it was made.
+
+<output>/ids/<name>.png            ids, one channel; written last, so that a finished image is told by it
+<output>/colors/<name>.png         class colors, with a palette
+<output>/overlays/<name>.jpg       the image under its class colors
+<output>/confidence/<name>.png     the probability of the best class, 255 for 1
+<output>/predictions.csv           a line per image: size, seconds, mean confidence, the share of each class
+<output>/predictions.json          weights, runtime, protocol, images and versions
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.atomic import write_bytes, write_text
+from cityscapes.files.checksums import read_json
+from cityscapes.files.images import read_ids
+from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
+from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
+from dlv3p.evaluation.predictions import origin_of
+from dlv3p.parameters.choices import EXACT, OWN_IDS
+from dlv3p.pictures.visualize import overlay
+from dlv3p.prediction.predictor import ImagePredictor, Prediction
+from dlv3p.prediction.sources import ImageFile
+from dlv3p.runs.folders import write_json
+from dlv3p.runs.provenance import provenance
+
+TABLE, RECORD = "predictions.csv", "predictions.json"
+OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
+OVERLAY_ROWS = 256
+"""Rows that are mixed at a time, so that a large image needs no second one in floating point."""
+FIRST_COLUMNS = ("image", "width", "height", "seconds", "mean_confidence", "note", "sha256")
+FOLDERS = {"ids": "png", "colors": "png", "overlays": "jpg", "confidence": "png"}
+"""What is written of an image: the folder and the suffix."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write of each image beside its ids, and which ids: `own` (of the data set) or `train`."""
+
+    ids: str = OWN_IDS
+    colors: bool = True
+    overlays: bool = True
+    confidence: bool = False
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders to fill, that of the ids last."""
+        return [name for name in FOLDERS if name != "ids" and getattr(self, name)] + ["ids"]
+
+
+class Results:
+    """The results of a predictor in a folder, some of which may be finished; `open_results` opens them."""
+
+    def __init__(self, folder: Path, predictor: ImagePredictor, outputs: Outputs, settings: dict[str, Any]) -> None:
+        self.folder, self.predictor, self.outputs, self.settings = folder, predictor, outputs, settings
+        self.rows = _read_rows(folder / TABLE, self._columns)
+
+    def path(self, kind: str, name: str) -> Path:
+        """Return the file of a result: `kind` is its folder."""
+        return self.folder / kind / f"{name}.{FOLDERS[kind]}"
+
+    def is_done(self, image: ImageFile, sha256: str) -> bool:
+        """Return whether everything of an image of these bytes is finished, by this network and in this way."""
+        row = self.rows.get(image.name)
+        missing = self.outputs.confidence and not (row or {}).get("mean_confidence")
+        if row is None or missing or not all(self.path(kind, image.name).is_file() for kind in self.outputs.folders):
+            return False
+        return is_made_from(self.path("ids", image.name), self._origin(sha256))
+
+    def write(
+        self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
+    ) -> None:
+        """Write all files of one image, and its row of the table."""
+        packed = pack_pixels(found.labels)
+        for kind in self.outputs.folders:
+            content = self._encode(kind, pixels, found, packed, sha256)
+            write_bytes(self.path(kind, image.name), content, durable=False)
+        counts = np.bincount(found.labels.ravel(), minlength=len(self.predictor.class_names))
+        mean = "" if found.confidence is None else f"{found.confidence.mean() / 255:.4f}"
+        facts = (image.name, pixels.width, pixels.height, f"{seconds:.4f}", mean, note, sha256)
+        shares = [f"{count / found.labels.size:.6f}" for count in counts[: len(self.predictor.class_names)]]
+        self.rows[image.name] = dict(zip(self._columns, [*map(str, facts), *shares], strict=True))
+
+    def read(self, image: ImageFile) -> Prediction:
+        """Read the finished results of an image back: its train ids, and its confidence where that is written."""
+        ids = read_ids(self.path("ids", image.name))
+        labels = LABEL_ID_TO_TRAIN_ID[ids] if self._as_label_ids else ids
+        sure = read_ids(self.path("confidence", image.name)) if self.outputs.confidence else None
+        return Prediction(labels.astype(np.uint8, copy=False), sure)
+
+    def save_table(self, names: Sequence[str]) -> None:
+        """Write the rows of the named images in that order, as far as there are any."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[name] for name in names if name in self.rows)
+        content = text.getvalue().encode(errors="backslashreplace").decode()
+        write_text(self.folder / TABLE, content, durable=False)
+
+    def save_record(self, images: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
+        """Write how the results were made, of which images, and what could not be predicted."""
+        made_by = {name: value for name, value in provenance().items() if name in ("git", "lock_sha256", "versions")}
+        write_json(
+            self.folder / RECORD, {**self.settings, "images": dict(images), "problems": list(problems), **made_by}
+        )
+
+    @property
+    def _columns(self) -> list[str]:
+        return [*FIRST_COLUMNS, *(f"share of {name}" for name in self.predictor.class_names)]
+
+    def _encode(self, kind: str, pixels: Image.Image, found: Prediction, packed: bytes, sha256: str) -> bytes:
+        stamp = self._origin(sha256)
+        if kind == "ids" and self._as_label_ids:
+            return encode_png(TRAIN_ID_TO_LABEL_ID[found.labels], made_from=stamp)
+        if kind == "ids":
+            return encode_png(found.labels, made_from=stamp, packed=packed)
+        if kind == "colors":
+            palette = np.zeros((256, 3), np.uint8)
+            palette[: len(self.predictor.colors)] = self.predictor.colors
+            return encode_png(found.labels, palette=palette, packed=packed, made_from=stamp)
+        if kind == "confidence":
+            return encode_png(found.confidence, made_from=stamp)
+        return encode_overlay(pixels, found.labels, self.predictor.colors)
+
+    @property
+    def _as_label_ids(self) -> bool:
+        return self.outputs.ids == OWN_IDS and self.predictor.class_names == CLASS_NAMES
+
+    def _origin(self, sha256: str) -> bytes:
+        """Return what an image's ids are made from: on the exact path, that of `save_predictions`."""
+        predictor = self.predictor
+        origin = origin_of(predictor.network.weights_sha256, predictor.protocol, sha256)
+        exact = predictor.runtime == EXACT and self.settings["batch_size"] == 1
+        if exact and self._as_label_ids:
+            return origin
+        return origin + f" {predictor.runtime} {self.settings['batch_size']} {self.outputs.ids}".encode()
+
+
+def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, batch_size: int) -> Results:
+    """Open a new or a half-filled folder of results.
+
+    Raises ParameterError where it holds those of other weights, another runtime or other settings.
+    """
+    settings = describe(predictor, outputs, batch_size)
+    path = folder / RECORD
+    if path.is_file():
+        try:
+            before = read_json(path)
+            differing = [f"{name}={before.get(name)!r}" for name in settings if before.get(name) != settings[name]]
+        except (ValueError, AttributeError) as error:
+            raise IntegrityError(f"{path}: cannot be read ({error}); delete it to predict again") from error
+        if differing:
+            raise ParameterError(
+                f"output={str(folder)!r}: holds predictions of {', '.join(differing)}; choose another output, or the "
+                "same settings"
+            )
+    return Results(folder, predictor, outputs, settings)
+
+
+def describe(predictor: ImagePredictor, outputs: Outputs, batch_size: int) -> dict[str, Any]:
+    """Return what the pixels of the results depend on beside their images."""
+    network, limit = predictor.network, predictor.limit
+    return {
+        "weights": {
+            "name": network.run,
+            "file": network.checkpoint.name,
+            "epoch": network.epoch,
+            "sha256": network.weights_sha256,
+        },
+        "runtime": predictor.runtime,
+        "protocol": predictor.protocol.as_dict(),
+        "batch_size": batch_size,
+        "ids": outputs.ids,
+        "tiles": {"memory_gib": limit.gib, "side": limit.tile, "overlap": limit.overlap},
+        "class_names": list(predictor.class_names),
+        "colors": predictor.colors.tolist(),
+    }
+
+
+def encode_overlay(pixels: Image.Image, labels: np.ndarray, colors: np.ndarray) -> bytes:
+    """Return an image under its class colors as a JPEG file."""
+    mixed = np.array(pixels)
+    for top in range(0, len(mixed), OVERLAY_ROWS):
+        part = slice(top, top + OVERLAY_ROWS)
+        mixed[part] = overlay(mixed[part], labels[part], alpha=OVERLAY_ALPHA, colors=colors)
+    content = io.BytesIO()
+    Image.fromarray(mixed).save(content, "JPEG", quality=OVERLAY_QUALITY)
+    return content.getvalue()
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the finished rows of a table by the images' names; none where it is of another kind or damaged."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    reader = csv.DictReader(io.StringIO(text))
+    if reader.fieldnames != list(columns):
+        return {}
+    return {row["image"]: row for row in reader if None not in row and None not in row.values()}

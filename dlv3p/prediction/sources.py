@@ -1,0 +1,128 @@
+"""Find the images to predict: one file, a folder with all below it, a glob pattern, a list of files, or a video."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.files.listing import walk
+from cityscapes.files.untrusted import read_at_most, sanitize
+from dlv3p.data.roots import resolve_data_root
+from dlv3p.parameters.training import DEMO_CITY
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+LIST_SUFFIX = ".txt"
+LARGEST_LIST = 64 * 2**20
+"""Bytes of a list of images, about half a million lines."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to predict: its path, and its name below the folders of the results, without a suffix."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was asked for: its title, fit for the name of a folder, and the images in order, or the path of a video."""
+
+    title: str
+    images: tuple[ImageFile, ...] = ()
+    video: Path | None = None
+
+
+def find_images(images: str | Path, *, output: Path | None = None) -> Source:
+    """Find what `images` names; earlier results, below `output`, are left out of a folder and of a pattern.
+
+    A list is a text file with a path a line, relative to its own folder; empty lines and those that begin with # are
+    left out. Raises MissingInputError where there is nothing, InputError where there is no image.
+    """
+    if str(images) == DEMO_CITY:
+        return find_images(Path(resolve_data_root(DEMO_CITY)) / "leftImg8bit" / "test", output=output)
+    path = Path(os.path.expandvars(images)).expanduser()
+    if path.is_dir():
+        return _of_folder(path, output)
+    if path.is_file() or path.is_symlink():
+        return _of_file(path)
+    if glob.has_magic(str(path)):
+        return _of_pattern(str(path), output)
+    raise MissingInputError(
+        f"images={str(images)!r}: no such file or folder; give an image, a folder, a pattern such as 'photos/*.jpg', a "
+        f"list ({LIST_SUFFIX}) or a video"
+    )
+
+
+def name_results(paths: Sequence[Path], base: Path) -> tuple[ImageFile, ...]:
+    """Name each image by its path below `base`, without its suffix, unless two images then had the same name."""
+    relative = [Path(os.path.relpath(path, base)) for path in paths]
+    stems = Counter(str(name.with_suffix("")).casefold() for name in relative)
+    names = [name.with_suffix("") if stems[str(name.with_suffix("")).casefold()] == 1 else name for name in relative]
+    return tuple(ImageFile(path, name.as_posix()) for path, name in zip(paths, names, strict=True))
+
+
+def _of_file(path: Path) -> Source:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return Source(_title(path.stem), video=path)
+    if path.suffix.lower() == LIST_SUFFIX:
+        return _of_list(path)
+    return Source(_title(path.stem), name_results([path], path.parent))
+
+
+def _of_folder(folder: Path, output: Path | None) -> Source:
+    if output is not None and _lies_in(folder, output):
+        raise ParameterError(
+            f"output={str(output)!r}: holds the images, {folder}, which results must not mix with; choose another "
+            "folder, such as one beside it"
+        )
+    found = sorted(path for path in walk(folder) if not (output and _lies_in(path, output)))
+    return Source(_title(folder.resolve().name), name_results(_only_images(found, str(folder)), folder))
+
+
+def _of_pattern(pattern: str, output: Path | None) -> Source:
+    found = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
+    found = [path for path in found if not path.is_dir() and not (output and _lies_in(path, output))]
+    if not found:
+        raise MissingInputError(f"images={pattern!r}: no file has such a name; `**/` matches folders at any depth")
+    paths = _only_images(found, f"images={pattern!r}")
+    fixed = Path(pattern.split("*")[0].split("?")[0].split("[")[0])
+    base = fixed if fixed.is_dir() else fixed.parent
+    return Source(_title(base.resolve().name), name_results(paths, base))
+
+
+def _of_list(path: Path) -> Source:
+    content = read_at_most(path, LARGEST_LIST, missing="no such list of images", too_large="too long for a list")
+    try:
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the list as UTF-8, a path a line") from error
+    if any("\0" in line for line in lines):
+        raise InputError(f"{path}: is no text; a list has a path a line")
+    named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+    paths = [Path(os.path.normpath(entry.absolute())) for entry in named]
+    paths = list(dict.fromkeys(paths))
+    if not paths:
+        raise InputError(f"{path}: the list names no image; write a path a line")
+    return Source(_title(path.stem), name_results(paths, Path(os.path.commonpath([entry.parent for entry in paths]))))
+
+
+def _only_images(paths: Sequence[Path], asked: str) -> list[Path]:
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        there = f"; found {', '.join(sanitize(path.name) for path in paths[:3])}" if paths else "; it is empty"
+        raise InputError(f"{asked}: no image; allowed are {' '.join(IMAGE_SUFFIXES)}{there}")
+    return images
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    named = path.absolute().is_relative_to(folder.absolute())
+    return named or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _title(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_=." else "-" for letter in name).strip("-.") or "images"

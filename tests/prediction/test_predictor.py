@@ -1,0 +1,111 @@
+"""One image at a time, from Python: what goes in, what comes out, and in which runtime."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from dlv3p.evaluation.inference import load_saved
+from dlv3p.export.__main__ import main as export
+from dlv3p.parameters.protocols import Protocol
+from dlv3p.prediction.networks import LabelsFile
+from dlv3p.prediction.predictor import load_predictor
+
+pytestmark = pytest.mark.usefixtures("trained")
+
+
+def test_a_path_an_image_and_an_array_give_the_same_labels(predictor, photos: Path) -> None:
+    image = Image.open(photos / "a.png")
+    labels = predictor(photos / "a.png")
+    assert (labels.shape, labels.dtype) == ((64, 96), np.uint8)
+    assert len(np.unique(labels)) > 1
+    for same in (str(photos / "a.png"), image, np.asarray(image), image.convert("RGBA"), np.asarray(image).copy()):
+        assert np.array_equal(predictor(same), labels)
+    assert np.array_equal(labels, load_saved("done", device="cpu", threads=1)(image))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_another_array_is_refused_in_one_line(predictor, array: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"allowed is uint8 of 0 to 255: \(H,W,3\) RGB"):
+        predictor(array)
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.25)])
+def test_the_confidence_is_the_probability_of_the_label(predictor, picture: Image.Image, scales) -> None:
+    several = replace(predictor, protocol=Protocol(scales=scales, flip=len(scales) > 1))
+    labels, sure = several.with_confidence(picture)
+    assert np.array_equal(labels, several(picture))
+    assert (sure.shape, sure.dtype) == ((64, 96), np.uint8)
+    assert sure.min() >= 255 / 19 - 1
+    if len(scales) == 1:
+        size = (48, 32)
+        from torch import inference_mode
+        from torch.nn.functional import interpolate
+
+        from dlv3p.data.augment import normalize
+
+        with inference_mode():
+            logits = predictor.network.logits(normalize(picture.resize(size, Image.Resampling.BILINEAR))[None])
+            expected = interpolate(logits, (64, 96), mode="bilinear").softmax(1).amax(1)[0]
+        assert np.abs(255 * expected.numpy() - sure).max() <= 1
+
+
+def test_a_batch_gives_each_image_its_own_labels(predictor, picture: Image.Image) -> None:
+    turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    found = predictor.predict([picture, turned, picture.crop((0, 0, 80, 50))])
+    assert [one.labels.shape for one in found] == [(64, 96), (64, 96), (50, 80)]
+    for image, one in zip((picture, turned), found, strict=False):
+        assert (one.labels == predictor(image)).mean() > 0.999
+    assert found[0].confidence is None
+
+
+def test_a_weights_file_predicts_what_its_run_does(predictor, trained, picture: Image.Image) -> None:
+    loaded = load_predictor(trained.folder / "model.safetensors", device="cpu", threads=1)
+    assert loaded.class_names == predictor.class_names
+    assert np.array_equal(loaded(picture), predictor(picture))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_another_runtime_agrees_in_nearly_every_pixel(predictor, city, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    other = load_predictor("done", device="cpu", threads=1, runtime=runtime)
+    assert other.runtime == runtime
+    images = sorted((city / "leftImg8bit").rglob("*.png"))
+    same = [(predictor(path) == other(path)).mean() for path in images]
+    assert np.mean(same) >= 0.999
+
+
+def test_the_fastest_runtime_has_a_name(picture: Image.Image, predictor) -> None:
+    fastest = load_predictor("done", device="cpu", threads=1, runtime="fastest")
+    assert fastest.runtime in ("exact", "onnxruntime", "openvino")
+    assert (fastest(picture) == predictor(picture)).mean() >= 0.999
+
+
+def test_an_exported_file_predicts_without_its_run(predictor, picture: Image.Image, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "network.onnx"
+    export(["--run", "done", "--output", str(path)])
+    exported = load_predictor(path, threads=1)
+    assert isinstance(exported.network, LabelsFile)
+    assert (exported.runtime, exported.class_names) == ("onnxruntime", predictor.class_names)
+    assert (exported(picture) == predictor(picture)).mean() >= 0.999
+    with pytest.raises(ParameterError, match="ends in labels, which several views cannot be summed from"):
+        load_predictor(path, threads=1, protocol=Protocol(flip=True))
+
+
+def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no such exported file; write one with: dlv3p export"):
+        load_predictor(tmp_path / "gone.onnx")
+    with pytest.raises(MissingInputError, match="no such weights file"):
+        load_predictor(tmp_path / "gone.pth")
+    with pytest.raises(MissingInputError, match="did you mean 'done'"):
+        load_predictor("don")
+    with pytest.raises(ParameterError, match="allowed are exact, fastest, onnxruntime, openvino"):
+        load_predictor("done", runtime="tensorrt")
+    with pytest.raises(ParameterError, match="sees the center only"):
+        load_predictor("done", protocol=Protocol(center_crop=64))

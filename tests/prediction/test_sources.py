@@ -1,0 +1,86 @@
+"""What names images: a file, a folder, a pattern, a list; and what does not, in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from dlv3p.prediction.sources import Source, find_images
+
+
+def names(source: Source) -> list[str]:
+    """The names of the results."""
+    return [image.name for image in source.images]
+
+
+def test_a_folder_is_searched_to_its_depths_in_order(photos: Path) -> None:
+    (photos / "notes.txt").write_text("no image")
+    (photos / ".hidden.png").write_bytes(b"")
+    assert names(find_images(photos)) == ["a", "b", "below/a"]
+    assert find_images(photos).title == "photos"
+
+
+def test_two_images_never_get_the_same_name(photos: Path) -> None:
+    (photos / "A.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    assert names(find_images(photos)) == ["A.jpg", "a.png", "b", "below/a"]
+
+
+def test_an_image_and_a_pattern_are_found(photos: Path) -> None:
+    assert names(find_images(photos / "b.jpg")) == ["b"]
+    assert names(find_images(f"{photos}/*.png")) == ["a"]
+    assert names(find_images(f"{photos}/**/*.png")) == ["a", "below/a"]
+
+
+def test_a_list_is_relative_to_its_folder_and_keeps_its_order(photos: Path) -> None:
+    listed = photos.parent / "wanted.txt"
+    listed.write_text("# first\nphotos/below/a.png\n\nphotos/gone.png\nphotos/b.jpg\nphotos/b.jpg\n")
+    source = find_images(listed)
+    assert names(source) == ["below/a", "gone", "b"]
+    assert source.title == "wanted"
+
+
+def test_a_video_is_told_by_its_suffix(tmp_path: Path) -> None:
+    (tmp_path / "drive.MP4").write_bytes(b"")
+    assert find_images(tmp_path / "drive.MP4").video == tmp_path / "drive.MP4"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names no image; write a path a line"),
+        (b"\xff\xfe", "not UTF-8 at byte 0"),
+        (b"a\0b", "is no text; a list has a path a line"),
+    ],
+)
+def test_a_list_that_is_none_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "wanted.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        find_images(tmp_path / "wanted.txt")
+
+
+def test_nothing_to_predict_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no image; allowed are \.png .*; it is empty"):
+        find_images(tmp_path)
+    (tmp_path / "notes.doc").write_text("text")
+    with pytest.raises(InputError, match=r"no image; allowed are \.png .*found notes\.doc"):
+        find_images(tmp_path)
+    with pytest.raises(MissingInputError, match="no such file or folder; give an image, a folder"):
+        find_images(tmp_path / "gone")
+    with pytest.raises(MissingInputError, match="no file has such a name"):
+        find_images(f"{tmp_path}/*.png")
+
+
+def test_a_circle_of_links_is_named(photos: Path) -> None:
+    (photos / "below" / "up").symlink_to(photos)
+    with pytest.raises(InputError, match="up: a circular link; remove it"):
+        find_images(photos)
+
+
+def test_earlier_results_inside_a_folder_are_not_predicted(photos: Path) -> None:
+    output = photos / "results"
+    output.mkdir()
+    (output / "a.png").write_bytes((photos / "a.png").read_bytes())
+    assert names(find_images(photos, output=output)) == ["a", "b", "below/a"]
+    for around in (photos, photos.parent):
+        with pytest.raises(ParameterError, match=r"holds the images, .*choose another folder"):
+            find_images(photos, output=around)

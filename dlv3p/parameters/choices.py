@@ -29,6 +29,7 @@ BACKENDS = ("onnxruntime", "openvino")
 EXACT, FASTEST = "exact", "fastest"
 RUNTIMES = (EXACT, FASTEST, *BACKENDS)
 """What predicts images: torch on the path that gives the same pixels everywhere, the fastest here, or one by name."""
+ANIMATIONS = ("gif", "webp", "mp4")
 OWN_IDS, TRAIN_IDS = "own", "train"
 STORED_IDS = (OWN_IDS, TRAIN_IDS)
 PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")

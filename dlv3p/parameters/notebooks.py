@@ -13,6 +13,7 @@ from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
 from dlv3p.parameters.choices import (
+    ANIMATIONS,
     BACKENDS,
     CHECKPOINTS,
     DEVICES,
@@ -198,7 +199,15 @@ class RenderGifParameters(RunParameters):
     seconds_per_frame: float = number(0.5, 0.02, 60.0, "how long a frame stays")
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
+    images: str = text("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = _progress()
+
+    def check(self) -> None:
+        """Check that a video can have this width."""
+        super().check()
+        if self.animation == "mp4" and self.width % 2:
+            raise ParameterError(f"width={self.width}: a video has an even one; take {self.width + 1}, or a gif")
 
 
 @dataclass(frozen=True)

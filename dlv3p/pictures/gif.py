@@ -14,7 +14,7 @@ import numpy as np
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
-from dlv3p.pictures.video import write_video
+from dlv3p.pictures.video import open_video, write_video
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
     ERROR_NAMES,
@@ -119,6 +119,17 @@ def write_animation(frames: Iterable[np.ndarray], path: str | Path, *, seconds_p
         return write_gif(frames, path, seconds_per_frame=seconds_per_frame)
     write_video(frames, path, rate=1 / seconds_per_frame)
     return seconds_per_frame
+
+
+def animation_size(path: Path) -> tuple[int, int]:
+    """Return the number of frames and the width of an animation, read back from its file."""
+    from PIL import Image
+
+    if path.suffix.lower() == ".mp4":
+        video = open_video(path)
+        return len(video.ticks), video.size[1]
+    with Image.open(path) as animation:
+        return animation.n_frames, animation.width
 
 
 def _encode(frames: Iterable[np.ndarray], path: Path, options: dict) -> None:

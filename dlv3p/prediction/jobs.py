@@ -1,19 +1,29 @@
 """Predict what a notebook's or a command's parameters ask for, choose where its results go, and show them."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from cityscapes.workspace import output_folder
-from dlv3p.parameters.notebooks import PredictParameters
+from dlv3p.data.roots import open_for_viewing, open_images, resolve_data_root
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.results import result_path
+from dlv3p.parameters.choices import FASTEST
+from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
+from dlv3p.pictures.gallery import choose_frames, drive_frames
+from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser
 from dlv3p.prediction.predict import Predictions, predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
-from dlv3p.prediction.results import Outputs, open_results
+from dlv3p.prediction.predictor import ImagePredictor, as_image, class_colors, load_predictor
+from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
 from dlv3p.prediction.sources import Source, find_images
 from dlv3p.prediction.videos import OVERLAY, predict_video
+from dlv3p.runtime.progress import track
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -41,10 +51,12 @@ def predictor_of(parameters: PredictParameters) -> ImagePredictor:
 
 
 def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Predictions:
-    """Predict what the parameters name with a loaded network."""
-    asked, p, outputs = _asked(parameters), parameters, _outputs(parameters)
-    source = find_images(p.images, output=asked)
-    output = asked or output_folder(predictor.network.run) / f"predict_{source.title}"
+    """Predict what the parameters name with a loaded network; what the fastest runtime began, the same one resumes."""
+    p, outputs = parameters, _outputs(parameters)
+    source = find_images(p.images, output=_asked(p))
+    output = _asked(p) or output_folder(predictor.network.run) / f"predict_{source.title}"
+    source = find_images(p.images, output=output)  # without what lies there from an earlier call
+    predictor = _as_recorded(predictor, p, output)
     if source.video:
         return predict_video(predictor, source, output, outputs, progress=p.progress)
     return predict_images(predictor, source, output, outputs, batch_size=p.batch_size, progress=p.progress)
@@ -66,8 +78,62 @@ def browse(predictor: ImagePredictor, predictions: Predictions, parameters: Pred
     images = [image for image in source.images if image.name in done]
     if not images:
         return ipywidgets.Label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
-    outputs = _outputs(parameters)
+    predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
     return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
+
+
+class Drive(NamedTuple):
+    """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3)."""
+
+    path: Path
+    names: tuple[str, ...]
+    frames: Iterator[np.ndarray]
+
+
+def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
+    """Choose the frames of an animation: those of a split, or with `images` any others, a video's too."""
+    p = parameters
+    if not p.images:
+        root = resolve_data_root(p.data_root or predictor.parameters.data_root)
+        split = (open_images if p.split == "test" else open_for_viewing)(root, p.split)
+        indices = choose_frames(split, city=p.city, sequence=p.sequence, count=p.frames)
+        chosen = "_".join(filter(None, (split.split, p.city, p.sequence)))
+        path = result_path(predictor, split, f"{chosen}.{p.animation}", usual=split.split)
+        names = tuple(split.name(index) for index in indices)
+        return Drive(path, names, drive_frames(predictor, split, indices, p))
+    source = find_images(p.images)
+    if source.video:
+        video = open_video(source.video)
+        names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
+        pictures = map(Image.fromarray, video.frames())
+    else:
+        names = tuple(image.name for image in source.images)[: p.frames]
+        pictures = (as_image(image.path) for image in source.images)
+    path = output_folder(predictor.run) / f"{source.title}.{p.animation}"
+    return Drive(path, names, _composed(predictor, zip(names, pictures, strict=False), len(names), p))
+
+
+def _composed(
+    predictor: Predictor, images: Iterable[tuple[str, Image.Image]], count: int, parameters: RenderGifParameters
+) -> Iterator[np.ndarray]:
+    for name, image in track(images, total=count, title="render", mode=parameters.progress):
+        yield compose_frame(
+            np.asarray(image),
+            predictor(image),
+            width=parameters.width,
+            alpha=parameters.alpha,
+            class_names=predictor.class_names,
+            colors=class_colors(predictor.class_names),
+            title=name,
+        )
+
+
+def _as_recorded(predictor: ImagePredictor, parameters: PredictParameters, output: Path) -> ImagePredictor:
+    """Return the predictor in the runtime that was the fastest when the results in `output` were begun."""
+    recorded = recorded_runtime(output)
+    if parameters.runtime != FASTEST or recorded in (None, predictor.runtime):
+        return predictor
+    return predictor_of(replace(parameters, runtime=recorded))
 
 
 def _asked(parameters: PredictParameters) -> Path | None:

@@ -59,9 +59,8 @@ class ImagePredictor:
 
     @property
     def colors(self) -> np.ndarray:
-        """The color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
-        colors = TRAIN_ID_TO_COLOR if self.class_names == CLASS_NAMES else voc_palette()
-        return colors[: len(self.class_names)]
+        """The color of each class, uint8 (C,3)."""
+        return class_colors(self.class_names)
 
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Predict one image, a path, a PIL image, or an array uint8 (H,W,3) or (H,W): train ids, uint8 (H,W).
@@ -198,6 +197,12 @@ def load_predictor(
     limit = limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
     network, runtime = with_runtime(network, runtime, threads=threads)
     return ImagePredictor(network, runtime, protocol, limit)
+
+
+def class_colors(class_names: Sequence[str]) -> np.ndarray:
+    """Return the color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
+    colors = TRAIN_ID_TO_COLOR if tuple(class_names) == CLASS_NAMES else voc_palette()
+    return colors[: len(class_names)]
 
 
 def as_image(image: str | Path | Image.Image | np.ndarray) -> Image.Image:

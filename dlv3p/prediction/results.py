@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.files.checksums import read_json
 from cityscapes.files.images import read_ids
@@ -150,19 +150,33 @@ def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, b
     Raises ParameterError where it holds those of other weights, another runtime or other settings.
     """
     settings = describe(predictor, outputs, batch_size)
-    path = folder / RECORD
-    if path.is_file():
-        try:
-            before = read_json(path)
-            differing = [f"{name}={before.get(name)!r}" for name in settings if before.get(name) != settings[name]]
-        except (ValueError, AttributeError) as error:
-            raise IntegrityError(f"{path}: cannot be read ({error}); delete it to predict again") from error
+    if (before := _read_record(folder)) is not None:
+        differing = [f"{name}={before.get(name)!r}" for name in settings if before.get(name) != settings[name]]
         if differing:
             raise ParameterError(
                 f"output={str(folder)!r}: holds predictions of {', '.join(differing)}; choose another output, or the "
                 "same settings"
             )
     return Results(folder, predictor, outputs, settings)
+
+
+def recorded_runtime(folder: Path) -> str | None:
+    """Return the runtime that the results in a folder were made by; None where there are none."""
+    record = _read_record(folder)
+    return record.get("runtime") if record else None
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise IntegrityError(f"{path}: cannot be read ({reason(error)}); delete it to predict again") from error
+    if not isinstance(record, dict):
+        raise IntegrityError(f"{path}: is no record of predictions; delete it to predict again")
+    return record
 
 
 def describe(predictor: ImagePredictor, outputs: Outputs, batch_size: int) -> dict[str, Any]:

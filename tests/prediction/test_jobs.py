@@ -1,0 +1,72 @@
+"""What parameters ask for: animations of a split, of any images and of a video, in each format."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.errors import IntegrityError, ParameterError
+from dlv3p.evaluation.inference import load_saved
+from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
+from dlv3p.pictures.gif import animation_size, write_animation
+from dlv3p.pictures.video import write_video
+from dlv3p.prediction import networks
+from dlv3p.prediction.jobs import drive_of, predict
+from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
+
+pytest.importorskip("imageio_ffmpeg", reason="videos need the extra video")
+pytestmark = pytest.mark.usefixtures("trained")
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    """The best network of the tiny run."""
+    return load_saved("done", device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("animation", ["gif", "webp", "mp4"])
+def test_any_images_become_an_animation_of_each_kind(network, photos: Path, animation: str) -> None:
+    Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
+    given = {"images": str(photos), "animation": animation, "width": 320, "frames": 2, "progress": "none"}
+    drive = drive_of(network, RenderGifParameters(**given))
+    assert (drive.path.name, drive.names) == (f"photos.{animation}", ("a", "b"))
+    write_animation(drive.frames, drive.path)
+    assert animation_size(drive.path) == (2, 320)
+
+
+def test_a_split_and_a_video_are_drives_too(network, city: Path, tmp_path: Path, picture: Image.Image) -> None:
+    drive = drive_of(network, RenderGifParameters(data_root=str(city), width=320, progress="none"))
+    assert drive.path.name == "val.gif"
+    assert len(drive.names) == len(list(drive.frames)) == 3
+    write_video([np.asarray(picture.rotate(turn)) for turn in (0, 5, 10)], tmp_path / "drive.mp4", rate=5)
+    given = {"images": str(tmp_path / "drive.mp4"), "width": 320, "frames": 2, "progress": "none"}
+    drive = drive_of(network, RenderGifParameters(**given))
+    assert [frame.shape[1] for frame in drive.frames] == [320, 320]
+
+
+def test_a_video_of_an_odd_width_is_refused_before_it_is_made() -> None:
+    with pytest.raises(ParameterError, match="width=321: a video has an even one; take 322"):
+        RenderGifParameters(width=321, animation="mp4")
+
+
+def test_what_the_fastest_runtime_began_is_resumed_by_the_same(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime")
+    given = {"run": "done", "images": str(photos), "output": str(tmp_path / "out"), "runtime": "fastest"}
+    parameters = PredictParameters(**given, threads=1, device="cpu", progress="none")
+    monkeypatch.setattr(networks, "_seconds", lambda one: isinstance(one.model, networks.ExportedNetwork))
+    assert predict(parameters).made == 3
+    assert recorded_runtime(tmp_path / "out") == "exact"
+    monkeypatch.setattr(networks, "_seconds", lambda one: not isinstance(one.model, networks.ExportedNetwork))
+    (tmp_path / "out" / "ids" / "a.png").unlink()
+    assert predict(parameters).made == 1
+    assert recorded_runtime(tmp_path / "out") == "exact"
+
+
+def test_a_damaged_record_is_one_line(predictor, tmp_path: Path) -> None:
+    (tmp_path / "predictions.json").write_text("[]")
+    with pytest.raises(IntegrityError, match=r"predictions\.json: is no record of predictions; delete it"):
+        recorded_runtime(tmp_path)
+    (tmp_path / "predictions.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"predictions\.json: cannot be read \(not valid JSON"):
+        open_results(tmp_path, predictor, Outputs(), batch_size=1)

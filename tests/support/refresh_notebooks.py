@@ -1,29 +1,36 @@
-"""Write again what notebooks repeat: parameters cells, which come from the parameters classes, and compared outputs.
+"""Write again what notebooks repeat: parameters cells, which come from the parameters classes, and their outputs.
 
     python tests/support/refresh_notebooks.py --parameters  (parameters cells and docs/parameters.md; runs nothing)
-    python tests/support/refresh_notebooks.py [NAME ...]      (all by default; train first, for the others use its run)
+    python tests/support/refresh_notebooks.py [NAME ...]      (all by default)
 
-The second does the first as well, runs the notebooks as they are committed, and stores what nbval compares: the outputs
-of cells tagged for it. All other outputs, counts and run-time metadata are dropped, so that a notebook's history shows
-its story alone.
+The second does the first as well, and runs the notebooks as they are committed, each in a workspace of its own that
+has the embedded city and the stored run. `train` and `quickstart` train the demo, once for both. What is stored of the
+outputs, `dlv3p.jupyter.stored_outputs` says.
 """
 
 import argparse
+import os
+import shutil
 import sys
+import tempfile
+import time
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 from nbclient import NotebookClient
 
 from cityscapes.files.atomic import write_text
 from dlv3p.jupyter.parameters_cell import cell_source, reference_page
+from dlv3p.jupyter.stored_outputs import prepare
 from dlv3p.parameters import notebooks as parameters
 from dlv3p.parameters.base import Parameters
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 PAGE = ROOT / "docs" / "parameters.md"
-CHECKED = "nbval-check-output"
+TRAINING = ("train", "quickstart")
+"""The notebooks that train the demo: the first does, and the second finds the same run finished."""
 
 
 def parameters_class(notebook: nbformat.NotebookNode) -> type[Parameters]:
@@ -54,36 +61,65 @@ def refresh_parameters() -> None:
             write_text(path, text)
 
 
-def refresh(path: Path) -> None:
-    """Execute one notebook in its folder and write it back with the outputs of its checked cells alone."""
+def make_workspace(folder: Path, name: str) -> Path:
+    """Make the workspace of one notebook below a folder, with the embedded city and the stored run, and return it."""
+    from dlv3p.data.roots import resolve_data_root
+    from dlv3p.runs.trained import install_trained_run
+
+    source, workspace = folder / "source", folder / name
+    if not source.exists():
+        with patch.dict(os.environ, DLV3P_WORKSPACE=str(source)):
+            resolve_data_root("demo_city")
+            install_trained_run()
+    if not workspace.exists():
+        shutil.copytree(source, workspace, copy_function=os.link)
+    return workspace
+
+
+def train_demo(workspace: Path) -> None:
+    """Train the demo in a workspace, unless `train` has."""
+    from dlv3p.train import TrainParameters, train
+
+    with patch.dict(os.environ, DLV3P_WORKSPACE=str(workspace)):
+        train(TrainParameters(progress="none"))
+
+
+def refresh(path: Path, workspace: Path) -> None:
+    """Execute one notebook in its folder, with a workspace, and write it back with the outputs to store."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}, timeout=None
-    ).execute()
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        cell.metadata.pop("execution", None)
-        if CHECKED not in cell.metadata.get("tags", []):
-            cell.outputs, cell.execution_count = [], None
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["language_info"] = {"name": "python"}
+    options = {"kernel_name": "python3", "timeout": None}
+    with patch.dict(os.environ, DLV3P_WORKSPACE=str(workspace)):
+        NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}, **options).execute()
+    prepare(notebook)
     write_text(path, nbformat.writes(notebook) + "\n")
+
+
+def refresh_all(names: list[str]) -> None:
+    """Refresh notebooks, and say how long each took and how large it is."""
+    with tempfile.TemporaryDirectory(prefix="dlv3p-refresh-") as folder:
+        for name in sorted(names, key=lambda name: (name not in TRAINING, name == "quickstart", name)):
+            began = time.monotonic()
+            workspace = make_workspace(Path(folder), TRAINING[0] if name in TRAINING else name)
+            if name == "quickstart":
+                train_demo(workspace)
+            path = FOLDER / f"{name}.ipynb"
+            refresh(path, workspace)
+            print(f"{name:<20} {path.stat().st_size / 1000:5.0f} kB  {time.monotonic() - began:5.0f} s", flush=True)
 
 
 def main() -> int:
     """Refresh the parameters, and the notebooks that are named."""
-    parser = argparse.ArgumentParser(description="Write again what notebooks repeat and nbval compares.")
+    parser = argparse.ArgumentParser(description="Write again the parameters cells and the outputs of the notebooks.")
     parser.add_argument("--parameters", action="store_true", help="parameters cells and docs/parameters.md alone")
-    parser.add_argument("names", nargs="*", help="notebooks to run, without .ipynb; all by default")
+    known = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a notebook to run, without .ipynb; all by default")
     options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(known)):
+        parser.error(f"{unknown[0]!r}: no such notebook; there are {', '.join(known)}")
     refresh_parameters()
-    if options.parameters:
-        return 0
-    names = options.names or [path.stem for path in FOLDER.glob("*.ipynb")]
-    for name in sorted(names, key=lambda name: (name != "train", name)):
-        print(name, flush=True)
-        refresh(FOLDER / f"{name}.ipynb")
+    if not options.parameters:
+        os.environ.setdefault("OMP_NUM_THREADS", "2")
+        refresh_all(options.names or known)
     return 0
 
 

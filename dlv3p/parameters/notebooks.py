@@ -341,7 +341,7 @@ class ImportWeightsParameters(Parameters):
     weights: str = text("", 'path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
     run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
-    weight_standardization: str = choice("", ("", "always", "never"), '"" is what was published, since no file says')
+    weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')
     data_root: str = text(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
     split: str = text("val", "a split with masks")
     examples: int = number(2, 1, 50, "images shown with their predictions")

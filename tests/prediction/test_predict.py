@@ -209,6 +209,15 @@ def test_batches_hold_neighbors_of_one_size(predictor, photos: Path, tmp_path: P
     assert seen == [[(96, 64)] * 2, [(96, 64)], [(80, 60)]]
 
 
+def test_a_damaged_image_does_not_take_its_batch_along(predictor, photos: Path, tmp_path: Path) -> None:
+    whole = (photos / "a.png").read_bytes()
+    (photos / "aa.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "ab.png").write_bytes(b"")
+    found = predict(predictor, photos, tmp_path / "out", batch_size=3)
+    assert found.done == ("a", "b", "below/a")
+    assert [Path(line.split(": ")[0]).name for line in found.problems] == ["aa.png", "ab.png"]
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(predictor, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MachineError, match="a file is where a folder should be"):

@@ -57,11 +57,14 @@ def test_the_confidence_is_the_probability_of_the_label(predictor, picture: Imag
 
 def test_a_batch_gives_each_image_its_own_labels(predictor, picture: Image.Image) -> None:
     turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    found = predictor.predict([picture, turned, picture.crop((0, 0, 80, 50))])
-    assert [one.labels.shape for one in found] == [(64, 96), (64, 96), (50, 80)]
-    for image, one in zip((picture, turned), found, strict=False):
+    found = predictor.predict([picture, turned])
+    for image, one in zip((picture, turned), found, strict=True):
         assert (one.labels == predictor(image)).mean() > 0.999
-    assert found[0].confidence is None
+        assert one.confidence is None
+    assert not np.array_equal(found[0].labels, found[1].labels)
+    mixed = predictor.predict([picture, picture.crop((0, 0, 80, 50))], confidence=True)
+    assert [one.labels.shape for one in mixed] == [one.confidence.shape for one in mixed] == [(64, 96), (50, 80)]
+    assert np.array_equal(mixed[0].labels, predictor(picture))
 
 
 def test_a_weights_file_predicts_what_its_run_does(predictor, trained, picture: Image.Image) -> None:

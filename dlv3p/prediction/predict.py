@@ -16,14 +16,14 @@ from pathlib import Path
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError, UserError, reason
-from cityscapes.files.atomic import check_writable, file_sha256
+from cityscapes.files.atomic import file_sha256
 from cityscapes.files.images import PICTURE_FORMATS, inspect_picture, read_image, register_heif
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from dlv3p.prediction.memory import IMAGE_BYTES, IN_FLIGHT_BYTES
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
-from dlv3p.prediction.results import TABLE, Outputs, Results, open_results
+from dlv3p.prediction.results import TABLE, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
 from dlv3p.runtime.progress import track
 
@@ -86,7 +86,7 @@ def predict_images(
         raise ParameterError(
             f"confidence=True: {predictor.network.checkpoint} ends in labels; give the run or its weights"
         )
-    check_writable(output)
+    check_output(output)
     with lock_folder(output):
         remove_leftovers(output, locked=True)
         results = open_results(output, predictor, outputs, batch_size=batch_size)

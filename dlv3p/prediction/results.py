@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import IntegrityError, ParameterError, reason
-from cityscapes.files.atomic import write_bytes, write_text
+from cityscapes.errors import IntegrityError, MachineError, ParameterError, reason
+from cityscapes.files.atomic import check_writable, write_bytes, write_text
 from cityscapes.files.checksums import read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
@@ -142,6 +142,14 @@ class Results:
         if exact and self._as_label_ids:
             return origin
         return origin + f" {predictor.runtime} {self.settings['batch_size']} {self.outputs.ids}".encode()
+
+
+def check_output(folder: Path) -> None:
+    """Create the folder of results; raises MachineError, before anything is predicted, where nothing can be written."""
+    try:
+        check_writable(folder)
+    except FileNotFoundError as error:  # of a file system that takes no folders
+        raise MachineError(f"output={str(folder)!r}: cannot be created; choose a folder on another disk") from error
 
 
 def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, batch_size: int) -> Results:

@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import InputError
-from cityscapes.files.atomic import check_writable
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from dlv3p.pictures.video import Video, open_video, write_video
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predict import TABLE_SECONDS, Predictions
 from dlv3p.prediction.predictor import ImagePredictor, Prediction
-from dlv3p.prediction.results import OVERLAY_ALPHA, Outputs, Results, open_results
+from dlv3p.prediction.results import OVERLAY_ALPHA, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
 from dlv3p.runtime.progress import track
 
@@ -43,7 +42,7 @@ def predict_video(
     """
     output, outputs = Path(output), outputs or Outputs()
     video = open_video(source.video)
-    check_writable(output)
+    check_output(output)
     with lock_folder(output):
         remove_leftovers(output, locked=True)
         results = open_results(output, predictor, replace(outputs, overlays=False), batch_size=1)

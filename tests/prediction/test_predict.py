@@ -222,6 +222,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(predictor, photos: Path, tm
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MachineError, match="a file is where a folder should be"):
         predict(predictor, photos, tmp_path / "file" / "out")
+    if Path("/proc/self").exists():
+        with pytest.raises(MachineError, match="output='/proc/nowhere': cannot be created; choose a folder on another"):
+            predict(predictor, photos, Path("/proc/nowhere"))
 
 
 def test_a_thousand_images_take_no_more_memory_than_ten(predictor, picture: Image.Image, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from cityscapes.errors import (
     IntegrityError,
-    MachineError,
     MissingInputError,
     ParameterError,
     missing_packages,
@@ -33,8 +32,8 @@ from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export import graphs, onnx_runtime, openvino_runtime
 from dlv3p.export.agreement import SMALLEST_AGREEMENT
 from dlv3p.export.graphs import export_onnx
-from dlv3p.export.onnx_runtime import OnnxPredictor
-from dlv3p.export.openvino_runtime import OpenVinoPredictor
+from dlv3p.export.onnx_runtime import open_onnx
+from dlv3p.export.openvino_runtime import open_openvino
 from dlv3p.parameters.choices import BACKENDS, EXACT, FASTEST
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.training import TrainParameters
@@ -119,7 +118,7 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
     description = _description(path, usual)
     torch.set_num_threads(threads)
     try:
-        opened = OnnxPredictor if chosen == "onnxruntime" else OpenVinoPredictor
+        opened = open_onnx if chosen == "onnxruntime" else open_openvino
         predict = opened(path, threads=threads)
     except RuntimeError as error:
         raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
@@ -200,12 +199,10 @@ def with_runtime(predictor: Predictor, runtime: str, *, threads: int) -> tuple[P
 
 
 def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
-    if missing := missing_packages((*NEEDED[runtime], *graphs.NEEDED)):
-        raise MachineError(
-            f"runtime={runtime!r} needs {' and '.join(missing)}; install with: pip install 'dlv3p[export,quantize]'"
-        )
+    require(f"runtime={runtime!r}", NEEDED[runtime], "quantize")
+    require(f"runtime={runtime!r}", graphs.NEEDED, "export")
     path = _exported(predictor)
-    opened = OnnxPredictor if runtime == "onnxruntime" else OpenVinoPredictor
+    opened = open_onnx if runtime == "onnxruntime" else open_openvino
     network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners)
     return replace(predictor, model=network)
 
@@ -231,7 +228,7 @@ def _check_agreement(predictor: Predictor, path: Path) -> None:
     coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
     image = nn.functional.interpolate(coarse, (97, 161), mode="bilinear")
     expected = predictor.logits(image.to(predictor.device, memory_format=LAYOUT))
-    found = torch.from_numpy(OnnxPredictor(path, threads=torch.get_num_threads())(image))
+    found = torch.from_numpy(open_onnx(path, threads=torch.get_num_threads())(image))
     agreement = (expected.argmax(1) == found.argmax(1)).float().mean().item() if expected.shape == found.shape else 0.0
     if agreement < SMALLEST_AGREEMENT:
         raise IntegrityError(

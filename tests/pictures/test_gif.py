@@ -129,7 +129,8 @@ def test_truth_and_errors_are_refused_where_there_is_no_truth():
 
 
 MEMORY = """
-import resource, sys
+import sys
+from pathlib import Path
 import numpy as np
 from dlv3p.pictures.gif import write_gif
 
@@ -141,9 +142,9 @@ def frames(count, height, width):
 
 count, height, width, path = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 write_gif(frames(20, height, width), path)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 write_gif(frames(count, height, width), path)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) - before)
 """
 """How many KiB the memory of a process grows when it writes `count` frames, after it has written 20."""
 

@@ -223,7 +223,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(predictor, photos: Path, tm
     with pytest.raises(MachineError, match="a file is where a folder should be"):
         predict(predictor, photos, tmp_path / "file" / "out")
     if Path("/proc/self").exists():
-        with pytest.raises(MachineError, match="output='/proc/nowhere': cannot be created; choose a folder on another"):
+        with pytest.raises(
+            MachineError, match="/proc/nowhere.*: no file can be created in this folder"
+        ):
             predict(predictor, photos, Path("/proc/nowhere"))
 
 

@@ -285,14 +285,14 @@ def in_the_child(generated_files: int) -> None:
     outcome(document([thing()]))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES,) * 2)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     with tempfile.TemporaryDirectory() as folder:
         corpus = {name: outcome(content) for name, content in CORPUS.items()}
         files = {name: outcome(content, Path(folder)) for name, content in CORPUS.items()}
         drawn = [outcome(generated(number)) for number in range(generated_files)]
         numbers = range(0, generated_files, THROUGH_FILES)
         written = [outcome(generated(number), Path(folder)) for number in numbers]
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    grown = 1024 * (int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) - before)
     print(json.dumps({"corpus": corpus, "files": files, "drawn": drawn, "written": written, "grown": grown}))
 
 

@@ -27,7 +27,7 @@ FLAT_COLORS, FLAT_PIXELS, SHADE = 64, 24, 12
 PICTURES = ("image/png", "image/jpeg", "image/gif")
 
 PATTERNS = {
-    r"(?m)^.*\d+/\d+  \(eta [^)]*\)\n?|^.* (\d+)/\1  \d+\.\d s\n?": "",  # progress of `track`
+    r"(?m)^.*\d+/\d+  \(eta [^)]*\)\n?|^.* (\d+)/\1  \d+\.\d s\n?|^.* \d+/\d+  \S+ \w+/s\b.*\n?": "",  # of `track`
     r"  \d+\.\d s(?: waiting for data)?|  \(eta [^)]*\)": "",  # of an epoch
     r"(?m)^measured with \d+ threads: .*\n?": "",
     r"(?<![\w/:.])(?:/[\w.+-]+)+/(?=(?:data|outputs|saved|notebooks)/)": "",

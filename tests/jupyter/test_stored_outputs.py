@@ -34,6 +34,7 @@ def png(array):
 @pytest.mark.parametrize(
     ("shown", "stored"),
     [
+        ("predict test   2/20  22.7 images/s\npredict test  20/20  1e+03 images/s  (eta 2 s)\nfolder\n", "folder\n"),
         ("evaluate val   4/40  (eta 41 s)\nevaluate val  40/40  7.7 s\nmIoU 0.55\n", "mIoU 0.55\n"),
         (
             "epoch  2/26  loss 2.42  lr 0.001  32.9 s  0.7 s waiting for data  (eta 3 min)\n",

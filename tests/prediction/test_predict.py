@@ -223,9 +223,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(predictor, photos: Path, tm
     with pytest.raises(MachineError, match="a file is where a folder should be"):
         predict(predictor, photos, tmp_path / "file" / "out")
     if Path("/proc/self").exists():
-        with pytest.raises(
-            MachineError, match="/proc/nowhere.*: no file can be created in this folder"
-        ):
+        with pytest.raises(MachineError, match="/proc/nowhere.*: no file can be created in this folder"):
             predict(predictor, photos, Path("/proc/nowhere"))
 
 

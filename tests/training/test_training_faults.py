@@ -375,6 +375,7 @@ def test_t18_a_download_through_a_network_that_is_down_ends_the_run_before_it_be
     monkeypatch.setenv("TORCH_HOME", str(workspace / "torch"))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr("urllib.request._opener", None)  # the one of an earlier download keeps its proxies
     with pytest.raises(MachineError, match=r"cannot download https://.*resnet18-.* \(.*refused.*\); fetch resnet18-"):
         train(tiny(city, run="run", backbone="resnet18", initial_weights="imagenet"))
     assert not contents(run_folder("run"))

@@ -13,6 +13,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import read_json
 from cityscapes.files.images import read_ids
+from cityscapes.files.listing import is_hidden
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.fingerprints import data_fingerprint
@@ -98,7 +99,7 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.png")):
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if not is_hidden(path, folder):
             found.setdefault(path.stem, []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
@@ -180,7 +181,7 @@ def _not_one(shared: list, stored: Mapping[str, Mapping], protocol: str) -> str:
 
 
 def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candidate:
-    content = read_json(stored.path)
+    content, training = read_json(stored.path), _training(stored.run)
     path = stored.path.with_name(stored.path.stem.replace("evaluation", "evaluation_images", 1) + ".npz")
     counts = read_image_counts(path)
     if counts.confusions().sum(axis=0).tolist() != content["confusion"]:
@@ -206,8 +207,8 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
         predict,
         content["made_from"]["images_sha256"],
         stored.image_scale,
-        _training(stored.run),
-        _cost(stored.run),
+        training,
+        _cost(stored.run, training),
     )
 
 
@@ -216,9 +217,9 @@ def _training(run: str) -> dict[str, Any]:
     return read_record(path)["parameters"] if path.is_file() else {}
 
 
-def _cost(run: str) -> dict[str, float]:
+def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float]:
     """Return what the stored profile of a run says of its network in float32, an image at a time; {} without one."""
-    path, training = output_folder(run) / "profile.json", _training(run)
+    path = output_folder(run) / "profile.json"
     try:
         rows = read_json(path)["rows"]
     except FileNotFoundError:

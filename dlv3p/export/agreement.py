@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cityscapes.errors import IntegrityError, missing_packages
 from dlv3p.evaluation.inference import Predictor
@@ -27,10 +28,8 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     threads = torch.get_num_threads()
     exported = open_onnx(path, threads=threads) if path.suffix == ".onnx" else open_program(path)
     network = TorchPredictor(predictor.model, image_scale=predictor.parameters.image_scale)
-    coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
-    image = torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")  # large patches, as in pictures
-    expected, found = np.asarray(network(image)), np.asarray(exported(image))
-    agreement = float((expected == found).mean()) if expected.shape == found.shape else 0.0
+    image = probe()
+    agreement = share_of_same(np.asarray(network(image)), np.asarray(exported(image)))
     if agreement < SMALLEST_AGREEMENT:
         path.unlink()
         raise IntegrityError(
@@ -38,3 +37,14 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
             f"{SMALLEST_AGREEMENT:.2%}, and was deleted; try the other format, or another version of torch"
         )
     return agreement
+
+
+def probe() -> Tensor:
+    """Return the image by which networks are compared, normalized, float32 (1,3,h,w): large patches, as in pictures."""
+    coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")
+
+
+def share_of_same(expected: np.ndarray, found: np.ndarray) -> float:
+    """Return the share of pixels that have the same class, 0 to 1; 0 for masks of different shapes."""
+    return float((expected == found).mean()) if expected.shape == found.shape else 0.0

@@ -1,5 +1,7 @@
 """Fixtures of the tests that predict any images: the tiny run's predictor, and a folder of pictures of all kinds."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,33 @@ import pytest
 from PIL import Image
 
 from dlv3p.prediction.predictor import ImagePredictor, load_predictor
+from dlv3p.prediction.results import Results
 
 
 @pytest.fixture(scope="module")
 def predictor(trained) -> ImagePredictor:
     """The best network of the tiny run, which sees images at half their size."""
     return load_predictor("done", device="cpu", threads=1)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager]:
+    """Within a block, Ctrl-C comes as the third result is written; after it, results are written as usual."""
+    write, written = Results.write, []
+
+    def write_two(self, *arguments, **options) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(arguments[0].name)
+        write(self, *arguments, **options)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Results, "write", write_two)
+            yield
+
+    return block
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from dlv3p.data.roots import open_images
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.prediction.__main__ import main
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.results import Outputs, Results
+from dlv3p.prediction.results import Outputs
 from dlv3p.prediction.sources import find_images
 
 pytestmark = pytest.mark.usefixtures("trained")
@@ -133,20 +133,10 @@ def test_a_bad_image_is_named_and_the_others_are_done(predictor, photos: Path, t
     assert "1 predicted, 0 kept, 1 not predicted" in shown.out
 
 
-def test_an_interrupted_call_ends_in_the_same_files(predictor, photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_call_ends_in_the_same_files(predictor, photos: Path, tmp_path: Path, interrupted) -> None:
     expected = predict(predictor, photos, tmp_path / "at once")
-    write, written = Results.write, []
-
-    def interrupted(self, *arguments, **options) -> None:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(arguments[0].name)
-        write(self, *arguments, **options)
-
-    monkeypatch.setattr(Results, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(), pytest.raises(KeyboardInterrupt):
         predict(predictor, photos, tmp_path / "out")
-    monkeypatch.undo()
     found = predict(predictor, photos, tmp_path / "out")
     assert (found.made, len(found.done)) == (1, 3)
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")

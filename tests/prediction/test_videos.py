@@ -11,7 +11,7 @@ from PIL import Image
 from cityscapes.errors import InputError
 from dlv3p.pictures import video
 from dlv3p.pictures.video import open_video, write_video
-from dlv3p.prediction.results import Outputs, Results
+from dlv3p.prediction.results import Outputs
 from dlv3p.prediction.sources import find_images
 from dlv3p.prediction.videos import predict_video
 
@@ -44,21 +44,11 @@ def test_each_frame_is_predicted_and_the_video_has_as_many(predictor, drive: Pat
         assert [row["image"] for row in csv.DictReader(file)] == list(found.done)
 
 
-def test_an_interrupted_video_ends_in_the_same_files(predictor, drive: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_video_ends_in_the_same_files(predictor, drive: Path, tmp_path: Path, interrupted) -> None:
     predict(predictor, drive, tmp_path / "at once")
-    write, written = Results.write, []
-
-    def interrupted(self, *arguments, **options) -> None:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(arguments[0].name)
-        write(self, *arguments, **options)
-
-    monkeypatch.setattr(Results, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(), pytest.raises(KeyboardInterrupt):
         predict(predictor, drive, tmp_path / "out")
     assert not (tmp_path / "out" / "overlay.mp4").exists()
-    monkeypatch.undo()
     assert predict(predictor, drive, tmp_path / "out").made == 3
     for path in (tmp_path / "at once").rglob("*.*"):
         if path.suffix in (".png", ".mp4"):

@@ -10,7 +10,7 @@ from cityscapes.dataset import Split
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
-from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, new_figure, side_by_side
+from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, new_figure, side_by_side, text_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,14 +73,15 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
         index = index_of[name]
         image, truth = scored_pair(split, index, first.protocol)
         before, after = first.predict(split, index), other.predict(split, index)
-        brief = name if len(name) <= 15 else f"{name[:6]}…{name[-7:]}"
-        panels[f"{row}. {brief}"] = np.asarray(image)
+        panels[f"{row}. image"] = np.asarray(image)
         panels[f"{row}. truth"] = colorize(truth, split.colors)
         panels[f"{row}. reference"] = colorize(before, split.colors)
         panels[f"{row}. other"] = colorize(after, split.colors)
         panels[f"{row}. change"] = change_map(before, after, truth)
     picture = side_by_side(panels, width=PICTURE_WIDTH, columns=5)
-    return Image.fromarray(np.concatenate([picture, legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)]))
+    changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
+    listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)])
+    return Image.fromarray(np.concatenate([picture, changes, listed]))
 
 
 def cost_chart(comparison: RunComparison) -> "Figure | str":

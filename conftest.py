@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # by the shell that started this in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test are to hear it
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of the `make test` that started this: no `make` under test is
+        os.environ.pop(name, None)  # part of it, and would say which folder it enters
     config.stash[WORKSPACE] = workspace = Path(tempfile.mkdtemp(prefix="dlv3p-tests-"))
     os.environ["DLV3P_WORKSPACE"] = str(workspace)
     config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))

@@ -1,6 +1,5 @@
 """Dependencies are stated once, in pyproject.toml; the lock, the conda environment and the Makefile follow it."""
 
-import os
 import re
 import subprocess
 import sys
@@ -83,12 +82,9 @@ def test_makefile_accepts_the_python_versions_of_the_project() -> None:
 
 
 def make(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `make` on the committed Makefile in another folder, as if no other `make` were running this test."""
+    """Run `make` on the committed Makefile in another folder."""
     command = ["make", "--file", str(ROOT / "Makefile"), *arguments]
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    }
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture

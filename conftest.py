@@ -18,12 +18,12 @@ from dlv3p.jupyter.stored_outputs import PICTURES, complaints, settled
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 WITH_PARAMETERS = ("train.ipynb", "quickstart.ipynb")
 """Notebooks that train for minutes as they are committed: tests execute them with small parameters, nbval cannot."""
-SMALL_RUN = {"run": "small", "crop_height": 64, "crop_width": 128, "batch_size": 4, "epochs": 8, "validate_every": 4}
+SMALL_RUN = {"run": "small", "crop_height": 64, "crop_width": 128, "epochs": 8, "validate_every": 4}
 SMALL_RUN |= {"color_jitter": 0.0, "threads": 1, "class_uniform": 0.0, "warmup_steps": 0, "average_decay": 0.0}
-SMALL_RUN |= {"class_weights": "none"}
+SMALL_RUN |= {"class_weights": "none", "image_scale": 0.5, "batch_size": 2, "learning_rate": 0.006}
 """A short training of the default network that still learns something in the eyes of its last check (0.105 mIoU).
 
-Seeds 0 and 1 come to 0.126 and 0.138; with class weights, to 0.108 and 0.086.
+Seeds 0 to 3 come to 0.184 to 0.202, far enough from it for a processor on which other bits come out.
 """
 SMALL_CITY = {"train": 32, "val": 8, "test": 4}
 """Frames of the city that the small run is trained on."""

@@ -186,6 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("NAME", "VALUE"),
         help="set a parameter; may be repeated",
     )
+    parser.add_argument(
+        "--try", dest="trial", action="store_true",
+        help="train nothing: time a few steps, also in mixed precision and with larger batches, and tell their memory",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
 
     from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch  # not for --help
@@ -194,7 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with reported_errors():
         values = read_config(options.config) if options.config else {}
         values |= {name: read_value(name, text) for name, text in options.parameter}
-        result = train(TrainParameters.from_mapping(values))
+        parameters = TrainParameters.from_mapping(values)
+        if options.trial:
+            from dlv3p.training.trial import report_trials
+
+            print(report_trials(parameters))
+            return 0
+        result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")
     return 0

@@ -41,7 +41,8 @@ class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
     `images` identifies the scored images, and is "" where they are known by name only. `training` holds the parameters
-    that a run was trained with, and `cost` what its stored profile measured. `predict` takes the split and an index.
+    that a run was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes
+    the split and an index.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Candidate:
     images: str = ""
     image_scale: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float | str] = field(default_factory=dict)
 
     def open_split(self) -> Split:
         """Open the split that was scored."""
@@ -217,17 +218,19 @@ def _training(run: str) -> dict[str, Any]:
     return read_record(path)["parameters"] if path.is_file() else {}
 
 
-def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float]:
+def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
     """Return what the stored profile of a run says of its network in float32, an image at a time; {} without one."""
     path = output_folder(run) / "profile.json"
     try:
-        rows = read_json(path)["rows"]
+        profile = read_json(path)
+        asked, machine, rows = profile["asked"], profile["machine"], profile["rows"]
+        cores = f"{machine['processor']}, {machine['threads']} threads"
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a profile ({reason(error)}); run profile.ipynb again") from error
     own = ("backbone", "output_stride")
-    for row in rows:
+    for row in rows if asked.get("network", "run") == "run" else ():
         alike = all(row.get(name) == training.get(name) for name in own)
         if alike and row.get("precision") == "float32" and row.get("batch_size") == 1 and row.get("status") == "ok":
             names = {
@@ -236,7 +239,10 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float]:
                 "latency, ms": "p50_ms",
                 "memory, MiB": "above_weights_mib",
             }
-            return {title: float(row[name]) for title, name in names.items() if isinstance(row.get(name), (int, float))}
+            values = {title: row.get(name) for title, name in names.items()}
+            found = {title: float(value) for title, value in values.items() if isinstance(value, (int, float))}
+            where = cores if asked.get("device") == "cpu" else machine["gpu"] or cores
+            return {**found, "size": f"{row['height']} x {row['width']}", "machine": where}
     return {}
 
 

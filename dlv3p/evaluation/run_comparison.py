@@ -156,13 +156,31 @@ class RunComparison:
         """Return a row per candidate: mIoU, what its stored profile measured, and whether it is on the Pareto front.
 
         A candidate is on the front where no other one is at least as good and as cheap, and better in one of the two.
-        The price is the latency if all have been profiled, else the GMACs; without either the front is unknown.
+        The price is the latency if all have been profiled, else the GMACs. It is unknown, and so is the front, unless
+        all were profiled at the same size; latencies also need the same machine.
         """
         rows = [{"candidate": one.name, "mIoU": one.mean_iou, **one.cost} for one in self.candidates]
         table = pd.DataFrame(rows).set_index("candidate")
-        prices = [name for name in ("latency, ms", "GMACs") if name in table and table[name].notna().all()]
-        table["on the front"] = _front(table["mIoU"], table[prices[0]]) if prices else "unknown"
+        price = self.price
+        table["on the front"] = _front(table["mIoU"], table[price]) if price else "unknown"
         return table
+
+    @property
+    def price(self) -> str:
+        """The column of `costs` by which all candidates can be compared; "" where there is none."""
+
+        def alike(*names: str) -> bool:
+            return len({tuple(one.cost.get(name) for name in names) for one in self.candidates}) == 1
+
+        comparable = {"latency, ms": alike("size", "machine"), "GMACs": alike("size")}
+        known = (name for name, same in comparable.items() if same and all(name in one.cost for one in self.candidates))
+        return next(known, "")
+
+    @property
+    def footer(self) -> str:
+        """What a figure of this comparison is of, in a line: images, their number, and the protocol."""
+        first = self.reference
+        return f"{first.data} · images: {len(first.counts.names)} · {first.protocol.name}"
 
     @property
     def folder(self) -> Path:

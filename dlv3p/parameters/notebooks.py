@@ -52,6 +52,10 @@ def _progress() -> Any:
     return choice("auto", PROGRESS, "auto, widgets, lines or none")
 
 
+def _name_classes() -> Any:
+    return switch(False, "outlines the classes and writes their names on them")
+
+
 def _device() -> Any:
     return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
 
@@ -131,6 +135,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     split: str = text("val", "a split with masks")
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
+    name_classes: bool = _name_classes()
     progress: str = _progress()
 
 
@@ -199,6 +204,7 @@ class RenderGifParameters(RunParameters):
     seconds_per_frame: float = number(0.5, 0.02, 60.0, "how long a frame stays")
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
+    name_classes: bool = _name_classes()
     images: str = text("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = _progress()

@@ -58,7 +58,8 @@ def class_share_bars(report: AuditReport) -> Figure:
         axes.barh(rows, shares[column], height=thickness, color=_COLORS[number % 3], label=column)
         for row, value in zip(rows, shares[column], strict=True):
             axes.text(max(value, left) * 1.1, row, f"{value:.3%}" if value else "none", va="center", fontsize=7)
-    axes.set(xscale="log", xlim=(left, 3), xlabel="share of the labeled pixels", ylim=(-0.6, len(shares) - 0.4))
+    scale = "log" if shares.to_numpy().any() else "linear"
+    axes.set(xscale=scale, xlim=(left, 3), xlabel="share of the labeled pixels", ylim=(-0.6, len(shares) - 0.4))
     axes.set_yticks(range(len(shares)), shares.index)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=len(shares.columns), frameon=False)

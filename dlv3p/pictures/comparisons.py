@@ -10,7 +10,7 @@ from cityscapes.dataset import Split
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
-from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, new_figure, side_by_side, text_lines
+from dlv3p.pictures.visualize import PICTURE_WIDTH, add_footer, colorize, legend, new_figure, side_by_side, text_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,7 @@ def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    add_footer(figure, comparison.footer)
     return figure
 
 
@@ -86,10 +87,12 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
 
 def cost_chart(comparison: RunComparison) -> "Figure | str":
     """Draw mIoU over the price of each candidate, those on the Pareto front joined; a sentence where none is known."""
-    table = comparison.costs()
-    price = next((name for name in ("latency, ms", "GMACs") if name in table and table[name].notna().all()), None)
-    if price is None:
-        return "The cost is not measured for all candidates; profile.ipynb measures it, a run at a time."
+    table, price = comparison.costs(), comparison.price
+    if not price:
+        return (
+            "The cost is not measured for all candidates at the same size on the same machine; profile.ipynb measures "
+            "it, a run at a time."
+        )
     front = table[table["on the front"] == "yes"].sort_values(price)
     figure = new_figure(7, 4)
     axes = figure.subplots()
@@ -101,4 +104,7 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
     axes.set(xlabel=f"{price} of an image" if price != "GMACs" else price, ylabel="mIoU [%]")
     axes.margins(0.15)
     axes.spines[["top", "right"]].set_visible(False)
+    priced = comparison.reference.cost
+    where = ["size", "machine"] if price != "GMACs" else ["size"]
+    add_footer(figure, " · ".join([comparison.footer, *(f"{priced[name]}" for name in where if name in priced)]))
     return figure

@@ -22,11 +22,13 @@ from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.notebooks import RenderGifParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.gif import compose_frame
+from dlv3p.pictures.regions import name_regions
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
     ERROR_NAMES,
     PICTURE_WIDTH,
     colorize,
+    column_width,
     error_map,
     legend,
     overlay,
@@ -66,8 +68,12 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
     return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
 
 
-def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
-    """Show images with prediction, truth, and errors side by side, one image per row; `names` are frame names."""
+def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: bool = False) -> Image.Image:
+    """Show images with prediction, truth, and errors side by side, one image per row; `names` are frame names.
+
+    With `name_classes`, two of them share a row, and the classes are outlined and named where there is room.
+    """
+    columns = 2 if name_classes else 4
     predictor, split = evaluation.predictor, evaluation.split
     index_of = {split.name(index): index for index in range(len(split))}
     panels, seen = {}, set()
@@ -75,11 +81,14 @@ def examples_picture(evaluation: Evaluation, names: list[str]) -> Image.Image:
         image, truth = evaluation.scored_pair(index_of[name])
         prediction = predictor(image, evaluation.protocol)
         panels[f"{row}. image"] = np.asarray(image)
-        panels[f"{row}. prediction"] = colorize(prediction, split.colors)
-        panels[f"{row}. truth"] = colorize(truth, split.colors)
+        for title, labels in (("prediction", prediction), ("truth", truth)):
+            shown = colorize(labels, split.colors)
+            if name_classes:
+                shown = name_regions(shown, labels, split.class_names, width=column_width(PICTURE_WIDTH, columns))
+            panels[f"{row}. {title}"] = shown
         panels[f"{row}. errors"] = error_map(prediction, truth)
         seen.update(np.unique(prediction).tolist(), np.unique(truth).tolist())
-    picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=4)
+    picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=columns)
     errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
     listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)], width=PICTURE_WIDTH)
     return Image.fromarray(np.concatenate([picture, errors, listed]))
@@ -190,6 +199,7 @@ def drive_frames(
             class_names=split.class_names,
             colors=split.colors,
             title=split.name(index),
+            name_classes=parameters.name_classes,
         )
 
 

@@ -14,11 +14,13 @@ import numpy as np
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from dlv3p.pictures.regions import name_regions
 from dlv3p.pictures.video import open_video, write_video
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
     ERROR_NAMES,
     colorize,
+    column_width,
     error_map,
     ignored_color,
     legend,
@@ -46,12 +48,14 @@ def compose_frame(
     colors: np.ndarray = TRAIN_ID_TO_COLOR,
     alpha: float = 0.5,
     title: str = "",
+    name_classes: bool = False,
 ) -> np.ndarray:
     """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid above a legend of the classes.
 
     `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
     by default everything but the errors. `alpha` is the share of class color in the overlay. `title` follows the name
-    of the first panel. Raises ParameterError for an unknown panel, and for one that needs a missing truth.
+    of the first panel. With `name_classes`, the classes are outlined and named. Raises ParameterError for an unknown
+    panel, and for one that needs a missing truth.
     """
     panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
     for name in panels:
@@ -60,11 +64,17 @@ def compose_frame(
         if name in ("truth", "errors") and truth is None:
             raise ParameterError(f"panels: {name!r} needs the truth, which this data lacks; leave it out")
     columns = columns or (2 if len(panels) % 2 == 0 else len(panels))
+
+    def named(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        if not name_classes:
+            return picture
+        return name_regions(picture, labels, class_names, width=column_width(width, columns))
+
     draw = {
         "image": lambda: image,
-        "prediction": lambda: colorize(prediction, colors),
-        "overlay": lambda: overlay(image, prediction, alpha=alpha, colors=colors),
-        "truth": lambda: colorize(truth, colors),
+        "prediction": lambda: named(colorize(prediction, colors), prediction),
+        "overlay": lambda: named(overlay(image, prediction, alpha=alpha, colors=colors), prediction),
+        "truth": lambda: named(colorize(truth, colors), truth),
         "errors": lambda: error_map(prediction, truth),
     }
     titles = [f"{name} · {title}" if title and index == 0 else name for index, name in enumerate(panels)]

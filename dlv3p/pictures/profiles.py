@@ -94,14 +94,14 @@ def draw_latencies(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     return figure
 
 
-def draw_memory(rows: Sequence[Row], *, footer: str = "") -> "Figure":
-    """Draw the peak memory of a prediction by each of its four definitions, as far as measured."""
+def draw_memory(rows: Sequence[Row], *, footer: str = "") -> "Figure | str":
+    """Draw the peak memory of a prediction by each of its four definitions; a sentence where none was measured."""
     names = {name: name.removesuffix("_mib").replace("_", " ") for name in MEMORY}
     return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB", footer=footer)
 
 
-def draw_energy(rows: Sequence[Row], *, footer: str = "") -> "Figure":
-    """Draw joules per image, in total and above idle; where none were measured, say why."""
+def draw_energy(rows: Sequence[Row], *, footer: str = "") -> "Figure | str":
+    """Draw joules per image, in total and above idle; a sentence that says why where none were measured."""
     names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
     return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status", footer=footer)
 
@@ -141,15 +141,18 @@ def _grouped(
     *,
     footer: str,
     reason: str = "",
-) -> "Figure":
+) -> "Figure | str":
+    """Draw a bar for each row and name that was measured anywhere."""
+    colors = {key: color for key, color in colors.items() if any(not isinstance(row[key], str) for row in rows)}
+    if not colors:
+        why = dict.fromkeys(row[reason] if reason else row["status"] for row in rows)
+        return f"{label.rsplit(', ', 1)[0]}: nothing was measured here ({'; '.join(why)})."
     figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
     add_footer(figure, footer)
     axes = _rows(figure.subplots(), rows, label)
     height = 0.8 / len(colors)
     values = [row[key] for row in rows for key in colors if not isinstance(row[key], str)]
-    highest = max(values, default=1.0)
-    if not values:
-        axes.set_xticks([])
+    highest = max(values)
     for y, row in enumerate(rows):
         if reason and all(isinstance(row[key], str) for key in colors):
             axes.text(0.01 * highest, y, _wrapped(row[reason]), va="center", fontsize=8)

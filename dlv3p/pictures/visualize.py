@@ -78,10 +78,10 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
     from PIL import Image, ImageDraw
 
     size = _text_size(width)
-    font = _font(size)
+    letters = font(size, "".join(class_names))
     gap = round(0.55 * size)
     swatch = (round(1.5 * size), size)
-    room = max((font.getlength(name) for name in class_names), default=0) + swatch[0] + 3 * gap
+    room = max((letters.getlength(name) for name in class_names), default=0) + swatch[0] + 3 * gap
     fitting = max(1, int((width - gap) // room))
     columns = columns or math.ceil(len(class_names) / math.ceil(max(1, len(class_names)) / fitting)) or 1
     column_width, row_height = (width - gap) / columns, round(1.75 * size)
@@ -95,8 +95,8 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
         top = middle - swatch[1] // 2
         fill = tuple(int(value) for value in colors[index])
         draw.rectangle((x, top, x + swatch[0], top + swatch[1]), fill=fill, outline=_INK)
-        text = _shortened(name, font, column_width - swatch[0] - 2 * gap)
-        draw.text((x + swatch[0] + gap, middle), text, fill=_INK, font=font, anchor="lm")
+        text = _shortened(name, letters, column_width - swatch[0] - 2 * gap)
+        draw.text((x + swatch[0] + gap, middle), text, fill=_INK, font=letters, anchor="lm")
     return np.asarray(picture)
 
 
@@ -104,13 +104,13 @@ def text_lines(lines: Sequence[str], *, width: int = PICTURE_WIDTH) -> np.ndarra
     """Write lines of text on a strip uint8 (h, `width`, 3); a line that is too long is continued on the next."""
     from PIL import Image, ImageDraw
 
-    font, size = _font(_text_size(width)), _text_size(width)
-    fitting = max(1, int((width - 2 * size) / font.getlength("0")))
-    wrapped = [line[at : at + fitting] for line in lines for at in range(0, max(1, len(line)), fitting)]
+    size = _text_size(width)
+    letters = font(size, "".join(lines))
+    wrapped = [part for line in lines for part in _wrapped(line, letters, width - 2 * size)]
     picture = Image.new("RGB", (width, round((1.4 * len(wrapped) + 0.8) * size)), _PAPER)
     draw = ImageDraw.Draw(picture)
     for row, line in enumerate(wrapped):
-        draw.text((size // 2, round((1.4 * row + 0.4) * size)), line, fill=_INK, font=font)
+        draw.text((size // 2, round((1.4 * row + 0.4) * size)), line, fill=_INK, font=letters)
     return np.asarray(picture)
 
 
@@ -124,9 +124,8 @@ def side_by_side(
     from PIL import Image, ImageDraw
 
     columns = min(columns or len(panels), len(panels))
-    size = _text_size(width)
-    gap, bar, font = max(2, size // 2), round(1.7 * size), _font(size)
-    cell_width = (width - gap * (columns + 1)) // columns
+    size, gap, cell_width = _text_size(width), _gap(width), column_width(width, columns)
+    bar, letters = round(1.7 * size), font(size, "".join(panels))
     cells = [_scaled(picture, cell_width) for picture in panels.values()]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [bar + max(cell.height for cell in row) for row in rows]
@@ -138,11 +137,16 @@ def side_by_side(
     for row, height in zip(rows, heights, strict=True):
         for column, cell in enumerate(row):
             x = gap + column * (cell_width + gap)
-            title = _shortened(next(titles), font, cell_width)
-            draw.text((x, top + bar // 2 + 1), title, fill=_INK, font=font, anchor="lm")
+            title = _shortened(next(titles), letters, cell_width)
+            draw.text((x, top + bar // 2 + 1), title, fill=_INK, font=letters, anchor="lm")
             sheet.paste(cell, (x, top + bar))
         top += height
     return np.asarray(sheet)
+
+
+def column_width(width: int, columns: int) -> int:
+    """Return the width in pixels of a picture in a grid of `columns` that is `width` pixels wide."""
+    return (width - _gap(width) * (columns + 1)) // columns
 
 
 def with_legend(
@@ -210,7 +214,7 @@ def new_figure(width: float, height: float) -> "Figure":
     """Create an empty figure, sized in inches, that a notebook shows when it ends a cell."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from dlv3p.pictures.plain_figure import PlainFigure
+    from dlv3p.pictures.texts import PlainFigure
 
     figure = PlainFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -232,17 +236,21 @@ def png(figure: "Figure", *, dpi: int = 120) -> bytes:
     return content.getvalue()
 
 
-def save_figure(figure: "Figure", path: str | Path, *, dpi: int = 120) -> None:
+def save_figure(figure: "Figure | str", path: str | Path, *, dpi: int = 120) -> None:
     """Write a figure to `path` as PNG, SVG or PDF, by its suffix; the same figure gives the same bytes.
 
-    Raises ParameterError for any other suffix.
+    Where there is a sentence in place of a figure, nothing is written, and an older figure is removed. Raises
+    ParameterError for any other suffix.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in _WITHOUT_DATE:
         raise ParameterError(f"{path}: no format of a figure; end the name in .png, .svg or .pdf")
-    content = io.BytesIO()
+    if isinstance(figure, str):
+        Path(path).unlink(missing_ok=True)
+        return
     from matplotlib import rc_context
 
+    content = io.BytesIO()
     with rc_context({"svg.hashsalt": "dlv3p"}):
         figure.savefig(content, format=kind, dpi=dpi, metadata=_WITHOUT_DATE[kind])
     write_bytes(path, content.getvalue())
@@ -255,6 +263,13 @@ def save_picture(picture: np.ndarray, path: str | Path) -> None:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, "PNG")
     write_bytes(path, content.getvalue())
+
+
+def font(size: int, text: str) -> "ImageFont.FreeTypeFont":
+    """Return the font for a text in a picture, `size` pixels high: the default one, if it has all characters."""
+    from dlv3p.pictures.texts import font_of
+
+    return _open_font(font_of(text), size)
 
 
 def _check_same_size(name: str, first: np.ndarray, second: np.ndarray) -> None:
@@ -271,18 +286,25 @@ def _scaled(picture: np.ndarray, width: int):
     return image.resize((width, height), Image.Resampling.NEAREST if few_colors else Image.Resampling.LANCZOS)
 
 
+def _gap(width: int) -> int:
+    return max(2, _text_size(width) // 2)
+
+
 def _text_size(width: int) -> int:
     return min(36, max(10, round(width / 60)))
 
 
 @cache
-def _font(size: int) -> "ImageFont.FreeTypeFont":
-    import matplotlib
+def _open_font(path: Path, size: int) -> "ImageFont.FreeTypeFont":
     from PIL import ImageFont
 
-    # This font ships with matplotlib, so pictures look the same on every machine.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _wrapped(line: str, font: "ImageFont.FreeTypeFont", room: float) -> list[str]:
+    widest = max(map(font.getlength, {*line, "0"}))
+    fitting = max(1, int(room / widest))
+    return [line[at : at + fitting] for at in range(0, max(1, len(line)), fitting)]
 
 
 def _shortened(text: str, font: "ImageFont.FreeTypeFont", room: float) -> str:

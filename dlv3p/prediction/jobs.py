@@ -125,6 +125,7 @@ def _composed(
             class_names=predictor.class_names,
             colors=class_colors(predictor.class_names),
             title=name,
+            name_classes=parameters.name_classes,
         )
 
 

@@ -153,9 +153,25 @@ def test_the_front_has_those_whom_nobody_beats_in_quality_and_price():
     comparison = compare_candidates(chosen)
     assert comparison.costs()["on the front"].to_dict() == {"a": "yes", "bb": "yes", "c": "no"}
     assert cost_chart(comparison).axes[0].get_xlabel() == "latency, ms of an image"
+    assert cost_chart(comparison).get_supxlabel() == comparison.footer
     unknown = compare_candidates([FIRST, SECOND])
     assert set(unknown.costs()["on the front"]) == {"unknown"}
     assert "profile.ipynb measures it" in cost_chart(unknown)
+
+
+def test_costs_are_not_compared_across_sizes_or_latencies_across_machines():
+    def priced(second):
+        first = {"latency, ms": 30.0, "GMACs": 3.0, "size": "128 x 256", "machine": "here"}
+        costs = {"a": first, "b": first | second}
+        return compare_candidates([candidate(name, (0.9,) * 3, cost=cost) for name, cost in costs.items()])
+
+    assert priced({}).price == "latency, ms"
+    assert cost_chart(priced({})).get_supxlabel().endswith(" · 128 x 256 · here")
+    assert priced({"machine": "there"}).price == "GMACs"
+    assert cost_chart(priced({"machine": "there"})).get_supxlabel().endswith(" · 128 x 256")
+    other_size = priced({"size": "256 x 512"})
+    assert set(other_size.costs()["on the front"]) == {"unknown"}
+    assert "at the same size on the same machine" in cost_chart(other_size)
 
 
 def test_the_chart_has_a_row_for_each_class_and_the_mean():

@@ -18,7 +18,7 @@ from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.profiles import draw_energy, draw_latencies, draw_memory, draw_parts, draw_stages
-from dlv3p.pictures.visualize import png
+from dlv3p.pictures.visualize import png, save_figure
 from dlv3p.profiling import strides as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
@@ -403,7 +403,17 @@ def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
     words = [text.get_text() for text in draw_energy(rows).axes[0].texts]
     assert words == ["all 3", "above idle 2", *[NOT_MEASURED] * (len(rows) - 1)]
     words = [text.get_text() for text in draw_memory(rows).axes[0].texts]
-    assert words[:4] == ["allocated: not measured", "reserved: not measured", "process 100", "above weights 20"]
+    assert words[:2] == ["process 100", "above weights 20"], "what no row has measured is not drawn"
+
+
+def test_a_sentence_stands_for_a_figure_of_what_was_not_measured(tmp_path):
+    names = ("joules_per_image", "net_joules_per_image")
+    rows = [row | dict.fromkeys(names, NOT_MEASURED) | {"energy_status": "no counter"} for row in example_rows()]
+    sentence = draw_energy(rows)
+    assert sentence == "energy per image: nothing was measured here (no counter)."
+    (tmp_path / "energy.png").write_bytes(b"of an older profile")
+    save_figure(sentence, tmp_path / "energy.png")
+    assert not (tmp_path / "energy.png").exists()
 
 
 def write_run(name, *, miou, widths=None, **switches):

@@ -62,11 +62,16 @@ def test_jobs_beside_each_other_are_compared_with_one_alone(trained_once, monkey
     seconds = side_by_side.epoch_seconds(workspace / "saved" / "done" / "metrics.csv")
     assert seconds == pytest.approx(sum(row["seconds"] for row in result.history))
     monkeypatch.setattr(side_by_side, "write_demo_city", lambda root, frames: root)
-    took = {("", 1): (2.0, 3.0), ("", 2): (10.0, 9.0), ("passive", 1): (2.0, 3.0), ("passive", 2): (4.0, 3.0)}
+    took = {
+        ("spinning", 1): (2.0, 3.0),
+        ("spinning", 2): (10.0, 9.0),
+        ("passive", 1): (2.0, 3.0),
+        ("passive", 2): (4.0, 3.0),
+    }
     monkeypatch.setattr(side_by_side, "train_together", lambda count, city, policy, options: took[policy, count])
     side_by_side.main(["--turns", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" times")[0].split() for line in lines] == [["unset", "5.00"], ["passive", "2.00"]]
+    assert [line.split(" times")[0].split() for line in lines] == [["spinning", "5.00"], ["passive", "2.00"]]
     assert lines[0].endswith("processor seconds of a run: 3 alone, 9 beside another")
 
 
@@ -75,7 +80,7 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
 
     class Training:
         def __init__(self, words, *, env, stdout):
-            started.append((env.get("OMP_WAIT_POLICY"), words))
+            started.append((env["OMP_WAIT_POLICY"], env.get("GOMP_SPINCOUNT")))
 
         def wait(self):
             return len(started) - 1
@@ -83,7 +88,7 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.setattr(side_by_side.subprocess, "Popen", Training)
     options = argparse.Namespace(threads=1, epochs=1)
-    for policy in ("", "passive"):
+    for policy in side_by_side.POLICIES:
         with pytest.raises(SystemExit, match="a training has failed"):
             side_by_side.train_together(2, workspace, policy, options)
-    assert [policy for policy, _ in started] == [None, None, "passive", "passive"]
+    assert started == [("passive", "300000")] * 2 + [("passive", None)] * 2

@@ -1,5 +1,6 @@
 """Nothing slow is imported before it is needed: what `--help` and notebooks load, rather than how long they take."""
 
+import os
 import subprocess
 import sys
 
@@ -60,3 +61,14 @@ def test_no_notebook_imports_at_once_what_only_some_runs_need():
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_imports_of_a_notebook_are_found(name: str):
     assert "from dlv3p.parameters." in notebook_imports(name)
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise():
+    code = "import os, dlv3p.parameters; print(os.environ['OMP_WAIT_POLICY'])"
+    for told, expected in ((None, "passive"), ("active", "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {"OMP_WAIT_POLICY": told} if told else {}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{expected}\n"

@@ -1,0 +1,200 @@
+"""Try a few steps of a training: how long it will take here, and what mixed precision and larger batches would gain.
+
+Nothing is chosen for anyone: both change the result. Every setting is tried in a fresh process, on noise, so that the
+peak of its memory is its own, and one that does not fit ends nothing else.
+"""
+
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+import psutil
+import torch
+
+from cityscapes.errors import MachineError, OutOfMemoryError, UserError
+from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.models.deeplab import build_network
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.profiling.machine import machine_name
+from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
+from dlv3p.runtime.devices import choose_device, explain_out_of_memory
+from dlv3p.runtime.progress import track
+from dlv3p.training.distillation import load_teacher
+from dlv3p.training.optimizers import make_optimizer
+from dlv3p.training.step import build_loss, build_stepper
+
+TIMED_STEPS = 3
+WORTH_OFFERING = 1.05
+"""How many times as fast a setting has to be before it is offered; a larger batch, than the one before it."""
+
+
+class Trial(NamedTuple):
+    """A setting that was tried: seconds of a step, and MiB at its peak, of the process or, with a GPU, on the board."""
+
+    batch_size: int
+    precision: str
+    seconds: float
+    mib: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Crops that are trained on per second."""
+        return self.batch_size / self.seconds
+
+
+def try_settings(parameters: TrainParameters, num_classes: int) -> list[Trial]:
+    """Try the parameters as they are, in mixed precision, and with twice the batch as long as it fits and gains.
+
+    Raises OutOfMemoryError when the parameters as they are do not fit.
+    """
+    tried = [_try_elsewhere(parameters, num_classes)]
+    options = track(_settings(parameters, tried), total=None, title="try", mode=parameters.progress)
+    for changed in options:
+        try:
+            tried.append(_try_elsewhere(changed, num_classes))
+        except OutOfMemoryError:
+            break
+    return tried
+
+
+def report_trials(parameters: TrainParameters) -> str:
+    """Try the settings on the classes of the training's data, and return the table and what it says.
+
+    Of a training by several processes, the share of one is tried.
+    """
+    training, _ = open_training(resolve_data_root(parameters.data_root), parameters.train_split, parameters.val_split)
+    share = max(1, parameters.batch_size // parameters.processes)
+    alone = replace(parameters, processes=1, batch_size=share)
+    tried = try_settings(alone, training.num_classes)
+    epoch = len(training) // parameters.processes
+    where = machine_name(choose_device(parameters.device).type)
+    return f"{where}\n{trial_table(tried).to_string()}\n{describe_trials(tried, epoch, parameters.epochs)}"
+
+
+def trial_table(tried: list[Trial]) -> pd.DataFrame:
+    """Return a row per setting: seconds of a step, images per second, how many times as fast as the first, memory."""
+    first = tried[0]
+    rows = [
+        {
+            "batch_size": one.batch_size,
+            "precision": one.precision,
+            "s / step": round(one.seconds, 3),
+            "images / s": round(one.images_per_second, 1),
+            "times as fast": round(one.images_per_second / first.images_per_second, 2),
+            "memory, MiB": round(one.mib) if one.mib else None,
+        }
+        for one in tried
+    ]
+    return pd.DataFrame(rows).set_index(["batch_size", "precision"])
+
+
+def describe_trials(tried: list[Trial], images: int, epochs: int) -> str:
+    """Say how long `epochs` over so many images take as they are, and which setting would be faster, and how to set it.
+
+    The time is that of the steps alone: loading and validation come on top, about a third more on a CPU.
+    """
+    first, best = tried[0], max(tried, key=lambda one: one.images_per_second)
+    seconds = epochs * (images // first.batch_size) * first.seconds
+    said = f"The steps of {epochs} epochs take about {_duration(seconds)} here; loading and validation come on top."
+    if best.images_per_second < WORTH_OFFERING * first.images_per_second:
+        return f"{said} Neither mixed precision nor a larger batch makes it faster."
+    changed = {"batch_size": best.batch_size, "precision": best.precision}
+    words = " ".join(f"-p {name} {value}" for name, value in changed.items() if value != getattr(first, name))
+    gain = best.images_per_second / first.images_per_second
+    return f"{said} {gain:.1f} times as fast: {words}. It changes the result, and the best learning rate."
+
+
+def _settings(parameters: TrainParameters, tried: list[Trial]) -> Iterator[TrainParameters]:
+    """Yield the settings to try after the first, with the faster precision for the batches; `tried` grows meanwhile."""
+    lower = ("bfloat16", "float16") if choose_device(parameters.device).type == "cuda" else ("bfloat16",)
+    for precision in lower:
+        if precision != parameters.precision:
+            yield replace(parameters, precision=precision)
+    fastest = max(tried, key=lambda one: one.images_per_second)
+    larger = replace(parameters, precision=fastest.precision)
+    before = fastest
+    while True:
+        larger = replace(larger, batch_size=2 * larger.batch_size)
+        if not _may_fit(tried, larger):
+            return
+        yield larger
+        last = tried[-1]
+        if last.batch_size != larger.batch_size or last.images_per_second < WORTH_OFFERING * before.images_per_second:
+            return
+        before = last
+
+
+def _may_fit(tried: list[Trial], larger: TrainParameters) -> bool:
+    """Return whether the memory of a larger batch, which grows in proportion, is free on this machine's CPU."""
+    if choose_device(larger.device).type == "cuda":
+        return True
+    alike = [one for one in tried if one.precision == larger.precision]
+    growth = alike[-1].mib - alike[-2].mib if len(alike) > 1 else alike[-1].mib
+    return alike[-1].mib + 2 * growth < psutil.virtual_memory().available / 2**20
+
+
+def _try_elsewhere(parameters: TrainParameters, num_classes: int) -> Trial:
+    """Try one setting in a fresh process; raises OutOfMemoryError when it does not fit."""
+    request = json.dumps({"parameters": parameters.as_dict(), "num_classes": num_classes})
+    child = run_module("dlv3p.training.trial", request, b"")
+    if child.returncode == 0:
+        found = json.loads(child.stdout.split(b"\n")[-2])
+        return Trial(parameters.batch_size, parameters.precision, found["seconds"], found["mib"])
+    last = child.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
+    setting = f"batch_size={parameters.batch_size}, precision={parameters.precision}"
+    if child.returncode == -signal.SIGKILL or OutOfMemoryError.__name__ in last:
+        raise OutOfMemoryError(f"out of memory: {setting} does not fit; take a smaller batch_size or crop")
+    raise MachineError(f"{setting}: a trial step failed, {last}")
+
+
+def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]:
+    """Take the steps in this process: the first one, which chooses algorithms, is not timed."""
+    device = choose_device(parameters.device)
+    torch.set_num_threads(parameters.threads)
+    torch.manual_seed(parameters.seed)
+    model = build_network(parameters, num_classes).to(device).train()
+    rates = {"learning_rate": parameters.learning_rate, "backbone_rate_factor": parameters.backbone_rate_factor}
+    optimizer = make_optimizer(model, name=parameters.optimizer, weight_decay=parameters.weight_decay, **rates)
+    teacher = load_teacher(parameters.teacher, num_classes, device)
+    stepper = build_stepper(parameters, model, build_loss(parameters, None), optimizer, device, teacher=teacher)
+    size = (parameters.crop_height, parameters.crop_width)
+    image = torch.rand(parameters.batch_size, 3, *size)
+    mask = torch.randint(num_classes, (parameters.batch_size, *size))
+    times = []
+    for step in range(1 + TIMED_STEPS):
+        began = time.perf_counter()
+        stepper(image, mask, rate=1.0, step=step)  # reads the loss, so that the device has finished
+        times.append(time.perf_counter() - began)
+    return {"seconds": statistics.median(times[1:]), "mib": _peak_mib(device)}
+
+
+def _peak_mib(device: torch.device) -> float:
+    """Return the peak memory of this process so far, 0 where this system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**20
+    return peak_kib() / 1024 if measurable() else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _main(request: Mapping[str, Any]) -> None:
+    try:
+        with explain_out_of_memory("a step does not fit"):
+            found = _try_here(TrainParameters.from_mapping(request["parameters"]), request["num_classes"])
+    except UserError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))

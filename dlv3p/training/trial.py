@@ -131,12 +131,12 @@ def _settings(parameters: TrainParameters, tried: list[Trial]) -> Iterator[Train
 
 
 def _may_fit(tried: list[Trial], larger: TrainParameters) -> bool:
-    """Return whether the memory of a larger batch, which grows in proportion, is free on this machine's CPU."""
+    """Return whether the memory of twice the batch is free beside this process; a GPU's allocator says so itself."""
     if choose_device(larger.device).type == "cuda":
         return True
     alike = [one for one in tried if one.precision == larger.precision]
-    growth = alike[-1].mib - alike[-2].mib if len(alike) > 1 else alike[-1].mib
-    return alike[-1].mib + 2 * growth < psutil.virtual_memory().available / 2**20
+    growth = 2 * (alike[-1].mib - alike[-2].mib) if len(alike) > 1 else alike[-1].mib
+    return alike[-1].mib + growth < psutil.virtual_memory().available / 2**20
 
 
 def _try_elsewhere(parameters: TrainParameters, num_classes: int) -> Trial:

@@ -56,6 +56,12 @@ def test_the_promised_notebooks_are_there() -> None:
 
 
 @notebooks
+def test_the_first_cell_says_how_long_it_takes_and_which_pictures_come(path: Path) -> None:
+    *_, last = nbformat.read(path, as_version=4).cells[0].source.split("\n\n")
+    assert re.fullmatch(r"\*[^*]*(second|minute)s?[^*]*\. Pictures?: [^*]+\.\*", last), last
+
+
+@notebooks
 def test_parameters_cell_repeats_its_class(path: Path) -> None:
     (cell,) = code_cells(path, "parameters")
     cell_parameters = []

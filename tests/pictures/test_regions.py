@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from cityscapes.labels import IGNORE
 from dlv3p.pictures import regions
@@ -16,7 +17,9 @@ COLORS = np.array([(0, 0, 142), (0, 0, 70), (0, 60, 100)], np.uint8)
 def written(monkeypatch):
     """The names that are written, each with its place and the room there."""
     found = []
-    monkeypatch.setattr(regions, "_write", lambda draw, name, place, room: found.append((name, place, round(room))))
+    monkeypatch.setattr(
+        regions, "_write", lambda draw, name, place, room, taken: found.append((name, place, round(room)))
+    )
     return found
 
 
@@ -52,3 +55,15 @@ def test_a_name_is_written_only_where_it_has_room():
     lettered = (drawn[:, :105] == 255).all(axis=2)
     assert 20 < lettered.sum() < 1000, "the name of the large part"
     assert (drawn[:, 112:] == COLORS[1]).all(), "none in one of 8 pixels"
+
+
+def test_names_stay_in_the_picture_and_do_not_overlap():
+    ids = np.zeros((40, 300), np.uint8)
+    ids[:, 280:] = 1
+    drawn = name_regions(colorize(ids, COLORS), ids, ("car", "a very long truck"), width=300)
+    assert (drawn[:, 299] != 255).all(axis=1).all(), "the whole name of the right part is left of the edge"
+    boxes = []
+    pen = ImageDraw.Draw(Image.new("RGB", (100, 100)))
+    for room, place in ((20, (50, 50)), (12, (55, 52)), (12, (50, 80))):
+        regions._write(pen, "car", place, room, boxes)
+    assert [round(box[1]) for box in boxes] == [41, 73], "the second would lie on the first"

@@ -17,9 +17,11 @@ COLORS = np.array([(0, 0, 142), (0, 0, 70), (0, 60, 100)], np.uint8)
 def written(monkeypatch):
     """The names that are written, each with its place and the room there."""
     found = []
-    monkeypatch.setattr(
-        regions, "_write", lambda draw, name, place, room, taken: found.append((name, place, round(room)))
-    )
+
+    def write(draw, name, place, room, taken):
+        found.append((name, place, round(room)))
+
+    monkeypatch.setattr(regions, "_write", write)
     return found
 
 

@@ -23,8 +23,8 @@ demo: $(ready)  ## the whole pipeline on the embedded city, one notebook per sta
 gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
 	@$(python) -m dlv3p gallery
 
-# The cells of a notebook share a kernel, so the notebooks run in one process.
-notebooks = $(python) -m pytest notebooks --durations=10
+# The cells of a notebook share a kernel, so two processes share whole notebooks.
+notebooks = $(python) -m pytest notebooks -n 2 --dist loadfile --durations=10
 
 # Most tests use one core, so two processes share the test files, with one thread each.
 both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadgroup --durations=20 --ignore=$(runtimes)

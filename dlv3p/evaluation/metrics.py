@@ -20,12 +20,14 @@ class Scores:
     """Per-class and mean scores, 0 to 1. A class absent from both truth and prediction is nan, and in no mean.
 
     `iou` is intersection over union (Jaccard), `dice` is 2TP / (2TP + FP + FN), `accuracy` is recall: TP / (TP + FN).
+    `frequency_weighted_iou` weights each class by its pixels in the truth.
     """
 
     iou: np.ndarray
     dice: np.ndarray
     accuracy: np.ndarray
     pixel_accuracy: float
+    frequency_weighted_iou: float
 
     @property
     def mean_iou(self) -> float:
@@ -77,6 +79,7 @@ def scores(confusion: Tensor | np.ndarray) -> Scores:
         dice=_ratio(2 * hits, truth + predicted),
         accuracy=_ratio(hits, truth),
         pixel_accuracy=float(_ratio(hits.sum(), counts.sum())),
+        frequency_weighted_iou=float(_ratio(np.nansum(class_iou(counts) * truth), counts.sum())),
     )
 
 

@@ -133,6 +133,8 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
 
     data_root: str = _data_of_run()
     split: str = text("val", "a split with masks")
+    details: bool = switch(True, "edges, object sizes and calibration too, in a second pass")
+    temperature_split: str = text("", 'fits a temperature on another split with masks; "": none')
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     name_classes: bool = _name_classes()

@@ -1,0 +1,299 @@
+"""Score what a mean hides: edges, distances from them, the size of objects, and how sure a network is of its errors.
+
+`score_details` takes a run and a split; `score` takes anyone's masks, as arrays or as folders of PNGs.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cityscapes.dataset import CityscapesSplit, Split
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.files.atomic import write_text
+from cityscapes.files.images import read_ids
+from cityscapes.files.listing import is_hidden
+from cityscapes.labels import IGNORE
+from cityscapes.scores.truth_files import truth_of_frames
+from dlv3p.data.augment import normalize
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.calibration import FITTED_PIXELS, Reliability, fit_temperature, softmax
+from dlv3p.evaluation.edges import (
+    DISTANCES,
+    OBJECT_SIZES,
+    boundary_counts,
+    boundary_width,
+    distance_counts,
+    object_counts,
+)
+from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.metrics import Scores, scores
+from dlv3p.evaluation.multi_scale import View, multi_scale_views, read_scores, resize
+from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.parameters.notebooks import EvaluateParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE
+from dlv3p.runtime.devices import LAYOUT, SCORING_ADVICE, explain_out_of_memory
+from dlv3p.runtime.progress import track
+
+LEAST_SURE = 0.1
+"""The share of pixels, those of least confidence, among which errors are looked for."""
+
+
+@dataclass
+class Details:
+    """Counts from which every table follows, added up image by image; `objects` and `reliability` may be missing.
+
+    `boundary` is (2, C), `bands` (B, C, C), `objects` (S, C, 3) and `object_numbers` (S, C): see `edges.py`.
+    """
+
+    class_names: Sequence[str]
+    boundary: np.ndarray
+    bands: np.ndarray
+    objects: np.ndarray | None = None
+    object_numbers: np.ndarray | None = None
+    reliability: Reliability | None = None
+    temperature: float | None = None
+    tempered: Reliability | None = None
+
+    @classmethod
+    def empty(cls, class_names: Sequence[str]) -> "Details":
+        """Begin with no image."""
+        classes = len(class_names)
+        bands = np.zeros((len(DISTANCES) + 1, classes, classes), np.int64)
+        return cls(class_names, np.zeros((2, classes), np.int64), bands)
+
+    def add(self, truth: np.ndarray, prediction: np.ndarray, objects: np.ndarray | None = None) -> None:
+        """Add an image: train ids (H, W) of truth and prediction, and a number for each object where there are any."""
+        classes = len(self.class_names)
+        self.boundary += boundary_counts(truth, prediction, classes, boundary_width(truth.shape))
+        self.bands += distance_counts(truth, prediction, classes)
+        if objects is not None:
+            counts, numbers = object_counts(truth, prediction, objects, classes)
+            self.objects = counts if self.objects is None else self.objects + counts
+            self.object_numbers = numbers if self.object_numbers is None else self.object_numbers + numbers
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.bands.sum())
+
+    @property
+    def scores(self) -> Scores:
+        """The usual scores of all pixels."""
+        return scores(self.bands.sum(axis=0))
+
+    def classes(self) -> pd.DataFrame:
+        """Return a row per class: IoU, boundary IoU, and what the boundary lacks; nan where a class does not occur."""
+        with np.errstate(invalid="ignore"):
+            boundary = self.boundary[0] / self.boundary[1]
+        columns = {"IoU": self.scores.iou, "boundary IoU": boundary, "difference": self.scores.iou - boundary}
+        return pd.DataFrame(columns, index=pd.Index(self.class_names, name="class"))
+
+    def means(self) -> dict[str, float]:
+        """Return one number each: mIoU, mean boundary IoU, frequency-weighted IoU, and the calibration errors."""
+        table = self.classes()
+        found = {
+            "mIoU": self.scores.mean_iou,
+            "mean boundary IoU": float(table["boundary IoU"].mean()),
+            "frequency-weighted IoU": self.scores.frequency_weighted_iou,
+        }
+        if self.reliability is not None:
+            found |= {"calibration error (ECE)": self.reliability.error}
+        if self.tempered is not None:
+            found |= {"ECE with a temperature": self.tempered.error, "temperature": self.temperature}
+        return found
+
+    def by_distance(self) -> pd.DataFrame:
+        """Return a row per distance to the nearest edge: share of the pixels, mIoU, and pixel accuracy."""
+        limits = ["1", *(str(limit + 1) for limit in DISTANCES)]
+        names = [f"{low} to {high}" for low, high in zip(limits, DISTANCES, strict=False)] + [f"{limits[-1]} and more"]
+        each = [scores(band) for band in self.bands]
+        columns = {
+            "share of pixels": self.bands.sum(axis=(1, 2)) / max(1, self.bands.sum()),
+            "mIoU": [one.mean_iou for one in each],
+            "pixel accuracy": [one.pixel_accuracy for one in each],
+        }
+        return pd.DataFrame(columns, index=pd.Index(names, name="pixels from an edge"))
+
+    def by_size(self) -> pd.DataFrame:
+        """Return a row per size of objects and class: objects and IoU; no row where the data has no objects."""
+        if self.objects is None or self.object_numbers is None:
+            return pd.DataFrame(columns=["size", "class", "objects", "IoU"])
+        small, large = OBJECT_SIZES
+        titles = (f"small, below {small} pixels", "medium", f"large, {large} pixels and more")
+        hits, totals = self.objects[..., 0], self.objects.sum(axis=2)
+        rows = [
+            (titles[size], self.class_names[index], self.object_numbers[size, index], hits[size, index] / total)
+            for (size, index), total in np.ndenumerate(totals)
+            if total
+        ]
+        return pd.DataFrame(rows, columns=["size", "class", "objects", "IoU"])
+
+    def errors_among_least_sure(self) -> float:
+        """Return the share of all errors that lies among the `LEAST_SURE` pixels; nan without confidence."""
+        if self.reliability is None or not (pixels := self.reliability.pixels).sum():
+            return float("nan")
+        wrong = pixels - self.reliability.right
+        covered = np.concatenate([[0], np.cumsum(pixels) / pixels.sum()])
+        found = np.concatenate([[0], np.cumsum(wrong) / max(1, wrong.sum())])
+        return float(np.interp(LEAST_SURE, covered, found))
+
+    def save(self, path: Path) -> list[Path]:
+        """Write every table as CSV beside `path`, whose stem begins their names; return the paths."""
+        if not self.known:
+            return []
+        tables = {"classes": self.classes(), "distances": self.by_distance(), "objects": self.by_size()}
+        if self.reliability is not None:
+            tables["reliability"] = self.reliability.table()
+        paths = [path.with_name(f"{path.stem}_{name}.csv") for name in tables]
+        for one, table in zip(paths, tables.values(), strict=True):
+            write_text(one, table.to_csv(index=table.index.name is not None))
+        return paths
+
+
+def chosen_details(predictor: Predictor, split: Split, config: EvaluateParameters) -> Details:
+    """Score what a notebook's parameters ask for; without `details`, that is nothing."""
+    if not config.details:
+        return Details.empty(predictor.class_names)
+    other = open_split(split.root, config.temperature_split) if config.temperature_split else None
+    return score_details(predictor, split, temperature_split=other, progress=config.progress)
+
+
+@explain_out_of_memory(SCORING_ADVICE)
+def score_details(
+    predictor: Predictor, split: Split, *, temperature_split: Split | None = None, progress: str = "auto"
+) -> Details:
+    """Score what a mean hides, on whole images at a single scale, at the size of the masks.
+
+    A temperature is fitted on `temperature_split`. Raises ParameterError when that is the scored split, or when the
+    classes are not those of the run.
+    """
+    if len(predictor.class_names) != split.num_classes:
+        raise ParameterError(f"split: has {split.num_classes} classes, the run {len(predictor.class_names)}")
+    details = Details.empty(predictor.class_names)
+    details.reliability = Reliability()
+    if temperature_split is not None:
+        details.temperature = _temperature(predictor, temperature_split, split, progress)
+        details.tempered = Reliability()
+    objects = _objects(split)
+    for index in track(range(len(split)), total=len(split), title=f"details {split.split}", mode=progress):
+        (image, truth), numbers = split.pair(index), objects(index)
+        logits, view = _logits(predictor, image)
+        align = predictor.model.align_corners
+        prediction = upsample_argmax(logits[None], truth.shape, align_corners=align)[0].cpu().numpy()
+        details.add(truth, prediction, numbers)
+        for part, values in _pixels(logits, view, truth.shape, align):
+            counted = truth[part].ravel() != IGNORE
+            right = (prediction[part] == truth[part]).ravel()[counted]
+            details.reliability.add(softmax(values[counted]).max(axis=1), right)
+            if details.tempered is not None:
+                details.tempered.add(softmax(values[counted], details.temperature).max(axis=1), right)
+    return details
+
+
+def score(truth: Any, prediction: Any, *, num_classes: int | None = None, class_names: Sequence[str] = ()) -> Details:
+    """Score masks of ids, 255 ignored: two arrays (H, W), two sequences of arrays, or two folders of PNGs.
+
+    Files belong together by their path in the folder. The classes are those named, or `num_classes`, or as many as the
+    largest id says. Raises InputError for sizes and ids that do not fit, and MissingInputError for a missing file.
+    """
+    pairs = list(_pairs(truth, prediction)) if not isinstance(truth, str | Path) else _FolderPairs(truth, prediction)
+    if not (class_names or num_classes):
+        largest = (int(mask[mask != IGNORE].max(initial=0)) for pair in pairs for mask in pair)
+        num_classes = 1 + max(largest, default=0)
+    names = tuple(class_names) or tuple(f"class {index}" for index in range(num_classes or 0))
+    details = Details.empty(names)
+    for number, (one, other) in enumerate(pairs):
+        _check_pair(one, other, len(names), f"image {number + 1}")
+        details.add(one, other)
+    return details
+
+
+@dataclass(frozen=True)
+class _FolderPairs:
+    """The masks of two folders, read anew each time, so that memory holds one pair."""
+
+    truth: str | Path
+    prediction: str | Path
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        truth, prediction = Path(self.truth).expanduser(), Path(self.prediction).expanduser()
+        paths = sorted(path for path in truth.rglob("*.png") if not is_hidden(path, truth))
+        if not paths:
+            raise MissingInputError(f"{truth}: holds no PNG; give the folder of the true masks")
+        for path in paths:
+            other = prediction / path.relative_to(truth)
+            if not other.is_file():
+                raise MissingInputError(f"{other}: is missing; predictions are named as the masks in {truth} are")
+            yield read_ids(path), read_ids(other)
+
+
+def _pairs(truth: Any, prediction: Any) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    single = isinstance(truth, np.ndarray) and truth.ndim == 2
+    first, second = ([truth], [prediction]) if single else (list(truth), list(prediction))
+    if len(first) != len(second):
+        raise InputError(f"score: {len(first)} true masks and {len(second)} predictions; give as many of both")
+    return ((np.asarray(one), np.asarray(other)) for one, other in zip(first, second, strict=True))
+
+
+def _check_pair(truth: np.ndarray, prediction: np.ndarray, num_classes: int, where: str) -> None:
+    if truth.shape != prediction.shape or truth.ndim != 2:
+        raise InputError(f"{where}: shapes {truth.shape} and {prediction.shape}; both must be the same (H, W)")
+    strange = np.setdiff1d(truth, [*range(num_classes), IGNORE])
+    judged = np.setdiff1d(prediction[truth != IGNORE], range(num_classes))
+    for what, ids in (("truth", strange), ("prediction", judged)):
+        if ids.size:
+            raise InputError(f"{where}: the {what} holds id {ids[0]}; ids are 0 to {num_classes - 1}, or 255, ignored")
+
+
+def _logits(predictor: Predictor, image: Any) -> tuple[torch.Tensor, View]:
+    """Return the logits of a whole image at the network's stride, float32 (C,h,w), and the view that they are of."""
+    scale = predictor.parameters.image_scale
+    (view,) = multi_scale_views(image.height, image.width, WHOLE_IMAGE, image_scale=scale)
+    with torch.inference_mode():
+        batch = normalize(resize(image, view.width, view.height))[None]
+        return predictor.logits(batch.to(predictor.device, memory_format=LAYOUT))[0].float(), view
+
+
+def _pixels(
+    logits: torch.Tensor, view: View, size: tuple[int, int], align: bool
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Yield some rows of an image of `size` at a time, and the logits of their pixels, (N, C)."""
+    for rows, columns, values in read_scores(logits, (0, 0, view.height, view.width), view, size, align):
+        yield (rows, columns), values.flatten(1).T.cpu().numpy()
+
+
+def _temperature(predictor: Predictor, fitted: Split, scored: Split, progress: str) -> float:
+    shared = {scored.image_path(index).resolve() for index in range(len(scored))}
+    if any(fitted.image_path(index).resolve() in shared for index in range(len(fitted))):
+        raise ParameterError(f"temperature_split={fitted.split!r}: holds images that are scored; name another split")
+    some, labels, generator = [], [], np.random.default_rng(0)
+    for index in track(range(len(fitted)), total=len(fitted), title=f"temperature {fitted.split}", mode=progress):
+        image, truth = fitted.pair(index)
+        logits, view = _logits(predictor, image)
+        share = FITTED_PIXELS / truth.size
+        for part, values in _pixels(logits, view, truth.shape, predictor.model.align_corners):
+            chosen = generator.random(len(values)) < share
+            some.append(values[chosen])
+            labels.append(truth[part].ravel()[chosen])
+    return fit_temperature(np.concatenate(some), np.concatenate(labels))
+
+
+def _objects(split: Split) -> Any:
+    """Return a function from an index to the object numbers (H, W), or to None where the data has no objects."""
+    if not isinstance(split, CityscapesSplit):
+        return lambda index: None
+    files = truth_of_frames(split.frames, split.root, split.generated)
+
+    def read(index: int) -> np.ndarray | None:
+        _, instances = files[split.name(index)].read()
+        if instances is None:
+            return None
+        # An id below 1000 is that of a class without objects, or of a group of them.
+        return np.where(instances >= 1000, instances, 0).astype(np.int64)
+
+    return read

@@ -1,0 +1,73 @@
+"""Draw what a mean hides: scores near edges, by distance from them and by the size of objects, and calibration."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlv3p.evaluation.details import Details
+from dlv3p.pictures.visualize import add_footer, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOT_ASKED = "Nothing to show: the details were not asked for (details=False)."
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#767676"
+
+
+def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":
+    """Draw IoU and boundary IoU of each class that occurs, those that lose most at the edge on top."""
+    if not details.known:
+        return NOT_ASKED
+    table = details.classes().dropna().sort_values("difference")
+    figure = new_figure(8, 1.2 + 0.28 * len(table))
+    axes = figure.subplots()
+    rows = np.arange(len(table))
+    axes.hlines(rows, table["boundary IoU"], table["IoU"], color="#BBBBBB", linewidth=2)
+    axes.plot(table["IoU"], rows, "o", color=BLUE, label="IoU")
+    axes.plot(table["boundary IoU"], rows, "s", color=ORANGE, label="boundary IoU")
+    axes.set(yticks=rows, yticklabels=table.index, xlabel="IoU", xlim=(0, 1), ylim=(-0.6, len(table) - 0.4))
+    axes.grid(axis="x", color="#EEEEEE")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    add_footer(figure, footer)
+    return figure
+
+
+def distances_chart(details: Details, *, footer: str = "") -> "Figure | str":
+    """Draw mIoU and pixel accuracy over the distance to the nearest edge; bars are the share of the pixels."""
+    if not details.known:
+        return NOT_ASKED
+    table = details.by_distance()
+    figure = new_figure(7, 3.4)
+    axes = figure.subplots()
+    places = np.arange(len(table))
+    axes.bar(places, table["share of pixels"], color="#DDDDDD", label="share of pixels")
+    axes.plot(places, table["pixel accuracy"], "s--", color=ORANGE, label="pixel accuracy")
+    axes.plot(places, table["mIoU"], "o-", color=BLUE, label="mIoU")
+    axes.set_xticks(places, table.index)
+    axes.set(xlabel="pixels from the nearest edge", ylim=(0, 1.02))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
+    add_footer(figure, footer)
+    return figure
+
+
+def reliability_chart(details: Details, *, footer: str = "") -> "Figure | str":
+    """Draw accuracy over confidence; on the diagonal, a network is as sure as it is right."""
+    if details.reliability is None:
+        return NOT_ASKED
+    figure = new_figure(5.2, 4.6)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
+    curves = {"as it is": (details.reliability, "o-", BLUE)}
+    if details.tempered is not None:
+        curves[f"temperature {details.temperature:.2f}"] = (details.tempered, "s--", ORANGE)
+    for name, (reliability, style, color) in curves.items():
+        table = reliability.table().dropna()
+        label = f"{name}: ECE {100 * reliability.error:.1f} %"
+        axes.plot(table["confidence"], table["accuracy"], style, color=color, markersize=4, label=label)
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    add_footer(figure, footer)
+    return figure

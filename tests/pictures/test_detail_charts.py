@@ -1,0 +1,46 @@
+"""The charts of what a mean hides: a row per class, a band per place, and a sentence where nothing was asked for."""
+
+import numpy as np
+
+from dlv3p.evaluation.calibration import Reliability
+from dlv3p.evaluation.details import Details
+from dlv3p.pictures.details import NOT_ASKED, distances_chart, edges_chart, reliability_chart
+from dlv3p.pictures.visualize import png
+
+
+def example():
+    truth = np.zeros((40, 60), np.uint8)
+    truth[:, 30:] = 1
+    details = Details.empty(("road", "sky", "nowhere"))
+    details.add(truth, np.roll(truth, 3, axis=1))
+    details.reliability = Reliability()
+    details.reliability.add(np.array([0.5, 0.52, 0.9]), np.array([True, False, True]))
+    return details
+
+
+def test_charts_have_a_row_for_each_class_that_occurs_and_a_place_for_each_band():
+    details = example()
+    edges = edges_chart(details, footer="run · split")
+    assert [text.get_text() for text in edges.axes[0].get_yticklabels()] == ["road", "sky"]
+    assert edges.get_supxlabel() == "run · split"
+    bands = distances_chart(details)
+    (accuracy, score) = bands.axes[0].get_lines()
+    assert accuracy.get_ydata()[0] < accuracy.get_ydata()[-1] == score.get_ydata()[-1] == 1
+    assert [text.get_text() for text in bands.axes[0].get_xticklabels()][-1] == "33 and more"
+    for figure in (edges, bands):
+        assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_curve_of_calibration_names_its_error_and_the_temperature():
+    details = example()
+    assert len(reliability_chart(details).axes[0].get_lines()) == 2, "the diagonal and the network"
+    details.temperature, details.tempered = 1.5, details.reliability
+    labels = [text.get_text() for text in reliability_chart(details).axes[0].get_legend().get_texts()]
+    assert labels[1].startswith("temperature 1.50: ECE ")
+    assert labels[0].split(": ")[1] == labels[1].split(": ")[1]
+
+
+def test_a_sentence_stands_where_no_details_were_asked_for():
+    nothing = Details.empty(("road",))
+    assert {chart(nothing) for chart in (edges_chart, distances_chart, reliability_chart)} == {NOT_ASKED}
+    assert nothing.save("nowhere/details.csv") == []

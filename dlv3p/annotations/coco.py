@@ -6,6 +6,7 @@ for each, and the text stays on the disk, so that a file of any size can be read
 
 import json
 import mmap
+import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from dlv3p.annotations.shapes import AnnotatedImage, Label, Region, Shape, box, 
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
 LARGEST_ENTRY = 64 * 2**20
 """Bytes of one entry of a list, such as an annotation with its outlines."""
+RELEASED = 16 * 2**20
+"""Bytes of a file after whose reading their memory is released."""
 LISTS = ("images", "annotations", "categories")
 
 
@@ -32,17 +35,19 @@ class CocoFile:
     def __init__(self, path: Path, subset: str = "") -> None:
         self.path, self.subset = path, subset
         self.problems: list[str] = []
+        self._places: dict[str, array] = {name: array("q") for name in LISTS}
         try:
-            self._file = open(path, "rb")  # noqa: SIM115 - as long as the map
-            self._text = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = open(path, "rb")  # noqa: SIM115 - its entries are read as long as this object lives
+            with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                for name, start, end in _entries(text, path):
+                    if name in self._places:
+                        self._places[name].extend((start, end))
         except FileNotFoundError as error:
             raise MissingInputError(f"{path}: no such file") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: cannot be read ({safe_reason(error)}); copy it again") from error
-        self._places: dict[str, array] = {name: array("q") for name in LISTS}
-        for name, start, end in _entries(self._text, path):
-            if name in self._places:
-                self._places[name].extend((start, end))
         self._label_of = self._read_categories()
         self.labels = tuple(label for _, label in sorted(self._label_of.items()))
         self._sort_annotations()
@@ -95,7 +100,7 @@ class CocoFile:
         if end - start > LARGEST_ENTRY:
             raise InputError(f"{self.path}: /{name}/{index} is larger than {LARGEST_ENTRY >> 20} MB")
         try:
-            return orjson.loads(self._text[start:end])
+            return orjson.loads(os.pread(self._file.fileno(), end - start, start))
         except orjson.JSONDecodeError as error:
             raise InputError(f"{self.path}: /{name}/{index}: not valid JSON ({error}); copy it again") from error
 
@@ -141,8 +146,11 @@ class CocoFile:
 
 def _entries(text: mmap.mmap, path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield the list, the start and the end of each object that is an entry of a list of the outermost object."""
-    depth, key, name, start = 0, b"", "", 0
+    depth, key, name, start, released = 0, b"", "", 0, 0
     for match in TOKEN.finditer(text):
+        if match.start() - released > RELEASED and hasattr(mmap, "MADV_DONTNEED"):  # not on every system
+            released = match.start()
+            text.madvise(mmap.MADV_DONTNEED)  # what has been read need not stay in memory
         first = text[match.start()]
         if first == 0x22:  # a quote
             if depth == 1:

@@ -70,7 +70,8 @@ def write_corrections(
     shapes = differing = pixels = done = 0
     problems: list[str] = []
     with open_atomically(path) as file:
-        writer = CocoWriter(file, names) if format == "coco" else CvatWriter(file, names, kept.colors)
+        colors = np.concatenate([kept.colors[: len(kept.class_names)], np.zeros((1, 3), np.uint8)])
+        writer = CocoWriter(file, names) if format == "coco" else CvatWriter(file, names, colors)
         for mask_path in track(kept.paths, title=f"write {format}", mode=progress, unit="images"):
             try:
                 image, mask = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)

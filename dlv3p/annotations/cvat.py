@@ -183,7 +183,7 @@ class CvatWriter:
         self._file, self._count = file, 0
         lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
         lines += ["<meta><task><labels>"]
-        for name, color in zip(class_names, colors.tolist(), strict=False):
+        for name, color in zip(class_names, colors.tolist(), strict=True):
             shown = "#" + bytes(color).hex()
             lines += [f"<label><name>{_escaped(name)}</name><color>{shown}</color><type>any</type></label>"]
         file.write("\n".join([*lines, "</labels></task></meta>", ""]).encode())

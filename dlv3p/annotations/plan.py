@@ -8,19 +8,19 @@ video's are.
 import csv
 import hashlib
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.untrusted import read_at_most, sanitize
 from cityscapes.labels import IGNORE
 from cityscapes.layout import check_split_name
 from dlv3p.annotations.shapes import Label
 from dlv3p.data.classes import BACKGROUND_NAMES, default_color
 from dlv3p.data.folder import HEADING, IGNORED_NAMES
+from dlv3p.parameters.annotations import DEFAULT_SHARES, FOLDER, NONE, read_pattern, read_shares
 
 BACKGROUND = "background"
 IGNORE_CLASS, SKIP_CLASS = "ignore", "skip"
@@ -156,10 +156,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(sanitize, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-FOLDER, NONE = "folder", "none"
-DEFAULT_SHARES = "train 0.8 val 0.2"
-
-
 class Plan(NamedTuple):
     """The split and the group of each image that is used, by name, and what was left out or is worth a look."""
 
@@ -181,22 +177,6 @@ class Plan(NamedTuple):
         return text.getvalue()
 
 
-def read_shares(text: str) -> dict[str, float]:
-    """Return the share of each split, from text such as "train 0.8 val 0.2"; raises ParameterError."""
-    words = text.split()
-    try:
-        shares = {name: float(share) for name, share in zip(words[::2], words[1::2], strict=True)}
-    except ValueError as error:
-        raise ParameterError(f"splits={text!r}: expected names and shares, such as {DEFAULT_SHARES!r}") from error
-    for name in shares:
-        check_split_name(name)
-    if len(shares) * 2 < len(words) or not all(0 < share <= 1 for share in shares.values()):
-        raise ParameterError(f"splits={text!r}: each split has one share, above 0, such as {DEFAULT_SHARES!r}")
-    if abs(sum(shares.values()) - 1) > 1e-6:
-        raise ParameterError(f"splits={text!r}: the shares add up to {sum(shares.values()):g}; expected 1")
-    return shares
-
-
 def plan_splits(
     subset_of: Mapping[str, str],
     *,
@@ -211,12 +191,10 @@ def plan_splits(
     A list comes first, then shares, then the annotation's own splits if it has two or more, then 80 % for training.
     `before` is an earlier plan, which images and groups keep. Raises ParameterError, InputError and MissingInputError.
     """
-    if shares and split_list:
-        raise ParameterError(f"splits={shares!r}, split_list={split_list!r}: give one of them")
     group_of = find_groups(list(subset_of), groups)
     own = len(set(subset_of.values()) - {""}) > 1 and not shares
     if split_list:
-        split_of, notes = _listed(list(subset_of), Path(split_list).expanduser())
+        split_of, notes = _of_list(list(subset_of), Path(split_list).expanduser())
     elif own:
         split_of, notes = {name: subset for name, subset in subset_of.items() if subset}, []
         if left := len(subset_of) - len(split_of):
@@ -244,15 +222,7 @@ def find_groups(names: Sequence[str], groups: str) -> dict[str, str]:
 
 
 def _of_pattern(names: Sequence[str], groups: str) -> dict[str, str]:
-    try:
-        pattern = re.compile(groups)
-    except re.error as error:
-        raise ParameterError(f"groups={groups!r}: no regular expression ({error})") from error
-    if pattern.groups != 1:
-        raise ParameterError(
-            f"groups={groups!r}: allowed are {FOLDER}, {NONE}, a table.csv, or a regular expression with one pair of "
-            "parentheses, such as '(.+)_[0-9]+'"
-        )
+    pattern = read_pattern(groups)
     found = {name: pattern.search(name) for name in names}
     if strays := [name for name, match in found.items() if not match or match[1] is None]:
         raise InputError(f"groups={groups!r}: fits no part of {len(strays)} names, the first {sanitize(strays[0])}")
@@ -294,24 +264,28 @@ def _refuse_torn(split_of: Mapping[str, str], group_of: Mapping[str, str], *, by
         )
 
 
-def _listed(names: Sequence[str], path: Path) -> tuple[dict[str, str], list[str]]:
+def _of_list(names: Sequence[str], path: Path) -> tuple[dict[str, str], list[str]]:
     if path.is_dir():
         rows = [(line.strip(), file.stem) for file in sorted(path.glob("*.txt")) for line in _text(file).splitlines()]
+        rows = [row for row in rows if row[0]]
         if not rows:
             raise InputError(f"{path}: no list of images, such as train.txt; write a name a line")
-        found = _matched(names, [row for row in rows if row[0]], path)
     else:
-        found = _matched(names, _rows(path, "split"), path)
+        rows = _rows(path, "split")
+    found, strays = _matched(names, rows, path)
     for split in set(found.values()):
         check_split_name(split)
     if not found:
         raise InputError(f"{path}: names none of the {len(names)} images, the first {sanitize(names[0])}")
     left = len(names) - len(found)
-    return found, [f"{left} images are not in {path.name} and are left out"] * bool(left)
+    notes = [f"{left} images are not in {path.name} and are left out"] * bool(left)
+    if strays:
+        notes.append(f"{path.name} names {len(strays)} images that cannot be used, the first {sanitize(strays[0])}")
+    return found, notes
 
 
 def _of_table(names: Sequence[str], path: Path, column: str) -> dict[str, str]:
-    found = _matched(names, _rows(path, column), path)
+    found, _ = _matched(names, _rows(path, column), path)
     if missing := [name for name in names if name not in found]:
         raise InputError(f"{path}: has no {column} for {len(missing)} images, the first {sanitize(missing[0])}")
     return found
@@ -324,23 +298,27 @@ def _rows(path: Path, column: str) -> list[tuple[str, str]]:
     return [((row["image"] or "").strip(), (row[column] or "").strip()) for row in reader if row["image"]]
 
 
-def _matched(names: Sequence[str], rows: Iterable[tuple[str, str]], path: Path) -> dict[str, str]:
-    """Return the value of each image that a row names: in full, without the suffix, or without folders, too."""
+def _matched(names: Sequence[str], rows: Iterable[tuple[str, str]], path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the value of each image that a row names, in full, without suffix or folders, and the rows of no image."""
     called: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        pure = PurePosixPath(name)
-        for key in {name, str(pure.with_suffix("")), pure.name, pure.stem}:
+        for key in {name, PurePosixPath(name).name}:
             called[key].append(name)
     found: dict[str, str] = {}
-    for key, value in rows:
-        matches = called.get(key.replace("\\", "/"), [])
-        exact = [name for name in matches if name == key]
-        if len(exact or matches) > 1:
-            raise InputError(f"{path}: {sanitize(key)} fits {len(matches)} images, {matches[0]} and {matches[1]}")
-        for name in exact or matches:
-            if found.setdefault(name, value) != value:
-                raise InputError(f"{path}: {sanitize(key)} is both {sanitize(found[name])} and {sanitize(value)}")
-    return found
+    strays = []
+    for text, value in rows:
+        given = text.replace("\\", "/").removeprefix("./")
+        keys = [given, str(PurePosixPath(given).with_suffix("")), PurePosixPath(given).name, PurePosixPath(given).stem]
+        key = next((key for key in keys if key in called), None)
+        if key is None:
+            strays.append(text)
+            continue
+        fitting = [key] if key in called[key] else called[key]
+        if len(fitting) > 1:
+            raise InputError(f"{path}: {sanitize(text)} fits {len(fitting)} images, {fitting[0]} and {fitting[1]}")
+        if found.setdefault(fitting[0], value) != value:
+            raise InputError(f"{path}: {sanitize(text)} is both {sanitize(found[fitting[0]])} and {sanitize(value)}")
+    return found, strays
 
 
 def _text(path: Path) -> str:

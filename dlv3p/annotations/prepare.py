@@ -8,8 +8,8 @@ import csv
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -95,6 +95,26 @@ class _Result(NamedTuple):
 
 
 @dataclass
+class _Tally:
+    """What came of all jobs: images made and kept, problems, and by (covered, covering) label pixels and images."""
+
+    made: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+    covered: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    hidden: Counter = field(default_factory=Counter)
+
+    def add(self, result: _Result) -> None:
+        self.problems += [result.problem] * bool(result.problem)
+        self.made += result.made
+        self.kept += not result.made and not result.problem
+        self.hidden.update(result.hidden)
+        for pair, pixels in result.covered.items():
+            before = self.covered.get(pair, (0, 0))
+            self.covered[pair] = before[0] + pixels, before[1] + 1
+
+
+@dataclass
 class _Survey:
     """What all annotations say: the name of each usable image, in their order, and "" for one that is not."""
 
@@ -118,6 +138,9 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
         annotations, images = write_demo_annotations(p.annotations)
     output = Path(p.output).expanduser() if p.output else data_folder() / Path(p.annotations).stem
     source = open_source(annotations, images, p.format, without=output)
+    for place in (annotations.resolve(), source.images.folder.resolve()):
+        if place.is_relative_to(output.resolve()):
+            raise ParameterError(f"output={str(output)!r}: holds what is read, {place}; choose another folder")
     survey = _survey(source, p)
     chosen = choose_classes(source.labels, survey.labels, class_table=p.class_table, unlabeled=p.unlabeled)
     check_writable(output)
@@ -144,7 +167,9 @@ def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
         name, problem = "", image.problem
         if not problem:
             try:
-                name = str(_name(source.images.name(source.images.find(image.name))))
+                picture = source.images.find(image.name)
+                _refuse_other_size(picture, image)
+                name = str(_name(source.images.name(picture)))
             except InputError as error:
                 problem = str(error)
         if name in survey.subset_of:
@@ -163,6 +188,16 @@ def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
     return survey
 
 
+def _refuse_other_size(picture: Path, image: AnnotatedImage) -> None:
+    size = inspect_picture(picture)[0].size
+    if size != image.size:
+        turned = TURNED if differ_by_turn(image.size, size) else "annotate this image again"
+        raise InputError(
+            f"{picture}: has {size[0]} x {size[1]} pixels and is annotated with {image.size[0]} x {image.size[1]}; "
+            f"{turned}"
+        )
+
+
 def _name(name: str) -> PurePosixPath:
     """Return the name of an image's results: its path without suffix, and without folders that name a split."""
     path = PurePosixPath(name)
@@ -173,13 +208,14 @@ def _name(name: str) -> PurePosixPath:
 
 def _write_all(
     writer: "_Writer", source: Source, survey: _Survey, plan: Plan, p: PrepareAnnotationsParameters
-) -> list[_Result]:
-    workers = p.workers or usable_cores()
+) -> _Tally:
+    workers, tally = p.workers or usable_cores(), _Tally()
     with ThreadPoolExecutor(workers) as pool:
-        jobs = _jobs(source, survey, plan, p)
-        results = map_bounded(pool, writer.write, jobs, in_flight=2 * workers)
+        results = map_bounded(pool, writer.write, _jobs(source, survey, plan, p), in_flight=2 * workers)
         with closing(results):
-            return list(track(results, total=len(plan.split_of), title="draw masks", mode=p.progress, unit="images"))
+            for result in track(results, total=len(plan.split_of), title="draw masks", mode=p.progress, unit="images"):
+                tally.add(result)
+    return tally
 
 
 def _jobs(source: Source, survey: _Survey, plan: Plan, p: PrepareAnnotationsParameters) -> Iterator[_Job]:
@@ -210,13 +246,6 @@ class _Writer:
             return _Result(problem=f"{job.picture}: {reason(error)}")
 
     def _write(self, job: _Job) -> _Result:
-        header, _ = inspect_picture(job.picture)
-        if header.size != job.image.size:
-            turned = f"; {TURNED}" if differ_by_turn(job.image.size, header.size) else "; annotate this image again"
-            raise InputError(
-                f"{job.picture}: has {header.size[0]} x {header.size[1]} pixels and is annotated with "
-                f"{job.image.size[0]} x {job.image.size[1]}{turned}"
-            )
         image = self.output / "images" / job.split / f"{job.name}{job.picture.suffix.lower()}"
         mask = self.output / "masks" / job.split / f"{job.name}.png"
         content = job.picture.read_bytes()
@@ -278,16 +307,7 @@ def _earlier_splits(output: Path, settings: dict[str, Any]) -> dict[str, str]:
         return {row["image"]: row["split"] for row in csv.DictReader(file)}
 
 
-def _describe(
-    output: Path, source: Source, chosen: Classes, plan: Plan, survey: _Survey, found: Sequence[_Result]
-) -> Preparation:
-    covered: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    hidden: Counter[str] = Counter()
-    for result in found:
-        hidden.update(result.hidden)
-        for pair, pixels in result.covered.items():
-            covered[pair][0] += pixels
-            covered[pair][1] += 1
+def _describe(output: Path, source: Source, chosen: Classes, plan: Plan, survey: _Survey, found: _Tally) -> Preparation:
     splits, counts = plan.splits(), Counter(plan.split_of.values())
     groups = {split: len({plan.group_of[name] for name, s in plan.split_of.items() if s == split}) for split in splits}
     notes = [f"{count} x {kind} left out" for kind, count in sorted(survey.left_out.items())]
@@ -297,13 +317,13 @@ def _describe(
         class_names=chosen.names,
         splits={split: counts[split] for split in splits},
         groups=groups,
-        made=sum(result.made for result in found),
-        kept=sum(not result.made and not result.problem for result in found),
+        made=found.made,
+        kept=found.kept,
         empty=survey.empty,
-        covered={pair: (pixels, images) for pair, (pixels, images) in covered.items()},
-        hidden=dict(hidden),
+        covered=found.covered,
+        hidden=dict(found.hidden),
         notes=(*chosen.notes, *plan.notes, *notes, *_strays(output, plan)),
-        problems=tuple(survey.problems + [result.problem for result in found if result.problem]),
+        problems=(*survey.problems, *found.problems),
     )
 
 

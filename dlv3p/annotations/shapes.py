@@ -148,7 +148,7 @@ def without_boxes(image: AnnotatedImage, boxes: str) -> AnnotatedImage:
     if boxes == "skip":
         shapes = tuple(shape for shape in image.shapes if not shape.is_box)
         return replace(image, shapes=shapes, notes=(*image.notes, *["rectangle"] * count))
-    problem = f"{image.name}: {count} of its shapes are rectangles, which outline no object; choose boxes=draw or skip"
+    problem = f"{image.name}: has {count} x rectangle, which outlines no object; choose boxes=draw or boxes=skip"
     return replace(image, shapes=(), problem=problem)
 
 
@@ -175,8 +175,9 @@ def draw(image: AnnotatedImage, ids: Mapping[str, int | None], *, unlabeled: int
                 covered[shapes[lower - 1].label, shape.label] += count
         mask[place][pixels] = id_
         below[pixels] = number
-    left = set(np.unique(number_of).tolist())
-    return Drawing(mask, covered, Counter(s.label for n, s in enumerate(shapes, start=1) if n not in left))
+    left = np.bincount(number_of.ravel(), minlength=len(shapes) + 1)
+    hidden = Counter(shape.label for shape, count in zip(shapes, left[1:].tolist(), strict=True) if not count)
+    return Drawing(mask, covered, hidden)
 
 
 class _Brush:

@@ -148,6 +148,7 @@ def test_what_cvat_documents_is_read(tmp_path: Path) -> None:
     assert drawn[888, 707:720].tolist() == [0] * 3 + [1] * 5 + [0] * 5
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_compressed_run_lengths_of_pycocotools_are_read_as_stored(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).random((48, 64)) < 0.5
     stored = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
@@ -191,7 +192,11 @@ def test_polygons_of_cityscapes_written_and_read_back_differ_in_no_pixel(kind: s
     ids = {name: CITYSCAPES.by_name[name].label_id for name in sorted(names)}
     path = tmp_path / f"annotations.{'json' if kind == 'coco' else 'xml'}"
     with open(path, "wb") as file:
-        writer = CocoWriter(file, list(ids)) if kind == "coco" else CvatWriter(file, list(ids), np.zeros((99, 3), int))
+        writer = (
+            CocoWriter(file, list(ids))
+            if kind == "coco"
+            else CvatWriter(file, list(ids), np.zeros((len(ids), 3), np.uint8))
+        )
         for image, _ in frames:
             writer.add(image)
         writer.finish()

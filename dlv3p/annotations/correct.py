@@ -142,7 +142,7 @@ def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> 
     for id_ in np.unique(mask).tolist():
         for (rows, columns), region in _regions(mask == id_):
             filled = ndimage.binary_fill_holes(region)
-            ring = _boundary(filled) + (columns.start, rows.start)
+            ring = _boundary(filled, mask.shape[1] - columns.start) + (columns.start, rows.start)
             found.append((int(filled.sum()), Shape(names[id_], (simplify(ring, tolerance),))))
     return tuple(shape for _, shape in sorted(found, key=lambda item: -item[0]))
 
@@ -173,11 +173,12 @@ def _regions(same: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray
         yield place, numbers[place] == number
 
 
-def _boundary(region: np.ndarray) -> np.ndarray:
+def _boundary(region: np.ndarray, border: int) -> np.ndarray:
     """Return the outline of one region without holes, float64 (P,2), that the fill rule turns into just its pixels.
 
     The rule fills from a left edge at x to a right edge at x, both pixels included. So the way around the pixels is
-    followed clockwise, and the x of its right sides is one less.
+    followed clockwise, and the x of its right sides is one less, unless that is the image's `border`, so that tools
+    show no gap along it.
     """
     padded = np.pad(region, 1).tolist()
     y, x = 1, padded[1].index(True)
@@ -186,7 +187,7 @@ def _boundary(region: np.ndarray) -> np.ndarray:
         step_x, step_y = STEPS[heading]
         x, y = x + step_x, y + step_y
         if step_y:
-            side = x - (step_y > 0)
+            side = x - (step_y > 0 and x - 1 != border)
             if not turned:
                 ring.pop()
             ring += [(side, y - step_y), (side, y)][not turned :]

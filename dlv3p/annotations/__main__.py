@@ -1,7 +1,7 @@
 """Make a folder to train on from annotations of other tools, or write masks for a person to correct in one.
 
     dlv3p annotations prepare instances.json --images photos --output my_data
-    dlv3p annotations prepare exported_by_cvat --class-table classes_of_labels.csv --groups '(.+)_[0-9]+'
+    dlv3p annotations prepare exported_by_cvat --class-table classes_of_labels.csv --image-groups '(.+)_[0-9]+'
     dlv3p annotations correct outputs/demo/predict_photos --images photos --format cvat
 
 A killed command is resumed by the same command. At its end, `prepare` audits what it wrote. Exit status 3 says that
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(arguments: Sequence[str]) -> int:
     description = "Make a folder to train on from annotations of other tools."
     parser = argparse.ArgumentParser(prog=f"dlv3p annotations {PREPARE}", description=description)
-    without = ("examples",)
+    without = ("corrections", "examples")
     parameters = read_options(
         parser, PrepareAnnotationsParameters, arguments, positional="annotations", without=without
     )
@@ -73,10 +73,7 @@ def _correct(arguments: Sequence[str]) -> int:
 
     written = write_corrections(**vars(options))
     print_problems("not written", written.problems)
-    print(
-        f"{written.path}: {written.shapes} polygons of {written.images} images; read again, {written.differing:.3%} of "
-        "the pixels differ"
-    )
+    print(f"{written.path.parent}: {written.line()}")
     return InputError.exit_status if written.problems else 0
 
 

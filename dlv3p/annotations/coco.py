@@ -19,7 +19,17 @@ import orjson
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.untrusted import safe_reason, sanitize
-from dlv3p.annotations.shapes import AnnotatedImage, Label, Region, Shape, box, check_size, decode_runs, outline
+from dlv3p.annotations.shapes import (
+    AnnotatedImage,
+    Label,
+    Region,
+    Shape,
+    as_area,
+    box,
+    check_size,
+    decode_runs,
+    outline,
+)
 
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
 LARGEST_ENTRY = 64 * 2**20
@@ -210,10 +220,11 @@ def _unpacked(counts: str, where: str) -> list[int]:
 class CocoWriter:
     """Write a COCO file an image at a time into an open file; `finish` ends it."""
 
-    def __init__(self, file: BinaryIO, class_names: Sequence[str]) -> None:
+    def __init__(self, file: BinaryIO, class_names: Sequence[str], colors: np.ndarray) -> None:
         self._file, self._images, self._count = file, [], 0
-        categories = [{"id": index, "name": name} for index, name in enumerate(class_names, start=1)]
         self._number_of = {name: index for index, name in enumerate(class_names, start=1)}
+        shown = zip(self._number_of.items(), colors.tolist(), strict=True)
+        categories = [{"id": number, "name": name, "color": color} for (name, number), color in shown]
         file.write(b'{"info": {}, "licenses": [], "categories": ' + json.dumps(categories).encode())
         file.write(b', "annotations": [')
 
@@ -222,7 +233,7 @@ class CocoWriter:
         self._images.append({"id": len(self._images) + 1, "file_name": image.name, "width": image.size[0]})
         self._images[-1]["height"] = image.size[1]
         for shape in image.shapes:
-            rings = [ring if len(ring) > 2 else ring[[0, *range(len(ring)), -1][:3]] for ring in shape.rings]
+            rings = [as_area(ring) for ring in shape.rings]
             low, high = np.concatenate(rings).min(axis=0), np.concatenate(rings).max(axis=0)
             self._count += 1
             entry = {

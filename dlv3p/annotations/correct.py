@@ -38,8 +38,16 @@ class Correction:
     path: Path
     images: int
     shapes: int
+    points: int
     differing: float
     problems: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return what was written, and how exact it is, in one line."""
+        return (
+            f"{self.path.name}: {self.shapes} polygons of {self.points} points in {self.images} images; read again, "
+            f"{self.differing:.3%} of the pixels differ"
+        )
 
 
 def write_corrections(
@@ -67,11 +75,11 @@ def write_corrections(
     path = Path(output).expanduser() if output else folder / FILES[format]
     names = [*kept.class_names, IGNORE_CLASS]
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
-    shapes = differing = pixels = done = 0
+    shapes = points = differing = pixels = done = 0
     problems: list[str] = []
     with open_atomically(path) as file:
         colors = np.concatenate([kept.colors[: len(kept.class_names)], np.zeros((1, 3), np.uint8)])
-        writer = CocoWriter(file, names) if format == "coco" else CvatWriter(file, names, colors)
+        writer = (CocoWriter if format == "coco" else CvatWriter)(file, names, colors)
         for mask_path in track(kept.paths, title=f"write {format}", mode=progress, unit="images"):
             try:
                 image, mask = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
@@ -81,8 +89,9 @@ def write_corrections(
             writer.add(image)
             differing += int((draw(image, ids, unlabeled=IGNORE).mask != mask).sum())
             shapes, pixels, done = shapes + len(image.shapes), pixels + mask.size, done + 1
+            points += sum(len(ring) for shape in image.shapes for ring in shape.rings)
         writer.finish()
-    return Correction(path, done, shapes, differing / max(1, pixels), tuple(problems))
+    return Correction(path, done, shapes, points, differing / max(1, pixels), tuple(problems))
 
 
 class _Masks:

@@ -20,6 +20,7 @@ from dlv3p.annotations.shapes import (
     Label,
     Region,
     Shape,
+    as_area,
     box,
     check_size,
     decode_runs,
@@ -194,7 +195,7 @@ class CvatWriter:
         lines = [f'<image id="{self._count}" name={quoteattr(image.name)} width="{width}" height="{height}">']
         for depth, shape in enumerate(image.shapes):
             for ring in shape.rings:
-                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist())
+                points = ";".join(f"{x:.2f},{y:.2f}" for x, y in as_area(ring).tolist())
                 lines += [
                     f'<polygon label={quoteattr(shape.label)} source="auto" occluded="0" points="{points}" '
                     f'z_order="{depth}"></polygon>'

@@ -19,8 +19,8 @@ from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
 
 NAMES = ("road", "sidewalk", "building", "vegetation", "sky", "person", "car")
 """The labels that the demo's annotators were asked for; they left out everything else."""
-EVERY = 10
-"""Of the frames of the city's train split one in so many is annotated."""
+STREET, CHOSEN = 20, (0, 5)
+"""Of so many frames of the city's train split, which are two streets, those are annotated: two of one street."""
 FOLDER = "demo_annotations"
 
 
@@ -39,7 +39,8 @@ def _write_images(folder: Path) -> list[AnnotatedImage]:
     """Write the images, a folder a street, and return their shapes."""
     city = write_demo_city(demo_city_folder())
     found = []
-    for frame in find_frames(city, "train")[::EVERY]:
+    frames = [frame for index, frame in enumerate(find_frames(city, "train")) if index % STREET in CHOSEN]
+    for frame in frames:
         street, _, number = frame.name.rpartition("_")
         name = f"{street}/{number}.png"
         write_bytes(folder / name, frame.image(city).read_bytes(), durable=False)
@@ -57,7 +58,7 @@ def _colors() -> np.ndarray:
 
 def _write_coco(root: Path, images: list[AnnotatedImage]) -> None:
     with open_atomically(root / ANNOTATIONS["coco"], durable=False) as file:
-        writer = CocoWriter(file, NAMES)
+        writer = CocoWriter(file, NAMES, _colors())
         for image in images:
             writer.add(image)
         writer.finish()

@@ -225,7 +225,9 @@ def _of_pattern(names: Sequence[str], groups: str) -> dict[str, str]:
     pattern = read_pattern(groups)
     found = {name: pattern.search(name) for name in names}
     if strays := [name for name, match in found.items() if not match or match[1] is None]:
-        raise InputError(f"groups={groups!r}: fits no part of {len(strays)} names, the first {sanitize(strays[0])}")
+        raise InputError(
+            f"image_groups={groups!r}: fits no part of {len(strays)} names, the first {sanitize(strays[0])}"
+        )
     return {name: match[1] for name, match in found.items() if match}
 
 

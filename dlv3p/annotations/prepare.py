@@ -149,7 +149,12 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
         settings = _settings(p, source, chosen)
         before = _earlier_splits(output, settings)
         plan = plan_splits(
-            survey.subset_of, shares=p.splits, split_list=p.split_list, groups=p.groups, seed=p.seed, before=before
+            survey.subset_of,
+            shares=p.splits,
+            split_list=p.split_list,
+            groups=p.image_groups,
+            seed=p.seed,
+            before=before,
         )
         write_text(output / CLASSES_FILE, chosen.to_csv())
         write_text(output / SPLITS_FILE, plan.to_csv())
@@ -280,7 +285,7 @@ def _settings(p: PrepareAnnotationsParameters, source: Source, chosen: Classes) 
     listed = ""
     if p.split_list and Path(p.split_list).expanduser().is_file():
         listed = hashlib.sha256(Path(p.split_list).expanduser().read_bytes()).hexdigest()
-    names = ("unlabeled", "draw_order", "boxes", "image_files", "splits", "split_list", "groups", "seed")
+    names = ("unlabeled", "draw_order", "boxes", "image_files", "splits", "split_list", "image_groups", "seed")
     classes = [list(chosen.names), [list(color) for color in chosen.colors], dict(chosen.id_of)]
     return {"format": FORMAT, "kind": source.format, "classes": classes, "list": listed} | {
         name: getattr(p, name) for name in names

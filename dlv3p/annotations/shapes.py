@@ -111,6 +111,11 @@ def outline(numbers: Sequence[float], where: str) -> np.ndarray:
     return points
 
 
+def as_area(ring: np.ndarray) -> np.ndarray:
+    """Return an outline with three points, as formats want, that gives the same pixels as one of fewer."""
+    return ring if len(ring) > 2 else ring[[0, 0, -1]]
+
+
 def box(left: float, top: float, right: float, bottom: float, where: str, rotation: float = 0.0) -> np.ndarray:
     """Return the outline of a rectangle, turned clockwise about its center by `rotation` degrees."""
     corners = outline([left, top, right, top, right, bottom, left, bottom], where)

@@ -15,6 +15,7 @@ UNLABELED = ("background", "ignore")
 BOXES = ("refuse", "draw", "skip")
 DRAW_ORDERS = ("file", "area")
 IMAGE_FILES = ("copy", "hardlink")
+CORRECTIONS = ("cvat", "coco", "none")
 FOLDER, NONE = "folder", "none"
 DEFAULT_SHARES = "train 0.8 val 0.2"
 
@@ -40,11 +41,11 @@ def read_pattern(groups: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(groups)
     except re.error as error:
-        raise ParameterError(f"groups={groups!r}: no regular expression ({error})") from error
+        raise ParameterError(f"image_groups={groups!r}: no regular expression ({error})") from error
     if pattern.groups != 1:
         raise ParameterError(
-            f"groups={groups!r}: allowed are {FOLDER}, {NONE}, a table.csv, or a regular expression with one pair of "
-            "parentheses, such as '(.+)_[0-9]+'"
+            f"image_groups={groups!r}: allowed are {FOLDER}, {NONE}, a table.csv, or a regular expression with one "
+            "pair of parentheses, such as '(.+)_[0-9]+'"
         )
     return pattern
 
@@ -63,10 +64,11 @@ class PrepareAnnotationsParameters(Parameters):
     draw_order: str = choice("file", DRAW_ORDERS, "what covers what: file (later ones) or area (smaller ones)")
     splits: str = text("", 'as in train 0.8 val 0.2; "": as annotated, or else this')
     split_list: str = text("", "CSV table image,split, or a folder with train.txt, val.txt")
-    groups: str = text(FOLDER, "never in two splits: folder, none, a table image,group, or '(.+)_[0-9]+'")
+    image_groups: str = text(FOLDER, "never in two splits: folder, none, a table image,group, or '(.+)_[0-9]+'")
     seed: int = number(0, 0, 2**31 - 1, "of the shares; another seed is another choice")
     image_files: str = choice("copy", IMAGE_FILES, "copy or hardlink (no space, the same disk)")
     workers: int = number(0, 0, 256, "threads; 0: one per core")
+    corrections: str = choice("cvat", CORRECTIONS, "masks as polygons to correct: cvat, coco or none")
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = choice("auto", PROGRESS, "auto, widgets, lines or none")
 
@@ -74,7 +76,7 @@ class PrepareAnnotationsParameters(Parameters):
         """Check that splits and groups can be understood, and are given in one way."""
         if self.splits:
             read_shares(self.splits)
-        if self.groups not in (FOLDER, NONE) and not self.groups.lower().endswith(".csv"):
-            read_pattern(self.groups)
+        if self.image_groups not in (FOLDER, NONE) and not self.image_groups.lower().endswith(".csv"):
+            read_pattern(self.image_groups)
         if self.splits and self.split_list:
             raise ParameterError(f"splits={self.splits!r}, split_list={self.split_list!r}: give one of them")

@@ -129,7 +129,7 @@ def test_bad_masks_are_a_line_each_and_the_others_are_written(predictions: Path,
     assert len(shown.err.splitlines()) == 3
     for words in ("lost.png: no image below", "has 90 x 40 pixels and its image 60 x 40", "cut.png: cannot be read"):
         assert words in shown.err
-    assert "polygons of 2 images; read again, " in shown.out
+    assert "points in 2 images; read again, " in shown.out
     assert len(json.loads((predictions / "annotations.json").read_text())["images"]) == 2
 
 

@@ -19,7 +19,7 @@ from cityscapes.errors import InputError
 from cityscapes.labels import CITYSCAPES
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from cityscapes.masks.draw import draw_label_ids
-from cityscapes.masks.polygons import read_polygons
+from cityscapes.masks.polygons import Annotation, Polygon, read_polygons
 from dlv3p.annotations.coco import CocoFile, CocoWriter
 from dlv3p.annotations.cvat import CvatFile, CvatWriter
 from dlv3p.annotations.demo import ANNOTATIONS, NAMES, WRITERS
@@ -185,6 +185,32 @@ def city_shapes(city: Path) -> list[tuple[AnnotatedImage, np.ndarray]]:
     return found
 
 
+ODD = {
+    "beyond all borders": [[-20, -9], [90, 20], [30, 70]],
+    "a bow": [[5, 5], [50, 40], [50, 5], [5, 40]],
+    "a line": [[3, 3], [40, 30]],
+    "a point": [[7, 7]],
+    "there and back": [[2, 40], [30, 44], [2, 40], [8, 46]],
+}
+
+
+@pytest.mark.parametrize("kind", ["coco", "cvat"])
+def test_odd_polygons_come_back_as_the_official_rule_fills_them(kind: str, tmp_path: Path) -> None:
+    label = CITYSCAPES.by_name["car"]
+    for name, points in ODD.items():
+        polygon = Polygon(label, np.array(points, np.int32))
+        official = draw_label_ids(Annotation(48, 64, (polygon,)))
+        assert (official.any() and not official.all()) or name == "a point"
+        path = tmp_path / "annotations"
+        with open(path, "wb") as file:
+            writer = (CocoWriter if kind == "coco" else CvatWriter)(file, ["car"], np.zeros((1, 3), np.uint8))
+            writer.add(AnnotatedImage("a.png", (64, 48), (Shape("car", (np.array(points, float),)),)))
+            writer.finish()
+        (image,) = (CocoFile if kind == "coco" else CvatFile)(path)
+        mask = draw(image, {"car": label.label_id}, unlabeled=0).mask
+        np.testing.assert_array_equal(mask, official, err_msg=name)
+
+
 @pytest.mark.parametrize("kind", ["coco", "cvat"])
 def test_polygons_of_cityscapes_written_and_read_back_differ_in_no_pixel(kind: str, city: Path, tmp_path: Path) -> None:
     frames = city_shapes(city)
@@ -192,11 +218,8 @@ def test_polygons_of_cityscapes_written_and_read_back_differ_in_no_pixel(kind: s
     ids = {name: CITYSCAPES.by_name[name].label_id for name in sorted(names)}
     path = tmp_path / f"annotations.{'json' if kind == 'coco' else 'xml'}"
     with open(path, "wb") as file:
-        writer = (
-            CocoWriter(file, list(ids))
-            if kind == "coco"
-            else CvatWriter(file, list(ids), np.zeros((len(ids), 3), np.uint8))
-        )
+        colors = np.zeros((len(ids), 3), np.uint8)
+        writer = (CocoWriter if kind == "coco" else CvatWriter)(file, list(ids), colors)
         for image, _ in frames:
             writer.add(image)
         writer.finish()

@@ -178,7 +178,7 @@ def test_labels_that_differ_in_case_alone_are_not_two_classes_unasked(photos: Pa
 
 
 def test_groups_are_never_torn_apart(photos: Path) -> None:
-    found = prepare(photos, groups="^(street_[0-9]+)_", splits="train 0.5 val 0.5")
+    found = prepare(photos, image_groups="^(street_[0-9]+)_", splits="train 0.5 val 0.5")
     assert found.groups == {"train": 1, "val": 1}
     for split in ("train", "val"):
         names = [path.name[:8] for path in (found.folder / "masks" / split).glob("*.png")]
@@ -189,7 +189,7 @@ def test_a_list_that_tears_a_group_apart_is_refused(photos: Path) -> None:
     rows = "".join(f"street_{n // 5}_{n}.png,{'val' if n in (1, 8) else 'train'}\n" for n in range(10))
     listed = table(photos.parent, f"image,split\n{rows}")
     with pytest.raises(InputError, match="2 groups are in several splits, the first street_0 in train, val"):
-        prepare(photos, split_list=listed, groups="^(street_[0-9]+)_")
+        prepare(photos, split_list=listed, image_groups="^(street_[0-9]+)_")
     assert prepare(photos, split_list=listed).splits == {"train": 8, "val": 2}
 
 
@@ -264,8 +264,8 @@ def test_a_disk_without_hard_links_is_named_with_the_remedy(photos: Path, monkey
         ({"splits": "train 0.8 val 0.3"}, "add up to 1.1"),
         ({"splits": "train"}, "expected names and shares"),
         ({"splits": "../x 0.5 val 0.5"}, "split='../x'"),
-        ({"groups": "street"}, "one pair of parentheses"),
-        ({"groups": "(street"}, "no regular expression"),
+        ({"image_groups": "street"}, "one pair of parentheses"),
+        ({"image_groups": "(street"}, "no regular expression"),
         ({"splits": "a 0.5 b 0.5", "split_list": "x.csv"}, "give one of them"),
         ({"format": "voc"}, "allowed are auto, coco, labelme, cvat, yolo, masks"),
     ],

@@ -11,7 +11,7 @@ import re
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,6 +28,7 @@ from dlv3p.annotations.shapes import (
     box,
     check_size,
     decode_runs,
+    named_split,
     outline,
 )
 
@@ -69,12 +70,13 @@ class CocoFile:
         for index in range(len(self)):
             item = self._entry("images", index)
             name = str(item.get("file_name", ""))
+            subset = self.subset or named_split(PurePosixPath(name).parent)
             try:
-                yield self._image(index, item, name)
+                yield self._image(index, item, name, subset)
             except InputError as error:
-                yield AnnotatedImage(name, subset=self.subset, problem=str(error))
+                yield AnnotatedImage(name, subset=subset, problem=str(error))
 
-    def _image(self, index: int, item: dict[str, Any], name: str) -> AnnotatedImage:
+    def _image(self, index: int, item: dict[str, Any], name: str, subset: str) -> AnnotatedImage:
         if not name:
             raise InputError(f"{self.path}: /images/{index}/file_name is missing")
         size = check_size(item.get("width"), item.get("height"), f"{self.path}: /images/{index}")
@@ -83,7 +85,7 @@ class CocoFile:
             shape = self._shape(number, size)
             notes += ["outline of fewer than three points"] * (not shape.rings and shape.region is None)
             shapes += [shape] * bool(shape.rings or shape.region)
-        return AnnotatedImage(name, size, tuple(shapes), self.subset, tuple(notes))
+        return AnnotatedImage(name, size, tuple(shapes), subset, tuple(notes))
 
     def _shape(self, number: int, size: tuple[int, int]) -> Shape:
         item, where = self._entry("annotations", number), f"{self.path}: /annotations/{number}"

@@ -6,7 +6,7 @@ Larger `z_order` is drawn later; what has no area (points, polylines, tags, skel
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 from xml.sax.saxutils import quoteattr
@@ -25,6 +25,7 @@ from dlv3p.annotations.shapes import (
     check_size,
     decode_runs,
     ellipse,
+    named_split,
     outline,
 )
 
@@ -48,7 +49,7 @@ class CvatFile:
         known = {label.name for label in self.labels}
         for item in self._elements("image"):
             name = item.get("name", "")
-            subset = self.subset or item.get("subset", "")
+            subset = self.subset or item.get("subset", "") or named_split(PurePosixPath(name).parent)
             try:
                 yield self._image(item, name, subset, known)
             except InputError as error:

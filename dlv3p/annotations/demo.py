@@ -19,8 +19,8 @@ from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
 
 NAMES = ("road", "sidewalk", "building", "vegetation", "sky", "person", "car")
 """The labels that the demo's annotators were asked for; they left out everything else."""
-STREET, CHOSEN = 20, (0, 5)
-"""Of so many frames of the city's train split, which are two streets, those are annotated: two of one street."""
+STREETS, CHOSEN = 20, (0, 2)
+"""Of so many frames of the city's train split, which are four streets, those are annotated: two of the first."""
 FOLDER = "demo_annotations"
 
 
@@ -39,7 +39,7 @@ def _write_images(folder: Path) -> list[AnnotatedImage]:
     """Write the images, a folder a street, and return their shapes."""
     city = write_demo_city(demo_city_folder())
     found = []
-    frames = [frame for index, frame in enumerate(find_frames(city, "train")) if index % STREET in CHOSEN]
+    frames = [frame for index, frame in enumerate(find_frames(city, "train")) if index % STREETS in CHOSEN]
     for frame in frames:
         street, _, number = frame.name.rpartition("_")
         name = f"{street}/{number}.png"

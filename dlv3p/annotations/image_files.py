@@ -29,6 +29,7 @@ from dlv3p.annotations.shapes import (
     box,
     check_size,
     ellipse,
+    named_split,
     outline,
     split_at_bridges,
 )
@@ -37,21 +38,6 @@ from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 LARGEST_FILE = 256 * 2**20
 """Bytes of an annotation file of one image; LabelMe stores the image inside."""
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
-NAMED_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
-    "test": "test",
-    "testing": "test",
-}
-"""What folders and files of a split are called, and how the suite calls that split."""
-
-
-def named_split(path: Path | PurePosixPath) -> str:
-    """Return the split that a folder or a file in a path is named after, such as instances_val2017.json; "" if none."""
-    for part in reversed(path.parts):
-        words = re.findall(r"[a-z]+", part.lower())
-        found = [NAMED_SPLITS[word] for word in words if word in NAMED_SPLITS]
-        if len(found) == 1:
-            return found[0]
-    return ""
 
 
 class ImageIndex:

@@ -57,7 +57,7 @@ class Classes(NamedTuple):
 def choose_classes(
     declared: Sequence[Label], used: Mapping[str, int], *, class_table: str = "", unlabeled: str = BACKGROUND
 ) -> Classes:
-    """Return the classes: those of `class_table`, else each declared label, else each used one in alphabetical order.
+    """Return the classes: those of `class_table`, else each used label, in declared order or else alphabetical.
 
     `used` counts the shapes of each label. The table is a CSV file label,class, and perhaps red,green,blue; a class
     called ignore is 255 in the masks, one called skip is not drawn, and ids follow the table. With unlabeled=background
@@ -71,8 +71,11 @@ def choose_classes(
         if idle := [label for label in class_of if label not in used]:
             notes.append(f"{len(idle)} labels of the table do not occur: {_listed(idle)}")
     else:
-        labels = list(declared) or [Label(name) for name in sorted(used)]
+        labels = [label for label in declared if label.name in used]
         labels += [Label(name) for name in sorted(set(used) - {label.name for label in labels})]
+        meant = [label.name for label in declared if MEANINGS.get(label.name.lower()) != IGNORE_CLASS]
+        if idle := [name for name in meant if name not in used]:
+            notes.append(f"{len(idle)} labels do not occur and are no classes: {_listed(idle)}")
         _refuse_alike([label.name for label in labels])
         class_of = {label.name: MEANINGS.get(label.name.lower(), label.name) for label in labels}
         if ignored := [label for label, name in class_of.items() if name == IGNORE_CLASS]:
@@ -145,8 +148,9 @@ def _refuse_alike(labels: Sequence[str]) -> None:
 
 
 def _colors(names: Sequence[str], given: Mapping[str, Color]) -> tuple[Color, ...]:
-    """Return a color for each class: the given ones, unless two classes then look the same."""
-    colors = [given.get(name) or default_color(index, name) for index, name in enumerate(names)]
+    """Return a color for each class: the given ones, beside which a background is black, unless two are the same."""
+    black = dict.fromkeys(BACKGROUND_NAMES, (0, 0, 0)) if given else {}
+    colors = [given.get(name) or black.get(name) or default_color(index, name) for index, name in enumerate(names)]
     if len(set(colors)) < len(colors):
         colors = [default_color(index, name) for index, name in enumerate(names)]
     return tuple(colors)

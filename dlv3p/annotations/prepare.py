@@ -28,9 +28,8 @@ from cityscapes.parallel import map_bounded, usable_cores
 from cityscapes.workspace import data_folder
 from dlv3p.annotations.demo import write_demo_annotations
 from dlv3p.annotations.formats import Source, open_source
-from dlv3p.annotations.image_files import NAMED_SPLITS
 from dlv3p.annotations.plan import Classes, Plan, choose_classes, plan_splits
-from dlv3p.annotations.shapes import AnnotatedImage, draw, without_boxes
+from dlv3p.annotations.shapes import NAMED_SPLITS, AnnotatedImage, draw, without_boxes
 from dlv3p.data.folder import CLASSES_FILE, read_class_table
 from dlv3p.parameters.annotations import DEMO_ANNOTATIONS, PrepareAnnotationsParameters
 from dlv3p.runtime.progress import track
@@ -148,14 +147,7 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
         remove_leftovers(output, locked=True)
         settings = _settings(p, source, chosen)
         before = _earlier_splits(output, settings)
-        plan = plan_splits(
-            survey.subset_of,
-            shares=p.splits,
-            split_list=p.split_list,
-            groups=p.image_groups,
-            seed=p.seed,
-            before=before,
-        )
+        plan = _plan(survey, p, before)
         write_text(output / CLASSES_FILE, chosen.to_csv())
         write_text(output / SPLITS_FILE, plan.to_csv())
         write_text(output / RECORD, json.dumps(settings, indent=1) + "\n")
@@ -191,6 +183,17 @@ def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
         first = f", the first: {survey.problems[0]}" if survey.problems else ""
         raise InputError(f"{source.title}: none of {len(survey.names)} annotated images can be used{first}")
     return survey
+
+
+def _plan(survey: _Survey, p: PrepareAnnotationsParameters, before: dict[str, str]) -> Plan:
+    options = {"shares": p.splits, "split_list": p.split_list, "groups": p.image_groups, "seed": p.seed}
+    try:
+        return plan_splits(survey.subset_of, before=before, **options)
+    except InputError as error:
+        if not survey.problems:
+            raise
+        unused = f"{len(survey.problems)} images could not be used, the first: {survey.problems[0]}"
+        raise InputError(f"{error} ({unused})") from error
 
 
 def _refuse_other_size(picture: Path, image: AnnotatedImage) -> None:

@@ -5,9 +5,11 @@ Shapes are drawn in order, so that later ones cover earlier ones, and what they 
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,23 @@ from cityscapes.masks.polygons import MAX_COORDINATE, MAX_OBJECTS, MAX_PAINTED, 
 
 RULE = 1
 """The number of the rules of this module; it grows when the same shapes become other pixels."""
+
+
+NAMED_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
+    "test": "test",
+    "testing": "test",
+}
+"""What folders and files of a split are called, and how the suite calls that split."""
+
+
+def named_split(path: PurePath) -> str:
+    """Return the split that a folder or a file in a path is named after, such as instances_val2017.json; "" if none."""
+    for part in reversed(path.parts):
+        words = re.findall(r"[a-z]+", part.lower())
+        found = [NAMED_SPLITS[word] for word in words if word in NAMED_SPLITS]
+        if len(found) == 1:
+            return found[0]
+    return ""
 
 
 class Label(NamedTuple):

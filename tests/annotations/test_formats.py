@@ -134,6 +134,18 @@ def test_the_parts_that_ultralytics_joins_in_one_outline_are_those_of_coco(stree
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_hole_that_yolo_text_joins_to_its_outline_stays_a_hole(tmp_path: Path) -> None:
+    outer, hole = [[2, 2], [30, 2], [30, 30], [2, 30], [2, 2]], [[10, 10], [10, 20], [20, 20], [20, 10], [10, 10]]
+    text = " ".join(f"{x / 64:.6f} {y / 48:.6f}" for x, y in outer + hole)
+    (tmp_path / "classes.txt").write_text("sign\n")
+    (tmp_path / "a.txt").write_text(f"0 {text}\n")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (mask,) = masks(open_source(tmp_path, format="yolo", without=NOWHERE)).values()
+    rows = np.flatnonzero(mask[:, 5]), np.flatnonzero(mask[15]), np.flatnonzero(mask[6])
+    assert [len(row) for row in rows] == [28, 29 - 11, 29]
+    assert mask[10:20, 10:21].any() == 0
+
+
 def test_what_cvat_documents_is_read(tmp_path: Path) -> None:
     path = tmp_path / "annotations.xml"
     path.write_text(QUOTED_BY_CVAT)

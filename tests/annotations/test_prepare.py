@@ -354,3 +354,29 @@ def test_binary_masks_of_0_and_255_become_two_classes(tmp_path: Path) -> None:
         for index in range(len(opened)):
             number = int(opened.name(index))
             assert np.flatnonzero(opened.mask(index)[0]).tolist() == list(range(number, number + 20))
+
+
+def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path: Path) -> None:
+    names = (("road", "#804080"), ("car", "#00008e"), ("lane", "#ffffff"))
+    labels = "".join(f"<label><name>{name}</name><color>{color}</color></label>" for name, color in names)
+    images = ""
+    for split in ("train", "val"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "set" / split / "a.png")
+        shapes = [("car", "20,18;40,18;44,30;16,30", 1), ("road", "0,24;63,20;63,47;0,47", 0)]
+        drawn = "".join(f'<polygon label="{a}" points="{b}" z_order="{c}"></polygon>' for a, b, c in shapes)
+        images += f'<image id="0" name="{split}/a.png" width="64" height="48">{drawn}</image>'
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    (tmp_path / "set" / "annotations.xml").write_text(f"<annotations>{meta}{images}</annotations>")
+    with pytest.raises(InputError, match="is annotated twice"):
+        prepare(tmp_path / "set", splits="train 0.5 val 0.5")
+    (tmp_path / "set" / "val" / "a.png").rename(tmp_path / "set" / "val" / "b.png")
+    text = (tmp_path / "set" / "annotations.xml").read_text()
+    (tmp_path / "set" / "annotations.xml").write_text(text.replace("val/a.png", "val/b.png"))
+    found = prepare(tmp_path / "set")
+    assert found.splits == {"train": 1, "val": 1}
+    rows = (found.folder / "classes.csv").read_text().splitlines()[1:]
+    assert rows == ["0,background,0,0,0", "1,road,128,64,128", "2,car,0,0,142"]
+    assert "1 labels do not occur and are no classes: lane" in found.notes
+    mask = Image.open(found.folder / "masks" / "train" / "a.png")
+    assert (mask.getpixel((30, 28)), mask.getpixel((5, 40))) == (2, 1)

@@ -175,7 +175,8 @@ def test_compressed_run_lengths_of_pycocotools_are_read_as_stored(tmp_path: Path
 
 def test_hostile_run_lengths_are_refused_in_one_line(tmp_path: Path) -> None:
     image = {"id": 7, "file_name": "a.png", "width": 64, "height": 48}
-    for counts in ([10**12], [1, 2], "zzzzzzzzzzzz", "o" * 10_000, [-1, 3073]):
+    whole = coco_mask.encode(np.zeros((48, 64), np.uint8, order="F"))["counts"].decode()
+    for counts in ([10**12], [1, 2], "zzzzzzzzzzzz", "o" * 10_000, [-1, 3073], f"{whole}o", whole[:-1], f"{whole}~~"):
         entry = {"size": [48, 64], "counts": counts}
         content = {"images": [image], "categories": [{"id": 3, "name": "road"}]}
         content["annotations"] = [{"id": 1, "image_id": 7, "category_id": 3, "segmentation": entry}]

@@ -27,6 +27,8 @@ COMMANDS = (
     "-m dlv3p runs",
     "-m dlv3p weights",
     "-m dlv3p predict",
+    "-m dlv3p annotations",
+    "-m dlv3p annotations prepare",
     "-m dlv3p export",
     "-m dlv3p shards",
     "-m dlv3p demo",

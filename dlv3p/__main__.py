@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": ("dlv3p.runs.__main__", "list, check, rename or remove runs, or record the reference band of several"),
     "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
     "predict": ("dlv3p.prediction.__main__", "predict images of any kind: one, a folder, a list, a video"),
+    "annotations": ("dlv3p.annotations.__main__", "make a folder to train on from COCO, LabelMe, CVAT, YOLO or masks"),
     "compare": ("dlv3p.evaluation.__main__", "say whether one run is better than another, and where"),
     "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),
     "shards": ("dlv3p.data.write_shards", "write a data set as shards, or check them"),

@@ -1,16 +1,22 @@
-"""Read parameters from files and command lines: a run's run.json, a recipe in YAML, and single values as text.
+"""Read parameters from files and command lines: a run's run.json, a recipe in YAML, options, single values as text.
 
 Duplicate keys are errors; plain parsers would silently keep the last value.
 """
 
+import argparse
+from collections.abc import Sequence
+from dataclasses import Field, fields
 from datetime import date
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import check_content
 from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
+from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
+
+Set = TypeVar("Set", bound=Parameters)
 
 
 def read_config(path: Path, *, option: str = "--config") -> dict[str, Any]:
@@ -77,3 +83,34 @@ def read_value(name: str, text: str) -> Any:
         return text if takes_text and type(value) in (int, float, date) else value
     except ValueError:
         raise ParameterError(f"{name}={text!r}: cannot be read as a YAML value; quote it, as in '\"{text}\"'") from None
+
+
+def read_options(
+    parser: argparse.ArgumentParser,
+    kind: type[Set],
+    arguments: Sequence[str] | None,
+    *,
+    positional: str,
+    without: Sequence[str] = (),
+) -> Set:
+    """Read a parameter set from a command line: `positional` stands alone, all others but `without` are options.
+
+    Texts are taken as they are, numbers as YAML. Raises ParameterError for invalid values.
+    """
+    options = {item.name: item for item in fields(kind) if item.name not in without}
+    parser.add_argument(positional, help=options[positional].metadata["help"].replace("%", "%%"))
+    for name, item in options.items():
+        if name != positional:
+            parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **_as_option(item))
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    texts = {name for name, item in options.items() if item.type in (str, "str", bool, "bool")}
+    return kind.from_mapping(
+        {name: value if name in texts else read_value(name, value) for name, value in given.items()}
+    )
+
+
+def _as_option(item: Field) -> dict[str, Any]:
+    help = f"{item.metadata['help']} (default: {item.default!r})".replace("%", "%%")
+    if isinstance(item.default, bool):
+        return {"action": argparse.BooleanOptionalAction, "default": None, "help": help}
+    return {"metavar": type(item.default).__name__.upper(), "help": help}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cityscapes.errors import ParameterError
+from dlv3p.parameters.annotations import PrepareAnnotationsParameters
 from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
 from dlv3p.parameters.choices import (
@@ -31,7 +32,7 @@ from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OU
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
 
-__all__ = ["TrainParameters"]
+__all__ = ["PrepareAnnotationsParameters", "TrainParameters"]
 
 SMALLEST_IMAGE = 33
 """The smallest height and width, in pixels, that every network accepts."""

@@ -31,6 +31,16 @@ def split_table(report: AuditReport) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def overlap_table(covered: Mapping[tuple[str, str], tuple[int, int]], *, most: int = 10) -> pd.DataFrame:
+    """Return a row for each pair of labels whose shapes overlap, the most pixels first.
+
+    `covered` has pixels and images by (covered label, covering label).
+    """
+    rows = [(below, above, *counts) for (below, above), counts in covered.items()]
+    table = pd.DataFrame(rows, columns=["label", "covered by", "pixels", "images"])
+    return table.sort_values("pixels", ascending=False, kind="stable").head(most).reset_index(drop=True)
+
+
 def class_table(report: AuditReport) -> pd.DataFrame:
     """Return a row a class: its share of the labeled pixels, and of the labeled images, in each split."""
     columns = {}

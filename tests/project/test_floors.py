@@ -17,7 +17,7 @@ FLOORS = (
     ("dlv3p.parameters",),
     ("dlv3p.runtime",),
     ("dlv3p.models", "dlv3p.data"),
-    ("dlv3p.weights",),
+    ("dlv3p.weights", "dlv3p.annotations"),
     ("dlv3p.runs",),
     ("dlv3p.evaluation",),
     ("dlv3p.profiling",),

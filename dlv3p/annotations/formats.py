@@ -1,0 +1,136 @@
+"""Open annotations of any known format, recognized by their files, together with the images that they belong to."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.files.listing import walk
+from cityscapes.files.untrusted import sanitize
+from dlv3p.annotations.coco import CocoFile
+from dlv3p.annotations.cvat import CvatFile
+from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder, YoloFolder
+from dlv3p.annotations.shapes import AnnotatedImage, Label, named_split
+from dlv3p.parameters.annotations import FORMATS
+
+HEAD = 2**16
+ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
+IMAGE_FOLDERS = ("images", "JPEGImages", "img", "imgs")
+
+
+class Reader(Protocol):
+    """Annotations that can be read as often as needed, an image at a time."""
+
+    labels: Sequence[Label]
+    problems: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return how many images are annotated."""
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        """Yield what is said of each image."""
+
+
+class Source:
+    """Annotations of one format, in one file or in several, and the images of `images`."""
+
+    def __init__(self, title: str, format: str, readers: Sequence[Reader], images: ImageIndex) -> None:
+        self.title, self.format, self.readers, self.images = title, format, tuple(readers), images
+        found: dict[str, Label] = {}
+        for label in chain.from_iterable(reader.labels for reader in readers):
+            if label.name not in found or not found[label.name].color:
+                found[label.name] = label
+        self.labels = tuple(found.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.readers))
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        return chain.from_iterable(self.readers)
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for what is wrong and belongs to no image."""
+        return [line for reader in self.readers for line in reader.problems]
+
+
+def open_source(annotations: str | Path, images: str | Path = "", format: str = "auto", *, without: Path) -> Source:
+    """Open annotations, a file or a folder, of a format that is named or recognized.
+
+    The images are looked for below `images`, by default where the annotations are, but not below `without`, where
+    results go. Raises MissingInputError where there is nothing, InputError for what is not the format.
+    """
+    path = Path(os.path.expandvars(annotations)).expanduser()
+    if not path.exists():
+        raise MissingInputError(f"annotations={str(annotations)!r}: no such file or folder")
+    if path.suffix.lower() in ARCHIVES and path.is_file():
+        raise InputError(f"annotations={str(annotations)!r}: is an archive; unpack it, and give the folder")
+    format = _recognize(path) if format == "auto" else format
+    folder = Path(os.path.expandvars(images)).expanduser() if images else _image_folder(path, format)
+    left_out = [without, *([_mask_folder(path)] if format == "masks" else [])]
+    index = ImageIndex(folder, [place for place in left_out if place.exists()])
+    return Source(path.name, format, _readers(path, format, index), index)
+
+
+def _readers(path: Path, format: str, images: ImageIndex) -> list[Reader]:
+    if format == "labelme":
+        return [LabelMeFolder(path)]
+    if format == "yolo":
+        return [YoloFolder(path, images)]
+    if format == "masks":
+        return [MaskFolder(path, images)]
+    suffix, kind = (".json", CocoFile) if format == "coco" else (".xml", CvatFile)
+    if path.is_file():
+        return [kind(path)]
+    files = sorted(found for found in walk(path) if found.suffix.lower() == suffix)
+    if not files:
+        raise MissingInputError(f"{path}: holds no {suffix} file, as {format} has")
+    return [kind(file, named_split(file.relative_to(path))) for file in files]
+
+
+def _recognize(path: Path) -> str:
+    """Return the format of a file or a folder; raises InputError where it shows none."""
+    if path.is_file():
+        kinds = {".xml": "cvat", ".json": _kind_of_json(path), ".yaml": "yolo", ".yml": "yolo"}
+        if found := kinds.get(path.suffix.lower()):
+            return found
+        raise InputError(f"{path}: annotations are .json, .xml, data.yaml, or a folder; found {path.suffix or 'none'}")
+    files = sorted(walk(path), key=lambda found: (len(found.parts), found))
+    suffixes = {found.suffix.lower() for found in files}
+    names = {found.name for found in files}
+    if ".xml" in suffixes:
+        return "cvat"
+    if names & {"data.yaml", "dataset.yaml", "classes.txt", "obj.names"} or any("labels" in f.parts for f in files):
+        return "yolo"
+    if json := next((found for found in files if found.suffix.lower() == ".json"), None):
+        return _kind_of_json(json)
+    if ".yaml" in suffixes:
+        return "yolo"
+    if ".png" in suffixes:
+        return "masks"
+    shown = ", ".join(sanitize(found.name) for found in files[:3]) or "nothing"
+    raise InputError(f"{path}: no annotations of a known format; found {shown}. Allowed are {', '.join(FORMATS[1:])}")
+
+
+def _kind_of_json(path: Path) -> str:
+    if path.suffix.lower() != ".json":
+        return ""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    return "labelme" if b'"shapes"' in head or b'"imageData"' in head else "coco"
+
+
+def _image_folder(path: Path, format: str) -> Path:
+    folder = path.parent if path.is_file() else path
+    if format == "masks":
+        places = [place / name for place in (folder, folder.parent) for name in IMAGE_FOLDERS]
+        if found := next((place for place in places if place.is_dir()), None):
+            return found
+        raise ParameterError(f"images='': the images of {path} are not in a folder images/ beside it; name theirs")
+    return folder.parent if format == "coco" and folder.name == "annotations" else folder
+
+
+def _mask_folder(path: Path) -> Path:
+    return path / "SegmentationClass" if (path / "SegmentationClass").is_dir() else path

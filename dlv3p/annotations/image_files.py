@@ -1,0 +1,385 @@
+"""Read annotations that are a file per image: LabelMe's JSON, YOLO's segmentation text, and masks of colors or ids."""
+
+import base64
+import binascii
+import hashlib
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import orjson
+import yaml
+
+from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.images import decode_mask, inspect_picture, read_file, stored_ids
+from cityscapes.files.listing import walk
+from cityscapes.files.untrusted import load_json, read_at_most, safe_reason, sanitize
+from dlv3p.annotations.shapes import (
+    AnnotatedImage,
+    Label,
+    Region,
+    Shape,
+    box,
+    check_size,
+    ellipse,
+    named_split,
+    outline,
+    split_at_bridges,
+)
+from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+
+LARGEST_FILE = 256 * 2**20
+"""Bytes of an annotation file of one image; LabelMe stores the image inside."""
+WITHOUT_AREA = {"point", "points", "line", "linestrip"}
+
+
+class ImageIndex:
+    """The images below a folder by name, without those below the folders `without`."""
+
+    def __init__(self, folder: Path, without: Sequence[Path] = ()) -> None:
+        if not folder.is_dir():
+            raise MissingInputError(f"images={str(folder)!r}: no such folder; give the one that holds the images")
+        self.folder, self._by_name, self.unread = folder, defaultdict(list), 0
+        self._by_stem: dict[str, list[Path]] = {}
+        left_out = [path.resolve() for path in without]
+        for path in walk(folder):
+            if any(path.resolve().is_relative_to(other) for other in left_out):
+                continue
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                self._by_name[_normal(path.name)].append(path)
+            self.unread += path.suffix.lower() in UNREAD_SUFFIXES
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(sorted(path for paths in self._by_name.values() for path in paths))
+
+    def name(self, path: Path) -> str:
+        """Return the name of an image below the folder."""
+        return path.relative_to(self.folder).as_posix()
+
+    def find_named(self, path: Path, ends: Sequence[str] = ()) -> Path:
+        """Return the image whose name is that of `path` up to the suffix, or up to one of `ends` before it.
+
+        Raises MissingInputError for none, and InputError where several fit alike.
+        """
+        self._by_stem = self._by_stem or _by_stem(self)
+        stem = _normal(path.stem)
+        for name in (stem, _normal(path.name), *(stem.removesuffix(end) for end in ends if stem.endswith(end))):
+            if found := self._by_stem.get(name, []):
+                return _closest(found, [*path.parent.parts, name], str(path), whole=False)
+        raise MissingInputError(f"{path}: no image below {self.folder} has its name up to the suffix; give images=")
+
+    def find(self, name: str) -> Path:
+        """Return the image that an annotation calls `name`: the one whose path ends most like it.
+
+        A name without a suffix, or with that of another type, stands for the image that is called so otherwise. Raises
+        MissingInputError for none, and InputError where several fit alike.
+        """
+        wanted = _normal(name.replace("\\", "/")).split("/")
+        found = self._by_name.get(wanted[-1], [])
+        suffix = PurePosixPath(wanted[-1]).suffix.lower()
+        if not found and (not suffix or suffix in IMAGE_SUFFIXES):
+            with suppress(MissingInputError):
+                return self.find_named(Path("/".join(wanted)))
+        if not found:
+            types = f"is not read as {suffix}; convert it to PNG or JPEG" if suffix in UNREAD_SUFFIXES else "is missing"
+            raise MissingInputError(f"{sanitize(name)}: the image {types}; looked in {self.folder}, give images=")
+        return _closest(found, wanted, sanitize(name))
+
+
+def _by_stem(images: Iterable[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in images:
+        found[_normal(path.stem)].append(path)
+        found[_normal(path.name)].append(path)
+    return found
+
+
+def _closest(found: Sequence[Path], wanted: Sequence[str], asked: str, *, whole: bool = True) -> Path:
+    """Return the path that ends most like the wanted one, the last part left out unless `whole`."""
+    end = None if whole else -1
+    alike = [_alike(_normal(path.as_posix()).split("/")[:end], wanted[:end]) for path in found]
+    best = [path for path, count in zip(found, alike, strict=True) if count == max(alike)]
+    if len(best) > 1:
+        raise InputError(f"{asked}: {len(best)} images are called so, {best[0]} and {best[1]}; rename one")
+    return best[0]
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _alike(parts: Sequence[str], wanted: Sequence[str]) -> int:
+    """Return how many parts at the end of two paths are the same."""
+    pairs = zip(reversed(parts), reversed(wanted), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(wanted)))
+
+
+class LabelMeFolder:
+    """LabelMe's JSON files below a folder, or one of them; `labels` are those of its `labels.txt`, if there is one."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems: list[str] = []
+        self._paths = [path] if path.is_file() else sorted(p for p in walk(path) if p.suffix.lower() == ".json")
+        self._folder = path.parent if path.is_file() else path
+        listed = self._folder / "labels.txt"
+        names = listed.read_text(encoding="utf-8-sig").split("\n") if listed.is_file() else []
+        self.labels = tuple(Label(name.strip()) for name in names if name.strip())
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        for path in self._paths:
+            subset = named_split(path.relative_to(self._folder).parent)
+            try:
+                yield self._image(path, subset)
+            except InputError as error:
+                yield AnnotatedImage(path.stem, subset=subset, problem=str(error))
+
+    def _image(self, path: Path, subset: str) -> AnnotatedImage:
+        content = _read(path)
+        try:
+            item = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            item = load_json(content, path)  # which says what is wrong, and where
+        if type(item) is not dict or type(item.get("shapes")) is not list:
+            raise InputError(f"{path}: no file of LabelMe, which has the list shapes and imagePath")
+        name = str(item.get("imagePath") or "").replace("\\", "/")
+        if not name:
+            raise InputError(f"{path}: /imagePath is missing")
+        size = check_size(item.get("imageWidth"), item.get("imageHeight"), str(path))
+        shapes, notes = [], []
+        for number, entry in enumerate(item["shapes"]):
+            shape = _labelme_shape(entry, f"{path}: /shapes/{number}")
+            if isinstance(shape, str):
+                notes.append(shape)
+            else:
+                shapes.append(shape)
+        below = path.parent.relative_to(self._folder) / name
+        return AnnotatedImage(_below(below.as_posix()), size, tuple(shapes), subset, tuple(notes))
+
+
+def _labelme_shape(entry: Any, where: str) -> Shape | str:
+    """Return a shape of LabelMe, or what it is that has no area."""
+    if type(entry) is not dict or type(entry.get("label")) is not str or type(entry.get("points")) is not list:
+        raise InputError(f"{where}: expected an object with label, points and shape_type")
+    kind, label = entry.get("shape_type") or "polygon", entry["label"]
+    if kind in WITHOUT_AREA:
+        return str(kind)
+    points = outline([value for point in entry["points"] for value in _pair(point, where)], where)
+    if kind == "polygon":
+        return Shape(label, (points,)) if len(points) > 2 else "outline of fewer than three points"
+    if kind == "oriented_rectangle" and len(points) == 4:
+        return Shape(label, (points,), is_box=True)
+    if len(points) != 2:
+        raise InputError(f"{where}: a {sanitize(kind)} of {len(points)} points; expected two")
+    (left, top), (right, bottom) = np.sort(points, axis=0).tolist()
+    if kind == "rectangle":
+        return Shape(label, (box(left, top, right, bottom, where),), is_box=True)
+    if kind == "circle":
+        radius = float(np.hypot(*(points[1] - points[0])))
+        return Shape(label, (ellipse(*points[0].tolist(), radius, radius, where),))
+    if kind == "mask":
+        return Shape(label, region=_labelme_mask(entry.get("mask"), round(left), round(top), where))
+    raise InputError(f"{where}: shape_type {sanitize(kind)} is not known; allowed are polygon, rectangle, circle, mask")
+
+
+def _labelme_mask(text: Any, left: int, top: int, where: str) -> Region:
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise InputError(f"{where}/mask: not the base64 text of a PNG ({safe_reason(error)})") from error
+    return Region(left, top, content, partial(_decode_labelme_mask, content, where))
+
+
+def _decode_labelme_mask(content: bytes, where: str) -> np.ndarray:
+    ids = stored_ids(decode_mask(content, f"{where}/mask"))
+    if ids is None:
+        raise InputError(f"{where}/mask: has colors; expected one channel of 0 and 1")
+    return ids > 0
+
+
+def _pair(point: Any, where: str) -> list[float]:
+    if type(point) is not list or len(point) != 2:
+        raise InputError(f"{where}: expected points [x, y]")
+    return point
+
+
+def _below(name: str) -> str:
+    """Return a name without the `..` at its begin: images of LabelMe may lie beside the folder of its files."""
+    return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("..", "."))
+
+
+class YoloFolder:
+    """Images with YOLO's segmentation text: `labels/` beside `images/`, or the text beside the image.
+
+    `labels` are the `names` of data.yaml, or the lines of classes.txt, obj.names or labels.txt.
+    """
+
+    def __init__(self, path: Path, images: ImageIndex) -> None:
+        self.problems: list[str] = []
+        self._folder, self._images = path if path.is_dir() else path.parent, images
+        self.labels = tuple(Label(name) for name in _yolo_names(path))
+        self._paths = list(images)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        for path in self._paths:
+            name = self._images.name(path)
+            subset = named_split(PurePosixPath(name).parent)
+            try:
+                yield self._image(path, name, subset)
+            except InputError as error:
+                yield AnnotatedImage(name, subset=subset, problem=str(error))
+
+    def _image(self, path: Path, name: str, subset: str) -> AnnotatedImage:
+        header, _ = inspect_picture(path)
+        text = self._text_of(path)
+        if text is None:
+            return AnnotatedImage(name, header.size, subset=subset)
+        try:
+            lines = _read(text).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{text}: not text in UTF-8; copy it again") from error
+        shapes = []
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                shapes.append(self._shape(line.split(), header.size, f"{text}, line {number}"))
+        return AnnotatedImage(name, header.size, tuple(shapes), subset)
+
+    def _text_of(self, path: Path) -> Path | None:
+        parts = list(path.parts)
+        places = [index for index, part in enumerate(parts) if part == "images"]
+        candidates = [path.with_suffix(".txt")]
+        for index in places[-1:]:
+            candidates.insert(0, Path(*parts[:index], "labels", *parts[index + 1 :]).with_suffix(".txt"))
+        candidates.append(self._folder / f"{path.stem}.txt")
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+    def _shape(self, words: Sequence[str], size: tuple[int, int], where: str) -> Shape:
+        if not re.fullmatch(r"[0-9]{1,4}", words[0]) or int(words[0]) >= len(self.labels):
+            raise InputError(f"{where}: class {sanitize(words[0])}; allowed are 0 to {len(self.labels) - 1}")
+        label = self.labels[int(words[0])].name
+        try:
+            values = [float(word) for word in words[1:]]
+        except ValueError as error:
+            raise InputError(f"{where}: {safe_reason(error)}; expected class x y x y ...") from error
+        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+            raise InputError(f"{where}: {len(values)} numbers after the class; expected x y pairs, three or more")
+        points = outline(values, where)
+        if np.abs(points - 0.5).max() > 1:
+            raise InputError(f"{where}: coordinates of {np.abs(points).max():g}; expected shares of the image, 0 to 1")
+        points = points * size
+        if len(values) == 4:
+            (x, y), (width, height) = points.tolist()
+            return Shape(
+                label, (box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, where),), is_box=True
+            )
+        return Shape(label, split_at_bridges(points), nested=True)
+
+
+def _yolo_names(path: Path) -> list[str]:
+    folder = path if path.is_dir() else path.parent
+    configs = [path] if path.is_file() else [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))]
+    for config in configs:
+        try:
+            names = (yaml.safe_load(_read(config)) or {}).get("names")
+        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+            raise InputError(f"{config}: not YAML with a list of names ({safe_reason(error)})") from error
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+            return [str(names[index]) for index in range(len(names))]
+    for name in ("classes.txt", "obj.names", "labels.txt"):
+        for place in (folder, folder / "labels"):
+            if (place / name).is_file():
+                return [line.strip() for line in _read(place / name).decode().splitlines() if line.strip()]
+    raise MissingInputError(f"{folder}: no data.yaml with names, nor classes.txt; write the names of YOLO's classes")
+
+
+class MaskFolder:
+    """Masks as PNG, named as their images: a label is a color of a mask, or the number of its one channel.
+
+    `labelmap.txt` (CVAT, VOC) or `label_colors.txt` (CamVid) beside them names the colors; else a color is called as
+    #ff8000, and an id as 7. An image may have more to its name: the mask of a.jpg is a.png, a_mask.png or a_L.png.
+    """
+
+    def __init__(self, path: Path, images: ImageIndex) -> None:
+        self.problems: list[str] = []
+        self._images, folder = images, path
+        if (path / "SegmentationClass").is_dir():
+            folder = path / "SegmentationClass"
+        self._masks = sorted(p for p in walk(folder) if p.suffix.lower() == ".png")
+        self._folder = folder
+        self._name_of = _read_colors(path)
+        self.labels = tuple(Label(name, color) for color, name in self._name_of.items())
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        for path in self._masks:
+            below = path.relative_to(self._folder)
+            subset = named_split(below.parent)
+            try:
+                name = self._images.name(self._images.find_named(path, MASK_ENDS))
+                subset = subset or named_split(PurePosixPath(name).parent)
+                size, shapes = self._shapes(path)
+                yield AnnotatedImage(name, size, shapes, subset)
+            except InputError as error:
+                yield AnnotatedImage(below.as_posix(), subset=subset, problem=str(error))
+
+    def _shapes(self, path: Path) -> tuple[tuple[int, int], tuple[Shape, ...]]:
+        content = read_file(path)
+        digest = hashlib.sha256(content).digest()
+        mask = decode_mask(content, str(path))
+        ids = stored_ids(mask)
+        if ids is not None and not (mask.mode == "P" and self._name_of):
+            codes, names = ids.astype(np.int32), {index: str(index) for index in range(256)}
+        else:
+            codes = (np.asarray(mask.convert("RGB")).astype(np.int32) << np.array([16, 8, 0])).sum(axis=2)
+            known = {red << 16 | green << 8 | blue: name for (red, green, blue), name in self._name_of.items()}
+            names = {code: known.get(code, f"#{code:06x}") for code in np.unique(codes).tolist()}
+        shapes = [
+            Shape(names[code], region=Region(0, 0, digest + str(code).encode(), partial(np.equal, codes, code)))
+            for code in np.unique(codes).tolist()
+        ]
+        return (mask.width, mask.height), tuple(shapes)
+
+
+MASK_ENDS = ("_mask", "-mask", "_L", "_label", "_labels", "_gt", "_seg")
+"""What names of masks have behind those of their images."""
+
+
+def _read_colors(folder: Path) -> dict[tuple[int, int, int], str]:
+    """Return names by color from the table beside masks; none where there is no table."""
+    for place in (folder, folder.parent):
+        for file, pattern in COLOR_TABLES.items():
+            if (place / file).is_file():
+                lines = _read(place / file).decode("utf-8-sig", "replace").splitlines()
+                found = [re.fullmatch(pattern, line.strip()) for line in lines if not line.startswith("#")]
+                rows = [match.groupdict() for match in found if match]
+                if not rows:
+                    raise InputError(f"{place / file}: names no color; a line of it is 'name:red,green,blue::'")
+                return {(int(row["r"]), int(row["g"]), int(row["b"])): row["name"].strip() for row in rows}
+    return {}
+
+
+COLOR_TABLES = {
+    "labelmap.txt": r"(?P<name>[^:]+):(?P<r>\d{1,3}),(?P<g>\d{1,3}),(?P<b>\d{1,3}):.*",
+    "label_colors.txt": r"(?P<r>\d{1,3})\s+(?P<g>\d{1,3})\s+(?P<b>\d{1,3})\s+(?P<name>.+)",
+}
+"""Tables of colors by the name of their file, and the pattern of a line: of CVAT and VOC, and of CamVid."""
+
+
+def _read(path: Path) -> bytes:
+    return read_at_most(path, LARGEST_FILE, missing="no such file", too_large=f"more than {LARGEST_FILE >> 20} MB")

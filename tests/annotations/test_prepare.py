@@ -1,0 +1,382 @@
+"""A folder to train on from annotations: classes, splits, mistakes, a killed call, and what training reads of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cityscapes.errors import InputError, MachineError, ParameterError
+from dlv3p.annotations.__main__ import main
+from dlv3p.annotations.prepare import Preparation, prepare_annotations
+from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
+from dlv3p.data.audit import audit
+from dlv3p.data.folder import open_folder
+from dlv3p.parameters.annotations import PrepareAnnotationsParameters
+
+ROAD = [[0, 24], [63, 20], [63, 47], [0, 47]]
+CAR = [[20, 18], [40, 18], [44, 30], [16, 30]]
+
+
+def write_labelme(folder: Path, name: str, *shapes: tuple[str, list, str], size: tuple[int, int] = (64, 48)) -> Path:
+    """Write an image of 64 x 48 pixels, and what LabelMe says of it."""
+    path = folder / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(sum(name.encode())).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path.with_suffix(".png"))
+    shapes = shapes or (("road", ROAD, "polygon"), ("car", CAR, "polygon"))
+    listed = [{"label": label, "points": points, "shape_type": kind} for label, points, kind in shapes]
+    entry = {
+        "shapes": listed,
+        "imagePath": path.with_suffix(".png").name,
+        "imageWidth": size[0],
+        "imageHeight": size[1],
+    }
+    path.write_text(json.dumps({"version": "6.3.1", **entry, "imageData": None}))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten annotated images: two streets of five."""
+    for number in range(10):
+        write_labelme(tmp_path / "photos", f"street_{number // 5}_{number}")
+    return tmp_path / "photos"
+
+
+def prepare(annotations: Path, **changes: object) -> Preparation:
+    output = changes.pop("output", annotations.parent / "out")
+    return prepare_annotations(
+        PrepareAnnotationsParameters(annotations=str(annotations), output=str(output), progress="none", **changes)
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def table(folder: Path, text: str) -> str:
+    path = folder / "table.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_folder_is_read_as_data_of_ones_own_and_passes_the_audit(photos: Path) -> None:
+    found = prepare(photos)
+    assert (found.made, found.kept, found.problems, found.splits) == (10, 0, (), {"train": 8, "val": 2})
+    train = open_folder(found.folder, "train", labeled=True)
+    assert train.class_names == ("background", "car", "road")
+    _, mask = train.pair(0)
+    assert [int(mask[y, x]) for y, x in ((2, 2), (19, 30), (40, 5), (28, 30))] == [0, 1, 2, 1]
+    assert audit(found.folder, ["train", "val"], progress="none").errors == ()
+    alone = [Shape(name, (np.array(points, float),)) for name, points in (("road", ROAD), ("car", CAR))]
+    drawn = [draw(AnnotatedImage("a", (64, 48), (shape,)), {shape.label: 1}, unlabeled=0).mask for shape in alone]
+    assert found.covered == {("road", "car"): (10 * int((drawn[0] & drawn[1]).sum()), 10)}
+
+
+def test_a_second_call_draws_what_is_missing_or_changed_alone_and_ends_in_the_same_files(photos: Path) -> None:
+    found = prepare(photos)
+    before = contents(found.folder)
+    train = sorted((found.folder / "masks" / "train").glob("*.png"))
+    train[0].unlink()
+    train[1].write_bytes(train[1].read_bytes()[:-20])
+    next((found.folder / "images" / "val").glob("*.png")).unlink()
+    again = prepare(photos)
+    assert (again.made, again.kept, contents(found.folder)) == (3, 7, before)
+    assert prepare(photos).kept == 10
+
+
+def test_a_changed_annotation_is_drawn_again_and_new_images_leave_the_others_where_they_are(photos: Path) -> None:
+    before = prepare(photos)
+    plan = (before.folder / "splits.csv").read_text().splitlines()
+    write_labelme(photos, "street_0_0", ("road", ROAD, "polygon"), ("car", [[1, 1], [9, 1], [9, 9]], "polygon"))
+    for number in range(10, 20):
+        write_labelme(photos, f"street_2_{number}")
+    found = prepare(photos)
+    assert (found.made, found.kept, found.splits) == (11, 9, {"train": 16, "val": 4})
+    assert set(plan) <= set((found.folder / "splits.csv").read_text().splitlines())
+
+
+def test_a_killed_call_is_resumed_by_the_same_call(photos: Path, tmp_path: Path) -> None:
+    expected = contents(prepare(photos, output=tmp_path / "whole").folder)
+    code = (
+        "import os, signal, sys\nfrom dlv3p.annotations import prepare as module\n"
+        "from dlv3p.annotations.__main__ import main\nwrite, written = module.write_bytes, []\n"
+        "def last(*arguments, **options):\n    written.append(1)\n"
+        "    if len(written) > 7: os.kill(os.getpid(), signal.SIGKILL)\n    write(*arguments, **options)\n"
+        "module.write_bytes = last\nmain(sys.argv[1:])\n"
+    )
+    words = ["prepare", str(photos), "--output", str(tmp_path / "out"), "--progress", "none", "--workers", "1"]
+    killed = subprocess.run([sys.executable, "-c", code, *words], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert 0 < len(list((tmp_path / "out" / "masks").rglob("*.png"))) < 10
+    found = prepare(photos)
+    assert found.made + found.kept == 10
+    assert found.kept >= 1
+    assert contents(found.folder) == expected
+
+
+def test_bad_annotations_are_a_line_each_and_the_good_ones_are_done(photos: Path) -> None:
+    write_labelme(photos, "wide", size=(640, 48))
+    write_labelme(photos, "text", ("road", [[0, 0], ["a", 1], [2, 2]], "polygon"))
+    write_labelme(photos, "far", ("road", [[0, 0], [1e9, 1], [2, 2]], "polygon"))
+    write_labelme(photos, "box", ("car", [[1, 1], [9, 9]], "rectangle"))
+    write_labelme(photos, "star", ("car", [[1, 1], [9, 9]], "star"))
+    write_labelme(photos, "lost").with_suffix(".png").unlink()
+    cut = write_labelme(photos, "cut")
+    cut.write_text(cut.read_text()[:50])
+    found = prepare(photos)
+    lines = sorted(found.problems)
+    assert found.made == 10
+    assert len(lines) == 7
+    assert all("\n" not in line for line in lines)
+    for words in ("annotated with 640 x 48", "no numbers", "beyond", "boxes=draw", "star is not known", "is missing"):
+        assert sum(words in line for line in lines) == 1, words
+    assert sum("cut.json: not valid JSON at line 1" in line for line in lines) == 1
+
+
+def test_the_command_says_all_of_that_and_its_status_is_3(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelme(photos, "lost").with_suffix(".png").unlink()
+    words = ["prepare", str(photos), "--output", str(photos.parent / "out"), "--progress", "none"]
+    assert main(words) == 3
+    shown = capsys.readouterr()
+    assert shown.err == f"not used: lost.png: the image is missing; looked in {photos}, give images=\n"
+    assert "labelme: 3 classes; images: train 8 (8 groups), val 2 (2 groups)" in shown.out
+    assert shown.out.endswith("out: fit to train on\n")
+    (photos / "lost.json").unlink()
+    assert main(words) == 0
+
+
+def test_labels_that_the_table_does_not_name_are_refused_by_name_before_anything_is_written(photos: Path) -> None:
+    write_labelme(photos, "street_0_0", ("raod", ROAD, "polygon"))
+    with pytest.raises(InputError, match=r"labels that it does not name: 'raod' x 1; add a line for each"):
+        prepare(photos, class_table=table(photos.parent, "label,class\nroad,road\ncar,car\n"))
+    assert not (photos.parent / "out").exists()
+
+
+def test_a_table_merges_ignores_and_skips_labels_and_gives_ids_and_colors(photos: Path) -> None:
+    write_labelme(photos, "street_0_0", ("road", ROAD, "polygon"), ("glare", CAR, "polygon"))
+    rows = "label,class,red,green,blue\ncar,thing,0,0,142\nroad,ground,128,64,128\nglare,ignore,,,\n"
+    found = prepare(photos, class_table=table(photos.parent, rows), unlabeled="ignore")
+    assert (found.folder / "classes.csv").read_text().splitlines()[1:] == ["0,thing,0,0,142", "1,ground,128,64,128"]
+    (path,) = found.folder.glob("masks/*/street_0_0.png")
+    mask = Image.open(path)
+    assert [mask.getpixel(place) for place in ((2, 2), (30, 28), (5, 40))] == [255, 255, 1]
+    assert mask.getpalette()[3:6] == [128, 64, 128]
+
+
+def test_labels_that_differ_in_case_alone_are_not_two_classes_unasked(photos: Path) -> None:
+    write_labelme(photos, "street_0_0", ("Road", ROAD, "polygon"))
+    with pytest.raises(InputError, match="differ in case or spaces alone: 'Road', 'road'"):
+        prepare(photos)
+
+
+def test_groups_are_never_torn_apart(photos: Path) -> None:
+    found = prepare(photos, image_groups="^(street_[0-9]+)_", splits="train 0.5 val 0.5")
+    assert found.groups == {"train": 1, "val": 1}
+    for split in ("train", "val"):
+        names = [path.name[:8] for path in (found.folder / "masks" / split).glob("*.png")]
+        assert (len(names), len(set(names))) == (5, 1)
+
+
+def test_a_list_that_tears_a_group_apart_is_refused(photos: Path) -> None:
+    rows = "".join(f"street_{n // 5}_{n}.png,{'val' if n in (1, 8) else 'train'}\n" for n in range(10))
+    listed = table(photos.parent, f"image,split\n{rows}")
+    with pytest.raises(InputError, match="2 groups are in several splits, the first street_0 in train, val"):
+        prepare(photos, split_list=listed, image_groups="^(street_[0-9]+)_")
+    assert prepare(photos, split_list=listed).splits == {"train": 8, "val": 2}
+
+
+def test_lists_as_of_voc_choose_images_and_say_what_they_leave_out(photos: Path) -> None:
+    lists = photos.parent / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("street_0_0\nstreet_0_1\nstreet_7_7\n")
+    (lists / "val.txt").write_text("street_1_5\n")
+    found = prepare(photos, split_list=str(lists))
+    assert found.splits == {"train": 2, "val": 1}
+    assert "7 images are not in lists and are left out" in found.notes
+    assert "lists names 1 images that cannot be used, the first street_7_7" in found.notes
+
+
+def test_folders_named_as_splits_are_splits_and_other_folders_groups(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        for number in range(3):
+            write_labelme(tmp_path / "named" / split, f"{split}_{number}")
+    assert prepare(tmp_path / "named").splits == {"train": 3, "val": 3}
+    for street in "abcd":
+        for number in range(3):
+            write_labelme(tmp_path / "streets" / street, f"{street}_{number}")
+    found = prepare(tmp_path / "streets", output=tmp_path / "out2", splits="train 0.75 val 0.25")
+    assert (found.splits, found.groups) == ({"train": 9, "val": 3}, {"train": 3, "val": 1})
+
+
+def test_larger_shapes_first_keeps_small_ones_visible(tmp_path: Path) -> None:
+    for number in range(4):
+        write_labelme(
+            tmp_path / "photos",
+            f"a{number}",
+            ("car", CAR, "polygon"),
+            ("road", [[0, 0], [63, 0], [63, 47], [0, 47]], "polygon"),
+        )
+    hidden = prepare(tmp_path / "photos")
+    assert hidden.hidden == {"car": 4}
+    shown = prepare(tmp_path / "photos", output=tmp_path / "out2", draw_order="area")
+    assert shown.hidden == {}
+    assert shown.covered.keys() == {("road", "car")}
+
+
+def test_other_settings_and_other_data_in_the_folder_are_refused(photos: Path, tmp_path: Path) -> None:
+    prepare(photos)
+    with pytest.raises(ParameterError, match="was prepared with seed=0; choose another output"):
+        prepare(photos, seed=1)
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    with pytest.raises(ParameterError, match="holds another data set"):
+        prepare(photos, output=tmp_path / "other")
+    with pytest.raises(ParameterError, match="holds what is read"):
+        prepare(photos, output=photos)
+
+
+def test_images_can_be_hard_links(photos: Path) -> None:
+    found = prepare(photos, image_files="hardlink")
+    linked = next((found.folder / "images").rglob("*.png"))
+    assert os.path.samefile(linked, photos / linked.name)
+    assert prepare(photos, image_files="hardlink").kept == 10
+
+
+def test_a_disk_without_hard_links_is_named_with_the_remedy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(MachineError, match="cannot be a hard link .* choose image_files=copy"):
+        prepare(photos, image_files="hardlink")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"splits": "train 0.8 val 0.3"}, "add up to 1.1"),
+        ({"splits": "train"}, "expected names and shares"),
+        ({"splits": "../x 0.5 val 0.5"}, "split='../x'"),
+        ({"image_groups": "street"}, "one pair of parentheses"),
+        ({"image_groups": "(street"}, "no regular expression"),
+        ({"splits": "a 0.5 b 0.5", "split_list": "x.csv"}, "give one of them"),
+        ({"format": "voc"}, "allowed are auto, coco, labelme, cvat, yolo, masks"),
+    ],
+)
+def test_wrong_parameters_are_refused_at_once(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        PrepareAnnotationsParameters(**changes)
+
+
+def test_what_holds_no_annotations_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        prepare(tmp_path / "nothing")
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="is an archive; unpack it"):
+        prepare(tmp_path / "a.zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no annotations of a known format; found nothing"):
+        prepare(tmp_path / "empty")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(InputError, match="no whole JSON object"):
+        prepare(tmp_path / "list.json")
+    (tmp_path / "video.xml").write_text("<annotations><track id='0' label='car'></track></annotations>")
+    with pytest.raises(InputError, match="tracks of a video; export the task again as 'CVAT for images 1.1'"):
+        prepare(tmp_path / "video.xml")
+    (tmp_path / "bomb.xml").write_text("<!DOCTYPE a [<!ENTITY b 'b'>]><annotations></annotations>")
+    with pytest.raises(InputError, match="does not begin as CVAT's XML"):
+        prepare(tmp_path / "bomb.xml")
+
+
+def test_yolo_text_with_mistakes_is_named_by_file_and_line(tmp_path: Path) -> None:
+    lines = {"a": "0 0 0.5 1 0.4 1 1 0 1\n", "b": "7 0 0 1 1 0 1", "c": "0 1 2 3", "d": "0 0.5 0.5 0.2 0.2", "e": ""}
+    lines |= {"f": "0 10 20 40 20 40 30", "g": "0 0 0.5 1 0.4 1 1 0 1\n1 .1 .1 .4 .1 .4 .4\n"}
+    for name, text in lines.items():
+        for kind in ("images", "labels"):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "set" / "images" / f"{name}.png")
+        (tmp_path / "set" / "labels" / f"{name}.txt").write_text(text)
+    (tmp_path / "set" / "data.yaml").write_text("names:\n  0: road\n  1: car\n")
+    found = prepare(tmp_path / "set")
+    shown = sorted(line.rsplit("/", 1)[-1] for line in found.problems)
+    assert (found.made, found.empty) == (3, 1)
+    assert shown == [
+        "b.txt, line 1: class 7; allowed are 0 to 1",
+        "c.txt, line 1: 3 numbers after the class; expected x y pairs, three or more",
+        "d.png: has 1 x rectangle, which outlines no object; choose boxes=draw or boxes=skip",
+        "f.txt, line 1: coordinates of 40; expected shares of the image, 0 to 1",
+    ]
+
+
+def test_a_coco_file_with_strays_names_them_and_keeps_the_rest(tmp_path: Path) -> None:
+    outline = [0, 24, 63, 20, 63, 47, 0, 47]
+    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(6)]
+    entries = [{"id": n, "image_id": n, "category_id": 1, "segmentation": [outline]} for n in range(6)]
+    entries[2]["category_id"] = 9
+    entries[3]["segmentation"], entries[3]["bbox"] = [], [1, 2, 3, 4]
+    entries[4]["segmentation"] = [[1, 2, 3, 4]]
+    entries.append({"id": 9, "image_id": 77, "category_id": 1, "segmentation": [outline]})
+    for image in images:
+        Image.new("RGB", (64, 48)).save(tmp_path / image["file_name"])
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "road"}]}
+    path = tmp_path / "a coco file.json"
+    path.write_text(json.dumps(content))
+    found = prepare(path, images=str(tmp_path))
+    assert (found.made, found.empty) == (4, 1)
+    assert "1 x outline of fewer than three points left out" in found.notes
+    assert sorted(line.split(": ", 1)[-1] for line in found.problems) == [
+        "/annotations/2: category_id 9 is not in /categories (1 ...)",
+        "1 annotations have an image_id that no image has",
+        "has 1 x rectangle, which outlines no object; choose boxes=draw or boxes=skip",
+    ]
+
+
+def test_binary_masks_of_0_and_255_become_two_classes(tmp_path: Path) -> None:
+    for number in range(5):
+        for kind in ("images", "masks"):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:, number : number + 20] = 255
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / "set" / "images" / f"{number}.jpg")
+        Image.fromarray(mask).save(tmp_path / "set" / "masks" / f"{number}_mask.png")
+    rows = "label,class\n0,background\n255,cell\n"
+    found = prepare(tmp_path / "set" / "masks", class_table=table(tmp_path, rows))
+    assert found.class_names == ("background", "cell")
+    for split in found.splits:
+        opened = open_folder(found.folder, split, labeled=True)
+        for index in range(len(opened)):
+            number = int(opened.name(index))
+            assert np.flatnonzero(opened.mask(index)[0]).tolist() == list(range(number, number + 20))
+
+
+def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path: Path) -> None:
+    names = (("road", "#804080"), ("car", "#00008e"), ("lane", "#ffffff"))
+    labels = "".join(f"<label><name>{name}</name><color>{color}</color></label>" for name, color in names)
+    images = ""
+    for split in ("train", "val"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "set" / split / "a.png")
+        shapes = [("car", "20,18;40,18;44,30;16,30", 1), ("road", "0,24;63,20;63,47;0,47", 0)]
+        drawn = "".join(f'<polygon label="{a}" points="{b}" z_order="{c}"></polygon>' for a, b, c in shapes)
+        images += f'<image id="0" name="{split}/a.png" width="64" height="48">{drawn}</image>'
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    (tmp_path / "set" / "annotations.xml").write_text(f"<annotations>{meta}{images}</annotations>")
+    with pytest.raises(InputError, match="is annotated twice"):
+        prepare(tmp_path / "set", splits="train 0.5 val 0.5")
+    (tmp_path / "set" / "val" / "a.png").rename(tmp_path / "set" / "val" / "b.png")
+    text = (tmp_path / "set" / "annotations.xml").read_text()
+    (tmp_path / "set" / "annotations.xml").write_text(text.replace("val/a.png", "val/b.png"))
+    found = prepare(tmp_path / "set")
+    assert found.splits == {"train": 1, "val": 1}
+    rows = (found.folder / "classes.csv").read_text().splitlines()[1:]
+    assert rows == ["0,background,0,0,0", "1,road,128,64,128", "2,car,0,0,142"]
+    assert "1 labels do not occur and are no classes: lane" in found.notes
+    mask = Image.open(found.folder / "masks" / "train" / "a.png")
+    assert (mask.getpixel((30, 28)), mask.getpixel((5, 40))) == (2, 1)

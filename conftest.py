@@ -16,7 +16,7 @@ import pytest
 from dlv3p.jupyter.stored_outputs import PICTURES, complaints, settled
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
-WITH_PARAMETERS = ("train.ipynb", "quickstart.ipynb")
+WITH_PARAMETERS = ("train.ipynb", "quickstart.ipynb", "sweep.ipynb")
 """Notebooks that train for minutes as they are committed: tests execute them with small parameters, nbval cannot."""
 SMALL_RUN = {"run": "small", "crop_height": 64, "crop_width": 128, "epochs": 8, "validate_every": 4}
 SMALL_RUN |= {"color_jitter": 0.0, "threads": 1, "class_uniform": 0.0, "warmup_steps": 0, "average_decay": 0.0}

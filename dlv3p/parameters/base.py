@@ -26,9 +26,9 @@ def text(default: str, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def several(default: str, help: str) -> Any:
-    """Return a field that takes several values, separated by spaces, or a list of them."""
-    return field(default=default, metadata={"help": help, "list": True})
+def several(default: str, help: str, *, least: int = 0) -> Any:
+    """Return a field that takes several values, separated by spaces, or a list of them, and at least so many."""
+    return field(default=default, metadata={"help": help, "list": True, "least": least})
 
 
 def switch(default: bool, help: str) -> Any:
@@ -151,6 +151,8 @@ def _check_range(item: Field, value: Any) -> None:
         hint = f"; did you mean {near[0]}?" if near and isinstance(value, str) else ""
         listed = ", ".join([*map(str, allowed), *([f"{prefix}<name>"] if prefix else [])])
         raise ParameterError(f"{item.name}={value!r}: allowed are {listed}{hint}")
+    if len(str(value).split()) < item.metadata.get("least", 0):
+        raise ParameterError(f"{item.name}={value!r}: name at least one, as in {item.default!r}")
     low, high = item.metadata.get("range", (None, None))
     if low is not None and not low <= value <= high:  # also refuses NaN
         default = "" if item.default is MISSING else f" (default {item.default})"

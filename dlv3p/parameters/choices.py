@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cityscapes.errors import ParameterError
 
 DEVICES = ("auto", "cpu", "cuda")
+EXECUTORS = ("local", "slurm", "dask")
 PROGRESS = ("auto", "widgets", "lines", "none")
 CHECKPOINTS = ("best", "last")
 MASK_IDS = ("train", "label")

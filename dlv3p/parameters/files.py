@@ -25,6 +25,17 @@ def read_config(path: Path, *, option: str = "--config") -> dict[str, Any]:
     `option` is what messages call it. Raises MissingInputError when there is no such file, InputError when it holds no
     parameters, and IntegrityError when it has a checksum, and was changed.
     """
+    content = read_mapping(path, option=option, wanted="holds no parameters; give a run.json or a recipe")
+    if isinstance(content.get("parameters"), dict):
+        return {**TrainParameters.recorded(content["parameters"]), "run": content.get("run", "")}
+    return content
+
+
+def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
+    """Return the names and values in a file of JSON or YAML; `wanted` tells of one that holds something else.
+
+    Raises as `read_config` does.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
@@ -38,9 +49,7 @@ def read_config(path: Path, *, option: str = "--config") -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{option} {path}: holds no parameters; give a run.json or a recipe")
-    if isinstance(content.get("parameters"), dict):
-        return {**TrainParameters.recorded(content["parameters"]), "run": content.get("run", "")}
+        raise InputError(f"{option} {path}: {wanted}")
     return content
 
 

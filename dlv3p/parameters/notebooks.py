@@ -19,6 +19,7 @@ from dlv3p.parameters.choices import (
     CHECKPOINTS,
     DEVICES,
     EXACT,
+    EXECUTORS,
     MASK_IDS,
     OWN_IDS,
     PROGRESS,
@@ -74,17 +75,12 @@ class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = text(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
-    splits: str = several("train val", "separated by spaces; the test split has no public masks")
+    splits: str = several("train val", "separated by spaces; the test split has no public masks", least=1)
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     force: bool = switch(False, "redraws masks that are up to date")
     color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
     instances: bool = switch(False, "also instance ids, 16-bit like the official files")
     examples: int = number(2, 1, 50, "images shown under their masks")
-
-    def check(self) -> None:
-        """Check that there is a split to prepare."""
-        if not self.splits.split():
-            raise ParameterError(f"splits={self.splits!r}: name at least one split, as in 'train val'")
 
 
 @dataclass(frozen=True)
@@ -103,14 +99,9 @@ class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
-    splits: str = several("train val", "separated by spaces, the one to train on first")
+    splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = _progress()
-
-    def check(self) -> None:
-        """Check that there is a split to look at."""
-        if not self.splits.split():
-            raise ParameterError(f"splits={self.splits!r}: name at least one split, as in 'train val'")
 
 
 @dataclass(frozen=True)
@@ -368,6 +359,26 @@ class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
     runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
+
+
+@dataclass(frozen=True)
+class SweepParameters(Parameters):
+    """Run a notebook over a grid or a list of parameters, on this machine or a cluster."""
+
+    grid: str = text("sweeps/learning_rates.yaml", "the sweep, a YAML file: see docs/cluster.md")
+    on: str = choice("local", EXECUTORS, "local (processes of this machine), slurm, or dask")
+    address: str = text("", "of the Dask scheduler, as in tcp://host:8786")
+    workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as there is room for")
+    dry_run: bool = switch(False, "shows the jobs and what they cost, and runs none")
+    progress: str = _progress()
+
+
+@dataclass(frozen=True)
+class ReplayParameters(Parameters):
+    """Execute a run again from its record, and see whether it is identical."""
+
+    run: str = text("", 'folder below saved/; "" trains a small run first')
+    progress: str = _progress()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Draw how runs compare: differences with their intervals, images that changed, and quality beside cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from dlv3p.evaluation.run_comparison import RunComparison
 from dlv3p.pictures.visualize import PICTURE_WIDTH, add_footer, colorize, legend, new_figure, side_by_side, text_lines
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 CHANGE_NAMES = ("same", "mended", "broken", "ignored")
@@ -107,4 +108,47 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
     priced = comparison.reference.cost
     where = ["size", "machine"] if price != "GMACs" else ["size"]
     add_footer(figure, " · ".join([comparison.footer, *(f"{priced[name]}" for name in where if name in priced)]))
+    return figure
+
+
+def seeds_chart(results: "pd.DataFrame") -> "Figure":
+    """Draw the mIoU of each run as a dot, and the mean over the seeds of each recipe with its standard deviation.
+
+    `results` has a row per run with the columns recipe, protocol and mIoU; each protocol has its own axes.
+    """
+    protocols, recipes = (list(dict.fromkeys(results[name])) for name in ("protocol", "recipe"))
+    figure = new_figure(8, 1.2 + len(protocols) * (0.6 + 0.45 * len(recipes)))
+    for axes, protocol in zip(np.atleast_1d(figure.subplots(len(protocols))), protocols, strict=True):
+        for row, recipe in enumerate(reversed(recipes)):
+            chosen = results[(results["recipe"] == recipe) & (results["protocol"] == protocol)]
+            values = 100 * chosen["mIoU"].to_numpy()
+            spread = values.std(ddof=1) if len(values) > 1 else 0.0
+            axes.errorbar(values.mean(), row, xerr=spread, fmt="|", color="#D55E00", markersize=16, capsize=4)
+            axes.plot(values, np.full(len(values), row), "o", color="#0072B2", alpha=0.7, clip_on=False)
+        axes.set(yticks=range(len(recipes)), yticklabels=recipes[::-1], ylim=(-0.6, len(recipes) - 0.4))
+        axes.set_title(protocol, fontsize=10)
+        axes.grid(axis="x", color="#EEEEEE")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("mIoU [%]: a dot per seed; mean and standard deviation")
+    return figure
+
+
+def overlaid_chart(
+    first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], names: tuple[str, str]
+) -> "Figure":
+    """Draw loss and validation mIoU of two runs over the epochs, the second as a thin line over a wide one."""
+    figure = new_figure(9, 3.4)
+    for axes, column in zip(figure.subplots(1, 2), ("train_loss", "val_mIoU"), strict=True):
+        for history, name, style in (
+            (first, names[0], {"color": "#9CCBEB", "linewidth": 7}),
+            (second, names[1], {"color": "#D55E00", "linewidth": 1.5, "marker": "o"}),
+        ):
+            known = [row for row in history if column in row]
+            axes.plot([row["epoch"] for row in known], [row[column] for row in known], label=name, **style)
+        axes.set(title=column.replace("_", " "), xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color="#EEEEEE")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

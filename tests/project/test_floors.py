@@ -25,6 +25,7 @@ FLOORS = (
     ("dlv3p.train", "dlv3p.export"),
     ("dlv3p.compression", "dlv3p.prediction"),
     ("dlv3p.jupyter",),
+    ("dlv3p.experiments",),
     ("dlv3p.__main__", "dlv3p.loading", "dlv3p.shards", "dlv3p.demo"),
 )
 """From the ground up; rooms of one floor do not know each other. On top are the command and three old names."""

@@ -1,0 +1,248 @@
+"""Describe a job of a sweep, a notebook with its parameters: what it writes, whether it can run, how far it is."""
+
+import hashlib
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.files.locks import holder_of
+from cityscapes.workspace import output_folder, run_folder, workspace
+from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
+from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.runs.folders import METRICS, checkpoint_path, find_run, list_runs, refuse_other_parameters
+from dlv3p.runs.listing import FINISHED, read_history, read_state
+from dlv3p.runs.record import read_record
+
+NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed"
+"""States of a job beside `FINISHED`."""
+
+SAME_COST = (
+    *("run", "seed", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule", "final_rate_factor"),
+    *("step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience", "class_weights"),
+    *("checkpoint_minutes", "band", "progress"),
+)
+"""Parameters in which two trainings may differ, and an epoch still takes as long."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook with its parameters; `varied` are those in which the jobs of a sweep differ.
+
+    `defaults` are what the notebook's own parameters cell says, which `values` replace; relative paths among them begin
+    at `folder`. It can be pickled, for executors on other machines.
+    """
+
+    number: int
+    notebook: Path
+    defaults: Mapping[str, Any]
+    values: Mapping[str, Any]
+    varied: Mapping[str, Any]
+    folder: Path
+    workspace: Path
+    sweep: str
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The parameters, checked; raises ParameterError."""
+        return parameters_class(self.notebook).from_mapping({**self.defaults, **self.values})
+
+    @property
+    def trains(self) -> bool:
+        """Whether the notebook trains a run, rather than using one."""
+        return isinstance(self.parameters, TrainParameters)
+
+    @property
+    def run(self) -> str | None:
+        """The run that the job makes or uses; None for a notebook without one."""
+        if self.trains:
+            return self.parameters.run_name
+        run = getattr(self.parameters, "run", None)
+        return [TRAINED_RUN, *list_runs()][-1] if run == "" else run
+
+    @property
+    def copy(self) -> Path:
+        """Where the executed notebook goes: to the outputs of its run, else to those of the sweep."""
+        stem = "_".join([self.notebook.stem, *(f"{name}={value}" for name, value in self.varied.items())])
+        name = re.sub(r"[^A-Za-z0-9.,=_+-]+", "-", stem)
+        if name != stem or len(name) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        return output_folder(self.run or self.sweep) / f"{name}.ipynb"
+
+    @property
+    def threads(self) -> int:
+        """The CPU threads that the job computes with; 1 where its notebook does not say."""
+        return getattr(self.parameters, "threads", 1) * getattr(self.parameters, "processes", 1)
+
+    @property
+    def title(self) -> str:
+        """The parameters in which the job differs from the others, as `name=value`."""
+        return " ".join(f"{name}={value}" for name, value in self.varied.items()) or self.notebook.stem
+
+
+class JobState(NamedTuple):
+    """How far a job is: one of the states, and for a training its epochs and the best mIoU so far."""
+
+    state: str
+    epoch: int = 0
+    epochs: int | None = None
+    mean_iou: float | None = None
+
+    def __str__(self) -> str:
+        done = f", epoch {self.epoch}/{self.epochs}" if self.state == STOPPED and self.epochs else ""
+        return f"{self.state}{done}"
+
+
+def read_job(job: Job) -> JobState:
+    """Return how far a job is, from what its run and its executed notebook say."""
+    copy = run_folder(job.run) / "train.ipynb" if job.trains else job.copy
+    executed = _executed(copy, None if job.trains else job.values)
+    if not job.trains:
+        newer = checkpoint_path(job.run, "best") if job.run else None
+        stale = executed and newer and newer.is_file() and newer.stat().st_mtime_ns > copy.stat().st_mtime_ns
+        return JobState(FINISHED if executed and not stale else NEW)
+    if not run_folder(job.run).is_dir():
+        return JobState(NEW)
+    run = read_state(job.run)
+    facts = (run.epoch, run.epochs, run.best_mean_iou)
+    if holder_of(run_folder(job.run)):
+        return JobState(RUNNING, *facts)
+    if run.state == FINISHED:
+        return JobState(FINISHED if executed else STOPPED, *facts)
+    return JobState(STOPPED if checkpoint_path(job.run, "last").is_file() else NEW, *facts)
+
+
+def _executed(copy: Path, values: Mapping[str, Any] | None) -> bool:
+    """Return whether a notebook was executed to its end, with these values unless they are None."""
+    try:
+        facts = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        done = facts["end_time"] is not None and not facts["exception"]
+        return done and (values is None or facts["parameters"] == dict(values))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def check_job(job: Job) -> None:
+    """Check what the parameters alone do not show: the run, its data, weights, network; raises a user's error.
+
+    Nothing is written, so embedded data and missing masks are left to the job itself.
+    """
+    p = job.parameters
+    if not job.trains:
+        if getattr(p, "run", "") and not hasattr(p, "weights"):
+            find_run(p.run)
+        return
+    if (run_folder(job.run) / "run.json").is_file():
+        refuse_other_parameters(job.run, read_record(run_folder(job.run) / "run.json")["parameters"], p)
+    if p.initial_weights not in ("random", "imagenet") and not _path(job, p.initial_weights).is_file():
+        raise MissingInputError(
+            f"initial_weights={p.initial_weights!r}: no such file; allowed are random, imagenet too"
+        )
+    if p.teacher and not _path(job, p.teacher).is_file():
+        find_run(p.teacher, parameter="teacher")
+    switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}
+    _check_network(p.device, NetworkParameters(**switches))
+    _check_data(p.data_root, (p.train_split, p.val_split))
+
+
+@cache
+def _check_data(data_root: str, splits: tuple[str, ...]) -> None:
+    from dlv3p.data.roots import EMBEDDED, open_images, resolve_data_root
+    from dlv3p.data.shards import is_url
+
+    if data_root not in EMBEDDED and not is_url(data_root):
+        for split in splits:
+            open_images(resolve_data_root(data_root), split)
+
+
+@cache
+def _check_network(device: str, network: NetworkParameters) -> None:
+    """Build the network without memory for its weights, which raises what would stop the training."""
+    import torch
+
+    from dlv3p.models.deeplab import build_network
+    from dlv3p.runtime.devices import choose_device
+
+    choose_device(device)
+    with torch.device("meta"):
+        build_network(network, 2)
+
+
+def prepare_data(jobs: Iterable[Job]) -> None:
+    """Draw embedded data and missing masks once, before jobs that begin together would get in each other's way."""
+    from dlv3p.data.roots import open_for_viewing, resolve_data_root
+
+    wanted = set()
+    for job in jobs:
+        p = job.parameters
+        names = [getattr(p, name, "") for name in ("train_split", "val_split", "split")]
+        wanted |= {(getattr(p, "data_root", ""), split) for split in names if split}
+    for data_root, split in sorted(wanted):
+        if data_root:
+            open_for_viewing(resolve_data_root(data_root), split)
+
+
+def _path(job: Job, text: str) -> Path:
+    return job.folder / Path(text).expanduser()
+
+
+def costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict[int, float]:
+    """Return the seconds that unfinished jobs will take, by number, where this machine has seen their like.
+
+    A training takes as long an epoch as it has so far, or as another run that differs in nothing that costs time; any
+    other notebook as long as those of the sweep that are finished.
+    """
+    others = [_seconds(job.copy) for job in jobs if states[job.number].state == FINISHED and not job.trains]
+    usual = statistics.median(known) if (known := [seconds for seconds in others if seconds]) else None
+    found = {}
+    for job in jobs:
+        if states[job.number].state != FINISHED:
+            seconds = _training_seconds(job, states[job.number]) if job.trains else usual
+            if seconds is not None:
+                found[job.number] = seconds
+    return found
+
+
+def _seconds(copy: Path) -> float | None:
+    try:
+        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _training_seconds(job: Job, state: JobState) -> float | None:
+    wanted = _costly(job.parameters.as_dict())
+    for run in [job.run, *reversed(list_runs())]:
+        try:
+            same = _costly(TrainParameters.recorded(read_record(run_folder(run) / "run.json")["parameters"])) == wanted
+            history = read_history(run_folder(run) / METRICS)
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if same and history and not job.parameters.steps:
+            epoch = statistics.median(row["seconds"] for row in history)
+            return epoch * max(0, job.parameters.epochs - state.epoch)
+    return None
+
+
+def _costly(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in SAME_COST}
+
+
+def refuse_duplicates(jobs: Iterable[Job]) -> None:
+    """Raise ParameterError where two jobs would write the same: one run, or one executed notebook."""
+    seen: dict[Any, Job] = {}
+    for job in jobs:
+        first = seen.setdefault(job.run if job.trains else job.copy, job)
+        if first is not job:
+            raise ParameterError(
+                f"jobs {first.number} ({first.title}) and {job.number} ({job.title}) are one: "
+                f"{job.run if job.trains else job.copy.relative_to(workspace())}; leave one of them out"
+                + (", or give each its name, as in run: 'mine-{seed}'" if job.trains else "")
+            )

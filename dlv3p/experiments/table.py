@@ -1,0 +1,194 @@
+"""Gather the results of runs in one table: protocol, commit, seeds, mean and deviation; as CSV, Markdown or LaTeX.
+
+    dlv3p table
+    dlv3p table first second --format latex --output table.tex
+
+Runs that differ only in their seed are one row. Scores by different protocols, or on different images, never are.
+"""
+
+import argparse
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cityscapes.errors import MissingInputError, run_command
+from cityscapes.files.atomic import write_text
+from cityscapes.workspace import run_folder
+from dlv3p.parameters.training import TRAINED_RUN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("text", "csv", "markdown", "latex")
+WHILE_TRAINING = "whole images, while training"
+"""The protocol of the score that a training measures after each epoch, on whole images at a single scale."""
+SAME = ("recipe", "data", "protocol", "checkpoint", "trained on")
+"""What the runs of one row share; the last are the fingerprints of the images and masks of the training."""
+
+
+def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return a row per run, images and protocol: recipe, data, protocol, checkpoint, seed, mIoU, epochs, commit.
+
+    `recipe` names the parameters in which the runs differ, without the seed. The score of the best epoch comes from
+    training itself, the others from `evaluate.ipynb`. Raises MissingInputError where there is no run with a score.
+    """
+    import pandas as pd
+
+    from dlv3p.evaluation.comparison import read_evaluations
+    from dlv3p.runs.listing import all_runs, differing_parameters, read_state
+
+    named = [Path(run).name for run in runs]
+    states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
+    states = [state for state in states if state.parameters]
+    differing = [name for name in differing_parameters(states) if name != "seed"]
+    rows = []
+    for state in states:
+        recipe = ", ".join(f"{name} {state.parameters[name]}" for name in differing) or _network(state.parameters)
+        facts = {"run": state.run, "recipe": recipe, "seed": state.parameters["seed"], "epochs": state.epoch}
+        facts |= _recorded(state.run)
+        if state.best_mean_iou is not None:
+            data = f"{Path(str(state.parameters['data_root'])).name} {state.parameters['val_split']}"
+            protocol = _scaled(WHILE_TRAINING, state.parameters["image_scale"])
+            scored = {"data": data, "protocol": protocol, "checkpoint": "best", "mIoU": state.best_mean_iou}
+            rows.append(facts | scored)
+        for one in read_evaluations([state.run]):
+            data, protocol = one.column
+            scored = {"data": data, "protocol": protocol, "checkpoint": Path(one.checkpoint).stem}
+            rows.append(facts | scored | {"mIoU": one.scores["mIoU"]})
+    if not rows:
+        where = run_folder("").resolve()
+        raise MissingInputError(f"{where}: no run with a score among {', '.join(named) or 'all'}; run train.ipynb")
+    order = ["run", *SAME, "seed", "mIoU", "epochs", "commit"]
+    return pd.DataFrame(rows)[order].sort_values([*SAME[1:], "recipe", "seed"], kind="stable").reset_index(drop=True)
+
+
+def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a row per recipe, images, and protocol: seeds, mean mIoU and its standard deviation in percent, interval.
+
+    With five seeds or more there is a 95 % interval of the mean (Student's t); below, the deviation is all there is.
+    """
+    import pandas as pd
+
+    rows = []
+    for shared, group in results.groupby(list(SAME), sort=False):
+        values = (100 * group["mIoU"]).tolist()
+        low, high = mean_interval(values)
+        seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
+        row = dict(zip(SAME, shared, strict=True))
+        row |= {"seeds": seeds, "runs": len(group), "mIoU, %": float(100 * group["mIoU"].mean())}
+        row |= {
+            "sd": deviation(values),
+            "low": low,
+            "high": high,
+            "epochs": _shown(group["epochs"]),
+            "commit": _shown(group["commit"]),
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows).drop(columns=["trained on"])
+    return table.drop(columns=["checkpoint"]) if set(table["checkpoint"]) == {"best"} else table
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample, nan for fewer than two values."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else math.nan
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean over seeds, nan below the fewest seeds that comparisons ask for."""
+    from scipy.special import stdtrit
+
+    from dlv3p.evaluation.statistics import CONFIDENCE, FEWEST_SEEDS
+
+    if len(values) < FEWEST_SEEDS:
+        return math.nan, math.nan
+    width = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation(values) / math.sqrt(len(values))
+    mean = sum(values) / len(values)
+    return mean - width, mean + width
+
+
+def format_table(table: "pd.DataFrame", form: str) -> str:
+    """Return a table of `over_seeds` as text, csv, markdown or latex; all but csv join mean, deviation and interval."""
+    if form == "csv":
+        return table.to_csv(index=False)
+    joined = _joined(table)
+    if form == "latex":
+        return joined.rename(columns=_escaped).map(_escaped).style.hide(axis="index").to_latex(hrules=True)
+    rows = [list(joined.columns), *(list(map(str, row)) for row in joined.itertuples(index=False))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    if form == "markdown":
+        lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        lines.insert(1, ["-" * width for width in widths])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{'  '.join(line).rstrip()}\n" for line in lines)
+
+
+def _joined(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the table with one column for mean, deviation and interval, as in `61.20 ± 0.35 [60.77, 61.63]`."""
+    told = [
+        f"{row['mIoU, %']:.2f}"
+        + (f" ± {row['sd']:.2f}" if row["sd"] == row["sd"] else "")
+        + (f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] == row["low"] else "")
+        for row in table.to_dict("records")
+    ]
+    return table.assign(**{"mIoU, %": told}).drop(columns=["sd", "low", "high"])
+
+
+def _escaped(value: Any) -> str:
+    """Return a text for LaTeX."""
+    text = str(value)
+    for character, written in {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\~{}", "^": r"\^{}"}.items():
+        text = text.replace(character, written)
+    return "".join(f"\\{c}" if c in "%_&#" else c for c in text)
+
+
+def _network(parameters: dict[str, Any]) -> str:
+    return f"{parameters['architecture']} {parameters['backbone']} {parameters['output_stride']}"
+
+
+def _scaled(protocol: str, image_scale: float) -> str:
+    return protocol if image_scale == 1 else f"{protocol}, images at {image_scale:g}"
+
+
+def _recorded(run: str) -> dict[str, str]:
+    """Return the commit of a run, with a plus where there were uncommitted changes, and what its data was."""
+    from dlv3p.runs.record import read_record
+
+    try:
+        record = read_record(run_folder(run) / "run.json")
+        commit = f"{str(record['git']['commit'])[:7]}{'+' * bool(record['git']['changed'])}"
+        prints = [f"{split['fingerprint']}{split.get('masks')}" for split in record["data"].values()]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {"commit": "-", "trained on": "-"}
+    return {"commit": commit, "trained on": hashlib.sha256("".join(prints).encode()).hexdigest()[:12]}
+
+
+def _shown(values: Any) -> str:
+    return " ".join(dict.fromkeys(map(str, values)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(
+        prog="dlv3p table",
+        description="Gather the results of runs: a row for each recipe, data and protocol, with mean and standard "
+        "deviation over seeds, and from five seeds on the 95 % interval of the mean.",
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="saved/<run>, or its name; default: all")
+    parser.add_argument("--each", action="store_true", help="a row per run, as CSV, instead of one for all its seeds")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text (default), csv, markdown or latex")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    options = parser.parse_args(arguments)
+    results = gather_results(options.runs)
+    told = results.to_csv(index=False) if options.each else format_table(over_seeds(results), options.format)
+    if options.output:
+        write_text(options.output, told)
+    print(options.output if options.output else told, end="\n" * bool(options.output))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import check_content
-from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
+from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates, regular
 from dlv3p.parameters.training import TrainParameters
 
 
@@ -20,7 +20,7 @@ def read_config(path: Path, *, option: str = "--config") -> dict[str, Any]:
     parameters, and IntegrityError when it has a checksum, and was changed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
         check_content(content, f"{option} {path}", "sha256")
     except FileNotFoundError:

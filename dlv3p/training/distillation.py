@@ -12,6 +12,7 @@ from dlv3p.models.deeplab import DeepLab, upsample
 from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.initial import refuse_not_finite
 from dlv3p.weights.loading import load_model
 
 TEMPERATURE = 2.0
@@ -22,7 +23,8 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
     """Load the teacher from the run or weights file `name`; return None for "".
 
     It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
-    when neither exists, and ParameterError when it has another number of classes.
+    when neither exists, ParameterError when it has another number of classes, and IntegrityError for weights that are
+    not finite.
     """
     if not name:
         return None
@@ -36,6 +38,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
             f"teacher={name!r}: has {teacher.classifier.out_channels} classes, the data {num_classes}; choose one that "
             "was trained on the same classes"
         )
+    refuse_not_finite(teacher, f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
 
 

@@ -54,7 +54,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
-    from dlv3p.training.distillation import load_teacher
+    from dlv3p.training.distillation import load_teacher, refuse_other_teacher
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
@@ -117,6 +117,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
+        facts["teacher_sha256"] = refuse_other_teacher(teacher, saved)
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:

@@ -119,7 +119,7 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
         raise ParameterError(f"runtime={runtime!r}: {path} is a file of OpenVINO; allowed are {usual} and {FASTEST}")
     if not path.is_file():
         raise MissingInputError(f"{path}: no such exported file; write one with: dlv3p export --output {path.name}")
-    weights_sha256 = _exported_sha256(path)
+    weights_sha256 = exported_sha256(path)
     description = _description(path, usual)
     torch.set_num_threads(threads)
     try:
@@ -136,7 +136,7 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
     return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict)
 
 
-def _exported_sha256(path: Path) -> str:
+def exported_sha256(path: Path) -> str:
     """Return the sha256 of an exported file, for OpenVINO that of its two files; compare them with what was recorded.
 
     Raises IntegrityError where one was changed since a quantized run or `dlv3p export` wrote it.

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cityscapes.errors import InputError
-from cityscapes.files.untrusted import regular
 
 
 def walk(
@@ -14,8 +13,7 @@ def walk(
     """Yield the files below a folder, in no order; none where there is no such folder.
 
     `checked` takes the path of each link and returns it, or raises for one that must not be followed. Raises InputError
-    for a link to a folder that holds the link, and for a pipe or a device; `above` are the real paths of the folders on
-    the way.
+    for a link to a folder that holds the link; `above` are the real paths of the folders on the way.
     """
     if not folder.is_dir():
         return
@@ -26,7 +24,7 @@ def walk(
         is_link = entry.is_symlink()
         path = checked(Path(entry.path)) if is_link else Path(entry.path)
         if not (path.is_dir() if is_link else entry.is_dir()):
-            yield path if entry.is_file() else regular(path)
+            yield path
         elif is_link and path.resolve() in above:
             raise InputError(f"{path}: a circular link; remove it")
         else:

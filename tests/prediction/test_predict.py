@@ -19,6 +19,7 @@ from cityscapes.labels import TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
 from dlv3p.data.roots import open_images
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.prediction.__main__ import main
+from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.results import Outputs
 from dlv3p.prediction.sources import find_images
@@ -185,11 +186,12 @@ def test_results_of_images_that_are_gone_are_said(predictor, photos: Path, tmp_p
     assert "also holds results of 1 images that are not among these, the first ids/b.png" in capsys.readouterr().out
 
 
-def test_tiles_of_another_size_are_predicted_again(predictor, photos: Path, tmp_path: Path) -> None:
-    small = replace(predictor, limit=replace(predictor.limit, gib=0.0001, tile=64, overlap=16))
-    if not small.needs_tiles((64, 96)):
-        pytest.fail("the limit asks for no tiles")
+def test_tiles_of_another_size_are_predicted_again(predictor, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(MemoryLimit, "needs_tiles", lambda *size, **options: True)
+    small = replace(predictor, limit=replace(predictor.limit, tile=64, overlap=16))
     predict(small, photos, tmp_path / "out")
+    (tmp_path / "out" / "predictions.json").unlink()
+    assert predict(small, photos, tmp_path / "out").made == 0
     (tmp_path / "out" / "predictions.json").unlink()
     other = replace(small, limit=replace(small.limit, tile=48))
     assert predict(other, photos, tmp_path / "out").made == 3

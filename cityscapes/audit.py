@@ -26,6 +26,7 @@ from cityscapes.audit_rules import (
     find_unlearnable,
 )
 from cityscapes.errors import InputError, MissingInputError, run_command
+from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
 from cityscapes.layout import IMAGE_SUFFIX, SPLITS, check_splits, default_root
 from cityscapes.parallel import number_of_workers
@@ -111,7 +112,7 @@ def _find_copies(images: Sequence[tuple[str, str, Path]], root: Path) -> list[Fi
             sizes[path.stat().st_size].append((split, name, path))
     for same in sizes.values():
         for split, name, path in same if len(same) > 1 else ():
-            with suppress(OSError), open(path, "rb") as file:
+            with suppress(OSError, InputError), open(regular(path), "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").digest()
                 # One place a name: a frame in two splits is found by its name already.
                 contents[digest].setdefault(name, (split, shown(path, root)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.audit_rules import find_mode, find_sizes, find_turned, find_unlabeled
 from cityscapes.errors import reason
-from cityscapes.files.untrusted import MAX_PIXELS
+from cityscapes.files.untrusted import MAX_PIXELS, regular
 from cityscapes.findings import Finding
 from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, TRAIN_IDS_SUFFIX, Frame, frame_of
 
@@ -161,7 +161,7 @@ def _read_header(audit: FrameAudit, path: Path, root: Path) -> "Header | None":
     from cityscapes.files.images import TOO_LARGE, inspect_image
 
     try:
-        with Image.open(path, formats=tuple(_ENDS)) as image:
+        with Image.open(regular(path), formats=tuple(_ENDS)) as image:
             header, end = inspect_image(image), _ENDS[image.format]
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 1024))
@@ -185,7 +185,7 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
     where, as_train_ids = shown(path, root), path.name.endswith(TRAIN_IDS_SUFFIX)
     remake = "remove it and make it again: python cityscapes/generate_gt.py"
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(regular(path), formats=("PNG",)) as image:
             mode, size = image.mode, image.size
             if size[0] * size[1] > MAX_PIXELS:
                 raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import TURNED, differ_by_turn, read_ids, read_image
+from cityscapes.files.untrusted import regular
 from cityscapes.ids import explain_mask
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TRAIN_ID_TO_COLOR
 from cityscapes.layout import (
@@ -81,7 +82,7 @@ class Split(ABC):
 
     def image_bytes(self, index: int) -> bytes:
         """Return the content of an image's file; raises OSError when it cannot be read."""
-        return self.image_path(index).read_bytes()
+        return regular(self.image_path(index)).read_bytes()
 
     def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """Read an image and its mask; raises InputError when their sizes differ."""

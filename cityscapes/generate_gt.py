@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
+from cityscapes.files.untrusted import regular
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, check_splits, default_root, find_frames
 from cityscapes.masks.frame import Job, Result, State, inspect_masks, make_masks
 from cityscapes.masks.report import MaskReport, Tally, print_report, record_source, refuse_another_source
@@ -157,7 +158,7 @@ def _finish_demo_city(root: Path) -> None:
     from cityscapes.demo.city import DESCRIPTION, write_demo_city
 
     try:
-        whole = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["complete"] is True
+        whole = json.loads(regular(root / DESCRIPTION).read_text(encoding="utf-8"))["complete"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:

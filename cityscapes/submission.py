@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, run_command
+from cityscapes.files.untrusted import regular
 from cityscapes.findings import ProblemsError, print_problems
 from cityscapes.layout import SPLITS, Frame, default_root, find_frames
 
@@ -80,7 +81,7 @@ def _image_size(path: Path) -> tuple[int, int]:
     from cityscapes.files.images import FORMATS, inspect_image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(regular(path), formats=FORMATS) as image:
             width, height = inspect_image(image).size
             return height, width
     except Exception as error:  # a damaged file may raise nearly anything

@@ -43,11 +43,18 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
-    from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
+    from dlv3p.runtime.processes import (
+        from_first,
+        in_turn,
+        joined_processes,
+        place,
+        started_in_group,
+        sum_over_processes,
+    )
     from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
-    from dlv3p.training.distillation import load_teacher
+    from dlv3p.training.distillation import load_teacher, refuse_other_teacher
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
@@ -62,7 +69,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     p = parameters
     follow_elsewhere(p)  # the rest then finds the run finished
     torch.set_num_threads(p.threads)
-    splits = training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
+    opened = partial(open_training, resolve_data_root(p.data_root), p.train_split, p.val_split)
+    splits = training, validation = in_turn(opened)  # of a data set without masks, one process makes them
     check_extras(p)
     if p.processes > 1 and not started_in_group():
         launch(p)  # the rest then finds the run finished
@@ -109,6 +117,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
+        facts["teacher_sha256"] = refuse_other_teacher(teacher, saved)
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:

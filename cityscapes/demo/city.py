@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cityscapes.errors import InputError, ParameterError, run_command
 from cityscapes.files.atomic import write_bytes, write_text
+from cityscapes.files.untrusted import regular
 from cityscapes.layout import POLYGONS_SUFFIX, Frame
 from cityscapes.workspace import demo_city_folder
 
@@ -92,7 +93,7 @@ def _found(root: Path) -> dict | None:
     description = root / DESCRIPTION
     if description.is_file():
         try:
-            found = json.loads(description.read_text(encoding="utf-8"))
+            found = json.loads(regular(description).read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {"demo_city": None}
         except (ValueError, RecursionError):
             return {"demo_city": None}

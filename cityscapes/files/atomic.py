@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from cityscapes.errors import MachineError
 from cityscapes.files.leftovers import LEFTOVER, hold, remove_leftovers, unfinished
+from cityscapes.files.untrusted import regular
 
 NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF)
 """What file systems say that cannot wait for a folder (CIFS, some of FUSE); there is nothing to wait for, then."""
@@ -136,5 +137,5 @@ def _fsync_folder(folder: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 from cityscapes.errors import IntegrityError
 from cityscapes.files.atomic import file_sha256, write_bytes, write_text
-from cityscapes.files.untrusted import parse_json
+from cityscapes.files.untrusted import parse_json, regular
 
 try:
     from isal.isal_zlib import crc32  # twenty times as fast as zlib's
@@ -50,7 +50,7 @@ def read_json(path: Path, key: str = HASH_KEY) -> Any:
 
     Raises IntegrityError where they differ, and ValueError, which says why, for what is not strict JSON in UTF-8.
     """
-    content = parse_json(path.read_text(encoding="utf-8"))
+    content = parse_json(regular(path).read_text(encoding="utf-8"))
     check_content(content, path, key)
     return content
 
@@ -79,7 +79,7 @@ def write_recorded(path: Path, content: bytes, **facts: Any) -> None:
 def check_recorded(path: Path, found: str) -> None:
     """Raise IntegrityError where `path` has a record without the hash `found`."""
     record = record_path(path)
-    if not record.is_file():
+    if not regular(record).is_file():
         return
     try:
         recorded = parse_json(record.read_text(encoding="utf-8"))
@@ -94,6 +94,6 @@ def check_recorded(path: Path, found: str) -> None:
 
 def read_recorded(path: Path) -> bytes:
     """Read a file, and compare its bytes with its record if it has one; raises IntegrityError where they differ."""
-    content = path.read_bytes()
+    content = regular(path).read_bytes()
     check_recorded(path, hashlib.sha256(content).hexdigest())
     return content

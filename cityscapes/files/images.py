@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from cityscapes.errors import InputError, MissingInputError, reason, require
 from cityscapes.files.png_chunks import has_damaged_chunk
-from cityscapes.files.untrusted import MAX_PIXELS
+from cityscapes.files.untrusted import MAX_PIXELS, regular
 
 FORMATS = ("PNG", "JPEG")
 """The formats of data sets; Pillow's other decoders never see an untrusted file."""
@@ -77,13 +77,23 @@ def decode_image(
 ) -> Image.Image:
     """Decode an image as RGB by the rules above; raises as `read_image` does, and `source` begins the message."""
     image = _load(file, source, formats, remedy, most_pixels)
-    orientation, adobe = _orientation(image), "adobe" in image.info
-    if image.mode.startswith("I"):  # 16-bit gray; older Pillow calls that of a PNG file "I"
-        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
-    elif image.mode == "CMYK" and not adobe:
-        image = ImageChops.invert(image)  # Pillow has taken it as inverted
-    image = image.convert("RGB")
+    orientation = _orientation(image)
+    image = as_rgb(image, source)
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def as_rgb(image: Image.Image, source: str = "image") -> Image.Image:
+    """Return an opened image as RGB by the rules above, but as it is stored; raises InputError for other numbers."""
+    if image.mode.startswith("I"):  # 16-bit gray; older Pillow calls that of a PNG file "I"
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.size and not 0 <= pixels.min() <= pixels.max() < 2**16:
+            raise InputError(f"{source}: has mode {image.mode} and values beyond 16 bits; scale it to 8 bits")
+        image = Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise InputError(f"{source}: has mode F, whose range nothing tells; scale it to 8 bits")
+    elif image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow has taken it as inverted
+    return image.convert("RGB")
 
 
 def register_heif() -> None:
@@ -100,13 +110,15 @@ def inspect_picture(path: Path) -> tuple[Header, tuple[str, ...]]:
     Raises as `read_image` does.
     """
     try:
-        with _without_limit(), Image.open(path, formats=_registered(PICTURE_FORMATS)) as image:
+        with _without_limit(), Image.open(regular(path), formats=_registered(PICTURE_FORMATS)) as image:
             alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             frames = getattr(image, "n_frames", 1)
             ignored = ("alpha",) * alpha + (f"frames 2 to {frames}",) * (frames > 1)
             return inspect_image(image), ignored
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
+    except InputError:
+        raise
     except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 
@@ -170,7 +182,7 @@ def stored_ids(mask: Image.Image) -> np.ndarray | None:
 def read_file(path: Path) -> bytes:
     """Return a file's bytes; raises MissingInputError where there is none, InputError where it cannot be read."""
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
     except OSError as error:
@@ -182,7 +194,7 @@ def _load(
 ) -> Image.Image:
     try:
         with _without_limit() if most_pixels > MAX_PIXELS else nullcontext():
-            image = Image.open(file, formats=_registered(formats))
+            image = Image.open(regular(file) if isinstance(file, Path) else file, formats=_registered(formats))
         if image.width * image.height > most_pixels:
             raise InputError(f"{source}: has {image.width} x {image.height} pixels, {TOO_LARGE}")
         image.load()

@@ -21,6 +21,7 @@ from typing import TextIO
 from cityscapes.errors import BusyError, MachineError
 from cityscapes.files.atomic import explain_refusal
 from cityscapes.files.leftovers import is_running, machine
+from cityscapes.files.untrusted import regular
 
 LOCK = ".lock"
 """The file that is locked; it remains, and names the last holder."""
@@ -52,7 +53,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(regular(folder / LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         explain_refusal(error, folder)
         raise
@@ -106,7 +107,7 @@ def is_lock(name: str) -> bool:
 def holder_of(folder: Path) -> str:
     """Return who has locked `folder`, "" for nobody; nothing is changed."""
     try:
-        with open(folder / LOCK, encoding="utf-8", errors="replace") as file:
+        with open(regular(folder / LOCK), encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -15,7 +15,7 @@ import numpy as np
 from cityscapes.compiled import compiled
 from cityscapes.errors import InputError, MissingInputError, UserError, reason
 from cityscapes.files.png_chunks import SIGNATURE, chunks, has_damaged_chunk, is_sound
-from cityscapes.files.untrusted import MAX_PIXELS
+from cityscapes.files.untrusted import MAX_PIXELS, regular
 
 try:
     from isal import isal_zlib as inflate  # two to three times as fast as zlib
@@ -104,7 +104,7 @@ def decode_corner(content: bytes, bottom: int, right: int) -> np.ndarray | None:
 def _small_file(path: str | Path) -> bytes | None:
     """Return a file's bytes; None where it cannot be read or is far larger than a mask."""
     try:
-        with open(path, "rb") as file:
+        with open(regular(Path(path)), "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError:
         return None

@@ -16,7 +16,9 @@ import numpy as np
 from isal import isal_zlib
 
 from cityscapes.compiled import compiled
+from cityscapes.errors import InputError
 from cityscapes.files.png_chunks import SIGNATURE
+from cityscapes.files.untrusted import regular
 
 _STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with
@@ -120,8 +122,8 @@ def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes
 def is_made_from(path: Path, made_from: bytes) -> bool:
     """Return whether the file is a PNG that `encode_png` made from `made_from`, complete and unchanged since."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = regular(path).read_bytes()
+    except (OSError, InputError):
         return False
     header, body = content[:_HEADER_END], content[_HEADER_END + _STAMP_LENGTH :]
     return content[_HEADER_END : _HEADER_END + _STAMP_LENGTH] == _stamp(header, body, made_from)

@@ -1,6 +1,7 @@
 """Read files and JSON from untrusted sources: bound sizes, refuse ambiguous JSON, and quote only printable text."""
 
 import json
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,13 +67,28 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
+def regular(path: Path) -> Path:
+    """Return the path of a file to read; raises InputError for a folder, and for a pipe or a device, which may hang.
+
+    A path that leads nowhere is returned as well: its reader says what is missing.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):
+        return path
+    if kind != stat.S_IFREG:
+        what = "a folder" if kind == stat.S_IFDIR else "a pipe, a socket or a device"
+        raise InputError(f"{path}: is {what}, where a file is expected; move it away")
+    return path
+
+
 def read_at_most(path: Path, limit: int, *, missing: str, too_large: str) -> bytes:
     """Read a file of at most `limit` bytes.
 
     Raises MissingInputError with `missing` where there is none, InputError with `too_large` for a larger one, and
     InputError for one that cannot be read; the texts follow the path in the message.
     """
-    if not path.is_file():
+    if not regular(path).is_file():
         raise MissingInputError(f"{path}: {missing}")
     try:
         with open(path, "rb") as file:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.untrusted import regular
 from cityscapes.findings import print_problems
 from cityscapes.layout import (
     INSTANCE_IDS_SUFFIX,
@@ -204,7 +205,7 @@ def _read(output: Path) -> dict[str, str]:
     with suppress(
         OSError, ValueError, RecursionError
     ):  # without a valid record, stale masks are still refused one by one
-        sources = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        sources = json.loads(regular(output / RECORD).read_text(encoding="utf-8"))
         if isinstance(sources, dict) and all(isinstance(source, str) for source in sources.values()):
             return sources
     return {}

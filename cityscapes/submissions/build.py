@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes
 from cityscapes.files.listing import is_hidden
+from cityscapes.files.untrusted import regular
 from cityscapes.findings import ProblemsError
 from cityscapes.layout import Frame
 from cityscapes.submissions.manifest import Manifest
@@ -86,7 +87,7 @@ def build_submission(
 def _read_file(path: Path) -> bytes:
     from cityscapes.submissions.rules import MAX_FILE_BYTES
 
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
 
 

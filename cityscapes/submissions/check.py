@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.files.untrusted import regular
 from cityscapes.layout import Frame
 from cityscapes.submissions.manifest import compare_with_manifest
 
@@ -132,7 +133,7 @@ def _safe_members(members: Iterable[zipfile.ZipInfo]) -> tuple[list[tuple[str, z
 
 def _refuse_huge_directory(path: Path) -> None:
     """Check the zip's end record before its directory is loaded, which a zip bomb may fill with millions of names."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         file.seek(max(0, path.stat().st_size - 66_000))
         tail = file.read()
     end = tail.rfind(b"PK\5\6")

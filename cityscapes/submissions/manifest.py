@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.files.atomic import file_sha256, write_text
+from cityscapes.files.untrusted import regular
 
 FORMAT = 1
 
@@ -52,7 +53,7 @@ def compare_with_manifest(zip_path: Path, files: Mapping[str, str]) -> list[str]
         return []
     remedy = "build the zip again, or remove the manifest if it belongs to another zip"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
         recorded, whole = dict(content["files"]), content["sha256"]
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")

@@ -8,6 +8,7 @@ from numpy.lib import format as npy
 
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.checksums import crc32
+from cityscapes.files.untrusted import regular
 
 CHECKSUM_BYTES = 4
 
@@ -28,7 +29,7 @@ def read_array(path: Path, *, checked: bool = True) -> np.ndarray | None:
     With `checked=False` only the size of the file is compared, not its bytes.
     """
     try:
-        content = np.memmap(path, np.uint8, "r")
+        content = np.memmap(regular(path), np.uint8, "r")
         end = len(content) - CHECKSUM_BYTES
         if checked and crc32(content[:end]) != int.from_bytes(content[end:].tobytes()):
             return None

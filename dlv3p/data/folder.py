@@ -24,7 +24,7 @@ import numpy as np
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import regular, sanitize
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import default_color, voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
@@ -89,7 +89,7 @@ def _ignored_color(colors: np.ndarray, classes: Sequence[_Row]) -> Color:
 
 def _read_rows(path: Path) -> list[_Row]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
             lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
             if not {"id", "name"} <= set(lines.fieldnames):

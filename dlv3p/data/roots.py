@@ -119,6 +119,7 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
 
 def _open(root: Root, split: str, *, labeled: bool) -> Split:
     check_split_name(split)
+    root = root if is_url(root) else Path(root)
     opened = _kind(root).open_split(root, split, labeled=labeled)
     for line in opened.unread:
         _warn_once(f"warning: {line}")

@@ -23,7 +23,7 @@ from cityscapes.errors import InputError, IntegrityError, MachineError, MissingI
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.checksums import check_content
 from cityscapes.files.images import decode_ids, decode_image
-from cityscapes.files.untrusted import parse_json
+from cityscapes.files.untrusted import parse_json, regular
 from cityscapes.workspace import data_folder
 
 INDEX = "index.json"
@@ -103,7 +103,7 @@ class ShardedSplit(Split):
         name, sample = self._samples[index]
         member, path = Member(*sample[kind]), self._local(name)
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(regular(path), "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != self._shards[name]["bytes"]:
                     self._refuse(name, file, f"has {size} bytes, not {self._shards[name]['bytes']}")
@@ -160,7 +160,8 @@ def open_shards(root: str | Path, split: str, *, labeled: bool = True) -> Sharde
 
 
 def _read_index(where: str) -> dict[str, Any]:
-    content = parse_json((b"".join(_fetch(where)) if is_url(where) else Path(where).read_bytes()).decode("utf-8"))
+    stored = b"".join(_fetch(where)) if is_url(where) else regular(Path(where)).read_bytes()
+    content = parse_json(stored.decode("utf-8"))
     check_content(content, where)
     if content["format"] != FORMAT or not content["shards"]:
         raise ValueError(f"format {content['format']}, not {FORMAT}")

@@ -15,7 +15,7 @@ import numpy as np
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_ids, read_file
 from cityscapes.files.png_chunks import chunks
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import read_at_most, regular, sanitize
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
 from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside
@@ -28,7 +28,7 @@ def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
     leaves `root`, for a line of another style and for a duplicate image; MissingInputError if there is no such list.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such list of images") from error
     except (OSError, UnicodeDecodeError) as error:

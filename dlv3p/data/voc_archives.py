@@ -23,7 +23,7 @@ from PIL import Image
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, reason, require
 from cityscapes.files.atomic import NO_PERMISSION, NO_SPACE, explain_refusal, open_atomically, write_bytes, write_text
 from cityscapes.files.leftovers import remove_leftovers, temporary_folder
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import read_at_most, regular, sanitize
 from cityscapes.ids import invalid_ids
 from dlv3p.data.classes import voc_palette
 from dlv3p.data.voc import AUGMENTED_MASKS, AUGMENTED_TRAIN, CLASS_NAMES, LISTS, read_voc_list
@@ -85,7 +85,7 @@ def unpack_archive(archive: Archive, archives: Path, root: Path) -> Path:
 
 def _unpack(path: Path, folder: Path) -> None:
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(regular(path)) as tar:
             tar.extractall(folder, filter="data")  # refuses members outside the folder
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NO_PERMISSION):
@@ -201,7 +201,7 @@ def encode_palette_png(ids: np.ndarray) -> bytes:
 def _ids(path: Path) -> set[str]:
     # Strip line ends: a last line without one would otherwise be another id, and leak into training.
     try:
-        return {line.strip() for line in path.read_text().splitlines() if line.strip()}
+        return {line.strip() for line in regular(path).read_text().splitlines() if line.strip()}
     except OSError as error:
         raise MissingInputError(f"{path}: no such list; SBD holds train.txt, val.txt and cls/") from error
 

@@ -25,6 +25,7 @@ from cityscapes.files.atomic import file_sha256, open_atomically, write_text
 from cityscapes.files.checksums import HASH_KEY, read_json, with_checksum
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
+from cityscapes.files.untrusted import regular
 
 if TYPE_CHECKING:
     from cityscapes.dataset import Split
@@ -141,7 +142,7 @@ def _mask(split: "Split", index: int) -> bytes:
     ids, path = split.mask(index), split.mask_path(index)
     with contextlib.suppress(InputError):  # colors, or not a file: store the classes
         if path.suffix.lower() == ".png" and np.array_equal(read_ids(path), ids):
-            return path.read_bytes()
+            return regular(path).read_bytes()
     stream = io.BytesIO()
     Image.fromarray(ids).save(stream, "PNG")
     return stream.getvalue()

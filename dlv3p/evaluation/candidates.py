@@ -11,10 +11,12 @@ import torch
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.files.atomic import file_sha256
 from cityscapes.files.checksums import read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import is_hidden
-from cityscapes.labels import LABEL_ID_TO_TRAIN_ID
+from cityscapes.files.untrusted import regular
+from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.fingerprints import data_fingerprint
 from dlv3p.data.roots import open_split, resolve_data_root
@@ -25,7 +27,7 @@ from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
-from dlv3p.runs.folders import find_run, list_runs
+from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runs.record import read_record
 from dlv3p.runtime.progress import track
 
@@ -40,9 +42,9 @@ IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
-    `images` identifies the scored images, and is "" where they are known by name only. `training` holds the parameters
-    that a run was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes
-    the split and an index.
+    `images` identifies the scored images, and is "" where they are known by name only; `weights` is the hash of the
+    checkpoint that was scored. `training` holds the parameters that a run was trained with, and `cost` what its stored
+    profile measured, at what size and where. `predict` takes the split and an index.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Candidate:
     protocol: Protocol
     predict: Callable[[Split, int], np.ndarray]
     images: str = ""
+    weights: str = ""
     image_scale: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, float | str] = field(default_factory=dict)
@@ -80,7 +83,8 @@ def from_evaluation(evaluation: Evaluation, name: str) -> Candidate:
         return predictor(scored_pair(split, index, protocol)[0], protocol)
 
     scale, where = predictor.parameters.image_scale, (data_name(split), str(split.root), split.split)
-    return Candidate(name, evaluation.counts, *where, protocol, predict, data_fingerprint(split), scale)
+    made = (data_fingerprint(split), predictor.weights_sha256)
+    return Candidate(name, evaluation.counts, *where, protocol, predict, *made, scale)
 
 
 def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candidate]:
@@ -96,7 +100,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     """Score a folder of predicted masks, in any subfolders, against a split.
 
     The mask of an image is the PNG whose name is the image's, or begins with it and an underscore. Raises
-    MissingInputError for an image without one, and InputError for two, another size, or an id that is no class.
+    MissingInputError for an image without one, InputError for two, another size, or an id that is no class, and
+    ParameterError for label ids of other data than Cityscapes.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.png")):
@@ -104,7 +109,10 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             found.setdefault(path.stem, []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
-    paths = [_mask_of(split.name(index).rsplit("/", 1)[-1], found, folder) for index in range(len(split))]
+    if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
+        raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
+    names = [split.name(index).rsplit("/", 1)[-1] for index in range(len(split))]
+    paths = [_mask_of(name, names, found, folder) for name in names]
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
@@ -156,8 +164,7 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
 
     Folders are scored on `data_root` and `split`, by default those of the first run.
     """
-    known = list_runs()
-    folders = {name: Path(name) for name in names if name not in known and Path(name).is_dir()}
+    folders = {name: Path(name) for name in names if not _is_run(name) and Path(name).is_dir()}
     runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
     options = {"device": config.device, "threads": config.threads}
     found = dict(zip(runs, from_runs(runs, config.protocol, **options), strict=True)) if runs else {}
@@ -171,6 +178,10 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
             found[name] = from_folder(folder, split, ids=config.ids, progress=config.progress)
     candidates = [found[name] for name in names]
     return with_groups(candidates, Path(config.image_groups)) if config.image_groups else candidates
+
+
+def _is_run(name: str) -> bool:
+    return "/" not in name and checkpoint_path(name, "best").is_file()
 
 
 def _not_one(shared: list, stored: Mapping[str, Mapping], protocol: str) -> str:
@@ -188,12 +199,14 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
     if counts.confusions().sum(axis=0).tolist() != content["confusion"]:
         raise IntegrityError(f"{path}: does not add up to {stored.path.name}; evaluate the run again")
 
+    made_from = content.get("made_from") or {}  # which evaluations of earlier versions lack
+    weights = made_from.get("checkpoint_sha256", "")
+    if weights and file_sha256(checkpoint_path(stored.run, "best")) != weights:
+        raise InputError(f"saved/{stored.run}: was trained on since it was scored; evaluate it again")
+
     @lru_cache(maxsize=1)
     def predictor():
-        loaded = load_predictor(RunParameters(run=stored.run, device=device, threads=threads))
-        if loaded.weights_sha256 != content["made_from"]["checkpoint_sha256"]:
-            raise InputError(f"saved/{stored.run}: was trained on since it was scored; evaluate it again")
-        return loaded
+        return load_predictor(RunParameters(run=stored.run, device=device, threads=threads))
 
     def predict(split: Split, index: int) -> np.ndarray:
         return predictor()(scored_pair(split, index, stored.protocol)[0], stored.protocol)
@@ -206,7 +219,8 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
         content["split"],
         stored.protocol,
         predict,
-        content["made_from"]["images_sha256"],
+        made_from.get("images_sha256", ""),
+        weights,
         stored.image_scale,
         training,
         _cost(stored.run, training),
@@ -219,20 +233,25 @@ def _training(run: str) -> dict[str, Any]:
 
 
 def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
-    """Return what the stored profile of a run says of its network in float32, an image at a time; {} without one."""
+    """Return what the stored profile says of a run's network in float32, an image at a time, at what size and where.
+
+    {} without such a profile.
+    """
     path = output_folder(run) / "profile.json"
     try:
         profile = read_json(path)
-        asked, machine, rows = profile["asked"], profile["machine"], profile["rows"]
-        cores = f"{machine['processor']}, {machine['threads']} threads"
+        rows = profile["rows"] if profile["asked"]["network"] == "run" else []  # else it is of a published network
+        machine = profile["machine"]
+        name = f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads"
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a profile ({reason(error)}); run profile.ipynb again") from error
     own = ("backbone", "output_stride")
-    for row in rows if asked.get("network", "run") == "run" else ():
+    for row in rows:
         alike = all(row.get(name) == training.get(name) for name in own)
-        if alike and row.get("precision") == "float32" and row.get("batch_size") == 1 and row.get("status") == "ok":
+        usual = {"precision": "float32", "batch_size": 1, "compiled": False, "status": "ok"}
+        if alike and usual.items() <= row.items():
             names = {
                 "parameters": "parameters",
                 "GMACs": "gmacs",
@@ -241,13 +260,19 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
             }
             values = {title: row.get(name) for title, name in names.items()}
             found = {title: float(value) for title, value in values.items() if isinstance(value, (int, float))}
-            where = cores if asked.get("device") == "cpu" else machine["gpu"] or cores
-            return {**found, "size": f"{row['height']} x {row['width']}", "machine": where}
+            size = f"{row.get('height')} x {row.get('width')}"
+            return {**found, "size": size, "machine": f"{row.get('device')}, {name}"}
     return {}
 
 
-def _mask_of(name: str, found: Mapping[str, list[Path]], folder: Path) -> Path:
-    paths = found.get(name) or [path for stem, group in found.items() if stem.startswith(f"{name}_") for path in group]
+def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], folder: Path) -> Path:
+    longer = [other for other in names if other.startswith(f"{name}_")]
+    begins = (
+        stem
+        for stem in found
+        if stem.startswith(f"{name}_") and not any(f"{stem}_".startswith(f"{other}_") for other in longer)
+    )
+    paths = found.get(name) or [path for stem in begins for path in found[stem]]
     if not paths:
         raise MissingInputError(f"{folder}: holds no mask of the image {name}, such as {name}.png")
     if len(paths) > 1:
@@ -260,7 +285,7 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, usecols=["image", "group"], keep_default_na=False)
+        table = pd.read_csv(regular(path), dtype=str, usecols=["image", "group"], keep_default_na=False)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
     except (OSError, ValueError) as error:

@@ -109,7 +109,7 @@ def _read(path: Path) -> StoredEvaluation:
         content: dict[str, Any] = read_json(path)
         protocol = protocol_from(content["protocol_switches"])
         scores = {name: content[name] for name in ("mIoU", "mDice", "mPA", "pixel_accuracy")}
-        run, checkpoint, data = content["run"], content["checkpoint"], content["data"]
+        run, checkpoint, data = path.parent.name, content["checkpoint"], content["data"]  # the run may be renamed
         return StoredEvaluation(path, run, checkpoint, data, protocol, float(content["image_scale"]), scores)
     except IntegrityError:
         raise

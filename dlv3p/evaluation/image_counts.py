@@ -17,6 +17,7 @@ import pandas as pd
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError, reason
 from cityscapes.files.atomic import write_bytes
+from cityscapes.files.untrusted import regular
 from dlv3p.evaluation.metrics import scores
 
 
@@ -71,7 +72,7 @@ class ImageCounts:
 def read_image_counts(path: Path) -> ImageCounts:
     """Read what `ImageCounts.save` wrote; raises InputError for another or a damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(regular(path), allow_pickle=False) as arrays:
             texts = [tuple(arrays[name].tolist()) for name in ("names", "groups", "class_names")]
             cells = np.column_stack([arrays[name] for name in ("image", "truth", "prediction", "pixels")])
     except FileNotFoundError as error:

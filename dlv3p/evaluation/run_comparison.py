@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from dlv3p.evaluation.statistics import (
     correct_for_many,
 )
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import write_json
 
 MOST_NAMED = 4
 """The most classes that a sentence names on either side."""
@@ -132,13 +134,14 @@ class RunComparison:
     def seeds(self) -> pd.DataFrame:
         """Return a row per recipe that was trained with several seeds: seeds, mean and deviation of the mIoU.
 
+        Of several runs with one seed, which say nothing about chance, the first counts.
         With five seeds of both, the difference from the first recipe has an interval; with fewer it is only shown.
         """
-        recipes: dict[tuple, list[Candidate]] = {}
+        recipes: dict[tuple, dict[Any, Candidate]] = {}
         for one in self.candidates:
-            recipes.setdefault(_recipe(one), []).append(one)
+            recipes.setdefault(_recipe(one), {}).setdefault(one.training.get("seed"), one)
         rows, first = [], None
-        for members in recipes.values():
+        for members in (list(by_seed.values()) for by_seed in recipes.values()):
             values = [100 * one.mean_iou for one in members]
             first = values if first is None else first
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -184,13 +187,15 @@ class RunComparison:
 
     @property
     def folder(self) -> Path:
-        """Where the results belong: a folder of their own in `outputs/`, named after what is compared."""
+        """Where the results belong: a folder of their own in `outputs/`, named after what is compared, and how."""
         name = "_and_".join(re.sub(r"[^\w.-]+", "-", Path(one.name).name) for one in self.candidates)
-        digest = hashlib.sha256("\0".join(one.name for one in self.candidates).encode()).hexdigest()[:8]
+        first = self.reference
+        what = [*(one.name for one in self.candidates), first.root, first.split, first.protocol, first.counts.groups]
+        digest = hashlib.sha256("\0".join(map(str, what)).encode(errors="surrogateescape")).hexdigest()[:8]
         return output_folder(f"{name[:100]}-{digest}")
 
     def save(self, folder: Path) -> list[Path]:
-        """Write every table as CSV to `folder`, and return the paths."""
+        """Write every table as CSV to `folder`, and beside them what they were made from; return the paths."""
         tables = {"candidates": self.table(), "costs": self.costs(), "seeds": self.seeds()}
         for which in range(len(self.others)):
             number = f"_{which + 2}" if len(self.others) > 1 else ""
@@ -199,7 +204,9 @@ class RunComparison:
         paths = [folder / f"compared_{name}.csv" for name in tables]
         for path, table in zip(paths, tables.values(), strict=True):
             write_text(path, table.to_csv(index=table.index.name is not None))
-        return paths
+        record = folder / "compared.json"
+        write_json(record, {"candidates": [_made_from(one) for one in self.candidates]})
+        return [*paths, record]
 
 
 def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
@@ -219,7 +226,23 @@ def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
                 raise ParameterError(
                     f"{one.name} and {first.name} differ in {what}{shown}; score both on the same images alike"
                 )
+        if (first.confusions.sum(axis=2) != one.confusions.sum(axis=2)).any():
+            raise ParameterError(
+                f"{one.name} and {first.name} were scored on other masks of the same images, perhaps before they were "
+                "corrected; score both again"
+            )
     return RunComparison(candidates)
+
+
+def _made_from(one: Candidate) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "made_from": {"checkpoint_sha256": one.weights, "images_sha256": one.images},
+        "data_root": one.root,
+        "split": one.split,
+        "protocol": one.protocol.name,
+        "mIoU": None if math.isnan(one.mean_iou) else one.mean_iou,
+    }
 
 
 def _columns(estimate: Estimate) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cityscapes.errors import ParameterError, run_command
 from cityscapes.files.atomic import check_writable
+from cityscapes.files.checksums import write_recorded
 
 FORMATS = (".onnx", ".pt2")
 EXAMPLE_SIZE = {"height": 128, "width": 256}
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         path = export_program(predictor.model, options.output, **how)
     agreement = check_export(predictor, path)
+    write_recorded(path, path.read_bytes())  # so that a change before it is read again is seen
     print(f"{path}: {path.stat().st_size:,} bytes, of {predictor.checkpoint}")
     if agreement is None:
         print("not compared with the network, which needs onnxruntime: pip install 'dlv3p[export]'")

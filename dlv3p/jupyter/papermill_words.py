@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, workspace
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
@@ -182,7 +183,7 @@ def check_source(option: str, value: str) -> None:
 def parameters_class(path: Path) -> type[Parameters] | None:
     """Return the class of parameters that a notebook of the suite names; None for any other file."""
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["metadata"]["dlv3p"]["parameters"]
+        name = json.loads(regular(path).read_text(encoding="utf-8"))["metadata"]["dlv3p"]["parameters"]
         return getattr(config, name) if path.suffix == ".ipynb" else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
@@ -220,7 +221,7 @@ def _values(option: Option) -> dict[str, Any]:
         number = _number(text)
         return {name: {"True": True, "False": False, "None": None}.get(text, text) if number is None else number}
     with suppress(OSError, ValueError, TypeError, yaml.YAMLError, RecursionError):
-        text = option.values[0] if option.name in YAML else Path(option.values[0]).read_text(encoding="utf-8")
+        text = option.values[0] if option.name in YAML else regular(Path(option.values[0])).read_text(encoding="utf-8")
         return dict(yaml.safe_load(text))
     return {}
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import check_content
-from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates
+from cityscapes.files.untrusted import DuplicateKeyError, parse_json, refuse_duplicates, regular
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
 
@@ -37,7 +37,7 @@ def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
     Raises as `read_config` does.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
         check_content(content, f"{option} {path}", "sha256")
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
 from cityscapes.files.checksums import check_recorded
+from cityscapes.files.untrusted import regular
 from cityscapes.workspace import run_folder
 from dlv3p.pictures.visualize import new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
@@ -139,7 +140,7 @@ def _read_run(run: str) -> pd.DataFrame:
     if not path.is_file():
         raise MissingInputError(f"{path}: no such file; {run!r} was not trained, choose the run that it was made from")
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
         wide = pd.read_csv(io.BytesIO(content))
         # Runs from before a column was added are complete without it.
         missing = [name for name in HISTORY_COLUMNS if name not in wide and name not in LATER_COLUMNS]

@@ -4,6 +4,7 @@ Of a network of ours only the logits at the stride are handed over to another ru
 and the choice of the class stay the same code, so that labels differ only where two classes are nearly equal.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -98,6 +99,7 @@ def open_network(
 
 @explain_out_of_memory(LOADING_ADVICE)
 def _open_weights(path: Path, device: str) -> Predictor:
+    sha256 = file_sha256(path) if path.is_file() else ""
     found = recognize(read_weights(path))
     loaded = drop_void(build_recognized(found))
     scale = (found.file.description or {}).get("parameters", {}).get("image_scale", 1.0)
@@ -105,7 +107,9 @@ def _open_weights(path: Path, device: str) -> Predictor:
     names = loaded.class_names or tuple(f"class {index}" for index in range(loaded.model.classifier.out_channels))
     where = choose_device(device)
     model = loaded.model.to(where, memory_format=LAYOUT)
-    return Predictor(path.stem, path, 0, model, parameters, names, where, file_sha256(path))
+    if file_sha256(path) != sha256:  # a training may save in between
+        raise IntegrityError(f"{path}: was written while it was read; run again")
+    return Predictor(path.stem, path, 0, model, parameters, names, where, sha256)
 
 
 def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
@@ -115,6 +119,7 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
         raise ParameterError(f"runtime={runtime!r}: {path} is a file of OpenVINO; allowed are {usual} and {FASTEST}")
     if not path.is_file():
         raise MissingInputError(f"{path}: no such exported file; write one with: dlv3p export --output {path.name}")
+    weights_sha256 = exported_sha256(path)
     description = _description(path, usual)
     torch.set_num_threads(threads)
     try:
@@ -128,7 +133,25 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
         raise
     names, scale = tuple(description["class_names"]), float(description["image_scale"])
     run = f"{description.get('run') or path.stem}-{path.stem}"
-    return LabelsFile(run, path, 0, names, scale, file_sha256(path), chosen, predict)
+    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict)
+
+
+def exported_sha256(path: Path) -> str:
+    """Return the sha256 of an exported file, for OpenVINO that of its two files; compare them with what was recorded.
+
+    Raises IntegrityError where one was changed since a quantized run or `dlv3p export` wrote it.
+    """
+    files = [path, *[path.with_suffix(".bin")] * (path.suffix.lower() == ".xml")]
+    if missing := [file for file in files if not file.is_file()]:
+        raise MissingInputError(f"{missing[0]}: no such file, which belongs to {path.name}; export it again")
+    digests = {file.name: file_sha256(file) for file in files}
+    record = path.with_name(QUANTIZED)
+    recorded = read_json(record).get("sha256", {}) if record.is_file() else {}
+    for name, digest in digests.items():
+        check_recorded(path.with_name(name), digest)
+        if recorded.get(name, digest) != digest:
+            raise IntegrityError(f"{path.with_name(name)}: is not the file that was written; quantize the run again")
+    return digests[path.name] if len(files) == 1 else hashlib.sha256("".join(digests.values()).encode()).hexdigest()
 
 
 def _description(path: Path, usual: str) -> dict[str, Any]:

@@ -104,9 +104,19 @@ def predict_images(
             results.save_table([image.name for image in source.images])
         described = {"source": source.title, "count": len(source.images), "sha256": hashes.hexdigest()}
         results.save_record(described, problems)
+    say_others(results, [image.name for image in source.images])
     broken = set(pipeline.broken)
     done = tuple(image.name for image in source.images if image.name in results.rows and image.name not in broken)
     return Predictions(output, done, pipeline.made, tuple(problems))
+
+
+def say_others(results: Results, names: Sequence[str]) -> None:
+    """Say where the folder also holds results of images that were not asked for, since they stay."""
+    if others := results.others(names):
+        print(
+            f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
+            f"{others[0].relative_to(results.folder)}; {TABLE} lists only these"
+        )
 
 
 class _Pipeline:

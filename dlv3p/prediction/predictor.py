@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cityscapes.errors import InputError, ParameterError
-from cityscapes.files.images import PICTURE_FORMATS, read_image
+from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import normalize
 from dlv3p.data.classes import voc_palette
@@ -206,11 +206,14 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
 
 
 def as_image(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
-    """Return an image as RGB: of a path, a PIL image, or an array uint8 (H,W,3), (H,W,4) or (H,W); alpha is ignored."""
+    """Return an image as RGB: of a path, a PIL image, or an array uint8 (H,W,3), (H,W,4) or (H,W); alpha is ignored.
+
+    Of a path, EXIF turns the image; a PIL image stays as its pixels lie, so that labels lie over them.
+    """
     if isinstance(image, str | Path):
         return read_image(Path(image).expanduser(), formats=PICTURE_FORMATS, most_pixels=2**40)
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return as_rgb(image)
     pixels = np.asarray(image)
     channels = pixels.shape[2:] if pixels.ndim == 3 else (1,) if pixels.ndim == 2 else ()
     if pixels.dtype != np.uint8 or channels not in ((1,), (3,), (4,)) or not pixels.size:

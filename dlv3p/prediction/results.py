@@ -10,7 +10,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import IntegrityError, MachineError, ParameterError, reason
-from cityscapes.files.atomic import check_writable, write_bytes, write_text
-from cityscapes.files.checksums import read_json
+from cityscapes.files.atomic import check_writable, write_bytes
+from cityscapes.files.checksums import read_json, read_recorded, write_recorded
 from cityscapes.files.images import read_ids
+from cityscapes.files.listing import walk
 from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.parameters.choices import EXACT, OWN_IDS
 from dlv3p.pictures.visualize import overlay
-from dlv3p.prediction.predictor import ImagePredictor, Prediction
+from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import provenance
@@ -71,9 +72,19 @@ class Results:
         """Return whether everything of an image of these bytes is finished, by this network and in this way."""
         row = self.rows.get(image.name)
         missing = self.outputs.confidence and not (row or {}).get("mean_confidence")
-        if row is None or missing or not all(self.path(kind, image.name).is_file() for kind in self.outputs.folders):
+        if row is None or missing:
             return False
-        return is_made_from(self.path("ids", image.name), self._origin(sha256))
+        origin = self._origin(sha256, (int(row["height"]), int(row["width"])))
+        stamped = [kind for kind in self.outputs.folders if FOLDERS[kind] == "png"]
+        rest = [kind for kind in self.outputs.folders if kind not in stamped]
+        return all(is_made_from(self.path(kind, image.name), origin) for kind in stamped) and all(
+            self.path(kind, image.name).is_file() for kind in rest
+        )
+
+    def others(self, names: Iterable[str]) -> list[Path]:
+        """Return the ids in the folder that are of none of the named images: earlier ones, of another source."""
+        ours = {self.path("ids", name) for name in names}
+        return sorted(path for path in walk(self.folder / "ids") if path.suffix == ".png" and path not in ours)
 
     def write(
         self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
@@ -103,7 +114,7 @@ class Results:
         writer.writeheader()
         writer.writerows(self.rows[name] for name in names if name in self.rows)
         content = text.getvalue().encode(errors="backslashreplace").decode()
-        write_text(self.folder / TABLE, content, durable=False)
+        write_recorded(self.folder / TABLE, content.encode())
 
     def save_record(self, images: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
         """Write how the results were made, of which images, and what could not be predicted."""
@@ -117,7 +128,7 @@ class Results:
         return [*FIRST_COLUMNS, *(f"share of {name}" for name in self.predictor.class_names)]
 
     def _encode(self, kind: str, pixels: Image.Image, found: Prediction, packed: bytes, sha256: str) -> bytes:
-        stamp = self._origin(sha256)
+        stamp = self._origin(sha256, (pixels.height, pixels.width))
         if kind == "ids" and self._as_label_ids:
             return encode_png(TRAIN_ID_TO_LABEL_ID[found.labels], made_from=stamp)
         if kind == "ids":
@@ -134,10 +145,12 @@ class Results:
     def _as_label_ids(self) -> bool:
         return self.outputs.ids == OWN_IDS and self.predictor.class_names == CLASS_NAMES
 
-    def _origin(self, sha256: str) -> bytes:
-        """Return what an image's ids are made from: on the exact path, that of `save_predictions`."""
-        predictor = self.predictor
+    def _origin(self, sha256: str, size: Size) -> bytes:
+        """Return what an image's ids are made from: on the exact path without tiles, that of `save_predictions`."""
+        predictor, limit = self.predictor, self.predictor.limit
         origin = origin_of(predictor.network.weights_sha256, predictor.protocol, sha256)
+        if predictor.needs_tiles(size, self.outputs.confidence):
+            origin += f" in tiles of {limit.tile} overlapping by {limit.overlap}".encode()
         exact = predictor.runtime == EXACT and self.settings["batch_size"] == 1
         if exact and self._as_label_ids:
             return origin
@@ -221,10 +234,14 @@ def encode_overlay(pixels: Image.Image, labels: np.ndarray, colors: np.ndarray) 
 def _read_rows(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the finished rows of a table by the images' names; none where it is of another kind or damaged."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_recorded(path).decode()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, IntegrityError):
+        print(f"{path}: is damaged, so that its images are predicted again")
         return {}
     reader = csv.DictReader(io.StringIO(text))
     if reader.fieldnames != list(columns):
         return {}
-    return {row["image"]: row for row in reader if None not in row and None not in row.values()}
+    rows = (row for row in reader if None not in row and None not in row.values())
+    return {row["image"]: row for row in rows if row["width"].isdecimal() and row["height"].isdecimal()}

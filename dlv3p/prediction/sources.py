@@ -60,10 +60,11 @@ def find_images(images: str | Path, *, output: Path | None = None) -> Source:
 
 def name_results(paths: Sequence[Path], base: Path) -> tuple[ImageFile, ...]:
     """Name each image by its path below `base`, without its suffix, unless two images then had the same name."""
-    relative = [Path(os.path.relpath(path, base)) for path in paths]
-    stems = Counter(str(name.with_suffix("")).casefold() for name in relative)
-    names = [name.with_suffix("") if stems[str(name.with_suffix("")).casefold()] == 1 else name for name in relative]
-    return tuple(ImageFile(path, name.as_posix()) for path, name in zip(paths, names, strict=True))
+    whole = [os.path.relpath(path, base) for path in paths]
+    stems = [os.path.splitext(name)[0] for name in whole]
+    taken = Counter(name.casefold() for name in (*whole, *stems))
+    names = [name if taken[stem.casefold()] > 1 else stem for name, stem in zip(whole, stems, strict=True)]
+    return tuple(ImageFile(path, name) for path, name in zip(paths, names, strict=True))
 
 
 def _of_file(path: Path) -> Source:

@@ -18,7 +18,7 @@ from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from dlv3p.pictures.video import Video, open_video, write_video
 from dlv3p.pictures.visualize import overlay
-from dlv3p.prediction.predict import TABLE_SECONDS, Predictions
+from dlv3p.prediction.predict import TABLE_SECONDS, Predictions, say_others
 from dlv3p.prediction.predictor import ImagePredictor, Prediction
 from dlv3p.prediction.results import OVERLAY_ALPHA, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
@@ -59,6 +59,7 @@ def predict_video(
         finally:
             results.save_table(frames.names)
         results.save_record({**described, "count": len(frames.names)}, frames.problems)
+        say_others(results, frames.names)
     return Predictions(output, tuple(frames.names), frames.made, tuple(frames.problems))
 
 

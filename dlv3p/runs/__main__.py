@@ -105,9 +105,9 @@ def store_run(options: argparse.Namespace) -> int:
 
 
 def _folder(run: str) -> Path:
-    """Return the run's folder, given `saved/<run>` or the name alone."""
+    """Return the run's folder, given `saved/<run>` or the name alone, which no folder here stands in for."""
     path = Path(run)
-    if path.is_dir():
+    if path.is_dir() and not (path.name == run and run_folder(run).is_dir()):
         return path
     return run_folder(path.name) if path.parent.name in ("", "saved") else path
 

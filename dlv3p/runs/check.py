@@ -18,6 +18,7 @@ import torch
 from cityscapes.errors import BusyError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import file_sha256
 from cityscapes.files.locks import holder_of
+from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
@@ -182,7 +183,7 @@ class _RunCheck:
             yield self._missing(where)
             return
         try:
-            text = path.read_bytes().decode()
+            text = regular(path).read_bytes().decode()
         except (OSError, UnicodeDecodeError) as error:
             yield self._error(DAMAGED, where, f"cannot be read: {reason(error)}")
             return
@@ -232,7 +233,7 @@ class _RunCheck:
         if not path.is_file():
             return
         try:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            cells = json.loads(regular(path).read_text(encoding="utf-8"))["cells"]
             outputs = [output for cell in cells for output in cell.get("outputs", ())]
             failed = [output.get("ename") for output in outputs if output["output_type"] == "error"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -44,7 +44,7 @@ def list_runs() -> list[str]:
     """
     saved = run_folder("").resolve()
     paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
-    runs = [path.parents[1].name for path in paths if (path.parents[1] / "metrics.csv").is_file()]
+    runs = [path.parents[1].name for path in paths if path.is_file() and (path.parents[1] / METRICS).is_file()]
     return [run for run in runs if run != TRAINED_RUN] or runs
 
 

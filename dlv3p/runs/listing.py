@@ -6,7 +6,6 @@ Reads run.json and metrics.csv alone, so that a run in progress can be watched f
 import csv
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from cityscapes.errors import MachineError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import explain_refusal
 from cityscapes.files.locks import holder_of
+from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run
@@ -89,7 +89,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     """Return the epochs in a metrics.csv, none if there is no such file; raises ValueError for a damaged one."""
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(regular(path), encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
@@ -146,11 +146,11 @@ def rename_run(run: str, name: str) -> list[Path]:
     for _, new in pairs:
         if new.exists():
             raise ParameterError(f"{new}: exists already; choose another name, or remove that run first")
-    with hold_run(run):
+    with hold_run(run) as folder:
+        record = read_record(folder / "run.json") if (folder / "run.json").exists() else None  # before anything moves
         done = [old.rename(new) for old, new in pairs if old.is_dir()]
-        with suppress(FileNotFoundError):
-            path = run_folder(name) / "run.json"
-            add_to_record(path, read_record(path), run=name)
+        if record is not None:
+            add_to_record(run_folder(name) / "run.json", record, run=name)
     return done
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cityscapes.errors import ParameterError
 from cityscapes.files.checksums import check_content, content_sha256
-from cityscapes.files.untrusted import parse_json
+from cityscapes.files.untrusted import parse_json, regular
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
 
@@ -92,7 +92,7 @@ DATA_KEYS = (
 
 def read_record(path: Path) -> dict[str, Any]:
     """Read a run.json strictly; raises ValueError with the reason if it is not a JSON object."""
-    content = parse_json(path.read_text(encoding="utf-8"))
+    content = parse_json(regular(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
     return content

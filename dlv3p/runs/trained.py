@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import file_sha256, write_text
+from cityscapes.files.untrusted import regular
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics
 from dlv3p.runs.record import read_record, write_record
@@ -37,7 +38,7 @@ def store_run(run: str, folder: Path = TRAINED) -> Path:
     for described in record["data"].values():
         described["root"] = parameters.data_root
     record["stored"] = {"file": path.name, "sha256": file_sha256(path), "epoch": state["epoch"]}
-    write_text(folder / "metrics.csv", (source / "metrics.csv").read_text(encoding="utf-8"))
+    write_text(folder / "metrics.csv", regular(source / "metrics.csv").read_text(encoding="utf-8"))
     write_record(folder / "run.json", record)
     return path
 

@@ -1,17 +1,21 @@
 """Knowledge distillation: softened predictions of another network as targets beside the labels (arXiv:1503.02531)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab, upsample
 from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checksums import weights_sha256
+from dlv3p.weights.initial import refuse_not_finite
 from dlv3p.weights.loading import load_model
 
 TEMPERATURE = 2.0
@@ -22,7 +26,8 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
     """Load the teacher from the run or weights file `name`; return None for "".
 
     It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
-    when neither exists, and ParameterError when it has another number of classes.
+    when neither exists, ParameterError when it has another number of classes, and IntegrityError for weights that are
+    not finite.
     """
     if not name:
         return None
@@ -36,7 +41,21 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
             f"teacher={name!r}: has {teacher.classifier.out_channels} classes, the data {num_classes}; choose one that "
             "was trained on the same classes"
         )
+    refuse_not_finite(teacher, f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
+
+
+def refuse_other_teacher(teacher: DeepLab | None, saved: Mapping[str, Any] | None) -> str:
+    """Return the hash of a teacher's weights, "" without one; raises IntegrityError where others taught until `saved`.
+
+    `saved` is the checkpoint that a run is resumed from, if any.
+    """
+    found = weights_sha256(teacher.state_dict()) if teacher else ""
+    if (saved or {}).get("teacher_sha256", found) != found:
+        raise IntegrityError(
+            "teacher: its weights are not those that taught the run so far; restore them, or train as another run"
+        )
+    return found
 
 
 @torch.no_grad()

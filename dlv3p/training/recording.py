@@ -11,6 +11,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import BusyError, IntegrityError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.locks import is_lock
+from cityscapes.files.untrusted import regular
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters, write_metrics
@@ -107,7 +108,7 @@ def set_aside_later_metrics(folder: Path, epochs: int) -> None:
     path = folder / "metrics.csv"
     if not path.is_file():
         return
-    header, *rows = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
+    header, *rows = regular(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
     if len(rows) > epochs:
         write_text(folder / f"metrics.after_epoch_{epochs}.csv", "".join([header, *rows[epochs:]]))
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
 from dlv3p.models.deeplab import DeepLab, build_network
@@ -40,12 +41,23 @@ def build_with_weights(
 ) -> DeepLab:
     """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
 
-    Prints which weights were taken.
+    Prints which weights were taken. Raises IntegrityError for those that are not finite.
     """
     model = build_network(parameters, num_classes)
     if initial_weights != "random":
         print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
+        refuse_not_finite(model, f"initial_weights={initial_weights!r}")
     return model
+
+
+def refuse_not_finite(model: nn.Module, source: str) -> None:
+    """Raise IntegrityError, which names the first tensor, for weights that hold nan or infinity; `source` begins it."""
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    if names := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise IntegrityError(
+            f"{source}: {len(names)} of its tensors hold nan or infinity, the first {names[0]}; take another file, or "
+            "an earlier checkpoint"
+        )
 
 
 def load_initial_weights(

@@ -244,15 +244,51 @@ def test_pictures_show_what_changed_in_chosen_images(two_runs):
         assert (picture[: picture.shape[0] // 2] == color).all(axis=-1).sum() == 0
 
 
-def test_a_run_that_was_trained_on_since_cannot_show_its_pictures(two_runs):
+def test_a_run_that_was_trained_on_since_is_not_compared(two_runs):
     path = output_folder("copy") / "evaluation.json"
     content = json.loads(path.read_text())
     content["made_from"]["checkpoint_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
-    changed = read_candidates(config, two_runs)[1]
     with pytest.raises(InputError, match="saved/copy: was trained on since it was scored; evaluate it again"):
-        changed.predict(changed.open_split(), 0)
+        read_candidates(config, two_runs)
+
+
+def test_a_renamed_run_is_compared_as_itself(two_runs):
+    path = output_folder("copy") / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "done", "mIoU": 0.0}))
+    config = CompareRunsParameters(device="cpu", threads=1, progress="none")
+    assert [one.name for one in read_candidates(config, two_runs)] == ["done", "copy"]
+
+
+def test_masks_that_were_corrected_in_between_are_noticed():
+    other = counts((0.9, 0.9, 0.5))
+    cells = other.cells.copy()
+    cells[0, 3] += 7
+    with pytest.raises(ParameterError, match="second and first were scored on other masks of the same images"):
+        compare_candidates([FIRST, replace(SECOND, counts=replace(other, cells=cells))])
+
+
+def test_a_seed_counts_once():
+    recipe = {"backbone": "resnet18", "seed": 0}
+    again = replace(FIRST, name="again", training=recipe)
+    table = compare_candidates(
+        [replace(FIRST, training=recipe), again, replace(SECOND, training={**recipe, "seed": 1})]
+    )
+    assert table.seeds()["seeds"].tolist() == [2]
+
+
+def test_results_by_another_protocol_have_a_folder_of_their_own(tmp_path):
+    one, flipped = (
+        compare_candidates([replace(a, protocol=p) for a in (FIRST, SECOND)]) for p in list(PUBLISHED.values())[:2]
+    )
+    assert one.folder != flipped.folder
+    one.save(tmp_path)
+    stored = json.loads((tmp_path / "compared.json").read_text())["candidates"]
+    assert [(entry["name"], entry["made_from"]["images_sha256"]) for entry in stored] == [
+        ("first", "1" * 64),
+        ("second", "1" * 64),
+    ]
 
 
 def test_runs_without_a_common_protocol_say_what_each_has(two_runs, evaluation):
@@ -269,6 +305,25 @@ def test_counts_of_another_evaluation_are_refused(two_runs, evaluation, predicto
     flipped.counts.save(output_folder("copy") / "evaluation_images.npz")
     with pytest.raises(IntegrityError, match="does not add up to evaluation.json"):
         read_candidates(CompareRunsParameters(), two_runs)
+
+
+def test_a_mask_belongs_to_the_image_with_the_longest_name(tmp_path):
+    root = tmp_path / "data"
+    for kind in ("images", "masks"):
+        (root / kind / "val").mkdir(parents=True)
+        for name in ("street", "street_2"):
+            Image.new("RGB" if kind == "images" else "L", (8, 8)).save(root / kind / "val" / f"{name}.png")
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    split = open_split(root, "val")
+    (tmp_path / "found").mkdir()
+    save(tmp_path / "found" / "street_2_pred.png", 0, (8, 8))
+    with pytest.raises(MissingInputError, match="holds no mask of the image street, such as street.png"):
+        from_folder(tmp_path / "found", split, progress="none")
+    save(tmp_path / "found" / "street_pred.png", 1, (8, 8))
+    found = from_folder(tmp_path / "found", split, progress="none")
+    assert found.confusions[:, 0].tolist() == [[0, 64], [64, 0]]
+    with pytest.raises(ParameterError, match="ids='label': .* has no label ids, which are those of Cityscapes"):
+        from_folder(tmp_path / "found", split, ids="label", progress="none")
 
 
 @pytest.mark.parametrize(

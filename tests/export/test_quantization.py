@@ -2,7 +2,11 @@
 
 import json
 import pickle
+import subprocess
+import sys
+import sysconfig
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -382,6 +386,25 @@ def test_calibration_without_images_or_with_one_image_many_times_is_refused_in_o
         choose_calibration_images(Pictures([7] * 20), 5)
     with pytest.raises(InputError, match="share"):
         open_training(city, "val", "val")
+
+
+def test_an_environment_without_a_backend_is_one_line(tmp_path):
+    """C2 for real: the packages of this environment, all but one, in a folder of links."""
+    installed = Path(sysconfig.get_paths()["purelib"])
+    for entry in installed.iterdir():
+        if not entry.name.lower().startswith("onnxruntime"):
+            (tmp_path / entry.name).symlink_to(entry)
+    lines = [
+        f"import sys; sys.path += [{str(Path(__file__).parents[2])!r}, {str(tmp_path)!r}]",
+        "from cityscapes.errors import run_command",
+        "from dlv3p.compression.quantization import require_backends",
+        "run_command(lambda: require_backends(['onnxruntime']))",
+    ]
+    # Without site, nothing but the path says what is installed.
+    words = [sys.executable, "-S", "-c", "\n".join(lines)]
+    done = subprocess.run(words, cwd=tmp_path.parent, capture_output=True, text=True, check=False)
+    message = "error: quantization for onnxruntime needs onnxruntime; install with: pip install 'dlv3p[quantize]'\n"
+    assert (done.returncode, done.stderr) == (4, message)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -23,6 +23,8 @@ def test_a_folder_is_searched_to_its_depths_in_order(photos: Path) -> None:
 def test_two_images_never_get_the_same_name(photos: Path) -> None:
     (photos / "A.jpg").write_bytes((photos / "b.jpg").read_bytes())
     assert names(find_images(photos)) == ["A.jpg", "a.png", "b", "below/a"]
+    (photos / "a.png.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    assert names(find_images(photos)) == ["A.jpg", "a.png", "a.png.jpg", "b", "below/a"]
 
 
 def test_an_image_and_a_pattern_are_found(photos: Path) -> None:

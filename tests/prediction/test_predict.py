@@ -19,6 +19,7 @@ from cityscapes.labels import TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
 from dlv3p.data.roots import open_images
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.prediction.__main__ import main
+from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.results import Outputs
 from dlv3p.prediction.sources import find_images
@@ -26,6 +27,7 @@ from dlv3p.prediction.sources import find_images
 pytestmark = pytest.mark.usefixtures("trained")
 
 ALL = Outputs(confidence=True)
+VARYING = (".lock", "predictions.csv.json")
 
 
 def predict(predictor, images: Path | str, output: Path, outputs: Outputs = ALL, **options):
@@ -34,9 +36,9 @@ def predict(predictor, images: Path | str, output: Path, outputs: Outputs = ALL,
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Every file below a folder, the table without seconds, locks left out."""
+    """Every file below a folder, the table without seconds; its checksum and locks are left out."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    found: dict[str, object] = {name: path.read_bytes() for name, path in files.items() if name != ".lock"}
+    found: dict[str, object] = {name: path.read_bytes() for name, path in files.items() if name not in VARYING}
     with open(folder / "predictions.csv", newline="") as file:
         found["predictions.csv"] = [{**row, "seconds": ""} for row in csv.DictReader(file)]
     return found
@@ -153,6 +155,46 @@ def test_what_is_damaged_or_of_another_image_is_made_again(predictor, photos: Pa
     assert contents(tmp_path / "out") == before
     Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
     assert predict(predictor, photos, tmp_path / "out").made == 1
+
+
+@pytest.mark.parametrize("kind", ["colors", "confidence"])
+def test_a_flipped_bit_in_any_picture_of_ids_is_mended(predictor, photos: Path, tmp_path: Path, kind: str) -> None:
+    predict(predictor, photos, tmp_path / "out")
+    before, path = contents(tmp_path / "out"), tmp_path / "out" / kind / "a.png"
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 4
+    path.write_bytes(content)
+    assert predict(predictor, photos, tmp_path / "out").made == 1
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_changed_table_is_not_taken_up(predictor, photos: Path, tmp_path: Path, capsys) -> None:
+    predict(predictor, photos, tmp_path / "out")
+    before, path = contents(tmp_path / "out"), tmp_path / "out" / "predictions.csv"
+    text = path.read_text()
+    path.write_text(text.replace("0.", "9.", 1))
+    assert predict(predictor, photos, tmp_path / "out").made == 3
+    assert "predictions.csv: is damaged, so that its images are predicted again" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == before
+
+
+def test_results_of_images_that_are_gone_are_said(predictor, photos: Path, tmp_path: Path, capsys) -> None:
+    predict(predictor, photos, tmp_path / "out")
+    assert "also holds" not in capsys.readouterr().out
+    (photos / "b.jpg").unlink()
+    predict(predictor, photos, tmp_path / "out")
+    assert "also holds results of 1 images that are not among these, the first ids/b.png" in capsys.readouterr().out
+
+
+def test_tiles_of_another_size_are_predicted_again(predictor, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(MemoryLimit, "needs_tiles", lambda *size, **options: True)
+    small = replace(predictor, limit=replace(predictor.limit, tile=64, overlap=16))
+    predict(small, photos, tmp_path / "out")
+    (tmp_path / "out" / "predictions.json").unlink()
+    assert predict(small, photos, tmp_path / "out").made == 0
+    (tmp_path / "out" / "predictions.json").unlink()
+    other = replace(small, limit=replace(small.limit, tile=48))
+    assert predict(other, photos, tmp_path / "out").made == 3
 
 
 def test_a_killed_command_ends_in_the_same_files(photos: Path, tmp_path: Path, picture: Image.Image) -> None:

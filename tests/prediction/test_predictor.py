@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.export.__main__ import main as export
 from dlv3p.parameters.protocols import Protocol
-from dlv3p.prediction.networks import LabelsFile
+from dlv3p.prediction.networks import LabelsFile, exported_sha256
 from dlv3p.prediction.predictor import load_predictor
 
 pytestmark = pytest.mark.usefixtures("trained")
@@ -99,6 +99,40 @@ def test_an_exported_file_predicts_without_its_run(predictor, picture: Image.Ima
     assert (exported(picture) == predictor(picture)).mean() >= 0.999
     with pytest.raises(ParameterError, match="ends in labels, which several views cannot be summed from"):
         load_predictor(path, threads=1, protocol=Protocol(flip=True))
+
+
+def test_an_exported_file_that_was_changed_is_refused(trained, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "network.onnx"
+    export(["--run", "done", "--output", str(path)])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="network.onnx: its bytes are not those that were written"):
+        load_predictor(path, threads=1)
+
+
+def test_a_network_of_openvino_is_known_by_both_of_its_files(tmp_path: Path) -> None:
+    path, weights = tmp_path / "network.xml", tmp_path / "network.bin"
+    path.write_bytes(b"<net/>")
+    with pytest.raises(MissingInputError, match="network.bin: no such file, which belongs to network.xml"):
+        exported_sha256(path)
+    found = set()
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        found.add(exported_sha256(path))
+    assert len(found) == 2
+    (tmp_path / "quantization.json").write_text('{"sha256": {"network.bin": "0"}}')
+    with pytest.raises(IntegrityError, match="network.bin: is not the file that was written; quantize the run again"):
+        exported_sha256(path)
+
+
+def test_an_opened_picture_of_16_bits_is_scaled_not_cut(predictor, picture: Image.Image) -> None:
+    gray = np.asarray(picture.convert("L"))
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert np.array_equal(predictor(deep), predictor(gray))
+    with pytest.raises(InputError, match="image: has mode F, whose range nothing tells"):
+        predictor(Image.fromarray(gray.astype(np.float32)))
 
 
 def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import torch
 from support.tiny import TINY, tiny
 from torch import nn
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.errors import BusyError, InputError, MissingInputError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.data.sampling import EpochSampler
 from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
-from dlv3p.runtime.processes import place
+from dlv3p.runtime import processes
+from dlv3p.runtime.processes import in_turn, place
 from dlv3p.train import main, train
 from dlv3p.weights.checkpoint import load_checkpoint
 
@@ -30,6 +31,24 @@ def together(city, **changes):
     """
     alike = {"epochs": 3, "learning_rate": 0.002, "aspp_dropout": 0.0, "checkpoint_minutes": 10.0}
     return tiny(city, **{**alike, **changes})
+
+
+def test_processes_of_a_group_wait_for_the_one_that_makes_masks(monkeypatch, capsys):
+    answers = [BusyError("masks: process 1 is writing here"), BusyError("again"), "opened"]
+
+    def opened():
+        answer = answers.pop(0)
+        if isinstance(answer, BusyError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.0)
+    with pytest.raises(BusyError):  # two runs that have nothing to do with each other
+        in_turn(opened)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert in_turn(opened) == "opened"
+    assert capsys.readouterr().out == "waiting: again\n"
 
 
 def losses(result):

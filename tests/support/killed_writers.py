@@ -121,6 +121,13 @@ def write_launch(data: Path, folder: Path) -> None:
     (folder / "weights").write_text(weights_sha256(model.state_dict()))
 
 
+def masks_for_shards() -> None:
+    """Make the masks that the first writer would make, and only the first."""
+    from dlv3p.data.roots import open_split
+
+    open_split(Path(sys.argv[2]), "train")
+
+
 def masks_for_launch() -> None:
     """Make the masks that a launched training finds, as `train` does before it launches."""
     from dlv3p.data.roots import open_training
@@ -146,7 +153,7 @@ def network() -> Any:
     return Predictor("run", Path("best.pt"), 1, model, parameters, CLASS_NAMES, torch.device("cpu"), "0" * 64)
 
 
-PREPARED = {"predictions": network, "onnx": network, "launch": masks_for_launch}
+PREPARED = {"predictions": network, "onnx": network, "launch": masks_for_launch, "shards": masks_for_shards}
 """What is made once, before a process is forked for each moment."""
 
 WRITERS: dict[str, Callable[[Path, Path], None]] = {

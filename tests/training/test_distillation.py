@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import TrainParameters
-from dlv3p.training.distillation import TEMPERATURE, distillation_loss, load_teacher, teach
+from dlv3p.training.distillation import TEMPERATURE, distillation_loss, load_teacher, refuse_other_teacher, teach
 from dlv3p.weights.loading import save_model
 
 SMALL = {"architecture": "deeplabv3", "channels": 8}
@@ -73,6 +73,26 @@ def test_a_teacher_is_a_weights_file_that_learns_nothing(tmp_path):
     assert torch.allclose(teach(teacher, image), model.logits_at_stride(image).detach(), atol=1e-4)
     with pytest.raises(ParameterError, match="has 5 classes, the data 19"):
         load_teacher(str(path), 19, torch.device("cpu"))
+
+
+def test_a_teacher_that_was_trained_on_since_is_refused():
+    torch.manual_seed(0)
+    teacher = build_network(TrainParameters(**SMALL), 5).eval()
+    known = refuse_other_teacher(teacher, None)
+    assert refuse_other_teacher(teacher, {"teacher_sha256": known}) == known
+    assert refuse_other_teacher(teacher, {}) == known  # a checkpoint of an earlier version
+    assert refuse_other_teacher(None, {"teacher_sha256": ""}) == ""
+    teacher.classifier.weight.data[0] += 1
+    with pytest.raises(IntegrityError, match="teacher: its weights are not those that taught the run so far"):
+        refuse_other_teacher(teacher, {"teacher_sha256": known})
+
+
+def test_a_teacher_that_is_not_finite_is_named(tmp_path):
+    model = build_network(TrainParameters(**SMALL), 5).eval()
+    model.classifier.bias.data[0] = torch.inf
+    save_model(tmp_path / "t.safetensors", model, TrainParameters(**SMALL), list("abcde"))
+    with pytest.raises(IntegrityError, match="1 of its tensors hold nan or infinity, the first classifier.bias"):
+        load_teacher(str(tmp_path / "t.safetensors"), 5, torch.device("cpu"))
 
 
 def test_no_teacher_is_none_and_an_absent_one_is_told(workspace):

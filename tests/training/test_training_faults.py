@@ -304,6 +304,10 @@ def test_t13_a_folder_with_anything_else_in_it_is_left_alone(city, workspace):
 
 
 def test_t16_a_clock_that_runs_backwards_changes_nothing(city, workspace, monkeypatch, undisturbed):
+    """By a stand-in for `time.time`: Linux has no date of its own for a process, and all others would see another one.
+
+    Time namespaces hold the monotonic clock and that since boot, not the date.
+    """
     now = iter(range(2_000_000_000, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     folder = train(tiny(city, run="run", workers=1)).folder

@@ -1,5 +1,7 @@
 """What a training starts from: a whole network, its backbone, and a classifier only where it is the run's."""
 
+import re
+
 import pytest
 import torch
 
@@ -28,6 +30,14 @@ def test_training_starts_from_a_whole_network_of_the_same_shapes(vainf, tmp_path
                for name, value in model.state_dict().items())  # fmt: skip
     assert line == "initial weights: all of deeplabv3plus over resnet18, from a.pth (VainF/DeepLabV3Plus-Pytorch)"
     assert model.training
+
+
+def test_weights_that_are_not_finite_are_named_before_the_first_step(vainf, tmp_path, capsys):
+    broken = {**vainf, "backbone.bn1.running_mean": torch.full((64,), torch.nan)}
+    torch.save({"model_state": broken}, tmp_path / "a.pth")
+    message = "a.pth': 1 of its tensors hold nan or infinity, the first backbone.bn1.running_mean; take another file"
+    with pytest.raises(IntegrityError, match=re.escape(message)):
+        start(tmp_path, capsys, output_stride=8)
 
 
 @pytest.mark.parametrize("num_classes", [19, 21])

@@ -1,1 +1,1 @@
-"""Timings against the alternatives, as ratios within one run; `python -m benchmarks` runs them all."""
+"""Timings against the alternatives, as ratios within one run; `python -m benchmarks` runs them."""

@@ -21,6 +21,30 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+from dlv3p.parameters.training import DEMO_CITY, TrainParameters
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options, without torch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
+    parser.add_argument("--root", default=DEMO_CITY, help="a data set of any kind; the embedded city by default")
+    parser.add_argument("--name", default="accuracy", help="name of runs and results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--backbone", default="resnet18", choices=["resnet18", "resnet34", "resnet50", "resnet101"])
+    parser.add_argument("--output-stride", type=int, default=16, choices=[8, 16])
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--image-scale", type=float, default=0.5)
+    parser.add_argument("--class-weights", default="inverse_log", choices=["inverse_log", "none"], help="of ours")
+    parser.add_argument("--validate-every", type=int, default=1, help="epochs between two scores; the last counts")
+    counts = {"epochs": 10, "channels": 64, "crop-height": 64, "crop-width": 128, "batch-size": 8, "threads": 1}
+    for name, default in {**counts, "workers": 1}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse_options()  # answers --help, and refuses wrong options, before the seconds that the imports below take
+
 import numpy as np
 import pandas as pd
 import torch
@@ -38,7 +62,6 @@ from dlv3p.data.roots import open_training, resolve_data_root
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
-from dlv3p.parameters.training import DEMO_CITY, TrainParameters
 from dlv3p.pictures.curves import plot_curves, read_metrics
 from dlv3p.pictures.visualize import save_figure
 from dlv3p.runs.folders import checkpoint_path
@@ -173,26 +196,9 @@ def _mean(values: Sequence[float | None]) -> float:
     return statistics.mean(known) if known else float("nan")
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", default=DEMO_CITY, help="a data set of any kind; the embedded city by default")
-    parser.add_argument("--name", default="accuracy", help="name of runs and results")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--backbone", default="resnet18", choices=["resnet18", "resnet34", "resnet50", "resnet101"])
-    parser.add_argument("--output-stride", type=int, default=16, choices=[8, 16])
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--image-scale", type=float, default=0.5)
-    parser.add_argument("--class-weights", default="inverse_log", choices=["inverse_log", "none"], help="of ours")
-    parser.add_argument("--validate-every", type=int, default=1, help="epochs between two scores; the last counts")
-    counts = {"epochs": 10, "channels": 64, "crop-height": 64, "crop-width": 128, "batch-size": 8, "threads": 1}
-    for name, default in {**counts, "workers": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    return parser.parse_args()
-
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Train the missing seeds, and print the comparison."""
-    options = _options()
+    options = parse_options(arguments)
     names = ("backbone", "output_stride", "channels", "image_scale", "crop_height", "crop_width", "batch_size")
     shared = {name: getattr(options, name) for name in (*names, "epochs", "precision", "workers")}
     training, scored = open_training(resolve_data_root(options.root), "train", "val")

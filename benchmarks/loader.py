@@ -12,7 +12,23 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options, without torch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, help="a data set with a train split; the embedded city by default")
+    parser.add_argument("--frames", type=int, default=6, help="of the embedded city (default: 6)")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count (default: 7)")
+    parser.add_argument("--crop", type=int, default=768, help="height and width in pixels (default: 768)")
+    parser.add_argument("--color-jitter", type=float, default=0.0, help="its strength (default: 0, none)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse_options()  # answers --help, and refuses wrong options, before the seconds that the imports below take
 
 import numpy as np
 import torch
@@ -22,6 +38,7 @@ from torchvision.transforms.v2 import functional
 
 from cityscapes.dataset import Split
 from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import run_command
 from cityscapes.workspace import WORKSPACE_VARIABLE
 from dlv3p.data.augment import MEAN, STD, Augmentation
 from dlv3p.data.decoded_cache import DecodedCache
@@ -86,14 +103,9 @@ def measure(split: Split, augmentation: Augmentation, repeats: int) -> tuple[dic
     return times, differences
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print milliseconds per sample, samples per second, ratios, and the agreement of samples."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, help="a data set with a train split; the embedded city by default")
-    for name, default in (("frames", 6), ("repeats", 7), ("crop", 768)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--color-jitter", type=float, default=0.0)
-    options = parser.parse_args()
+    options = parse_options(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[WORKSPACE_VARIABLE] = folder
@@ -114,7 +126,8 @@ def main() -> None:
     print(f"labels equal in {100 * (1 - labels.mean()):.3f} % of pixels, at least {100 * (1 - labels.max()):.3f} %")
     print(f"image within {levels.max():.1f} of 255 levels")
     print(f"a file has {stored / len(split) / 1e6:.2f} MB, a decoded image {decoded / len(split) / 1e6:.2f} MB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

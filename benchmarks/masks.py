@@ -18,14 +18,13 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-from cityscapesscripts.preparation.json2labelImg import json2labelImg
-
 from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import require, run_command
 from cityscapes.files import png_write as mask_files
 from cityscapes.layout import POLYGONS_SUFFIX, SPLITS, Frame, find_frames
 from cityscapes.masks import draw as masks
@@ -38,6 +37,8 @@ MODES = ("rgba", "palette")
 
 def official_way(polygon_file: Path, folder: Path) -> None:
     """Make the three masks as the official preparation does: one call, and one reading of the polygons, for each."""
+    from cityscapesscripts.preparation.json2labelImg import json2labelImg
+
     for encoding in ("ids", "trainIds", "color"):
         json2labelImg(str(polygon_file), str(folder / f"{encoding}.png"), encoding)
 
@@ -118,13 +119,14 @@ def copy_polygons(source: Path, root: Path, limit: int) -> list[Frame]:
     return found[:limit]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print milliseconds per frame, the ratios, and the time of each step."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.masks", description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="a Cityscapes data set (default: the embedded city)")
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--frames", type=int, default=8, help="at most so many (default: 8)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds that count (default: 5)")
+    options = parser.parse_args(arguments)
+    require("benchmarks.masks", ("cityscapesscripts",), "test")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         root = options.root
@@ -146,7 +148,8 @@ def main() -> None:
             rest = steps["whole"] - sum(value for step, value in steps.items() if step != "whole")
             listed = ", ".join(f"{step} {value:.2f}" for step, value in {**steps, "rest": rest}.items())
             print(f"time per step, {mode} (ms): {listed}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -12,8 +12,22 @@ the same counter for all. The peers need: pip install 'dlv3p[bench]'.
 import argparse
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options, without torch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.splitlines()[0])
+    for name, default in (("height", 256), ("width", 512), ("threads", 1), ("turns", 15)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--backbones", nargs="+", default=["resnet50"], choices=["resnet50", "resnet101"])
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse_options()  # answers --help, and refuses wrong options, before the seconds that the imports below take
 
 import torch
 from torch import Tensor, nn
@@ -165,14 +179,9 @@ def compare_compiled(options: argparse.Namespace) -> None:
     print(f"  over eager mode {format_ratio(timings, 'compiled', 'eager')}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the requested comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("height", 256), ("width", 512), ("threads", 1), ("turns", 15)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--backbones", nargs="+", default=["resnet50"], choices=["resnet50", "resnet101"])
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    options = parser.parse_args()
+    options = parse_options(arguments)
     torch.set_num_threads(options.threads)
     clock = "process CPU time" if options.threads == 1 else "wall time"
     print(

@@ -13,7 +13,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks import official_tool
 from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import require, run_command
 from cityscapes.labels import LABEL_ID_TO_TRAIN_ID, TRAINED_LABELS
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
@@ -103,14 +104,15 @@ def compare(results: dict[str, Any]) -> None:
                 raise SystemExit(f"{name}: {key} is {value!r}, the official tool gives {official!r}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print milliseconds per frame and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.official_scores", description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=6, help="at most so many (default: 6)")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count (default: 7)")
     parser.add_argument("--root", type=Path, help="a data set; default: the embedded city at 1024 x 2048")
     parser.add_argument("--split", default="val")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    require("benchmarks.official_scores", ("cityscapesscripts",), "test")
     with tempfile.TemporaryDirectory() as folder:
         root = options.root or write_demo_city(
             Path(folder) / "city", height=1024, width=2048, frames={"train": 0, "val": options.frames, "test": 0}
@@ -121,7 +123,8 @@ def main() -> None:
     for name, values in times.items():
         ratios = [theirs / ours for theirs, ours in zip(times[WAYS[0]], values, strict=True)]
         print(f"  {name:<22}{1000 * statistics.median(values):8.1f} ms   {statistics.median(ratios):5.2f} x")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

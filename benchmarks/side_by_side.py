@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cityscapes.demo.city import write_demo_city
+from cityscapes.errors import run_command
 
 POLICIES = {"spinning": {"GOMP_SPINCOUNT": "300000"}, "passive": {}}
 """Environment variables by policy; the number is that of libgomp where nothing is set."""
@@ -52,9 +53,13 @@ def train_together(count: int, city: Path, policy: str, options: argparse.Namesp
     return slowest, (sum(after[2:4]) - sum(before[2:4])) / count
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, train by turns, and print the median of the ratios for each policy."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.side_by_side",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--threads", type=int, default=2, help="of each training (default: 2)")
     parser.add_argument("--epochs", type=int, default=3, help="of 8 steps each (default: 3)")
     parser.add_argument("--turns", type=int, default=3, help="of one alone and two together (default: 3)")
@@ -67,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             alone, beside = (statistics.median(turn[number][1] for turn in turns) for number in (0, 1))
             processor = f"processor seconds of a run: {alone:.0f} alone, {beside:.0f} beside another"
             print(f"{policy:8} {ratio:5.2f} times as long; {processor}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,6 +10,7 @@ median of the ratios.
 
 import argparse
 import ast
+import json
 import os
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
+from cityscapes.errors import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -49,8 +50,9 @@ HELP_SECONDS, IMPORTS = 0.3, 1.2
 
 def imports_of(notebook: Path) -> str:
     """Return the import statements in the cells of a notebook, in their order."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code" and "import " in cell.source]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    trees = [ast.parse(source) for source in sources if "import " in source]
     statements = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return "\n".join(map(ast.unparse, statements))
 
@@ -68,9 +70,11 @@ def verdict(value: float, budget: float) -> str:
     return "" if value <= budget else f"  over its budget of {budget}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, start everything so many times, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.startup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=3, help="starts of each (default: 3)")
     parser.add_argument("--notebooks", nargs="*", default=NOTEBOOKS, choices=NOTEBOOKS, metavar="NAME", help="which")
     options = parser.parse_args(arguments)
@@ -84,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pairs = [(seconds("-c", imports), seconds("-c", BARE)) for _ in range(options.turns)]
         ours, ratio = (statistics.median(values) for values in zip(*((o, o / bare) for o, bare in pairs), strict=True))
         print(f"  {name:26} {ours:5.2f}  {ratio:.2f}{verdict(ratio, IMPORTS)}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,9 +14,27 @@ above that between steps, and the share of its time without a kernel are reporte
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options, without torch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet50")
+    for name, default in (("batch", 2), ("height", 192), ("width", 192), ("threads", 1), ("turns", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    precisions = ["float32", "bfloat16"]
+    parser.add_argument("--precisions", nargs="+", default=precisions, choices=precisions)
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; minutes on a CPU")
+    parser.add_argument("--only", choices=["libraries", "means"], help="one of the two tables")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    parse_options()  # answers --help, and refuses wrong options, before the seconds that the imports below take
 
 import torch
 from torch import Tensor, nn
@@ -201,18 +219,9 @@ def _ratio(timings: InterleavedTimes, name: str, over: str) -> str:
     return f"{speedup.times:.2f} x ({speedup.low:.2f} to {speedup.high:.2f})"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the requested comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="resnet50")
-    for name, default in (("batch", 2), ("height", 192), ("width", 192), ("threads", 1), ("turns", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    precisions = ["float32", "bfloat16"]
-    parser.add_argument("--precisions", nargs="+", default=precisions, choices=precisions)
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; minutes on a CPU")
-    parser.add_argument("--only", choices=["libraries", "means"], help="one of the two tables")
-    options = parser.parse_args()
+    options = parse_options(arguments)
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     size = f"{options.batch} crops of {options.height} x {options.width}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import IntegrityError
-from cityscapes.files.atomic import file_sha256, write_bytes, write_text
+from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.files.untrusted import parse_json, regular
 
 try:
@@ -43,6 +43,12 @@ def check_content(content: Any, source: str | Path, key: str = HASH_KEY) -> None
             f"{source}: was changed since it was written ({key} differs); restore it, or delete its line {key!r} to "
             "take it as it is"
         )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
+    with open(regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, key: str = HASH_KEY) -> Any:

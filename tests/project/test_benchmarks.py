@@ -2,14 +2,17 @@
 
 import argparse
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from support.tiny import tiny
 
+from benchmarks import __main__ as command
 from benchmarks import side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.training import Bench
+from cityscapes.errors import ParameterError
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
@@ -92,3 +95,24 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
         with pytest.raises(SystemExit, match="a training has failed"):
             side_by_side.train_together(2, workspace, policy, options)
     assert started == [("passive", "300000")] * 2 + [("passive", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "run"), [(["masks", "loader"], ["masks", "loader"]), ([], list(command.BENCHMARKS)[:-1])]
+)
+def test_the_named_benchmarks_run_with_their_defaults(words, run, monkeypatch):
+    called = []
+    module = lambda name: argparse.Namespace(main=lambda arguments: called.append((name, arguments)))  # noqa: E731
+    monkeypatch.setattr(command, "import_module", module)
+    assert command.main(words) == 0
+    assert called == [(f"benchmarks.{name}", []) for name in run]
+
+
+def test_none_runs_where_one_is_misspelled():
+    with pytest.raises(ParameterError, match="^loaders: no such benchmark; allowed are startup, masks, "):
+        command.main(["masks", "loaders"])
+
+
+def test_every_benchmark_is_listed():
+    files = [path for path in Path(command.__file__).parent.glob("*.py") if "run_command(main)" in path.read_text()]
+    assert {path.stem for path in files} == {*command.BENCHMARKS, "__main__"}

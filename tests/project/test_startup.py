@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks.__main__ import BENCHMARKS
 from benchmarks.startup import COMMANDS, NOTEBOOKS, ROOT, imports_of
 
 HELP = """
@@ -38,6 +39,12 @@ def test_help_imports_neither_torch_nor_numpy():
     modules = loaded(HELP.format(commands=COMMANDS))
     assert "cityscapes.errors" in modules
     assert modules & {"torch", "numpy", "pandas", "PIL", "numba", "nbformat"} == set()
+
+
+def test_help_of_the_benchmarks_imports_no_torch_and_starts_none():
+    modules = loaded(HELP.format(commands=["-m benchmarks", *(f"-m benchmarks.{name}" for name in BENCHMARKS)]))
+    assert "benchmarks" in modules
+    assert modules & (SLOW | {"torch", "pandas", "nbformat"}) == set()
 
 
 def test_a_network_needs_no_tables_no_plots_and_no_other_library():

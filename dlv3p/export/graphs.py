@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from cityscapes.errors import ParameterError, require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
-from dlv3p.evaluation.inference import Predictor
 from dlv3p.runtime.devices import EXPORT_ADVICE, explain_out_of_memory
+
+if TYPE_CHECKING:
+    from dlv3p.evaluation.inference import Predictor
 
 NEEDED = ("onnx", "onnxscript")
 LARGEST_DENOMINATOR = 100
@@ -116,7 +119,7 @@ def export_program(model: nn.Module, path: str | Path, *, height: int, width: in
     return Path(path)
 
 
-def metadata_of(predictor: Predictor) -> dict[str, str]:
+def metadata_of(predictor: "Predictor") -> dict[str, str]:
     """Return the metadata of an exported file, each entry as JSON.
 
     An image is resized by `image_scale`, scaled to 0 to 1, reduced by `mean` and divided by `standard_deviation`; label

@@ -2,11 +2,10 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that no
 reader meets half a file, after a crash or on a full disk either, and a previous file stays until the new one is
-complete. The hash of a file, by which it is checked before it is trusted, is computed here, too.
+complete.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from typing import BinaryIO
 
 from cityscapes.errors import MachineError
 from cityscapes.files.leftovers import LEFTOVER, hold, remove_leftovers, unfinished
-from cityscapes.files.untrusted import regular
 
 NO_FOLDER_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF)
 """What file systems say that cannot wait for a folder (CIFS, some of FUSE); there is nothing to wait for, then."""
@@ -133,9 +131,3 @@ def _fsync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
-    with open(regular(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import IntegrityError
-from cityscapes.files.atomic import file_sha256, write_bytes, write_text
+from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.files.untrusted import parse_json, regular
 
 try:
@@ -23,6 +23,12 @@ except ImportError:  # not built for every kind of processor
 
 HASH_KEY = "content_sha256"
 """The key of a JSON file's checksum, that of all other keys."""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
+    with open(regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_sha256(content: Mapping[str, Any], key: str = HASH_KEY) -> str:

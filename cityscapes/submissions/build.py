@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
-from cityscapes.files.atomic import file_sha256, open_atomically, write_bytes
+from cityscapes.files.atomic import open_atomically, write_bytes
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.listing import is_hidden
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import ProblemsError

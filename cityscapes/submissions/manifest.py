@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cityscapes.files.atomic import file_sha256, write_text
+from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.untrusted import regular
 
 FORMAT = 1

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError, require
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import read_json
+from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder

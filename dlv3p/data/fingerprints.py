@@ -15,8 +15,8 @@ import numpy as np
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
-from cityscapes.files.atomic import file_sha256, write_text
-from cityscapes.files.checksums import HASH_KEY, read_json, with_checksum
+from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, with_checksum
 from cityscapes.workspace import data_folder
 
 LARGEST = 16 * 2**30

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import IntegrityError, ParameterError, run_command
-from cityscapes.files.atomic import file_sha256, open_atomically, write_text
-from cityscapes.files.checksums import HASH_KEY, read_json, with_checksum
+from cityscapes.files.atomic import open_atomically, write_text
+from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, with_checksum
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.files.untrusted import regular

@@ -11,8 +11,7 @@ import torch
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import read_json
+from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import is_hidden
 from cityscapes.files.untrusted import regular

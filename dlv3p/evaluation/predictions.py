@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
-from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import RULE
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.png_write import is_made_from

@@ -24,8 +24,7 @@ from cityscapes.errors import (
     missing_packages,
     require,
 )
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import check_recorded, read_json, record_path, write_recorded
+from cityscapes.files.checksums import check_recorded, file_sha256, read_json, record_path, write_recorded
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize

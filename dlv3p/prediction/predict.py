@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError, UserError, reason
-from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import PICTURE_FORMATS, inspect_picture, read_image, register_heif
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import BusyError, MissingInputError, UserError, reason
-from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.locks import holder_of
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding

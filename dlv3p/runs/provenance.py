@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from PIL import features
 
-from cityscapes.files.atomic import file_sha256
+from cityscapes.files.checksums import file_sha256
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors", "isal", "timm")
 VECTOR_FLAGS = re.compile(r"sse|ssse|avx|amx|fma|f16c|asimd|sve|bf16|fp16")

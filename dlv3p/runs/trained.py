@@ -13,7 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.files.atomic import file_sha256, write_text
+from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.untrusted import regular
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import record_path
+from cityscapes.files.checksums import file_sha256, record_path
 from cityscapes.files.untrusted import sanitize
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.checksums import HASH_KEY

@@ -18,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import check_recorded
+from cityscapes.files.checksums import check_recorded, file_sha256
 from cityscapes.files.untrusted import parse_json, safe_reason, sanitize
 from dlv3p.weights.checksums import check_described
 from dlv3p.weights.pickles import load_pickled

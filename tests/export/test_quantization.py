@@ -23,7 +23,8 @@ from cityscapes.errors import (
     NewerFormatError,
     ParameterError,
 )
-from cityscapes.files.atomic import file_sha256, write_bytes
+from cityscapes.files.atomic import write_bytes
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.locks import lock_folder
 from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import run_folder

@@ -8,8 +8,7 @@ import pytest
 
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
-from cityscapes.files.atomic import file_sha256
-from cityscapes.files.checksums import read_json, read_recorded
+from cityscapes.files.checksums import file_sha256, read_json, read_recorded
 from cityscapes.files.images import inspect_picture, read_ids, read_image
 from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.files.png_write import is_made_from

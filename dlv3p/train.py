@@ -43,14 +43,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
-    from dlv3p.runtime.processes import (
-        from_first,
-        in_turn,
-        joined_processes,
-        place,
-        started_in_group,
-        sum_over_processes,
-    )
+    from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
     from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
@@ -58,7 +51,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
-    from dlv3p.training.launching import launch, reported_errors
+    from dlv3p.training.launching import in_turn, launch, reported_errors
     from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
     from dlv3p.training.progress import TrainingProgress
     from dlv3p.training.recording import memory_advice, record_run

@@ -2,7 +2,7 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk and then renamed, so that no
 reader meets half a file, after a crash or on a full disk either, and a previous file stays until the new one is
-complete. The hash of a file, by which it is checked before it is trusted, is computed here, too.
+complete.
 """
 
 import errno

@@ -25,6 +25,12 @@ HASH_KEY = "content_sha256"
 """The key of a JSON file's checksum, that of all other keys."""
 
 
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
+    with open(regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_sha256(content: Mapping[str, Any], key: str = HASH_KEY) -> str:
     """Return the sha256 of a JSON object without its `key`, independent of key order and whitespace."""
     rest = json.loads(json.dumps({name: value for name, value in content.items() if name != key}))

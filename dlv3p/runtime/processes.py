@@ -5,25 +5,16 @@ of a world size of 1 and communicates with nobody.
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-from cityscapes.errors import BusyError
-
 RENDEZVOUS_FILE = "DLV3P_RENDEZVOUS_FILE"
 """Environment variable with the rendezvous file of the processes of one machine, instead of a port."""
-
-
-POLL_SECONDS = 1.0
-"""How often a process looks whether another one is still busy."""
-
-T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -49,21 +40,6 @@ def place() -> Place:
 def started_in_group() -> bool:
     """Return whether torchrun, or another launcher that sets the same variables, started this process for a group."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
-
-
-def in_turn(call: Callable[[], T]) -> T:
-    """Call what one process of a group does for all, such as making masks: while one is busy, the others wait."""
-    told = False
-    while True:
-        try:
-            return call()
-        except BusyError as error:
-            if not started_in_group():
-                raise
-            if not told:
-                print(f"waiting: {error}", flush=True)
-            told = True
-            time.sleep(POLL_SECONDS)
 
 
 @contextmanager

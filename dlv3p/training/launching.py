@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from cityscapes import errors
 from cityscapes.files.atomic import write_text
@@ -23,7 +24,7 @@ from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.provenance import COMMAND, command
-from dlv3p.runtime.processes import RENDEZVOUS_FILE
+from dlv3p.runtime.processes import RENDEZVOUS_FILE, started_in_group
 from dlv3p.training.interruption import SIGNALS
 
 ERROR_FILE = "DLV3P_ERROR_FILE"
@@ -37,6 +38,11 @@ LOG = "processes.log"
 
 SECONDS_TO_END = 30
 """How long the other processes of a group may take to end by themselves after one has failed."""
+
+POLL_SECONDS = 1.0
+"""How often a process looks whether another one of its group is still busy."""
+
+T = TypeVar("T")
 
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -69,6 +75,21 @@ def reported_errors() -> Iterator[None]:
             report = {"rank": os.environ["RANK"], "kind": type(error).__name__, "message": str(error)}
             write_text(path, json.dumps(report), durable=False)
         raise
+
+
+def in_turn(call: Callable[[], T]) -> T:
+    """Call what one process of a group does for all, such as making masks: while one is busy, the others wait."""
+    told = False
+    while True:
+        try:
+            return call()
+        except errors.BusyError as error:
+            if not started_in_group():
+                raise
+            if not told:
+                print(f"waiting: {error}", flush=True)
+            told = True
+            time.sleep(POLL_SECONDS)
 
 
 def started_by_launch() -> bool:

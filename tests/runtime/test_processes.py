@@ -18,9 +18,10 @@ from dlv3p.data.sampling import EpochSampler
 from dlv3p.parameters.files import read_config
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
-from dlv3p.runtime import processes
-from dlv3p.runtime.processes import in_turn, place
+from dlv3p.runtime.processes import place
 from dlv3p.train import main, train
+from dlv3p.training import launching
+from dlv3p.training.launching import in_turn
 from dlv3p.weights.checkpoint import load_checkpoint
 
 
@@ -42,7 +43,7 @@ def test_processes_of_a_group_wait_for_the_one_that_makes_masks(monkeypatch, cap
             raise answer
         return answer
 
-    monkeypatch.setattr(processes, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.0)
     with pytest.raises(BusyError):  # two runs that have nothing to do with each other
         in_turn(opened)
     monkeypatch.setenv("WORLD_SIZE", "2")

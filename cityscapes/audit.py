@@ -155,7 +155,8 @@ def _print_report(report: AuditReport) -> None:
         print(f"{counts.split}: {counts.images} frames, {counts.ignored_share:.1%} void; {cities}")
     print(*report.lines(), sep="\n", end="\n" if report.findings else "")
     notes = len(report.findings) - len(report.errors)
-    print(f"{len(report.errors)} errors, {notes} notes, {report.seconds:.1f} s")
+    counts = (f"{n} {kind}{'' if n == 1 else 's'}" for n, kind in ((len(report.errors), "error"), (notes, "note")))
+    print(f"{', '.join(counts)}, {report.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -51,12 +51,6 @@ def check_content(content: Any, source: str | Path, key: str = HASH_KEY) -> None
         )
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal; read in blocks."""
-    with open(regular(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_json(path: Path, key: str = HASH_KEY) -> Any:
     """Read a JSON file strictly, and compare its checksum if it has one.
 

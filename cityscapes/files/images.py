@@ -208,7 +208,7 @@ def _load(
         raise
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{source}: cannot be read as an image (it is no {' or '.join(formats)} file); {remedy}"
+            f"{source}: cannot be read as an image (it is not a {' or '.join(formats)} file); {remedy}"
         ) from error
     except _DAMAGED as error:
         raise InputError(f"{source}: cannot be read as an image ({reason(error)}); {remedy}") from error

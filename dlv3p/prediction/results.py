@@ -196,7 +196,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise IntegrityError(f"{path}: cannot be read ({reason(error)}); delete it to predict again") from error
     if not isinstance(record, dict):
-        raise IntegrityError(f"{path}: is no record of predictions; delete it to predict again")
+        raise IntegrityError(f"{path}: not a record of predictions; delete it to predict again")
     return record
 
 

@@ -40,7 +40,7 @@ class Source:
 def find_images(images: str | Path, *, output: Path | None = None) -> Source:
     """Find what `images` names; earlier results, below `output`, are left out of a folder and of a pattern.
 
-    A list is a text file with a path a line, relative to its own folder; empty lines and those that begin with # are
+    A list is a text file with one path per line, relative to its folder; empty lines and those that begin with # are
     left out. Raises MissingInputError where there is nothing, InputError where there is no image.
     """
     if str(images) == DEMO_CITY:
@@ -101,14 +101,14 @@ def _of_list(path: Path) -> Source:
     try:
         lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the list as UTF-8, a path a line") from error
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8, one path per line") from error
     if any("\0" in line for line in lines):
-        raise InputError(f"{path}: is no text; a list has a path a line")
+        raise InputError(f"{path}: not a text file; a list has one path per line")
     named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
     paths = [Path(os.path.normpath(entry.absolute())) for entry in named]
     paths = list(dict.fromkeys(paths))
     if not paths:
-        raise InputError(f"{path}: the list names no image; write a path a line")
+        raise InputError(f"{path}: the list names no image; write one path per line")
     return Source(_title(path.stem), name_results(paths, Path(os.path.commonpath([entry.parent for entry in paths]))))
 
 

@@ -38,7 +38,7 @@ def predict_video(
 ) -> Predictions:
     """Predict the frames of a video into the folder `output`, and write `overlay.mp4` there, if overlays are wanted.
 
-    Raises InputError for what is no video; one that ends damaged is named in `problems`, and what came before is done.
+    Raises InputError for what is not a video; one that ends damaged is named in `problems`, what came before is done.
     """
     output, outputs = Path(output), outputs or Outputs()
     video = open_video(source.video)

@@ -323,7 +323,7 @@ def test_the_command_ends_with_zero_or_three_and_prints_what_it_found(root):
     done = run("--root", root, "--splits", "train", "--workers", "2")
     assert (done.returncode, done.stderr) == (3, "")
     assert f"{FIRST.name}{TRAIN_IDS_SUFFIX}: holds 19, 20, 21, 22, 23, 24, 25, 26, 27, 28 and 3 more" in done.stdout
-    assert "1 errors, 0 notes" in done.stdout
+    assert "1 error, 0 notes" in done.stdout
     done = run("--root", root / "nothing")
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (3, 1, "")
     assert run("--splits", "trian").returncode == 2

@@ -49,9 +49,9 @@ def test_a_video_is_told_by_its_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "names no image; write a path a line"),
+        (b"", "names no image; write one path per line"),
         (b"\xff\xfe", "not UTF-8 at byte 0"),
-        (b"a\0b", "is no text; a list has a path a line"),
+        (b"a\0b", "not a text file; a list has one path per line"),
     ],
 )
 def test_a_list_that_is_none_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -65,7 +65,7 @@ def test_what_the_fastest_runtime_began_is_resumed_by_the_same(photos: Path, tmp
 
 def test_a_damaged_record_is_one_line(predictor, tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_text("[]")
-    with pytest.raises(IntegrityError, match=r"predictions\.json: is no record of predictions; delete it"):
+    with pytest.raises(IntegrityError, match=r"predictions\.json: not a record of predictions; delete it"):
         recorded_runtime(tmp_path)
     (tmp_path / "predictions.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"predictions\.json: cannot be read \(not valid JSON"):

@@ -193,19 +193,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: time a few steps, also in mixed precision and with larger batches, and tell their memory",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    values = read_config(options.config) if options.config else {}
+    values |= {name: read_value(name, text) for name, text in options.parameter}
+    parameters = TrainParameters.from_mapping(values)
+    if options.trial:
+        from dlv3p.training.trial import report_trials
 
-    from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch  # not for --help
+        print(report_trials(parameters))
+        return 0
+
+    # They load torch, which neither --help nor the refusal of a parameter is to wait for.
+    from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
 
     end_with_parent()
     with reported_errors():
-        values = read_config(options.config) if options.config else {}
-        values |= {name: read_value(name, text) for name, text in options.parameter}
-        parameters = TrainParameters.from_mapping(values)
-        if options.trial:
-            from dlv3p.training.trial import report_trials
-
-            print(report_trials(parameters))
-            return 0
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")

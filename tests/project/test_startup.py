@@ -47,6 +47,20 @@ def test_help_of_the_benchmarks_imports_no_torch_and_starts_none():
     assert modules & (SLOW | {"torch", "pandas", "nbformat"}) == set()
 
 
+def test_a_wrong_parameter_is_refused_before_torch_is_imported():
+    code = """
+from cityscapes.errors import ParameterError
+from dlv3p.train import main
+try:
+    main(["-p", "epoch", "3"])
+except ParameterError as error:
+    assert "epochs" in str(error)
+else:
+    raise SystemExit("not refused")
+"""
+    assert "torch" not in loaded(code)
+
+
 def test_a_network_needs_no_tables_no_plots_and_no_other_library():
     modules = loaded("from dlv3p.models.deeplab import build_network")
     assert "torch" in modules

@@ -190,7 +190,14 @@ class RunComparison:
         """Where the results belong: a folder of their own in `outputs/`, named after what is compared, and how."""
         name = "_and_".join(re.sub(r"[^\w.-]+", "-", Path(one.name).name) for one in self.candidates)
         first = self.reference
-        what = [*(one.name for one in self.candidates), first.root, first.split, first.protocol, first.counts.groups]
+        what = [
+            *(one.name for one in self.candidates),
+            first.data,
+            first.images,
+            first.split,
+            first.protocol,
+            first.counts.groups,
+        ]
         digest = hashlib.sha256("\0".join(map(str, what)).encode(errors="surrogateescape")).hexdigest()[:8]
         return output_folder(f"{name[:100]}-{digest}")
 

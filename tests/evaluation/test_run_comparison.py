@@ -360,3 +360,11 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
         save(tmp_path / f"{split.name(index)}.png", 7)
     road = from_folder(tmp_path, split, ids="label", progress="none")
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
+
+
+def test_a_comparison_has_the_same_folder_wherever_the_data_lies_and_another_for_other_images():
+    here, moved, others = (
+        compare_candidates([replace(one, **changed) for one in (FIRST, SECOND)]).folder
+        for changed in ({"root": "/here"}, {"root": "/moved"}, {"images": "2" * 64})
+    )
+    assert here == moved != others

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=8, help="at most so many (default: 8)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count (default: 5)")
     options = parser.parse_args(arguments)
-    require("benchmarks.masks", ("cityscapesscripts",), "test")
+    require("benchmarks.masks", ("cityscapesscripts",), "bench")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         root = options.root

@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="a data set; default: the embedded city at 1024 x 2048")
     parser.add_argument("--split", default="val")
     options = parser.parse_args(arguments)
-    require("benchmarks.official_scores", ("cityscapesscripts",), "test")
+    require("benchmarks.official_scores", ("cityscapesscripts",), "bench")
     with tempfile.TemporaryDirectory() as folder:
         root = options.root or write_demo_city(
             Path(folder) / "city", height=1024, width=2048, frames={"train": 0, "val": options.frames, "test": 0}

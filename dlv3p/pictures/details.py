@@ -18,7 +18,7 @@ def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":
     """Draw IoU and boundary IoU of each class that occurs, those that lose most at the edge on top."""
     if not details.known:
         return NOT_ASKED
-    table = details.classes().dropna().sort_values("difference")
+    table = details.classes().dropna().sort_values("difference", kind="stable")
     figure = new_figure(8, 1.2 + 0.28 * len(table))
     axes = figure.subplots()
     rows = np.arange(len(table))

@@ -62,7 +62,7 @@ def test_every_required_package_is_brought_by_its_extra():
     assert asked == EXTRAS.keys() - {"test"}
     for module, packages, extra in calls:
         for package in packages:
-            names = {name.replace("_", "-") for name in installed.get(package, [package])}
+            names = {name.replace("_", "-").lower() for name in installed.get(package, [package])}
             assert names & distributions_of(extra), f"{module}: {package} does not come with {extra}"
 
 

@@ -21,7 +21,7 @@ def example():
 def test_charts_have_a_row_for_each_class_that_occurs_and_a_place_for_each_band():
     details = example()
     edges = edges_chart(details, footer="run · split")
-    assert [text.get_text() for text in edges.axes[0].get_yticklabels()] == ["road", "sky"]
+    assert [text.get_text() for text in edges.axes[0].get_yticklabels()] == ["sky", "road"], "upwards"
     assert edges.get_supxlabel() == "run · split"
     bands = distances_chart(details)
     (accuracy, score) = bands.axes[0].get_lines()

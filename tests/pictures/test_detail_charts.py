@@ -12,7 +12,9 @@ def example():
     truth = np.zeros((40, 60), np.uint8)
     truth[:, 30:] = 1
     details = Details.empty(("road", "sky", "nowhere"))
-    details.add(truth, np.roll(truth, 3, axis=1))
+    prediction = np.zeros_like(truth)
+    prediction[:, 33:] = 1
+    details.add(truth, prediction)
     details.reliability = Reliability()
     details.reliability.add(np.array([0.5, 0.52, 0.9]), np.array([True, False, True]))
     return details
@@ -21,11 +23,15 @@ def example():
 def test_charts_have_a_row_for_each_class_that_occurs_and_a_place_for_each_band():
     details = example()
     edges = edges_chart(details, footer="run · split")
-    assert [text.get_text() for text in edges.axes[0].get_yticklabels()] == ["sky", "road"], "upwards"
+    lowest, top = (text.get_text() for text in edges.axes[0].get_yticklabels())
+    losses = details.classes()["difference"]
+    assert {lowest, top} == {"road", "sky"}
+    assert losses[top] > losses[lowest]
     assert edges.get_supxlabel() == "run · split"
     bands = distances_chart(details)
     (accuracy, score) = bands.axes[0].get_lines()
-    assert accuracy.get_ydata()[0] < accuracy.get_ydata()[-1] == score.get_ydata()[-1] == 1
+    assert accuracy.get_ydata()[0] < 1
+    assert accuracy.get_ydata()[4] == score.get_ydata()[4] == 1, "17 to 32 pixels from the edge all is right"
     assert [text.get_text() for text in bands.axes[0].get_xticklabels()][-1] == "33 and more"
     for figure in (edges, bands):
         assert png(figure).startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.files.checksums import check_content, content_sha256
 from cityscapes.files.untrusted import parse_json, regular
 from dlv3p.parameters.training import TrainParameters
@@ -91,11 +91,15 @@ DATA_KEYS = (
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a run.json strictly; raises ValueError with the reason if it is not a JSON object."""
-    content = parse_json(regular(path).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    return content
+    """Read a run.json strictly; raises IntegrityError with the reason if it is not a JSON object in UTF-8."""
+    content = regular(path).read_bytes()
+    try:
+        record = parse_json(content.decode())
+    except ValueError as error:
+        raise IntegrityError(f"{path}: cannot be read ({reason(error)}); restore it") from error
+    if not isinstance(record, dict):
+        raise IntegrityError(f"{path}: is not a JSON object; restore it")
+    return record
 
 
 def read_unchanged_record(path: Path) -> dict[str, Any]:

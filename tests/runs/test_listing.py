@@ -12,7 +12,7 @@ import pytest
 from support.terminal import in_terminal
 from support.tiny import tiny
 
-from cityscapes.errors import BusyError, MissingInputError, ParameterError
+from cityscapes.errors import BusyError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.files.locks import lock_folder
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
@@ -137,6 +137,21 @@ def test_a_folder_without_a_run_is_left_as_it_is(runs):
     with pytest.raises(MissingInputError, match="holds no run"):
         remove_run("mine")
     assert (runs / "mine" / "notes.txt").read_text() == "keep"
+
+
+def test_a_run_whose_record_cannot_be_read_is_not_renamed_by_half(runs):
+    (runs / "half" / "run.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"half/run.json: cannot be read \(not valid JSON at line 1"):
+        rename_run("half", "other")
+    assert (runs / "half").is_dir()
+    assert not (runs / "other").exists()
+
+
+def test_a_folder_here_is_not_taken_for_the_run_of_its_name(runs, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here" / "done").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["check", "done"]) == 0
+    assert f"{runs / 'done'}: complete and unchanged" in capsys.readouterr().out
 
 
 def test_a_run_in_progress_is_neither_removed_nor_renamed(runs):

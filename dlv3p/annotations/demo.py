@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,17 +57,9 @@ def _colors() -> np.ndarray:
     return np.array([by_name[name] for name in NAMES], np.uint8)
 
 
-def _write_coco(root: Path, images: list[AnnotatedImage]) -> None:
-    with open_atomically(root / ANNOTATIONS["coco"], durable=False) as file:
-        writer = CocoWriter(file, NAMES, _colors())
-        for image in images:
-            writer.add(image)
-        writer.finish()
-
-
-def _write_cvat(root: Path, images: list[AnnotatedImage]) -> None:
-    with open_atomically(root / ANNOTATIONS["cvat"], durable=False) as file:
-        writer = CvatWriter(file, NAMES, _colors())
+def _write_one_file(tool: str, writer_class: type, root: Path, images: list[AnnotatedImage]) -> None:
+    with open_atomically(root / ANNOTATIONS[tool], durable=False) as file:
+        writer = writer_class(file, NAMES, _colors())
         for image in images:
             writer.add(image)
         writer.finish()
@@ -118,9 +111,9 @@ ANNOTATIONS = {
 }
 """Where each format lies below the folder of the demo."""
 WRITERS: dict[str, Callable[[Path, list[AnnotatedImage]], None]] = {
-    "coco": _write_coco,
+    "coco": partial(_write_one_file, "coco", CocoWriter),
     "labelme": _write_labelme,
-    "cvat": _write_cvat,
+    "cvat": partial(_write_one_file, "cvat", CvatWriter),
     "yolo": _write_yolo,
     "masks": _write_masks,
 }

@@ -16,10 +16,9 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import is_hidden
+from cityscapes.files.listing import walk
 from cityscapes.labels import IGNORE
 from cityscapes.scores.truth_files import truth_of_frames
-from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.calibration import FITTED_PIXELS, Reliability, fit_temperature, softmax
 from dlv3p.evaluation.edges import (
@@ -30,13 +29,14 @@ from dlv3p.evaluation.edges import (
     distance_counts,
     object_counts,
 )
+from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, scores
-from dlv3p.evaluation.multi_scale import View, multi_scale_views, read_scores, resize
+from dlv3p.evaluation.multi_scale import View, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import EvaluateParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
-from dlv3p.runtime.devices import LAYOUT, SCORING_ADVICE, explain_out_of_memory
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 LEAST_SURE = 0.1
@@ -172,8 +172,7 @@ def score_details(
     A temperature is fitted on `temperature_split`. Raises ParameterError when that is the scored split, or when the
     classes are not those of the run.
     """
-    if len(predictor.class_names) != split.num_classes:
-        raise ParameterError(f"split: has {split.num_classes} classes, the run {len(predictor.class_names)}")
+    refuse_other_classes(predictor, split)
     details = Details.empty(predictor.class_names)
     details.reliability = Reliability()
     if temperature_split is not None:
@@ -222,7 +221,7 @@ class _FolderPairs:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         truth, prediction = Path(self.truth).expanduser(), Path(self.prediction).expanduser()
-        paths = sorted(path for path in truth.rglob("*.png") if not is_hidden(path, truth))
+        paths = sorted(path for path in walk(truth) if path.suffix == ".png")
         if not paths:
             raise MissingInputError(f"{truth}: holds no PNG; give the folder of the true masks")
         for path in paths:
@@ -255,8 +254,7 @@ def _logits(predictor: Predictor, image: Any) -> tuple[torch.Tensor, View]:
     scale = predictor.parameters.image_scale
     (view,) = multi_scale_views(image.height, image.width, WHOLE_IMAGE, image_scale=scale)
     with torch.inference_mode():
-        batch = normalize(resize(image, view.width, view.height))[None]
-        return predictor.logits(batch.to(predictor.device, memory_format=LAYOUT))[0].float(), view
+        return predictor.logits(view_batch(image, view, predictor.device))[0].float(), view
 
 
 def _pixels(

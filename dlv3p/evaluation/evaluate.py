@@ -148,12 +148,8 @@ def evaluate(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Evaluation:
     """Predict and score every image of a split; raises ParameterError when its number of classes is not the run's."""
+    refuse_other_classes(predictor, split)
     num_classes = len(predictor.class_names)
-    if split.num_classes != num_classes:  # the ids would mean something else
-        raise ParameterError(
-            f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
-            "score it on data with its own classes"
-        )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
     rows, every = [], []
@@ -174,6 +170,16 @@ def evaluate(
     result = official.result() if truth else None
     counts = ImageCounts.of(split, every, predictor.class_names)
     return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result, counts)
+
+
+def refuse_other_classes(predictor: Predictor, split: Split) -> None:
+    """Raise ParameterError for a split with another number of classes: its ids would mean something else."""
+    num_classes = len(predictor.class_names)
+    if split.num_classes != num_classes:
+        raise ParameterError(
+            f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
+            "score it on data with its own classes"
+        )
 
 
 def _json(value: float) -> float | None:

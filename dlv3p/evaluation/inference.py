@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, InputError
-from dlv3p.data.augment import normalize
-from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, resize
+from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -57,8 +56,7 @@ class Predictor:
         size = (image.height, image.width)
         views = multi_scale_views(*size, protocol, image_scale=scale)
         if len(views) == 1 and views[0].whole:
-            batch = normalize(resize(image, views[0].width, views[0].height))[None]
-            logits = self.logits(batch.to(self.device, memory_format=LAYOUT))
+            logits = self.logits(view_batch(image, views[0], self.device))
             return upsample_argmax(logits, size, align_corners=align_corners)[0]
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
         total = multi_scale_sum(self.logits, image, views, working, align_corners=align_corners, device=self.device)

@@ -98,6 +98,11 @@ def multi_scale_sum(
     return total
 
 
+def view_batch(image: Image.Image, view: View, device: torch.device) -> Tensor:
+    """Return an image as a network takes it, normalized (1,3,h,w), for a view that is neither padded nor mirrored."""
+    return normalize(resize(image, view.width, view.height))[None].to(device, memory_format=LAYOUT)
+
+
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """Resize an image bilinearly, antialiased where it gets smaller."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)

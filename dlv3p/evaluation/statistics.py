@@ -137,6 +137,15 @@ def compare_seeds(reference: Sequence[float], candidate: Sequence[float]) -> Est
     return Estimate(value, float(value - width), float(value + width), float(p), fewest)
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of a mean over seeds (Student's t); nan below `FEWEST_SEEDS`."""
+    if len(values) < FEWEST_SEEDS:
+        return float("nan"), float("nan")
+    mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    width = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * error
+    return float(mean - width), float(mean + width)
+
+
 def find_blocks(groups: Sequence[str], differences: np.ndarray) -> np.ndarray:
     """Return the block of each image, int (N,): its group, or a run of frames where there are fewer than ten groups.
 

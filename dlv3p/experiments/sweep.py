@@ -9,10 +9,8 @@ describes the file.
 
 import argparse
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
@@ -139,11 +137,12 @@ class RunningSweep:
     def finish(self, executor: Executor) -> "Iterator[Outcome]":
         """Run what is not finished on an executor, and yield each outcome; the table is written after each."""
         from dlv3p.experiments.jobs import prepare_data
+        from dlv3p.training.interruption import signals_handled
 
         check_writable(self.sweep.folder)
         prepare_data(self.waiting)
         self.stop.unlink(missing_ok=True)
-        with self._signals():
+        with signals_handled(self._stop, SIGNALS):
             pending = {executor.submit(partial(_run, job, self.stop)): job for job in self.waiting}
             while pending:
                 done, _ = wait(pending, timeout=WAKE_SECONDS, return_when=FIRST_COMPLETED)
@@ -170,18 +169,8 @@ class RunningSweep:
         write_text(self.sweep.folder / "jobs.csv", self.table().to_csv(), durable=False)
         return outcome
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take the first signal as the wish to stop; the next has its usual effect."""
-        main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, self._stop) for number in SIGNALS} if main else {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Take the first signal as the wish to stop; the next has its usual effect."""
         self.received = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)

@@ -8,7 +8,6 @@ Runs that differ only in their seed are one row. Scores by different protocols, 
 
 import argparse
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,15 +70,17 @@ def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
+    from dlv3p.evaluation.statistics import mean_interval
+
     rows = []
     for shared, group in results.groupby(list(SAME), sort=False):
-        values = (100 * group["mIoU"]).tolist()
-        low, high = mean_interval(values)
+        values = 100 * group["mIoU"]
+        low, high = mean_interval(values.tolist())
         seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
         row = dict(zip(SAME, shared, strict=True))
-        row |= {"seeds": seeds, "runs": len(group), "mIoU, %": float(100 * group["mIoU"].mean())}
+        row |= {"seeds": seeds, "runs": len(group), "mIoU, %": float(values.mean())}
         row |= {
-            "sd": deviation(values),
+            "sd": float(values.std()),
             "low": low,
             "high": high,
             "epochs": _shown(group["epochs"]),
@@ -88,25 +89,6 @@ def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
         rows.append(row)
     table = pd.DataFrame(rows).drop(columns=["trained on"])
     return table.drop(columns=["checkpoint"]) if set(table["checkpoint"]) == {"best"} else table
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation of a sample, nan for fewer than two values."""
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else math.nan
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over seeds, nan below the fewest seeds that comparisons ask for."""
-    from scipy.special import stdtrit
-
-    from dlv3p.evaluation.statistics import CONFIDENCE, FEWEST_SEEDS
-
-    if len(values) < FEWEST_SEEDS:
-        return math.nan, math.nan
-    width = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * deviation(values) / math.sqrt(len(values))
-    mean = sum(values) / len(values)
-    return mean - width, mean + width
 
 
 def format_table(table: "pd.DataFrame", form: str) -> str:

@@ -23,7 +23,7 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import normalize
 from dlv3p.data.classes import voc_palette
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize
+from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -148,8 +148,7 @@ class ImagePredictor:
         scale, size = net.parameters.image_scale, (image.height, image.width)
         views = multi_scale_views(*size, protocol, image_scale=scale)
         if as_logits and self._single:
-            batch = normalize(resize(image, views[0].width, views[0].height))[None]
-            return net.logits(batch.to(net.device, memory_format=LAYOUT))[0].float(), size
+            return net.logits(view_batch(image, views[0], net.device))[0].float(), size
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
         how = {"align_corners": net.model.align_corners, "device": net.device}
         return multi_scale_sum(net.logits, image, views, working, **how), working

@@ -6,6 +6,8 @@ button of JupyterLab's toolbar) and the button beside the bar all request a stop
 
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import torch
@@ -14,6 +16,20 @@ from cityscapes.errors import StoppedError, TerminatedError
 from dlv3p.runtime.processes import sum_over_processes
 
 SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError, signal.SIGUSR1: TerminatedError}
+
+
+@contextmanager
+def signals_handled(
+    handler: Callable[[int, FrameType | None], None], numbers: Iterable[int] = SIGNALS
+) -> Iterator[None]:
+    """Have `handler` take signals, and restore who took them before; only the main thread may handle signals."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers} if main else {}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 class Interruption:
@@ -27,16 +43,14 @@ class Interruption:
         self.kind: type[StoppedError] | None = None
         self._noting = False
         self._at_once = False
-        self._before: dict[int, object] = {}
+        self._handled = ExitStack()
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # only there may Python handle signals
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._handled.enter_context(signals_handled(self._note))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.close()
 
     def after_steps(self) -> None:
         """Only record requests from now on: the run checks after each step whether to stop."""

@@ -25,7 +25,7 @@ from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.provenance import COMMAND, command
 from dlv3p.runtime.processes import RENDEZVOUS_FILE, started_in_group
-from dlv3p.training.interruption import SIGNALS
+from dlv3p.training.interruption import SIGNALS, signals_handled
 
 ERROR_FILE = "DLV3P_ERROR_FILE"
 """Environment variable that names the file in which the first process of a group to fail reports its error."""
@@ -55,7 +55,7 @@ def launch(parameters: TrainParameters) -> None:
     """
     with temporary_folder("dlv3p-launch") as folder:
         group = _Group(parameters, folder)
-        with _signals_forwarded(group):
+        with signals_handled(group.forward):
             group.run()
         group.raise_for_end()
 
@@ -248,15 +248,3 @@ class _Group:
             shutil.copy(self.folder / LOG, target / LOG)
             return f". The log of all processes is {target / LOG}; run again to continue"
         return ""
-
-
-@contextmanager
-def _signals_forwarded(group: _Group) -> Iterator[None]:
-    """Forward signals to the group; only the main thread may handle them."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, group.forward) for number in SIGNALS} if main else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from cityscapes.errors import MissingInputError
-from dlv3p.experiments.table import format_table, gather_results, main, mean_interval, over_seeds
+from dlv3p.evaluation.statistics import mean_interval
+from dlv3p.experiments.table import format_table, gather_results, main, over_seeds
 
 
 def row(recipe: str, seed: int, score: float, **other: object) -> dict:

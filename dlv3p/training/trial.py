@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
 from dlv3p.runtime.devices import choose_device, explain_out_of_memory
+from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
 from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import make_optimizer
@@ -48,19 +50,21 @@ class Trial(NamedTuple):
         return self.batch_size / self.seconds
 
 
-def try_settings(parameters: TrainParameters, num_classes: int) -> list[Trial]:
+def try_settings(parameters: TrainParameters, num_classes: int) -> Iterator[Trial]:
     """Try the parameters as they are, in mixed precision, and with twice the batch as long as it fits and gains.
 
     Raises OutOfMemoryError when the parameters as they are do not fit.
     """
-    tried = [_try_elsewhere(parameters, num_classes)]
-    options = track(_settings(parameters, tried), total=None, title="try", mode=parameters.progress)
-    for changed in options:
-        try:
-            tried.append(_try_elsewhere(changed, num_classes))
-        except OutOfMemoryError:
-            break
-    return tried
+    fastest = _try_elsewhere(parameters, num_classes)
+    yield fastest
+    lower = ("bfloat16", "float16") if choose_device(parameters.device).type == "cuda" else ("bfloat16",)
+    with suppress(OutOfMemoryError):
+        for precision in lower:
+            if precision != parameters.precision:
+                one = _try_elsewhere(replace(parameters, precision=precision), num_classes)
+                yield one
+                fastest = max(fastest, one, key=lambda trial: trial.images_per_second)
+        yield from _try_larger(replace(parameters, precision=fastest.precision), fastest, num_classes)
 
 
 def report_trials(parameters: TrainParameters) -> str:
@@ -71,7 +75,7 @@ def report_trials(parameters: TrainParameters) -> str:
     training, _ = open_training(resolve_data_root(parameters.data_root), parameters.train_split, parameters.val_split)
     share = max(1, parameters.batch_size // parameters.processes)
     alone = replace(parameters, processes=1, batch_size=share)
-    tried = try_settings(alone, training.num_classes)
+    tried = list(track(try_settings(alone, training.num_classes), title="try", mode=parameters.progress))
     epoch = len(training) // parameters.processes
     where = machine_name(choose_device(parameters.device).type)
     return f"{where}\n{trial_table(tried).to_string()}\n{describe_trials(tried, epoch, parameters.epochs)}"
@@ -100,8 +104,8 @@ def describe_trials(tried: list[Trial], images: int, epochs: int) -> str:
     The time is that of the steps alone: loading and validation come on top, about a third more on a CPU.
     """
     first, best = tried[0], max(tried, key=lambda one: one.images_per_second)
-    seconds = epochs * (images // first.batch_size) * first.seconds
-    said = f"The steps of {epochs} epochs take about {_duration(seconds)} here; loading and validation come on top."
+    duration = format_duration(epochs * (images // first.batch_size) * first.seconds)
+    said = f"The steps of {epochs} epochs take about {duration} here; loading and validation come on top."
     if best.images_per_second < WORTH_OFFERING * first.images_per_second:
         return f"{said} Neither mixed precision nor a larger batch makes it faster."
     changed = {"batch_size": best.batch_size, "precision": best.precision}
@@ -110,33 +114,23 @@ def describe_trials(tried: list[Trial], images: int, epochs: int) -> str:
     return f"{said} {gain:.1f} times as fast: {words}. It changes the result, and the best learning rate."
 
 
-def _settings(parameters: TrainParameters, tried: list[Trial]) -> Iterator[TrainParameters]:
-    """Yield the settings to try after the first, with the faster precision for the batches; `tried` grows meanwhile."""
-    lower = ("bfloat16", "float16") if choose_device(parameters.device).type == "cuda" else ("bfloat16",)
-    for precision in lower:
-        if precision != parameters.precision:
-            yield replace(parameters, precision=precision)
-    fastest = max(tried, key=lambda one: one.images_per_second)
-    larger = replace(parameters, precision=fastest.precision)
-    before = fastest
-    while True:
-        larger = replace(larger, batch_size=2 * larger.batch_size)
-        if not _may_fit(tried, larger):
+def _try_larger(parameters: TrainParameters, before: Trial, num_classes: int) -> Iterator[Trial]:
+    """Try twice the batch of the trial before, again and again, while the memory is free and the gain is worth it.
+
+    Memory grows in proportion to the batch; of one trial alone it is not known which part of it does.
+    """
+    growth = before.mib
+    while _is_free(before.mib + growth, parameters.device):
+        one = _try_elsewhere(replace(parameters, batch_size=2 * before.batch_size), num_classes)
+        yield one
+        if one.images_per_second < WORTH_OFFERING * before.images_per_second:
             return
-        yield larger
-        last = tried[-1]
-        if last.batch_size != larger.batch_size or last.images_per_second < WORTH_OFFERING * before.images_per_second:
-            return
-        before = last
+        before, growth = one, 2 * (one.mib - before.mib)
 
 
-def _may_fit(tried: list[Trial], larger: TrainParameters) -> bool:
-    """Return whether the memory of twice the batch is free beside this process; a GPU's allocator says so itself."""
-    if choose_device(larger.device).type == "cuda":
-        return True
-    alike = [one for one in tried if one.precision == larger.precision]
-    growth = 2 * (alike[-1].mib - alike[-2].mib) if len(alike) > 1 else alike[-1].mib
-    return alike[-1].mib + growth < psutil.virtual_memory().available / 2**20
+def _is_free(mib: float, device: str) -> bool:
+    """Return whether a process may take so much memory beside this one; a GPU's allocator says so itself."""
+    return choose_device(device).type == "cuda" or mib < psutil.virtual_memory().available / 2**20
 
 
 def _try_elsewhere(parameters: TrainParameters, num_classes: int) -> Trial:
@@ -179,12 +173,6 @@ def _peak_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**20
     return peak_kib() / 1024 if measurable() else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _main(request: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def find_mode(split: str, where: str, mode: str) -> list[Finding]:
     """Find an image that is not stored as RGB."""
     if mode == "RGB":
         return []
-    remedy = "check that it is a photo and not a mask; it is converted to RGB of 8 bits when read"
+    remedy = "check that it is a photo and not a mask; it is converted to 8-bit RGB when read"
     return [Finding("image that is not RGB", split, where, f"its mode is {mode}", remedy, is_error=False)]
 
 
@@ -104,7 +104,7 @@ def find_turned(split: str, where: str, *, turned: bool) -> list[Finding]:
     """Find an image that its EXIF orientation turns when it is read."""
     if not turned:
         return []
-    remedy = "check that its mask shows it as a viewer does; images are turned when read, masks never"
+    remedy = "check that its mask is upright, too; the orientation is applied to images, never to masks"
     return [Finding("image turned by EXIF", split, where, "its EXIF orientation turns it", remedy, is_error=False)]
 
 

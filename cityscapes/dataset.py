@@ -122,7 +122,7 @@ class CityscapesSplit(Split):
         if bare := list_frames_without_image(self.root, self.split, self.frames):
             lines.append(
                 f"{self.root}: {len(bare)} annotated frames of {self.split!r} are left out, the first {bare[0].name}, "
-                f"for they have no image in {images}; copy it again if they should"
+                f"because they have no image in {images}; copy the images again if they should count"
             )
         return tuple(lines)
 

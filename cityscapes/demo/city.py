@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=256, help="of the images in pixels, 64 to 2048 (default: 256)")
     for split, count in DEFAULT_FRAMES.items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"frames in {split} (default: {count})")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another city (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="a different seed draws a different city (default: 0)")
     parser.add_argument("--force", action="store_true", help="replace a demo city that is already there")
     options = vars(parser.parse_args())
     root, force = options.pop("output") or demo_city_folder(), options.pop("force")

@@ -98,7 +98,7 @@ def _space(error: OSError, path: Path, needed: int | None) -> str:
     """Explain how much space a file needs and how much is free; quotas and size limits have no figure."""
     if needed is None:
         return ""
-    free = "a limit is lower"
+    free = "a quota or size limit is lower"
     if error.errno == errno.ENOSPC:
         folder = next(folder for folder in path.absolute().parents if folder.is_dir())
         free = f"{shutil.disk_usage(folder).free:,} are free"

@@ -90,7 +90,7 @@ def as_rgb(image: Image.Image, source: str = "image") -> Image.Image:
             raise InputError(f"{source}: has mode {image.mode} and values beyond 16 bits; scale it to 8 bits")
         image = Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
-        raise InputError(f"{source}: has mode F, whose range nothing tells; scale it to 8 bits")
+        raise InputError(f"{source}: has mode F, whose range is unknown; scale it to 8 bits")
     elif image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow has taken it as inverted
     return image.convert("RGB")
@@ -135,7 +135,7 @@ def differ_by_turn(mask: tuple[int, int], image: tuple[int, int]) -> bool:
     return mask == image[::-1] and mask != image
 
 
-TURNED = "they differ by a quarter turn, probably by an EXIF orientation, which turns images and never masks"
+TURNED = "they differ by a quarter turn, probably an EXIF orientation, which is applied to images, never to masks"
 """What to say about such sizes."""
 
 

@@ -189,7 +189,7 @@ def _region(stored: dict[str, Any], size: tuple[int, int], where: str) -> Region
     if type(counts) is list and set(map(type, counts)) <= {int}:
         return Region(0, 0, repr(counts).encode(), partial(_by_columns, counts, height, width, where))
     if type(counts) is not str or not counts.isascii():
-        raise InputError(f"{where}: its counts are no run lengths; expected a list of numbers or COCO's text")
+        raise InputError(f"{where}: its counts are not run lengths; expected a list of numbers or COCO's text")
     return Region(0, 0, counts.encode(), lambda: _by_columns(_unpacked(counts, where), height, width, where))
 
 

@@ -107,7 +107,7 @@ class _Masks:
                 self.colors = np.array(described["colors"], np.uint8)
                 self.as_label_ids = described["ids"] == "own" and self.class_names == tuple(CLASS_NAMES)
             except (ValueError, LookupError, TypeError) as error:
-                raise InputError(f"{record}: is no record of predictions ({reason(error)}); predict again") from error
+                raise InputError(f"{record}: not a record of predictions ({reason(error)}); predict again") from error
             self.folder = folder / "ids"
         elif table.is_file():
             self.class_names, colors = read_class_table(table).classes

@@ -159,7 +159,7 @@ def _numbers(texts: Sequence[str], where: str) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError as error:
-        raise InputError(f"{where}: coordinates that are no numbers; expected x,y;x,y;...") from error
+        raise InputError(f"{where}: coordinates that are not numbers; expected x,y;x,y;...") from error
 
 
 def _whole(item: Element, key: str, where: str, default: int | None = None) -> int:

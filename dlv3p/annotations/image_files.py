@@ -107,7 +107,7 @@ def _closest(found: Sequence[Path], wanted: Sequence[str], asked: str, *, whole:
     alike = [_alike(_normal(path.as_posix()).split("/")[:end], wanted[:end]) for path in found]
     best = [path for path, count in zip(found, alike, strict=True) if count == max(alike)]
     if len(best) > 1:
-        raise InputError(f"{asked}: {len(best)} images are called so, {best[0]} and {best[1]}; rename one")
+        raise InputError(f"{asked}: {len(best)} images have this name, {best[0]} and {best[1]}; rename one")
     return best[0]
 
 
@@ -150,7 +150,7 @@ class LabelMeFolder:
         except orjson.JSONDecodeError:
             item = load_json(content, path)  # which says what is wrong, and where
         if type(item) is not dict or type(item.get("shapes")) is not list:
-            raise InputError(f"{path}: no file of LabelMe, which has the list shapes and imagePath")
+            raise InputError(f"{path}: not a LabelMe file, which has a list shapes and an imagePath")
         name = str(item.get("imagePath") or "").replace("\\", "/")
         if not name:
             raise InputError(f"{path}: /imagePath is missing")

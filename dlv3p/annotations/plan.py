@@ -113,7 +113,7 @@ def _read_table(path: Path) -> tuple[dict[str, str], dict[str, Color]]:
         if not label or not name:
             raise InputError(f"{where}: label or class is empty; {IGNORE_CLASS} and {SKIP_CLASS} are classes, too")
         if class_of.setdefault(label, name) != name:
-            raise InputError(f"{where}: {sanitize(label)} is of two classes; keep one line")
+            raise InputError(f"{where}: {sanitize(label)} belongs to two classes; keep one line")
         if any(values := [(row.get(key) or "").strip() for key in ("red", "green", "blue")]):
             if not all(value.isdecimal() and int(value) < 256 for value in values):
                 raise InputError(f"{where}: its color is {','.join(values)}; expected three numbers from 0 to 255")
@@ -131,7 +131,7 @@ def _refuse_unknown(used: Mapping[str, int], class_of: Mapping[str, str], path: 
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
         raise InputError(
             f"class_table={path!r}: labels that it does not name: {listed}{more}; add a line for each, with the class "
-            f"{IGNORE_CLASS} or {SKIP_CLASS} for those to do without"
+            f"{IGNORE_CLASS} or {SKIP_CLASS} for those you do not need"
         )
 
 
@@ -266,7 +266,7 @@ def _refuse_torn(split_of: Mapping[str, str], group_of: Mapping[str, str], *, by
         group, splits = next(iter(torn.items()))
         raise InputError(
             f"{len(torn)} groups are in several splits, the first {sanitize(group)} in {', '.join(sorted(splits))}; "
-            "correct the list or the groups, or give splits to share them out anew"
+            "correct the list or the groups, or give splits to split them again"
         )
 
 
@@ -275,7 +275,7 @@ def _of_list(names: Sequence[str], path: Path) -> tuple[dict[str, str], list[str
         rows = [(line.strip(), file.stem) for file in sorted(path.glob("*.txt")) for line in _text(file).splitlines()]
         rows = [row for row in rows if row[0]]
         if not rows:
-            raise InputError(f"{path}: no list of images, such as train.txt; write a name a line")
+            raise InputError(f"{path}: no list of images, such as train.txt; write one name per line")
     else:
         rows = _rows(path, "split")
     found, strays = _matched(names, rows, path)

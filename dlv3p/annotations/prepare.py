@@ -344,6 +344,6 @@ def _strays(output: Path, plan: Plan) -> list[str]:
     if not strays:
         return []
     return [
-        f"{masks} holds {len(strays)} masks that are annotated no longer, the first {sanitize(strays[0])}; remove "
+        f"{masks} holds {len(strays)} masks of images no longer annotated, the first {sanitize(strays[0])}; remove "
         "them with their images"
     ]

@@ -119,11 +119,11 @@ def check_size(width: object, height: object, where: str) -> tuple[int, int]:
 def outline(numbers: Sequence[float], where: str) -> np.ndarray:
     """Return an outline, float64 (P,2), from x, y, x, y, ...; raises InputError for what no outline can be."""
     if len(numbers) % 2:
-        raise InputError(f"{where}: an odd count of numbers, {len(numbers)}; expected x y x y ...")
+        raise InputError(f"{where}: an odd number of values, {len(numbers)}; expected x y x y ...")
     if len(numbers) > 2 * MAX_POINTS:
         raise InputError(f"{where}: {len(numbers) // 2} points; at most {MAX_POINTS} are allowed")
     if not set(map(type, numbers)) <= {int, float}:
-        raise InputError(f"{where}: coordinates that are no numbers; expected x y x y ...")
+        raise InputError(f"{where}: coordinates that are not numbers; expected x y x y ...")
     points = np.array(numbers, np.float64).reshape(-1, 2)
     if not (np.abs(points) <= MAX_COORDINATE).all():
         raise InputError(f"{where}: a coordinate is not finite, or beyond {MAX_COORDINATE} pixels")

@@ -175,7 +175,7 @@ IGNORED = ("ignore", "void", "border", "boundary", "unlabeled")
 
 
 def _listed_classes(content: str, *, table: bool) -> list[str]:
-    """Return the names that a file lists, one a line: up to a colon, or in a table after the id."""
+    """Return the names that a file lists, one per line: up to a colon, or in a table after the id."""
     lines = [line.strip() for line in content.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if table:

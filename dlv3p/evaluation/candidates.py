@@ -201,7 +201,7 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
     made_from = content.get("made_from") or {}  # which evaluations of earlier versions lack
     weights = made_from.get("checkpoint_sha256", "")
     if weights and file_sha256(checkpoint_path(stored.run, "best")) != weights:
-        raise InputError(f"saved/{stored.run}: was trained on since it was scored; evaluate it again")
+        raise InputError(f"saved/{stored.run}: was trained further after it was scored; evaluate it again")
 
     @lru_cache(maxsize=1)
     def predictor():

@@ -49,7 +49,7 @@ def save_predictions(
     """
     split = _cityscapes(split)
     if protocol.center_crop:
-        raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server wants whole images")
+        raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server expects whole images")
     name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
     folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
     remove_leftovers(folder)

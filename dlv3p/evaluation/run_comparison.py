@@ -281,7 +281,7 @@ def _needed(mean: Estimate, images: int) -> str:
     width = (mean.high - mean.low) / 2
     factor = (width / mean.value) ** 2 if mean.value else math.inf
     if factor > 100:
-        return " No number of images that anyone has would decide a difference this small."
+        return " No realistic number of images would decide a difference this small."
     return f" About {math.ceil(factor * images):,} images like these ({factor:.1f} times as many) would decide it."
 
 

@@ -177,7 +177,7 @@ def read_finished(folder: Path) -> dict[str, Any]:
         raise IntegrityError(f"{folder / 'run.json'}: {problem}; restore it from a backup")
     if not read_history(folder / METRICS) or not (folder / "model.safetensors").is_file():
         raise InputError(
-            f"run={folder.name!r}: is not finished, epoch {state.epoch} of {planned_epochs(record)}; run it to its end"
+            f"run={folder.name!r}: is not finished, epoch {state.epoch} of {planned_epochs(record)}; finish it first"
         )
     return record
 
@@ -268,9 +268,11 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
                     print(line.replace(f"{workspace}/", ""), end="", flush=True)
         except KeyboardInterrupt:
             process.wait()
-            raise StoppedError(f"replay of {folder.name!r} stopped; it starts anew, and the run is unchanged") from None
+            raise StoppedError(
+                f"replay of {folder.name!r} stopped; the run is unchanged, and the next replay starts over"
+            ) from None
     if process.returncode:
-        raise MachineError(f"run={folder.name!r}: cannot be executed again: {last.removeprefix('error: ')}")
+        raise MachineError(f"run={folder.name!r}: cannot be run again: {last.removeprefix('error: ')}")
     return workspace / "saved" / parameters.run_name
 
 

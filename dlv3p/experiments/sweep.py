@@ -108,7 +108,7 @@ class RunningSweep:
         known = [self.costs[job.number] for job in self.waiting if job.number in self.costs]
         unknown = len(self.waiting) - len(known)
         if not known:
-            return "; what they cost is not known before one has run" if unknown else ""
+            return "; their cost is unknown until one has run" if unknown else ""
         total = f"; about {format_duration(sum(known))} of work"
         if self.config.on == "local":
             total += f", {format_duration(sum(known) / self.at_once)} with {self.at_once} at once"
@@ -174,7 +174,7 @@ class RunningSweep:
         self.received = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-        print("\nstopping: running jobs save and end; once more to not wait for them", flush=True)
+        print("\nstopping: running jobs save and end; press Ctrl-C again to stop without waiting", flush=True)
         write_text(self.stop, "", durable=False)
 
     def describe(self, outcome: "Outcome") -> str:
@@ -210,7 +210,7 @@ class RunningSweep:
         left = len(self.waiting) - sum(not one.status for one in self.outcomes.values())
         if left and (self.received or not self.failed):
             kind = SIGNALS.get(self.received, StoppedError)
-            raise kind(f"sweep stopped with {left} of {len(self.sweep.jobs)} jobs left; to go on: {command}")
+            raise kind(f"sweep stopped with {left} of {len(self.sweep.jobs)} jobs left; to continue: {command}")
         if self.failed:
             raise FailedJobs(f"{len(self.failed)} of {len(self.sweep.jobs)} jobs failed; to run them again: {command}")
 

@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
         whole = max(1, round(self.minutes))
         training = f"{self.training_minutes:.0f} of them to train" if self.steps else "since the run is trained already"
         measured = f"a training step takes {self.step_seconds:.2f} s here, measured just now"
-        return f"about {whole} minute{'s' * (whole > 1)}, {training}: {measured}; other programs make it longer"
+        return f"about {whole} minute{'s' * (whole > 1)}, {training}: {measured}; other running programs slow it down"
 
 
 def estimate_demo(parameters: TrainParameters) -> Estimate:

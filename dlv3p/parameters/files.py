@@ -77,7 +77,7 @@ def read_text(option: str, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise ParameterError(f"{option} {text[:80]!r}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ParameterError(f"{option} {text[:80]!r}: holds no parameters; give 'name: value', one a line")
+        raise ParameterError(f"{option} {text[:80]!r}: holds no parameters; give 'name: value', one per line")
     return content
 
 

@@ -154,7 +154,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
     data_root: str = _data_of_run()
-    split: str = text("test", "which images; the server wants test")
+    split: str = text("test", "the split; the server expects test")
     progress: str = _progress()
 
 
@@ -170,10 +170,10 @@ class PredictParameters(ProtocolParameters, RunParameters):
     colors: bool = switch(True, "also writes the class colors")
     overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")
     confidence: bool = switch(False, "also writes the probability of the best class, 255 for 1")
-    batch_size: int = number(1, 1, 256, "images of one size at a time; above 1, last bits may differ")
+    batch_size: int = number(1, 1, 256, "images per batch, of one size; above 1, last bits may differ")
     memory_gib: float = number(4.0, 1.25, 4096.0, "of the process; larger images are predicted in tiles")
-    tile: int = number(1024, 256, 8192, "pixels of the side of a tile")
-    tile_overlap: int = number(128, 32, 4096, "pixels over which tiles fade into each other")
+    tile: int = number(1024, 256, 8192, "side of a tile, in pixels")
+    tile_overlap: int = number(128, 32, 4096, "pixels over which neighboring tiles are blended")
     progress: str = _progress()
 
     def check(self) -> None:
@@ -239,8 +239,8 @@ class ProfileParameters(RunParameters):
     batch_sizes: str = several("1", "images at a time")
     precisions: str = several("float32", "of weights and activations: float32, bfloat16, float16")
     compiles: str = several("off", "torch.compile: off, on, or both")
-    warmup: int = number(3, 0, 1000, "predictions that are not counted")
-    repeats: int = number(10, 1, 10_000, "predictions that are counted")
+    warmup: int = number(3, 0, 1000, "predictions before timing starts")
+    repeats: int = number(10, 1, 10_000, "timed predictions")
     energy_seconds: float = number(5.0, 0.0, 3600.0, "of continuous predictions, to measure energy; 0 skips it")
     idle_seconds: float = number(2.0, 1.0, 60.0, "of idle power, measured before")
     progress: str = _progress()
@@ -314,8 +314,8 @@ class QuantizeParameters(RunParameters):
     smallest_speedup: float = number(1.0, 0.0, 1000.0, "smallest accepted speedup over PyTorch in float32; 0: any")
     height: int = number(0, 0, 4096, "pixels of the image that is timed; 0 takes the split's first as it is")
     width: int = number(0, 0, 8192, "pixels; 0 together with height")
-    warmup: int = number(1, 0, 1000, "rounds of timing that are not counted")
-    repeats: int = number(11, 3, 10_000, "rounds that are counted")
+    warmup: int = number(1, 0, 1000, "rounds before timing starts")
+    repeats: int = number(11, 3, 10_000, "timed rounds")
     memory: bool = switch(True, "measures each network's memory in a process of its own")
     compile: bool = switch(False, "adds a row for torch.compile, which takes a minute or more")
     progress: str = _progress()
@@ -368,8 +368,8 @@ class SweepParameters(Parameters):
     grid: str = text("sweeps/learning_rates.yaml", "the sweep, a YAML file: see docs/cluster.md")
     on: str = choice("local", EXECUTORS, "local (processes of this machine), slurm, or dask")
     address: str = text("", "of the Dask scheduler, as in tcp://host:8786")
-    workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as there is room for")
-    dry_run: bool = switch(False, "shows the jobs and what they cost, and runs none")
+    workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as fit")
+    dry_run: bool = switch(False, "lists the jobs and their cost, and runs none")
     progress: str = _progress()
 
 
@@ -388,7 +388,7 @@ class QuickstartParameters(Parameters):
     data_root: str = text(DEMO_CITY, "the embedded city, or a folder in the layout of Cityscapes")
     output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32; 8 is finer and about three times slower than 16")
     epochs: int = number(26, 1, 1000, "passes over the training images")
-    seed: int = number(0, 0, 2**31 - 1, "another seed is another run")
+    seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")
     threads: int = _threads()
     progress: str = _progress()
 

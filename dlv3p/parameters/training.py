@@ -87,7 +87,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     teacher: str = text("", 'run or weights file to distill, in addition to the labels; "": none')
     teacher_weight: float = number(1.0, 0.0, 100.0, "weight of the distillation loss")
 
-    seed: int = number(0, 0, 2**31 - 1, "another seed is another run")
+    seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")
     precision: str = choice("float32", PRECISIONS, "float32, bfloat16 or float16")
     compile: bool = switch(False, "torch.compile: a minute or more at the start, faster steps on GPUs")
     activation_checkpointing: bool = switch(False, "less memory: computes the backbone twice; same weights")

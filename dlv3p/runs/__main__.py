@@ -127,11 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     listed.set_defaults(run=list_runs)
     remove = commands.add_parser(
         "remove",
-        help="delete runs, after a question",
-        description="Delete saved/<run>/, after a question. A run in progress is refused.",
+        help="delete runs, after asking",
+        description="Delete saved/<run>/, after asking. A run in progress is refused.",
     )
     remove.add_argument("runs", nargs="+", metavar="RUN", help="its name")
-    remove.add_argument("--yes", action="store_true", help="without the question")
+    remove.add_argument("--yes", action="store_true", help="without asking")
     remove.add_argument("--outputs", action="store_true", help="outputs/<run>/ as well, all that was made from it")
     remove.set_defaults(run=remove_runs)
     rename = commands.add_parser(

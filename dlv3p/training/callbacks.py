@@ -22,7 +22,7 @@ LARGE_LOSS = 10
 """A validation loss so many times the training loss, or 1 if that is less, is explained."""
 SMALL_DATA_REMEDIES = (
     "initial_weights='imagenet', with norm='frozen'; norm='group', which needs no averages; norm_momentum=0.3 and "
-    "backbone_norm_momentum=0.3, whose averages follow faster; more epochs"
+    "backbone_norm_momentum=0.3, for averages that adapt faster; more epochs"
 )
 
 
@@ -103,8 +103,8 @@ class Hints(Callback):
         steps = self._steps or total_epochs * steps_per_epoch
         if first_epoch == 1 and (steps < FEW_STEPS or steps_per_epoch <= FEW_STEPS_PER_EPOCH):
             print(
-                f"note: {steps} steps in all, {steps_per_epoch} an epoch, are few for a network and for the averages "
-                f"of batch norm. What helps: {SMALL_DATA_REMEDIES}",
+                f"note: {steps} steps in all, {steps_per_epoch} per epoch, are few to train a network and to settle "
+                f"batch norm's running averages. What helps: {SMALL_DATA_REMEDIES}",
                 flush=True,
             )
 
@@ -116,7 +116,7 @@ class Hints(Callback):
         print(
             f"note: the validation loss is {val:.3g} beside a training loss of {train:.3g}. Validation uses batch "
             "norm's running averages, which do not describe the data yet after few steps or with small batches. This "
-            f"usually settles within some hundred steps. What helps sooner: {SMALL_DATA_REMEDIES}",
+            f"usually settles within a few hundred steps. What helps sooner: {SMALL_DATA_REMEDIES}",
             flush=True,
         )
 

@@ -78,4 +78,4 @@ class Interruption:
             raise KeyboardInterrupt
         self.kind = self.kind or SIGNALS[signal.Signals(number)]
         if not self._noting:
-            raise self.kind(f"run={self.run!r}: stopped before a step was taken; run again to continue")
+            raise self.kind(f"run={self.run!r}: stopped before the first step; run again to continue")

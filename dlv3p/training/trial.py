@@ -105,7 +105,7 @@ def describe_trials(tried: list[Trial], images: int, epochs: int) -> str:
     """
     first, best = tried[0], max(tried, key=lambda one: one.images_per_second)
     duration = format_duration(epochs * (images // first.batch_size) * first.seconds)
-    said = f"The steps of {epochs} epochs take about {duration} here; loading and validation come on top."
+    said = f"The steps of {epochs} epochs take about {duration} here; not counting loading and validation."
     if best.images_per_second < WORTH_OFFERING * first.images_per_second:
         return f"{said} Neither mixed precision nor a larger batch makes it faster."
     changed = {"batch_size": best.batch_size, "precision": best.precision}

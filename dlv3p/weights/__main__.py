@@ -36,7 +36,7 @@ def inspect_file(arguments: argparse.Namespace) -> int:
         check_backbone(found)
     else:
         build_recognized(found)
-    print(f"{'fits':<14} every entry has its place and its shape")
+    print(f"{'fits':<14} every entry matches in name and shape")
     return 0
 
 

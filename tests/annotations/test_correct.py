@@ -139,5 +139,5 @@ def test_what_holds_no_masks_is_refused_in_words(predictions: Path, tmp_path: Pa
     with pytest.raises(MissingInputError, match=r"neither predictions.json, .* nor classes.csv"):
         write_corrections(tmp_path / "photos", tmp_path)
     (predictions / "predictions.json").write_text("{}")
-    with pytest.raises(InputError, match="is no record of predictions"):
+    with pytest.raises(InputError, match="not a record of predictions"):
         write_corrections(predictions, tmp_path)

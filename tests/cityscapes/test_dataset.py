@@ -68,7 +68,7 @@ def test_annotated_frames_without_an_image_are_counted_and_named(split, suffix):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     (line,) = split.unread
-    assert "2 annotated frames of 'val' are left out, the first town_000000_000002, for they have no image" in line
+    assert "2 annotated frames of 'val' are left out, the first town_000000_000002, because they have no image" in line
 
 
 def test_of_a_whole_split_nothing_is_said(city):

@@ -250,7 +250,7 @@ def test_a_run_that_was_trained_on_since_is_not_compared(two_runs):
     content["made_from"]["checkpoint_sha256"] = "0" * 64
     path.write_text(json.dumps(content))
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
-    with pytest.raises(InputError, match="saved/copy: was trained on since it was scored; evaluate it again"):
+    with pytest.raises(InputError, match="saved/copy: was trained further after it was scored; evaluate it again"):
         read_candidates(config, two_runs)
 
 

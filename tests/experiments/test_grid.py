@@ -154,7 +154,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(sweep, workspace,
     assert main([str(sweep(grid={"seed": [0, 1]})), "--dry-run"]) == 0
     first, _, last = capsys.readouterr().out.splitlines()
     assert first.startswith("   1  seed=0  new  cost unknown  deeplabv3plus-mobilenet_v2-os16-")
-    assert last == "2 jobs: 0 finished or running elsewhere, 2 to run; what they cost is not known before one has run"
+    assert last == "2 jobs: 0 finished or running elsewhere, 2 to run; their cost is unknown until one has run"
     assert [path.name for path in workspace.iterdir()] == ["mine.yaml"]
 
 
@@ -220,7 +220,7 @@ def test_an_interrupt_tells_the_running_job_and_keeps_the_others_from_beginning(
 
     monkeypatch.setattr(process, "run_job", run)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(StoppedError, match="^sweep stopped with 3 of 3 jobs left; to go on: dlv3p sweep ") as told:
+    with pytest.raises(StoppedError, match="^sweep stopped with 3 of 3 jobs left; to continue: dlv3p sweep ") as told:
         main([str(sweep(grid={"seed": [0, 1, 2]})), "--workers", "1"])
     assert told.value.exit_status == 130
     assert signal.getsignal(signal.SIGINT) is before

@@ -21,7 +21,7 @@ def test_the_estimate_is_of_steps_measured_here(workspace, monkeypatch):
     assert slow.minutes == pytest.approx(2 * Estimate(0.2, 1040).minutes)
     assert str(Estimate(0.2, 1040)) == (
         "about 6 minutes, 5 of them to train: a training step takes 0.20 s here, measured just now; "
-        "other programs make it longer"
+        "other running programs slow it down"
     )
 
 

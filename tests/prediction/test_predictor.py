@@ -131,7 +131,7 @@ def test_an_opened_picture_of_16_bits_is_scaled_not_cut(predictor, picture: Imag
     gray = np.asarray(picture.convert("L"))
     deep = Image.fromarray(gray.astype(np.uint16) * 257)
     assert np.array_equal(predictor(deep), predictor(gray))
-    with pytest.raises(InputError, match="image: has mode F, whose range nothing tells"):
+    with pytest.raises(InputError, match="image: has mode F, whose range is unknown"):
         predictor(Image.fromarray(gray.astype(np.float32)))
 
 

@@ -187,7 +187,7 @@ def test_t10_a_full_disk_leaves_the_previous_checkpoint(trainings, undisturbed, 
     before = last(workspace).read_bytes()
     status, log, _ = trainings.train(asked(city), workspace, largest_file=1_000_000)
     assert status == 4
-    figures = r"([\d,]+) bytes are needed, a limit is lower"
+    figures = r"([\d,]+) bytes are needed, a quota or size limit is lower"
     told = rf"error: {last(workspace)}: no space left to write it \({figures}\); free some and run again\n"
     assert 1_000_000 < int(re.fullmatch(told, log)[1].replace(",", "")) < 10_000_000
     assert last(workspace).read_bytes() == before

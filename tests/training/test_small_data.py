@@ -24,7 +24,7 @@ def hints(capsys, *rows, epochs=10, steps=20, first=1, given=0):
 @pytest.mark.parametrize(("epochs", "steps", "given"), [(4, 12, 0), (100, 2, 0), (1, 1, 0), (10, 20, 49)])
 def test_few_steps_are_said_before_training_with_what_helps(capsys, epochs, steps, given):
     (line,) = hints(capsys, epochs=epochs, steps=steps, given=given)
-    assert line.startswith(f"note: {given or epochs * steps} steps in all, {steps} an epoch, are few ")
+    assert line.startswith(f"note: {given or epochs * steps} steps in all, {steps} per epoch, are few ")
     assert "initial_weights='imagenet'" in line
     assert "norm='frozen'" in line
     assert "norm='group'" in line
@@ -45,7 +45,7 @@ def test_a_validation_loss_out_of_proportion_is_explained_once(capsys):
 def test_a_training_on_a_few_images_says_so_in_its_first_line(city: Path, workspace: Path, capsys):
     train(tiny(city, run="few", progress="lines"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("note: 6 steps in all, 3 an epoch, are few")
+    assert lines[0].startswith("note: 6 steps in all, 3 per epoch, are few")
     assert any(line.startswith("epoch 1/2  ") for line in lines[1:])
 
 

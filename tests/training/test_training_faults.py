@@ -235,7 +235,7 @@ def test_t7_t8_a_signal_before_the_first_step_does_not_wait_for_it(
         with pytest.raises(kind) as caught:
             train(tiny(city, run="run"))
     assert type(caught.value) is kind
-    assert str(caught.value) == "run='run': stopped before a step was taken; run again to continue"
+    assert str(caught.value) == "run='run': stopped before the first step; run again to continue"
     assert outcome(train(tiny(city, run="run")).folder) == undisturbed
 
 

@@ -54,7 +54,7 @@ def test_what_is_faster_is_offered_with_the_words_that_set_it():
     assert table.loc[(4, "float32"), "s / step"] == 0.4
     assert table["memory, MiB"].isna().tolist() == [False, False, True]
     said = describe_trials(tried, images=400, epochs=3)
-    assert said.startswith("The steps of 3 epochs take about 2 min here; loading and validation come on top. ")
+    assert said.startswith("The steps of 3 epochs take about 2 min here; not counting loading and validation. ")
     assert "4.0 times as fast: -p batch_size 8 -p precision bfloat16. It changes the result" in said
     assert describe_trials(tried[:1], 400, 3).endswith("Neither mixed precision nor a larger batch makes it faster.")
 

@@ -89,7 +89,7 @@ def test_a_backbone_alone_is_inspected_to_its_last_entry(tmp_path, capsys, monke
         assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0
         printed = capsys.readouterr().out
         assert name in printed
-        assert "every entry has its place and its shape" in printed
+        assert "every entry matches in name and shape" in printed
     state = models.resnet18().state_dict()
     state["layer3.0.conv9.weight"] = state.pop("layer3.0.conv2.weight")
     torch.save(state, tmp_path / "a.pth")

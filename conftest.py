@@ -52,19 +52,12 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
         collector.skip_compare += PICTURES
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file's tests in one process, and compare the outputs of notebooks as far as they are stable.
-
-    nbval's cells are not to be grouped: `make` runs the notebooks in a process of their own.
-    """
+    """Run the cells of notebooks first, and compare their outputs as far as they are stable."""
     items.sort(key=lambda item: not _is_cell(item))
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        if _is_cell(item):
-            exact = "nbval-check-output" in item.cell.metadata.get("tags", [])
-            item.compare_outputs = partial(_compare_outputs, item.compare_outputs, exact=exact)
+    for item in filter(_is_cell, items):
+        exact = "nbval-check-output" in item.cell.metadata.get("tags", [])
+        item.compare_outputs = partial(_compare_outputs, item.compare_outputs, exact=exact)
 
 
 @pytest.hookimpl(tryfirst=True)

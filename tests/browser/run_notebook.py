@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_FLAGS = (
@@ -104,42 +104,65 @@ class Seen:
     looks: list[Look]
 
 
-def run_in_jupyterlab(
-    notebook: Path,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    screenshot: Path,
-    seconds: float = 300,
-    workspace: Path | None = None,
-    press: str = "",
-    press_after: str = "",
-    afterwards: Callable[[Page], None] | None = None,
-) -> Seen:
-    """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
+@dataclass(frozen=True)
+class JupyterLab:
+    """A server and a browser, in which one notebook after the other is opened and run."""
 
-    Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`, if it has to be kept. A
-    widget's button with the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it;
-    `afterwards` gets the page when all cells have run. Raises TimeoutError if the notebook has not finished after so
-    many seconds.
-    """
-    with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
-        folder = Path(temporary)
-        copy = folder / "notebooks" / notebook.name
-        copy.parent.mkdir()
+    url: str
+    folder: Path
+    workspace: Path
+    browser: BrowserContext
+
+    def run(
+        self,
+        notebook: Path,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        screenshot: Path,
+        seconds: float = 300,
+        press: str = "",
+        press_after: str = "",
+        afterwards: Callable[[Page], None] | None = None,
+    ) -> Seen:
+        """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
+
+        Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`. A widget's button with
+        the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it; `afterwards` gets
+        the page when all cells have run. Raises TimeoutError if the notebook has not finished after so many seconds.
+        """
+        copy = Path(tempfile.mkdtemp(dir=self.folder)) / notebook.name
         papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
         forget_outputs(copy)
-        with jupyter_server(folder, workspace or folder / "workspace") as url, sync_playwright() as playwright:
+        page = self.browser.new_page()
+        page.goto(f"{self.url}lab/tree/{copy.relative_to(self.folder)}?token={TOKEN}&reset")
+        try:
+            seen = run_all_cells(page, seconds, press=press, press_after=press_after)
+            if afterwards is not None:
+                afterwards(page)
+        finally:
+            take_picture(page, screenshot)
+            page.close()
+            self.end_kernels()
+        return seen
+
+    def end_kernels(self) -> None:
+        """End the kernels that the server has started, which would outlive their pages."""
+        request, authorized = self.browser.request, {"Authorization": f"token {TOKEN}"}
+        for kernel in request.get(f"{self.url}api/kernels", headers=authorized).json():
+            request.delete(f"{self.url}api/kernels/{kernel['id']}", headers=authorized)
+
+
+@contextmanager
+def jupyterlab(workspace: Path | None = None) -> Iterator[JupyterLab]:
+    """Start a server and a browser; what notebooks write goes to `workspace`, if it has to be kept."""
+    with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
+        folder = Path(temporary)
+        workspace = workspace or folder / "workspace"
+        with jupyter_server(folder, workspace) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
-            try:
-                seen = run_all_cells(page, seconds, press=press, press_after=press_after)
-                if afterwards is not None:
-                    afterwards(page)
-            finally:
-                take_picture(page, screenshot)
+            context = browser.new_context(viewport={"width": 1280, "height": 1000})
+            yield JupyterLab(url, folder / "notebooks", workspace, context)
             browser.close()
-    return seen
 
 
 def forget_outputs(notebook: Path) -> None:
@@ -156,6 +179,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     """Start JupyterLab on `folder/notebooks` with settings of its own; yield its address, and stop it afterwards."""
     config = folder / "config" / "labconfig"
     config.mkdir(parents=True)
+    (folder / "notebooks").mkdir()
     (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     names = ("CONFIG", "DATA", "RUNTIME")
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
@@ -237,7 +261,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long the notebook may take")
     words = parser.parse_args()
     parameters = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words.set)}
-    seen = run_in_jupyterlab(words.notebook, parameters=parameters, screenshot=words.screenshot, seconds=words.seconds)
+    with jupyterlab() as lab:
+        seen = lab.run(words.notebook, parameters=parameters, screenshot=words.screenshot, seconds=words.seconds)
     print(seen)
     return bool(seen.errors)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 LAUNCHER = ["-m", "ipykernel_launcher"]
@@ -85,11 +86,8 @@ def serve() -> None:
 
     for name in [name for name in sys.modules if name.partition(".")[0] in ("cityscapes", "dlv3p")]:
         del sys.modules[name]
-    import ipykernel.kernelapp
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure
-    import pandas
-    import torchvision  # noqa: F401
+    for name in ("torchvision", "pandas", "matplotlib.backends.backend_agg", "ipykernel.kernelapp"):
+        import_module(name)
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel
     for line in sys.stdin:

@@ -37,6 +37,16 @@ SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # draw all cells, also those out of sight
 }
+JUPYTERLAB = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[1])!r})
+from jupyter_client.provisioning import local_provisioner
+from jupyterlab.labapp import main
+from support.kernels import Kernels
+local_provisioner.launch_kernel = Kernels().launch
+main()
+"""
+"""JupyterLab, whose kernels are forked from a process that has imported torch."""
 SEEN = """() => {
     const all = (selector) => [...document.querySelectorAll('.jp-Notebook ' + selector)];
     const visible = (element) => element.checkVisibility({opacityProperty: true, visibilityProperty: true});
@@ -122,13 +132,15 @@ class JupyterLab:
         seconds: float = 300,
         press: str = "",
         press_after: str = "",
+        before_press: Callable[[], None] = lambda: None,
         afterwards: Callable[[Page], None] | None = None,
     ) -> Seen:
         """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
 
         Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`. A widget's button with
-        the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it; `afterwards` gets
-        the page when all cells have run. Raises TimeoutError if the notebook has not finished after so many seconds.
+        the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it, and `before_press`
+        called just before; `afterwards` gets the page when all cells have run. Raises TimeoutError if the notebook has
+        not finished after so many seconds.
         """
         copy = Path(tempfile.mkdtemp(dir=self.folder)) / notebook.name
         papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
@@ -136,7 +148,7 @@ class JupyterLab:
         page = self.browser.new_page()
         page.goto(f"{self.url}lab/tree/{copy.relative_to(self.folder)}?token={TOKEN}&reset")
         try:
-            seen = run_all_cells(page, seconds, press=press, press_after=press_after)
+            seen = run_all_cells(page, seconds, press=press, press_after=press_after, before_press=before_press)
             if afterwards is not None:
                 afterwards(page)
         finally:
@@ -187,7 +199,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:
-        words = [sys.executable, "-m", "jupyterlab", *options]
+        words = [sys.executable, "-c", JUPYTERLAB, *options]
         server = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield server_url(server, folder)
@@ -207,7 +219,9 @@ def server_url(server: subprocess.Popen, folder: Path, seconds: float = 180) -> 
     raise TimeoutError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
-def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: str = "") -> Seen:
+def run_all_cells(
+    page: Page, seconds: float, *, press: str = "", press_after: str = "", before_press: Callable[[], None]
+) -> Seen:
     """Click Run > Run All Cells, and wait until every cell has run, one has failed, or the pressed button ended one."""
     end = time.monotonic() + seconds
     button = page.locator("button.jupyter-button:enabled", has_text=press)
@@ -226,6 +240,7 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: s
             start_cells(page)
             asked = time.monotonic()
         if press and not pressed and button.count() and (not press_after or press_after in (look.text or "")):
+            before_press()
             button.click()
             pressed = True
         page.wait_for_timeout(100)

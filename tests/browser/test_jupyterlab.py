@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
 
 
 def test_quickstart_draws_its_progress_and_curves(city: Path, lab: JupyterLab) -> None:
-    parameters = {"data_root": str(city), "epochs": 4, "threads": 1}  # the browser wants the other core
+    parameters = {"data_root": str(city), "epochs": 4, "output_stride": 32, "threads": 1}  # the browser wants a core
     seen = lab.run(
         ROOT / "notebooks" / "quickstart.ipynb",
         parameters=parameters,
@@ -94,7 +95,10 @@ def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_f
 
 
 def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, lab: JupyterLab) -> None:
-    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains."""
+    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains.
+
+    Which is held after its first epoch until Stop is pressed: the browser wants the core.
+    """
     parameters = TINY | {"run": "elsewhere", "data_root": str(city)}
     words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     environment = os.environ | {"DLV3P_WORKSPACE": str(lab.workspace)}
@@ -105,12 +109,14 @@ def test_running_the_cell_again_attaches_to_the_training_of_another_process(city
         while not (lab.workspace / "saved" / "elsewhere" / "metrics.csv").is_file():
             assert training.poll() is None
             time.sleep(0.2)
+        training.send_signal(signal.SIGSTOP)
         seen = lab.run(
             ROOT / "notebooks" / "train.ipynb",
             parameters=parameters,
             screenshot=PICTURES / "attached.png",
             press="Stop",
             press_after="epoch",
+            before_press=lambda: training.send_signal(signal.SIGCONT),
             seconds=600,
         )
         _, told = training.communicate(timeout=60)

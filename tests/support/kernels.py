@@ -80,7 +80,7 @@ class Kernels:
 
 
 def serve() -> None:
-    """Fork a kernel for each line of stdin, and write its process id to stdout."""
+    """Fork a kernel for each line of stdin, which writes its process id to stdout."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as every kernel does
     import dlv3p.parameters  # noqa: F401  # before torch, since it says how threads wait
 
@@ -91,15 +91,16 @@ def serve() -> None:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel
     for line in sys.stdin:
-        asked = json.loads(line)
-        print(os.fork() or _kernel(asked), flush=True)
+        if not os.fork():
+            _be_kernel(json.loads(line))
 
 
-def _kernel(asked: Mapping[str, object]) -> None:
-    """Be the kernel that was asked for; never returns."""
+def _be_kernel(asked: Mapping[str, object]) -> None:
+    """Be the kernel that was asked for, in a process group of its own before anybody learns of it; never returns."""
     from ipykernel.kernelapp import launch_new_instance
 
     os.setsid()
+    print(os.getpid(), flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)

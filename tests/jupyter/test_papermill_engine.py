@@ -17,6 +17,7 @@ import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
+from jupyter_client.manager import start_new_kernel
 from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
@@ -512,6 +513,20 @@ def test_after_a_notebook_signals_do_what_they_did_before(workspace: Path) -> No
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     papermill.execute_notebook(workspace / "notebooks" / "train.ipynb", None, progress_bar=False)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_kernel_of_these_tests_is_forked_and_nobody_can_take_its_group_for_that_of_the_tests() -> None:
+    """An interrupt goes to the group, which Jupyter asks for as soon as the kernel is launched."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        reply = client.execute_interactive(
+            "import sys; assert 'torch' in sys.modules; assert 'dlv3p' not in sys.modules"
+        )
+        assert reply["content"]["status"] == "ok"
+        assert manager.provisioner.pgid == manager.provisioner.pid != os.getpgrp()
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
 
 
 def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(

@@ -279,7 +279,7 @@ class PruneParameters(RunParameters):
     parts: str = choice("all", PRUNED_PARTS, "all, or backbone, which keeps the widths of ASPP and decoder")
     round_to: int = number(16, 1, 256, "widths are rounded to a multiple of this, for faster kernels")
     batches: int = number(8, 1, 10_000, "of training crops, to recompute norm statistics, and for taylor")
-    epochs: int = number(1, 1, 10_000, "of fine-tuning")
+    epochs: int = number(2, 1, 10_000, "of fine-tuning")
     rate_factor: float = number(0.5, 1e-6, 10.0, "fine-tuning starts at the run's learning_rate times this")
     distillation: bool = switch(True, "fine-tunes with the dense network as teacher")
     height: int = number(0, 0, 4096, "pixels of the image that is timed, 33 or more; 0 is the size of the data")

@@ -26,8 +26,9 @@ gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
 # The cells of a notebook share a kernel, so two processes share whole notebooks.
 notebooks = $(python) -m pytest notebooks -n 2 --dist loadfile --durations=10
 
-# Most tests use one core, so two processes share the test files, with one thread each.
-both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadgroup --durations=20 --ignore=$(runtimes)
+# Most tests use one core, so two processes share the test files, with one thread each; the tests of a file share what
+# is expensive to set up, so a file stays in one process.
+both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadfile --durations=20 --ignore=$(runtimes)
 
 test: $(ready)  ## all quick tests: units, notebooks, command lines
 	@$(python) -m pytest $(runtimes)

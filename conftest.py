@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import papermill
 import pytest
+from jupyter_client.provisioning import local_provisioner
 
 from dlv3p.jupyter.stored_outputs import PICTURES, complaints, settled
 
@@ -28,6 +29,8 @@ Seeds 0 to 3 come to 0.184 to 0.202, far enough from it for a processor on which
 SMALL_CITY = {"train": 32, "val": 8, "test": 4}
 """Frames of the city that the small run is trained on."""
 WORKSPACE = pytest.StashKey[Path]()
+NOTEBOOK_WORKSPACES = "DLV3P_TESTS_NOTEBOOK_WORKSPACES"
+"""The variable that names the folder of the notebooks' workspaces, one for all processes that share the tests."""
 
 collect_ignore = [str(NOTEBOOKS / name) for name in WITH_PARAMETERS]
 
@@ -42,8 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)  # part of it, and would say which folder it enters
     config.stash[WORKSPACE] = workspace = Path(tempfile.mkdtemp(prefix="dlv3p-tests-"))
     os.environ["DLV3P_WORKSPACE"] = str(workspace)
+    if not hasattr(config, "workerinput"):  # processes that share the tests find it in their environment
+        os.environ[NOTEBOOK_WORKSPACES] = str(workspace / "notebooks")
     config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))
     config.add_cleanup(lambda: os.environ.pop("DLV3P_WORKSPACE", None))
+    from support.kernels import Kernels
+
+    kernels = Kernels()
+    local_provisioner.launch_kernel = kernels.launch  # for kernels of this process, not of the commands it starts
+    config.add_cleanup(kernels.close)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -52,31 +62,24 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
         collector.skip_compare += PICTURES
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file's tests in one process, and compare the outputs of notebooks as far as they are stable.
-
-    nbval's cells are not to be grouped: `make` runs the notebooks in a process of their own.
-    """
+    """Run the cells of notebooks first, and compare their outputs as far as they are stable."""
     items.sort(key=lambda item: not _is_cell(item))
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        if _is_cell(item):
-            exact = "nbval-check-output" in item.cell.metadata.get("tags", [])
-            item.compare_outputs = partial(_compare_outputs, item.compare_outputs, exact=exact)
+    for item in filter(_is_cell, items):
+        exact = "nbval-check-output" in item.cell.metadata.get("tags", [])
+        item.compare_outputs = partial(_compare_outputs, item.compare_outputs, exact=exact)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give each notebook a workspace of its own, in which it sees the stored run and nothing that others made."""
-    workspace = item.config.stash[WORKSPACE]
+    folder = Path(os.environ[NOTEBOOK_WORKSPACES])
     if _is_cell(item):
         from support.refresh_notebooks import make_workspace
 
-        os.environ["DLV3P_WORKSPACE"] = str(make_workspace(workspace / "notebooks", item.path.stem))
-    elif workspace / "notebooks" in Path(os.environ.get("DLV3P_WORKSPACE", "")).parents:
-        os.environ["DLV3P_WORKSPACE"] = str(workspace)  # unless a fixture of a whole module has set another
+        os.environ["DLV3P_WORKSPACE"] = str(make_workspace(folder, item.path.stem))
+    elif folder in Path(os.environ.get("DLV3P_WORKSPACE", "")).parents:  # not what a fixture of a whole module has set
+        os.environ["DLV3P_WORKSPACE"] = str(item.config.stash[WORKSPACE])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -140,7 +140,7 @@ def train_small_run(*, progress: str = "auto") -> str:
     """Train a run of seconds on the embedded city, unless it is finished, and return its name."""
     from dlv3p.train import train
 
-    small = {"run": "small", "channels": 16, "image_scale": 0.25, "crop_height": 64, "crop_width": 64, "epochs": 3}
+    small = {"run": "small", "channels": 16, "image_scale": 0.25, "crop_height": 33, "crop_width": 64, "epochs": 3}
     machine = {"batch_size": 8, "warmup_steps": 10, "workers": 0, "threads": 1, "device": "cpu", "progress": progress}
     return train(TrainParameters(**small, **machine)).run
 

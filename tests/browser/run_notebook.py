@@ -24,7 +24,7 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_FLAGS = (
@@ -37,6 +37,16 @@ SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # draw all cells, also those out of sight
 }
+JUPYTERLAB = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[1])!r})
+from jupyter_client.provisioning import local_provisioner
+from jupyterlab.labapp import main
+from support.kernels import Kernels
+local_provisioner.launch_kernel = Kernels().launch
+main()
+"""
+"""JupyterLab, whose kernels are forked from a process that has imported torch."""
 SEEN = """() => {
     const all = (selector) => [...document.querySelectorAll('.jp-Notebook ' + selector)];
     const visible = (element) => element.checkVisibility({opacityProperty: true, visibilityProperty: true});
@@ -104,42 +114,67 @@ class Seen:
     looks: list[Look]
 
 
-def run_in_jupyterlab(
-    notebook: Path,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    screenshot: Path,
-    seconds: float = 300,
-    workspace: Path | None = None,
-    press: str = "",
-    press_after: str = "",
-    afterwards: Callable[[Page], None] | None = None,
-) -> Seen:
-    """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
+@dataclass(frozen=True)
+class JupyterLab:
+    """A server and a browser, in which one notebook after the other is opened and run."""
 
-    Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`, if it has to be kept. A
-    widget's button with the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it;
-    `afterwards` gets the page when all cells have run. Raises TimeoutError if the notebook has not finished after so
-    many seconds.
-    """
-    with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
-        folder = Path(temporary)
-        copy = folder / "notebooks" / notebook.name
-        copy.parent.mkdir()
+    url: str
+    folder: Path
+    workspace: Path
+    browser: BrowserContext
+
+    def run(
+        self,
+        notebook: Path,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        screenshot: Path,
+        seconds: float = 300,
+        press: str = "",
+        press_after: str = "",
+        before_press: Callable[[], None] = lambda: None,
+        afterwards: Callable[[Page], None] | None = None,
+    ) -> Seen:
+        """Run all cells of a copy of `notebook`, with other parameters if given, and return what the page then shows.
+
+        Saves a screenshot of the whole notebook. What the notebook writes goes to `workspace`. A widget's button with
+        the text `press` is clicked as soon as it appears and the bar's text has `press_after` in it, and `before_press`
+        called just before; `afterwards` gets the page when all cells have run. Raises TimeoutError if the notebook has
+        not finished after so many seconds.
+        """
+        copy = Path(tempfile.mkdtemp(dir=self.folder)) / notebook.name
         papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
         forget_outputs(copy)
-        with jupyter_server(folder, workspace or folder / "workspace") as url, sync_playwright() as playwright:
+        page = self.browser.new_page()
+        page.goto(f"{self.url}lab/tree/{copy.relative_to(self.folder)}?token={TOKEN}&reset")
+        try:
+            seen = run_all_cells(page, seconds, press=press, press_after=press_after, before_press=before_press)
+            if afterwards is not None:
+                afterwards(page)
+        finally:
+            take_picture(page, screenshot)
+            page.close()
+            self.end_kernels()
+        return seen
+
+    def end_kernels(self) -> None:
+        """End the kernels that the server has started, which would outlive their pages."""
+        request, authorized = self.browser.request, {"Authorization": f"token {TOKEN}"}
+        for kernel in request.get(f"{self.url}api/kernels", headers=authorized).json():
+            request.delete(f"{self.url}api/kernels/{kernel['id']}", headers=authorized)
+
+
+@contextmanager
+def jupyterlab(workspace: Path | None = None) -> Iterator[JupyterLab]:
+    """Start a server and a browser; what notebooks write goes to `workspace`, if it has to be kept."""
+    with tempfile.TemporaryDirectory(prefix="dlv3p-browser-") as temporary:
+        folder = Path(temporary)
+        workspace = workspace or folder / "workspace"
+        with jupyter_server(folder, workspace) as url, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.goto(f"{url}lab/tree/{copy.name}?token={TOKEN}&reset")
-            try:
-                seen = run_all_cells(page, seconds, press=press, press_after=press_after)
-                if afterwards is not None:
-                    afterwards(page)
-            finally:
-                take_picture(page, screenshot)
+            context = browser.new_context(viewport={"width": 1280, "height": 1000})
+            yield JupyterLab(url, folder / "notebooks", workspace, context)
             browser.close()
-    return seen
 
 
 def forget_outputs(notebook: Path) -> None:
@@ -156,6 +191,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     """Start JupyterLab on `folder/notebooks` with settings of its own; yield its address, and stop it afterwards."""
     config = folder / "config" / "labconfig"
     config.mkdir(parents=True)
+    (folder / "notebooks").mkdir()
     (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     names = ("CONFIG", "DATA", "RUNTIME")
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
@@ -163,7 +199,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:
-        words = [sys.executable, "-m", "jupyterlab", *options]
+        words = [sys.executable, "-c", JUPYTERLAB, *options]
         server = subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         yield server_url(server, folder)
@@ -183,7 +219,9 @@ def server_url(server: subprocess.Popen, folder: Path, seconds: float = 180) -> 
     raise TimeoutError(f"JupyterLab did not start:\n{(folder / 'server.log').read_text()[-2000:]}")
 
 
-def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: str = "") -> Seen:
+def run_all_cells(
+    page: Page, seconds: float, *, press: str = "", press_after: str = "", before_press: Callable[[], None]
+) -> Seen:
     """Click Run > Run All Cells, and wait until every cell has run, one has failed, or the pressed button ended one."""
     end = time.monotonic() + seconds
     button = page.locator("button.jupyter-button:enabled", has_text=press)
@@ -202,6 +240,7 @@ def run_all_cells(page: Page, seconds: float, *, press: str = "", press_after: s
             start_cells(page)
             asked = time.monotonic()
         if press and not pressed and button.count() and (not press_after or press_after in (look.text or "")):
+            before_press()
             button.click()
             pressed = True
         page.wait_for_timeout(100)
@@ -237,7 +276,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long the notebook may take")
     words = parser.parse_args()
     parameters = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words.set)}
-    seen = run_in_jupyterlab(words.notebook, parameters=parameters, screenshot=words.screenshot, seconds=words.seconds)
+    with jupyterlab() as lab:
+        seen = lab.run(words.notebook, parameters=parameters, screenshot=words.screenshot, seconds=words.seconds)
     print(seen)
     return bool(seen.errors)
 

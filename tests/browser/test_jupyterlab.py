@@ -3,10 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ import pytest
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import run_in_jupyterlab
+from run_notebook import JupyterLab, jupyterlab
 
+from dlv3p.parameters.training import TRAINED_RUN
+from dlv3p.runs.trained import install_trained_run
 from dlv3p.weights.checkpoint import load_checkpoint
 
 PIXELS = """() => {
@@ -33,9 +36,19 @@ PICTURES = ROOT / "outputs" / "browser"
 pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium: apt-get install chromium")
 
 
-def test_quickstart_draws_its_progress_and_curves(city: Path) -> None:
-    parameters = {"data_root": str(city), "epochs": 4, "threads": 1}  # the browser wants the other core
-    seen = run_in_jupyterlab(
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    """JupyterLab in a browser, with a workspace in which the stored run lies as well."""
+    workspace = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch, jupyterlab(workspace) as opened:
+        patch.setenv("DLV3P_WORKSPACE", str(workspace))
+        install_trained_run()
+        yield opened
+
+
+def test_quickstart_draws_its_progress_and_curves(city: Path, lab: JupyterLab) -> None:
+    parameters = {"data_root": str(city), "epochs": 4, "output_stride": 32, "threads": 1}  # the browser wants a core
+    seen = lab.run(
         ROOT / "notebooks" / "quickstart.ipynb",
         parameters=parameters,
         screenshot=PICTURES / "quickstart.png",
@@ -59,21 +72,20 @@ TINY |= {"epochs": 10_000, "workers": 0, "threads": 1}
 
 
 def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_followed(
-    city: Path, tmp_path: Path
+    city: Path, lab: JupyterLab
 ) -> None:
     """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first."""
-    seen = run_in_jupyterlab(
+    seen = lab.run(
         ROOT / "notebooks" / "train.ipynb",
         parameters=TINY | {"run": "stopped", "data_root": str(city)},
         screenshot=PICTURES / "stopped.png",
-        workspace=tmp_path,
         press="Stop",
         seconds=600,
     )
     assert seen.errors == []
     assert seen.red_bars == 0
     assert seen.started < seen.cells, "the cells below have run"
-    state = load_checkpoint(tmp_path / "saved" / "stopped" / "checkpoints" / "last.pt")
+    state = load_checkpoint(lab.workspace / "saved" / "stopped" / "checkpoints" / "last.pt")
     assert state["epoch"] < 10_000
     step = state["epoch"] * 3 + state["step"]
     told = f"Stopped after step {step} of 30000. Run this cell again to resume."
@@ -82,25 +94,29 @@ def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_f
     assert told in seen.looks[-1].text
 
 
-def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, tmp_path: Path) -> None:
-    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains."""
+def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, lab: JupyterLab) -> None:
+    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains.
+
+    Which is held after its first epoch until Stop is pressed: the browser wants the core.
+    """
     parameters = TINY | {"run": "elsewhere", "data_root": str(city)}
     words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-    environment = os.environ | {"DLV3P_WORKSPACE": str(tmp_path)}
+    environment = os.environ | {"DLV3P_WORKSPACE": str(lab.workspace)}
     training = subprocess.Popen(
         [sys.executable, "-m", "dlv3p", "train", *words], env=environment, text=True, stderr=subprocess.PIPE
     )
     try:
-        while not (tmp_path / "saved" / "elsewhere" / "metrics.csv").is_file():
+        while not (lab.workspace / "saved" / "elsewhere" / "metrics.csv").is_file():
             assert training.poll() is None
             time.sleep(0.2)
-        seen = run_in_jupyterlab(
+        training.send_signal(signal.SIGSTOP)
+        seen = lab.run(
             ROOT / "notebooks" / "train.ipynb",
             parameters=parameters,
             screenshot=PICTURES / "attached.png",
-            workspace=tmp_path,
             press="Stop",
             press_after="epoch",
+            before_press=lambda: training.send_signal(signal.SIGCONT),
             seconds=600,
         )
         _, told = training.communicate(timeout=60)
@@ -113,11 +129,11 @@ def test_running_the_cell_again_attaches_to_the_training_of_another_process(city
     assert seen.images == 1
     printed = "\n".join(seen.printed)
     assert re.search(rf"process {training.pid} on \S+ since .* is training this run; this cell follows it", printed)
-    epochs = len(load_checkpoint(tmp_path / "saved" / "elsewhere" / "checkpoints" / "last.pt")["history"])
+    epochs = len(load_checkpoint(lab.workspace / "saved" / "elsewhere" / "checkpoints" / "last.pt")["history"])
     assert f"Stopped elsewhere after epoch {epochs} of 10000. Run this cell again to resume." in printed
 
 
-def test_the_controls_over_predictions_change_the_picture(city: Path) -> None:
+def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab) -> None:
     """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again."""
     drawn = []
 
@@ -137,9 +153,9 @@ def test_the_controls_over_predictions_change_the_picture(city: Path) -> None:
         changed(page.get_by_label("road", exact=True).uncheck)
         changed(page.get_by_label("road", exact=True).check)
 
-    seen = run_in_jupyterlab(
+    seen = lab.run(
         ROOT / "notebooks" / "predict.ipynb",
-        parameters={"images": str(city / "leftImg8bit" / "val"), "threads": 1, "device": "cpu"},
+        parameters={"run": TRAINED_RUN, "images": str(city / "leftImg8bit" / "val"), "threads": 1, "device": "cpu"},
         screenshot=PICTURES / "predict.png",
         seconds=600,
         afterwards=use,

@@ -51,9 +51,7 @@ def exported(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLV3P_WORKSPACE", str(folder))
         predictor = untrained_run("tiny", backbone="resnet18", channels=16, image_scale=0.5)
-        done = export_in_a_process(folder / "network.onnx")
-        assert done.returncode == 0, done.stderr
-        yield predictor, folder / "network.onnx", done.stdout
+        yield predictor, folder / "network.onnx", export(folder / "network.onnx")
 
 
 def test_the_command_compares_the_file_with_the_network(exported, monkeypatch):

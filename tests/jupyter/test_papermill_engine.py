@@ -17,6 +17,7 @@ import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
+from jupyter_client.manager import start_new_kernel
 from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
@@ -514,6 +515,20 @@ def test_after_a_notebook_signals_do_what_they_did_before(workspace: Path) -> No
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_kernel_of_these_tests_is_forked_and_nobody_can_take_its_group_for_that_of_the_tests() -> None:
+    """An interrupt goes to the group, which Jupyter asks for as soon as the kernel is launched."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        reply = client.execute_interactive(
+            "import sys; assert 'torch' in sys.modules; assert 'dlv3p' not in sys.modules"
+        )
+        assert reply["content"]["status"] == "ok"
+        assert manager.provisioner.pgid == manager.provisioner.pid != os.getpgrp()
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+
+
 def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,8 +564,8 @@ def test_training_that_papermill_is_told_to_end_goes_on_to_the_same_weights(
     assert load_checkpoint(tmp_path / "saved" / "a" / "checkpoints" / "last.pt")["epoch"] < 8
     copy = nbformat.read(tmp_path / "copy.ipynb", as_version=4)
     assert "running" not in {cell.metadata.get("papermill", {}).get("status") for cell in copy.cells}
-    again = subprocess.run(words, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
+    again = CliRunner().invoke(papermill_command, words[1:])
+    assert again.exit_code == 0, again.stderr
     train(TrainParameters.from_mapping(values | {"run": "b", "progress": "none"}))
     hashes = {
         weights_sha256(load_checkpoint(tmp_path / "saved" / run / "checkpoints" / "last.pt")["model"]) for run in "ab"

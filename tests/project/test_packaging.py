@@ -46,6 +46,14 @@ def test_lock_has_a_hash_for_every_pin_and_names_no_private_index() -> None:
     assert not re.search(r"file:|index-url|find-links|https?://", LOCK)
 
 
+def test_lock_brings_no_grammar_that_every_papermill_would_read_for_a_second() -> None:
+    assert (
+        "jsonschema<4.25"
+        in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
+    )
+    assert locked_versions("rfc3987-syntax") == []
+
+
 def test_lock_brings_what_an_offline_editable_install_needs() -> None:
     assert locked_versions("setuptools")
 
@@ -126,7 +134,7 @@ def test_an_empty_venv_takes_the_active_environment(folder: Path) -> None:
     assert make("--dry-run", "test", "VENV=", folder=folder).stdout.splitlines() == [
         "python -m pytest tests/export/test_quantization.py",
         "python -m pytest notebooks -n 2 --dist loadfile --durations=10",
-        "OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadgroup --durations=20 "
+        "OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadfile --durations=20 "
         "--ignore=tests/export/test_quantization.py",
     ]
 

@@ -9,6 +9,7 @@ outputs, `dlv3p.jupyter.stored_outputs` says.
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import sys
@@ -62,18 +63,24 @@ def refresh_parameters() -> None:
 
 
 def make_workspace(folder: Path, name: str) -> Path:
-    """Make the workspace of one notebook below a folder, with the embedded city and the stored run, and return it."""
+    """Make the workspace of one notebook below a folder, with the embedded city and the stored run, and return it.
+
+    Another process that makes one there meanwhile waits, and finds the city drawn.
+    """
     from dlv3p.data.roots import resolve_data_root
     from dlv3p.runs.trained import install_trained_run
 
     source, workspace = folder / "source", folder / name
-    if not source.exists():
-        with patch.dict(os.environ, DLV3P_WORKSPACE=str(source)):
-            resolve_data_root("demo_city")
-            install_trained_run()
-    if not workspace.exists():
-        shutil.copytree(source, workspace, copy_function=os.link)
-    return workspace
+    if workspace.exists():
+        return workspace
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not source.exists():
+            with patch.dict(os.environ, DLV3P_WORKSPACE=str(source)):
+                resolve_data_root("demo_city")
+                install_trained_run()
+    return Path(shutil.copytree(source, workspace, copy_function=os.link))
 
 
 def train_demo(workspace: Path) -> None:

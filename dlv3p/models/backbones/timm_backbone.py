@@ -1,6 +1,7 @@
 """Any dilatable convolutional network of timm, as `timm:<name>`; needs the extra `timm`."""
 
 import difflib
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -66,12 +67,13 @@ def _create(name: str, **settings: Any) -> Any:
         ) from error
 
 
+@cache
 @torch.no_grad()
 def _require_dilated(name: str, output_stride: int) -> None:
     """Raise ParameterError unless all convolutions past the output stride are dilated, and images of any size pass.
 
     Both are checked on the meta device, against a network that strides as on ImageNet: for some networks timm removes
-    the strides without dilating the convolutions.
+    the strides without dilating the convolutions. A network that has passed is not checked again.
     """
     with torch.device("meta"):
         strided, dense = _create(name).eval(), _create(name, output_stride=output_stride).eval()

@@ -49,11 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[NOTEBOOK_WORKSPACES] = str(workspace / "notebooks")
     config.add_cleanup(lambda: shutil.rmtree(workspace, ignore_errors=True))
     config.add_cleanup(lambda: os.environ.pop("DLV3P_WORKSPACE", None))
-    from support.kernels import Kernels
+    if hasattr(os, "pidfd_open"):  # Linux; elsewhere, each kernel imports torch itself
+        from support.kernels import Kernels
 
-    kernels = Kernels()
-    local_provisioner.launch_kernel = kernels.launch  # for kernels of this process, not of the commands it starts
-    config.add_cleanup(kernels.close)
+        kernels = Kernels()
+        local_provisioner.launch_kernel = kernels.launch  # for kernels of this process, not of the commands it starts
+        config.add_cleanup(kernels.close)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("playwright", reason="the browser test needs the Python pack
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
 from run_notebook import JupyterLab, jupyterlab
+from support.tiny import STEPS_PER_EPOCH, TINY
 
 from dlv3p.parameters.training import TRAINED_RUN
 from dlv3p.runs.trained import install_trained_run
@@ -67,8 +68,7 @@ def test_quickstart_draws_its_progress_and_curves(city: Path, lab: JupyterLab) -
     assert len({look.picture for look in seen.looks if look.height > 100}) > 1, "no curve was seen to change"
 
 
-TINY = {"backbone": "mobilenet_v2", "channels": 8, "crop_height": 64, "crop_width": 64, "batch_size": 2}
-TINY |= {"epochs": 10_000, "workers": 0, "threads": 1}
+ENDLESS = TINY | {"epochs": 10_000, "progress": "auto", "checkpoint_minutes": 10.0}
 
 
 def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_followed(
@@ -77,7 +77,7 @@ def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_f
     """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first."""
     seen = lab.run(
         ROOT / "notebooks" / "train.ipynb",
-        parameters=TINY | {"run": "stopped", "data_root": str(city)},
+        parameters=ENDLESS | {"run": "stopped", "data_root": str(city)},
         screenshot=PICTURES / "stopped.png",
         press="Stop",
         seconds=600,
@@ -87,8 +87,8 @@ def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_f
     assert seen.started < seen.cells, "the cells below have run"
     state = load_checkpoint(lab.workspace / "saved" / "stopped" / "checkpoints" / "last.pt")
     assert state["epoch"] < 10_000
-    step = state["epoch"] * 3 + state["step"]
-    told = f"Stopped after step {step} of 30000. Run this cell again to resume."
+    step = state["epoch"] * STEPS_PER_EPOCH + state["step"]
+    told = f"Stopped after step {step} of {10_000 * STEPS_PER_EPOCH}. Run this cell again to resume."
     assert [text for text in seen.printed if "topped" in text.replace("run: stopped", "")] == [told]
     assert "StoppedError" not in "".join(seen.printed)
     assert told in seen.looks[-1].text
@@ -99,7 +99,7 @@ def test_running_the_cell_again_attaches_to_the_training_of_another_process(city
 
     Which is held after its first epoch until Stop is pressed: the browser wants the core.
     """
-    parameters = TINY | {"run": "elsewhere", "data_root": str(city)}
+    parameters = ENDLESS | {"run": "elsewhere", "data_root": str(city)}
     words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     environment = os.environ | {"DLV3P_WORKSPACE": str(lab.workspace)}
     training = subprocess.Popen(

@@ -47,10 +47,6 @@ def test_lock_has_a_hash_for_every_pin_and_names_no_private_index() -> None:
 
 
 def test_lock_brings_no_grammar_that_every_papermill_would_read_for_a_second() -> None:
-    assert (
-        "jsonschema<4.25"
-        in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"]
-    )
     assert locked_versions("rfc3987-syntax") == []
 
 

@@ -31,9 +31,9 @@ def walk(
             yield from walk(path, checked=checked, above=above)
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Return whether a file, or a folder on the way to it from `folder`, is hidden."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def files_below(folder: Path, suffix: str, *, checked: Callable[[Path], Path] = lambda link: link) -> list[Path]:
+    """Return the files of one suffix, such as `.png`, that `walk` finds below a folder, sorted."""
+    return sorted(path for path in walk(folder, checked=checked) if path.suffix == suffix)
 
 
 def is_shown_folder(path: Path) -> bool:

@@ -13,7 +13,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import is_hidden
+from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import regular
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
@@ -103,9 +103,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     ParameterError for label ids of other data than Cityscapes.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.png")):
-        if not is_hidden(path, folder):
-            found.setdefault(path.stem, []).append(path)
+    for path in files_below(folder, ".png"):
+        found.setdefault(path.stem, []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):

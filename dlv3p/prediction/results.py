@@ -22,7 +22,7 @@ from cityscapes.errors import IntegrityError, MachineError, ParameterError, reas
 from cityscapes.files.atomic import check_writable, write_bytes
 from cityscapes.files.checksums import read_json, read_recorded, write_recorded
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import walk
+from cityscapes.files.listing import files_below
 from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
 from dlv3p.evaluation.predictions import origin_of
@@ -84,7 +84,7 @@ class Results:
     def others(self, names: Iterable[str]) -> list[Path]:
         """Return the ids in the folder that are of none of the named images: earlier ones, of another source."""
         ours = {self.path("ids", name) for name in names}
-        return sorted(path for path in walk(self.folder / "ids") if path.suffix == ".png" and path not in ours)
+        return [path for path in files_below(self.folder / "ids", ".png") if path not in ours]
 
     def write(
         self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str

@@ -315,6 +315,21 @@ def test_yolo_text_with_mistakes_is_named_by_file_and_line(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("names:\n  0: road\n  1: [car\n", "line 4, column 1: expected ',' or"),
+        ("names:\n  0: road\n  0: car\n", "duplicate key '0'"),
+    ],
+)
+def test_names_of_yolo_that_cannot_be_read_are_told_with_their_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "set" / "labels").mkdir(parents=True)
+    (tmp_path / "set" / "labels" / "a.txt").write_text("0 0 0.5 1 0.4 1 1 0 1\n")
+    (tmp_path / "set" / "data.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"data.yaml: not YAML with a list of names \({said}"):
+        prepare(tmp_path / "set")
+
+
 def test_a_coco_file_with_strays_names_them_and_keeps_the_rest(tmp_path: Path) -> None:
     outline = [0, 24, 63, 20, 63, 47, 0, 47]
     images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(6)]

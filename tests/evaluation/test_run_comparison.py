@@ -362,6 +362,16 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
 
 
+def test_a_linked_folder_of_masks_is_read(city, tmp_path):
+    split = open_split(city, "val")
+    (tmp_path / "there").mkdir()
+    for index in range(len(split)):
+        save(tmp_path / "there" / f"{split.name(index)}.png", 0)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "there")
+    assert from_folder(tmp_path / "here", split, progress="none").confusions.sum() > 0
+
+
 def test_a_comparison_has_the_same_folder_wherever_the_data_lies_and_another_for_other_images():
     here, moved, others = (
         compare_candidates([replace(one, **changed) for one in (FIRST, SECOND)]).folder

@@ -144,6 +144,7 @@ def _quantize_into(
             "data_root": str(images.split.root),
             "split": images.split.split,
             "fingerprint": data_fingerprint(images.split),
+            "image_contents_sha256": images.contents_sha256(),
             "images": images.names,
         },
         "machine": hardware(),

@@ -89,6 +89,10 @@ def test_a_second_call_draws_what_is_missing_or_changed_alone_and_ends_in_the_sa
     next((found.folder / "images" / "val").glob("*.png")).unlink()
     again = prepare(photos)
     assert (again.made, again.kept, contents(found.folder)) == (3, 7, before)
+    image = next((found.folder / "images" / "train").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1] + b"?")  # of equal size
+    again = prepare(photos)
+    assert (again.made, again.kept, contents(found.folder)) == (1, 9, before)
     assert prepare(photos).kept == 10
 
 

@@ -104,9 +104,7 @@ def test_data_of_another_number_of_classes_is_not_scored(city, predictor):
 def test_classes_that_are_numbered_in_another_way_are_refused_and_other_names_are_said(predictor, city, capsys):
     split, names = open_split(city, "val"), list(predictor.class_names)
     swapped = replace(predictor, class_names=[names[1], names[0], *names[2:]])
-    with pytest.raises(
-        ParameterError, match="numbers the classes of the run 'done' in another way: id 0 is 'road'"
-    ):
+    with pytest.raises(ParameterError, match="numbers the classes of the run 'done' in another way: id 0 is 'road'"):
         evaluate(swapped, split, progress="none")
     renamed = replace(predictor, class_names=["Strasse", *names[1:]])
     evaluate(renamed, split, progress="none")

@@ -97,18 +97,23 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
     """Score a folder of predicted masks, in any subfolders, against a split.
 
-    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore. Raises
-    MissingInputError for an image without one, InputError for two, another size, or an id that is no class, and
-    ParameterError for label ids of other data than Cityscapes.
+    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore; where images in
+    several folders share a name, it is the one in the same folder. Raises MissingInputError for an image without one,
+    InputError for two, another size, or an id that is no class, and ParameterError for label ids of other data than
+    Cityscapes.
     """
+    whole = [split.name(index) for index in range(len(split))]
+    names = [name.rsplit("/", 1)[-1] for name in whole]
+    by_path = len(set(names)) < len(names)
     found: dict[str, list[Path]] = {}
     for path in files_below(folder, ".png"):
-        found.setdefault(path.stem, []).append(path)
+        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
+        found.setdefault(name, []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    names = [split.name(index).rsplit("/", 1)[-1] for index in range(len(split))]
+    names = whole if by_path else names
     paths = [_mask_of(name, names, found, folder) for name in names]
 
     def predict(split: Split, index: int) -> np.ndarray:
@@ -141,7 +146,8 @@ def from_runs(
 
     Raises ParameterError where they share none or, without a choice, several other than whole images.
     """
-    stored = {run: {one.column: one for one in read_evaluations([run]) if one.checkpoint == "best.pt"} for run in runs}
+    best = [one for one in read_evaluations(list(dict.fromkeys(runs))) if one.checkpoint == "best.pt"]
+    stored = {run: {one.column: one for one in best if one.run == run} for run in runs}
     for run, columns in stored.items():
         if not columns:
             raise MissingInputError(

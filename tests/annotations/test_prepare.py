@@ -334,6 +334,23 @@ def test_names_of_yolo_that_cannot_be_read_are_told_with_their_line(tmp_path: Pa
         prepare(tmp_path / "set")
 
 
+@pytest.mark.parametrize("found", [None, [1], 1.0, True])
+def test_an_image_of_coco_without_a_number_gets_nobodys_annotations(tmp_path: Path, found: object) -> None:
+    outline = [0, 24, 63, 20, 63, 47, 0, 47]
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    image = {"id": found, "file_name": "a.png", "width": 64, "height": 48}
+    entry = {"id": 1, "image_id": found, "category_id": 1, "segmentation": [outline]}
+    content = {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "road"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="/images/0: expected an id, a whole number"):
+        prepare(tmp_path / "coco.json")
+    content["images"][0]["id"] = 1
+    content["annotations"].append(entry | {"image_id": 1})
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="1 annotations have an image_id that no image has"):
+        prepare(tmp_path / "coco.json")  # which has one image, too few for two splits
+
+
 def test_a_coco_file_with_strays_names_them_and_keeps_the_rest(tmp_path: Path) -> None:
     outline = [0, 24, 63, 20, 63, 47, 0, 47]
     images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(6)]

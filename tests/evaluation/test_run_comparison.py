@@ -15,6 +15,7 @@ from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.__main__ import main
 from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates, read_groups
+from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.results import MadeFrom
@@ -397,6 +398,44 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
         save(tmp_path / f"{split.name(index)}.png", 7)
     road = from_folder(tmp_path, split, ids="label", progress="none")
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
+
+
+def test_other_images_in_a_folder_of_the_same_name_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):
+    (own,) = read_evaluations(["done"])
+    other = shutil.copytree(city, tmp_path / city.name)
+    path = open_split(other, "val").image_path(0)
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    stored = evaluate(predictor, open_split(other, "val"), progress="none").save()
+    try:
+        names = {one.root: one.data for one in read_evaluations(["done"])}
+        assert names[str(city)].startswith(f"{own.data} of {city}, ")
+        assert names[str(other)].startswith(f"{own.data} of {other}, ")
+        assert score_table(read_evaluations(two_runs), published=False).shape == (2, 2)
+        runs = [one.name for one in read_candidates(CompareRunsParameters(device="cpu", threads=1), two_runs)]
+        assert runs == list(two_runs)
+    finally:
+        for path in stored.parent.glob(f"evaluation*{stored.stem[10:]}*"):
+            path.unlink()
+    assert {one.data for one in read_evaluations(two_runs)} == {own.data}
+
+
+def test_masks_of_images_that_share_a_name_are_told_apart_by_their_folder(tmp_path):
+    root = tmp_path / "data"
+    for kind in ("images", "masks"):
+        for folder in "ab":
+            (root / kind / "val" / folder).mkdir(parents=True)
+            Image.new("RGB" if kind == "images" else "L", (8, 8)).save(root / kind / "val" / folder / "1.png")
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    split = open_split(root, "val")
+    (tmp_path / "found" / "b").mkdir(parents=True)
+    (tmp_path / "found" / "a").mkdir()
+    save(tmp_path / "found" / "1.png", 0, (8, 8))
+    with pytest.raises(MissingInputError, match="holds no mask of the image a/1"):
+        from_folder(tmp_path / "found", split, progress="none")
+    save(tmp_path / "found" / "a" / "1.png", 0, (8, 8))
+    save(tmp_path / "found" / "b" / "1_pred.png", 1, (8, 8))
+    found = from_folder(tmp_path / "found", split, progress="none")
+    assert found.confusions[:, 0].tolist() == [[64, 0], [0, 64]]
 
 
 def test_a_linked_folder_of_masks_is_read(city, tmp_path):

@@ -350,7 +350,7 @@ time_t time(time_t *now) {
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler, for a clock that runs backwards")
 def test_t16_a_process_whose_clock_runs_backwards_ends_the_same(city, workspace, undisturbed):
-    """By a library that answers for libc's clocks: Linux has no date of its own for a process, not in a time namespace."""
+    """By a library that answers for libc's clocks: Linux has no date of its own for a process or a namespace."""
     source, library, config = (workspace / name for name in ("clock.c", "clock.so", "tiny.json"))
     source.write_text(CLOCK)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

@@ -1,7 +1,8 @@
 """A flipped bit in a file that the suite wrote and reads again is refused, or changes nothing: it is never silent.
 
-The files are those of a tiny run, its evaluation, predictions, cache, regions and shards, and of the city's own masks.
-Each flip keeps a file's size and time, as a failing disk does, and the file is then read in the ways that users take.
+The files are those of a tiny run, its evaluation, predictions with overlays, cache, regions and shards, and of the
+city's own masks. Each flip keeps a file's size and time, as a failing disk does, and the file is then read in the ways
+that users take.
 """
 
 import hashlib

@@ -12,7 +12,6 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from dlv3p.data.augment import normalize
-from dlv3p.data.fingerprints import ContentHash
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,6 @@ class CalibrationImages:
     def names(self) -> list[str]:
         """The names of the images, in order."""
         return [self.split.name(index) for index in self.indices]
-
-    def contents_sha256(self) -> str:
-        """Return one sha256 over the names and bytes of the images."""
-        hashed = ContentHash()
-        for index in self.indices:
-            hashed.add(self.split, index)
-        return hashed.images
 
 
 def choose_calibration_images(split: Split, count: int, *, image_scale: float = 1.0) -> CalibrationImages:

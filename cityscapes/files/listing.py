@@ -1,7 +1,7 @@
 """List the files of a folder: links are followed, hidden files and folders are left out, circles are refused."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cityscapes.errors import InputError
@@ -31,9 +31,16 @@ def walk(
             yield from walk(path, checked=checked, above=above)
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Return whether a file, or a folder on the way to it from `folder`, is hidden."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def files_below(folder: Path, suffix: str, *, checked: Callable[[Path], Path] = lambda link: link) -> list[Path]:
+    """Return the files of one suffix, such as `.png`, that `walk` finds below a folder, sorted."""
+    return sorted(path for path in walk(folder, checked=checked) if path.suffix == suffix)
+
+
+def refuse_circles(paths: Iterable[Path]) -> None:
+    """Raise InputError where a path leads through a link to a folder that holds the link, as `walk` does."""
+    for folder in sorted({parent for path in paths for parent in path.absolute().parents}):
+        if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{folder}: a circular link; remove it")
 
 
 def is_shown_folder(path: Path) -> bool:

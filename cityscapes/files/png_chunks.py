@@ -1,5 +1,6 @@
-"""Walk the chunks of a PNG file and compare their checksums, which Pillow does not do for those with the pixels."""
+"""Make and walk the chunks of a PNG file; compare checksums, which Pillow does not do for chunks with the pixels."""
 
+import struct
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -7,6 +8,11 @@ from pathlib import Path
 from cityscapes.files.checksums import crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk: the length of its data, its kind, the data and their checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
 
 
 def chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

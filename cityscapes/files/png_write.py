@@ -1,24 +1,18 @@
-"""Encode masks as PNG quickly, stamped with a digest of what they were made from.
+"""Encode masks as PNG quickly, stamped with a digest of what they were made from, see `stamps.py`.
 
-The stamp is a text chunk right after the header: a digest of what the file was made from, and a digest of everything
-else in the file. So a mask itself shows whether it is up to date, and no separate list can disagree.
 Rows are stored by the PNG filter "up", as differences from the row above, which leaves almost nothing of a label image;
 images are filtered a strip at a time, since a strip stays in the processor's cache until it is packed.
 """
 
-import hashlib
 import struct
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
 
 from cityscapes.compiled import compiled
-from cityscapes.errors import InputError
-from cityscapes.files.png_chunks import SIGNATURE
-from cityscapes.files.untrusted import regular
+from cityscapes.files.png_chunks import SIGNATURE, chunk
+from cityscapes.files.stamps import stamped
 
 _STRIP_BYTES = 2**17
 _UP = 2  # the filter's number, which each row begins with
@@ -80,11 +74,6 @@ def _fill_changes(changes, strip, table, filtered):
                 x += 1
 
 
-_HEADER_END = len(SIGNATURE) + 4 + 4 + 13 + 4
-_STAMP_KEYWORD = b"cityscapes.mask_files\0"  # in every mask ever written: never rename it
-_STAMP_LENGTH = 4 + 4 + len(_STAMP_KEYWORD) + 64 + 1 + 64 + 4
-
-
 def encode_png(
     pixels: np.ndarray,
     *,
@@ -105,10 +94,10 @@ def encode_png(
     channels = (pixels if table is None else table).shape[2 if table is None else 1 :]
     bits = 16 if pixels.dtype == np.uint16 else 8
     color_type = 6 if channels else 0 if palette is None else 3
-    header = SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
-    body = b"" if palette is None else _chunk(b"PLTE", palette.tobytes())
-    body += _chunk(b"IDAT", pack_pixels(pixels, table=table) if packed is None else packed) + _chunk(b"IEND", b"")
-    return header + (b"" if made_from is None else _stamp(header, body, made_from)) + body
+    header = SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    body = b"" if palette is None else chunk(b"PLTE", palette.tobytes())
+    body += chunk(b"IDAT", pack_pixels(pixels, table=table) if packed is None else packed) + chunk(b"IEND", b"")
+    return header + body if made_from is None else stamped(header + body, made_from)
 
 
 def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes:
@@ -117,22 +106,3 @@ def pack_pixels(pixels: np.ndarray, *, table: np.ndarray | None = None) -> bytes
     packer = isal_zlib.compressobj(1)
     strips = filtered_strips(pixels, None if table is None else table.reshape(256, -1))
     return b"".join([packer.compress(strip) for strip in strips] + [packer.flush()])
-
-
-def is_made_from(path: Path, made_from: bytes) -> bool:
-    """Return whether the file is a PNG that `encode_png` made from `made_from`, complete and unchanged since."""
-    try:
-        content = regular(path).read_bytes()
-    except (OSError, InputError):
-        return False
-    header, body = content[:_HEADER_END], content[_HEADER_END + _STAMP_LENGTH :]
-    return content[_HEADER_END : _HEADER_END + _STAMP_LENGTH] == _stamp(header, body, made_from)
-
-
-def _stamp(header: bytes, body: bytes, made_from: bytes) -> bytes:
-    origin, content = hashlib.sha256(made_from).hexdigest(), hashlib.sha256(header + body).hexdigest()
-    return _chunk(b"tEXt", _STAMP_KEYWORD + f"{origin} {content}".encode())
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

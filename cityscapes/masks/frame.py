@@ -160,7 +160,7 @@ def _refuse_stale(job: Job, wanted: list[str]) -> None:
 
 def _wanted(job: Job, origins: dict[str, bytes]) -> list[str]:
     """Return the suffixes of masks that are missing or do not match the polygons."""
-    from cityscapes.files.png_write import is_made_from
+    from cityscapes.files.stamps import is_made_from
 
     return [s for s in job.targets if job.force or not is_made_from(job.targets[s], origins[s])]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.errors import MissingInputError, ParameterError, UserError
-from cityscapes.files.listing import is_hidden
+from cityscapes.files.listing import files_below
 from cityscapes.files.png_read import read_label_image
 from cityscapes.findings import ProblemsError
 from cityscapes.ids import ENCODINGS, explain_prediction, recognize
@@ -59,8 +59,8 @@ def score_folder(
     if not predictions.is_dir():
         raise MissingInputError(f"{predictions}: no such folder of predictions")
     by_name = {files.name: files for files in truth}
-    paths = sorted(path for path in predictions.rglob("*.png") if not is_hidden(path, predictions))
-    matched, problems = match_names([(path.name, path) for path in paths], list(by_name))
+    files = [(path.name, path) for path in files_below(predictions, ".png")]
+    matched, problems = match_names(files, list(by_name))
     findings = list(_each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, count, progress))
     problems += [finding.problem for finding in findings if finding.problem]
     if problems:

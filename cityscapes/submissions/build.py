@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import open_atomically, write_bytes
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.listing import is_hidden
+from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import ProblemsError
 from cityscapes.layout import Frame
@@ -59,11 +59,17 @@ def build_submission(
     from cityscapes.layout import match_names
     from cityscapes.submissions.rules import LIKE_TRAIN_IDS, inspect_files
 
-    paths = sorted(path for path in predictions.rglob("*.png") if not is_hidden(path, predictions))
-    problems = [f"{path}: a symbolic link; copy the file itself" for path in paths if path.is_symlink()]
+    problems: list[str] = []
+
+    def refused(link: Path) -> Path:
+        what = "folder" if link.is_dir() else "file"
+        problems.append(f"{link}: a symbolic link; copy the {what} itself")
+        return link
+
+    paths = files_below(predictions, ".png", checked=refused)
     files = [(path.name, path) for path in paths if not path.is_symlink()]
     matched, mismatches = match_names(files, [frame.name for frame in expected])
-    problems += mismatches
+    problems = sorted(problems) + mismatches
     used: set[int] = set()
     hashes: dict[str, str] = {}
     with open_atomically(output_zip) as file:

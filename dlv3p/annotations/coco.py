@@ -136,13 +136,17 @@ class CocoFile:
 
     def _sort_annotations(self) -> None:
         """Sort the numbers of the annotations by image, those of one image in the order of the file."""
-        places = {self._entry("images", index).get("id"): index for index in range(len(self))}
+        ids = [self._entry("images", index).get("id") for index in range(len(self))]
+        if wrong := [index for index, found in enumerate(ids) if type(found) not in (int, str)]:
+            raise InputError(f"{self.path}: /images/{wrong[0]}: expected an id, a whole number")
+        places = {found: index for index, found in enumerate(ids)}
         if len(places) < len(self):
             raise InputError(f"{self.path}: two of its images have the same id; each needs one of its own")
         images, strays = array("q"), 0
         for number in range(len(self._places["annotations"]) // 2):
             try:
-                place = places.get(self._entry("annotations", number).get("image_id"), -1)
+                found = self._entry("annotations", number).get("image_id")
+                place = places.get(found, -1) if type(found) in (int, str) else -1
             except InputError as error:
                 place = -1
                 self.problems.append(str(error))

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import yaml
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_mask, inspect_picture, read_file, stored_ids
@@ -34,6 +33,7 @@ from dlv3p.annotations.shapes import (
     split_at_bridges,
 )
 from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from dlv3p.parameters.files import parse_yaml
 
 LARGEST_FILE = 256 * 2**20
 """Bytes of an annotation file of one image; LabelMe stores the image inside."""
@@ -292,8 +292,8 @@ def _yolo_names(path: Path) -> list[str]:
     configs = [path] if path.is_file() else [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))]
     for config in configs:
         try:
-            names = (yaml.safe_load(_read(config)) or {}).get("names")
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+            names = (parse_yaml(_read(config).decode()) or {}).get("names")
+        except (ValueError, AttributeError) as error:
             raise InputError(f"{config}: not YAML with a list of names ({safe_reason(error)})") from error
         if isinstance(names, list):
             names = dict(enumerate(names))

@@ -21,8 +21,10 @@ from cityscapes.files.atomic import check_writable, explain_refusal, write_bytes
 from cityscapes.files.checksums import read_json
 from cityscapes.files.images import TURNED, differ_by_turn, inspect_picture
 from cityscapes.files.leftovers import remove_leftovers, unfinished
+from cityscapes.files.listing import files_below
 from cityscapes.files.locks import lock_folder
-from cityscapes.files.png_write import encode_png, is_made_from
+from cityscapes.files.png_write import encode_png
+from cityscapes.files.stamps import is_made_from
 from cityscapes.files.untrusted import sanitize
 from cityscapes.parallel import map_bounded, usable_cores
 from cityscapes.workspace import data_folder
@@ -258,7 +260,7 @@ class _Writer:
         mask = self.output / "masks" / job.split / f"{job.name}.png"
         content = job.picture.read_bytes()
         stamp = self.origin + job.image.digest() + hashlib.sha256(content).digest()
-        stored = image.is_file() and image.stat().st_size == len(content)
+        stored = image.is_file() and image.read_bytes() == content
         drawn = draw(job.image, self.chosen.id_of, unlabeled=self.chosen.unlabeled, by_area=self.p.draw_order == "area")
         if stored and is_made_from(mask, stamp):
             return _Result(False, "", drawn.covered, drawn.hidden)
@@ -339,7 +341,7 @@ def _strays(output: Path, plan: Plan) -> list[str]:
     """Return a line where masks of images lie that are annotated no longer."""
     expected = {f"{split}/{name}" for name, split in plan.split_of.items()}
     masks = output / "masks"
-    there = (path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.png"))
+    there = (path.relative_to(masks).with_suffix("").as_posix() for path in files_below(masks, ".png"))
     strays = sorted(name for name in there if name not in expected)
     if not strays:
         return []

@@ -25,7 +25,7 @@ from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
-from dlv3p.data.fingerprints import data_fingerprint
+from dlv3p.data.fingerprints import ContentHash, data_fingerprint
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
@@ -144,6 +144,7 @@ def _quantize_into(
             "data_root": str(images.split.root),
             "split": images.split.split,
             "fingerprint": data_fingerprint(images.split),
+            "image_contents_sha256": _contents(images),
             "images": images.names,
         },
         "machine": hardware(),
@@ -152,6 +153,13 @@ def _quantize_into(
     }
     write_json(folder / QUANTIZED, description)
     return QuantizedRun(folder, description)
+
+
+def _contents(images: CalibrationImages) -> str:
+    hashed = ContentHash()
+    for index in images.indices:
+        hashed.add(images.split, index)
+    return hashed.images
 
 
 def load_quantized(run: str) -> QuantizedRun:

@@ -152,15 +152,19 @@ def collect_variants(
 def collect_exports(predictor: Predictor, quantized: QuantizedRun, size: tuple[int, int], *, threads: int) -> Variants:
     """Collect the variants to compare after an export: torch, the ONNX file, and a torch.export file written now.
 
-    `size` is (height, width) in pixels.
+    `size` is (height, width) in pixels. A network that torch cannot store, as some of timm, has no torch.export file.
     """
-    scale = predictor.parameters.image_scale
-    program = quantized.folder / PROGRAM_FILE
-    export_program(predictor.model, program, height=size[0], width=size[1], image_scale=scale)
-    source = quantized.float_path
+    source, program = quantized.float_path, quantized.folder / PROGRAM_FILE
     onnx = Variant("ONNX file", open_onnx(source, threads=threads), size_on_disk(source))
-    exported = Variant("torch.export file", open_program(program), size_on_disk(program))
-    return Variants(torch_variant(TORCH_FLOAT32, predictor, size), [onnx, exported])
+    variants = Variants(torch_variant(TORCH_FLOAT32, predictor, size), [onnx])
+    scale = predictor.parameters.image_scale
+    try:
+        export_program(predictor.model, program, height=size[0], width=size[1], image_scale=scale)
+    except ParameterError:
+        variants.absent["torch.export file"] = "not possible: torch cannot store this network"
+    else:
+        variants.candidates.append(Variant("torch.export file", open_program(program), size_on_disk(program)))
+    return variants
 
 
 def gains(report: AcceptanceReport, backends: list[str]) -> pd.DataFrame:

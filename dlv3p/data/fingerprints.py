@@ -1,8 +1,9 @@
-"""Compute fingerprints of a split: by names and sizes, paths and modification times, all bytes, or some pixels.
+"""Compute fingerprints of a split: by names and sizes, paths and times, all bytes, or some pixels.
 
 Names and sizes show that a file was added, lost or replaced, but not a flipped byte. Reading all of Cityscapes takes a
-minute, so hashes are cached until a file's size, time or inode changes. Shards store the fingerprints of their content
-and of the files that they were made from.
+minute, so hashes are cached until a file's size, inode or times change, that of its last change of any kind (ctime)
+among them: copies and archives may give two files the same time of modification. Shards store the fingerprints of their
+content and of the files that they were made from.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ def masks_fingerprint(split: Split) -> str | None:
 
 
 def image_fingerprint(split: Split, index: int) -> str:
-    """Return one sha256 over an image's path, size and modification time, as the key of what is made from it."""
+    """Return one sha256 over an image's path, size and times, as the key of what is made from it."""
     path = split.image_path(index)
     return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path)])
 
@@ -62,13 +63,42 @@ def labels_fingerprint(split: Split, *, version: str) -> str:
 
 
 def part_fingerprint(split: Split, indices: Sequence[int]) -> str:
-    """Return one sha256 over the classes, and the names and sizes of some images and of the masks that they have."""
+    """Return one sha256 over the classes, and the names and bytes of some images and of the masks that they have."""
     lines: list[str | bytes] = [split.fingerprint, _classes(split)]
     for index in indices:
-        paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
-        sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
-        lines.append(f"{index} {split.name(index)} {sizes}\n")
+        lines.append(f"{index} {split.name(index)}\n")
+        if not split.fingerprint:  # which covers the content of shards
+            paths = [split.image_path(index)] + ([split.mask_path(index)] if split.has_mask(index) else [])
+            lines += [f"{path.suffix} {file_sha256(path)}\n" for path in paths]
     return _sha256(lines)
+
+
+class ContentHash:
+    """Hash images and masks one by one, as they are read, into one sha256 of each kind that depends on no order."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, str] = {}
+        self._masks: dict[str, str] = {}
+
+    def add(self, split: Split, index: int, mask: np.ndarray | None = None) -> None:
+        """Add the bytes of an image's file, and the ids of a mask."""
+        name = split.name(index)
+        self._images[name] = _sha256([split.image_bytes(index)])
+        if mask is not None:
+            self._masks[name] = _sha256([f"{mask.shape}", mask.tobytes()])
+
+    @property
+    def images(self) -> str:
+        """One sha256 over the names of the images and the bytes of their files, the same for shards of them."""
+        return self._whole(self._images)
+
+    @property
+    def masks(self) -> str:
+        """One sha256 over the names of the images and the ids of their masks; "" without masks."""
+        return self._whole(self._masks) if self._masks else ""
+
+    def _whole(self, hashes: dict[str, str]) -> str:
+        return _sha256(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
 
 
 def pixels_fingerprint(split: Split) -> str:
@@ -124,7 +154,7 @@ def _sha256(parts: Iterable[str | bytes]) -> str:
 
 def _state(path: Path) -> str:
     facts = path.stat()
-    return f"{path} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{path} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 
 
 def _classes(split: Split) -> bytes:
@@ -133,7 +163,7 @@ def _classes(split: Split) -> bytes:
 
 def _remembered_sha256(path: Path, memory: Memory) -> str:
     found = path.stat()
-    state, key = [found.st_size, found.st_mtime_ns, found.st_ino], str(path.absolute())
+    state, key = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino], str(path.absolute())
     *before, sha256 = memory.get(key, [None])
     if before != state:
         sha256 = file_sha256(path)

@@ -46,7 +46,7 @@ def write_shards(
     """Write a split to `<output>/<split>/`; return the path of its index.
 
     Samples are in the split's order, or for readers that only stream, shuffled by `order_seed`. An existing shard with
-    the right hash and from files of the same names and sizes is kept; `force` writes it again. Raises MachineError when
+    the right hash and from the same files, to the byte, is kept; `force` writes it again. Raises MachineError when
     the disk is full; finished shards then stay for the next time.
     """
     from dlv3p.data.fingerprints import data_fingerprint, part_fingerprint

@@ -13,17 +13,18 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import is_hidden
+from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import regular
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
-from dlv3p.data.fingerprints import data_fingerprint
+from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
 from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pair
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import checkpoint_path, find_run
@@ -41,9 +42,9 @@ IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
-    `images` identifies the scored images, and is "" where they are known by name only; `weights` is the hash of the
-    checkpoint that was scored. `training` holds the parameters that a run was trained with, and `cost` what its stored
-    profile measured, at what size and where. `predict` takes the split and an index.
+    `made_from` identifies the images, masks and checkpoint that were scored. `training` holds the parameters that a run
+    was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes the split and
+    an index.
     """
 
     name: str
@@ -53,8 +54,7 @@ class Candidate:
     split: str
     protocol: Protocol
     predict: Callable[[Split, int], np.ndarray]
-    images: str = ""
-    weights: str = ""
+    made_from: MadeFrom = MadeFrom()
     image_scale: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, float | str] = field(default_factory=dict)
@@ -82,8 +82,7 @@ def from_evaluation(evaluation: Evaluation, name: str) -> Candidate:
         return predictor(scored_pair(split, index, protocol)[0], protocol)
 
     scale, where = predictor.parameters.image_scale, (data_name(split), str(split.root), split.split)
-    made = (data_fingerprint(split), predictor.weights_sha256)
-    return Candidate(name, evaluation.counts, *where, protocol, predict, *made, scale)
+    return Candidate(name, evaluation.counts, *where, protocol, predict, evaluation.made_from, scale)
 
 
 def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candidate]:
@@ -98,27 +97,32 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
     """Score a folder of predicted masks, in any subfolders, against a split.
 
-    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore. Raises
-    MissingInputError for an image without one, InputError for two, another size, or an id that is no class, and
-    ParameterError for label ids of other data than Cityscapes.
+    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore; where images in
+    several folders share a name, it is the one in the same folder. Raises MissingInputError for an image without one,
+    InputError for two, another size, or an id that is no class, and ParameterError for label ids of other data than
+    Cityscapes.
     """
+    whole = [split.name(index) for index in range(len(split))]
+    names = [name.rsplit("/", 1)[-1] for name in whole]
+    by_path = len(set(names)) < len(names)
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.png")):
-        if not is_hidden(path, folder):
-            found.setdefault(path.stem, []).append(path)
+    for path in files_below(folder, ".png"):
+        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
+        found.setdefault(name, []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    names = [split.name(index).rsplit("/", 1)[-1] for index in range(len(split))]
+    names = whole if by_path else names
     paths = [_mask_of(name, names, found, folder) for name in names]
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
 
-    confusions = []
+    confusions, hashed = [], ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
         truth, prediction = split.mask(index), predict(split, index)
+        hashed.add(split, index, truth)
         if truth.shape != prediction.shape:
             sizes = " and the truth ".join(f"{mask.shape[1]} x {mask.shape[0]}" for mask in (prediction, truth))
             raise InputError(f"{paths[index]}: has {sizes} pixels; both must have the same size")
@@ -132,7 +136,7 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
         confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
     counts = ImageCounts.of(split, confusions, split.class_names)
     where = (data_name(split), str(split.root), split.split)
-    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, data_fingerprint(split))
+    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed))
 
 
 def from_runs(
@@ -142,7 +146,8 @@ def from_runs(
 
     Raises ParameterError where they share none or, without a choice, several other than whole images.
     """
-    stored = {run: {one.column: one for one in read_evaluations([run]) if one.checkpoint == "best.pt"} for run in runs}
+    best = [one for one in read_evaluations(list(dict.fromkeys(runs))) if one.checkpoint == "best.pt"]
+    stored = {run: {one.column: one for one in best if one.run == run} for run in runs}
     for run, columns in stored.items():
         if not columns:
             raise MissingInputError(
@@ -198,8 +203,8 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
     if counts.confusions().sum(axis=0).tolist() != content["confusion"]:
         raise IntegrityError(f"{path}: does not add up to {stored.path.name}; evaluate the run again")
 
-    made_from = content.get("made_from") or {}  # which evaluations of earlier versions lack
-    weights = made_from.get("checkpoint_sha256", "")
+    made_from = MadeFrom.recorded(content.get("made_from"))
+    weights = made_from.checkpoint_sha256
     if weights and file_sha256(checkpoint_path(stored.run, "best")) != weights:
         raise InputError(f"saved/{stored.run}: was trained further after it was scored; evaluate it again")
 
@@ -218,8 +223,7 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
         content["split"],
         stored.protocol,
         predict,
-        made_from.get("images_sha256", ""),
-        weights,
+        made_from,
         stored.image_scale,
         training,
         _cost(stored.run, training),

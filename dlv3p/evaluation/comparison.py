@@ -6,7 +6,7 @@ a difference below a point is within the spread of two runs of one recipe.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import pandas as pd
 from cityscapes.errors import InputError, IntegrityError, reason
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.protocols import PUBLISHED, Protocol, protocol_from
 
 PUBLISHED_SCORES = Path(__file__).with_name("published_scores.csv")
@@ -35,7 +36,8 @@ class PublishedScore(NamedTuple):
 class StoredEvaluation:
     """One file that `Evaluation.save` wrote: run, images, protocol, and scores from 0 to 1.
 
-    `image_scale` is the factor by which the run resizes images before anything else.
+    `image_scale` is the factor by which the run resizes images before anything else; `root` and `made_from` say which
+    images were scored, where they are not told by their name.
     """
 
     path: Path
@@ -45,6 +47,8 @@ class StoredEvaluation:
     protocol: Protocol
     image_scale: float
     scores: dict[str, float]
+    root: str = ""
+    made_from: MadeFrom = MadeFrom()
 
     @property
     def column(self) -> tuple[str, str]:
@@ -54,10 +58,34 @@ class StoredEvaluation:
 
 
 def read_evaluations(runs: Sequence[str]) -> list[StoredEvaluation]:
-    """Read all evaluations of these runs, by any protocol; raises InputError for a file that states none,
-    and IntegrityError for one that was changed since."""
+    """Read all evaluations of these runs, by any protocol.
+
+    Different images under one name, such as those of two folders called `city`, get names of their own. Raises
+    InputError for a file that states no protocol, and IntegrityError for one that was changed since.
+    """
     paths = [path for run in runs for path in sorted(output_folder(run).glob("evaluation*.json"))]
-    return [_read(path) for path in paths]
+    return _told_apart([_read(path) for path in paths])
+
+
+def _told_apart(evaluations: Sequence[StoredEvaluation]) -> list[StoredEvaluation]:
+    """Add the folder, and a part of the images' hash, to a name that different images share."""
+    contents: dict[tuple[str, str], set[str]] = {}
+    for one in evaluations:
+        contents.setdefault((one.data, one.made_from.images_sha256), set()).add(one.made_from.image_contents_sha256)
+
+    def identity(one: StoredEvaluation) -> str:
+        sizes, bytes_ = one.made_from.images_sha256, one.made_from.image_contents_sha256
+        return bytes_ or sizes if len(contents[one.data, sizes] - {""}) > 1 else sizes
+
+    known: dict[str, set[str]] = {}
+    for one in evaluations:
+        known.setdefault(one.data, set()).add(identity(one))
+    return [
+        replace(one, data=f"{one.data} of {one.root}, {identity(one)[:6] or 'unchecked'}")
+        if len(known[one.data]) > 1
+        else one
+        for one in evaluations
+    ]
 
 
 def score_table(
@@ -110,7 +138,8 @@ def _read(path: Path) -> StoredEvaluation:
         protocol = protocol_from(content["protocol_switches"])
         scores = {name: content[name] for name in ("mIoU", "mDice", "mPA", "pixel_accuracy")}
         run, checkpoint, data = path.parent.name, content["checkpoint"], content["data"]  # the run may be renamed
-        return StoredEvaluation(path, run, checkpoint, data, protocol, float(content["image_scale"]), scores)
+        which = (str(content.get("data_root", "")), MadeFrom.recorded(content.get("made_from")))
+        return StoredEvaluation(path, run, checkpoint, data, protocol, float(content["image_scale"]), scores, *which)
     except IntegrityError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

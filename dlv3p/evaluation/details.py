@@ -16,7 +16,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import walk
+from cityscapes.files.listing import files_below
 from cityscapes.labels import IGNORE
 from cityscapes.scores.truth_files import truth_of_frames
 from dlv3p.data.roots import open_split
@@ -221,7 +221,7 @@ class _FolderPairs:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         truth, prediction = Path(self.truth).expanduser(), Path(self.prediction).expanduser()
-        paths = sorted(path for path in walk(truth) if path.suffix == ".png")
+        paths = files_below(truth, ".png")
         if not paths:
             raise MissingInputError(f"{truth}: holds no PNG; give the folder of the true masks")
         for path in paths:

@@ -21,11 +21,12 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
+from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
-from dlv3p.evaluation.results import made_from, result_path
+from dlv3p.evaluation.results import MadeFrom, result_path
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -40,7 +41,8 @@ BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val",
 class Evaluation:
     """The scores of one checkpoint on one split by one protocol; `images` has a row per image, worst mIoU first.
 
-    `counts` are the confusion counts of each image, from which runs are compared. `official` are the scores of the
+    `counts` are the confusion counts of each image, from which runs are compared, and `made_from` says of which bytes
+    they are. `official` are the scores of the
     Cityscapes server, None for other data and for images that are not scored whole.
     """
 
@@ -52,6 +54,7 @@ class Evaluation:
     images: pd.DataFrame
     official: OfficialScores | None
     counts: ImageCounts
+    made_from: MadeFrom
 
     @cached_property
     def mean_iou_interval(self) -> Estimate:
@@ -104,7 +107,7 @@ class Evaluation:
 
         That name is for the best checkpoint on the run's validation split, whole images at a single scale; any other
         protocol, split, checkpoint or data is added to it, as in `evaluation_six_scales_flip_last.json`. `made_from`
-        holds the hashes of the checkpoint that was loaded, and of the names and sizes of the images. `official` holds
+        holds the hashes of the checkpoint that was loaded, the images and the masks: see `MadeFrom`. `official` holds
         the content of the official result file, null for data that is not Cityscapes.
         """
         classes = {
@@ -115,7 +118,7 @@ class Evaluation:
             "run": self.predictor.run,
             "checkpoint": self.predictor.checkpoint.name,
             "epoch": self.predictor.epoch,
-            "made_from": made_from(self.predictor, self.split),
+            "made_from": self.made_from.as_dict(),
             "data_root": str(self.split.root),
             "split": self.split.split,
             "images": len(self.split),
@@ -152,9 +155,10 @@ def evaluate(
     num_classes = len(predictor.class_names)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
-    rows, every = [], []
+    rows, every, hashed = [], [], ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
         name, (image, mask) = split.name(index), scored_pair(split, index, protocol)
+        hashed.add(split, index, mask)
         prediction = predictor.predict(image, protocol).cpu()
         counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
         confusion += counts
@@ -169,17 +173,35 @@ def evaluate(
     images = pd.DataFrame(rows).sort_values("mIoU", kind="stable").reset_index(drop=True)
     result = official.result() if truth else None
     counts = ImageCounts.of(split, every, predictor.class_names)
-    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result, counts)
+    made = MadeFrom.of(split, hashed, checkpoint=predictor.weights_sha256)
+    return Evaluation(predictor, split, protocol, confusion.numpy(), scores(confusion), images, result, counts, made)
 
 
 def refuse_other_classes(predictor: Predictor, split: Split) -> None:
-    """Raise ParameterError for a split with another number of classes: its ids would mean something else."""
-    num_classes = len(predictor.class_names)
-    if split.num_classes != num_classes:
+    """Raise ParameterError for a split with other classes than a run's: another number of them, or another order.
+
+    Ids would mean something else. Names alone may be written in another way, which is said.
+    """
+    ours, theirs = tuple(predictor.class_names), tuple(split.class_names)
+    if len(theirs) != len(ours):
         raise ParameterError(
-            f"data_root: {split.root} has {split.num_classes} classes and the run {predictor.run!r} {num_classes}; "
+            f"data_root: {split.root} has {len(theirs)} classes and the run {predictor.run!r} {len(ours)}; "
             "score it on data with its own classes"
         )
+    renamed = [(index, *pair) for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
+    if not renamed:
+        return
+    index, mine, other = renamed[0]
+    if set(ours) & {other for _, _, other in renamed}:
+        raise ParameterError(
+            f"data_root: {split.root} numbers the classes of the run {predictor.run!r} in another way: id {index} is "
+            f"{other!r} and in the run {mine!r}; score it on data with its own classes"
+        )
+    print(
+        f"warning: {split.root} names {len(renamed)} of {len(ours)} classes otherwise than the run {predictor.run!r}, "
+        f"id {index} {other!r} instead of {mine!r}; ids are taken as they are",
+        flush=True,
+    )
 
 
 def _json(value: float) -> float | None:

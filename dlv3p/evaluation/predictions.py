@@ -9,14 +9,14 @@ from cityscapes.errors import ParameterError
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import RULE
 from cityscapes.files.leftovers import remove_leftovers
-from cityscapes.files.png_write import is_made_from
+from cityscapes.files.stamps import is_made_from
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.results import data_suffix, made_from, result_path
+from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
@@ -87,7 +87,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
         "run": predictor.run,
         "checkpoint": predictor.checkpoint.name,
         "epoch": predictor.epoch,
-        "made_from": made_from(predictor, split),
+        "made_from": MadeFrom.of(split, checkpoint=predictor.weights_sha256).as_dict(),
         "split": split.split,
         "protocol": str(protocol),
         "protocol_switches": protocol.as_dict(),

@@ -1,11 +1,14 @@
-"""Name the results of a run, so that those of other data, splits, checkpoints or protocols never replace its own."""
+"""Name the results of a run, so that they never replace one another, and record what each was made from."""
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from cityscapes.dataset import Split
 from cityscapes.workspace import output_folder
-from dlv3p.data.fingerprints import data_fingerprint
+from dlv3p.data.fingerprints import ContentHash, data_fingerprint
 from dlv3p.data.roots import is_root_of
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -28,9 +31,37 @@ def result_path(
     return output_folder(predictor.run) / (stem + path.suffix)
 
 
-def made_from(predictor: Predictor, split: Split) -> dict[str, str]:
-    """Return the hashes of the checkpoint that was loaded, and of the names and sizes of the split's images."""
-    return {"checkpoint_sha256": predictor.weights_sha256, "images_sha256": data_fingerprint(split)}
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a result was made from, `made_from` in its file: sha256 hashes, each "" where it is not known.
+
+    `images_sha256` is over the names and sizes of the images, all that earlier versions kept; `image_contents_sha256`
+    over their names and bytes; `mask_contents_sha256` over their names and the ids of the masks that were scored.
+    """
+
+    checkpoint_sha256: str = ""
+    images_sha256: str = ""
+    image_contents_sha256: str = ""
+    mask_contents_sha256: str = ""
+
+    @classmethod
+    def of(cls, split: Split, hashed: ContentHash | None = None, *, checkpoint: str = "") -> "MadeFrom":
+        """Describe a result of a split; `hashed` is what was hashed as it was read, None to read the images now."""
+        if hashed is None:
+            hashed = ContentHash()
+            for index in range(len(split)):
+                hashed.add(split, index)
+        return cls(checkpoint, data_fingerprint(split), hashed.images, hashed.masks)
+
+    @classmethod
+    def recorded(cls, content: Any) -> "MadeFrom":
+        """Return what a file of any version holds."""
+        found = content if isinstance(content, Mapping) else {}
+        return cls(**{item.name: str(found.get(item.name) or "") for item in fields(cls)})
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what is known, as JSON."""
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 def data_suffix(predictor: Predictor, split: Split) -> str:

@@ -17,6 +17,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.candidates import Candidate
 from dlv3p.evaluation.metrics import class_iou, scores
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.evaluation.statistics import (
     FEWEST_BLOCKS,
     FEWEST_SEEDS,
@@ -109,9 +110,16 @@ class RunComparison:
         return table.sort_values("change", kind="stable").reset_index(drop=True)
 
     def sentences(self) -> list[str]:
-        """Return what can be said, a sentence or two for each of the others."""
+        """Return what can be said, a sentence or two for each of the others, and of whom the images are unchecked."""
         pairs = zip(self.others, self.comparisons, self.means, strict=True)
-        return [self._sentence(one, comparison, mean) for one, comparison, mean in pairs]
+        said = [self._sentence(one, comparison, mean) for one, comparison, mean in pairs]
+        unchecked = [one.name for one in self.candidates if not one.made_from.image_contents_sha256]
+        if unchecked:
+            said.append(
+                f"Unchecked: {', '.join(unchecked)} did not record the bytes of the images and masks, as earlier "
+                "versions did not; evaluate again to be sure that they are the same."
+            )
+        return said
 
     def _sentence(self, other: Candidate, comparison: Comparison, mean: Estimate) -> str:
         if not mean.known:
@@ -193,7 +201,7 @@ class RunComparison:
         what = [
             *(one.name for one in self.candidates),
             first.data,
-            first.images,
+            first.made_from.images_sha256,
             first.split,
             first.protocol,
             first.counts.groups,
@@ -224,7 +232,7 @@ def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
     for one in candidates[1:]:
         for what, mine, theirs in (
             ("the images", first.counts.names, one.counts.names),
-            ("the content of the images", first.images, one.images),
+            *_contents(first.made_from, one.made_from),
             ("the classes", first.counts.class_names, one.counts.class_names),
             ("the protocol", first.protocol, one.protocol),
         ):
@@ -241,10 +249,19 @@ def compare_candidates(candidates: Sequence[Candidate]) -> RunComparison:
     return RunComparison(candidates)
 
 
+def _contents(mine: MadeFrom, theirs: MadeFrom) -> list[tuple[str, str, str]]:
+    """Return what identifies the images and masks of two candidates, each "" where it is not known."""
+    return [
+        ("the sizes of the images", mine.images_sha256, theirs.images_sha256),
+        ("the content of the images", mine.image_contents_sha256, theirs.image_contents_sha256),
+        ("the content of the masks", mine.mask_contents_sha256, theirs.mask_contents_sha256),
+    ]
+
+
 def _made_from(one: Candidate) -> dict[str, Any]:
     return {
         "name": one.name,
-        "made_from": {"checkpoint_sha256": one.weights, "images_sha256": one.images},
+        "made_from": one.made_from.as_dict(),
         "data_root": one.root,
         "split": one.split,
         "protocol": one.protocol.name,

@@ -24,7 +24,7 @@ FORMATS = ("text", "csv", "markdown", "latex")
 WHILE_TRAINING = "whole images, while training"
 """The protocol of the score that a training measures after each epoch, on whole images at a single scale."""
 SAME = ("recipe", "data", "protocol", "checkpoint", "trained on")
-"""What the runs of one row share; the last are the fingerprints of the images and masks of the training."""
+"""What the runs of one row share; the last are the classes, and the fingerprints of the images and masks."""
 
 
 def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
@@ -42,7 +42,7 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
     states = [state for state in states if state.parameters]
     differing = [name for name in differing_parameters(states) if name != "seed"]
-    rows = []
+    rows, evaluations = [], read_evaluations([state.run for state in states])
     for state in states:
         recipe = ", ".join(f"{name} {state.parameters[name]}" for name in differing) or _network(state.parameters)
         facts = {"run": state.run, "recipe": recipe, "seed": state.parameters["seed"], "epochs": state.epoch}
@@ -52,7 +52,7 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
             protocol = _scaled(WHILE_TRAINING, state.parameters["image_scale"])
             scored = {"data": data, "protocol": protocol, "checkpoint": "best", "mIoU": state.best_mean_iou}
             rows.append(facts | scored)
-        for one in read_evaluations([state.run]):
+        for one in (one for one in evaluations if one.run == state.run):
             data, protocol = one.column
             scored = {"data": data, "protocol": protocol, "checkpoint": Path(one.checkpoint).stem}
             rows.append(facts | scored | {"mIoU": one.scores["mIoU"]})
@@ -66,7 +66,8 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
 def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return a row per recipe, images, and protocol: seeds, mean mIoU and its standard deviation in percent, interval.
 
-    With five seeds or more there is a 95 % interval of the mean (Student's t); below, the deviation is all there is.
+    Runs of one seed count once, with their mean. With five seeds or more there is a 95 % interval of the mean
+    (Student's t); below, the deviation is all there is.
     """
     import pandas as pd
 
@@ -74,9 +75,9 @@ def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
 
     rows = []
     for shared, group in results.groupby(list(SAME), sort=False):
-        values = 100 * group["mIoU"]
+        values = 100 * group.groupby("seed")["mIoU"].mean()
         low, high = mean_interval(values.tolist())
-        seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
+        seeds = " ".join(map(str, values.index))
         row = dict(zip(SAME, shared, strict=True))
         row |= {"seeds": seeds, "runs": len(group), "mIoU, %": float(values.mean())}
         row |= {
@@ -142,7 +143,10 @@ def _recorded(run: str) -> dict[str, str]:
     try:
         record = read_record(run_folder(run) / "run.json")
         commit = f"{str(record['git']['commit'])[:7]}{'+' * bool(record['git']['changed'])}"
-        prints = [f"{split['fingerprint']}{split.get('masks')}" for split in record["data"].values()]
+        prints = [f"{record['class_names']}"]
+        prints += [
+            f"{split['fingerprint']}{split.get('masks')}{split.get('content')}" for split in record["data"].values()
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         return {"commit": "-", "trained on": "-"}
     return {"commit": commit, "trained on": hashlib.sha256("".join(prints).encode()).hexdigest()[:12]}

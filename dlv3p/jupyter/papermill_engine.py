@@ -14,6 +14,7 @@ For all notebooks, the copy is written atomically and says in which cell a kerne
 stops; papermill then exits with status 130 or 143.
 """
 
+# ruff: noqa: E402
 import ast
 import json
 import os
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+globals()["SuiteEngine"] = None  # papermill, if imported first below, asks for it at once; it gets it at the end
 
 import click
 import nbformat
@@ -313,7 +316,8 @@ def _write_whole(handler: LocalHandler, text: str, path: str) -> None:
 _read, _write_in_place = LocalHandler.read, LocalHandler.write
 LocalHandler.read = _read_with_kernel
 LocalHandler.write = _write_whole
-papermill_engines.register(None, SuiteEngine)
+for _name in (None, "dlv3p"):
+    papermill_engines.register(_name, SuiteEngine)
 if _runs_as_papermill():
     try:
         refuse_missing_notebook(sys.argv[1:], stdin_is_terminal=sys.stdin is not None and sys.stdin.isatty())

@@ -38,7 +38,7 @@ def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
     """
     try:
         text = regular(path).read_text(encoding="utf-8")
-        content = parse_json(text) if path.suffix == ".json" else _read_yaml(text)
+        content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
         check_content(content, f"{option} {path}", "sha256")
     except FileNotFoundError:
         raise MissingInputError(f"{option} {path}: no such file") from None
@@ -53,8 +53,11 @@ def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
     return content
 
 
-def _read_yaml(text: str) -> Any:
-    """Read YAML as `yaml.safe_load` does, but raise DuplicateKeyError for duplicate keys, and ValueError otherwise."""
+def parse_yaml(text: str) -> Any:
+    """Read YAML as `yaml.safe_load` does, but raise DuplicateKeyError for duplicate keys.
+
+    What else is wrong is a ValueError, which says where: in which line, counted from 1, and column.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -64,8 +67,12 @@ def _read_yaml(text: str) -> Any:
 
     try:
         return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(type(error).__name__) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise ValueError(reason(error)) from error
     except RecursionError as error:
         raise ValueError("brackets or lists nested too deeply") from error
 
@@ -73,7 +80,7 @@ def _read_yaml(text: str) -> Any:
 def read_text(option: str, text: str) -> dict[str, Any]:
     """Read the parameters that an `option` gives as YAML; raises ParameterError that names it."""
     try:
-        content = _read_yaml(text)
+        content = parse_yaml(text)
     except ValueError as error:
         raise ParameterError(f"{option} {text[:80]!r}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
@@ -87,7 +94,7 @@ def read_value(name: str, text: str) -> Any:
     Raises ParameterError that names the parameter.
     """
     try:
-        value = _read_yaml(text)
+        value = parse_yaml(text)
         takes_text = get_type_hints(TrainParameters).get(name) is str
         return text if takes_text and type(value) in (int, float, date) else value
     except ValueError:

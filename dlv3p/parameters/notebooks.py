@@ -292,7 +292,7 @@ class PruneParameters(RunParameters):
     def check(self) -> None:
         """Check the names, and the size that is timed."""
         super().check()
-        check_run_name(self.pruned_run)
+        check_run_name(self.pruned_run, parameter="pruned_run")
         if self.pruned_run and self.pruned_run == self.run:
             raise ParameterError(f"pruned_run={self.pruned_run!r}: would replace the dense run; give another name")
         _check_timed_size(self.height, self.width)

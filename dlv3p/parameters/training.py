@@ -168,10 +168,10 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         return f"{self.architecture}-{backbone}-os{self.output_stride}-{digest}"
 
 
-def check_run_name(run: str) -> None:
-    """Raise ParameterError for a run name that is not a plain folder name."""
+def check_run_name(run: str, *, parameter: str = "run") -> None:
+    """Raise ParameterError, which names the `parameter`, for a run name that is not a plain folder name."""
     plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
     if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
         raise ParameterError(
-            f"run={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', a letter first"
+            f"{parameter}={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', a letter first"
         )

@@ -22,8 +22,9 @@ from cityscapes.errors import IntegrityError, MachineError, ParameterError, reas
 from cityscapes.files.atomic import check_writable, write_bytes
 from cityscapes.files.checksums import read_json, read_recorded, write_recorded
 from cityscapes.files.images import read_ids
-from cityscapes.files.listing import walk
-from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
+from cityscapes.files.listing import files_below
+from cityscapes.files.png_write import encode_png, pack_pixels
+from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.parameters.choices import EXACT, OWN_IDS
@@ -75,16 +76,12 @@ class Results:
         if row is None or missing:
             return False
         origin = self._origin(sha256, (int(row["height"]), int(row["width"])))
-        stamped = [kind for kind in self.outputs.folders if FOLDERS[kind] == "png"]
-        rest = [kind for kind in self.outputs.folders if kind not in stamped]
-        return all(is_made_from(self.path(kind, image.name), origin) for kind in stamped) and all(
-            self.path(kind, image.name).is_file() for kind in rest
-        )
+        return all(is_made_from(self.path(kind, image.name), origin) for kind in self.outputs.folders)
 
     def others(self, names: Iterable[str]) -> list[Path]:
         """Return the ids in the folder that are of none of the named images: earlier ones, of another source."""
         ours = {self.path("ids", name) for name in names}
-        return sorted(path for path in walk(self.folder / "ids") if path.suffix == ".png" and path not in ours)
+        return [path for path in files_below(self.folder / "ids", ".png") if path not in ours]
 
     def write(
         self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
@@ -139,14 +136,14 @@ class Results:
             return encode_png(found.labels, palette=palette, packed=packed, made_from=stamp)
         if kind == "confidence":
             return encode_png(found.confidence, made_from=stamp)
-        return encode_overlay(pixels, found.labels, self.predictor.colors)
+        return stamped(encode_overlay(pixels, found.labels, self.predictor.colors), stamp)
 
     @property
     def _as_label_ids(self) -> bool:
         return self.outputs.ids == OWN_IDS and self.predictor.class_names == CLASS_NAMES
 
     def _origin(self, sha256: str, size: Size) -> bytes:
-        """Return what an image's ids are made from: on the exact path without tiles, that of `save_predictions`."""
+        """Return what a result is made from: on the exact path without tiles, that of `save_predictions`."""
         predictor, limit = self.predictor, self.predictor.limit
         origin = origin_of(predictor.network.weights_sha256, predictor.protocol, sha256)
         if predictor.needs_tiles(size, self.outputs.confidence):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
-from cityscapes.files.listing import walk
+from cityscapes.files.listing import refuse_circles, walk
 from cityscapes.files.untrusted import read_at_most, sanitize
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.parameters.training import DEMO_CITY
@@ -87,6 +87,7 @@ def _of_folder(folder: Path, output: Path | None) -> Source:
 
 def _of_pattern(pattern: str, output: Path | None) -> Source:
     found = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
+    refuse_circles(found)
     found = [path for path in found if not path.is_dir() and not (output and _lies_in(path, output))]
     if not found:
         raise MissingInputError(f"images={pattern!r}: no file has such a name; `**/` matches folders at any depth")

@@ -7,6 +7,7 @@ An exponential moving average (EMA) of the weights may follow; it often scores b
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,10 @@ from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.distillation import distillation_loss, teach
 from dlv3p.training.losses import AUXILIARY_WEIGHT, Loss, make_chunked_loss, make_loss, valid_weight
 from dlv3p.training.optimizers import set_rates
+
+_OPTIONS = signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
+"""What torch calls the option that sends the statistics of norms around before each step: the latter before 2.15."""
 
 
 class WeightAverage(AveragedModel):
@@ -166,7 +171,7 @@ class Stepper:
         self.average = WeightAverage(model, average_decay) if average_decay else None
         self.forward = TrainingForward(model, at_stride=at_stride)
         if place().ranks > 1:
-            self.forward = DistributedDataParallel(self.forward, broadcast_buffers=False)
+            self.forward = DistributedDataParallel(self.forward, **{_SYNC_BUFFERS: False})
         if compiled:
             self.forward = torch.compile(self.forward)
 

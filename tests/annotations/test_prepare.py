@@ -89,6 +89,10 @@ def test_a_second_call_draws_what_is_missing_or_changed_alone_and_ends_in_the_sa
     next((found.folder / "images" / "val").glob("*.png")).unlink()
     again = prepare(photos)
     assert (again.made, again.kept, contents(found.folder)) == (3, 7, before)
+    image = next((found.folder / "images" / "train").glob("*.png"))
+    image.write_bytes(image.read_bytes()[:-1] + b"?")  # of equal size
+    again = prepare(photos)
+    assert (again.made, again.kept, contents(found.folder)) == (1, 9, before)
     assert prepare(photos).kept == 10
 
 
@@ -313,6 +317,38 @@ def test_yolo_text_with_mistakes_is_named_by_file_and_line(tmp_path: Path) -> No
         "d.png: has 1 x rectangle, which outlines no object; choose boxes=draw or boxes=skip",
         "f.txt, line 1: coordinates of 40; expected shares of the image, 0 to 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("names:\n  0: road\n  1: [car\n", "line 4, column 1: expected ',' or"),
+        ("names:\n  0: road\n  0: car\n", "duplicate key '0'"),
+    ],
+)
+def test_names_of_yolo_that_cannot_be_read_are_told_with_their_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "set" / "labels").mkdir(parents=True)
+    (tmp_path / "set" / "labels" / "a.txt").write_text("0 0 0.5 1 0.4 1 1 0 1\n")
+    (tmp_path / "set" / "data.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"data.yaml: not YAML with a list of names \({said}"):
+        prepare(tmp_path / "set")
+
+
+@pytest.mark.parametrize("found", [None, [1], 1.0, True])
+def test_an_image_of_coco_without_a_number_gets_nobodys_annotations(tmp_path: Path, found: object) -> None:
+    outline = [0, 24, 63, 20, 63, 47, 0, 47]
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    image = {"id": found, "file_name": "a.png", "width": 64, "height": 48}
+    entry = {"id": 1, "image_id": found, "category_id": 1, "segmentation": [outline]}
+    content = {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "road"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="/images/0: expected an id, a whole number"):
+        prepare(tmp_path / "coco.json")
+    content["images"][0]["id"] = 1
+    content["annotations"].append(entry | {"image_id": 1})
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="1 annotations have an image_id that no image has"):
+        prepare(tmp_path / "coco.json")  # which has one image, too few for two splits
 
 
 def test_a_coco_file_with_strays_names_them_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -152,12 +152,18 @@ def link(folder: Path) -> None:
     path.symlink_to(folder.parent / "outside.png")
 
 
+def link_folder(folder: Path) -> None:
+    (folder / "ulm").rename(folder.parent / "elsewhere")
+    (folder / "ulm").symlink_to(folder.parent / "elsewhere")
+
+
 GRAY = np.full(SIZE, 7, np.uint8)
 FAULTS = [
     (remove, "missing"),
     (add_extra, "extra"),
     (double, "2 files, one is allowed"),
-    (link, "a symbolic link"),
+    (link, "a symbolic link; copy the file itself"),
+    (link_folder, "ulm: a symbolic link; copy the folder itself"),
     (replace(png(GRAY[:-1])), "32 x 16, found mode L, 32 x 15"),
     (replace(png(GRAY.T.copy())), "found mode L, 16 x 32"),
     (replace(png(GRAY, "RGB")), "found mode RGB"),
@@ -325,7 +331,7 @@ def test_s4_a_link_in_a_zip_is_a_problem(good_zip, tmp_path):
     assert "a symbolic link" in problems_of(tmp_path / "s.zip")
 
 
-@pytest.mark.parametrize(("fault", "expected"), [fault for fault in FAULTS if fault[0] is not link])
+@pytest.mark.parametrize(("fault", "expected"), [fault for fault in FAULTS if fault[0] not in (link, link_folder)])
 def test_s1_a_check_finds_in_any_zip_what_a_build_refuses(predictions, tmp_path, fault, expected):
     fault(predictions)
     members = {str(path.relative_to(predictions)): path.read_bytes() for path in predictions.rglob("*.png")}

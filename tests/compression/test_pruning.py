@@ -449,6 +449,8 @@ def test_it_is_not_pruned_again_but_gone_on_with(pruned_run):
     assert len(again.fine_tune().history) == 1
     with pytest.raises(ParameterError, match=r"'tiny-pruned' was pruned with sparsity=0.5 \(asked for 0.25\)"):
         prune_run(replace(pruned_run.parameters, sparsity=0.25))
+    with pytest.raises(ParameterError, match="^pruned_run='a/b': allowed are up to 100 letters"):
+        PruneParameters(pruned_run="a/b")
     with pytest.raises(ParameterError, match="would replace the dense run"):
         prune_run(replace(pruned_run.parameters, pruned_run="tiny"))
 

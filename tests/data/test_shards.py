@@ -11,12 +11,13 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError
 from dlv3p.data import shards as sharded
 from dlv3p.data import write_shards as shards
 from dlv3p.data.augment import Augmentation
-from dlv3p.data.fingerprints import data_fingerprint
+from dlv3p.data.fingerprints import data_fingerprint, image_fingerprint, labels_fingerprint
 from dlv3p.data.loader import TrainingSamples, training_loader
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.data.shards import is_sharded, open_shards
@@ -124,6 +125,36 @@ def test_finished_shards_are_kept_and_damaged_or_changed_ones_written_again(spli
     assert first.stat().st_ino == kept
     write_shards(split, written, samples=4, force=True)
     assert first.stat().st_ino != kept
+
+
+def repaint(path, gray):
+    """Write an image, or another one of equal size and time."""
+    times = path.stat() if path.exists() else None
+    Image.new("RGB" if "images" in path.parts else "L", (16, 8), gray).save(path, compress_level=0)
+    if times:
+        assert path.stat().st_size == times.st_size
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_what_is_made_of_files_that_changed_to_others_of_equal_size_and_time_is_made_again(tmp_path, workspace):
+    root = tmp_path / "own"
+    image, mask = (root / kind / "train" / "a.png" for kind in ("images", "masks"))
+    for path in (image, mask):
+        path.parent.mkdir(parents=True)
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    repaint(image, (7, 7, 7))
+    repaint(mask, 0)
+    for path, gray in ((image, (8, 8, 8)), (mask, 1)):
+        split = open_split(root, "train")
+        before = [len(split), image_fingerprint(split, 0), labels_fingerprint(split, version="1")]
+        write_shards(split, tmp_path / "shards")
+        repaint(path, gray)
+        split = open_split(root, "train")
+        assert [len(split), image_fingerprint(split, 0), labels_fingerprint(split, version="1")] != before
+        write_shards(split, tmp_path / "shards")
+        opened = open_shards(tmp_path / "shards", "train")
+        assert opened.image(0).tobytes() == split.image(0).tobytes()
+        assert opened.mask(0).tobytes() == split.mask(0).tobytes()
 
 
 def test_shards_are_written_again_when_the_class_table_changes(split, written, monkeypatch):

@@ -53,6 +53,9 @@ class Photographs:
     def image_path(self, index):
         return Path(__file__)  # any file: the pictures below are drawn, not read
 
+    def image_bytes(self, index):
+        return self.pair(index)[0].tobytes()
+
     def pair(self, index):
         width, height = SIZES[index]
         mask = np.zeros((height, width), np.uint8)

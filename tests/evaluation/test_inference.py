@@ -101,6 +101,21 @@ def test_data_of_another_number_of_classes_is_not_scored(city, predictor):
         evaluate(replace(predictor, class_names=list("abcde")), open_split(city, "val"), progress="none")
 
 
+def test_classes_that_are_numbered_in_another_way_are_refused_and_other_names_are_said(predictor, city, capsys):
+    split, names = open_split(city, "val"), list(predictor.class_names)
+    swapped = replace(predictor, class_names=[names[1], names[0], *names[2:]])
+    with pytest.raises(ParameterError, match="numbers the classes of the run 'done' in another way: id 0 is 'road'"):
+        evaluate(swapped, split, progress="none")
+    renamed = replace(predictor, class_names=["Strasse", *names[1:]])
+    evaluate(renamed, split, progress="none")
+    said = (
+        "names 1 of 19 classes otherwise than the run 'done', id 0 'road' instead of 'Strasse'; ids are taken as they"
+    )
+    assert said in capsys.readouterr().out
+    evaluate(predictor, split, progress="none")
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_the_saved_evaluation_holds_what_its_numbers_follow_from(evaluation):
     content = json.loads(evaluation.save().read_text())
     assert np.array(content["confusion"]).sum() == evaluation.confusion.sum()

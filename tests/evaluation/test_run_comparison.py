@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.__main__ import main
 from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates, read_groups
+from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import ImageCounts
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.evaluation.run_comparison import compare_candidates
 from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
@@ -25,6 +27,8 @@ from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_pictur
 
 NAMES = tuple(f"frame{index:02d}" for index in range(40))
 CLASSES = ("road", "sky", "car")
+
+MADE_FROM = MadeFrom(images_sha256="1" * 64, image_contents_sha256="2" * 64, mask_contents_sha256="3" * 64)
 
 
 def counts(accuracy, *, seed=0, names=NAMES):
@@ -41,7 +45,7 @@ def counts(accuracy, *, seed=0, names=NAMES):
 
 
 def candidate(name, accuracy=(0.9, 0.8, 0.7), **changed):
-    made = {"counts": counts(accuracy, seed=len(name)), "images": "1" * 64} | changed
+    made = {"counts": counts(accuracy, seed=len(name)), "made_from": MADE_FROM} | changed
     where = {"data": "streets val", "root": "streets", "split": "val", "protocol": WHOLE_IMAGE}
     return Candidate(name=name, predict=lambda split, index: None, **where | made)
 
@@ -102,7 +106,9 @@ def test_classes_flow_where_the_confusion_changed():
     ("changed", "said"),
     [
         ({"counts": counts((0.5,) * 3, names=tuple(reversed(NAMES)))}, "differ in the images;"),
-        ({"images": "2" * 64}, "differ in the content of the images;"),
+        ({"made_from": replace(MADE_FROM, images_sha256="4" * 64)}, "differ in the sizes of the images;"),
+        ({"made_from": replace(MADE_FROM, image_contents_sha256="4" * 64)}, "differ in the content of the images;"),
+        ({"made_from": replace(MADE_FROM, mask_contents_sha256="4" * 64)}, "differ in the content of the masks;"),
         ({"protocol": PUBLISHED["six_scales_flip"]}, "differ in the protocol: scales 0.5 "),
         ({"counts": replace(counts((0.5,) * 3), class_names=("a", "b", "c"))}, "differ in the classes;"),
     ],
@@ -111,6 +117,38 @@ def test_other_images_classes_or_protocols_are_refused(changed, said):
     with pytest.raises(ParameterError, match="second and first differ") as refusal:
         compare_candidates([FIRST, replace(SECOND, **changed)])
     assert said in str(refusal.value)
+
+
+def test_images_whose_bytes_an_earlier_version_did_not_record_are_called_unchecked(two_runs):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    assert set(content["made_from"]) == {item.name for item in fields(MadeFrom)}
+    del content["made_from"]["image_contents_sha256"], content["made_from"]["mask_contents_sha256"]
+    path.write_text(json.dumps(content))
+    config = CompareRunsParameters(device="cpu", threads=1, progress="none")
+    said = compare_candidates(read_candidates(config, two_runs)).sentences()
+    assert said[-1].startswith("Unchecked: copy did not record the bytes of the images and masks")
+    assert len(compare_candidates([FIRST, SECOND]).sentences()) == 1
+
+
+def test_images_of_equal_sizes_and_masks_of_equal_counts_are_told_apart(tmp_path):
+    root = tmp_path / "data"
+    for kind in ("images", "masks", "found"):
+        (root / kind / "val").mkdir(parents=True)
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    save(root / "found" / "val" / "a.png", 0, (8, 8))
+
+    def scored(image: int, mask: np.ndarray) -> Candidate:
+        Image.new("RGB", (8, 8), (image,) * 3).save(root / "images" / "val" / "a.png")
+        Image.fromarray(mask).save(root / "masks" / "val" / "a.png")
+        return from_folder(root / "found", open_split(root, "val"), progress="none")
+
+    mask = np.repeat(np.array([[0], [1]], np.uint8), 4, 0).repeat(8, 1)
+    first, other_image, other_mask = scored(7, mask), scored(8, mask), scored(7, mask[::-1])
+    for other, what in ((other_image, "the content of the images"), (other_mask, "the content of the masks")):
+        with pytest.raises(ParameterError, match=f"differ in {what}; score both on the same images alike"):
+            compare_candidates([first, other])
+    assert len(compare_candidates([first, scored(7, mask)]).sentences()) == 1
 
 
 def test_one_candidate_is_refused():
@@ -362,9 +400,57 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
 
 
+def test_other_images_in_a_folder_of_the_same_name_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):
+    (own,) = read_evaluations(["done"])
+    other = shutil.copytree(city, tmp_path / city.name)
+    path = open_split(other, "val").image_path(0)
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    stored = evaluate(predictor, open_split(other, "val"), progress="none").save()
+    try:
+        names = {one.root: one.data for one in read_evaluations(["done"])}
+        assert names[str(city)].startswith(f"{own.data} of {city}, ")
+        assert names[str(other)].startswith(f"{own.data} of {other}, ")
+        assert score_table(read_evaluations(two_runs), published=False).shape == (2, 2)
+        runs = [one.name for one in read_candidates(CompareRunsParameters(device="cpu", threads=1), two_runs)]
+        assert runs == list(two_runs)
+    finally:
+        for path in stored.parent.glob(f"evaluation*{stored.stem[10:]}*"):
+            path.unlink()
+    assert {one.data for one in read_evaluations(two_runs)} == {own.data}
+
+
+def test_masks_of_images_that_share_a_name_are_told_apart_by_their_folder(tmp_path):
+    root = tmp_path / "data"
+    for kind in ("images", "masks"):
+        for folder in "ab":
+            (root / kind / "val" / folder).mkdir(parents=True)
+            Image.new("RGB" if kind == "images" else "L", (8, 8)).save(root / kind / "val" / folder / "1.png")
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    split = open_split(root, "val")
+    (tmp_path / "found" / "b").mkdir(parents=True)
+    (tmp_path / "found" / "a").mkdir()
+    save(tmp_path / "found" / "1.png", 0, (8, 8))
+    with pytest.raises(MissingInputError, match="holds no mask of the image a/1"):
+        from_folder(tmp_path / "found", split, progress="none")
+    save(tmp_path / "found" / "a" / "1.png", 0, (8, 8))
+    save(tmp_path / "found" / "b" / "1_pred.png", 1, (8, 8))
+    found = from_folder(tmp_path / "found", split, progress="none")
+    assert found.confusions[:, 0].tolist() == [[64, 0], [0, 64]]
+
+
+def test_a_linked_folder_of_masks_is_read(city, tmp_path):
+    split = open_split(city, "val")
+    (tmp_path / "there").mkdir()
+    for index in range(len(split)):
+        save(tmp_path / "there" / f"{split.name(index)}.png", 0)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "there")
+    assert from_folder(tmp_path / "here", split, progress="none").confusions.sum() > 0
+
+
 def test_a_comparison_has_the_same_folder_wherever_the_data_lies_and_another_for_other_images():
     here, moved, others = (
         compare_candidates([replace(one, **changed) for one in (FIRST, SECOND)]).folder
-        for changed in ({"root": "/here"}, {"root": "/moved"}, {"images": "2" * 64})
+        for changed in ({"root": "/here"}, {"root": "/moved"}, {"made_from": MadeFrom(images_sha256="2" * 64)})
     )
     assert here == moved != others

@@ -107,6 +107,9 @@ def test_a_mistake_is_one_line_before_anything_starts(sweep, workspace, content,
 def test_what_is_no_sweep_is_one_line(tmp_path, workspace):
     with pytest.raises(MissingInputError, match="sweep .*none.yaml: no such file"):
         read_sweep(tmp_path / "none.yaml")
+    (tmp_path / "torn.yaml").write_text("fixed: {device: cpu}\ngrid:\n  seed: [7, 8\nlist: []\n")
+    with pytest.raises(InputError, match=r"torn.yaml: cannot be read as JSON or YAML: line 4, column 5: expected ','"):
+        read_sweep(tmp_path / "torn.yaml")
     (tmp_path / "text.yaml").write_text("just text")
     with pytest.raises(InputError, match="holds no sweep; its keys are notebook, recipe"):
         read_sweep(tmp_path / "text.yaml")

@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 import statistics
 
 import pandas as pd
 import pytest
 
 from cityscapes.errors import MissingInputError
+from cityscapes.workspace import run_folder
 from dlv3p.evaluation.statistics import mean_interval
 from dlv3p.experiments.table import format_table, gather_results, main, over_seeds
+from dlv3p.runs.record import read_record, write_record
 
 
 def row(recipe: str, seed: int, score: float, **other: object) -> dict:
@@ -34,6 +37,30 @@ def test_seeds_are_one_row_with_mean_and_deviation():
     assert one["mIoU, %"] == pytest.approx(100 * statistics.mean(scores))
     assert one["sd"] == pytest.approx(100 * statistics.stdev(scores))
     assert math.isnan(one["low"])
+
+
+def test_runs_of_one_seed_count_once():
+    results = [row("small", 0, score, run=f"again-{index}") for index, score in enumerate((0.4, 0.5, 0.6, 0.5, 0.5))]
+    (one,) = over_seeds(pd.DataFrame([*results, row("small", 1, 0.7)])).to_dict("records")
+    assert (one["seeds"], one["runs"], one["mIoU, %"]) == ("0 1", 6, pytest.approx(60))
+    assert one["sd"] == pytest.approx(100 * statistics.stdev([0.5, 0.7]))
+    assert math.isnan(one["low"])
+
+
+@pytest.mark.parametrize("change", [{"class_names": ["a", "b"]}, {"content": "0" * 64}], ids=lambda it: next(iter(it)))
+def test_runs_on_other_classes_or_bytes_are_never_in_one_row(trained, change):
+    source, other = run_folder("done"), run_folder("other")
+    shutil.copytree(source, other)
+    record = read_record(other / "run.json") | {"run": "other"}
+    record |= {name: value for name, value in change.items() if name in record}
+    record["data"]["train"] |= {name: value for name, value in change.items() if name == "content"}
+    record["parameters"] |= {"run": "other", "seed": 1}
+    record.pop("sha256")
+    write_record(other / "run.json", record)
+    try:
+        assert over_seeds(gather_results(["done", "other"]))["runs"].tolist() == [1, 1]
+    finally:
+        shutil.rmtree(other)
 
 
 def test_five_seeds_have_an_interval_of_the_mean():

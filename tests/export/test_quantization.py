@@ -326,6 +326,16 @@ def test_both_exports_pass_the_gate_without_having_to_be_faster(predictor, quant
     assert again(batch).shape == (1, 97, 65)
 
 
+def test_a_network_that_torch_cannot_store_has_the_other_export(predictor, quantized, monkeypatch):
+    def refuse(*arguments, **options):
+        raise ParameterError("torch.export cannot store this network; export it as .onnx")
+
+    monkeypatch.setattr("dlv3p.compression.variants.export_program", refuse)
+    rows = collect_exports(predictor, quantized, (64, 128), threads=1)
+    assert [one.title for one in rows.candidates] == ["ONNX file"]
+    assert rows.absent == {"torch.export file": "not possible: torch cannot store this network"}
+
+
 def test_torchs_row_predicts_what_the_suite_predicts(predictor, splits):
     picture = splits[1].image(2)
     predict = TorchPredictor(predictor.model)

@@ -460,6 +460,12 @@ def test_importing_the_engine_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
+def test_the_engine_may_be_imported_before_papermill() -> None:
+    used = "all(papermill_engines.get_engine(name) is SuiteEngine for name in (None, 'dlv3p'))"
+    check = f"from dlv3p.jupyter.papermill_engine import SuiteEngine, papermill_engines; assert {used}"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
 def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
     """Send papermill a signal once a cell has created a file; return its status, its last line, and the copy."""
     notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for

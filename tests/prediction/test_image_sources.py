@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from dlv3p.prediction.sources import Source, find_images
@@ -86,3 +87,12 @@ def test_earlier_results_inside_a_folder_are_not_predicted(photos: Path) -> None
     for around in (photos, photos.parent):
         with pytest.raises(ParameterError, match=r"holds the images, .*choose another folder"):
             find_images(photos, output=around)
+
+
+def test_a_pattern_that_leads_in_circles_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "below" / "a.png")
+    assert len(find_images(str(tmp_path / "**" / "*.png")).images) == 1
+    (tmp_path / "below" / "again").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="below/again: a circular link; remove it"):
+        find_images(str(tmp_path / "**" / "*.png"))

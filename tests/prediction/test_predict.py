@@ -21,7 +21,7 @@ from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.prediction.__main__ import main
 from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.results import Outputs
+from dlv3p.prediction.results import FOLDERS, Outputs
 from dlv3p.prediction.sources import find_images
 
 pytestmark = pytest.mark.usefixtures("trained")
@@ -157,15 +157,17 @@ def test_what_is_damaged_or_of_another_image_is_made_again(predictor, photos: Pa
     assert predict(predictor, photos, tmp_path / "out").made == 1
 
 
-@pytest.mark.parametrize("kind", ["colors", "confidence"])
-def test_a_flipped_bit_in_any_picture_of_ids_is_mended(predictor, photos: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["ids", "colors", "overlays", "confidence"])
+def test_a_flipped_bit_in_any_picture_is_mended(predictor, photos: Path, tmp_path: Path, kind: str) -> None:
     predict(predictor, photos, tmp_path / "out")
-    before, path = contents(tmp_path / "out"), tmp_path / "out" / kind / "a.png"
-    content = bytearray(path.read_bytes())
-    content[-30] ^= 4
-    path.write_bytes(content)
-    assert predict(predictor, photos, tmp_path / "out").made == 1
-    assert contents(tmp_path / "out") == before
+    before, path = contents(tmp_path / "out"), tmp_path / "out" / kind / f"a.{FOLDERS[kind]}"
+    for place in (0, 5, 40, 120, -30) if kind == "overlays" else (-30,):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 4
+        path.write_bytes(content)
+        assert predict(predictor, photos, tmp_path / "out").made == 1
+        assert contents(tmp_path / "out") == before
+    assert Image.open(tmp_path / "out" / "overlays" / "a.jpg").size == (96, 64)
 
 
 def test_a_changed_table_is_not_taken_up(predictor, photos: Path, tmp_path: Path, capsys) -> None:

@@ -1,7 +1,8 @@
 """A flipped bit in a file that the suite wrote and reads again is refused, or changes nothing: it is never silent.
 
-The files are those of a tiny run, its evaluation, predictions, cache, regions and shards, and of the city's own masks.
-Each flip keeps a file's size and time, as a failing disk does, and the file is then read in the ways that users take.
+The files are those of a tiny run, its evaluation, predictions with overlays, cache, regions and shards, and of the
+city's own masks. Each flip keeps a file's size and time, as a failing disk does, and the file is then read in the ways
+that users take.
 """
 
 import hashlib
@@ -32,6 +33,10 @@ from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.parameters.files import read_config
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.pictures.curves import best_epochs, read_metrics
+from dlv3p.prediction.predict import predict_images
+from dlv3p.prediction.predictor import load_predictor as load_image_predictor
+from dlv3p.prediction.results import Outputs
+from dlv3p.prediction.sources import find_images
 from dlv3p.train import train
 from dlv3p.training import checkpoints
 from dlv3p.weights.checksums import weights_sha256
@@ -96,6 +101,8 @@ def ways(trained, city, tmp_path_factory) -> dict[str, Way]:
     evaluate(predictor, open_split(city, "val"), progress="none").save()
     predictions = save_predictions(predictor, validation, progress="none")
     pack_submission(predictor, validation, predictions)
+    images, found = find_images(own / "leftImg8bit" / "val"), tmp_path_factory.mktemp("found")
+    pictures = load_image_predictor(RUN, device="cpu", threads=1)
     cache, shards = DecodedCache(training), tmp_path_factory.mktemp("shards")
     cache.prepare(progress="none")
     class_regions(training, progress="none")
@@ -122,6 +129,10 @@ def ways(trained, city, tmp_path_factory) -> dict[str, Way]:
     def packed() -> object:
         return build_submission(predictions, output_folder(RUN) / "again.zip", expected=validation.frames).sha256
 
+    def predicted_images() -> object:
+        predict_images(pictures, images, found, Outputs(confidence=True), progress="none")
+        return {path: path.read_bytes() for path in files(found, "*.png", "*.jpg")}
+
     def predicted_again() -> object:
         save_predictions(predictor, validation, progress="none")
         return packed()
@@ -132,6 +143,7 @@ def ways(trained, city, tmp_path_factory) -> dict[str, Way]:
     def files(folder: Path, *patterns: str) -> list[Path]:
         return sorted(path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
 
+    predicted_images()
     saved, data = run_folder(RUN), cache.folder.parent
     zips = output_folder(RUN)
     return {
@@ -148,6 +160,7 @@ def ways(trained, city, tmp_path_factory) -> dict[str, Way]:
         "train from shards": Way(files(shards, "*.tar", "index.json"), sharded),
         "pack": Way(files(predictions, "*.png"), packed),
         "predict again": Way(files(predictions, "*.png"), predicted_again),
+        "predict images again": Way(files(found, "*.png", "*.jpg", "*.csv", "*.json"), predicted_images),
         "train on masks": Way([training.mask_path(index) for index in range(len(training))], masks),
     }
 

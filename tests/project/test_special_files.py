@@ -11,7 +11,7 @@ from cityscapes.errors import UserError
 from cityscapes.files.checksums import file_sha256, read_json, read_recorded
 from cityscapes.files.images import inspect_picture, read_ids, read_image
 from cityscapes.files.locks import holder_of, lock_folder
-from cityscapes.files.png_write import is_made_from
+from cityscapes.files.stamps import is_made_from
 from cityscapes.label_files import read_label_table
 from cityscapes.submissions.check import check_submission
 from dlv3p.data.folder import read_class_table

@@ -1,14 +1,18 @@
 """A step does what its parameters say: loss, length of the gradient, scale of float16, dropout."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from support.tiny import tiny
+from torch import distributed
 
 from dlv3p.models.deeplab import build_network
 from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runtime.processes import Place
 from dlv3p.train import train
+from dlv3p.training import step as step_module
 from dlv3p.training.losses import make_loss
 from dlv3p.training.optimizers import make_optimizer
 from dlv3p.training.step import SMALLEST_SCALE, build_loss, build_stepper, dropout_seed
@@ -119,3 +123,14 @@ def test_dropout_follows_the_number_of_the_step():
     ]
     assert losses[0] == losses[2]
     assert losses[0] != losses[1]
+
+
+def test_processes_share_gradients_and_not_the_statistics_of_norms_by_torchs_present_option(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_module, "place", lambda: Place(0, 2, 0))
+    distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings(action="error", category=FutureWarning):
+            stepper = make_stepper()
+        assert not getattr(stepper.forward, step_module._SYNC_BUFFERS)
+    finally:
+        distributed.destroy_process_group()

@@ -304,13 +304,64 @@ def test_t13_a_folder_with_anything_else_in_it_is_left_alone(city, workspace):
 
 
 def test_t16_a_clock_that_runs_backwards_changes_nothing(city, workspace, monkeypatch, undisturbed):
-    """By a stand-in for `time.time`: Linux has no date of its own for a process, and all others would see another one.
-
-    Time namespaces hold the monotonic clock and that since boot, not the date.
-    """
+    """By a stand-in for `time.time`; the next test has a clock of the whole process."""
     now = iter(range(2_000_000_000, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     folder = train(tiny(city, run="run", workers=1)).folder
+    assert outcome(folder) == undisturbed
+    with open(folder / "metrics.csv") as file:
+        for row in csv.DictReader(file):
+            assert float(row["seconds"]) > 0
+            assert float(row["data_wait"]) >= 0
+
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+
+static long set_back = 0;
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int status = real(clock, now);
+    if (clock == CLOCK_REALTIME) now->tv_sec -= 1000 * set_back++;
+    return status;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec found;
+    int status = clock_gettime(CLOCK_REALTIME, &found);
+    now->tv_sec = found.tv_sec, now->tv_usec = found.tv_nsec / 1000;
+    return status;
+}
+
+time_t time(time_t *now) {
+    struct timespec found;
+    clock_gettime(CLOCK_REALTIME, &found);
+    if (now) *now = found.tv_sec;
+    return found.tv_sec;
+}
+"""
+"""A library for LD_PRELOAD: each look at the date sees it a quarter of an hour before the last one."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler, for a clock that runs backwards")
+def test_t16_a_process_whose_clock_runs_backwards_ends_the_same(city, workspace, undisturbed):
+    """By a library that answers for libc's clocks: Linux has no date of its own for a process or a namespace."""
+    source, library, config = (workspace / name for name in ("clock.c", "clock.so", "tiny.json"))
+    source.write_text(CLOCK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    config.write_text(json.dumps(tiny(city, run="back", workers=1).as_dict()))
+    backwards = os.environ | {"LD_PRELOAD": str(library)}
+    look = [sys.executable, "-c", "import time; print(time.time() > time.time() + 900)"]
+    assert subprocess.run(look, env=backwards, capture_output=True, text=True, check=True).stdout == "True\n"
+    words = [sys.executable, "-m", "dlv3p.train", "--config", str(config)]
+    done = subprocess.run(words, env=backwards, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = run_folder("back")
     assert outcome(folder) == undisturbed
     with open(folder / "metrics.csv") as file:
         for row in csv.DictReader(file):

@@ -18,7 +18,8 @@ from support.real_frames import ABSENT, POLYGON_FILES, beside, restored
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.png_read import read_instance_image, read_label_bytes, read_label_image
-from cityscapes.files.png_write import encode_png, is_made_from, pack_pixels
+from cityscapes.files.png_write import encode_png, pack_pixels
+from cityscapes.files.stamps import is_made_from
 from cityscapes.labels import CITYSCAPES, LABEL_ID_TO_COLOR, LABEL_ID_TO_TRAIN_ID
 from cityscapes.masks.draw import draw_instance_ids, draw_label_ids, rgba_of_label_ids, to_label_ids, to_train_ids
 from cityscapes.masks.polygons import Annotation, Polygon, parse_polygons, read_polygons

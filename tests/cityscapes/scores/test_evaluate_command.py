@@ -154,6 +154,17 @@ def test_hidden_files_are_no_predictions(truth, predictions, name):
     assert score_folder(predictions, find_truth(truth), progress=False).scores.averages == whole.scores.averages
 
 
+def test_a_linked_folder_of_predictions_is_scored_and_a_circular_one_refused(truth, predictions, tmp_path):
+    whole = score_folder(predictions, find_truth(truth), progress=False)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "ours").symlink_to(predictions)
+    found = score_folder(tmp_path / "linked", find_truth(truth), progress=False)
+    assert found.scores.averages == whole.scores.averages
+    (predictions / "again").symlink_to(predictions)
+    with pytest.raises(InputError, match="again: a circular link; remove it"):
+        score_folder(predictions, find_truth(truth), progress=False)
+
+
 def test_the_number_of_threads_shows_nowhere(truth, predictions):
     one, four = (
         score_folder(predictions, find_truth(truth), workers=workers, progress=False).scores.as_official_json()

@@ -47,16 +47,15 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
-    from dlv3p.training.distillation import load_teacher, refuse_other_teacher
+    from dlv3p.training.distillation import refuse_other_teacher
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import in_turn, launch, reported_errors
-    from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
+    from dlv3p.training.optimizers import rate_factor
     from dlv3p.training.progress import TrainingProgress
     from dlv3p.training.recording import memory_advice, record_run
-    from dlv3p.training.recovery import build_for_training, last_checkpoint
-    from dlv3p.training.step import build_loss, build_stepper
+    from dlv3p.training.recovery import build_for_training, build_run_stepper, last_checkpoint
     from dlv3p.training.validation import refuse_tiny_images, validate
 
     p = parameters
@@ -89,17 +88,11 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         model = build_for_training(p, classes, device, saved)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
-        # Loss: against the labels and, with a teacher, against its predictions.
-        weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
-        teacher = load_teacher(p.teacher, classes, device)
-        loss = build_loss(p, weights)
-
-        # Optimizer: a learning rate for the backbone and one for the head, both scheduled per step.
-        rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
-        optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
+        # Stepper: a loss against the labels and, with a teacher, against its predictions; an optimizer with a learning
+        # rate for the backbone and one for the head, both scheduled per step.
+        stepper = build_run_stepper(p, model, training, device)
         names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
         schedule = {name: getattr(p, name) for name in names}
-        stepper = build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
@@ -110,7 +103,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
-        facts["teacher_sha256"] = refuse_other_teacher(teacher, saved)
+        facts["teacher_sha256"] = refuse_other_teacher(stepper.teacher, saved)
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:
@@ -135,7 +128,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
-                divergence = DivergenceGuard(folder, training, p.learning_rate)
+                divergence = DivergenceGuard(folder, samples, facts, learning_rate=p.learning_rate)
                 interruption.after_steps()
 
                 # Loop: an epoch is its steps, a validation and a checkpoint.
@@ -147,8 +140,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     for image, mask in islice(loader, progress.steps - progress.done):
                         rate = rate_factor(progress.done, progress.steps, per_epoch, **schedule)
                         result = stepper(image, mask, rate=rate, step=progress.done)
-                        seen = partial(loader.sampler.step_indices, sums.steps)
-                        divergence.check(result, stepper, step=progress.done + 1, rate=rate, indices=seen)
+                        keys = partial(loader.sampler.step_keys, sums.steps)
+                        divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
                         confusion = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
                         progress.add_step(result.loss, confusion, rate=rate, data_wait=loader.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)

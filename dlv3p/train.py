@@ -185,6 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--try", dest="trial", action="store_true",
         help="train nothing: time a few steps, also in mixed precision and with larger batches, and tell their memory",
     )  # fmt: skip
+    parser.add_argument(
+        "--range-test", action="store_true",
+        help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
@@ -193,6 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dlv3p.training.trial import report_trials
 
         print(report_trials(parameters))
+        return 0
+
+    if options.range_test:
+        print(_report_range_test(parameters))
         return 0
 
     # They load torch, which neither --help nor the refusal of a parameter is to wait for.
@@ -204,6 +212,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")
     return 0
+
+
+def _report_range_test(parameters: TrainParameters) -> str:
+    """Do a range test, save its curve, and return what it says."""
+    from cityscapes.workspace import output_folder
+    from dlv3p.pictures.curves import plot_range_test
+    from dlv3p.pictures.visualize import save_figure
+    from dlv3p.training.range_test import range_test
+
+    found = range_test(parameters)
+    path = output_folder(parameters.run_name) / "range_test.png"
+    save_figure(plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion), path)
+    return f"{found.describe(parameters)}\n{path}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from cityscapes.errors import DivergedError
@@ -21,13 +22,13 @@ from dlv3p.training.recovery import build_for_training, build_run_stepper
 STEPS = 100
 LOWEST = 1e-6
 HIGHEST = {"adamw": 1.0, "sgd": 10.0}
-SMOOTHING = 0.9
-"""Share of the average of the losses so far in the next one."""
+SMOOTHING = 4.0
+"""Standard deviation, in steps, of the Gaussian that smooths the losses. It is centered: an average of the losses so far
+would lag behind, and suggest a rate that is several times as high."""
 BLOWN_UP = 4
 """The test ends where the smoothed loss is so many times the lowest one."""
-SETTLING = 5
-"""The first losses, which the suggestion leaves out: their average has seen too few."""
-FEWEST = 2 * SETTLING
+FEWEST = 10
+"""Losses below which there is nothing to suggest."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,8 @@ class RangeTest:
 
     @property
     def smoothed(self) -> list[float]:
-        """The exponential moving average of the losses, corrected for its start."""
-        found, average = [], 0.0
-        for number, loss in enumerate(self.losses, 1):
-            average = SMOOTHING * average + (1 - SMOOTHING) * loss
-            found.append(average / (1 - SMOOTHING**number))
-        return found
+        """The losses, smoothed."""
+        return gaussian_filter1d(self.losses, SMOOTHING, mode="nearest").tolist()
 
     @property
     def suggestion(self) -> float | None:
@@ -52,12 +49,11 @@ class RangeTest:
 
         The schedule begins there, or below; more is a gain only up to where the loss rises again.
         """
-        smoothed = np.array(self.smoothed[SETTLING:])
-        lowest = int(smoothed.argmin()) if len(smoothed) else 0
+        lowest = int(np.argmin(self.smoothed))
         if lowest < 2:
             return None
-        slopes = np.gradient(smoothed[: lowest + 1], np.log(self.rates[SETTLING : SETTLING + lowest + 1]))
-        return self.rates[SETTLING + int(slopes.argmin())]
+        slopes = np.gradient(self.smoothed[: lowest + 1], np.log(self.rates[: lowest + 1]))
+        return self.rates[int(slopes.argmin())]
 
     def describe(self, parameters: TrainParameters) -> str:
         """Return the suggestion in words, beside the rate of the parameters."""

@@ -204,10 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     # They load torch, which neither --help nor the refusal of a parameter is to wait for.
+    from dlv3p.training.cost import say_cost
     from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
 
     end_with_parent()
     with reported_errors():
+        say_cost(parameters)
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")
@@ -219,9 +221,9 @@ def _report_range_test(parameters: TrainParameters) -> str:
     from cityscapes.workspace import output_folder
     from dlv3p.pictures.curves import plot_range_test
     from dlv3p.pictures.visualize import save_figure
-    from dlv3p.training.range_test import range_test
+    from dlv3p.training.range_test import find_rate
 
-    found = range_test(parameters)
+    found = find_rate(parameters)
     path = output_folder(parameters.run_name) / "range_test.png"
     save_figure(plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion), path)
     return f"{found.describe(parameters)}\n{path}"

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
@@ -155,6 +155,10 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a record with those that parameters younger than the record had at the time."""
         return {item.name: item.default for item in fields(cls)} | cls.FORMER_DEFAULTS | dict(values)
+
+    def of_one_process(self) -> Self:
+        """Return the same with the share of one of its processes, alone."""
+        return replace(self, processes=1, batch_size=max(1, self.batch_size // self.processes))
 
     @property
     def run_name(self) -> str:

@@ -23,8 +23,8 @@ STEPS = 100
 LOWEST = 1e-6
 HIGHEST = {"adamw": 1.0, "sgd": 10.0}
 SMOOTHING = 4.0
-"""Standard deviation, in steps, of the Gaussian that smooths the losses. It is centered: an average of the losses so far
-would lag behind, and suggest a rate that is several times as high."""
+"""Standard deviation, in steps, of the Gaussian that smooths the losses. It is centered: an average of the past would
+lag behind, and suggest a rate that is several times as high."""
 BLOWN_UP = 4
 """The test ends where the smoothed loss is so many times the lowest one."""
 FEWEST = 10
@@ -66,7 +66,7 @@ class RangeTest:
         )
 
 
-def range_test(parameters: TrainParameters, *, steps: int = STEPS) -> RangeTest:
+def find_rate(parameters: TrainParameters, *, steps: int = STEPS) -> RangeTest:
     """Take steps from the initial weights while the rate grows from `LOWEST`, until the loss blows up.
 
     All else is as in the run, whose folder is not touched. Raises DivergedError when the loss is not finite within the

@@ -9,7 +9,7 @@ from cityscapes.errors import DivergedError
 from dlv3p.pictures.curves import plot_range_test
 from dlv3p.train import main
 from dlv3p.training import range_test as module
-from dlv3p.training.range_test import LOWEST, RangeTest, range_test, rate_at
+from dlv3p.training.range_test import LOWEST, RangeTest, find_rate, rate_at
 
 
 def curve(steepest, *, lowest=0.5, highest=3.0, steps=100):
@@ -41,10 +41,10 @@ def test_the_rates_grow_by_the_same_factor_up_to_the_highest():
 
 
 def test_it_goes_on_over_epochs_until_the_loss_blows_up_and_writes_nothing(city, workspace):
-    found = range_test(tiny(city, gradient_norm=0.0), steps=40)
+    found = find_rate(tiny(city, gradient_norm=0.0), steps=40)
     assert 10 < len(found.losses) <= 40
     assert found.rates[0] == LOWEST
-    assert found.losses == range_test(tiny(city, gradient_norm=0.0), steps=40).losses, "the same losses again"
+    assert found.losses == find_rate(tiny(city, gradient_norm=0.0), steps=40).losses, "the same losses again"
     assert not (workspace / "saved").exists()
 
 
@@ -52,11 +52,11 @@ def test_a_loss_that_is_not_finite_from_the_start_is_one_line(city, workspace, m
     monkeypatch.setattr(module, "LOWEST", 1e36)
     monkeypatch.setattr(module, "HIGHEST", {"sgd": 1e38})
     with pytest.raises(DivergedError, match="the loss is not finite after"):
-        range_test(tiny(city))
+        find_rate(tiny(city))
 
 
 def test_the_command_says_the_suggestion_and_saves_the_curve(city, workspace, capsys, monkeypatch):
-    monkeypatch.setattr("dlv3p.training.range_test.range_test", lambda parameters: curve(1e-3))
+    monkeypatch.setattr("dlv3p.training.range_test.find_rate", lambda parameters: curve(1e-3))
     words = [
         word for name, value in {**TINY, "data_root": city, "run": "a"}.items() for word in ("-p", name, str(value))
     ]

@@ -14,11 +14,12 @@ BENCHMARKS = {
     "models": "prediction, against segmentation-models-pytorch and torchvision",
     "training": "a training step, against segmentation-models-pytorch and torchvision",
     "side_by_side": "two trainings at the same time, against one alone",
+    "cost": "what a training is said to cost before it starts, against what it costs",
     "accuracy": "the accuracy of a training, against segmentation-models-pytorch",
 }
 """The modules whose `main(arguments)` runs each, and their help text."""
 
-ONLY_BY_NAME = ("accuracy",)
+ONLY_BY_NAME = ("cost", "accuracy")
 """Benchmarks that train for a long time, and are left out unless they are asked for."""
 
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.cost [--steps 20] [--runs 10]
 
-Each run is a few steps on the embedded city, with a validation, in a process of its own. Its time counts from the first step to the end of
+Each run is a few steps on the embedded city, with a validation, in a process of its own. Its time counts from the first
+step to the end of
 validation, its memory is the peak of that process. The aims: a median error of at most 20 % of the time, and of at most
 25 % of the memory as predicted before a step, 10 % as measured in three steps.
 """

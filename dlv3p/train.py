@@ -189,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--range-test", action="store_true",
         help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/",
     )  # fmt: skip
+    parser.add_argument("--no-estimate", action="store_true", help="start at once, without saying what the run costs")
     options = parser.parse_args(arguments)
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
@@ -209,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     end_with_parent()
     with reported_errors():
-        say_cost(parameters)
+        if not options.no_estimate:
+            say_cost(parameters)
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")

@@ -257,7 +257,7 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
         (workspace / "saved").mkdir()
         (workspace / "saved" / parameters.teacher).symlink_to(run_folder(parameters.teacher).resolve())
     write_text(workspace / "parameters.json", json.dumps(parameters.as_dict()), durable=False)
-    words = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "parameters.json")]
+    words = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "parameters.json"), "--no-estimate"]
     environment = os.environ | {WORKSPACE_VARIABLE: str(workspace)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     last = ""

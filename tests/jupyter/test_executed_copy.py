@@ -97,8 +97,8 @@ def test_papermill_writes_it_and_an_executed_copy_runs_again(workspace: Path) ->
 
 
 def test_a_copy_of_a_notebook_that_failed_says_so(workspace: Path) -> None:
-    cell = f"from {InputError.__module__} import InputError\nraise InputError('a.png: damaged')"
-    path = notebook_of_suite(workspace / "audit.ipynb", cell)
+    cells = f"from {InputError.__module__} import InputError", "raise InputError('a.png: damaged')"
+    path = notebook_of_suite(workspace / "audit.ipynb", *cells)
     with pytest.raises(FailedNotebook):
         papermill.execute_notebook(path, workspace / "copy.ipynb", progress_bar=False)
     sources = [found.source for found in nbformat.read(workspace / "copy.ipynb", as_version=4).cells]

@@ -141,4 +141,5 @@ def test_the_command_says_the_cost_before_it_trains_unless_it_is_to_be_silent(ci
     main([*words, "-p", "run", "a", "-p", "progress", "lines"])
     assert capsys.readouterr().out.startswith("a: about 2")
     main([*words, "-p", "run", "b"])
+    main([*words, "-p", "run", "c", "-p", "progress", "lines", "--no-estimate"])
     assert "steps of" not in capsys.readouterr().out

@@ -19,7 +19,7 @@ BENCHMARKS = {
 }
 """The modules whose `main(arguments)` runs each, and their help text."""
 
-ONLY_BY_NAME = ("cost", "accuracy")
+ONLY_BY_NAME = ("accuracy",)
 """Benchmarks that train for a long time, and are left out unless they are asked for."""
 
 

@@ -25,7 +25,7 @@ from dlv3p.runs.listing import read_state
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.processes import started_in_group
-from dlv3p.training.memory import free_bytes, predict_disk_bytes, refuse_memory, what_fits
+from dlv3p.training.memory import BESIDE_BYTES, free_bytes, predict_disk_bytes, refuse_memory, what_fits
 from dlv3p.training.trial import Trial, try_setting
 
 LONG_SECONDS = 3600
@@ -84,7 +84,8 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     validations = -(-epochs // p.validate_every)
     image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0
     seconds = steps * step + validations * len(validation) / p.processes * image
-    return Cost(seconds, steps, step, tried.mib, disk / 2**20)
+    beside = BESIDE_BYTES / 2**20 if tried.mib and choose_device(p.device).type == "cpu" else 0.0
+    return Cost(seconds, steps, step, tried.mib + beside, disk / 2**20)
 
 
 def say_cost(parameters: TrainParameters) -> None:

@@ -21,13 +21,15 @@ PROCESS_BYTES = 870 * 2**20
 """What a training process takes on a CPU beside the tensors of a step: Python, torch, compiled code, kernels."""
 BOARD_BYTES = 600 * 2**20
 """What CUDA's context and libraries take on a GPU; not measured, since no GPU was there."""
+BESIDE_BYTES = 150 * 2**20
+"""What data, masks and validation take on a CPU beside the steps of a training; a trial has none of them."""
 CERTAIN = 1.25
 """A training is refused where its prediction is so many times the free memory: predictions are that far off at most."""
 
 
 def predict_bytes(parameters: TrainParameters, num_classes: int) -> int:
     """Predict the bytes that one process takes at the peak of a training step, on its device."""
-    base = PROCESS_BYTES if choose_device(parameters.device).type == "cpu" else BOARD_BYTES
+    base = PROCESS_BYTES + BESIDE_BYTES if choose_device(parameters.device).type == "cpu" else BOARD_BYTES
     weights, alive = _traced(parameters, num_classes)
     return int(base + alive + _kept_beside(parameters) * weights)
 

@@ -35,12 +35,12 @@ def free_memory(monkeypatch, size):
 
 def test_time_is_that_of_steps_and_of_validations(city, workspace, untried):
     cost = estimate_cost(tiny(city, workers=2))
-    assert (cost.steps, cost.step_seconds, cost.memory_mib) == (6, 1.0, 900.0)
+    assert (cost.steps, cost.step_seconds, cost.memory_mib) == (6, 1.0, 1050.0)
     assert cost.seconds == pytest.approx(6 * 1.0 + 2 * 3 * 2.0)
     assert estimate_cost(tiny(city, workers=2, validate_every=2)).seconds == pytest.approx(6 + 3 * 2.0)
     assert estimate_cost(tiny(city, workers=2, steps=4)).steps == 4
     assert "6 steps of 1.00 s" in str(cost)
-    assert "0.9 GiB of memory" in str(cost)
+    assert "1.0 GiB of memory" in str(cost)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "models": "prediction, against segmentation-models-pytorch and torchvision",
     "training": "a training step, against segmentation-models-pytorch and torchvision",
     "side_by_side": "two trainings at the same time, against one alone",
+    "cost": "what a training is said to cost before it starts, against what it costs",
     "accuracy": "the accuracy of a training, against segmentation-models-pytorch",
 }
 """The modules whose `main(arguments)` runs each, and their help text."""

@@ -47,16 +47,15 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.progress import preparing, resolve_mode
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
-    from dlv3p.training.distillation import load_teacher, refuse_other_teacher
+    from dlv3p.training.distillation import refuse_other_teacher
     from dlv3p.training.divergence import DivergenceGuard
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import in_turn, launch, reported_errors
-    from dlv3p.training.optimizers import class_weights, make_optimizer, rate_factor
+    from dlv3p.training.optimizers import rate_factor
     from dlv3p.training.progress import TrainingProgress
     from dlv3p.training.recording import memory_advice, record_run
-    from dlv3p.training.recovery import build_for_training, last_checkpoint
-    from dlv3p.training.step import build_loss, build_stepper
+    from dlv3p.training.recovery import build_for_training, build_run_stepper, last_checkpoint
     from dlv3p.training.validation import refuse_tiny_images, validate
 
     p = parameters
@@ -89,17 +88,11 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         model = build_for_training(p, classes, device, saved)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
-        # Loss: against the labels and, with a teacher, against its predictions.
-        weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
-        teacher = load_teacher(p.teacher, classes, device)
-        loss = build_loss(p, weights)
-
-        # Optimizer: a learning rate for the backbone and one for the head, both scheduled per step.
-        rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
-        optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
+        # Stepper: a loss against the labels and, with a teacher, against its predictions; an optimizer with a learning
+        # rate for the backbone and one for the head, both scheduled per step.
+        stepper = build_run_stepper(p, model, training, device)
         names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
         schedule = {name: getattr(p, name) for name in names}
-        stepper = build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
         per_epoch = len(training) // min(p.batch_size, len(training))
@@ -110,7 +103,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
-        facts["teacher_sha256"] = refuse_other_teacher(teacher, saved)
+        facts["teacher_sha256"] = refuse_other_teacher(stepper.teacher, saved)
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:
@@ -135,7 +128,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
-                divergence = DivergenceGuard(folder, training, p.learning_rate)
+                divergence = DivergenceGuard(folder, samples, facts, learning_rate=p.learning_rate)
                 interruption.after_steps()
 
                 # Loop: an epoch is its steps, a validation and a checkpoint.
@@ -147,8 +140,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     for image, mask in islice(loader, progress.steps - progress.done):
                         rate = rate_factor(progress.done, progress.steps, per_epoch, **schedule)
                         result = stepper(image, mask, rate=rate, step=progress.done)
-                        seen = partial(loader.sampler.step_indices, sums.steps)
-                        divergence.check(result, stepper, step=progress.done + 1, rate=rate, indices=seen)
+                        keys = partial(loader.sampler.step_keys, sums.steps)
+                        divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
                         confusion = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
                         progress.add_step(result.loss, confusion, rate=rate, data_wait=loader.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)
@@ -192,6 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--try", dest="trial", action="store_true",
         help="train nothing: time a few steps, also in mixed precision and with larger batches, and tell their memory",
     )  # fmt: skip
+    parser.add_argument(
+        "--range-test", action="store_true",
+        help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/",
+    )  # fmt: skip
+    parser.add_argument("--no-estimate", action="store_true", help="start at once, without saying what the run costs")
     options = parser.parse_args(arguments)
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
@@ -202,15 +200,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(report_trials(parameters))
         return 0
 
+    if options.range_test:
+        print(_report_range_test(parameters))
+        return 0
+
     # They load torch, which neither --help nor the refusal of a parameter is to wait for.
+    from dlv3p.training.cost import say_cost
     from dlv3p.training.launching import end_with_parent, reported_errors, started_by_launch
 
     end_with_parent()
     with reported_errors():
+        if not options.no_estimate:
+            say_cost(parameters)
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
         print(f"saved/{result.run}: {result.summary}")
     return 0
+
+
+def _report_range_test(parameters: TrainParameters) -> str:
+    """Do a range test, save its curve, and return what it says."""
+    from cityscapes.workspace import output_folder
+    from dlv3p.pictures.curves import plot_range_test
+    from dlv3p.pictures.visualize import save_figure
+    from dlv3p.training.range_test import find_rate
+
+    found = find_rate(parameters)
+    path = output_folder(parameters.run_name) / "range_test.png"
+    save_figure(plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion), path)
+    return f"{found.describe(parameters)}\n{path}"
 
 
 if __name__ == "__main__":

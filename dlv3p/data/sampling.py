@@ -20,6 +20,9 @@ from dlv3p.runtime.progress import track
 
 REGIONS_PER_SIDE = 8
 
+Key = tuple[int, int]
+"""The epoch and the index of a training sample."""
+
 
 class Regions:
     """A table of representatives, int32 (N,4), by class: class, image, row and column."""
@@ -95,18 +98,18 @@ class EpochSampler(Sampler):
         self.together = batch_size * ranks
         self.used = length - length % self.together
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Key]:
         first = self.skipped * self.together + self.rank
-        for index in self.step_indices()[first : self.used : self.ranks]:
+        for index in epoch_order(self.seed, self.epoch, self.length)[first : self.used : self.ranks]:
             yield self.epoch, int(index)
 
     def __len__(self) -> int:
         return self.used // self.ranks
 
-    def step_indices(self, step: int | None = None) -> np.ndarray:
-        """Return the epoch's order, or the part that all ranks together see in `step`, counted from 0."""
+    def step_keys(self, step: int) -> list[Key]:
+        """Return the keys that all ranks together see in `step`, counted from 0."""
         order = epoch_order(self.seed, self.epoch, self.length)
-        return order if step is None else order[step * self.together : (step + 1) * self.together]
+        return [(self.epoch, index) for index in order[step * self.together : (step + 1) * self.together].tolist()]
 
 
 class ClassUniform:

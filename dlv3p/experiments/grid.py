@@ -57,6 +57,8 @@ def read_sweep(path: Path) -> Sweep:
     notebook = find_notebook(str(content.get("notebook", "train")))
     fixed = _recipe(path, content) | _mapping(path, content, "fixed")
     defaults, folder = read_defaults(notebook), Path.cwd()
+    if "long_run" in defaults:
+        fixed = {"long_run": True} | fixed  # whoever starts a sweep has seen what it costs, or can
     jobs = [
         Job(number, notebook, defaults, _named(fixed | varied, defaults), varied, folder, workspace(), path.stem)
         for number, varied in enumerate(_combinations(path, content), start=1)

@@ -27,7 +27,7 @@ NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed
 SAME_COST = (
     *("run", "seed", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule", "final_rate_factor"),
     *("step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience", "class_weights"),
-    *("checkpoint_minutes", "band", "progress"),
+    *("checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
 )
 """Parameters in which two trainings may differ, and an epoch still takes as long."""
 

@@ -1,6 +1,7 @@
 """Execute a run again from its run.json alone, and say whether it is identical, or the first thing that differs.
 
     dlv3p replay RUN
+    dlv3p replay RUN --step 57
 
 The training runs in a process of its own, in an empty workspace: it has neither the run's checkpoints nor any cache.
 """
@@ -256,7 +257,7 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
         (workspace / "saved").mkdir()
         (workspace / "saved" / parameters.teacher).symlink_to(run_folder(parameters.teacher).resolve())
     write_text(workspace / "parameters.json", json.dumps(parameters.as_dict()), durable=False)
-    words = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "parameters.json")]
+    words = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "parameters.json"), "--no-estimate"]
     environment = os.environ | {WORKSPACE_VARIABLE: str(workspace)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     last = ""
@@ -339,7 +340,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run_name", metavar="RUN", help="folder below saved/")
     parser.add_argument("--quiet", action="store_true", help="without a line per epoch")
+    step = "only take a diverged step again, from saved/RUN/diverged/, and name the layer where it began"
+    parser.add_argument("--step", type=int, metavar="N", help=step)
     options = parser.parse_args(arguments)
+    if options.step is not None:
+        from dlv3p.experiments.replay_step import replay_step
+
+        print(replay_step(Path(options.run_name).name, options.step))
+        return 0
     done = replay(Path(options.run_name).name, quiet=options.quiet)
     for difference in done.differences:
         print(difference)

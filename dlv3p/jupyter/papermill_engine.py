@@ -39,6 +39,7 @@ from cityscapes import errors
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
+from dlv3p.jupyter.executed_copy import add_header, without_header
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
@@ -123,14 +124,17 @@ class SuiteEngine(NBClientEngine):
         options["execution_timeout"] = cell_seconds(options.get("execution_timeout"))
         if "dlv3p" not in nb.metadata:
             return super().execute_notebook(nb, kernel_name, **options)
+        without_header(nb)
         try:
             parameters = check_parameters(nb)
         except errors.ParameterError as error:
             raise RefusedParameters(str(error)) from None
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
+            _add_header(executed, parameters)
             _raise_for_failed_cell(executed)
         except (DeadKernel, StoppedNotebook):
+            _add_header(nb, parameters)
             with suppress(PapermillExecutionError):
                 _raise_for_failed_cell(nb)
             raise
@@ -139,7 +143,10 @@ class SuiteEngine(NBClientEngine):
                 raise FailedNotebook(failure) from None
             raise
         if isinstance(parameters, TrainParameters):
-            write_text(run_folder(parameters.run_name) / "train.ipynb", nbformat.writes(executed) + "\n")
+            kept = run_folder(parameters.run_name) / "train.ipynb"
+            copy = nbformat.from_dict(executed)
+            add_header(copy, parameters, kept)
+            write_text(kept, nbformat.writes(copy) + "\n")
         return executed
 
     @classmethod
@@ -159,6 +166,10 @@ class SuiteEngine(NBClientEngine):
             if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
                 raise signals.stopped()
             return executed
+
+
+def _add_header(nb: nbformat.NotebookNode, parameters: Parameters) -> None:
+    add_header(nb, parameters, Path(nb.metadata.papermill.output_path or "copy.ipynb"))
 
 
 def _check_kernel(name: str) -> None:

@@ -6,6 +6,7 @@ from cityscapes.errors import ParameterError
 
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("local", "slurm", "dask")
+TRACKERS = ("none", "trackio", "wandb")
 PROGRESS = ("auto", "widgets", "lines", "none")
 CHECKPOINTS = ("best", "last")
 MASK_IDS = ("train", "label")

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
@@ -18,6 +18,7 @@ from dlv3p.parameters.choices import (
     PROGRESS,
     SCALES,
     SCHEDULES,
+    TRACKERS,
     check_batch_size,
     check_chunked_loss,
 )
@@ -99,6 +100,9 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     device: str = choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
     checkpoint_minutes: float = number(10.0, 0.0, 1440.0, "between checkpoints within an epoch; 0: after each step")
     tensorboard: bool = switch(False, "writes events to saved/<run>/events, for tensorboard --logdir saved")
+    tracker: str = choice("none", TRACKERS, "none, trackio or wandb: logs steps and epochs, a resumed run goes on")
+    range_test: bool = switch(False, "train.ipynb first shows the loss over growing learning rates, 100 steps")
+    long_run: bool = switch(False, "True: yes, a run of more than an hour is meant, which else is refused")
     band: str = text("auto", "reference curves for early warnings: auto, none, or a file")
     progress: str = choice("auto", PROGRESS, "auto, widgets, lines or none")
 
@@ -118,7 +122,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
     LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
     MEANS = ("compile", "activation_checkpointing", "chunked_loss", "processes", "threads", "device")
-    WATCHING = ("checkpoint_minutes", "tensorboard", "band", "progress")
+    WATCHING = ("checkpoint_minutes", "tensorboard", "tracker", "range_test", "long_run", "band", "progress")
     NOT_IDENTITY = ("run", *LOADING, *MEANS, *WATCHING)
     """Parameters that may differ when a run is resumed, because they do not define the training."""
 
@@ -151,6 +155,10 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     def recorded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a record with those that parameters younger than the record had at the time."""
         return {item.name: item.default for item in fields(cls)} | cls.FORMER_DEFAULTS | dict(values)
+
+    def of_one_process(self) -> Self:
+        """Return the same with the share of one of its processes, alone."""
+        return replace(self, processes=1, batch_size=max(1, self.batch_size // self.processes))
 
     @property
     def run_name(self) -> str:

@@ -1,4 +1,4 @@
-"""Read the metrics of one or several runs into one table, plot its curves, and find each run's best epoch."""
+"""Read the metrics of runs into one table, plot curves over epochs or learning rates, find each run's best epoch."""
 
 import hashlib
 import io
@@ -83,6 +83,23 @@ def plot_curves(metrics: pd.DataFrame) -> "Figure":
         handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
         labels=labels, loc="outside lower center", ncols=1 if len(labels) <= 6 else 2, frameon=False,
     )  # fmt: skip
+    return figure
+
+
+def plot_range_test(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float | None
+) -> "Figure":
+    """Plot the loss of a range test over its learning rates, and mark the suggestion."""
+    figure = new_figure(8, 4.2)
+    axes = figure.subplots()
+    axes.plot(rates, losses, color="0.75", linewidth=1, label="loss of a step")
+    axes.plot(rates, smoothed, color="C0", linewidth=2, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color="C3", linestyle="--", linewidth=1, label=f"suggestion: {suggestion:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 1.5 * max(smoothed[:10])))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower left")
     return figure
 
 

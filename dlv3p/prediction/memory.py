@@ -1,22 +1,18 @@
 """Predict the memory that a prediction takes, before it is spent: that of a network by tracing it without numbers.
 
-The trace runs the network on torch's `meta` device, where tensors have sizes and no content, and follows which of them
-are alive at the same time. What a processor's own kernels take beside them comes as a margin.
+What a processor's own kernels take beside the tensors that are alive at the same time comes as a margin.
 """
 
 import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from cityscapes.errors import InputError
 from dlv3p.parameters.protocols import Protocol
+from dlv3p.profiling.live_bytes import LiveBytes
 
 TRACED_SIDE = 512
 """Pixels of the side of the square that is traced; what is alive at the same time grows with the area."""
@@ -32,25 +28,6 @@ UNKNOWN_PIXEL_BYTES = 600.0
 """What a pixel takes in a network that cannot be traced, one in an exported file: more than most."""
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Add up the bytes of the tensors that are alive after each operation, and keep the largest sum."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves((args, result)):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        self.most = max(self.most, sum(size for _, size in self._alive.values()))
-        return result
-
-
 def bytes_of_image_pixel(model: nn.Module) -> float:
     """Return how many bytes a network needs for each pixel of its input, weights left out."""
     return _traced(model) * MARGIN
@@ -60,7 +37,7 @@ def bytes_of_image_pixel(model: nn.Module) -> float:
 def _traced(model: nn.Module) -> float:
     hollow = copy.deepcopy(model).to("meta")
     weights = sum(value.numel() * value.element_size() for value in hollow.state_dict().values())
-    with torch.inference_mode(), _LiveBytes() as live:
+    with torch.inference_mode(), LiveBytes() as live:
         hollow.logits_at_stride(torch.empty(1, 3, TRACED_SIDE, TRACED_SIDE, device="meta"))
     return max(live.most - weights, 0) / TRACED_SIDE**2
 

@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import features
 
 from cityscapes.files.checksums import file_sha256
@@ -29,6 +28,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def provenance() -> dict[str, Any]:
     """Return code, versions and hardware as plain JSON values."""
+    import torch
+
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(),
@@ -65,9 +66,11 @@ def hardware() -> dict[str, Any]:
 
     torch does not tell which instruction set oneDNN chose; it follows from the processor's flags and `onednn_max_isa`.
     """
+    import torch
+
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_flags": _vector_flags(),
         "onednn_max_isa": next((os.environ[name] for name in MAX_ISA if name in os.environ), None),
@@ -156,7 +159,8 @@ def _memory_gib() -> int | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     return _cpuinfo("model name") or platform.processor()
 
 
@@ -177,6 +181,8 @@ def _cpuinfo(name: str) -> str:
 
 def _libraries() -> dict[str, str | None]:
     """Return the versions of the libraries inside torch that compute, and inside Pillow that decode images."""
+    import torch
+
     built_with = torch.__config__.show()
     found = {"mkl": r"Math Kernel Library Version (\S+)", "onednn": r"MKL-DNN v(\S+)"}
     inside_torch = {name: re.search(pattern, built_with) for name, pattern in found.items()}

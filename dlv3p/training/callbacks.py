@@ -1,4 +1,4 @@
-"""Choose the callbacks of a training run: progress, a TensorBoard logger, and the early warning."""
+"""Choose the callbacks of a training run: progress, a TensorBoard logger, a tracker, and the early warning."""
 
 import math
 import threading
@@ -15,6 +15,7 @@ from dlv3p.runs.bands import EarlyWarning, band_for
 from dlv3p.runtime.callbacks import Callback, Callbacks
 from dlv3p.runtime.processes import place
 from dlv3p.runtime.progress import make_progress
+from dlv3p.training.trackers import Tracker, check_tracker
 
 FEW_STEPS, FEW_STEPS_PER_EPOCH = 50, 2
 """Below so many steps in all, and up to so many an epoch, a hint is due."""
@@ -125,6 +126,7 @@ def check_extras(parameters: TrainParameters) -> None:
     """Raise MachineError for a package that the callbacks need and that is missing, before anything is prepared."""
     if parameters.tensorboard:
         require("tensorboard=True", ("tensorboard",), "tensorboard")
+    check_tracker(parameters.tracker)
 
 
 def make_callbacks(
@@ -148,6 +150,8 @@ def make_callbacks(
         callbacks.append(Hints(steps=parameters.steps))
     if parameters.tensorboard:
         callbacks.append(TensorBoardLogger(folder / "events", done=done))
+    if parameters.tracker != "none":
+        callbacks.append(Tracker(parameters.tracker, folder.name, parameters.as_dict()))
     if band := band_for(parameters, training):
         callbacks.append(EarlyWarning(band, parameters, training.class_names, pixels))
     return Callbacks(callbacks)

@@ -1,4 +1,4 @@
-"""Start or resume a run: find its last good checkpoint, and build its network, new or as that checkpoint left it."""
+"""Start or resume a run: find its last good checkpoint, build its network, new or as it was left, and its stepper."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +15,9 @@ from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place
 from dlv3p.training.activation_checkpointing import checkpoint_activations
+from dlv3p.training.distillation import load_teacher
+from dlv3p.training.optimizers import class_weights, make_optimizer
+from dlv3p.training.step import Stepper, build_loss, build_stepper
 from dlv3p.weights.checkpoint import load_checkpoint
 from dlv3p.weights.initial import build_with_weights
 
@@ -54,6 +57,18 @@ def build_for_training(
     if place().ranks > 1:
         share_statistics(model, device)
     return checkpoint_activations(model) if parameters.activation_checkpointing else model
+
+
+def build_run_stepper(parameters: TrainParameters, model: DeepLab, training: Split, device: torch.device) -> Stepper:
+    """Return the stepper of a run: with the weights of the split's classes, and a rate for backbone and head each."""
+    p, weights = parameters, None
+    if p.class_weights != "none":
+        weights = class_weights(training, skip_bad=p.on_bad_sample == "skip").to(device)
+    teacher = load_teacher(p.teacher, training.num_classes, device)
+    rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
+    optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
+    loss = build_loss(p, weights)
+    return build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 
 
 def _fall_back_to_best(error: Exception, last: Path, best: Path) -> dict[str, Any]:

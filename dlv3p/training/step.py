@@ -168,6 +168,7 @@ class Stepper:
         self.teacher, self.teacher_weight = teacher, teacher_weight
         self.autocast = partial(torch.autocast, device.type, getattr(torch, precision), enabled=precision != "float32")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        self.scaler_before: dict[str, Any] = {}
         self.average = WeightAverage(model, average_decay) if average_decay else None
         self.forward = TrainingForward(model, at_stride=at_stride)
         if place().ranks > 1:
@@ -187,6 +188,7 @@ class Stepper:
         the weights as they are, and its result shows it.
         """
         torch.manual_seed(dropout_seed(self.seed, step, place().rank))
+        self.scaler_before = self.scaler.state_dict()
         set_rates(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         images, masks = (value.chunk(self.accumulation) for value in (image, mask))

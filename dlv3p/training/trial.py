@@ -24,14 +24,17 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
-from dlv3p.runtime.devices import choose_device, explain_out_of_memory
+from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
+from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import make_optimizer
 from dlv3p.training.step import build_loss, build_stepper
 
 TIMED_STEPS = 3
+ENOUGH_SECONDS = 60
+"""No further step is taken after so many seconds: slow steps vary less."""
 WORTH_OFFERING = 1.05
 """How many times as fast a setting has to be before it is offered; a larger batch, than the one before it."""
 
@@ -55,13 +58,13 @@ def try_settings(parameters: TrainParameters, num_classes: int) -> Iterator[Tria
 
     Raises OutOfMemoryError when the parameters as they are do not fit.
     """
-    fastest = _try_elsewhere(parameters, num_classes)
+    fastest = try_setting(parameters, num_classes)
     yield fastest
     lower = ("bfloat16", "float16") if choose_device(parameters.device).type == "cuda" else ("bfloat16",)
     with suppress(OutOfMemoryError):
         for precision in lower:
             if precision != parameters.precision:
-                one = _try_elsewhere(replace(parameters, precision=precision), num_classes)
+                one = try_setting(replace(parameters, precision=precision), num_classes)
                 yield one
                 fastest = max(fastest, one, key=lambda trial: trial.images_per_second)
         yield from _try_larger(replace(parameters, precision=fastest.precision), fastest, num_classes)
@@ -73,9 +76,9 @@ def report_trials(parameters: TrainParameters) -> str:
     Of a training by several processes, the share of one is tried.
     """
     training, _ = open_training(resolve_data_root(parameters.data_root), parameters.train_split, parameters.val_split)
-    share = max(1, parameters.batch_size // parameters.processes)
-    alone = replace(parameters, processes=1, batch_size=share)
-    tried = list(track(try_settings(alone, training.num_classes), title="try", mode=parameters.progress))
+    tried = list(
+        track(try_settings(parameters.of_one_process(), training.num_classes), title="try", mode=parameters.progress)
+    )
     epoch = len(training) // parameters.processes
     where = machine_name(choose_device(parameters.device).type)
     return f"{where}\n{trial_table(tried).to_string()}\n{describe_trials(tried, epoch, parameters.epochs)}"
@@ -121,7 +124,7 @@ def _try_larger(parameters: TrainParameters, before: Trial, num_classes: int) ->
     """
     growth = before.mib
     while _is_free(before.mib + growth, parameters.device):
-        one = _try_elsewhere(replace(parameters, batch_size=2 * before.batch_size), num_classes)
+        one = try_setting(replace(parameters, batch_size=2 * before.batch_size), num_classes)
         yield one
         if one.images_per_second < WORTH_OFFERING * before.images_per_second:
             return
@@ -133,7 +136,7 @@ def _is_free(mib: float, device: str) -> bool:
     return choose_device(device).type == "cuda" or mib < psutil.virtual_memory().available / 2**20
 
 
-def _try_elsewhere(parameters: TrainParameters, num_classes: int) -> Trial:
+def try_setting(parameters: TrainParameters, num_classes: int) -> Trial:
     """Try one setting in a fresh process; raises OutOfMemoryError when it does not fit."""
     request = json.dumps({"parameters": parameters.as_dict(), "num_classes": num_classes})
     child = run_module("dlv3p.training.trial", request, b"")
@@ -152,7 +155,8 @@ def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]
     device = choose_device(parameters.device)
     torch.set_num_threads(parameters.threads)
     torch.manual_seed(parameters.seed)
-    model = build_network(parameters, num_classes).to(device).train()
+    model = build_network(parameters, num_classes).to(device, memory_format=LAYOUT).train()
+    model = checkpoint_activations(model) if parameters.activation_checkpointing else model
     rates = {"learning_rate": parameters.learning_rate, "backbone_rate_factor": parameters.backbone_rate_factor}
     optimizer = make_optimizer(model, name=parameters.optimizer, weight_decay=parameters.weight_decay, **rates)
     teacher = load_teacher(parameters.teacher, num_classes, device)
@@ -165,7 +169,9 @@ def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]
         began = time.perf_counter()
         stepper(image, mask, rate=1.0, step=step)  # reads the loss, so that the device has finished
         times.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(times[1:]), "mib": _peak_mib(device)}
+        if sum(times) > ENOUGH_SECONDS:
+            break
+    return {"seconds": statistics.median(times[1:] or times), "mib": _peak_mib(device)}
 
 
 def _peak_mib(device: torch.device) -> float:

@@ -1,15 +1,12 @@
 """The promises of every notebook: parameters that are the manual, small cells, clean outputs, checks that can fail."""
 
-import ast
 import base64
 import dataclasses
 import io
-import json
 import re
 import shutil
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,21 +17,19 @@ import yaml
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 from PIL import Image
+from support.notebook_contract import HEADING, README, RULES, broken
+from support.notebook_contract import code_cells as code_cells_of
 from support.refresh_notebooks import PAGE, page, with_parameters
 from support.refresh_notebooks import parameters_class as named_class
 
-from dlv3p.jupyter.stored_outputs import MEASURED, complaints, without_variation
+from dlv3p.jupyter.parameters_cell import cell_source
+from dlv3p.jupyter.stored_outputs import complaints
 from dlv3p.parameters import notebooks as config
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 RECIPES = sorted(FOLDER.glob("recipes/*.yaml"))
 REFRESH = "python tests/support/refresh_notebooks.py --parameters"
-HEADING = re.compile(r"# --- (.+?) -+")
-WIDTH = 100
-"""Columns of a parameters cell that JupyterLab shows on a common screen."""
-MEASURES = {"profile", "quantize"}
-"""The notebooks whose figures all show measurements, which are not stored."""
 PROMISED = {"train", "evaluate", "visualize_training", "save_predictions", "render_gif", "profile"}
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -42,8 +37,7 @@ notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.ste
 
 def code_cells(path: Path, tag: str = "") -> list[nbformat.NotebookNode]:
     """The code cells of a notebook, or those with a tag."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    return [cell for cell in cells if not tag or tag in cell.metadata.get("tags", [])]
+    return code_cells_of(nbformat.read(path, as_version=4), tag)
 
 
 def parameters_class(path: Path) -> type:
@@ -56,33 +50,162 @@ def test_the_promised_notebooks_are_there() -> None:
 
 
 @notebooks
-def test_the_first_cell_says_how_long_it_takes_and_which_pictures_come(path: Path) -> None:
-    *_, last = nbformat.read(path, as_version=4).cells[0].source.split("\n\n")
-    assert re.fullmatch(r"\*[^*]*(second|minute)s?[^*]*\. Pictures?: [^*]+\.\*", last), last
+def test_a_notebook_keeps_the_contract(path: Path) -> None:
+    assert broken(nbformat.read(path, as_version=4), path.stem) == {}
 
 
 @notebooks
-def test_parameters_cell_repeats_its_class(path: Path) -> None:
-    (cell,) = code_cells(path, "parameters")
-    cell_parameters = []
-    for statement in ast.parse(cell.source).body:
-        assert isinstance(statement, ast.AnnAssign), f"line {statement.lineno} is not `name: type = literal`"
-        name, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
-        cell_parameters.append((name, kind, ast.literal_eval(statement.value)))
-    kind = parameters_class(path)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    order = [*kind.FIRST, *(name for name, _, _ in cell_parameters if name not in kind.FIRST)]
-    assert sorted(order) == sorted(fields)
-    assert cell_parameters == [
-        (name, getattr(fields[name].type, "__name__", fields[name].type), fields[name].default) for name in order
-    ]
-    assert kind is config.TrainParameters or order == list(fields), "only train has headings that rearrange the fields"
-
-
-@notebooks
-def test_the_help_stands_at_the_field_and_the_parameters_cell_takes_it_from_there(path: Path) -> None:
+def test_the_parameters_cell_and_the_file_are_as_they_are_generated(path: Path) -> None:
     if with_parameters(path) != path.read_text(encoding="utf-8"):
         pytest.fail(f"{path.name}: its parameters cell is not what the fields say; run: {REFRESH}")
+
+
+@notebooks
+def test_papermill_prints_the_manual_of_every_parameter(path: Path) -> None:
+    manual = CliRunner().invoke(papermill_command, [str(path), "--help-notebook"])
+    assert manual.exit_code == 0
+    assert all(f"  {field.name}: " in manual.output for field in dataclasses.fields(parameters_class(path)))
+
+
+def palette_picture(mode: str = "P") -> str:
+    """A small picture, as a notebook stores it."""
+    buffer = io.BytesIO()
+    Image.new(mode, (4, 4)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def good_notebook() -> nbformat.NotebookNode:
+    """A small notebook that keeps the contract, as `audit_data`; each entry of `BAD` breaks one rule of it."""
+    v4 = nbformat.v4
+    table, picture = {"text/html": "<table></table>"}, {"image/png": palette_picture()}
+    check = {"tags": ["nbval-check-output", "check"], "jupyter": {"source_hidden": True}}
+    cells = [
+        v4.new_markdown_cell("# Audit\n\n**Is it fit?**\n\n*Ten seconds. Pictures: one of each class.*"),
+        v4.new_code_cell(cell_source(config.AuditDataParameters), metadata={"tags": ["parameters"]}),
+        v4.new_markdown_cell("An invalid parameter stops the notebook here, before anything is loaded."),
+        v4.new_code_cell("table", outputs=[v4.new_output("execute_result", table, execution_count=2)]),
+        v4.new_markdown_cell("Each class once."),
+        v4.new_code_cell("picture", outputs=[v4.new_output("display_data", picture)]),
+        v4.new_markdown_cell("What holds at the end."),
+        v4.new_code_cell("print(1)", metadata=check, outputs=[v4.new_output("stream", name="stdout", text="1\n")]),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "dlv3p": {"parameters": AUDIT}})
+    for count, cell in enumerate(code_cells_of(notebook), 1):
+        cell.execution_count = count
+    return notebook
+
+
+AUDIT = config.AuditDataParameters.__name__
+BAD = {
+    "duration": {
+        "no duration": lambda nb: nb.cells[0].update(source="# Audit\n\n*Pictures: one of each class.*"),
+        "no picture named": lambda nb: nb.cells[0].update(source="# Audit\n\n*Ten seconds.*"),
+    },
+    "parameters": {
+        "no cell": lambda nb: nb.cells[1].metadata.update(tags=[]),
+        "two cells": lambda nb: nb.cells[3].metadata.update(tags=["parameters"]),
+        "a computed value": lambda nb: replace_in(nb, 1, "examples: int = 2", "examples: int = 1 + 1"),
+        "another default": lambda nb: replace_in(nb, 1, "examples: int = 2", "examples: int = 3"),
+        "another type": lambda nb: replace_in(nb, 1, "examples: int = 2", "examples: float = 2"),
+        "an unknown name": lambda nb: replace_in(nb, 1, "examples: int", "example: int"),
+        "no type": lambda nb: replace_in(nb, 1, "examples: int = 2", "examples = 2"),
+        "another order": lambda nb: nb.cells[1].update(source="\n".join(reversed(nb.cells[1].source.splitlines()))),
+    },
+    "help": {
+        "none": lambda nb: nb.cells[1].update(source=re.sub("  #.*", "", nb.cells[1].source)),
+        "another": lambda nb: replace_in(nb, 1, "  # ", "  # so: "),
+        "a second sign": lambda nb: replace_in(nb, 1, "  # ", "  # = "),
+        "too long": lambda nb: nb.cells[1].update(source=nb.cells[1].source + " and so on" * 10),
+        "a comment that is no heading": lambda nb: nb.cells[1].update(source=f"# data\n{nb.cells[1].source}"),
+    },
+    "kernel": {
+        "another": lambda nb: nb.metadata.kernelspec.update(name="my-environment"),
+        "none": lambda nb: nb.metadata.pop("kernelspec"),
+    },
+    "metadata": {
+        "widgets": lambda nb: nb.metadata.update(widgets={}),
+        "of a tool": lambda nb: nb.cells[3].metadata.update(vscode={}),
+        "shown": lambda nb: nb.cells[7].metadata.jupyter.update(source_hidden=True, outputs_hidden=True),
+    },
+    "lengths": {
+        "long": lambda nb: nb.cells[3].update(source="\n".join(["table"] * 16)),
+        "a function": lambda nb: nb.cells[3].update(source="def show():\n    return table"),
+        "a class": lambda nb: nb.cells[3].update(source="class Table:\n    pass"),
+    },
+    "prose": {
+        "no title": lambda nb: replace_in(nb, 0, "# Audit", "Audit"),
+        "none": lambda nb: nb.update(cells=[cell for cell in nb.cells if cell.source[:4] not in ("Each", "What")]),
+    },
+    "refusal": {
+        "not said": lambda nb: nb.cells[2].update(source="The parameters."),
+        "said twice": lambda nb: nb.cells[4].update(source=nb.cells[2].source),
+    },
+    "size": {"large": lambda nb: replace_in(nb, 4, "Each class once.", "Each class. " * 30_000)},
+    "paths": {
+        "in prose": lambda nb: replace_in(nb, 4, "once", "once, from /home/me/data"),
+        "in an output": lambda nb: nb.cells[3].outputs[0].data.update({"text/html": "<table>/root/x</table>"}),
+        "of Windows": lambda nb: replace_in(nb, 4, "once", "once, from C:\\data"),
+    },
+    "outputs": {
+        "not executed": lambda nb: nb.cells[3].update(execution_count=None),
+        "an error": lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="e")),
+        "a kind": lambda nb: nb.cells[3].outputs[0].data.update({"application/json": {}}),
+        "a true-color picture": lambda nb: nb.cells[5].outputs[0].data.update({"image/png": palette_picture("RGB")}),
+    },
+    "stable": {
+        "seconds": lambda nb: nb.cells[7].outputs[0].update(text="epoch 1  12.3 s\n"),
+        "an address": lambda nb: nb.cells[3].outputs[0].data.update({"text/plain": "<Table at 0x7f00>"}),
+        "a warning": lambda nb: nb.cells[7].outputs[0].update(text="warning: old\n"),
+        "a measured figure": lambda nb: nb.cells[5].metadata.update(tags=["nbval-ignore-output"]),
+    },
+    "readable": {
+        "no table": lambda nb: nb.cells[3].update(outputs=[]),
+        "no picture": lambda nb: nb.cells[5].update(outputs=[]),
+    },
+    "check": {
+        "not the last": lambda nb: nb.cells.append(nbformat.v4.new_code_cell("1", execution_count=5)),
+        "not compared": lambda nb: nb.cells[7].metadata.update(tags=["check"]),
+        "not folded": lambda nb: nb.cells[7].metadata.pop("jupyter"),
+        "no output": lambda nb: nb.cells[7].update(outputs=[]),
+    },
+}
+"""Bad notebooks by the rule that they break: what spoils a good one."""
+
+
+def replace_in(notebook: nbformat.NotebookNode, cell: int, old: str, new: str) -> None:
+    """Replace the first such text in a cell, which has to be there."""
+    assert old in notebook.cells[cell].source
+    notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new, 1)
+
+
+def test_the_good_notebook_of_the_corpus_keeps_the_contract() -> None:
+    assert broken(good_notebook(), "audit_data") == {}
+
+
+@pytest.mark.parametrize(("rule", "how"), [(rule, how) for rule, bad in BAD.items() for how in bad])
+def test_each_rule_is_red_on_a_bad_notebook(rule: str, how: str) -> None:
+    notebook = good_notebook()
+    BAD[rule][how](notebook)
+    told = broken(notebook, "audit_data")
+    assert rule in told
+    others = told.keys() - {rule}
+    assert others <= {"parameters": {"help"}, "refusal": {"prose"}}.get(rule, set()), "it breaks others as well"
+
+
+def test_a_notebook_that_the_readme_does_not_list_is_red() -> None:
+    assert broken(good_notebook(), "audit_datum").keys() == {"index"}
+
+
+def test_the_readme_lists_no_notebook_that_is_not_there_and_counts_them_right() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\]\(notebooks/(\w+)\.ipynb\) \|", text)) == [path.stem for path in NOTEBOOKS]
+    assert f"\n{len(NOTEBOOKS)} notebooks · " in text
+
+
+def test_every_rule_has_a_bad_notebook() -> None:
+    assert BAD.keys() | {"index"} == RULES.keys()
+    assert all(check.__doc__ for check in RULES.values())
 
 
 def test_the_reference_page_is_what_the_fields_say() -> None:
@@ -106,95 +229,6 @@ def test_every_choice_of_a_few_is_named_in_its_help(path: Path) -> None:
         allowed = field.metadata.get("allowed", ())
         if len(allowed) <= 4:
             assert [value for value in allowed if str(value) not in field.metadata["help"]] == [], field.name
-
-
-@notebooks
-def test_every_parameter_has_its_help_and_papermill_shows_it(path: Path) -> None:
-    (cell,) = code_cells(path, "parameters")
-    tokens = tokenize.generate_tokens(io.StringIO(cell.source).readline)
-    helped = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
-    lines = cell.source.splitlines()
-    assert [line for number, line in enumerate(lines, 1) if number not in helped] == []
-    assert [line for line in lines if line.startswith("#") and not HEADING.fullmatch(line)] == []
-    assert [line for line in lines if len(line) > WIDTH] == [], "JupyterLab cuts the help off at the right edge"
-    shown = papermill.inspect_notebook(path)
-    for field in dataclasses.fields(parameters_class(path)):
-        assert field.name in shown, f"papermill cannot read the line of {field.name}: is there a second '='?"
-        assert shown[field.name]["help"] == field.metadata["help"]
-    assert len(shown) == len(dataclasses.fields(parameters_class(path)))
-    manual = CliRunner().invoke(papermill_command, [str(path), "--help-notebook"])
-    assert manual.exit_code == 0
-    assert all(f"  {name}: " in manual.output for name in shown)
-
-
-@notebooks
-def test_logic_lives_in_the_packages(path: Path) -> None:
-    for cell in code_cells(path):
-        if "parameters" not in cell.metadata.get("tags", []):
-            assert len(cell.source.splitlines()) <= 15, cell.source
-        definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        assert not any(isinstance(node, definitions) for node in ast.walk(ast.parse(cell.source))), cell.source
-
-
-@notebooks
-def test_prose_leads_through_the_notebook(path: Path) -> None:
-    cells = nbformat.read(path, as_version=4).cells
-    kinds = [cell.cell_type for cell in cells]
-    assert cells[0].source.startswith("# ")
-    assert kinds.count("markdown") >= 0.8 * kinds.count("code")
-
-
-@notebooks
-def test_notebook_runs_anywhere_and_shows_no_trace_of_a_machine(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.encode()) <= 300_000
-    assert not re.search(r"/(root|home|Users|work|tmp|mnt)/|[A-Z]:\\\\", text)
-    notebook = json.loads(text)
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-    assert set(notebook["metadata"]) <= {"dlv3p", "kernelspec", "language_info"}
-    for cell in notebook["cells"]:
-        folded = {"jupyter"} if "check" in cell["metadata"].get("tags", []) else set()
-        assert set(cell["metadata"]) <= {"tags"} | folded
-        assert cell["metadata"].get("jupyter", {"source_hidden": True}) == {"source_hidden": True}
-
-
-@notebooks
-def test_stored_outputs_are_texts_and_palette_pictures_without_errors(path: Path) -> None:
-    for cell in code_cells(path):
-        assert cell.execution_count, "nbval compares no cell without a count, and fails one that has outputs as well"
-        for output in cell.outputs:
-            assert output.output_type in ("stream", "display_data", "execute_result"), cell.source
-            assert set(output.get("data", {})) <= {"text/plain", "text/html", "text/markdown", "image/png"}, cell.source
-            assert output.get("name") != "stderr", cell.source
-            if "image/png" in output.get("data", {}):
-                assert Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).mode == "P", cell.source
-
-
-@notebooks
-def test_stored_outputs_hold_nothing_that_varies_from_run_to_run(path: Path) -> None:
-    for cell in code_cells(path):
-        datas = [output.get("data", {}) for output in cell.outputs]
-        texts = [output.text for output in cell.outputs if output.output_type == "stream"]
-        texts += [text for data in datas for kind, text in data.items() if kind.startswith("text/")]
-        assert [text for text in texts if without_variation(text) != text] == []
-        assert complaints(cell.outputs) == []
-        if MEASURED in cell.metadata.get("tags", []):
-            assert [data for data in datas if "image/png" in data] == [], cell.source
-
-
-@notebooks
-def test_a_notebook_can_be_read_where_it_lies(path: Path) -> None:
-    datas = [output.get("data", {}) for cell in code_cells(path) for output in cell.outputs]
-    assert any("<table" in data.get("text/html", "") for data in datas)
-    assert any("image/png" in data for data in datas) or path.stem in MEASURES, "no picture"
-
-
-@notebooks
-def test_checked_cells_have_something_to_compare(path: Path) -> None:
-    """nbval silently passes a check cell whose output or count has been stripped."""
-    for cell in code_cells(path, "nbval-check-output"):
-        assert cell.execution_count, cell.source
-        assert cell.outputs, cell.source
 
 
 def test_the_suite_compares_outputs_in_more_than_one_notebook() -> None:
@@ -280,21 +314,6 @@ def test_evaluate_saves_the_scores_before_a_second_protocol_starts() -> None:
         exec(cell.source, names | {"config": config.EvaluateParameters(second_protocol="six_scales_flip")})
     assert saved == [True]
     exec(cell.source, names | {"config": config.EvaluateParameters()})
-
-
-@notebooks
-def test_the_check_at_the_end_is_tagged_and_folded(path: Path) -> None:
-    """It serves nbval: a reader sees what holds, and unfolds how that is found."""
-    checks = code_cells(path, "check")
-    assert checks == code_cells(path)[-1:]
-    assert checks[0].metadata.jupyter.source_hidden is True
-    assert "nbval-check-output" in checks[0].metadata.tags
-
-
-@notebooks
-def test_that_a_wrong_value_stops_the_notebook_is_said_once(path: Path) -> None:
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-    assert len([source for source in cells if source.startswith("An invalid parameter stops the notebook here")]) == 1
 
 
 @pytest.mark.parametrize("name", ["prune", "quantize"])

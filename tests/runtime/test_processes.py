@@ -164,7 +164,7 @@ def test_ranks_share_every_step_of_the_one_process(ranks):
         size = 6 // ranks
         of_step = [key for share in found for key in share[step * size : (step + 1) * size]]
         assert sorted(of_step) == sorted(expected[step * 6 : (step + 1) * 6])
-        assert sorted(index for _, index in of_step) == sorted(whole.step_indices(step + 2))
+        assert sorted(index for _, index in of_step) == sorted(index for _, index in whole.step_keys(step + 2))
 
 
 SHARED_NORM = """

@@ -23,7 +23,7 @@ def machine(seconds, *, fits=10**9, mib=100):
 
 
 def settings(monkeypatch, try_elsewhere, **changes):
-    monkeypatch.setattr(trial, "_try_elsewhere", try_elsewhere)
+    monkeypatch.setattr(trial, "try_setting", try_elsewhere)
     return [(one.batch_size, one.precision) for one in try_settings(tiny(**changes), 5)]
 
 
@@ -61,7 +61,7 @@ def test_what_is_faster_is_offered_with_the_words_that_set_it():
 
 def test_a_trial_takes_real_steps_in_a_process_of_its_own(city, workspace):
     parameters = tiny(city)
-    (tried,) = [trial._try_elsewhere(parameters, 19)]
+    (tried,) = [trial.try_setting(parameters, 19)]
     assert tried[:2] == (2, "float32")
     assert 0 < tried.seconds < 60
     assert 100 < tried.mib < 4000

@@ -98,20 +98,12 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
     """Score a folder of predicted masks, in any subfolders, against a split.
 
-    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore. Raises
-    MissingInputError for an image without one, InputError for two, another size, or an id that is no class, and
-    ParameterError for label ids of other data than Cityscapes.
+    Raises MissingInputError for an image without a mask, InputError for two, another size, or an id that is no class,
+    and ParameterError for label ids of other data than Cityscapes.
     """
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.png")):
-        if not is_hidden(path, folder):
-            found.setdefault(path.stem, []).append(path)
-    if not found:
-        raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    names = [split.name(index).rsplit("/", 1)[-1] for index in range(len(split))]
-    paths = [_mask_of(name, names, found, folder) for name in names]
+    paths = find_masks(folder, split)
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
@@ -262,6 +254,21 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
             size = f"{row.get('height')} x {row.get('width')}"
             return {**found, "size": size, "machine": f"{row.get('device')}, {name}"}
     return {}
+
+
+def find_masks(folder: Path, split: Split) -> list[Path]:
+    """Find the mask of each image in any subfolder: the PNG whose name is the image's, or begins with it and an underscore.
+
+    Raises MissingInputError for an image without a mask, and InputError for two.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.png")):
+        if not is_hidden(path, folder):
+            found.setdefault(path.stem, []).append(path)
+    if not found:
+        raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
+    names = [split.name(index).rsplit("/", 1)[-1] for index in range(len(split))]
+    return [_mask_of(name, names, found, folder) for name in names]
 
 
 def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], folder: Path) -> Path:

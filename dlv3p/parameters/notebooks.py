@@ -150,6 +150,20 @@ class CompareRunsParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class ExplorePredictionsParameters(Parameters):
+    """Look at predictions of a labeled split, the images worth a look first."""
+
+    predictions: str = text("", 'one folder of masks or two to compare; "": predicts with the newest run')
+    data_root: str = text(DEMO_CITY, "the data set of the images, with masks")
+    split: str = text("val", "a split with masks")
+    ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")
+    sort: str = text("mIoU", "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement")
+    device: str = _device()
+    threads: int = _threads()
+    progress: str = _progress()
+
+
+@dataclass(frozen=True)
 class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 

@@ -257,7 +257,7 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 def find_masks(folder: Path, split: Split) -> list[Path]:
-    """Find the mask of each image in any subfolder: the PNG whose name is the image's, or begins with it and an underscore.
+    """Find the mask of each image in any subfolder: its PNG is named as the image, or begins so, with an underscore.
 
     Raises MissingInputError for an image without a mask, and InputError for two.
     """

@@ -71,13 +71,13 @@ class Exploration:
 
         It is made once, in a pass over all files, and stored; then it is read back until a file changes.
         """
-        path, stamp = self.folder / TABLE, {"made_from": self._stamp}
-        if path.is_file() and _stored(path.with_suffix(".json")) == stamp:
+        path, stamp = self.folder / TABLE, self._stamp
+        if path.is_file() and (_stored(path.with_suffix(".json")) or {}).get("made_from") == stamp:
             with suppress(OSError, ValueError, IntegrityError):
                 return pd.read_csv(io.BytesIO(read_recorded(path)), dtype={"image": str, "group": str})
         table = self._score()
         write_recorded(path, table.to_csv(index=False).encode())
-        write_json(path.with_suffix(".json"), stamp)
+        write_json(path.with_suffix(".json"), {"made_from": stamp})
         return table
 
     @property

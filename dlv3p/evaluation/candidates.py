@@ -97,24 +97,12 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
     """Score a folder of predicted masks, in any subfolders, against a split.
 
-    The mask of an image is the PNG whose name is the image's, or begins with it and an underscore; where images in
-    several folders share a name, it is the one in the same folder. Raises MissingInputError for an image without one,
-    InputError for two, another size, or an id that is no class, and ParameterError for label ids of other data than
-    Cityscapes.
+    Raises MissingInputError for an image without a mask, InputError for two, another size, or an id that is no class,
+    and ParameterError for label ids of other data than Cityscapes.
     """
-    whole = [split.name(index) for index in range(len(split))]
-    names = [name.rsplit("/", 1)[-1] for name in whole]
-    by_path = len(set(names)) < len(names)
-    found: dict[str, list[Path]] = {}
-    for path in files_below(folder, ".png"):
-        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
-        found.setdefault(name, []).append(path)
-    if not found:
-        raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    names = whole if by_path else names
-    paths = [_mask_of(name, names, found, folder) for name in names]
+    paths = find_masks(folder, split)
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
@@ -266,6 +254,25 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
             size = f"{row.get('height')} x {row.get('width')}"
             return {**found, "size": size, "machine": f"{row.get('device')}, {name}"}
     return {}
+
+
+def find_masks(folder: Path, split: Split) -> list[Path]:
+    """Find the mask of each image in any subfolder: its PNG is named as the image, or begins so, with an underscore.
+
+    Where images in several folders share a name, it is the one in the same folder. Raises MissingInputError for an
+    image without a mask, and InputError for two.
+    """
+    whole = [split.name(index) for index in range(len(split))]
+    names = [name.rsplit("/", 1)[-1] for name in whole]
+    by_path = len(set(names)) < len(names)
+    found: dict[str, list[Path]] = {}
+    for path in files_below(folder, ".png"):
+        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
+        found.setdefault(name, []).append(path)
+    if not found:
+        raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
+    names = whole if by_path else names
+    return [_mask_of(name, names, found, folder) for name in names]
 
 
 def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], folder: Path) -> Path:

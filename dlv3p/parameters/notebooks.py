@@ -17,23 +17,34 @@ from dlv3p.parameters.choices import (
     ANIMATIONS,
     BACKENDS,
     CHECKPOINTS,
-    DEVICES,
     EXACT,
     EXECUTORS,
-    MASK_IDS,
     OWN_IDS,
-    PROGRESS,
     PRUNED_PARTS,
     PRUNING_CRITERIA,
     PRUNING_RANKINGS,
     RUNTIMES,
     STORED_IDS,
 )
+from dlv3p.parameters.comparisons import (
+    SHARED,
+    CompareRunsParameters,
+    ExplorePredictionsParameters,
+    device_field,
+    progress_field,
+    threads_field,
+)
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
 
-__all__ = ["PrepareAnnotationsParameters", "TrainParameters"]
+__all__ = [
+    "SHARED",
+    "CompareRunsParameters",
+    "ExplorePredictionsParameters",
+    "PrepareAnnotationsParameters",
+    "TrainParameters",
+]
 
 SMALLEST_IMAGE = 33
 """The smallest height and width, in pixels, that every network accepts."""
@@ -43,27 +54,13 @@ DEMO_VOC = "demo_voc"
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` of an embedded plain folder with flaws for the audit to find."""
 
-SHARED = "shared"
-"""The `protocol` of a comparison that takes the one by which all runs were scored."""
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
 KEPT_FLOAT = ("none", "first", "last", "first last")
 
 
-def _progress() -> Any:
-    return choice("auto", PROGRESS, "auto, widgets, lines or none")
-
-
 def _name_classes() -> Any:
     return switch(False, "outlines the classes and writes their names on them")
-
-
-def _device() -> Any:
-    return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
-
-
-def _threads() -> Any:
-    return number(2, 1, 256, "CPU threads")
 
 
 def _data_of_run() -> Any:
@@ -91,7 +88,7 @@ class PrepareVocParameters(Parameters):
     archives: str = text("", 'where the two archives are, or are downloaded to; "": archives/ in data_root')
     with_sbd: bool = switch(True, "adds the masks of SBD and the list train_aug")
     examples: int = number(2, 1, 50, "images shown with their masks")
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class AuditDataParameters(Parameters):
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
     splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,8 @@ class RunParameters(Parameters):
 
     run: str = text("", 'folder below saved/; "" is the newest run, or the stored one if there is none')
     checkpoint: str = choice("best", CHECKPOINTS, "best or last")
-    device: str = _device()
-    threads: int = _threads()
+    device: str = device_field()
+    threads: int = threads_field()
 
     def check(self) -> None:
         """Check the run's name, which is a folder."""
@@ -130,23 +127,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     name_classes: bool = _name_classes()
-    progress: str = _progress()
-
-
-@dataclass(frozen=True)
-class CompareRunsParameters(Parameters):
-    """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
-
-    candidates: str = text("", 'runs or folders of masks, reference first; "": a run at two sizes')
-    protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
-    image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
-    data_root: str = text("", 'what folders of masks are scored on; "": the data of the first run')
-    split: str = text("val", "a split with masks")
-    ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
-    examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
-    device: str = _device()
-    threads: int = _threads()
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -155,7 +136,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 
     data_root: str = _data_of_run()
     split: str = text("test", "the split; the server expects test")
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
     memory_gib: float = number(4.0, 1.25, 4096.0, "of the process; larger images are predicted in tiles")
     tile: int = number(1024, 256, 8192, "side of a tile, in pixels")
     tile_overlap: int = number(128, 32, 4096, "pixels over which neighboring tiles are blended")
-    progress: str = _progress()
+    progress: str = progress_field()
 
     def check(self) -> None:
         """Check that network and tiles are possible."""
@@ -201,7 +182,7 @@ class RenderGifParameters(RunParameters):
     name_classes: bool = _name_classes()
     images: str = text("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
-    progress: str = _progress()
+    progress: str = progress_field()
 
     def check(self) -> None:
         """Check that a video can have this width."""
@@ -222,7 +203,7 @@ class ArchitectureParameters(Parameters):
     width: int = number(1024, 33, 8192, "pixels; 2048 for Cityscapes")
     field_height: int = number(257, 33, 2049, "pixels, of the pictures of receptive fields")
     field_width: int = number(513, 33, 2049, "pixels")
-    threads: int = _threads()
+    threads: int = threads_field()
 
 
 @dataclass(frozen=True)
@@ -243,7 +224,7 @@ class ProfileParameters(RunParameters):
     repeats: int = number(10, 1, 10_000, "timed predictions")
     energy_seconds: float = number(5.0, 0.0, 3600.0, "of continuous predictions, to measure energy; 0 skips it")
     idle_seconds: float = number(2.0, 1.0, 60.0, "of idle power, measured before")
-    progress: str = _progress()
+    progress: str = progress_field()
 
     LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")
 
@@ -287,7 +268,7 @@ class PruneParameters(RunParameters):
     repeats: int = number(9, 5, 10_000, "rounds of interleaved timing")
     largest_loss: float = number(2.0, 0.0, 100.0, "largest accepted loss, in points of mIoU")
     largest_time: float = number(0.55, 0.01, 1.0, "largest accepted latency, as a share of the dense network's")
-    progress: str = _progress()
+    progress: str = progress_field()
 
     def check(self) -> None:
         """Check the names, and the size that is timed."""
@@ -318,7 +299,7 @@ class QuantizeParameters(RunParameters):
     repeats: int = number(11, 3, 10_000, "timed rounds")
     memory: bool = switch(True, "measures each network's memory in a process of its own")
     compile: bool = switch(False, "adds a row for torch.compile, which takes a minute or more")
-    progress: str = _progress()
+    progress: str = progress_field()
 
     def check(self) -> None:
         """Check the list of backends, and that height and width come together."""
@@ -345,9 +326,9 @@ class ImportWeightsParameters(Parameters):
     data_root: str = text(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
     split: str = text("val", "a split with masks")
     examples: int = number(2, 1, 50, "images shown with their predictions")
-    device: str = _device()
-    threads: int = _threads()
-    progress: str = _progress()
+    device: str = device_field()
+    threads: int = threads_field()
+    progress: str = progress_field()
 
     def check(self) -> None:
         """Check the run's name, which is a folder."""
@@ -370,7 +351,7 @@ class SweepParameters(Parameters):
     address: str = text("", "of the Dask scheduler, as in tcp://host:8786")
     workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as fit")
     dry_run: bool = switch(False, "lists the jobs and their cost, and runs none")
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -378,7 +359,7 @@ class ReplayParameters(Parameters):
     """Execute a run again from its record, and see whether it is identical."""
 
     run: str = text("", 'folder below saved/; "" trains a small run first')
-    progress: str = _progress()
+    progress: str = progress_field()
 
 
 @dataclass(frozen=True)
@@ -389,8 +370,8 @@ class QuickstartParameters(Parameters):
     output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32; 8 is finer and about three times slower than 16")
     epochs: int = number(26, 1, 1000, "passes over the training images")
     seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")
-    threads: int = _threads()
-    progress: str = _progress()
+    threads: int = threads_field()
+    progress: str = progress_field()
 
 
 def _check_timed_size(height: int, width: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cityscapes.errors import InputError, ParameterError
-from cityscapes.files.atomic import write_bytes
+from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
 
 if TYPE_CHECKING:
@@ -237,9 +237,10 @@ def png(figure: "Figure", *, dpi: int = 120) -> bytes:
 
 
 def save_figure(figure: "Figure | str", path: str | Path, *, dpi: int = 120) -> None:
-    """Write a figure to `path` as PNG, SVG or PDF, by its suffix; the same figure gives the same bytes.
+    """Write a figure to `path` as PNG, SVG or PDF, by its suffix, and its numbers beside it as <stem>_figure.csv.
 
-    Where there is a sentence in place of a figure, nothing is written, and an older figure is removed. Raises
+    The same figure gives the same bytes. Where there is a sentence in place of a figure, nothing is written, and an
+    older figure is removed with its numbers. Raises
     ParameterError for any other suffix.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
@@ -247,13 +248,22 @@ def save_figure(figure: "Figure | str", path: str | Path, *, dpi: int = 120) -> 
         raise ParameterError(f"{path}: no format of a figure; end the name in .png, .svg or .pdf")
     if isinstance(figure, str):
         Path(path).unlink(missing_ok=True)
+        data_path(path).unlink(missing_ok=True)
         return
     from matplotlib import rc_context
+
+    from dlv3p.pictures.figure_data import figure_data
 
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "dlv3p"}):
         figure.savefig(content, format=kind, dpi=dpi, metadata=_WITHOUT_DATE[kind])
+    write_text(data_path(path), figure_data(figure).to_csv(index=False))
     write_bytes(path, content.getvalue())
+
+
+def data_path(path: str | Path) -> Path:
+    """Return where the numbers of a figure are."""
+    return Path(path).with_name(f"{Path(path).stem}_figure.csv")
 
 
 def save_picture(picture: np.ndarray, path: str | Path) -> None:

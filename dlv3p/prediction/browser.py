@@ -61,9 +61,7 @@ class Browser:
         shown = [number for number, box in enumerate(self.classes) if box.value]
         found = self._found if self.confidence.value else self._found._replace(confidence=None)
         how = {"shown": shown, "opacity": self.opacity.value}
-        content = io.BytesIO()
-        Image.fromarray(draw(self._image, found, self.results.predictor.colors, **how)).save(content, "PNG")
-        self.picture.value = content.getvalue()
+        self.picture.value = encode(draw(self._image, found, self.results.predictor.colors, **how))
 
     def step(self, by: int) -> None:
         """Show the next image, or with -1 the previous one; behind the last comes the first."""
@@ -76,7 +74,7 @@ class Browser:
         scale = min(1, LARGEST_SIDE / max(image.size))
         size = tuple(max(1, round(side * scale)) for side in image.size)
         self._image = np.asarray(image.resize(size))
-        self._found = Prediction(*(None if one is None else _smaller(one, size) for one in found))
+        self._found = Prediction(*(None if one is None else smaller(one, size) for one in found))
         self.title.value = f"{file.name}  ({self.index + 1} of {len(self.images)})"
         self.show()
 
@@ -88,5 +86,13 @@ class Browser:
         return button
 
 
-def _smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def encode(picture: np.ndarray) -> bytes:
+    """Return a picture as a PNG file in memory."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a map of ids or confidence at the size (width, height) of the picture, no value mixed with another."""
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))

@@ -1,5 +1,6 @@
 """Predict what a notebook's or a command's parameters ask for, choose where its results go, and show them."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.workspace import output_folder
-from dlv3p.data.roots import open_for_viewing, open_images, resolve_data_root
+from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path
 from dlv3p.parameters.choices import FASTEST
-from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
+from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.pictures.gallery import choose_frames, drive_frames
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
@@ -21,7 +22,7 @@ from dlv3p.prediction.browser import Browser
 from dlv3p.prediction.predict import Predictions, predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, class_colors, load_predictor
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
-from dlv3p.prediction.sources import Source, find_images
+from dlv3p.prediction.sources import Source, find_images, name_results
 from dlv3p.prediction.videos import OVERLAY, predict_video
 from dlv3p.runtime.progress import track
 
@@ -80,6 +81,17 @@ def browse(predictor: ImagePredictor, predictions: Predictions, parameters: Pred
         return ipywidgets.Label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
     predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
     return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
+
+
+def predict_split(run: str, config: ExplorePredictionsParameters) -> Path:
+    """Predict the images of a split by a run, with confidence, and return the folder; what is finished is kept."""
+    split = open_split(resolve_data_root(config.data_root), config.split)
+    paths = [split.image_path(index) for index in range(len(split))]
+    images = name_results(paths, Path(os.path.commonpath([path.parent for path in paths])))
+    predictor = load_predictor(run, device=config.device, threads=config.threads)
+    folder = output_folder(run) / f"predict_{config.split.replace('/', '-')}"
+    outputs = Outputs(colors=False, overlays=False, confidence=True)
+    return predict_images(predictor, Source(config.split, images), folder, outputs, progress=config.progress).folder
 
 
 class Drive(NamedTuple):

@@ -1,0 +1,129 @@
+"""The order of images by what was predicted of them: what is read, what is stored, and what is exported."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.stored_predictions import write_predictions
+
+import dlv3p.prediction.exploration as module
+from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.files.images import read_ids
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.metrics import scores
+from dlv3p.parameters.notebooks import ExplorePredictionsParameters
+from dlv3p.prediction.exploration import explore
+from dlv3p.prediction.explorer import Explorer
+from dlv3p.prediction.sources import find_images
+
+pytestmark = pytest.mark.usefixtures("workspace")
+
+
+@pytest.fixture
+def split(city: Path):
+    """The labeled validation images of the embedded city."""
+    return open_split(city, "val")
+
+
+@pytest.fixture
+def config(city: Path) -> ExplorePredictionsParameters:
+    """The parameters that explore that split."""
+    return ExplorePredictionsParameters(data_root=str(city), progress="none")
+
+
+@pytest.fixture
+def folders(split, tmp_path: Path) -> list[str]:
+    """Two folders of predictions, the second in label ids: more and more wrong, and less and less wrong."""
+    shares = np.linspace(0.1, 0.9, len(split)).tolist()
+    first = write_predictions(tmp_path / "first", split, shares=shares)
+    second = write_predictions(tmp_path / "second", split, shares=shares[::-1], label_ids=True)
+    return [str(first), str(second)]
+
+
+def test_the_worst_the_least_sure_and_the_most_disputed_come_first(config, folders, split) -> None:
+    exploration = explore(config, folders)
+    table = exploration.table
+    assert exploration.order("confidence") == list(range(len(split)))[::-1]
+    by_road = table["IoU road"].to_numpy()[exploration.order("IoU road")]
+    known = by_road[~np.isnan(by_road)]
+    assert (np.diff(known) >= 0).all()
+    assert np.isnan(by_road[len(known) :]).all()
+    disputed = table["disagreement"].to_numpy()[exploration.order("disagreement")]
+    assert (np.diff(disputed) <= 0).all()
+    assert 0 < disputed[0] <= 1
+
+
+def test_scores_are_those_of_the_files(config, folders, split) -> None:
+    truth, found = split.mask(0), read_ids(Path(folders[0]) / "ids" / f"{split.name(0)}.png")
+    counted = truth != 255
+    confusion = np.zeros((19, 19), np.int64)
+    np.add.at(confusion, (truth[counted], found[counted]), 1)
+    exploration = explore(config, folders)
+    assert exploration.table["mIoU"][0] == pytest.approx(scores(confusion).mean_iou, abs=1e-12)
+    assert pd.read_csv(exploration.folder / "explored.csv")["mIoU"][0] == pytest.approx(exploration.table["mIoU"][0])
+    assert np.array_equal(exploration.view(0).predictions[0], found)
+
+
+def test_with_a_stored_table_only_the_files_of_the_shown_image_are_opened(
+    config, folders, split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explore(config, folders).table  # noqa: B018  the first time, everything is read
+    opened, read = [], module.read_ids
+    monkeypatch.setattr(module, "read_ids", lambda path: opened.append(path.stem) or read(path))
+    monkeypatch.setattr(module, "from_folder", lambda *_, **__: pytest.fail("scored again"))
+    explorer = Explorer(explore(config, folders))
+    explorer.step(1)
+    order = explorer.exploration.order("mIoU")
+    assert set(opened) == {split.name(order[0]), split.name(order[1])}
+    assert len(opened) == 8  # ids and confidence of two folders, for two images
+
+
+def test_a_table_is_made_again_when_a_prediction_changed(config, folders, split) -> None:
+    before = explore(config, folders).table["mIoU"]
+    write_predictions(Path(folders[0]), split, shares=[0.0] * len(split))
+    after = explore(config, folders).table["mIoU"]
+    assert (after > before).all()
+    assert after.tolist() == [1.0] * len(split)
+
+
+def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:
+    explorer = Explorer(explore(config, folders), sort="IoU car")
+    explorer.export()
+    assert explorer.told.value == "no image is chosen; mark some with Choose"
+    explorer.choose.value = True
+    chosen = explorer.index
+    explorer.step(1)
+    assert explorer.choose.value is False
+    explorer.export()
+    images = find_images(explorer.exploration.folder / "chosen.txt").images
+    assert [image.path for image in images] == [split.image_path(chosen).absolute()]
+
+
+def test_ids_under_the_pointer_are_those_of_the_file(config, folders, split) -> None:
+    explorer = Explorer(explore(config, folders))
+    stored = read_ids(Path(folders[1]) / "ids" / f"{split.name(explorer.index)}.png")
+    layer = explorer.panels.view["layers"][2]
+    assert layer["ids"] == stored.tobytes()
+    assert (layer["names"][7], layer["names"][26], layer["names"][0]) == ("road", "car", "ignored")
+
+
+def test_the_opacity_changes_the_picture_of_the_truth(config, folders) -> None:
+    explorer = Explorer(explore(config, folders[:1]))
+    before = explorer.panels.view["panels"]
+    explorer.opacity.value = 1.0
+    after = explorer.panels.view["panels"]
+    assert [panel["title"] for panel in after] == [
+        "image", "truth", "prediction", "errors of the prediction", "confidence of the prediction"
+    ]  # fmt: skip
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_what_cannot_be_explored_is_said_in_one_line(config, folders) -> None:
+    with pytest.raises(ParameterError, match="give one folder, or two to compare"):
+        explore(config, [*folders, folders[0]])
+    with pytest.raises(MissingInputError, match="no such folder; predict.ipynb writes one"):
+        explore(config, ["nowhere"])
+    with pytest.raises(ParameterError, match="sort='IoU moon': allowed are mIoU"):
+        Explorer(explore(config, folders), sort="IoU moon")

@@ -9,8 +9,8 @@ machine, `-p processes 4` does the same as `torchrun --nproc-per-node 4`, and en
 
 import argparse
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,9 @@ from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cityscapes.dataset import Split
     from dlv3p.training.progress import TrainingResult
 
 
@@ -35,16 +38,15 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     """
     import torch
 
-    from dlv3p.data.batches import explain_worker_errors
     from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
-    from dlv3p.data.loader import WholeImages, make_samples, training_loader, validation_loader
+    from dlv3p.data.loader import opened_batches
     from dlv3p.data.roots import open_training, resolve_data_root
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
-    from dlv3p.runtime.progress import preparing, resolve_mode
+    from dlv3p.runtime.progress import preparing
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import refuse_other_teacher
@@ -52,7 +54,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import in_turn, launch, reported_errors
-    from dlv3p.training.optimizers import rate_factor
+    from dlv3p.training.optimizers import build_schedule
     from dlv3p.training.progress import TrainingProgress
     from dlv3p.training.recording import memory_advice, record_run
     from dlv3p.training.recovery import build_for_training, build_run_stepper, last_checkpoint
@@ -74,7 +76,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         explain_out_of_memory(memory_advice(p)),
         preparing(p.progress, "preparing the data and the network") as prepared,
     ):
-        device, classes, skip_bad = choose_device(p.device), training.num_classes, p.on_bad_sample == "skip"
+        device, classes = choose_device(p.device), training.num_classes
 
         # Data: its labels first, since masks of one class would train to a score that means nothing; batches come last,
         # so that a run that is finished reads no image.
@@ -88,16 +90,15 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         model = build_for_training(p, classes, device, saved)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
-        # Stepper: a loss against the labels and, with a teacher, against its predictions; an optimizer with a learning
-        # rate for the backbone and one for the head, both scheduled per step.
+        # Loss and optimizer, in a stepper: against the labels and, with a teacher, against its predictions; with a
+        # learning rate for the backbone and one for the head, both scheduled per step.
         stepper = build_run_stepper(p, model, training, device)
-        names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
-        schedule = {name: getattr(p, name) for name in names}
+        per_epoch = len(training) // min(p.batch_size, len(training))
+        steps = p.steps or p.epochs * per_epoch
+        rate_of = build_schedule(p, steps, per_epoch)
 
         # Progress, resumed from the last checkpoint, and the checkpoints to come.
-        per_epoch = len(training) // min(p.batch_size, len(training))
-        steps = {"steps": p.steps or p.epochs * per_epoch, "steps_per_epoch": per_epoch}
-        progress = TrainingProgress(classes, device, patience=p.patience, **steps)
+        progress = TrainingProgress(classes, device, steps=steps, steps_per_epoch=per_epoch, patience=p.patience)
         progress.caution = describe_one_class(labeled[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)
@@ -109,41 +110,32 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if not progress.finished:
             if place().first and (absent := describe_absent(training, labeled[0])):
                 print(f"warning: {absent}", flush=True)
-            with ExitStack() as guards:
-                # Batches: crops in an order that is a function of the seed, and whole images for validation.
-                loading = {"workers": p.workers, "timeout": p.loader_timeout}
-                samples = make_samples(p, training)
-                loader = training_loader(samples, batch_size=p.batch_size, skip_bad=skip_bad, **loading)
-                whole = validation_loader(WholeImages(validation, image_scale=p.image_scale), **loading)
-                for batches in (loader, whole):
-                    guards.enter_context(closing(batches))
-                guards.enter_context(explain_worker_errors(p.loader_timeout, loader.next_names))
-                options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
-                callbacks = make_callbacks(p, folder, training, **options)
-                look = None
-                if resolve_mode(p.progress) == "widgets":
-                    from dlv3p.pictures.gallery import SamplePredictions
+            options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
+            callbacks = make_callbacks(p, folder, training, **options)
 
-                    look = SamplePredictions(validation).look
+            # Batches: crops in an order that is a function of the seed, and whole images for validation.
+            with ExitStack() as guards:
+                crops, whole = guards.enter_context(opened_batches(p, training, validation))
+                divergence = DivergenceGuard(folder, crops.samples, facts, learning_rate=p.learning_rate)
+                look = _sample_predictions(p, validation)
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
-                divergence = DivergenceGuard(folder, samples, facts, learning_rate=p.learning_rate)
                 interruption.after_steps()
 
                 # Loop: an epoch is its steps, a validation and a checkpoint.
                 while not progress.finished:
                     epoch, sums = progress.epoch, progress.sums
-                    loader.sampler.epoch, loader.sampler.skipped = epoch, sums.steps
+                    crops.sampler.epoch, crops.sampler.skipped = epoch, sums.steps
                     model.train()
                     progress.begin_epoch()
-                    for image, mask in islice(loader, progress.steps - progress.done):
-                        rate = rate_factor(progress.done, progress.steps, per_epoch, **schedule)
+                    for image, mask in islice(crops, steps - progress.done):
+                        rate = rate_of(progress.done)
                         result = stepper(image, mask, rate=rate, step=progress.done)
-                        keys = partial(loader.sampler.step_keys, sums.steps)
+                        keys = partial(crops.sampler.step_keys, sums.steps)
                         divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
                         confusion = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
-                        progress.add_step(result.loss, confusion, rate=rate, data_wait=loader.waited)
+                        progress.add_step(result.loss, confusion, rate=rate, data_wait=crops.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)
                         checkpoints.after_step()
 
@@ -166,6 +158,17 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if place().first:
             export_best(folder)
         return progress.result(folder)
+
+
+def _sample_predictions(p: TrainParameters, validation: "Split") -> "Callable[[int, Tensor], None] | None":
+    """Return what draws the predictions of a few images in front of a person, from what a validation computes."""
+    from dlv3p.runtime.progress import resolve_mode
+
+    if resolve_mode(p.progress) != "widgets":
+        return None
+    from dlv3p.pictures.gallery import SamplePredictions
+
+    return SamplePredictions(validation).look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

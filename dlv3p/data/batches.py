@@ -82,6 +82,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def samples(self) -> Dataset:
+        """The samples that are batched."""
+        return self.loader.dataset.samples
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.waited, self.taken, batches, batch = 0.0, 0, None, None
         try:

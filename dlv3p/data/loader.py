@@ -1,5 +1,8 @@
 """Load batches that depend only on (seed, epoch, index), whatever the workers, crashes and restarts."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.data.augment import Augmentation, normalize
-from dlv3p.data.batches import Batches, CheckedSamples, collate, ignore_stop_signals
+from dlv3p.data.batches import Batches, CheckedSamples, collate, explain_worker_errors, ignore_stop_signals
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
 from dlv3p.parameters.choices import check_batch_size
@@ -103,6 +106,22 @@ def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOA
     rank, ranks, _ = place()
     shared = Subset(images, range(rank, len(images), ranks))
     return _batches(CheckedSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
+
+
+@contextmanager
+def opened_batches(
+    parameters: TrainParameters, training: Split, validation: Split
+) -> Iterator[tuple[Batches, Batches]]:
+    """Yield a run's batches: crops, in an order that is a function of the seed, and whole validation images.
+
+    Their workers end with the block. What torch says of one that died before is translated, wherever it is raised.
+    """
+    p, loading = parameters, {"workers": parameters.workers, "timeout": parameters.loader_timeout}
+    skip_bad = p.on_bad_sample == "skip"
+    crops = training_loader(make_samples(p, training), batch_size=p.batch_size, skip_bad=skip_bad, **loading)
+    whole = validation_loader(WholeImages(validation, image_scale=p.image_scale), **loading)
+    with closing(crops), closing(whole), explain_worker_errors(p.loader_timeout, crops.next_names):
+        yield crops, whole
 
 
 def _batches(samples: CheckedSamples, *, workers: int, timeout: float, **options) -> Batches:

@@ -1,12 +1,15 @@
 """Optimizers with a learning rate per part, learning-rate schedules, and class weights from class frequencies."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from cityscapes.dataset import Split
 from dlv3p.data.class_pixels import class_pixels
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.processes import from_first, place
 from dlv3p.training.losses import inverse_log_weights
 
@@ -34,6 +37,24 @@ def make_optimizer(
     return (
         torch.optim.SGD(groups, momentum=MOMENTUM, **options) if name == "sgd" else torch.optim.AdamW(groups, **options)
     )
+
+
+def build_optimizer(parameters: TrainParameters, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer that `parameters` specify."""
+    return make_optimizer(
+        model,
+        name=parameters.optimizer,
+        learning_rate=parameters.learning_rate,
+        backbone_rate_factor=parameters.backbone_rate_factor,
+        weight_decay=parameters.weight_decay,
+    )
+
+
+def build_schedule(parameters: TrainParameters, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the schedule that `parameters` specify: from a step, counted from 0, to the factor of its rates."""
+    names = ("schedule", "final_rate_factor", "step_epochs", "step_factor", "warmup_steps")
+    options = {name: getattr(parameters, name) for name in names}
+    return partial(rate_factor, steps=steps, steps_per_epoch=steps_per_epoch, **options)
 
 
 def rate_factor(

@@ -16,7 +16,7 @@ from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place
 from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.training.distillation import load_teacher
-from dlv3p.training.optimizers import class_weights, make_optimizer
+from dlv3p.training.optimizers import build_optimizer, class_weights
 from dlv3p.training.step import Stepper, build_loss, build_stepper
 from dlv3p.weights.checkpoint import load_checkpoint
 from dlv3p.weights.initial import build_with_weights
@@ -65,9 +65,7 @@ def build_run_stepper(parameters: TrainParameters, model: DeepLab, training: Spl
     if p.class_weights != "none":
         weights = class_weights(training, skip_bad=p.on_bad_sample == "skip").to(device)
     teacher = load_teacher(p.teacher, training.num_classes, device)
-    rates = {"learning_rate": p.learning_rate, "backbone_rate_factor": p.backbone_rate_factor}
-    optimizer = make_optimizer(model, name=p.optimizer, weight_decay=p.weight_decay, **rates)
-    loss = build_loss(p, weights)
+    loss, optimizer = build_loss(p, weights), build_optimizer(p, model)
     return build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 
 

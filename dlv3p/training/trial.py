@@ -29,7 +29,7 @@ from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
 from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.training.distillation import load_teacher
-from dlv3p.training.optimizers import make_optimizer
+from dlv3p.training.optimizers import build_optimizer
 from dlv3p.training.step import build_loss, build_stepper
 
 TIMED_STEPS = 3
@@ -157,10 +157,9 @@ def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]
     torch.manual_seed(parameters.seed)
     model = build_network(parameters, num_classes).to(device, memory_format=LAYOUT).train()
     model = checkpoint_activations(model) if parameters.activation_checkpointing else model
-    rates = {"learning_rate": parameters.learning_rate, "backbone_rate_factor": parameters.backbone_rate_factor}
-    optimizer = make_optimizer(model, name=parameters.optimizer, weight_decay=parameters.weight_decay, **rates)
+    loss, optimizer = build_loss(parameters, None), build_optimizer(parameters, model)
     teacher = load_teacher(parameters.teacher, num_classes, device)
-    stepper = build_stepper(parameters, model, build_loss(parameters, None), optimizer, device, teacher=teacher)
+    stepper = build_stepper(parameters, model, loss, optimizer, device, teacher=teacher)
     size = (parameters.crop_height, parameters.crop_width)
     image = torch.rand(parameters.batch_size, 3, *size)
     mask = torch.randint(num_classes, (parameters.batch_size, *size))

@@ -9,6 +9,8 @@ from PIL import Image
 
 from cityscapes.audit_rules import AuditReport
 from cityscapes.dataset import Split
+from cityscapes.errors import UserError
+from cityscapes.findings import Finding
 from dlv3p.pictures.visualize import new_figure, overlay, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
@@ -91,6 +93,36 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
     classes = sorted(seen)
     names = [first.class_names[i] for i in classes]
     return Image.fromarray(with_legend(panels, names, first.colors[classes], columns=2))
+
+
+def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
+    """Show findings in a row each: one image beside itself under its mask, or two images that should not be alike.
+
+    A mask of another size lies in its own pixels at the upper left; one that cannot be used leaves the image bare.
+    """
+    panels = {}
+    for finding, places in shown:
+        title = f"{'error' if finding.is_error else 'note'}: {finding.kind}"
+        images = [np.asarray(split.image(index)) for split, index in places]
+        titles = [f"{split.split}: {split.name(index)}" for split, index in places]
+        if len(places) == 1:
+            images.append(_under_its_mask(images[0], *places[0]))
+            titles.append(finding.where if finding.where not in titles[0] else "its mask over it")
+        for number, (name, image) in enumerate(zip(titles, images, strict=True)):
+            panels[f"{title}\n{name}" if not number else f"{finding.kind}, beside it\n{name}"] = image
+    return Image.fromarray(with_legend(panels, [], np.zeros((0, 3), np.uint8), columns=2))
+
+
+def _under_its_mask(image: np.ndarray, split: Split, index: int) -> np.ndarray:
+    try:
+        mask = split.mask(index)
+    except UserError:
+        return image
+    height, width = min(len(image), len(mask)), min(image.shape[1], mask.shape[1])
+    shown = image.copy()
+    part = np.ascontiguousarray(image[:height, :width]), np.ascontiguousarray(mask[:height, :width])
+    shown[:height, :width] = overlay(*part, alpha=0.65, colors=split.colors)
+    return shown
 
 
 def _counted(counts: Mapping[str, int]) -> str:

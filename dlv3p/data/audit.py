@@ -7,8 +7,8 @@ with a remedy each; nothing is changed on the disk.
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -40,6 +40,9 @@ from dlv3p.runtime.progress import track
 
 UNREADABLE = "image that cannot be read"
 
+AHEAD = 256
+"""The most images of which what was read waits to be counted."""
+
 
 @dataclass
 class _Pair:
@@ -65,8 +68,7 @@ def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> Audit
         split = open_images(root, name)
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
         with ThreadPoolExecutor() as pool:
-            pairs = pool.map(lambda index, split=split: _read_pair(split, index), range(len(split)))
-            for pair in track(pairs, total=len(split), title=f"audit {name}", mode=progress):
+            for pair in track(_pairs(split, pool), total=len(split), title=f"audit {name}", mode=progress):
                 findings += pair.findings
                 if pair.look:
                     counts[-1].add_image(pair.size, pair.mode)
@@ -110,6 +112,12 @@ def worst_pictures(report: AuditReport) -> list[tuple[Finding, list[tuple[Split,
         if all(key in places and key not in unreadable for key in keys):
             shown.append((finding, [places[key] for key in keys]))
     return shown
+
+
+def _pairs(split: Split, pool: Executor) -> Iterator[_Pair]:
+    """Yield what was read of each image in their order; what is read ahead does not grow with the split."""
+    for start in range(0, len(split), AHEAD):
+        yield from pool.map(lambda index: _read_pair(split, index), range(start, min(start + AHEAD, len(split))))
 
 
 def _read_pair(split: Split, index: int) -> _Pair:

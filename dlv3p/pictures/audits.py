@@ -11,7 +11,15 @@ from cityscapes.audit_rules import AuditReport
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
-from dlv3p.pictures.visualize import new_figure, overlay, with_legend
+from dlv3p.pictures.visualize import (
+    PICTURE_WIDTH,
+    column_width,
+    new_figure,
+    overlay,
+    side_by_side,
+    text_lines,
+    with_legend,
+)
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 _MOST_VALUES = 4
@@ -98,26 +106,29 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
 def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
     """Show findings in a row each: one image beside itself under its mask, or two images that should not be alike.
 
-    A mask of another size lies in its own pixels at the upper left; one that cannot be used leaves the image bare.
+    A mask of another size lies in its own pixels at the upper left; of one that cannot be used, words stand in its place.
     """
     panels = {}
-    for finding, places in shown:
-        title = f"{'error' if finding.is_error else 'note'}: {finding.kind}"
-        images = [np.asarray(split.image(index)) for split, index in places]
-        titles = [f"{split.split}: {split.name(index)}" for split, index in places]
+    for number, (finding, places) in enumerate(shown, 1):
+        split, index = places[0]
+        image = np.asarray(split.image(index))
+        panels[f"{number}. {finding.kind}: {split.split}, {split.name(index)}"] = image
         if len(places) == 1:
-            images.append(_under_its_mask(images[0], *places[0]))
-            titles.append(finding.where if finding.where not in titles[0] else "its mask over it")
-        for number, (name, image) in enumerate(zip(titles, images, strict=True)):
-            panels[f"{title}\n{name}" if not number else f"{finding.kind}, beside it\n{name}"] = image
-    return Image.fromarray(with_legend(panels, [], np.zeros((0, 3), np.uint8), columns=2))
+            panels[f"{number}. {_called(finding, split, index)}"] = _under_its_mask(image, split, index)
+        for other, position in places[1:]:
+            panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(other.image(position))
+    return Image.fromarray(side_by_side(panels, columns=2))
+
+
+def _called(finding: Finding, split: Split, index: int) -> str:
+    return "its mask over it" if split.name(index) in finding.where else f"{finding.where}, and its other classes"
 
 
 def _under_its_mask(image: np.ndarray, split: Split, index: int) -> np.ndarray:
     try:
         mask = split.mask(index)
     except UserError:
-        return image
+        return text_lines(["no mask can be shown"], width=column_width(PICTURE_WIDTH, 2))
     height, width = min(len(image), len(mask)), min(image.shape[1], mask.shape[1])
     shown = image.copy()
     part = np.ascontiguousarray(image[:height, :width]), np.ascontiguousarray(mask[:height, :width])

@@ -46,6 +46,9 @@ class Split(ABC):
     fingerprint: str = ""
     """A digest of the content, where a data set keeps one; "" for plain files, identified by size and time."""
 
+    label_rule: str = ""
+    """What turns the values of stored masks into classes; "" where they are ids. It belongs to every fingerprint."""
+
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
 

@@ -104,7 +104,9 @@ def worst_pictures(report: AuditReport) -> list[tuple[Finding, list[tuple[Split,
     Images that cannot be read, and findings about a whole split or folder, show nothing.
     """
     splits = {counts.split: open_images(report.root, counts.split) for counts in report.splits}
-    places = {(name, split.name(index)): (split, index) for name, split in splits.items() for index in range(len(split))}
+    places = {
+        (name, split.name(index)): (split, index) for name, split in splits.items() for index in range(len(split))
+    }
     unreadable = {(finding.split, finding.where) for finding in report.findings if finding.kind == UNREADABLE}
     shown = []
     for finding in worst_of_each_kind(report.findings):

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def masks_fingerprint(split: Split) -> str | None:
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
     lines = (f"{name} {path.name} {path.stat().st_size}\n" for name, path in _files(split, "mask"))
-    return None if split.fingerprint else _sha256(lines)
+    return None if split.fingerprint else _sha256(chain(lines, [split.label_rule]))
 
 
 def image_fingerprint(split: Split, index: int) -> str:
@@ -102,7 +103,8 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
     remembered = remembered and whole >= WORTH_REMEMBERING
     memory = _read_memory() if remembered else {}
     known = dict(memory)
-    fingerprint = _sha256(f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
+    lines = (f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
+    fingerprint = _sha256(chain(lines, [split.label_rule]))
     if remembered and memory != known:
         write_text(_memory_path(), json.dumps(with_checksum(memory), indent=0), durable=False)
     return fingerprint
@@ -128,7 +130,8 @@ def _state(path: Path) -> str:
 
 
 def _classes(split: Split) -> bytes:
-    return repr(list(split.class_names)).encode() + split.colors.tobytes()  # these decode masks of colors
+    rule = split.label_rule.encode()
+    return repr(list(split.class_names)).encode() + split.colors.tobytes() + rule  # these decode masks of colors
 
 
 def _remembered_sha256(path: Path, memory: Memory) -> str:

@@ -1,7 +1,7 @@
 """Read a plain folder of images and masks with a CSV table of its classes: the layout for your own data.
 
 my_data/
-  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional
+  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional (class_table.py)
   images/train/*.jpg (or .png)    any names, also in subfolders
   masks/train/*.png               the same names: one channel of ids (255 is ignored), the same ids in three equal
                                   channels, or the colors of classes.csv
@@ -11,131 +11,21 @@ Hidden files and folders are left out. Links are followed within the data set. N
 form.
 """
 
-import csv
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
-from cityscapes.files.untrusted import regular, sanitize
 from cityscapes.labels import IGNORE
-from dlv3p.data.classes import default_color, voc_palette
-from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
+from dlv3p.data.class_table import CLASSES_FILE, ClassTable, read_class_table
+from dlv3p.data.pairs import Pair, PairedSplit, inside, printable
 
-HEADING = "id,name,red,green,blue"
-
-IGNORED_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "unknown", "border", "boundary", "nothing")
-"""What a row with id 255 may be called that gives no color."""
-
-Color = tuple[int, int, int]
-
-
-class ClassTable(NamedTuple):
-    """The classes, and the id of each given color in a mask of colors; 255 is ignored."""
-
-    classes: Classes
-    id_of_color: dict[Color, int]
-
-
-class _Row(NamedTuple):
-    where: str
-    id: int
-    name: str
-    color: Color | None
-
-
-def read_class_table(path: Path) -> ClassTable:
-    """Read the table; raises InputError with the line for ids that do not run from 0 and duplicate names or colors.
-
-    A row with id 255 gives a color of ignored pixels and is not a class; without a color it may only say so. Classes
-    without a color get one.
-    """
-    rows = _read_rows(path)
-    for row in rows:
-        if row.id == IGNORE and row.color is None and row.name.lower() not in IGNORED_NAMES:
-            raise InputError(
-                f"{row.where}: {IGNORE} marks ignored pixels and cannot be the class {row.name!r}; store and list the "
-                f"class under the next id, or call the row one of {', '.join(IGNORED_NAMES)}"
-            )
-    classes = sorted((row for row in rows if row.id != IGNORE), key=lambda row: row.id)
-    colors = np.zeros((256, 3), np.uint8)
-    for expected, row in enumerate(classes):
-        if row.id != expected:
-            raise InputError(f"{row.where}: id {row.id}, expected {expected}; ids run from 0 without a gap")
-        colors[row.id] = row.color or default_color(row.id, row.name)
-    colors[IGNORE] = next(
-        (row.color for row in rows if row.id == IGNORE and row.color), _ignored_color(colors, classes)
-    )
-    _refuse_repeated(classes)
-    id_of_color: dict[Color, int] = {}
-    for row in rows:
-        if row.color is not None and id_of_color.setdefault(row.color, row.id) != row.id:
-            raise InputError(f"{row.where}: the color {row.color} already belongs to another class")
-    return ClassTable(Classes(tuple(row.name for row in classes), colors), id_of_color)
-
-
-def _ignored_color(colors: np.ndarray, classes: Sequence[_Row]) -> Color:
-    """Return black, or the cream of PASCAL VOC where a class is black: the two must not look the same."""
-    black = any(not colors[row.id].any() for row in classes)
-    return tuple(int(value) for value in voc_palette()[IGNORE]) if black else (0, 0, 0)
-
-
-def _read_rows(path: Path) -> list[_Row]:
-    try:
-        with open(regular(path), newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file)
-            lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
-            if not {"id", "name"} <= set(lines.fieldnames):
-                raise InputError(f"{path}: its first line must be {HEADING} (the colors are optional)")
-            rows = [_row(f"{path}, line {lines.line_num}", fields) for fields in lines]
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f"{path}: no such file; write one line per class under the heading {HEADING}"
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table of classes ({error}); save it as CSV in UTF-8") from error
-    if sum(row.id != IGNORE for row in rows) < 2:
-        raise InputError(f"{path}: names fewer than two classes")
-    return rows
-
-
-def _row(where: str, fields: dict[str, str | None]) -> _Row:
-    name = (fields.get("name") or "").strip()
-    if not name:
-        raise InputError(f"{where}: the name is empty")
-    if not name.isprintable():
-        raise InputError(f"{where}: the name {sanitize(name)} holds a character that cannot be shown; use letters")
-    texts = [(fields.get(key) or "").strip() for key in ("red", "green", "blue")]
-    if any(texts) and not all(texts):
-        raise InputError(f"{where}: give red, green and blue together, or none of them")
-    values = [_number(text, f"{where}: a color") for text in texts if text]
-    return _Row(
-        where, _number(fields.get("id"), f"{where}: id"), name, (values[0], values[1], values[2]) if values else None
-    )
-
-
-def _number(text: str | None, what: str) -> int:
-    if text is None or not text.strip().isdecimal() or int(text) > 255:
-        raise InputError(f"{what} is {text!r}; expected a whole number from 0 to 255")
-    return int(text)
-
-
-def _refuse_repeated(classes: list[_Row]) -> None:
-    seen: set[str] = set()
-    for row in classes:
-        if row.name in seen:
-            raise InputError(f"{row.where}: duplicate name {row.name!r}; give each class its own")
-        seen.add(row.name)
-
-
-CLASSES_FILE = "classes.csv"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif", ".heic", ".jfif", ".npy")
@@ -147,10 +37,10 @@ class FolderSplit(PairedSplit):
 
     def __init__(self, root: Path, split: str, pairs: Sequence[Pair], table: ClassTable, **more: Sequence[str]) -> None:
         super().__init__(root, split, pairs, table.classes, **more)
-        self._table = table
+        self._table, self.label_rule = table, table.rule
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """Read ids as they are stored, or look them up by the colors of `classes.csv` in a mask of three channels.
+        """Read ids as they are stored, or as `classes.csv` says; in a mask of three channels, look up its colors.
 
         Without colors in the table, three equal channels are ids. Raises InputError where the colors of a palette, or
         a white that is stored as gray, belong to another class than the ids.
@@ -158,6 +48,8 @@ class FolderSplit(PairedSplit):
         mask = decode_mask(read_file(path), str(path))
         ids = stored_ids(mask)
         if ids is not None:
+            if self.label_rule:
+                return self._table.ids(ids, str(path))
             self._refuse_contradiction(ids, mask.getpalette("RGB") if mask.mode == "P" else None, path)
             return ids
         if mask.mode not in ("RGB", "RGBA"):
@@ -170,7 +62,7 @@ class FolderSplit(PairedSplit):
                 f"{path}: holds RGB colors and {CLASSES_FILE} has none; add the columns red,green,blue to the table, "
                 "or store ids in one channel"
             )
-        return np.ascontiguousarray(pixels[..., 0])
+        return self._table.ids(np.ascontiguousarray(pixels[..., 0]), str(path))
 
     def _refuse_contradiction(self, ids: np.ndarray, palette: list[int] | None, path: Path) -> None:
         """Raise InputError where the colors under which ids are stored are those of other classes."""

@@ -2,7 +2,7 @@
 
 The hash is that of gradients (dHash) in both directions: of an image reduced to 17 x 17 gray pixels, 512 bits say where
 it grows brighter to the right and downwards. Images are alike where few bits differ and the reduced images correlate;
-flat ones, whose bits are noise, never are. The limits lie between measured distributions (docs/data.md). An image is
+flat ones, whose bits are noise, never are, nor are those of fewer pixels than the reduced image. The limits lie between measured distributions (docs/data.md). An image is
 kept as 320 bytes, so that memory hardly grows.
 """
 
@@ -35,7 +35,9 @@ class Look(NamedTuple):
 
 
 def look_at(name: str, digest: bytes, image: Image.Image) -> Look:
-    """Reduce an image to its hash and its gray levels."""
+    """Reduce an image to its hash and its gray levels, all equal where it is too small to compare."""
+    if min(image.size) <= SIDE:
+        return Look(name, digest, np.zeros(SIDE * SIDE // 4, np.uint8), np.zeros(SIDE * SIDE, np.uint8))
     reduced = image.convert("L").resize((SIDE + 1, SIDE + 1), Image.Resampling.BOX)
     levels = np.asarray(reduced, np.int16)
     across, down = levels[:SIDE, 1:] > levels[:SIDE, :-1], levels[1:, :SIDE] > levels[:-1, :SIDE]

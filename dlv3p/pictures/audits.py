@@ -106,7 +106,7 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
 def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
     """Show findings in a row each: one image beside itself under its mask, or two images that should not be alike.
 
-    A mask of another size lies in its own pixels at the upper left; of one that cannot be used, words stand in its place.
+    A mask of another size lies in its own pixels at the upper left; words stand for one that cannot be used.
     """
     panels = {}
     for number, (finding, places) in enumerate(shown, 1):

@@ -58,6 +58,12 @@ def test_flat_images_are_never_alike() -> None:
     assert found(flat[:2], flat[2:]) == set()
 
 
+def test_images_of_a_few_pixels_are_never_alike() -> None:
+    steps = Image.fromarray(np.array([[0, 90], [180, 255]], np.uint8))
+    assert found([steps.resize((16, 16))], [brighter(steps.resize((16, 16)))]) == set()
+    assert found([steps.resize((32, 32))], [brighter(steps.resize((32, 32)))]) != set()
+
+
 def folder(root, images, masks):
     (root / "classes.csv").write_text(CLASSES)
     for (split, name), image in images.items():

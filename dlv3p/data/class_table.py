@@ -18,8 +18,7 @@ from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.untrusted import regular, sanitize
 from cityscapes.ids import list_ids
 from cityscapes.labels import IGNORE
-from dlv3p.data.classes import default_color, voc_palette
-from dlv3p.data.pairs import Classes
+from dlv3p.data.classes import Classes, default_color, voc_palette
 
 CLASSES_FILE = "classes.csv"
 HEADING = "id,name,red,green,blue"

@@ -2,8 +2,8 @@
 
 The hash is that of gradients (dHash) in both directions: of an image reduced to 17 x 17 gray pixels, 512 bits say where
 it grows brighter to the right and downwards. Images are alike where few bits differ and the reduced images correlate;
-flat ones, whose bits are noise, never are, nor are those of fewer pixels than the reduced image. The limits lie between measured distributions (docs/data.md). An image is
-kept as 320 bytes, so that memory hardly grows.
+flat ones, whose bits are noise, never are, nor are those of fewer pixels than the reduced image. The limits lie between
+measured distributions (docs/data.md). An image is kept as 320 bytes, so that memory hardly grows.
 """
 
 from typing import NamedTuple

@@ -60,14 +60,20 @@ def find_alike_in_splits(looks: dict[str, list[Look]]) -> list[Finding]:
 
 def _nearest(look: Look, bits: np.ndarray, levels: np.ndarray) -> tuple[int, float]:
     """Return the index of the image that is most alike, and the share of equal bits; 0 where none is alike."""
-    differing = np.bitwise_count(bits ^ look.bits).sum(axis=1)
+    differing = differing_bits(bits, look.bits)
     for index in np.argsort(differing, kind="stable")[: (differing <= MOST_BITS).sum()].tolist():
-        if _correlation(look.levels, levels[index]) >= LEAST_CORRELATION:
+        if correlation(look.levels, levels[index]) >= LEAST_CORRELATION:
             return index, 1 - int(differing[index]) / (8 * bits.shape[1])
     return 0, 0.0
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+def differing_bits(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return in how many bits hashes differ, uint8 (...,64): a number for each pair."""
+    return np.bitwise_count(first ^ second).sum(axis=-1)
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of two reduced images; 0 where one of them is flat."""
     first, second = first - first.mean(dtype=np.float64), second - second.mean(dtype=np.float64)
     if min(first.std(), second.std()) < FLAT:
         return 0.0

@@ -104,10 +104,12 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
 
 
 def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
-    """Show findings in a row each: one image beside itself under its mask, or two images that should not be alike.
+    """Show findings, two in a row: one image beside itself under its mask, or two images that should not be alike.
 
     A mask of another size lies in its own pixels at the upper left; words stand for one that cannot be used.
     """
+    if not shown:
+        return Image.fromarray(text_lines(["No finding can be shown by an image."]))
     panels = {}
     for number, (finding, places) in enumerate(shown, 1):
         split, index = places[0]
@@ -117,7 +119,7 @@ def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]
             panels[f"{number}. {_called(finding, split, index)}"] = _under_its_mask(image, split, index)
         for other, position in places[1:]:
             panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(other.image(position))
-    return Image.fromarray(side_by_side(panels, columns=2))
+    return Image.fromarray(side_by_side(panels, columns=4))
 
 
 def _called(finding: Finding, split: Split, index: int) -> str:
@@ -128,7 +130,7 @@ def _under_its_mask(image: np.ndarray, split: Split, index: int) -> np.ndarray:
     try:
         mask = split.mask(index)
     except UserError:
-        return text_lines(["no mask can be shown"], width=column_width(PICTURE_WIDTH, 2))
+        return text_lines(["no mask can be shown"], width=column_width(PICTURE_WIDTH, 4))
     height, width = min(len(image), len(mask)), min(image.shape[1], mask.shape[1])
     shown = image.copy()
     part = np.ascontiguousarray(image[:height, :width]), np.ascontiguousarray(mask[:height, :width])

@@ -1,7 +1,7 @@
 """Audit any data set before anyone trains on it: what is missing, damaged, mixed up, duplicated or unbalanced.
 
 Every image and mask is read as training reads it, so that what passes here cannot stop a run later. Findings are data,
-with a remedy each; nothing is changed on the disk.
+with a remedy each; nothing is changed on the disk, except that `data.yaml` gets the numbers that it leaves open.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -32,10 +33,12 @@ from cityscapes.audit_rules import (
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
-from cityscapes.files.images import FORMATS, inspect_image
+from cityscapes.files.images import FORMATS, Header, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
+from dlv3p.data.folder import is_folder, measure_data_file
 from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
 from dlv3p.data.roots import Root, open_images
+from dlv3p.data.shards import is_url
 from dlv3p.runtime.progress import track
 
 UNREADABLE = "image that cannot be read"
@@ -63,6 +66,8 @@ def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> Audit
     everything else that is wrong with it is a finding.
     """
     start = time.monotonic()
+    if not is_url(root) and is_folder(Path(root)):
+        measure_data_file(Path(root), splits[0])
     counts, findings, contents, looks = [], [], defaultdict(list), defaultdict(list)
     for name in splits:
         split = open_images(root, name)
@@ -126,10 +131,12 @@ def _read_pair(split: Split, index: int) -> _Pair:
     pair = _Pair(split.name(index))
     try:
         image = split.image(index)
-        stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
+        stored = Header(image.size, image.mode, False)
+        if split.pixel_rule is None:
+            stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
+            pair.findings += find_mode(split.split, pair.name, stored.mode)
         pair.size, pair.mode = image.size, stored.mode
         pair.look = look_at(pair.name, hashlib.sha256(image.tobytes()).digest(), image)
-        pair.findings += find_mode(split.split, pair.name, pair.mode)
         pair.findings += find_turned(split.split, pair.name, turned=stored.turned)
     except UserError as error:
         remedy = "copy it again from the original"

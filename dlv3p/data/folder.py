@@ -3,6 +3,7 @@
 my_data/
   classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional (class_table.py)
   images/train/*.jpg (or .png)    any names, also in subfolders
+  data.yaml                       optional: other images than RGB, and masks named by a suffix (data_file.py)
   masks/train/*.png               the same names: one channel of ids (255 is ignored), the same ids in three equal
                                   channels, or the colors of classes.csv
   images/val/ masks/val/ ...      further splits; a split without masks can be predicted, not trained on
@@ -20,13 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.channels import PixelRule
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
 from cityscapes.labels import IGNORE
 from dlv3p.data.class_table import CLASSES_FILE, ClassTable, read_class_table
+from dlv3p.data.data_file import measure, read_data_file
 from dlv3p.data.pairs import Pair, PairedSplit, inside, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""Also those of images, where `data.yaml` states their channels."""
 MASK_SUFFIXES = (".png",)
 UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif", ".heic", ".jfif", ".npy")
 """The suffixes of images that are not read; they are counted and named."""
@@ -35,8 +40,17 @@ UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".p
 class FolderSplit(PairedSplit):
     """One split of a plain folder, whose masks hold ids or the colors of its class table."""
 
-    def __init__(self, root: Path, split: str, pairs: Sequence[Pair], table: ClassTable, **more: Sequence[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        pairs: Sequence[Pair],
+        table: ClassTable,
+        rule: PixelRule | None,
+        **more: Sequence[str],
+    ) -> None:
         super().__init__(root, split, pairs, table.classes, **more)
+        self.pixel_rule = rule
         self._table, self.label_rule = table, table.rule
 
     def read_mask(self, path: Path) -> np.ndarray:
@@ -105,7 +119,10 @@ class FolderSplit(PairedSplit):
 
 def open_folder(root: Path, split: str, *, labeled: bool) -> FolderSplit:
     """Open one split of a plain folder; `labeled` requires a mask for each image and lists missing ones."""
-    listed, stored = _Listing(root, "images", split), _Listing(root, "masks", split)
+    stated = read_data_file(root)
+    suffixes = (*IMAGE_SUFFIXES, *TIFF_SUFFIXES) if stated.channels else IMAGE_SUFFIXES
+    listed = _Listing(root, "images", split, suffixes)
+    stored = _Listing(root, "masks", split, MASK_SUFFIXES, end=stated.mask_suffix)
     images, masks = listed.files, stored.files
     unread = [text for text in (listed.unread(), stored.unread()) if text]
     if not images:
@@ -115,10 +132,19 @@ def open_folder(root: Path, split: str, *, labeled: bool) -> FolderSplit:
         _refuse_unpaired(root, split, images, masks, unread)
     folder = root / "masks" / split
     names = {key: path.relative_to(listed.folder).with_suffix("").as_posix() for key, path in images.items()}
-    pairs = [Pair(printable(name), images[key], masks.get(key, folder / f"{name}.png")) for key, name in names.items()]
+    end = f"{stated.mask_suffix}.png"
+    pairs = [Pair(printable(name), images[key], masks.get(key, folder / f"{name}{end}")) for key, name in names.items()]
     orphans = sorted(map(printable, masks.keys() - images.keys()))
     table = read_class_table(root / CLASSES_FILE)
-    return FolderSplit(root, split, pairs, table, orphans=orphans, unread=unread)
+    return FolderSplit(root, split, pairs, table, stated.rule, orphans=orphans, unread=unread)
+
+
+def measure_data_file(root: Path, split: str) -> None:
+    """Measure, in the images of a split, what `data.yaml` leaves open, and add it to the file; else change nothing."""
+    stated = read_data_file(root, measured=False)
+    if stated.channels and stated.rule is None:
+        listed = _Listing(root, "images", split, (*IMAGE_SUFFIXES, *TIFF_SUFFIXES))
+        measure(root, listed.files.values())
 
 
 def is_folder(root: Path) -> bool:
@@ -132,20 +158,19 @@ class _Listing:
     Raises InputError when two files differ only in the suffix or in the Unicode form of their names.
     """
 
-    def __init__(self, root: Path, kind: str, split: str) -> None:
+    def __init__(self, root: Path, kind: str, split: str, suffixes: Sequence[str], *, end: str = "") -> None:
         self.folder = root / kind / split
         if kind == "images" and not self.folder.is_dir():
             found = sorted(entry.name for entry in self.folder.parent.iterdir() if is_shown_folder(entry))
             raise MissingInputError(
                 f"{self.folder}: no such split; {self.folder.parent} holds {', '.join(found) or 'none'}"
             )
-        suffixes = IMAGE_SUFFIXES if kind == "images" else MASK_SUFFIXES
         found: dict[str, list[Path]] = defaultdict(list)
         left_out: list[Path] = []
         for path in sorted(walk(self.folder, checked=partial(inside, root))):
             if path.suffix.lower() in suffixes:
                 name = path.relative_to(self.folder).with_suffix("").as_posix()
-                found[unicodedata.normalize("NFC", name)].append(path)
+                found[unicodedata.normalize("NFC", name).removesuffix(end)].append(path)
             elif path.suffix.lower() in (*UNREAD_SUFFIXES, *IMAGE_SUFFIXES):
                 left_out.append(path)
         for paths in found.values():

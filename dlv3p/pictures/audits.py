@@ -93,10 +93,11 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
     """
     panels, seen, (first, _) = {}, set(), pairs[0]
     for split, index in pairs:
-        image, mask = split.pair(index)
+        stored, mask = split.pair(index)
+        image = np.asarray(stored.convert("RGB"))
         title = f"{split.split}: {split.name(index)}"
-        panels[title] = np.asarray(image)
-        panels[f"{title}, mask over it"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
+        panels[title] = image
+        panels[f"{title}, mask over it"] = overlay(image, mask, alpha=0.65, colors=split.colors)
         seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
     classes = sorted(seen)
     names = [first.class_names[i] for i in classes]
@@ -113,12 +114,13 @@ def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]
     panels = {}
     for number, (finding, places) in enumerate(shown, 1):
         split, index = places[0]
-        image = np.asarray(split.image(index))
+        image = np.asarray(split.image(index).convert("RGB"))
         panels[f"{number}. {finding.kind}: {split.split}, {split.name(index)}"] = image
         if len(places) == 1:
             panels[f"{number}. {_called(finding, split, index)}"] = _under_its_mask(image, split, index)
         for other, position in places[1:]:
-            panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(other.image(position))
+            beside = other.image(position).convert("RGB")
+            panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(beside)
     return Image.fromarray(side_by_side(panels, columns=4))
 
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cityscapes.errors import InputError
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.protocols import Protocol
 
 TRACED_SIDE = 512
@@ -61,7 +62,7 @@ def _traced(model: nn.Module) -> float:
     hollow = copy.deepcopy(model).to("meta")
     weights = sum(value.numel() * value.element_size() for value in hollow.state_dict().values())
     with torch.inference_mode(), _LiveBytes() as live:
-        hollow.logits_at_stride(torch.empty(1, 3, TRACED_SIDE, TRACED_SIDE, device="meta"))
+        hollow.logits_at_stride(torch.empty(1, input_channels(model), TRACED_SIDE, TRACED_SIDE, device="meta"))
     return max(live.most - weights, 0) / TRACED_SIDE**2
 
 

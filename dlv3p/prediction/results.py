@@ -139,7 +139,9 @@ class Results:
             return encode_png(found.labels, palette=palette, packed=packed, made_from=stamp)
         if kind == "confidence":
             return encode_png(found.confidence, made_from=stamp)
-        return encode_overlay(pixels, found.labels, self.predictor.colors)
+        return encode_overlay(
+            pixels.convert("RGB") if self.predictor.rule else pixels, found.labels, self.predictor.colors
+        )
 
     @property
     def _as_label_ids(self) -> bool:

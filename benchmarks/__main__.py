@@ -10,6 +10,7 @@ BENCHMARKS = {
     "startup": "what --help and the imports of notebooks take",
     "masks": "masks from polygons, against cityscapesScripts",
     "official_scores": "the official scores, against cityscapesScripts",
+    "likeness": "how alike images of two splits are",
     "loader": "from a PNG to a training sample, against torchvision",
     "models": "prediction, against segmentation-models-pytorch and torchvision",
     "training": "a training step, against segmentation-models-pytorch and torchvision",

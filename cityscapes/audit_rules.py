@@ -24,7 +24,7 @@ class SplitCounts:
     """What a split holds: images by size, (width, height), and pixels and images by id, 256 numbers each.
 
     `labeled` counts the images whose mask can be used; pixels and `images_with` are those of their masks. `groups` has
-    further counts under a title, such as the cities.
+    further counts under a title, such as the cities; `most_of` has by id the most pixels in one mask, and whose it is.
     """
 
     split: str
@@ -36,17 +36,23 @@ class SplitCounts:
     groups: dict[str, Counter] = field(default_factory=dict)
     pixels: list[int] = field(default_factory=lambda: [0] * IDS)
     images_with: list[int] = field(default_factory=lambda: [0] * IDS)
+    most_of: dict[int, tuple[int, str]] = field(default_factory=dict)
 
     def add_image(self, size: tuple[int, int], mode: str) -> None:
         """Count a readable image by its size and by the mode that it is stored in."""
         self.sizes[size] += 1
         self.modes[mode] += 1
 
-    def add_mask(self, pixels: Sequence[int]) -> None:
-        """Count a usable mask, given its pixels by id."""
+    def add_mask(self, pixels: Sequence[int], name: str = "") -> None:
+        """Count a usable mask, that of the image called `name`, given its pixels by id."""
         self.labeled += 1
         self.pixels = [total + n for total, n in zip(self.pixels, pixels, strict=True)]
         self.images_with = [total + (n > 0) for total, n in zip(self.images_with, pixels, strict=True)]
+        self.most_of |= {i: (n, name) for i, n in enumerate(pixels) if n > self.most_of.get(i, (0, ""))[0]}
+
+    def shows(self, index: int) -> tuple[tuple[str, str], ...]:
+        """Name the image with the most pixels of an id, by split and name; none where no mask has it."""
+        return ((self.split, self.most_of[index][1]),) if index in self.most_of else ()
 
     @property
     def class_pixels(self) -> list[int]:
@@ -118,7 +124,9 @@ def find_sizes(split: str, where: str, mask: tuple[int, int], image: tuple[int, 
 
     if differ_by_turn(mask, image):
         problem = f"{problem}; {TURNED}"
-    return [Finding("image and mask of different sizes", split, where, problem, remedy)]
+    ratio = mask[0] * mask[1] / max(1, image[0] * image[1])
+    severity = max(ratio, 1 / max(ratio, 1e-9))
+    return [Finding("image and mask of different sizes", split, where, problem, remedy, severity=severity)]
 
 
 def find_unlabeled(split: str, where: str, pixels: Sequence[int]) -> list[Finding]:
@@ -161,12 +169,25 @@ def find_in_classes(counts: SplitCounts, *, trained: bool) -> list[Finding]:
             remedy = "they cannot be learned: check the masks and the class table, or drop these classes"
         problem = f"no pixel is {', '.join(absent)}"
         findings.append(Finding("classes that never occur", split, split, problem, remedy, is_error=trained))
-    for name, n in zip(counts.class_names, pixels, strict=True):
+    for index, (name, n) in enumerate(zip(counts.class_names, pixels, strict=True)):
         if 0 < n / sum(pixels) < SMALL_SHARE:
             problem = f"{n / sum(pixels):.4%} of the labeled pixels in {split}"
             remedy = "weight the classes (class_weights) or sample it more often (class_uniform)"
-            findings.append(Finding("rare class", split, name, problem, remedy, is_error=False))
+            shows, severity = counts.shows(index), sum(pixels) / n
+            findings.append(Finding("rare class", split, name, problem, remedy, False, shows, severity))
     return findings
+
+
+def find_nothing_to_learn(trained: SplitCounts) -> list[Finding]:
+    """Find that the split to train on has no labeled pixel at all, for want of masks or because all of it is ignored.
+
+    Nothing about classes can be judged then, so that without this such data would pass.
+    """
+    if any(trained.class_pixels):
+        return []
+    problem = "every pixel of its masks is ignored" if trained.labeled else "it has no mask that can be used"
+    remedy = "add masks, or make them from polygons (dlv3p generate-gt); no class can be learned or judged without"
+    return [Finding("nothing to learn from", trained.split, trained.split, problem, remedy)]
 
 
 def find_unlearnable(trained: SplitCounts, others: Iterable[SplitCounts]) -> list[Finding]:
@@ -181,10 +202,36 @@ def find_unlearnable(trained: SplitCounts, others: Iterable[SplitCounts]) -> lis
             name,
             f"occurs in {other.split} and never in {trained.split}",
             remedy,
+            shows=other.shows(index),
+            severity=there,
         )
         for other in others
-        for name, here, there in zip(other.class_names, trained.pixels, other.pixels, strict=False)
+        for index, (name, here, there) in enumerate(zip(other.class_names, trained.pixels, other.pixels, strict=False))
         if there and not here
+    ]
+
+
+def find_unscored(trained: SplitCounts, others: Sequence[SplitCounts]) -> list[Finding]:
+    """Find classes that occur only in the split that is trained on; without another labeled split there is no answer.
+
+    Those are notes, since small test sets lack rare classes.
+    """
+    others = [other for other in others if any(other.class_pixels)]
+    listed = " or ".join(other.split for other in others)
+    remedy = "no score tells how well it is learned: split the data differently, or do not trust it"
+    return [
+        Finding(
+            "class that is never scored",
+            trained.split,
+            name,
+            f"occurs in {trained.split} and never in {listed}",
+            remedy,
+            is_error=False,
+            shows=trained.shows(index),
+            severity=trained.pixels[index],
+        )
+        for index, name in enumerate(trained.class_names)
+        if others and trained.pixels[index] and not any(other.pixels[index] for other in others)
     ]
 
 
@@ -195,8 +242,21 @@ def find_duplicates(contents: Mapping[bytes, Sequence[tuple[str, str]]]) -> list
         for other_split, other in others:
             if split == other_split:
                 problem, remedy = f"the same image as {where}", "remove one of them, or it counts twice"
-                findings.append(Finding("duplicate image", split, other, problem, remedy, is_error=False))
+                shows = ((split, where), (split, other))
+                findings.append(Finding("duplicate image", split, other, problem, remedy, False, shows))
             else:
                 problem = f"the same image as {where} in {split}"
-                findings.append(Finding("image in two splits", other_split, other, problem, IN_TWO_SPLITS))
+                shows = ((split, where), (other_split, other))
+                findings.append(Finding("image in two splits", other_split, other, problem, IN_TWO_SPLITS, shows=shows))
     return findings
+
+
+def find_alike(split: str, where: str, other_split: str, other: str, likeness: float) -> Finding:
+    """Find an image that looks nearly like one of an earlier split, such as the next frame of a video."""
+    problem = f"looks nearly like {other} in {other_split} (likeness {likeness:.0%})"
+    remedy = (
+        "look at both: where they are neighboring frames, or one image saved twice, split by video, place or patient; "
+        "a score on them says little about new images"
+    )
+    shows = ((other_split, other), (split, where))
+    return Finding("nearly the same image in two splits", split, where, problem, remedy, True, shows, likeness)

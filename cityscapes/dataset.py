@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.images import TURNED, differ_by_turn, read_ids, read_image
 from cityscapes.files.untrusted import regular
 from cityscapes.ids import explain_mask
@@ -46,6 +47,12 @@ class Split(ABC):
     fingerprint: str = ""
     """A digest of the content, where a data set keeps one; "" for plain files, identified by size and time."""
 
+    label_rule: str = ""
+    """What turns the values of stored masks into classes; "" where they are ids. It belongs to every fingerprint."""
+
+    pixel_rule: PixelRule | None = None
+    """How stored values become the channels of images; None for images that become RGB."""
+
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
 
@@ -76,9 +83,9 @@ class Split(ABC):
     def mask(self, index: int) -> np.ndarray:
         """Read a mask: uint8 (H,W) of classes, 255 where ignored; raises InputError for any other value."""
 
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
-        return read_image(self.image_path(index))
+    def image(self, index: int) -> Image.Image | ChannelImage:
+        """Read an image as RGB, or by `pixel_rule`; raises InputError for a file that cannot be decoded."""
+        return read_image(self.image_path(index), rule=self.pixel_rule)
 
     def image_bytes(self, index: int) -> bytes:
         """Return the content of an image's file; raises OSError when it cannot be read."""

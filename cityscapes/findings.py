@@ -5,7 +5,7 @@ All bad files are named, so that one run finds them all; the first one is quoted
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ class Finding:
     """One thing that an audit found: its kind in plain words, where, what is wrong there, and how to fix it.
 
     `where` is a file, a frame or a class, printable. An error would stop or spoil training; the rest is worth a look.
+    `shows` names the images, by split and name, in which it can be seen, where those are not `where` itself; among the
+    findings of a kind the one of the largest `severity` is the worst.
     """
 
     kind: str
@@ -25,6 +27,8 @@ class Finding:
     problem: str
     remedy: str
     is_error: bool = True
+    shows: tuple[tuple[str, str], ...] = ()
+    severity: float = 0.0
 
 
 def format_findings(findings: Sequence[Finding], *, limit: int) -> list[str]:
@@ -39,6 +43,15 @@ def format_findings(findings: Sequence[Finding], *, limit: int) -> list[str]:
         lines += [f"  and {len(same) - limit} more"] * (len(same) > limit)
         lines += [f"  -> {remedy}" for remedy in dict.fromkeys(finding.remedy for finding in same[:limit])]
     return lines
+
+
+def worst_of_each_kind(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the most severe finding of each kind, the first of several, in the order of kinds."""
+    worst: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.kind not in worst or finding.severity > worst[finding.kind].severity:
+            worst[finding.kind] = finding
+    return list(worst.values())
 
 
 class ProblemsError(InputError):

@@ -87,7 +87,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
         torch.manual_seed(p.seed)
-        model = build_for_training(p, classes, device, saved)
+        model = build_for_training(p, classes, device, saved, training.pixel_rule)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
         # Loss and optimizer, in a stepper: against the labels and, with a teacher, against its predictions; with a
@@ -104,6 +104,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
+        facts |= {"pixels": model.rule.as_dict()} if model.rule else {}
         facts["teacher_sha256"] = refuse_other_teacher(stepper.teacher, saved)
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)

@@ -19,6 +19,8 @@ network, source, target = sys.argv[1:4] if len(sys.argv) > 3 else sys.exit(usage
 slow = ["QDQPropagationTransformer"]  # moves pooling into 8 bits, where it takes longer
 session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
 metadata = session.get_modelmeta().custom_metadata_map or sys.exit(f"{network}: does not say how images are prepared")
+if "pixels" in metadata:
+    sys.exit(f"{network}: takes images of other channels than RGB; predict with: dlv3p predict")
 scale, mean, deviation = (json.loads(metadata[name]) for name in ("image_scale", "mean", "standard_deviation"))
 image = ImageOps.exif_transpose(Image.open(source))  # images are read as in training: turned as a viewer does,
 if image.mode.startswith("I"):  # 16-bit gray scaled to 8 bits, CMYK inverted with the marker of Adobe alone

@@ -1,9 +1,9 @@
 """Decide how a stored image becomes pixels and a stored mask ids: strictly, and in one place for every reader.
 
-An image becomes 8-bit RGB. It is turned as its EXIF orientation says; 16-bit gray is scaled to 8 bits (divided by 257
-and rounded); CMYK of a JPEG is taken as inverted only where Adobe's marker says so; alpha is ignored. A mask is a PNG
-whose ids are taken as they are stored, whatever the bits of a pixel, and is never turned. A bad file is a one-line
-error that names it.
+An image becomes 8-bit RGB, or the channels of a rule that its data set states (`channels.py`). It is turned as its
+EXIF orientation says; 16-bit gray is scaled to 8 bits (divided by 257 and rounded); CMYK of a JPEG is taken as inverted
+only where Adobe's marker says so; alpha is ignored. A mask is a PNG whose ids are taken as they are stored, whatever
+the bits of a pixel, and is never turned. A bad file is a one-line error that names it.
 """
 
 import threading
@@ -18,13 +18,15 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from cityscapes.errors import InputError, MissingInputError, reason, require
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.png_chunks import has_damaged_chunk
+from cityscapes.files.tiff_read import is_tiff, keeps_all, read_values, tiff_shape
 from cityscapes.files.untrusted import MAX_PIXELS, regular
 
 FORMATS = ("PNG", "JPEG")
 """The formats of data sets; Pillow's other decoders never see an untrusted file."""
 
-PICTURE_FORMATS = (*FORMATS, "WEBP", "AVIF", "HEIF")
+PICTURE_FORMATS = (*FORMATS, "WEBP", "AVIF", "TIFF", "HEIF")
 """The formats of pictures that are only predicted; the last one needs `register_heif`."""
 
 RULE = 2
@@ -59,12 +61,19 @@ class Header(NamedTuple):
     turned: bool
 
 
-def read_image(path: Path, *, formats: tuple[str, ...] = FORMATS, most_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: Path,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    most_pixels: int = MAX_PIXELS,
+    rule: PixelRule | None = None,
+) -> Image.Image | ChannelImage:
     """Read an image as RGB; raises InputError for a file that cannot be decoded, MissingInputError for none.
 
-    A caller that knows its memory may take more formats, and more pixels, than data sets do.
+    A caller that knows its memory may take more formats, and more pixels, than data sets do. With a `rule`, stored
+    values become the channels that it states.
     """
-    return decode_image(path, str(path), formats=formats, most_pixels=most_pixels)
+    return decode_image(path, str(path), formats=formats, most_pixels=most_pixels, rule=rule)
 
 
 def decode_image(
@@ -74,12 +83,42 @@ def decode_image(
     remedy: str = "replace the file",
     formats: tuple[str, ...] = FORMATS,
     most_pixels: int = MAX_PIXELS,
-) -> Image.Image:
+    rule: PixelRule | None = None,
+) -> Image.Image | ChannelImage:
     """Decode an image as RGB by the rules above; raises as `read_image` does, and `source` begins the message."""
+    if rule is not None:
+        values, turn = stored_values(file, source, remedy=remedy, most_pixels=most_pixels)
+        decoded = rule.image(values, source)
+        return decoded if turn is None else decoded.transpose(turn)
     image = _load(file, source, formats, remedy, most_pixels)
     orientation = _orientation(image)
     image = as_rgb(image, source)
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def stored_values(
+    file: Path | BytesIO, source: str, *, remedy: str = "replace the file", most_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, Image.Transpose | None]:
+    """Return an image's values as they are stored, (H,W) or (H,W,n), and how EXIF turns it; errors as for a rule."""
+    content = read_file(file) if isinstance(file, Path) else file.getvalue()
+    if is_tiff(content) and not _keeps_all(BytesIO(content)):
+        return read_values(content, source, most_pixels=most_pixels), None
+    image = _load(BytesIO(content), source, (*FORMATS, "TIFF"), remedy, most_pixels)
+    if image.format == "PNG" and content[24] == 16 and not image.mode.startswith("I"):
+        raise InputError(f"{source}: is a PNG of 16-bit colors, of which eight bits would be read; store it as TIFF")
+    if image.mode in ("P", "PA"):
+        raise InputError(f"{source}: has a palette, whose indices are no values; store it as gray or in colors")
+    values = np.asarray(image)
+    return values.astype(np.uint8) * 255 if image.mode == "1" else values, _TURNS.get(_orientation(image))
+
+
+def _keeps_all(file: Path | BytesIO) -> bool:
+    """Return whether Pillow reads all bits and channels of a TIFF."""
+    try:
+        with _without_limit(), Image.open(file, formats=("TIFF",)) as image:
+            return keeps_all(image)
+    except _DAMAGED:
+        return False
 
 
 def as_rgb(image: Image.Image, source: str = "image") -> Image.Image:
@@ -104,12 +143,18 @@ def register_heif() -> None:
     register_heif_opener()
 
 
-def inspect_picture(path: Path) -> tuple[Header, tuple[str, ...]]:
+def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, tuple[str, ...]]:
     """Return the header of a picture of any of `PICTURE_FORMATS` and any size, and what of it is not looked at.
 
-    Raises as `read_image` does.
+    With `any_channels` also that of a TIFF that Pillow does not read, and no channel is left out. Raises as
+    `read_image` does.
     """
     try:
+        if any_channels:
+            with open(regular(path), "rb") as file:
+                start = file.read(4)
+            if is_tiff(start) and not _keeps_all(path):
+                return tiff_header(path), ()
         with _without_limit(), Image.open(regular(path), formats=_registered(PICTURE_FORMATS)) as image:
             alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             frames = getattr(image, "n_frames", 1)
@@ -121,6 +166,12 @@ def inspect_picture(path: Path) -> tuple[Header, tuple[str, ...]]:
         raise
     except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
+
+
+def tiff_header(path: Path) -> Header:
+    """Return what the header of a TIFF says that Pillow does not read; raises as `read_image` does."""
+    width, height, channels = tiff_shape(path)
+    return Header((width, height), f"{channels} channels", False)
 
 
 def inspect_image(image: Image.Image) -> Header:

@@ -22,7 +22,7 @@ from dlv3p.annotations.cvat import CvatWriter
 from dlv3p.annotations.image_files import ImageIndex
 from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
-from dlv3p.data.folder import CLASSES_FILE, read_class_table
+from dlv3p.data.class_table import CLASSES_FILE, read_class_table
 from dlv3p.runtime.progress import track
 
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml"}

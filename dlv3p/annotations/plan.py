@@ -18,8 +18,8 @@ from cityscapes.files.untrusted import read_at_most, sanitize
 from cityscapes.labels import IGNORE
 from cityscapes.layout import check_split_name
 from dlv3p.annotations.shapes import Label
+from dlv3p.data.class_table import HEADING, IGNORED_NAMES
 from dlv3p.data.classes import BACKGROUND_NAMES, default_color
-from dlv3p.data.folder import HEADING, IGNORED_NAMES
 from dlv3p.parameters.annotations import DEFAULT_SHARES, FOLDER, NONE, read_pattern, read_shares
 
 BACKGROUND = "background"

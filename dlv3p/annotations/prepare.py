@@ -32,7 +32,7 @@ from dlv3p.annotations.demo import write_demo_annotations
 from dlv3p.annotations.formats import Source, open_source
 from dlv3p.annotations.plan import Classes, Plan, choose_classes, plan_splits
 from dlv3p.annotations.shapes import NAMED_SPLITS, AnnotatedImage, draw, without_boxes
-from dlv3p.data.folder import CLASSES_FILE, read_class_table
+from dlv3p.data.class_table import CLASSES_FILE, read_class_table
 from dlv3p.parameters.annotations import DEMO_ANNOTATIONS, PrepareAnnotationsParameters
 from dlv3p.runtime.progress import track
 

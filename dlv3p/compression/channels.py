@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import ParameterError, reason, require
 from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.inputs import input_channels
 from dlv3p.models.widths import CHECKED_SIZE
 
 CLASSIFIERS = ("classifier", "auxiliary.classifier")
@@ -59,7 +60,7 @@ class ChannelGroups:
             for name, module in self.layers.items()
             if name in CLASSIFIERS or (outside and isinstance(module, nn.Conv2d) and not name.startswith("backbone."))
         ]
-        image = torch.zeros(1, 3, *CHECKED_SIZE, device=next(model.parameters()).device)
+        image = torch.zeros(1, input_channels(model), *CHECKED_SIZE, device=next(model.parameters()).device)
         try:
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch-pruning about torch

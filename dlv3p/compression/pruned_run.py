@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, ParameterError
+from cityscapes.files.channels import require_colors
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import run_folder
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
@@ -126,6 +127,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     BusyError while another process trains it, and the errors of `prune_model`; the dense run is only read.
     """
     dense = load_predictor(replace(parameters, run=dense_run(parameters.run)))
+    require_colors(dense.rule, "pruning")
     trained = dense.parameters
     name = parameters.pruned_run or f"{dense.run}-pruned"
     if name == dense.run:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError, require
+from cityscapes.files.channels import require_colors
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
@@ -103,6 +104,7 @@ def quantize_run(
     and BusyError while another process writes there.
     """
     require_backends(backends)
+    require_colors(predictor.rule, "quantizing")
     folder = run_folder(f"{predictor.run}-int8")
     if foreign := [name for name in OF_A_RUN if (folder / name).exists()]:
         raise ParameterError(

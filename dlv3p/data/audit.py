@@ -1,16 +1,17 @@
 """Audit any data set before anyone trains on it: what is missing, damaged, mixed up, duplicated or unbalanced.
 
 Every image and mask is read as training reads it, so that what passes here cannot stop a run later. Findings are data,
-with a remedy each; nothing is changed on the disk.
+with a remedy each; nothing is changed on the disk, except that `data.yaml` gets the numbers that it leaves open.
 """
 
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -23,17 +24,27 @@ from cityscapes.audit_rules import (
     find_duplicates,
     find_in_classes,
     find_mode,
+    find_nothing_to_learn,
     find_sizes,
     find_turned,
     find_unlabeled,
     find_unlearnable,
+    find_unscored,
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
-from cityscapes.files.images import FORMATS, inspect_image
-from cityscapes.findings import Finding
+from cityscapes.files.images import FORMATS, Header, inspect_image
+from cityscapes.findings import Finding, worst_of_each_kind
+from dlv3p.data.folder import is_folder, measure_data_file
+from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
 from dlv3p.data.roots import Root, open_images
+from dlv3p.data.shards import is_url
 from dlv3p.runtime.progress import track
+
+UNREADABLE = "image that cannot be read"
+
+AHEAD = 256
+"""The most images of which what was read waits to be counted."""
 
 
 @dataclass
@@ -44,7 +55,7 @@ class _Pair:
     findings: list[Finding] = field(default_factory=list)
     size: tuple[int, int] | None = None
     mode: str = ""
-    digest: bytes = b""
+    look: Look | None = None
     pixels: list[int] | None = None
 
 
@@ -55,21 +66,24 @@ def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> Audit
     everything else that is wrong with it is a finding.
     """
     start = time.monotonic()
-    counts, findings, contents = [], [], defaultdict(list)
+    if not is_url(root) and is_folder(Path(root)):
+        measure_data_file(Path(root), splits[0])
+    counts, findings, contents, looks = [], [], defaultdict(list), defaultdict(list)
     for name in splits:
         split = open_images(root, name)
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
         with ThreadPoolExecutor() as pool:
-            pairs = pool.map(lambda index, split=split: _read_pair(split, index), range(len(split)))
-            for pair in track(pairs, total=len(split), title=f"audit {name}", mode=progress):
+            for pair in track(_pairs(split, pool), total=len(split), title=f"audit {name}", mode=progress):
                 findings += pair.findings
-                if pair.size:
+                if pair.look:
                     counts[-1].add_image(pair.size, pair.mode)
-                    contents[pair.digest].append((name, pair.name))
+                    contents[pair.look.digest].append((name, pair.name))
+                    looks[name].append(pair.look)
                 if pair.pixels:
-                    counts[-1].add_mask(pair.pixels)
+                    counts[-1].add_mask(pair.pixels, pair.name)
         findings += _find_missing(split) + find_in_classes(counts[-1], trained=name == splits[0])
-    findings += find_duplicates(contents) + find_unlearnable(counts[0], counts[1:])
+    findings += find_duplicates(contents) + find_alike_in_splits(looks) + find_nothing_to_learn(counts[0])
+    findings += find_unlearnable(counts[0], counts[1:]) + find_unscored(counts[0], counts[1:])
     return AuditReport(root, tuple(counts), errors_first(findings), time.monotonic() - start)
 
 
@@ -89,17 +103,44 @@ def usable_pairs(report: AuditReport, *, count: int) -> list[tuple[Split, int]]:
     return pairs
 
 
+def worst_pictures(report: AuditReport) -> list[tuple[Finding, list[tuple[Split, int]]]]:
+    """Return the worst finding of each kind that a picture can show, errors first, with its images, split and index.
+
+    Images that cannot be read, and findings about a whole split or folder, show nothing.
+    """
+    splits = {counts.split: open_images(report.root, counts.split) for counts in report.splits}
+    places = {
+        (name, split.name(index)): (split, index) for name, split in splits.items() for index in range(len(split))
+    }
+    unreadable = {(finding.split, finding.where) for finding in report.findings if finding.kind == UNREADABLE}
+    shown = []
+    for finding in worst_of_each_kind(report.findings):
+        keys = finding.shows or ((finding.split, finding.where),)
+        if all(key in places and key not in unreadable for key in keys):
+            shown.append((finding, [places[key] for key in keys]))
+    return shown
+
+
+def _pairs(split: Split, pool: Executor) -> Iterator[_Pair]:
+    """Yield what was read of each image in their order; what is read ahead does not grow with the split."""
+    for start in range(0, len(split), AHEAD):
+        yield from pool.map(lambda index: _read_pair(split, index), range(start, min(start + AHEAD, len(split))))
+
+
 def _read_pair(split: Split, index: int) -> _Pair:
     pair = _Pair(split.name(index))
     try:
         image = split.image(index)
-        stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
-        pair.size, pair.mode, pair.digest = image.size, stored.mode, hashlib.sha256(image.tobytes()).digest()
-        pair.findings += find_mode(split.split, pair.name, pair.mode)
+        stored = Header(image.size, image.mode, False)
+        if split.pixel_rule is None:
+            stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
+            pair.findings += find_mode(split.split, pair.name, stored.mode)
+        pair.size, pair.mode = image.size, stored.mode
+        pair.look = look_at(pair.name, hashlib.sha256(image.tobytes()).digest(), image)
         pair.findings += find_turned(split.split, pair.name, turned=stored.turned)
     except UserError as error:
         remedy = "copy it again from the original"
-        pair.findings.append(Finding("image that cannot be read", split.split, pair.name, str(error), remedy))
+        pair.findings.append(Finding(UNREADABLE, split.split, pair.name, str(error), remedy))
     if not split.has_mask(index):
         return pair
     try:
@@ -120,7 +161,8 @@ def _find_missing(split: Split) -> list[Finding]:
     without = [split.name(index) for index in range(len(split)) if not split.has_mask(index)]
     if without and len(without) < len(split):
         problem, remedy = f"{len(without)} images have none", "add the masks, or move these images to another split"
-        findings.append(Finding("image without a mask", name, ", ".join(without[:5]), problem, remedy))
+        shows = ((name, without[0]),)
+        findings.append(Finding("image without a mask", name, ", ".join(without[:5]), problem, remedy, shows=shows))
     if split.orphans:
         problem = f"{len(split.orphans)} masks have none"
         remedy = "give an image and its mask the same name up to the suffix"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.labels import IGNORE
 from dlv3p.data.resample import Window, finish, finish_saturated, resize_ids, resize_pixels
 
@@ -47,8 +48,29 @@ def jitter_crop(pixels: np.ndarray, factors: np.ndarray, out: np.ndarray) -> Non
     finish_saturated(pixels, table, gray, saturation, MEAN, STD, out)
 
 
+def finish_channels(pixels: np.ndarray, rule: PixelRule, factors: np.ndarray | None, out: np.ndarray) -> None:
+    """Normalize pixels, uint8 (h,w,n), by a rule into the upper left corner of `out`, float32 (n,H,W).
+
+    `factors` change brightness and contrast as `jitter_crop` does, alike in all channels; channels have no saturation.
+    """
+    height, width, _ = pixels.shape
+    levels = np.arange(256, dtype=np.float32)
+    if factors is not None:
+        brightness, contrast, _ = factors
+        levels = levels * brightness
+        mean = np.float32(np.take(levels, pixels).mean())
+        levels = ((levels - mean) * contrast + mean).clip(0, 255)
+    for index, normalized in enumerate(rule.table):
+        table = np.interp(levels, np.arange(256), normalized).astype(np.float32)
+        out[index, :height, :width] = table[pixels[..., index]]
+
+
 def blur_crop(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur pixels, uint8 (h,w,3), by a Gaussian of `sigma` pixels."""
+    """Blur pixels, uint8 (h,w,n), by a Gaussian of `sigma` pixels."""
+    if pixels.shape[2] != 3:
+        channels = np.split(pixels, pixels.shape[2], axis=2)
+        blurred = [Image.fromarray(one[..., 0]).filter(ImageFilter.GaussianBlur(sigma)) for one in channels]
+        return np.stack(blurred, axis=2)
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
@@ -70,6 +92,7 @@ class Augmentation:
     color_jitter: float = 0.0
     scale_distribution: str = "log_uniform"
     blur: float = 0.0
+    rule: PixelRule | None = None
 
     def __call__(self, image: Image.Image, mask: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a crop: image float32 (3,h,w) normalized, mask int64 (h,w); padding is the mean color and 255."""
@@ -104,13 +127,15 @@ class Augmentation:
         if self.blur and rng.random() < 0.5:
             colors = blur_crop(colors, rng.uniform(0, self.blur))
         size = (self.crop_height, self.crop_width)
-        crop, truth = np.empty((3, *size), np.float32), np.empty(size, np.int64)
+        crop, truth = np.empty((colors.shape[2], *size), np.float32), np.empty(size, np.int64)
         for outside in (crop[:, window.height :], crop[:, :, window.width :]):
             outside[...] = 0  # the mean color, after normalizing
         for outside in (truth[window.height :], truth[:, window.width :]):
             outside[...] = IGNORE
         resize_ids(np.ascontiguousarray(mask), window, truth, flip=flip)
-        if self.color_jitter:
+        if self.rule is not None:
+            finish_channels(colors, self.rule, factors if self.color_jitter else None, crop)
+        elif self.color_jitter:
             jitter_crop(colors, factors, crop)
         else:
             normalize_crop(colors, crop)
@@ -126,11 +151,18 @@ def _around(center: float, length: int, available: int) -> int:
     return min(max(round(center - length / 2), 0), available - length)
 
 
-def normalize(image: Image.Image, *, image_scale: float = 1.0) -> Tensor:
-    """Convert an RGB image to the input of a network: float32 (3,h,w), scaled by `image_scale`, ImageNet-normalized."""
+def normalize(image: Image.Image | ChannelImage, *, image_scale: float = 1.0) -> Tensor:
+    """Convert an image to the input of a network: float32 (3,h,w), scaled by `image_scale`, ImageNet-normalized.
+
+    An image of channels becomes (n,h,w), normalized by its rule.
+    """
     if image_scale != 1.0:
         size = (max(1, round(image.width * image_scale)), max(1, round(image.height * image_scale)))
         image = image.resize(size, Image.Resampling.BILINEAR)
+    if isinstance(image, ChannelImage):
+        out = np.empty((image.rule.channels, image.height, image.width), np.float32)
+        finish_channels(image.pixels, image.rule, None, out)
+        return torch.from_numpy(out)
     out = np.empty((3, image.height, image.width), np.float32)
     normalize_crop(np.asarray(image), out)
     return torch.from_numpy(out)

@@ -1,8 +1,16 @@
-"""The classes and the palette of PASCAL VOC 2012, and the colors of classes that have none."""
+"""Names and colors of classes: those of PASCAL VOC 2012, its palette, and colors for classes that have none."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Classes(NamedTuple):
+    """The names of a data set's ids, and their colors, uint8 (256,3), black where there is no class."""
+
+    names: tuple[str, ...]
+    colors: np.ndarray
 
 
 @lru_cache(maxsize=1)

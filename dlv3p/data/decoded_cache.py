@@ -27,7 +27,7 @@ from dlv3p.runtime.progress import track
 
 
 class LazyImage(NamedTuple):
-    """An image's size, and `corner(rows, columns)`, at least its upper left corner, uint8 (h,w,3)."""
+    """An image's size, and `corner(rows, columns)`, at least its upper left corner, uint8 (h,w,3), or (h,w,n)."""
 
     height: int
     width: int
@@ -37,7 +37,7 @@ class LazyImage(NamedTuple):
 def open_image(split: Split, index: int) -> LazyImage:
     """Open an image of a split; raises InputError, here or when its pixels are read, if it is damaged."""
     content = _content(split, index)
-    size = png_size(content)
+    size = None if split.pixel_rule else png_size(content)
     if size is None:
         return decoded(np.asarray(split.image(index)))
 
@@ -69,6 +69,7 @@ class DecodedCache:
 
     def __init__(self, split: Split) -> None:
         self.split, self.folder = split, data_folder() / "decoded"
+        self.channels = split.pixel_rule.channels if split.pixel_rule else 3
 
     def open(self, index: int) -> LazyImage:
         """Open an image, decoding it first if it is not cached, or damaged there.
@@ -76,7 +77,7 @@ class DecodedCache:
         Raises MachineError when the disk is full.
         """
         path = self.path(index)
-        pixels = _mapped(path)
+        pixels = _mapped(path, self.channels)
         return decoded(self._keep(index, path) if pixels is None else pixels)
 
     def prepare(self, *, progress: str = "auto", skip_bad: bool = False) -> None:
@@ -102,15 +103,15 @@ class DecodedCache:
         return self.folder / f"rule_{RULE}" / digest[:2] / f"{digest[2:34]}.npy"
 
     def _keep(self, index: int, path: Path) -> np.ndarray:
-        pixels = np.ascontiguousarray(self.split.image(index))
+        pixels = np.ascontiguousarray(np.asarray(self.split.image(index)))
         write_array(path, pixels)
         return pixels
 
     def _is_missing(self, index: int) -> bool:
-        return _mapped(self.path(index), checked=False) is None  # `open` compares the checksum
+        return _mapped(self.path(index), self.channels, checked=False) is None  # `open` compares the checksum
 
     def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
-        needed = 3 * image.width * image.height * count
+        needed = self.channels * image.width * image.height * count
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free - RESERVE
         if needed > free:
@@ -120,8 +121,8 @@ class DecodedCache:
             )
 
 
-def _mapped(path: Path, *, checked: bool = True) -> np.ndarray | None:
+def _mapped(path: Path, channels: int, *, checked: bool = True) -> np.ndarray | None:
     pixels = read_array(path, checked=checked)
-    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != channels:
         return None
     return pixels

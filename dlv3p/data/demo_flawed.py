@@ -8,8 +8,8 @@ from PIL import Image
 
 from cityscapes.files.atomic import write_bytes, write_text
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.class_table import CLASSES_FILE, HEADING
 from dlv3p.data.demo_voc import city_pictures
-from dlv3p.data.folder import CLASSES_FILE, HEADING
 
 COUNTS = {"train": 16, "val": 6}
 _FINISHED = "README.txt"

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ Memory = dict[str, list]
 def data_fingerprint(split: Split) -> str:
     """Return one sha256 over the names and sizes of a split's images, for shards of their source files."""
     lines = (f"{name} {path.stat().st_size}\n" for name, path in _files(split, "image"))
-    return split.source_fingerprint if split.fingerprint else _sha256(lines)
+    return split.source_fingerprint if split.fingerprint else _sha256(chain(lines, [_pixel_key(split)]))
 
 
 def masks_fingerprint(split: Split) -> str | None:
@@ -44,13 +45,13 @@ def masks_fingerprint(split: Split) -> str | None:
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
     lines = (f"{name} {path.name} {path.stat().st_size}\n" for name, path in _files(split, "mask"))
-    return None if split.fingerprint else _sha256(lines)
+    return None if split.fingerprint else _sha256(chain(lines, [split.label_rule]))
 
 
 def image_fingerprint(split: Split, index: int) -> str:
     """Return one sha256 over an image's path, size and times, as the key of what is made from it."""
     path = split.image_path(index)
-    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path)])
+    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path), _pixel_key(split)])
 
 
 def labels_fingerprint(split: Split, *, version: str) -> str:
@@ -64,7 +65,7 @@ def labels_fingerprint(split: Split, *, version: str) -> str:
 
 def part_fingerprint(split: Split, indices: Sequence[int]) -> str:
     """Return one sha256 over the classes, and the names and bytes of some images and of the masks that they have."""
-    lines: list[str | bytes] = [split.fingerprint, _classes(split)]
+    lines: list[str | bytes] = [split.fingerprint, _classes(split), _pixel_key(split)]
     for index in indices:
         lines.append(f"{index} {split.name(index)}\n")
         if not split.fingerprint:  # which covers the content of shards
@@ -111,7 +112,7 @@ def pixels_fingerprint(split: Split) -> str:
     try:
         for index in np.linspace(0, len(split) - 1, KNOWN_BY).round().astype(int).tolist():
             image = split.image(index)
-            parts += [f"{image.size}", image.convert("RGB").tobytes()]
+            parts += [f"{image.size}", np.asarray(image if split.pixel_rule else image.convert("RGB")).tobytes()]
     except (InputError, OSError):
         return ""
     return _sha256(parts)
@@ -132,10 +133,15 @@ def content_fingerprint(split: Split, *, remembered: bool = True) -> str | None:
     remembered = remembered and whole >= WORTH_REMEMBERING
     memory = _read_memory() if remembered else {}
     known = dict(memory)
-    fingerprint = _sha256(f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
+    lines = (f"{name} {_remembered_sha256(path, memory)}\n" for name, path in files)
+    fingerprint = _sha256(chain(lines, [split.label_rule, _pixel_key(split)]))
     if remembered and memory != known:
         write_text(_memory_path(), json.dumps(with_checksum(memory), indent=0), durable=False)
     return fingerprint
+
+
+def _pixel_key(split: Split) -> str:
+    return split.pixel_rule.key if split.pixel_rule else ""
 
 
 def _files(split: Split, kind: str) -> Iterator[tuple[str, Path]]:
@@ -158,7 +164,8 @@ def _state(path: Path) -> str:
 
 
 def _classes(split: Split) -> bytes:
-    return repr(list(split.class_names)).encode() + split.colors.tobytes()  # these decode masks of colors
+    rule = split.label_rule.encode()
+    return repr(list(split.class_names)).encode() + split.colors.tobytes() + rule  # these decode masks of colors
 
 
 def _remembered_sha256(path: Path, memory: Memory) -> str:

@@ -1,8 +1,9 @@
 """Read a plain folder of images and masks with a CSV table of its classes: the layout for your own data.
 
 my_data/
-  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional
+  classes.csv                     id,name,red,green,blue: ids from 0, a row each; colors are optional (class_table.py)
   images/train/*.jpg (or .png)    any names, also in subfolders
+  data.yaml                       optional: other images than RGB, and masks named by a suffix (data_file.py)
   masks/train/*.png               the same names: one channel of ids (255 is ignored), the same ids in three equal
                                   channels, or the colors of classes.csv
   images/val/ masks/val/ ...      further splits; a split without masks can be predicted, not trained on
@@ -11,132 +12,26 @@ Hidden files and folders are left out. Links are followed within the data set. N
 form.
 """
 
-import csv
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.channels import PixelRule
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
-from cityscapes.files.untrusted import regular, sanitize
 from cityscapes.labels import IGNORE
-from dlv3p.data.classes import default_color, voc_palette
-from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside, printable
+from dlv3p.data.class_table import CLASSES_FILE, ClassTable, read_class_table
+from dlv3p.data.data_file import measure, read_data_file
+from dlv3p.data.pairs import Pair, PairedSplit, inside, printable
 
-HEADING = "id,name,red,green,blue"
-
-IGNORED_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "unknown", "border", "boundary", "nothing")
-"""What a row with id 255 may be called that gives no color."""
-
-Color = tuple[int, int, int]
-
-
-class ClassTable(NamedTuple):
-    """The classes, and the id of each given color in a mask of colors; 255 is ignored."""
-
-    classes: Classes
-    id_of_color: dict[Color, int]
-
-
-class _Row(NamedTuple):
-    where: str
-    id: int
-    name: str
-    color: Color | None
-
-
-def read_class_table(path: Path) -> ClassTable:
-    """Read the table; raises InputError with the line for ids that do not run from 0 and duplicate names or colors.
-
-    A row with id 255 gives a color of ignored pixels and is not a class; without a color it may only say so. Classes
-    without a color get one.
-    """
-    rows = _read_rows(path)
-    for row in rows:
-        if row.id == IGNORE and row.color is None and row.name.lower() not in IGNORED_NAMES:
-            raise InputError(
-                f"{row.where}: {IGNORE} marks ignored pixels and cannot be the class {row.name!r}; store and list the "
-                f"class under the next id, or call the row one of {', '.join(IGNORED_NAMES)}"
-            )
-    classes = sorted((row for row in rows if row.id != IGNORE), key=lambda row: row.id)
-    colors = np.zeros((256, 3), np.uint8)
-    for expected, row in enumerate(classes):
-        if row.id != expected:
-            raise InputError(f"{row.where}: id {row.id}, expected {expected}; ids run from 0 without a gap")
-        colors[row.id] = row.color or default_color(row.id, row.name)
-    colors[IGNORE] = next(
-        (row.color for row in rows if row.id == IGNORE and row.color), _ignored_color(colors, classes)
-    )
-    _refuse_repeated(classes)
-    id_of_color: dict[Color, int] = {}
-    for row in rows:
-        if row.color is not None and id_of_color.setdefault(row.color, row.id) != row.id:
-            raise InputError(f"{row.where}: the color {row.color} already belongs to another class")
-    return ClassTable(Classes(tuple(row.name for row in classes), colors), id_of_color)
-
-
-def _ignored_color(colors: np.ndarray, classes: Sequence[_Row]) -> Color:
-    """Return black, or the cream of PASCAL VOC where a class is black: the two must not look the same."""
-    black = any(not colors[row.id].any() for row in classes)
-    return tuple(int(value) for value in voc_palette()[IGNORE]) if black else (0, 0, 0)
-
-
-def _read_rows(path: Path) -> list[_Row]:
-    try:
-        with open(regular(path), newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file)
-            lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
-            if not {"id", "name"} <= set(lines.fieldnames):
-                raise InputError(f"{path}: its first line must be {HEADING} (the colors are optional)")
-            rows = [_row(f"{path}, line {lines.line_num}", fields) for fields in lines]
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f"{path}: no such file; write one line per class under the heading {HEADING}"
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table of classes ({error}); save it as CSV in UTF-8") from error
-    if sum(row.id != IGNORE for row in rows) < 2:
-        raise InputError(f"{path}: names fewer than two classes")
-    return rows
-
-
-def _row(where: str, fields: dict[str, str | None]) -> _Row:
-    name = (fields.get("name") or "").strip()
-    if not name:
-        raise InputError(f"{where}: the name is empty")
-    if not name.isprintable():
-        raise InputError(f"{where}: the name {sanitize(name)} holds a character that cannot be shown; use letters")
-    texts = [(fields.get(key) or "").strip() for key in ("red", "green", "blue")]
-    if any(texts) and not all(texts):
-        raise InputError(f"{where}: give red, green and blue together, or none of them")
-    values = [_number(text, f"{where}: a color") for text in texts if text]
-    return _Row(
-        where, _number(fields.get("id"), f"{where}: id"), name, (values[0], values[1], values[2]) if values else None
-    )
-
-
-def _number(text: str | None, what: str) -> int:
-    if text is None or not text.strip().isdecimal() or int(text) > 255:
-        raise InputError(f"{what} is {text!r}; expected a whole number from 0 to 255")
-    return int(text)
-
-
-def _refuse_repeated(classes: list[_Row]) -> None:
-    seen: set[str] = set()
-    for row in classes:
-        if row.name in seen:
-            raise InputError(f"{row.where}: duplicate name {row.name!r}; give each class its own")
-        seen.add(row.name)
-
-
-CLASSES_FILE = "classes.csv"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""Also those of images, where `data.yaml` states their channels."""
 MASK_SUFFIXES = (".png",)
 UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif", ".heic", ".jfif", ".npy")
 """The suffixes of images that are not read; they are counted and named."""
@@ -145,12 +40,21 @@ UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".p
 class FolderSplit(PairedSplit):
     """One split of a plain folder, whose masks hold ids or the colors of its class table."""
 
-    def __init__(self, root: Path, split: str, pairs: Sequence[Pair], table: ClassTable, **more: Sequence[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        pairs: Sequence[Pair],
+        table: ClassTable,
+        rule: PixelRule | None,
+        **more: Sequence[str],
+    ) -> None:
         super().__init__(root, split, pairs, table.classes, **more)
-        self._table = table
+        self.pixel_rule = rule
+        self._table, self.label_rule = table, table.rule
 
     def read_mask(self, path: Path) -> np.ndarray:
-        """Read ids as they are stored, or look them up by the colors of `classes.csv` in a mask of three channels.
+        """Read ids as they are stored, or as `classes.csv` says; in a mask of three channels, look up its colors.
 
         Without colors in the table, three equal channels are ids. Raises InputError where the colors of a palette, or
         a white that is stored as gray, belong to another class than the ids.
@@ -158,6 +62,8 @@ class FolderSplit(PairedSplit):
         mask = decode_mask(read_file(path), str(path))
         ids = stored_ids(mask)
         if ids is not None:
+            if self.label_rule:
+                return self._table.ids(ids, str(path))
             self._refuse_contradiction(ids, mask.getpalette("RGB") if mask.mode == "P" else None, path)
             return ids
         if mask.mode not in ("RGB", "RGBA"):
@@ -170,7 +76,7 @@ class FolderSplit(PairedSplit):
                 f"{path}: holds RGB colors and {CLASSES_FILE} has none; add the columns red,green,blue to the table, "
                 "or store ids in one channel"
             )
-        return np.ascontiguousarray(pixels[..., 0])
+        return self._table.ids(np.ascontiguousarray(pixels[..., 0]), str(path))
 
     def _refuse_contradiction(self, ids: np.ndarray, palette: list[int] | None, path: Path) -> None:
         """Raise InputError where the colors under which ids are stored are those of other classes."""
@@ -213,7 +119,10 @@ class FolderSplit(PairedSplit):
 
 def open_folder(root: Path, split: str, *, labeled: bool) -> FolderSplit:
     """Open one split of a plain folder; `labeled` requires a mask for each image and lists missing ones."""
-    listed, stored = _Listing(root, "images", split), _Listing(root, "masks", split)
+    stated = read_data_file(root)
+    suffixes = (*IMAGE_SUFFIXES, *TIFF_SUFFIXES) if stated.channels else IMAGE_SUFFIXES
+    listed = _Listing(root, "images", split, suffixes)
+    stored = _Listing(root, "masks", split, MASK_SUFFIXES, end=stated.mask_suffix)
     images, masks = listed.files, stored.files
     unread = [text for text in (listed.unread(), stored.unread()) if text]
     if not images:
@@ -223,10 +132,19 @@ def open_folder(root: Path, split: str, *, labeled: bool) -> FolderSplit:
         _refuse_unpaired(root, split, images, masks, unread)
     folder = root / "masks" / split
     names = {key: path.relative_to(listed.folder).with_suffix("").as_posix() for key, path in images.items()}
-    pairs = [Pair(printable(name), images[key], masks.get(key, folder / f"{name}.png")) for key, name in names.items()]
+    end = f"{stated.mask_suffix}.png"
+    pairs = [Pair(printable(name), images[key], masks.get(key, folder / f"{name}{end}")) for key, name in names.items()]
     orphans = sorted(map(printable, masks.keys() - images.keys()))
     table = read_class_table(root / CLASSES_FILE)
-    return FolderSplit(root, split, pairs, table, orphans=orphans, unread=unread)
+    return FolderSplit(root, split, pairs, table, stated.rule, orphans=orphans, unread=unread)
+
+
+def measure_data_file(root: Path, split: str) -> None:
+    """Measure, in the images of a split, what `data.yaml` leaves open, and add it to the file; else change nothing."""
+    stated = read_data_file(root, measured=False)
+    if stated.channels and stated.rule is None:
+        listed = _Listing(root, "images", split, (*IMAGE_SUFFIXES, *TIFF_SUFFIXES))
+        measure(root, listed.files.values())
 
 
 def is_folder(root: Path) -> bool:
@@ -240,20 +158,19 @@ class _Listing:
     Raises InputError when two files differ only in the suffix or in the Unicode form of their names.
     """
 
-    def __init__(self, root: Path, kind: str, split: str) -> None:
+    def __init__(self, root: Path, kind: str, split: str, suffixes: Sequence[str], *, end: str = "") -> None:
         self.folder = root / kind / split
         if kind == "images" and not self.folder.is_dir():
             found = sorted(entry.name for entry in self.folder.parent.iterdir() if is_shown_folder(entry))
             raise MissingInputError(
                 f"{self.folder}: no such split; {self.folder.parent} holds {', '.join(found) or 'none'}"
             )
-        suffixes = IMAGE_SUFFIXES if kind == "images" else MASK_SUFFIXES
         found: dict[str, list[Path]] = defaultdict(list)
         left_out: list[Path] = []
         for path in sorted(walk(self.folder, checked=partial(inside, root))):
             if path.suffix.lower() in suffixes:
                 name = path.relative_to(self.folder).with_suffix("").as_posix()
-                found[unicodedata.normalize("NFC", name)].append(path)
+                found[unicodedata.normalize("NFC", name).removesuffix(end)].append(path)
             elif path.suffix.lower() in (*UNREAD_SUFFIXES, *IMAGE_SUFFIXES):
                 left_out.append(path)
         for paths in found.values():

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.channels import PixelRule
 from dlv3p.data.augment import Augmentation, normalize
 from dlv3p.data.batches import Batches, CheckedSamples, collate, explain_worker_errors, ignore_stop_signals
 from dlv3p.data.decoded_cache import DecodedCache, open_image
@@ -148,11 +149,11 @@ def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
     if parameters.decoded_cache:
         cache = DecodedCache(split)
         cache.prepare(progress=parameters.progress, skip_bad=skip_bad)
-    augmentation = make_augmentation(parameters)
+    augmentation = make_augmentation(parameters, split.pixel_rule)
     return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
 
 
-def make_augmentation(parameters: TrainParameters) -> Augmentation:
+def make_augmentation(parameters: TrainParameters, rule: PixelRule | None = None) -> Augmentation:
     """Return the augmentation of a run's training crops."""
     return Augmentation(
         parameters.crop_height,
@@ -163,4 +164,5 @@ def make_augmentation(parameters: TrainParameters) -> Augmentation:
         color_jitter=parameters.color_jitter,
         scale_distribution=parameters.scale_distribution,
         blur=parameters.blur,
+        rule=rule,
     )

@@ -15,6 +15,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import read_ids
 from cityscapes.ids import explain_mask
+from dlv3p.data.classes import Classes
 
 
 class Pair(NamedTuple):
@@ -23,13 +24,6 @@ class Pair(NamedTuple):
     name: str
     image: Path
     mask: Path
-
-
-class Classes(NamedTuple):
-    """The names of a data set's ids, and their colors, uint8 (256,3), black where there is no class."""
-
-    names: tuple[str, ...]
-    colors: np.ndarray
 
 
 class PairedSplit(Split):

@@ -117,10 +117,12 @@ class Window:
 
 
 def resize_pixels(pixels: np.ndarray, window: Window, *, flip: bool = False) -> np.ndarray:
-    """Resize a window of an image, uint8 (H,W,3), to uint8 (h,w,3), bilinear and antialiased; `flip` swaps its sides.
+    """Resize a window of an image, uint8 (H,W,n), to uint8 (h,w,n), bilinear and antialiased; `flip` swaps its sides.
 
     `pixels` may be a corner of at least `window.corner()` rows and columns.
     """
+    if pixels.shape[2] != 3:
+        return _resize_channels(pixels, window, flip)
     starts, weights = _weights(window.image_width, window.left, window.right, window.width)
     if flip:
         starts, weights = np.ascontiguousarray(starts[::-1]), np.ascontiguousarray(weights[::-1])
@@ -132,6 +134,14 @@ def resize_pixels(pixels: np.ndarray, window: Window, *, flip: bool = False) -> 
     resized = np.empty((window.height, 3 * window.width), np.uint8)
     weigh_rows(columns.reshape(len(columns), -1), row_starts - first, row_weights, resized)
     return resized.reshape(window.height, window.width, 3)
+
+
+def _resize_channels(pixels: np.ndarray, window: Window, flip: bool) -> np.ndarray:
+    """Resize any number of channels, three at a time, each as red, green and blue are."""
+    channels = pixels.shape[2]
+    filled = np.pad(pixels, ((0, 0), (0, 0), (0, -channels % 3)))
+    parts = [np.ascontiguousarray(filled[..., first : first + 3]) for first in range(0, channels, 3)]
+    return np.concatenate([resize_pixels(part, window, flip=flip) for part in parts], axis=2)[..., :channels]
 
 
 def resize_ids(ids: np.ndarray, window: Window, out: np.ndarray, *, flip: bool = False) -> None:

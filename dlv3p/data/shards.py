@@ -21,6 +21,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import open_atomically
+from cityscapes.files.channels import ChannelImage, pixel_rule
 from cityscapes.files.checksums import check_content
 from cityscapes.files.images import decode_ids, decode_image
 from cityscapes.files.untrusted import parse_json, regular
@@ -50,6 +51,7 @@ class ShardedSplit(Split):
         self.colors = np.zeros((256, 3), np.uint8)
         self.colors[: len(index["colors"])] = index["colors"]
         self.source_fingerprint = index["fingerprint"]
+        self.pixel_rule = pixel_rule(index["pixels"], f"{root}/{split}/{INDEX}") if "pixels" in index else None
         self.fingerprint = hashlib.sha256(" ".join(s["sha256"] for s in index["shards"]).encode()).hexdigest()
         self._shards = {shard["name"]: shard for shard in index["shards"]}
         samples = [(shard["name"], sample) for shard in index["shards"] for sample in shard["samples"]]
@@ -80,10 +82,10 @@ class ShardedSplit(Split):
         """Return an image's file; raises IntegrityError when the shard differs from the index."""
         return self._read(index, "image")
 
-    def image(self, index: int) -> Image.Image:
-        """Read an image as RGB; raises InputError for a file that cannot be decoded."""
+    def image(self, index: int) -> Image.Image | ChannelImage:
+        """Read an image as RGB, or by `pixel_rule`; raises InputError for a file that cannot be decoded."""
         content, source = io.BytesIO(self._read(index, "image")), str(self._path(index, "image"))
-        return decode_image(content, source, remedy="it was damaged before it was packed")
+        return decode_image(content, source, remedy="it was damaged before it was packed", rule=self.pixel_rule)
 
     def has_mask(self, index: int) -> bool:
         """Return whether an image has a mask."""

@@ -17,8 +17,8 @@ from cityscapes.files.images import decode_ids, read_file
 from cityscapes.files.png_chunks import chunks
 from cityscapes.files.untrusted import read_at_most, regular, sanitize
 from cityscapes.labels import IGNORE
-from dlv3p.data.classes import CLASS_NAMES, voc_palette
-from dlv3p.data.pairs import Classes, Pair, PairedSplit, inside
+from dlv3p.data.classes import CLASS_NAMES, Classes, voc_palette
+from dlv3p.data.pairs import Pair, PairedSplit, inside
 
 
 def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:

@@ -77,6 +77,7 @@ def write_shards(
             "classes": list(split.class_names),
             "colors": split.colors[: split.num_classes].tolist(),
             "order_seed": order_seed,
+            **({"pixels": split.pixel_rule.as_dict()} if split.pixel_rule else {}),
             "samples": len(split),
             "shards": shards,
         }
@@ -128,8 +129,10 @@ def _add(tar: tarfile.TarFile, key: str, suffix: str, content: bytes) -> list[An
 
 def _image(split: "Split", index: int) -> tuple[str, bytes]:
     content = split.image_bytes(index)
+    from cityscapes.files.tiff_read import is_tiff  # loads numpy
+
     split.image(index)  # raises InputError for an unreadable image
-    return ("png" if content[:4] == b"\x89PNG" else "jpg"), content
+    return ("png" if content[:4] == b"\x89PNG" else "tif" if is_tiff(content) else "jpg"), content
 
 
 def _mask(split: "Split", index: int) -> bytes:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, InputError
+from cityscapes.files.channels import PixelRule, refuse_other_rule
 from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
@@ -52,6 +53,7 @@ class Predictor:
 
         Several views are summed at the network's working size: the image's times the run's `image_scale`.
         """
+        refuse_other_rule(self.rule, getattr(image, "rule", None), str(self.checkpoint))
         scale, align_corners = self.parameters.image_scale, self.model.align_corners
         size = (image.height, image.width)
         views = multi_scale_views(*size, protocol, image_scale=scale)
@@ -61,6 +63,11 @@ class Predictor:
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
         total = multi_scale_sum(self.logits, image, views, working, align_corners=align_corners, device=self.device)
         return upsample_argmax(total[None], size)[0]
+
+    @property
+    def rule(self) -> PixelRule | None:
+        """How images become the network's input; None for RGB."""
+        return self.model.rule
 
     def logits(self, batch: Tensor) -> Tensor:
         """Return the network's logits (N,C,h',w') for a normalized batch (N,3,h,w) on the predictor's device.

@@ -10,6 +10,7 @@ from cityscapes.errors import IntegrityError, missing_packages
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export.onnx_runtime import NEEDED, open_onnx
 from dlv3p.export.torch_runtime import TorchPredictor, open_program
+from dlv3p.models.inputs import input_channels
 
 SMALLEST_AGREEMENT = 0.999
 """Share of the pixels that must get the same class; in the others, two best classes may differ by rounding."""
@@ -28,7 +29,7 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     threads = torch.get_num_threads()
     exported = open_onnx(path, threads=threads) if path.suffix == ".onnx" else open_program(path)
     network = TorchPredictor(predictor.model, image_scale=predictor.parameters.image_scale)
-    image = probe()
+    image = probe(input_channels(predictor.model))
     agreement = share_of_same(np.asarray(network(image)), np.asarray(exported(image)))
     if agreement < SMALLEST_AGREEMENT:
         path.unlink()
@@ -39,9 +40,9 @@ def check_export(predictor: Predictor, path: Path) -> float | None:
     return agreement
 
 
-def probe() -> Tensor:
-    """Return the image by which networks are compared, normalized, float32 (1,3,h,w): large patches, as in pictures."""
-    coarse = torch.randn(1, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+def probe(channels: int = 3) -> Tensor:
+    """Return the image by which networks are compared, normalized, float32 (1,n,h,w): large patches, as in pictures."""
+    coarse = torch.randn(1, channels, 6, 10, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cityscapes.errors import ParameterError, require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
+from dlv3p.models.inputs import input_channels
 from dlv3p.runtime.devices import EXPORT_ADVICE, explain_out_of_memory
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
     """Return the metadata of an exported file, each entry as JSON.
 
     An image is resized by `image_scale`, scaled to 0 to 1, reduced by `mean` and divided by `standard_deviation`; label
-    n is `class_names[n]`.
+    n is `class_names[n]`. Of a network of other images than RGB, `pixels` is their rule in place of the last two.
     """
     parameters = predictor.parameters
+    rule = predictor.model.rule
     content = {
         "run": predictor.run,
         "image_scale": parameters.image_scale,
@@ -134,12 +136,16 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
         "class_names": list(predictor.class_names),
         "output_stride": parameters.output_stride,
     }
+    if rule:
+        del content["mean"], content["standard_deviation"]
+        content["pixels"] = rule.as_dict()
     return {name: json.dumps(value) for name, value in content.items()}
 
 
 def _example(model: nn.Module, height: int, width: int, fixed_batch: bool) -> Tensor:
     # A batch of one would become a constant.
-    return torch.zeros(1 if fixed_batch else 2, 3, height, width, device=next(model.parameters()).device)
+    shape = (1 if fixed_batch else 2, input_channels(model), height, width)
+    return torch.zeros(shape, device=next(model.parameters()).device)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cityscapes.errors import ParameterError
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.backbones.features import Backbone, BackboneOptions, Features
+from dlv3p.models.inputs import take_channels
 from dlv3p.models.norms import batch_norm_one_pixel, set_momentum, use_norm
 from dlv3p.models.widths import Widths, apply_widths
 from dlv3p.parameters.network import NetworkParameters, find
@@ -173,13 +175,15 @@ class DeepLab(nn.Module):
     """Base of both networks, a backbone and a head: image (N,3,H,W) to logits (N,num_classes,H,W).
 
     `logits_at_stride` is for callers who upsample themselves; `upsample` is the network's own way. `auxiliary` is a
-    second, small head on the middle features, or None. `widths` lists the layers that are narrower than the switches
+    second, small head on the middle features, or None. `rule` says how images become its input where they are not RGB,
+    and `widths` lists the layers that are narrower than the switches
     make them, and is needed to build the network again.
     """
 
     def __init__(self, backbone: Backbone, aspp: ASPP, *, align_corners: bool = False) -> None:
         super().__init__()
         self.widths: Widths = {}
+        self.rule: PixelRule | None = None
         self.auxiliary: nn.Module | None = None
         self.align_corners = align_corners
         self.backbone = backbone
@@ -251,14 +255,19 @@ def auxiliary_head(in_channels: int, num_classes: int, options: BlockOptions) ->
     return head
 
 
-def build_network(parameters: NetworkParameters, num_classes: int, *, widths: Widths | None = None) -> DeepLab:
+def build_network(
+    parameters: NetworkParameters, num_classes: int, *, widths: Widths | None = None, rule: PixelRule | None = None
+) -> DeepLab:
     """Build the network that `parameters` describe, with random weights, in training mode, on the default device.
 
-    `widths` make layers narrower, as `widths_of` describes them. Raises ParameterError for switches that the backbone
+    `widths` make layers narrower, as `widths_of` describes them. With a `rule`, it takes the channels of its images
+    instead of RGB. Raises ParameterError for switches that the backbone
     does not support and for less than one class, IntegrityError for widths that do not fit the network.
     """
     check_num_classes(num_classes)
     backbone = build_backbone(parameters)
+    if rule is not None:
+        take_channels(backbone, rule.channels)
     options = BlockOptions(
         parameters.separable, parameters.convolution_bias, parameters.norm_epsilon, parameters.norm_momentum
     )
@@ -281,6 +290,7 @@ def build_network(parameters: NetworkParameters, num_classes: int, *, widths: Wi
         model.auxiliary = auxiliary_head(backbone.middle_channels, num_classes, options)
         initialize(parameters.head_initialization, model.auxiliary)
     model = use_norm(model, parameters.norm, standardized=parameters.standardizes_weights)
+    model.rule = rule
     if widths:
         apply_widths(model, widths, source="widths")
     return model

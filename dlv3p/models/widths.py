@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, reason
+from dlv3p.models.inputs import input_channels
 
 Widths = Mapping[str, Mapping[str, int]]
 
@@ -96,7 +97,7 @@ def _first(value: Tensor, outputs: int, inputs: int | None) -> Tensor:
 def _try(model: nn.Module, source: str) -> None:
     """Run an image through the network, auxiliary head included, on its own device, which may be the meta device."""
     training = {name: module.training for name, module in model.named_modules()}
-    image = torch.zeros(1, 3, *CHECKED_SIZE, device=next(model.parameters()).device)
+    image = torch.zeros(1, input_channels(model), *CHECKED_SIZE, device=next(model.parameters()).device)
     try:
         model.eval()
         model.forward_with_auxiliary(image) if model.auxiliary is not None else model(image)

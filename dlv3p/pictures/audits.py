@@ -9,7 +9,17 @@ from PIL import Image
 
 from cityscapes.audit_rules import AuditReport
 from cityscapes.dataset import Split
-from dlv3p.pictures.visualize import new_figure, overlay, with_legend
+from cityscapes.errors import UserError
+from cityscapes.findings import Finding
+from dlv3p.pictures.visualize import (
+    PICTURE_WIDTH,
+    column_width,
+    new_figure,
+    overlay,
+    side_by_side,
+    text_lines,
+    with_legend,
+)
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 _MOST_VALUES = 4
@@ -83,14 +93,51 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
     """
     panels, seen, (first, _) = {}, set(), pairs[0]
     for split, index in pairs:
-        image, mask = split.pair(index)
+        stored, mask = split.pair(index)
+        image = np.asarray(stored.convert("RGB"))
         title = f"{split.split}: {split.name(index)}"
-        panels[title] = np.asarray(image)
-        panels[f"{title}, mask over it"] = overlay(np.asarray(image), mask, alpha=0.65, colors=split.colors)
+        panels[title] = image
+        panels[f"{title}, mask over it"] = overlay(image, mask, alpha=0.65, colors=split.colors)
         seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
     classes = sorted(seen)
     names = [first.class_names[i] for i in classes]
     return Image.fromarray(with_legend(panels, names, first.colors[classes], columns=2))
+
+
+def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
+    """Show findings, two in a row: one image beside itself under its mask, or two images that should not be alike.
+
+    A mask of another size lies in its own pixels at the upper left; words stand for one that cannot be used.
+    """
+    if not shown:
+        return Image.fromarray(text_lines(["No finding can be shown by an image."]))
+    panels = {}
+    for number, (finding, places) in enumerate(shown, 1):
+        split, index = places[0]
+        image = np.asarray(split.image(index).convert("RGB"))
+        panels[f"{number}. {finding.kind}: {split.split}, {split.name(index)}"] = image
+        if len(places) == 1:
+            panels[f"{number}. {_called(finding, split, index)}"] = _under_its_mask(image, split, index)
+        for other, position in places[1:]:
+            beside = other.image(position).convert("RGB")
+            panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(beside)
+    return Image.fromarray(side_by_side(panels, columns=4))
+
+
+def _called(finding: Finding, split: Split, index: int) -> str:
+    return "its mask over it" if split.name(index) in finding.where else f"{finding.where}, and its other classes"
+
+
+def _under_its_mask(image: np.ndarray, split: Split, index: int) -> np.ndarray:
+    try:
+        mask = split.mask(index)
+    except UserError:
+        return text_lines(["no mask can be shown"], width=column_width(PICTURE_WIDTH, 4))
+    height, width = min(len(image), len(mask)), min(image.shape[1], mask.shape[1])
+    shown = image.copy()
+    part = np.ascontiguousarray(image[:height, :width]), np.ascontiguousarray(mask[:height, :width])
+    shown[:height, :width] = overlay(*part, alpha=0.65, colors=split.colors)
+    return shown
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import MissingInputError, ParameterError, UserError
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
@@ -47,7 +48,7 @@ def samples_picture(split: Split, indices: list[int]) -> Image.Image:
     panels, seen = {}, set()
     for index in indices:
         image, mask = split.pair(index)
-        panels[split.name(index)] = np.asarray(image)
+        panels[split.name(index)] = np.asarray(image.convert("RGB"))
         panels[f"{split.name(index)}, mask"] = colorize(mask, split.colors)
         seen.update(np.unique(mask).tolist())
     return Image.fromarray(_with_legend(panels, sorted(seen - {IGNORE}), split, columns=2))
@@ -62,10 +63,20 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
         if isinstance(sample, UserError):
             raise sample
         image, mask, _ = sample
-        colors = image.numpy().transpose(1, 2, 0) * STD + MEAN
-        picture = np.round(255 * colors.clip(0, 1)).astype(np.uint8)
+        picture = shown_input(image.numpy(), split.pixel_rule)
         panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors)
     return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
+
+
+def shown_input(image: np.ndarray, rule: PixelRule | None) -> np.ndarray:
+    """Return a network's input, normalized (C,h,w), as a picture, uint8 (h,w,3): of channels as they are shown."""
+    if rule is None:
+        colors = 255 * (image.transpose(1, 2, 0) * STD + MEAN).clip(0, 1)
+        return np.round(colors).astype(np.uint8)
+    low, high = rule.value_range
+    values = image.transpose(1, 2, 0) * np.array(rule.deviation) + np.array(rule.mean)
+    levels = np.round(255 * ((values - low) / (high - low)).clip(0, 1)).astype(np.uint8)
+    return np.asarray(ChannelImage(levels, rule).convert("RGB"))
 
 
 def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: bool = False) -> Image.Image:
@@ -80,7 +91,7 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
     for row, name in enumerate(names, start=1):
         image, truth = evaluation.scored_pair(index_of[name])
         prediction = predictor(image, evaluation.protocol)
-        panels[f"{row}. image"] = np.asarray(image)
+        panels[f"{row}. image"] = np.asarray(image.convert("RGB"))
         for title, labels in (("prediction", prediction), ("truth", truth)):
             shown = colorize(labels, split.colors)
             if name_classes:
@@ -126,7 +137,7 @@ class SamplePredictions:
         for index in self.indices:
             if index not in self._known:
                 image, mask = self._split.pair(index)
-                self._known[index] = (np.asarray(image), colorize(mask, self._split.colors))
+                self._known[index] = (np.asarray(image.convert("RGB")), colorize(mask, self._split.colors))
             image, truth = self._known[index]
             name = self._split.name(index)
             panels[name] = image
@@ -152,9 +163,9 @@ def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Im
         row = index + 1
         image = split.image(index)
         prediction = predictor(image)
-        panels[split.name(index)] = np.asarray(image)
+        panels[split.name(index)] = np.asarray(image.convert("RGB"))
         panels[f"{row}. prediction"] = colorize(prediction, colors)
-        panels[f"{row}. overlay"] = overlay(np.asarray(image), prediction, colors=colors)
+        panels[f"{row}. overlay"] = overlay(np.asarray(image.convert("RGB")), prediction, colors=colors)
         seen.update(np.unique(prediction).tolist())
     classes = sorted(seen)
     names = [predictor.class_names[index] for index in classes]
@@ -191,7 +202,7 @@ def drive_frames(
     for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
         image = split.image(index)
         yield compose_frame(
-            np.asarray(image),
+            np.asarray(image.convert("RGB")),
             predictor(image),
             truth=split.mask(index) if truths else None,
             width=parameters.width,

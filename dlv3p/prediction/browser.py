@@ -70,7 +70,7 @@ class Browser:
 
     def _open(self) -> None:
         file = self.images[self.index]
-        image, found = as_image(file.path), self.results.read(file)
+        image, found = as_image(file.path, self.results.predictor.rule).convert("RGB"), self.results.read(file)
         scale = min(1, LARGEST_SIDE / max(image.size))
         size = tuple(max(1, round(side * scale)) for side in image.size)
         self._image = np.asarray(image.resize(size))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
@@ -63,11 +64,11 @@ def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Pr
     return predict_images(predictor, source, output, outputs, batch_size=p.batch_size, progress=p.progress)
 
 
-def first_image(source: Source) -> Image.Image:
+def first_image(source: Source, rule: PixelRule | None = None) -> Image.Image | ChannelImage:
     """Return the first image of a source, RGB; of a video, its first frame."""
     if source.video:
         return Image.fromarray(next(open_video(source.video).frames()))
-    return as_image(source.images[0].path)
+    return as_image(source.images[0].path, rule)
 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":
@@ -120,7 +121,7 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         pictures = map(Image.fromarray, video.frames())
     else:
         names = tuple(image.name for image in source.images)[: p.frames]
-        pictures = (as_image(image.path) for image in source.images)
+        pictures = (as_image(image.path, predictor.rule) for image in source.images)
     path = output_folder(predictor.run) / f"{source.title}.{p.animation}"
     return Drive(path, names, _composed(predictor, zip(names, pictures, strict=False), len(names), p))
 
@@ -130,7 +131,7 @@ def _composed(
 ) -> Iterator[np.ndarray]:
     for name, image in track(images, total=count, title="render", mode=parameters.progress):
         yield compose_frame(
-            np.asarray(image),
+            np.asarray(image.convert("RGB")),
             predictor(image),
             width=parameters.width,
             alpha=parameters.alpha,

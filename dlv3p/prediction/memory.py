@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cityscapes.errors import InputError
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.protocols import Protocol
 from dlv3p.profiling.live_bytes import LiveBytes
 
@@ -38,7 +39,7 @@ def _traced(model: nn.Module) -> float:
     hollow = copy.deepcopy(model).to("meta")
     weights = sum(value.numel() * value.element_size() for value in hollow.state_dict().values())
     with torch.inference_mode(), LiveBytes() as live:
-        hollow.logits_at_stride(torch.empty(1, 3, TRACED_SIDE, TRACED_SIDE, device="meta"))
+        hollow.logits_at_stride(torch.empty(1, input_channels(model), TRACED_SIDE, TRACED_SIDE, device="meta"))
     return max(live.most - weights, 0) / TRACED_SIDE**2
 
 

@@ -24,6 +24,7 @@ from cityscapes.errors import (
     missing_packages,
     require,
 )
+from cityscapes.files.channels import PixelRule
 from cityscapes.files.checksums import check_recorded, file_sha256, read_json, record_path, write_recorded
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import output_folder
@@ -34,12 +35,14 @@ from dlv3p.export.agreement import SMALLEST_AGREEMENT, probe, share_of_same
 from dlv3p.export.graphs import export_onnx
 from dlv3p.export.onnx_runtime import open_onnx
 from dlv3p.export.openvino_runtime import open_openvino
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.choices import BACKENDS, EXACT, FASTEST
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import QUANTIZED, list_runs
 from dlv3p.runs.trained import install_trained_run
 from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, choose_device, explain_out_of_memory
+from dlv3p.weights.checkpoint import rule_of
 from dlv3p.weights.loading import build_recognized, drop_void
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
@@ -66,6 +69,7 @@ class LabelsFile:
     weights_sha256: str
     runtime: str
     predict: Callable[[Tensor], Any]
+    rule: PixelRule | None = None
 
     def labels(self, image: Image.Image) -> np.ndarray:
         """Predict an RGB image: uint8 (H,W) train ids."""
@@ -132,7 +136,8 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
         raise
     names, scale = tuple(description["class_names"]), float(description["image_scale"])
     run = f"{description.get('run') or path.stem}-{path.stem}"
-    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict)
+    rule = rule_of(description)
+    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict, rule)
 
 
 def exported_sha256(path: Path) -> str:
@@ -175,7 +180,7 @@ def _onnx_metadata(path: Path) -> dict[str, Any]:
         properties = onnx.load(path, load_external_data=False).metadata_props
     except Exception as error:  # protobuf's errors, which depend on its version
         raise IntegrityError(f"{path}: cannot be read as an ONNX file; export it again") from error
-    known = ("run", "class_names", "image_scale")
+    known = ("run", "class_names", "image_scale", "pixels")
     return {entry.key: json.loads(entry.value) for entry in properties if entry.key in known}
 
 
@@ -196,6 +201,7 @@ class ExportedNetwork:
 
     run: Callable[[Tensor], object]
     align_corners: bool
+    rule: PixelRule | None = None
 
     def logits_at_stride(self, batch: Tensor) -> Tensor:
         """Return the logits of normalized images (N,3,h,w)."""
@@ -225,7 +231,7 @@ def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
     require(f"runtime={runtime!r}", graphs.NEEDED, "export")
     path = _exported(predictor)
     opened = open_onnx if runtime == "onnxruntime" else open_openvino
-    network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners)
+    network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners, predictor.rule)
     return replace(predictor, model=network)
 
 
@@ -247,7 +253,7 @@ def _exported(predictor: Predictor) -> Path:
 def _check_agreement(predictor: Predictor, path: Path) -> None:
     if missing_packages(onnx_runtime.NEEDED):
         return
-    image = probe()
+    image = probe(input_channels(predictor.model))
     expected = predictor.logits(image.to(predictor.device, memory_format=LAYOUT)).cpu().numpy()
     found = open_onnx(path, threads=torch.get_num_threads())(image)
     agreement = share_of_same(expected.argmax(1), found.argmax(1)) if expected.shape == found.shape else 0.0
@@ -260,7 +266,7 @@ def _check_agreement(predictor: Predictor, path: Path) -> None:
 
 @torch.inference_mode()
 def _seconds(predictor: Predictor) -> float:
-    image = torch.zeros(1, 3, *TIMED_SIZE).to(memory_format=LAYOUT)
+    image = torch.zeros(1, predictor.rule.channels if predictor.rule else 3, *TIMED_SIZE).to(memory_format=LAYOUT)
     predictor.logits(image)
     seconds = []
     for _ in range(ROUNDS):

@@ -176,7 +176,7 @@ class _Pipeline:
         try:
             if image.path.suffix.lower() in HEIF_SUFFIXES:
                 register_heif()
-            header, ignored = inspect_picture(image.path)
+            header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
             job.size, job.note = header.size[::-1], " and ".join(f"{what} ignored" for what in ignored)
             self.predictor.needs_tiles(job.size, self.results.outputs.confidence)
             job.sha256 = file_sha256(image.path)
@@ -188,7 +188,8 @@ class _Pipeline:
     def _decode(self, job: _Job) -> None:
         self.budget.take(job.cost)
         try:
-            job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, most_pixels=job.size[0] * job.size[1])
+            most = {"most_pixels": job.size[0] * job.size[1]}
+            job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, rule=self.predictor.rule, **most)
         except (UserError, OSError) as error:
             job.problem = _line(job.image, error)
         if job.problem:

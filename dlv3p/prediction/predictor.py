@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
 from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import normalize
@@ -62,21 +63,29 @@ class ImagePredictor:
         """The color of each class, uint8 (C,3)."""
         return class_colors(self.class_names)
 
+    @property
+    def rule(self) -> PixelRule | None:
+        """How images become the network's input where it was trained on others than RGB."""
+        return self.network.rule
+
     def __call__(self, image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
         """Predict one image, a path, a PIL image, or an array uint8 (H,W,3) or (H,W): train ids, uint8 (H,W).
 
-        Raises InputError for an image that cannot be read.
+        For a network of other channels an array holds stored values, (H,W) or (H,W,n), of any kind of number. Raises
+        InputError for an image that cannot be read.
         """
-        return self.predict([as_image(image)])[0].labels
+        return self.predict([as_image(image, self.rule)])[0].labels
 
     def with_confidence(self, image: str | Path | Image.Image | np.ndarray) -> Prediction:
         """Predict one image, and how sure the network is of each pixel."""
-        return self.predict([as_image(image)], confidence=True)[0]
+        return self.predict([as_image(image, self.rule)], confidence=True)[0]
 
     @explain_out_of_memory(SCORING_ADVICE)
     @torch.inference_mode()
     def predict(self, images: Sequence[Image.Image], *, confidence: bool = False) -> list[Prediction]:
-        """Predict RGB images, those of one size as one batch where the protocol sees the whole image once."""
+        """Predict images as `as_image` returns them, those of one size as one batch where all of it is seen at once."""
+        for image in images:
+            refuse_other_rule(self.rule, getattr(image, "rule", None), str(self.network.checkpoint))
         if len({image.size for image in images}) == 1 and self.sees_whole(images[0].size[::-1], confidence):
             return self._predict_batch(images, confidence)
         if len(images) > 1:
@@ -204,13 +213,16 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
     return colors[: len(class_names)]
 
 
-def as_image(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+def as_image(image: str | Path | Image.Image | np.ndarray, rule: PixelRule | None = None) -> Image.Image | ChannelImage:
     """Return an image as RGB: of a path, a PIL image, or an array uint8 (H,W,3), (H,W,4) or (H,W); alpha is ignored.
 
-    Of a path, EXIF turns the image; a PIL image stays as its pixels lie, so that labels lie over them.
+    Of a path, EXIF turns the image; a PIL image stays as its pixels lie, so that labels lie over them. With a `rule`,
+    stored values become its channels.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser(), formats=PICTURE_FORMATS, most_pixels=2**40)
+        return read_image(Path(image).expanduser(), formats=PICTURE_FORMATS, most_pixels=2**40, rule=rule)
+    if rule is not None:
+        return image if isinstance(image, ChannelImage) else rule.image(np.asarray(image), "image")
     if isinstance(image, Image.Image):
         return as_rgb(image)
     pixels = np.asarray(image)

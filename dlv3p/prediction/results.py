@@ -136,7 +136,8 @@ class Results:
             return encode_png(found.labels, palette=palette, packed=packed, made_from=stamp)
         if kind == "confidence":
             return encode_png(found.confidence, made_from=stamp)
-        return stamped(encode_overlay(pixels, found.labels, self.predictor.colors), stamp)
+        shown = pixels.convert("RGB") if self.predictor.rule else pixels
+        return stamped(encode_overlay(shown, found.labels, self.predictor.colors), stamp)
 
     @property
     def _as_label_ids(self) -> bool:

@@ -13,7 +13,7 @@ from cityscapes.files.untrusted import read_at_most, sanitize
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.parameters.training import DEMO_CITY
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 LIST_SUFFIX = ".txt"
 LARGEST_LIST = 64 * 2**20

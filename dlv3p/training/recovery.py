@@ -8,6 +8,7 @@ import torch
 
 from cityscapes.dataset import Split
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError
+from cityscapes.files.channels import PixelRule, refuse_other_rule
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.norms import share_statistics
 from dlv3p.parameters.training import TrainParameters
@@ -18,7 +19,7 @@ from dlv3p.training.activation_checkpointing import checkpoint_activations
 from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import build_optimizer, class_weights
 from dlv3p.training.step import Stepper, build_loss, build_stepper
-from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checkpoint import load_checkpoint, rule_of
 from dlv3p.weights.initial import build_with_weights
 
 
@@ -39,20 +40,25 @@ def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) 
     _check_trained(folder, saved)
     refuse_other_parameters(folder.name, saved["parameters"], parameters)
     _check_classes(folder, list(saved["class_names"]), training)
+    refuse_other_rule(rule_of(saved), training.pixel_rule, f"run={folder.name!r}")
     return saved
 
 
 def build_for_training(
-    parameters: TrainParameters, num_classes: int, device: torch.device, saved: Mapping[str, Any] | None
+    parameters: TrainParameters,
+    num_classes: int,
+    device: torch.device,
+    saved: Mapping[str, Any] | None,
+    rule: PixelRule | None = None,
 ) -> DeepLab:
     """Return the network on its device, with the weights of a checkpoint if there is one, else the initial weights."""
     if saved:
-        model = build_network(parameters, num_classes, widths=saved.get("widths"))
+        model = build_network(parameters, num_classes, widths=saved.get("widths"), rule=rule)
         model = model.to(device, memory_format=LAYOUT)
         model.load_state_dict(saved.get("training_model") or saved["model"])
     else:
         weights, new = parameters.initial_weights, parameters.new_classifier
-        model = build_with_weights(parameters, num_classes, initial_weights=weights, new_classifier=new)
+        model = build_with_weights(parameters, num_classes, initial_weights=weights, new_classifier=new, rule=rule)
         model = model.to(device, memory_format=LAYOUT)
     if place().ranks > 1:
         share_statistics(model, device)

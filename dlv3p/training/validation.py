@@ -13,6 +13,7 @@ from cityscapes.files.images import FORMATS
 from dlv3p.data.batches import Batches
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.deeplab import DeepLab
+from dlv3p.models.inputs import input_channels
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.losses import cross_entropy
@@ -40,6 +41,8 @@ def refuse_tiny_images(model: DeepLab, split: Split, device: torch.device, *, im
 def _stored_size(split: Split, index: int) -> tuple[int, int]:
     """Return width and height from the header of an image; of a damaged one, about which its reader complains, any."""
     try:
+        if split.pixel_rule:
+            return split.image(index).size
         path = split.image_path(index)
         with Image.open(path if path.is_file() else BytesIO(split.image_bytes(index)), formats=FORMATS) as image:
             return image.size
@@ -50,7 +53,7 @@ def _stored_size(split: Split, index: int) -> tuple[int, int]:
 def _takes(model: DeepLab, side: int, device: torch.device) -> bool:
     training = model.training
     try:
-        model.eval().logits_at_stride(torch.zeros(1, 3, side, 2 * ALWAYS_ENOUGH, device=device))
+        model.eval().logits_at_stride(torch.zeros(1, input_channels(model), side, 2 * ALWAYS_ENOUGH, device=device))
     except (RuntimeError, ValueError):
         return False
     finally:

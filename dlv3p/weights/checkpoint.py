@@ -7,6 +7,7 @@ file with its sha256: a flipped bit in a tensor would otherwise load silently.
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import open_atomically
+from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.checksums import check_recorded, write_recorded
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
@@ -53,9 +55,14 @@ def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParamete
     A pruned network's checkpoint also has `widths`, those of `DeepLab.widths`.
     """
     parameters = TrainParameters.from_mapping(TrainParameters.recorded(state["parameters"]))
-    model = build_network(parameters, len(state["class_names"]), widths=state.get("widths"))
+    model = build_network(parameters, len(state["class_names"]), widths=state.get("widths"), rule=rule_of(state))
     model.load_state_dict(state["model"])
     return model.eval(), parameters
+
+
+def rule_of(description: Mapping[str, Any]) -> PixelRule | None:
+    """Return the rule of the images that a described network takes; None for RGB."""
+    return pixel_rule(description["pixels"], "pixels") if description.get("pixels") else None
 
 
 def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:
@@ -65,7 +72,8 @@ def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     widths = {"widths": model.widths} if model.widths else {}
-    description = json.loads(json.dumps({"format": FORMAT} | metadata | widths))  # as it will be read
+    pixels = {"pixels": model.rule.as_dict()} if model.rule else {}
+    description = json.loads(json.dumps({"format": FORMAT} | metadata | widths | pixels))  # as it will be read
     description[HASH_KEY] = described_sha256(description, state)
     header = {OURS: json.dumps(description, sort_keys=True)}
     with open_atomically(path) as file:

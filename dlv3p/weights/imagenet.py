@@ -17,6 +17,7 @@ from torch import Tensor
 from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.models.backbones.features import Backbone
+from dlv3p.models.inputs import adapted_to
 from dlv3p.parameters.network import TIMM
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.names import join_dotted, without_wrappers
@@ -46,7 +47,8 @@ def load_imagenet_weights(
 ) -> None:
     """Fill `backbone`, which is called `name`, with the weights of `source`: "imagenet" or the path of a file.
 
-    `state` are the tensors of that file if it has been read already.
+    `state` are the tensors of that file if it has been read already. For other images than RGB the first convolution is
+    adapted (`models/inputs.py`).
 
     A prefix `module.`, a classifier and missing batch counts are accepted in a file; any other difference raises
     IntegrityError, which lists it, and so does a damaged download. Raises MissingInputError for a missing file,
@@ -58,7 +60,7 @@ def load_imagenet_weights(
         state = timm_weights(name, state, source)
     elif state is None:
         state = _download(name)
-    state = feature_weights(state)
+    state = adapted_to(backbone, feature_weights(state))
     if differences := list_differences(backbone.state_dict(), state):
         raise IntegrityError(
             f"initial_weights={source!r} is not a {file_kind(name)}: {differences}; give such a file or another "

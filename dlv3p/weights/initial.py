@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.inputs import adapted_to
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
@@ -38,12 +40,13 @@ def build_with_weights(
     *,
     initial_weights: str,
     new_classifier: bool = False,
+    rule: PixelRule | None = None,
 ) -> DeepLab:
     """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
 
     Prints which weights were taken. Raises IntegrityError for those that are not finite.
     """
-    model = build_network(parameters, num_classes)
+    model = build_network(parameters, num_classes, rule=rule)
     if initial_weights != "random":
         print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
         refuse_not_finite(model, f"initial_weights={initial_weights!r}")
@@ -85,7 +88,7 @@ def load_initial_weights(
         own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
         load_imagenet_weights(model.backbone, parameters.backbone, source, own)
         return f"initial weights: the backbone {found.backbone}, {origin}"
-    state = matching_state(found, empty_network(found))
+    state = adapted_to(model, matching_state(found, empty_network(found)))
     if found.widths:
         shared = {name: values for name, values in found.widths.items() if _applies_to(model, name)}
         apply_widths(model, shared, source=f"initial_weights={source!r}")

@@ -81,7 +81,7 @@ def build_recognized(
 def empty_network(found: Recognized) -> DeepLab:
     """Build a recognized network without weights where possible, to be filled with the file's."""
     with torch.device("cpu" if found.backbone.startswith(TIMM) else "meta"):  # timm needs real tensors
-        model = build_network(found.parameters, found.num_classes)
+        model = build_network(found.parameters, found.num_classes, rule=found.rule)
         if found.widths:
             apply_widths(model, found.widths, source=str(found.file.path))
     return model

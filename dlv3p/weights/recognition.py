@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters.training import TrainParameters
@@ -49,6 +50,7 @@ class Recognized:
     `state` holds the weights under our names, mapped from the file where possible; `unknown` lists entries that have no
     counterpart here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
     network, unchecked: `apply_widths` checks them. `written` has the entries' names in the file by the usual ones.
+    `rule` is that of images that are not RGB.
     """
 
     file: WeightsFile
@@ -63,6 +65,7 @@ class Recognized:
     stride_from: str
     widths: Mapping[str, Mapping[str, int]] | None = None
     written: Mapping[str, str] = field(default_factory=dict)
+    rule: PixelRule | None = None
 
     @property
     def norm(self) -> str:
@@ -237,8 +240,9 @@ def _own(file: WeightsFile, description: Mapping[str, object], given: Mapping[st
     stride_from = "as asked for" if "output_stride" in given else "as described"
     state, names = dict(file.tensors), tuple(class_names)
     widths = description.get("widths") or None
+    rule = pixel_rule(description["pixels"], str(file.path)) if description.get("pixels") else None
     if not isinstance(widths, dict | None):
         raise IntegrityError(f"{file.path}: its widths are not a table; write it again")
     return Recognized(
-        file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, widths
+        file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, widths, rule=rule
     )

@@ -27,7 +27,8 @@ class Masks:
     num_classes = 5
     class_names = ("a", "b", "c", "d", "e")
     colors = np.zeros((256, 3), np.uint8)
-    fingerprint = ""
+    fingerprint = label_rule = ""
+    pixel_rule = None
 
     def __init__(self, masks, folder=Path()):
         self.masks, self.folder = masks, folder

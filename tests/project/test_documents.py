@@ -31,7 +31,7 @@ KEPT = {
     "cityscapes/demo/street.py": {"kerb"},  # seeds the random numbers: another name would be another city
     "cityscapes/masks/frame.py": {"grey"},  # part of the stamp in every mask ever written
     "dlv3p/annotations/coco.py": {"madvise"},  # a function of the operating system
-    "dlv3p/data/folder.py": {"unlabelled"},  # a name that people give to what is ignored
+    "dlv3p/data/class_table.py": {"unlabelled"},  # a name that people give to what is ignored
     "dlv3p/experiments/executors.py": {"cancelled"},  # a method of `concurrent.futures.Future`
     "dlv3p/experiments/sweep.py": {"cancelled"},
     "dlv3p/pictures/profiles.py": {"normalise"},  # a key of stored profiles

@@ -14,7 +14,7 @@ from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.files.stamps import is_made_from
 from cityscapes.label_files import read_label_table
 from cityscapes.submissions.check import check_submission
-from dlv3p.data.folder import read_class_table
+from dlv3p.data.class_table import read_class_table
 from dlv3p.data.roots import open_images
 from dlv3p.data.voc import read_list
 from dlv3p.evaluation.candidates import read_groups

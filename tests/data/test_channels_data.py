@@ -1,0 +1,222 @@
+"""Images of other channels and values than RGB: measured, audited, trained, exported and predicted as they are."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from support.tiny import tiny
+
+from cityscapes.errors import InputError
+from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.files.images import read_image
+from dlv3p.data.audit import audit
+from dlv3p.data.augment import Augmentation, normalize
+from dlv3p.data.decoded_cache import DecodedCache
+from dlv3p.data.resample import Window, resize_pixels
+from dlv3p.data.roots import open_split
+from dlv3p.data.write_shards import write_shards
+from dlv3p.export.__main__ import main as export
+from dlv3p.models.deeplab import build_model
+from dlv3p.models.inputs import adapt_filters, input_channels, take_channels
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.prediction.predict import predict_images
+from dlv3p.prediction.predictor import load_predictor
+from dlv3p.prediction.results import Outputs
+from dlv3p.prediction.sources import find_images
+from dlv3p.train import train
+
+CHANNELS, SIDE = 5, 64
+
+
+def write_folder(root: Path, channels: int = CHANNELS, count: int = 4) -> Path:
+    """Write 12-bit images whose second class is bright in the last channel, with masks of 0 and 255 by a suffix."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for index in range(count):
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            top, left = generator.integers(0, SIDE // 2, 2)
+            mask[top : top + SIDE // 2, left : left + SIDE // 2] = 255
+            values = generator.integers(0, 1000, (SIDE, SIDE, channels)).astype(np.uint16)
+            values[..., -1] += np.where(mask == 255, 3000, 0).astype(np.uint16)
+            for kind in ("images", "masks"):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(
+                root / "images" / split / f"{index}.tif", values, photometric="minisblack", planarconfig="contig"
+            )
+            Image.fromarray(mask).save(root / "masks" / split / f"{index}_mask.png")
+    (root / "classes.csv").write_text("id,name,stored\n0,ground,0\n1,object,255\n")
+    (root / "data.yaml").write_text(f"mask_suffix: _mask\nchannels: {channels}\n")
+    return root
+
+
+def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    with pytest.raises(InputError, match=r"data.yaml: lacks value_range, mean, deviation; audit_data.ipynb measures"):
+        open_split(root, "train")
+    report = audit(root, ["train", "val"], progress="none")
+    assert report.errors == ()
+    assert report.splits[0].modes == {"5 channels": 4}
+    stated = (root / "data.yaml").read_text()
+    assert stated.startswith("mask_suffix: _mask\nchannels: 5\nvalue_range: [")
+    audit(root, ["train", "val"], progress="none")
+    assert (root / "data.yaml").read_text() == stated
+
+    switches = {"crop_height": 48, "crop_width": 48, "batch_size": 4, "learning_rate": 0.05, "image_scale": 1.0}
+    parameters = tiny(root, run="five", epochs=30, validate_every=30, **switches)
+    train(parameters)
+
+    predictor = load_predictor("five", device="cpu", threads=1)
+    assert predictor.rule == open_split(root, "train").pixel_rule
+    source = root / "images" / "val"
+    found = predict_images(predictor, find_images(source), tmp_path / "out", Outputs(), progress="none")
+    assert found.problems == ()
+    labels = np.array(Image.open(tmp_path / "out" / "ids" / "0.png"))
+    truth = open_split(root, "val").mask(0)
+    assert (labels == truth).mean() > 0.8
+    assert np.array_equal(predictor(tifffile.imread(source / "0.tif")), labels)
+    assert Image.open(tmp_path / "out" / "overlays" / "0.jpg").size == (SIDE, SIDE)
+    with pytest.raises(InputError, match="image: has 3 channels, and data.yaml says channels: 5"):
+        predictor(np.zeros((SIDE, SIDE, 3), np.uint8))
+
+    export(["--run", "five", "--output", str(tmp_path / "five.onnx")])
+    exported = load_predictor(tmp_path / "five.onnx", threads=1)
+    assert (exported(source / "0.tif") == labels).mean() > 0.999
+
+    (root / "data.yaml").write_text(stated.replace("value_range: [0", "value_range: [1"))
+    with pytest.raises(InputError, match="takes images of 5 channels of 0 to .* restore the data.yaml of the training"):
+        train(TrainParameters.from_mapping({**parameters.as_dict(), "epochs": 30}))
+
+
+RULE = PixelRule(2, (0.0, 4095.0), (1000.0, 2000.0), (500.0, 100.0))
+
+
+def test_values_are_stretched_clipped_and_normalized_by_the_rule() -> None:
+    image = RULE.image(np.array([[[0, 4095], [5000, 2000]]], np.uint16), "a")
+    assert image.pixels.tolist() == [[[0, 255], [255, 125]]]
+    values = normalize(image).numpy()
+    assert values.shape == (2, 1, 2)
+    assert values[0].ravel() == pytest.approx([-2.0, 6.19])
+    assert values[1].ravel() == pytest.approx([20.95, (125 / 255 * 4095 - 2000) / 100], abs=1e-4)
+
+
+def test_what_pillow_does_for_rgb_is_done_for_every_channel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    rgb = Image.fromarray(pixels)
+    image = ChannelImage(pixels, PixelRule(3, (0.0, 255.0), (0.0,) * 3, (1.0,) * 3))
+    assert np.array_equal(
+        np.asarray(image.resize((20, 11))), np.asarray(rgb.resize((20, 11), Image.Resampling.BILINEAR))
+    )
+    assert np.array_equal(np.asarray(image.crop((3, 4, 20, 30))), np.asarray(rgb.crop((3, 4, 20, 30))))
+    assert np.array_equal(np.asarray(image.convert("RGB")), pixels)
+    window = Window(30, 40, 3.0, 2.0, 33.5, 27.0, 19, 23)
+    five = np.concatenate([pixels, pixels[..., :2]], axis=2)
+    resized = resize_pixels(np.ascontiguousarray(five), window, flip=True)
+    assert np.array_equal(resized[..., :3], resize_pixels(pixels, window, flip=True))
+    assert np.array_equal(resized[..., 3:], resized[..., :2])
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+def test_a_crop_of_a_rule_is_the_image_that_the_network_sees_later(jitter: float) -> None:
+    image = RULE.image(np.random.default_rng(1).integers(0, 4096, (16, 16, 2)), "a")
+    augmentation = Augmentation(16, 16, scale_low=1.0, scale_high=1.0, rule=RULE, color_jitter=jitter)
+    crop, _ = augmentation(image, np.zeros((16, 16), np.uint8), np.random.default_rng(3))
+    expected = normalize(image)
+    either = [torch.allclose(crop, one, atol=1e-5) for one in (expected, expected.flip(2))]
+    assert any(either) == (jitter == 0)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 7])
+def test_adapted_filters_respond_to_equal_channels_as_rgb_does(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, gray = torch.randn(8, 3, 7, 7, generator=generator), torch.randn(1, 1, 32, 32, generator=generator)
+    expected = torch.conv2d(gray.expand(1, 3, -1, -1), weight)
+    found = torch.conv2d(gray.expand(1, channels, -1, -1), adapt_filters(weight, channels))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vovnet39", "densenet121", "mobilenet_v2", "mobilenet_v3_large"])
+def test_every_family_takes_other_channels(backbone: str) -> None:
+    model = build_model("deeplabv3plus", backbone, num_classes=2, channels=8).eval()
+    take_channels(model.backbone, 2)
+    assert input_channels(model) == 2
+    assert model(torch.zeros(1, 2, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", channels=2, count=2)
+    audit(root, ["train"], progress="none")
+    split = open_split(root, "train")
+    write_shards(split, tmp_path / "shards")
+    sharded = open_split(tmp_path / "shards", "train")
+    assert sharded.pixel_rule == split.pixel_rule
+    expected = np.asarray(split.image(1))
+    assert np.array_equal(np.asarray(sharded.image(1)), expected)
+    for one in (split, sharded):
+        cache = DecodedCache(one)
+        for _ in range(2):
+            assert np.array_equal(cache.open(1).corner(SIDE, SIDE), expected)
+
+
+@pytest.mark.parametrize("values", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
+def test_tiffs_of_every_layout_give_their_values(tmp_path: Path, values: str, layout: str) -> None:
+    stored = np.random.default_rng(2).integers(0, 200, (6, 9, 5)).astype(values)
+    content = stored if layout == "contig" else np.moveaxis(stored, -1, 0)
+    options = {} if layout == "pages" else {"planarconfig": layout}
+    tifffile.imwrite(tmp_path / "a.tif", content, photometric="minisblack", **options)
+    image = read_image(tmp_path / "a.tif", rule=PixelRule(5, (0.0, 255.0), (0.0,) * 5, (1.0,) * 5))
+    assert np.array_equal(image.pixels, stored.astype(np.uint8))
+
+
+def test_gray_of_16_bits_keeps_its_range(tmp_path: Path) -> None:
+    stored = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    rule = PixelRule(1, (0.0, 4095.0), (0.0,), (1.0,))
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(stored).save(tmp_path / name)
+        assert np.array_equal(read_image(tmp_path / name, rule=rule).pixels[..., 0], np.rint(stored / 4095 * 255))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("channels: 0\n", "data.yaml: channels: 0; give a whole number from 1 to 64"),
+        ("chanels: 4\n", "data.yaml: chanels: not known; allowed are mask_suffix, channels"),
+        ("mean: [1]\n", "data.yaml: mean: given without channels"),
+        ("channels: 1\nvalue_range: [9, 3]\nmean: [1]\ndeviation: [1]\n", r"value_range: \[9, 3\]; give the lowest"),
+        ("channels: 2\nvalue_range: [0, 3]\nmean: [1]\ndeviation: [1, 1]\n", r"mean: \[1\]; give a list of 2 numbers"),
+        ("channels: 1\nvalue_range: [0, 3]\nmean: [1]\ndeviation: [0]\n", "deviation: 0; give numbers above 0"),
+        ("channels: 4\nvalue_range: [0, 3]\nmean: [1,1,1,1]\ndeviation: [1,1,1,1]\n", "has 5 channels, and data.yaml"),
+        ("mask_suffix: 3\n", "mask_suffix: 3; give what a mask's name has behind its image's"),
+        ("[1]\n", "data.yaml: allowed are lines of mask_suffix"),
+    ],
+)
+def test_a_file_that_states_nonsense_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+    root = write_folder(tmp_path, count=1)
+    (root / "data.yaml").write_text("mask_suffix: _mask\n" * text.startswith("channels: 4") + text)
+    with pytest.raises(InputError, match=complaint) as caught:
+        open_split(root, "train").image(0)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_of_another_tool_changes_nothing(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, count=1)
+    (root / "data.yaml").write_text("names: [ground, object]\nnc: 2\n")
+    with pytest.raises(InputError, match="holds 1 .tif files, the first 0.tif, which are not read"):
+        open_split(root, "train")
+
+
+def test_colors_of_16_bits_in_a_png_and_damaged_tiffs_are_refused(tmp_path: Path) -> None:
+    rule = PixelRule(5, (0.0, 255.0), (0.0,) * 5, (1.0,) * 5)
+    write_folder(tmp_path, count=1)
+    path = tmp_path / "images" / "train" / "0.tif"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match="0.tif: cannot be read as a TIFF"):
+        read_image(path, rule=rule)
+
+
+def test_the_record_of_an_export_states_the_rule(tmp_path: Path) -> None:
+    assert json.loads(json.dumps(RULE.as_dict())) == RULE.as_dict()

@@ -88,6 +88,7 @@ def serve() -> None:
         del sys.modules[name]
     for name in ("torchvision", "pandas", "matplotlib.backends.backend_agg", "ipykernel.kernelapp"):
         import_module(name)
+    import_module("pandas").set_option("display.max_columns", 20)  # its choice where it is imported by a kernel
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel
     for line in sys.stdin:

@@ -91,7 +91,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
         # Loss: against the labels and, with a teacher, against its predictions.
         weights = class_weights(training, skip_bad=skip_bad).to(device) if p.class_weights != "none" else None
-        teacher = load_teacher(p.teacher, classes, device)
+        teacher = load_teacher(p.teacher, classes, device, training.pixel_rule)
         loss = build_loss(p, weights)
 
         # Optimizer: a learning rate for the backbone and one for the head, both scheduled per step.

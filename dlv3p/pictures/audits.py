@@ -12,8 +12,6 @@ from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
 from dlv3p.pictures.visualize import (
-    PICTURE_WIDTH,
-    column_width,
     new_figure,
     overlay,
     side_by_side,
@@ -105,39 +103,39 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
 
 
 def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
-    """Show findings, two in a row: one image beside itself under its mask, or two images that should not be alike.
+    """Show findings, two in a row: an image beside itself under its mask, or two images that should not be alike.
 
-    A mask of another size lies in its own pixels at the upper left; words stand for one that cannot be used.
+    A mask of another size lies in its own pixels at the upper left; one that cannot be used leaves the place empty.
     """
     if not shown:
         return Image.fromarray(text_lines(["No finding can be shown by an image."]))
     panels = {}
-    for number, (finding, places) in enumerate(shown, 1):
-        split, index = places[0]
-        image = np.asarray(split.image(index).convert("RGB"))
-        panels[f"{number}. {finding.kind}: {split.split}, {split.name(index)}"] = image
+    for finding, places in shown:
+        images = [split.image(index).convert("RGB") for split, index in places]
         if len(places) == 1:
-            panels[f"{number}. {_called(finding, split, index)}"] = _under_its_mask(image, split, index)
-        for other, position in places[1:]:
-            beside = other.image(position).convert("RGB")
-            panels[f"{number}. and: {other.split}, {other.name(position)}"] = np.asarray(beside)
-    return Image.fromarray(side_by_side(panels, columns=4))
+            images.append(_under_its_mask(images[0], *places[0]))
+        names = " | ".join(split.name(index) for split, index in places)
+        about = "" if finding.where in names else f" {finding.where}"
+        panels[f"{finding.kind}{about}: {names}"] = _beside(*images)
+    return Image.fromarray(side_by_side(panels, columns=2))
 
 
-def _called(finding: Finding, split: Split, index: int) -> str:
-    return "its mask over it" if split.name(index) in finding.where else f"{finding.where}, and its other classes"
-
-
-def _under_its_mask(image: np.ndarray, split: Split, index: int) -> np.ndarray:
+def _under_its_mask(image: Image.Image, split: Split, index: int) -> Image.Image:
     try:
         mask = split.mask(index)
     except UserError:
-        return text_lines(["no mask can be shown"], width=column_width(PICTURE_WIDTH, 4))
-    height, width = min(len(image), len(mask)), min(image.shape[1], mask.shape[1])
-    shown = image.copy()
-    part = np.ascontiguousarray(image[:height, :width]), np.ascontiguousarray(mask[:height, :width])
-    shown[:height, :width] = overlay(*part, alpha=0.65, colors=split.colors)
-    return shown
+        return Image.new("RGB", image.size, "white")
+    shown = np.array(image)
+    height, width = min(image.height, len(mask)), min(image.width, mask.shape[1])
+    part = np.ascontiguousarray(mask[:height, :width])
+    shown[:height, :width] = overlay(shown[:height, :width], part, alpha=0.65, colors=split.colors)
+    return Image.fromarray(shown)
+
+
+def _beside(first: Image.Image, second: Image.Image) -> np.ndarray:
+    """Return two images side by side, the second at the height of the first."""
+    width = max(1, round(second.width * first.height / second.height))
+    return np.concatenate([np.asarray(first), np.asarray(second.resize((width, first.height)))], axis=1)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.channels import PixelRule, refuse_other_rule
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab, upsample
 from dlv3p.runs.folders import checkpoint_path, find_run
@@ -22,12 +23,12 @@ TEMPERATURE = 2.0
 """The temperature that the logits of teacher and student are divided by (section 2)."""
 
 
-def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab | None:
+def load_teacher(name: str, num_classes: int, device: torch.device, rule: PixelRule | None = None) -> DeepLab | None:
     """Load the teacher from the run or weights file `name`; return None for "".
 
     It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
-    when neither exists, ParameterError when it has another number of classes, and IntegrityError for weights that are
-    not finite.
+    when neither exists, ParameterError when it has another number of classes, InputError when its images are of another
+    `rule`, and IntegrityError for weights that are not finite.
     """
     if not name:
         return None
@@ -41,6 +42,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device) -> DeepLab |
             f"teacher={name!r}: has {teacher.classifier.out_channels} classes, the data {num_classes}; choose one that "
             "was trained on the same classes"
         )
+    refuse_other_rule(teacher.rule, rule, f"teacher={name!r}")
     refuse_not_finite(teacher, f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
 

@@ -70,7 +70,7 @@ def build_run_stepper(parameters: TrainParameters, model: DeepLab, training: Spl
     p, weights = parameters, None
     if p.class_weights != "none":
         weights = class_weights(training, skip_bad=p.on_bad_sample == "skip").to(device)
-    teacher = load_teacher(p.teacher, training.num_classes, device)
+    teacher = load_teacher(p.teacher, training.num_classes, device, training.pixel_rule)
     loss, optimizer = build_loss(p, weights), build_optimizer(p, model)
     return build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 

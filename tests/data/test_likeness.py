@@ -54,8 +54,10 @@ def test_equal_images_are_left_to_the_finding_of_equal_images(streets) -> None:
 
 
 def test_flat_images_are_never_alike() -> None:
-    flat = [Image.new("RGB", (64, 48), (level, level, level)) for level in (10, 11, 12, 13)]
-    assert found(flat[:2], flat[2:]) == set()
+    flat = Image.fromarray(np.tile(np.linspace(20, 30, 64).astype(np.uint8), (48, 1)))
+    assert found([flat], [brighter(flat)]) == set()
+    slope = Image.fromarray(np.tile(np.linspace(20, 120, 64).astype(np.uint8), (48, 1)))
+    assert found([slope], [brighter(slope)]) != set()
 
 
 def test_images_of_a_few_pixels_are_never_alike() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.files.channels import PixelRule
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import TrainParameters
@@ -103,3 +104,11 @@ def test_no_teacher_is_none_and_an_absent_one_is_told(workspace):
         load_teacher("none.safetensors", 19, torch.device("cpu"))
     with pytest.raises(ParameterError, match="a run cannot teach itself"):
         TrainParameters(run="a", teacher="a")
+
+
+def test_a_teacher_of_other_images_is_refused(tmp_path):
+    path, switches = tmp_path / "teacher.safetensors", TrainParameters(**SMALL)
+    save_model(path, build_network(switches, 2), switches, ["a", "b"])
+    rule = PixelRule(5, (0.0, 1.0), (0.0,) * 5, (1.0,) * 5)
+    with pytest.raises(InputError, match="takes images of RGB, and given are images of 5 channels of 0 to 1"):
+        load_teacher(str(path), 2, torch.device("cpu"), rule)

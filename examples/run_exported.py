@@ -18,14 +18,12 @@ usage = "usage: python run_exported.py network.onnx image.png labels.png"
 network, source, target = sys.argv[1:4] if len(sys.argv) > 3 else sys.exit(usage)
 slow = ["QDQPropagationTransformer"]  # moves pooling into 8 bits, where it takes longer
 session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
-metadata = session.get_modelmeta().custom_metadata_map or sys.exit(f"{network}: does not say how images are prepared")
-if "pixels" in metadata:
-    sys.exit(f"{network}: takes images of other channels than RGB; predict with: dlv3p predict")
-scale, mean, deviation = (json.loads(metadata[name]) for name in ("image_scale", "mean", "standard_deviation"))
+facts, lost = session.get_modelmeta().custom_metadata_map, f"{network}: does not say how images are prepared"
+scale, mean, std = (json.loads(facts.get(n) or sys.exit(lost)) for n in ("image_scale", "mean", "standard_deviation"))
 image = ImageOps.exif_transpose(Image.open(source))  # images are read as in training: turned as a viewer does,
 if image.mode.startswith("I"):  # 16-bit gray scaled to 8 bits, CMYK inverted with the marker of Adobe alone
     image = Image.fromarray(((np.asarray(image) + 128.0) // 257).astype(np.uint8))
 image = (ImageChops.invert(image) if image.mode == "CMYK" and "adobe" not in image.info else image).convert("RGB")
 image = image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.BILINEAR)
-pixels = (np.asarray(image, np.float32) / 255 - np.float32(mean)) / np.float32(deviation)
+pixels = (np.asarray(image, np.float32) / 255 - np.float32(mean)) / np.float32(std)
 Image.fromarray(session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0][0]).save(target)

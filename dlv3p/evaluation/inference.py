@@ -66,8 +66,8 @@ class Predictor:
 
     @property
     def rule(self) -> PixelRule | None:
-        """How images become the network's input; None for RGB."""
-        return self.model.rule
+        """How images become the network's input; None for RGB, as of a network that says nothing of it."""
+        return getattr(self.model, "rule", None)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Return the network's logits (N,C,h',w') for a normalized batch (N,3,h,w) on the predictor's device.

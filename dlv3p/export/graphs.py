@@ -127,7 +127,7 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
     n is `class_names[n]`. Of a network of other images than RGB, `pixels` is their rule in place of the last two.
     """
     parameters = predictor.parameters
-    rule = predictor.model.rule
+    rule = predictor.rule
     content = {
         "run": predictor.run,
         "image_scale": parameters.image_scale,

@@ -15,7 +15,7 @@ from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.images import read_image
 from dlv3p.data.audit import audit
 from dlv3p.data.augment import Augmentation, normalize
-from dlv3p.data.decoded_cache import DecodedCache
+from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.resample import Window, resize_pixels
 from dlv3p.data.roots import open_split
 from dlv3p.data.write_shards import write_shards
@@ -159,6 +159,16 @@ def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_
         cache = DecodedCache(one)
         for _ in range(2):
             assert np.array_equal(cache.open(1).corner(SIDE, SIDE), expected)
+
+
+def test_a_crop_of_a_png_follows_the_rule_too(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, channels=3, count=1)
+    path = root / "images" / "train" / "0.tif"
+    Image.new("RGB", (SIDE, SIDE), (50, 100, 200)).save(path.with_suffix(".png"))
+    path.unlink()
+    with (root / "data.yaml").open("a") as file:
+        file.write("value_range: [0, 100]\nmean: [0, 0, 0]\ndeviation: [1, 1, 1]\n")
+    assert open_image(open_split(root, "train"), 0).corner(1, 1)[0, 0].tolist() == [128, 255, 255]
 
 
 @pytest.mark.parametrize("values", ["uint8", "uint16", "float32"])

@@ -42,7 +42,8 @@ class Photographs:
     def __len__(self):
         return len(SIZES)
 
-    fingerprint = ""
+    fingerprint = label_rule = ""
+    pixel_rule = None
 
     def name(self, index):
         return f"photograph {index}"

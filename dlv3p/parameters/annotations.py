@@ -64,7 +64,7 @@ class PrepareAnnotationsParameters(Parameters):
     draw_order: str = choice("file", DRAW_ORDERS, "what is on top: file (later shapes) or area (smaller ones)")
     splits: str = text("", 'as in train 0.8 val 0.2; "": as annotated, or else this')
     split_list: str = text("", "CSV table image,split, or a folder with train.txt, val.txt")
-    image_groups: str = text(FOLDER, "kept in one split: folder, none, a table image,group, or '(.+)_[0-9]+'")
+    image_groups: str = text(FOLDER, "kept together: folder, none, a table image,group, or '(.+)_[0-9]+'")
     seed: int = number(0, 0, 2**31 - 1, "of the random split by shares")
     image_files: str = choice("copy", IMAGE_FILES, "copy or hardlink (no space, the same disk)")
     workers: int = number(0, 0, 256, "threads; 0: one per core")

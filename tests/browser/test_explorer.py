@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import run_in_jupyterlab
+from run_notebook import jupyterlab
 from support.stored_predictions import write_predictions
 
 from cityscapes.files.images import read_ids
@@ -39,14 +39,14 @@ def test_a_class_brings_its_worst_image_and_the_pointer_reads_the_file(city: Pat
         title.append(page.locator(".widget-label", has_text="· IoU car").first.text_content())
         told.append(page.locator(".dlv3p-under-pointer").text_content())
 
-    seen = run_in_jupyterlab(
-        ROOT / "notebooks" / "explore_predictions.ipynb",
-        parameters={"data_root": str(city), "predictions": str(folder), "progress": "none"},
-        screenshot=ROOT / "outputs" / "browser" / "explore_predictions.png",
-        workspace=tmp_path / "workspace",
-        seconds=600,
-        afterwards=use,
-    )
+    with jupyterlab(tmp_path / "workspace") as lab:
+        seen = lab.run(
+            ROOT / "notebooks" / "explore_predictions.ipynb",
+            parameters={"data_root": str(city), "predictions": str(folder), "progress": "none"},
+            screenshot=ROOT / "outputs" / "browser" / "explore_predictions.png",
+            seconds=600,
+            afterwards=use,
+        )
     assert seen.errors == []
     table = pd.read_csv(next((tmp_path / "workspace" / "outputs").glob("explored_*/explored.csv"))).set_index("image")
     worst = table["IoU car"].idxmin()

@@ -359,7 +359,7 @@ def test_an_image_that_exif_turns_is_a_note_and_sizes_say_so(root):
     assert {(f.kind, f.is_error) for f in check(root).findings} == {("image turned by EXIF", False)}
     Image.fromarray(pixels).save(FIRST.image(root))
     (found,) = check(root).errors
-    assert "they differ by a quarter turn, probably by an EXIF orientation" in found.problem
+    assert "they differ by a quarter turn, probably an EXIF orientation" in found.problem
 
 
 def test_a_class_that_never_occurs_in_training_is_an_error(root):

@@ -114,7 +114,7 @@ def test_a_cache_that_was_decoded_by_another_rule_is_not_used(folder, workspace,
 
 def test_sizes_that_differ_by_a_turn_name_exif(folder):
     add(folder, "a quarter turn.png", ids=np.zeros((WIDTH, HEIGHT)))
-    with pytest.raises(InputError, match="must have the same size; they differ by a quarter turn, probably by an EXIF"):
+    with pytest.raises(InputError, match="must have the same size; they differ by a quarter turn, probably an EXIF"):
         open_split(folder, "train").pair(0)
     report = audit(folder, ["train"], progress="none")
     assert ["an EXIF orientation" in finding.problem for finding in report.errors][0]

@@ -227,7 +227,7 @@ def test_an_interrupt_tells_the_running_job_and_keeps_the_others_from_beginning(
         main([str(sweep(grid={"seed": [0, 1, 2]})), "--workers", "1"])
     assert told.value.exit_status == 130
     assert signal.getsignal(signal.SIGINT) is before
-    assert "once more to not wait for them" in capsys.readouterr().out
+    assert "press Ctrl-C again to stop without waiting" in capsys.readouterr().out
 
 
 def test_a_job_does_not_begin_once_the_sweep_is_stopped(sweep, tmp_path):

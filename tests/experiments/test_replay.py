@@ -96,7 +96,7 @@ def test_what_cannot_be_replayed_says_why(trained):
         replay("none")
     folder = shutil.copytree(trained.folder, trained.folder.with_name("half"))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="run='half': is not finished, epoch 2 of 2; run it to its end"):
+    with pytest.raises(InputError, match="run='half': is not finished, epoch 2 of 2; finish it first"):
         replay("half")
     write_record(folder / "run.json", read_record(folder / "run.json") | {"imported": {"file": "a.pt"}})
     with pytest.raises(InputError, match="was imported from a file, so there is no training to replay"):

@@ -117,7 +117,9 @@ def test_masks_of_one_class_and_255_are_an_error_and_stop(folder, table, remedy,
 @pytest.mark.parametrize("mask", [[[0, 1, 255]], [[0, 0, 0]]])
 def test_masks_of_two_classes_or_without_255_do_not_stop(folder, mask, workspace):
     split = write(folder, masks=[np.array(mask, np.uint8)])
-    refuse_one_class(split, class_pixels(split))
+    pixels = class_pixels(split)
+    refuse_one_class(split, pixels)
+    assert pixels.tolist() == np.bincount(np.ravel(mask), minlength=256).tolist()
 
 
 def test_a_class_without_a_labeled_pixel_in_training_is_an_error_and_a_line(folder, workspace):

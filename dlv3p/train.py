@@ -194,7 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/",
     )  # fmt: skip
     parser.add_argument("--no-estimate", action="store_true", help="start at once, without saying what the run costs")
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; set a parameter by -p NAME VALUE")
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
     parameters = TrainParameters.from_mapping(values)

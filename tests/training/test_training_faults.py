@@ -839,3 +839,10 @@ def test_r5_a_record_of_an_earlier_version_lacks_what_is_newer_and_warns_of_noth
     recording.record_resumption(folder, tiny(city, run="run"), open_training(city, "train", "val"), steps=3)
     assert "changed since the last start" not in capsys.readouterr().out
     assert not list(record_problems(record))
+
+
+def test_a_parameter_given_as_an_option_is_refused_with_the_way_to_set_it(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--learning_rate", "0.1"])
+    error = capsys.readouterr().err
+    assert "unrecognized arguments: --learning_rate 0.1; set a parameter by -p NAME VALUE" in error

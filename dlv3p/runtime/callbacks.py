@@ -84,7 +84,8 @@ def failure_reported(callback: Callback) -> Iterator[None]:
         if is_wish(error):
             callback.on_stop(describe_stop(error))
         else:
-            callback.on_failure(f"stopped by {type(error).__name__}; run again to continue")
+            cause = "a signal" if isinstance(error, TerminatedError) else type(error).__name__
+            callback.on_failure(f"stopped by {cause}; run again to continue")
         raise
 
 

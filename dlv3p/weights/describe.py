@@ -9,6 +9,7 @@ from cityscapes.files.checksums import file_sha256, record_path
 from cityscapes.files.untrusted import sanitize
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.weights.checksums import HASH_KEY
+from dlv3p.weights.differences import entries
 from dlv3p.weights.reading import WeightsFile
 from dlv3p.weights.recognition import Recognized
 
@@ -95,4 +96,4 @@ def _entry(name: str, value: Any) -> str:
         return f"{called}={value[:40]!r}"
     if isinstance(value, Tensor):
         return f"{called} (tensor)"
-    return f"{called} ({len(value)} entries)" if isinstance(value, dict | list | tuple) else called
+    return f"{called} ({entries(value)})" if isinstance(value, dict | list | tuple) else called

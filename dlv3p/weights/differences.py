@@ -1,6 +1,6 @@
 """Summarize in one line how the tensors of two networks differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
 from torch import Tensor
 
@@ -32,10 +32,15 @@ def list_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
         ],
     }
     return ", ".join(
-        f"{len(keys)} entries {what} ({', '.join(keys[:limit])}{', ...' if len(keys) > limit else ''})"
+        f"{entries(keys)} {what} ({', '.join(keys[:limit])}{', ...' if len(keys) > limit else ''})"
         for what, keys in kinds.items()
         if keys
     )
+
+
+def entries(found: Sized) -> str:
+    """Return how many entries there are: "1 entry", "2 entries"."""
+    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}"
 
 
 def _is_count(key: str, expected: Mapping[str, Tensor]) -> bool:

@@ -225,12 +225,16 @@ def test_a_stop_that_was_asked_for_leaves_the_bar_neutral_and_says_how_to_go_on(
     assert capsys.readouterr().out == ""  # the kernel prints it, see `show_stops_neutrally`
 
 
-@pytest.mark.parametrize("error", [TerminatedError("run='a': stopped"), ValueError("1")])
-def test_an_error_and_a_cluster_that_ends_the_job_are_no_wish(shown, error):
+@pytest.mark.parametrize(
+    ("error", "cause"), [(TerminatedError("run='a': stopped"), "a signal"), (ValueError("1"), "ValueError")]
+)
+def test_an_error_and_a_cluster_that_ends_the_job_are_no_wish(shown, error, cause):
     live = run_widgets(Clock(), epochs=2)
     with pytest.raises(type(error), match=str(error)), failure_reported(live):
         raise error
-    assert shown[0].children[0].children[0].bar_style == "danger"
+    bar, text = shown[0].children[0].children
+    assert bar.bar_style == "danger"
+    assert f"stopped by {cause}; run again to continue" in text.value
 
 
 def test_the_bar_has_a_text_at_all_times_and_moves_during_validation(shown):

@@ -63,8 +63,8 @@ def test_what_a_file_lacks_and_has_beyond_is_listed_and_nothing_is_loaded(tmp_pa
     with pytest.raises(IntegrityError) as refusal:
         load_imagenet_weights(backbone, "mobilenet_v2", written(state, tmp_path))
     message = str(refusal.value)
-    assert "1 entries missing (features.3.conv.2.weight), 1 entries unknown (strange.weight)" in message
-    assert "1 entries of another shape (features.0.0.weight (32, 4, 3, 3) for (32, 3, 3, 3))" in message
+    assert "1 entry missing (features.3.conv.2.weight), 1 entry unknown (strange.weight)" in message
+    assert "1 entry of another shape (features.0.0.weight (32, 4, 3, 3) for (32, 3, 3, 3))" in message
     assert "\n" not in message
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 

@@ -55,15 +55,15 @@ def test_a_new_classifier_is_one_that_was_asked_for(num_classes, vainf, tmp_path
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda state: state.pop("classifier.project.0.weight"), "1 entries missing (classifier.project.0.weight)"),
+        (lambda state: state.pop("classifier.project.0.weight"), "1 entry missing (classifier.project.0.weight)"),
         (
             lambda state: state.pop("classifier.classifier.3.weight"),
             "classifier.classifier.3.weight is not a convolution",
         ),
-        (lambda state: state.pop("classifier.aspp.convs.1.0.weight"), "1 entries missing (classifier.aspp.convs.1.0"),
-        (lambda state: state.pop("classifier.classifier.3.bias"), "1 entries missing (classifier.classifier.3.bias)"),
-        (lambda state: state.update({"classifier.extra.weight": torch.zeros(1)}), "1 entries unknown (classifier.ext"),
-        (lambda state: state.update({"backbone.extra.weight": torch.zeros(1)}), "1 entries unknown (backbone.extra"),
+        (lambda state: state.pop("classifier.aspp.convs.1.0.weight"), "1 entry missing (classifier.aspp.convs.1.0"),
+        (lambda state: state.pop("classifier.classifier.3.bias"), "1 entry missing (classifier.classifier.3.bias)"),
+        (lambda state: state.update({"classifier.extra.weight": torch.zeros(1)}), "1 entry unknown (classifier.ext"),
+        (lambda state: state.update({"backbone.extra.weight": torch.zeros(1)}), "1 entry unknown (backbone.extra"),
     ],
     ids=["no decoder", "no classifier", "no branch", "no bias", "extra head", "extra backbone"],
 )

@@ -83,7 +83,7 @@ def test_mindspore_weights_are_read_and_their_first_convolution_takes_red_first(
 def test_only_what_training_left_may_stand_beside_a_mindspore_network(tmp_path):
     for extra in ("evil", "resnet.evil.weight", "my_momentum"):
         mindspore_file(tmp_path / "a.npz", others={extra: np.zeros(2)})
-        with pytest.raises(IntegrityError, match=rf"1 entries unknown \({extra}\)"):
+        with pytest.raises(IntegrityError, match=rf"1 entry unknown \({extra}\)"):
             load_model(tmp_path / "a.npz")
 
 

@@ -84,7 +84,7 @@ def test_a_filter_of_timm_renames_what_other_hands_wrote(tmp_path):
 
 def test_files_of_anything_else_are_refused_with_a_list(classifier, tmp_path):
     assert "entries missing (conv1.0.weight" in refusal({"nonsense": torch.zeros(3)}, tmp_path)
-    assert "1 entries unknown (nonsense)" in refusal({"nonsense": torch.zeros(3)}, tmp_path)
+    assert "1 entry unknown (nonsense)" in refusal({"nonsense": torch.zeros(3)}, tmp_path)
     other = NetworkParameters(backbone="timm:resnet26d", channels=8)
     message = refusal(classifier, tmp_path, other)
     assert "is not a timm:resnet26d file: 45 entries missing (layer1.0.conv3.weight" in message
@@ -94,8 +94,8 @@ def test_files_of_anything_else_are_refused_with_a_list(classifier, tmp_path):
 
 def test_a_file_that_lacks_or_adds_an_entry_is_refused(classifier, tmp_path):
     short = {name: value for name, value in classifier.items() if name != "layer4.1.conv2.weight"}
-    assert "1 entries missing (layer4.1.conv2.weight)" in refusal(short, tmp_path)
-    assert "1 entries unknown (extra.weight)" in refusal(classifier | {"extra.weight": torch.zeros(1)}, tmp_path)
+    assert "1 entry missing (layer4.1.conv2.weight)" in refusal(short, tmp_path)
+    assert "1 entry unknown (extra.weight)" in refusal(classifier | {"extra.weight": torch.zeros(1)}, tmp_path)
     start({name: value for name, value in classifier.items() if "num_batches" not in name}, tmp_path)
 
 

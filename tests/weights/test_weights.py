@@ -54,7 +54,7 @@ def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, t
     state["backbone.layer1.0.conv1.weight"] = torch.zeros(64, 64, 5, 5)
     state |= {f"extra.{number}.weight": torch.zeros(1) for number in range(12)}
     message = refusal(state, tmp_path / "a.pth")
-    assert "1 entries missing (backbone.layer4.1.conv2.weight)" in message
+    assert "1 entry missing (backbone.layer4.1.conv2.weight)" in message
     assert "backbone.layer1.0.conv1.weight (64, 64, 5, 5) for (64, 64, 3, 3)" in message
     assert "12 entries unknown (extra.0.weight, " in message
     assert "extra.9.weight, ...)" in message
@@ -64,20 +64,20 @@ def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, t
 @pytest.mark.parametrize("extra", ["evil", "optimizer.step", "classifier.extra.weight", "evil.num_batches_tracked"])
 def test_what_stands_beside_a_wrapped_network_is_unknown_and_called_as_in_the_file(extra, vainf, tmp_path):
     state = {f"module.{name}": value for name, value in vainf.items()} | {extra: torch.zeros(1)}
-    assert f"1 entries unknown ({extra})" in refusal(state, tmp_path / "a.pth")
+    assert f"1 entry unknown ({extra})" in refusal(state, tmp_path / "a.pth")
 
 
 def test_an_entry_that_stands_there_twice_is_refused(vainf, tmp_path):
     state = vainf | {"module.backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}
     assert "duplicate entry backbone.conv1.weight" in refusal(state, tmp_path / "a.pth")
     state = vainf | {"backbone..conv1.weight": torch.zeros(64, 3, 7, 7)}
-    assert "1 entries unknown (backbone..conv1.weight)" in refusal(state, tmp_path / "a.pth")
+    assert "1 entry unknown (backbone..conv1.weight)" in refusal(state, tmp_path / "a.pth")
 
 
 def test_a_count_of_batches_has_the_shape_of_a_number_or_is_absent(vainf, tmp_path):
     name = "backbone.bn1.num_batches_tracked"
     message = refusal(vainf | {name: torch.zeros(5, dtype=torch.int64)}, tmp_path / "a.pth")
-    assert f"1 entries of another shape ({name} (5,) for ())" in message
+    assert f"1 entry of another shape ({name} (5,) for ())" in message
     state = models.resnet18().state_dict() | {"bn1.num_batches_tracked": torch.zeros(5, dtype=torch.int64)}
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(IntegrityError, match="of another shape .bn1.num_batches_tracked .5,. for "):

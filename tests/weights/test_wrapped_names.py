@@ -32,7 +32,7 @@ def test_what_does_not_fit_is_called_as_in_the_file(vainf, tmp_path):
     torch.save({"state_dict": state | {"criterion.weight": torch.zeros(21)}}, tmp_path / "a.pth")
     with pytest.raises(IntegrityError) as refusal:
         load_model(tmp_path / "a.pth")
-    assert "1 entries unknown (criterion.weight)" in str(refusal.value)
+    assert "1 entry unknown (criterion.weight)" in str(refusal.value)
     assert "model._orig_mod.backbone.conv1.weight (64, 3, 5, 5) for (64, 3, 7, 7)" in str(refusal.value)
 
 

@@ -84,9 +84,9 @@ class Explorer:
         self._view = self.exploration.view(self.index)
         value = self.exploration.table[self.sort.value].iloc[self.index]
         name = self.exploration.split.name(self.index)
-        self.title.value = f"{name}  ({self._place + 1} of {len(self._order)})  ·  {self.sort.value} {value:.4f}"
-        self.choose.value = self.index in self.chosen
         self._draw()
+        self.choose.value = self.index in self.chosen
+        self.title.value = f"{name}  ({self._place + 1} of {len(self._order)})  ·  {self.sort.value} {value:.4f}"
 
     def _mark(self, change: Any) -> None:
         (self.chosen.add if self.choose.value else self.chosen.discard)(self.index)

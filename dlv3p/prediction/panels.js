@@ -25,20 +25,25 @@ function render({ model, el }) {
     const y = at((event.clientY - box.top) / box.height, view.height);
     told.textContent = describe(view, x, y);
   };
-  const draw = () => {
-    grid.querySelectorAll("img").forEach((image) => URL.revokeObjectURL(image.src));
-    grid.replaceChildren(...(model.get("view").panels ?? []).map((panel) => {
-      const figure = document.createElement("figure");
-      const caption = document.createElement("figcaption");
-      const image = document.createElement("img");
-      figure.style.margin = "0";
+  const addPanel = () => {
+    const figure = document.createElement("figure");
+    const image = document.createElement("img");
+    figure.style.margin = "0";
+    image.style.cssText = "width: 100%; display: block; cursor: crosshair";
+    image.addEventListener("pointermove", hover);
+    figure.append(document.createElement("figcaption"), image);
+    grid.append(figure);
+  };
+  const draw = () => {  // pictures change in place, so that nothing flickers or moves away from under the pointer
+    const panels = model.get("view").panels ?? [];
+    while (grid.children.length > panels.length) grid.lastChild.remove();
+    while (grid.children.length < panels.length) addPanel();
+    panels.forEach((panel, place) => {
+      const [caption, image] = grid.children[place].children;
+      URL.revokeObjectURL(image.src);
       caption.textContent = image.alt = panel.title;
-      image.style.cssText = "width: 100%; display: block; cursor: crosshair";
       image.src = URL.createObjectURL(new Blob([bytes(panel.png)], { type: "image/png" }));
-      image.addEventListener("pointermove", hover);
-      figure.append(caption, image);
-      return figure;
-    }));
+    });
   };
   model.on("change:view", draw);
   draw();

@@ -33,7 +33,7 @@ def test_a_class_brings_its_worst_image_and_the_pointer_reads_the_file(city: Pat
         page.get_by_label("sort by").select_option("IoU car")
         page.get_by_text("· IoU car", exact=False).first.wait_for()
         picture = page.get_by_alt_text("prediction", exact=True)
-        picture.scroll_into_view_if_needed()
+        picture.hover()
         box = picture.bounding_box()
         picture.hover(position={"x": at[0] * box["width"], "y": at[1] * box["height"]})
         title.append(page.locator(".widget-label", has_text="· IoU car").first.text_content())

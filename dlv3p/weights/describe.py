@@ -72,6 +72,8 @@ def _standardization(found: Recognized, network: NetworkParameters) -> str:
     text, other = ("standardized", "never") if network.standardizes_weights else ("not standardized", "always")
     if not found.may_standardize:
         return text
+    if network.weight_standardization != NetworkParameters().weight_standardization:
+        return f"{text}, as asked for; the weights fit both"
     norm = "group norm" if network.norm == "group" else "batch norm"
     return (
         f"{text}, as its source publishes networks with {norm}; the weights fit both: for a network trained otherwise, "

@@ -1,5 +1,6 @@
 """Load networks from files that describe themselves: our checkpoints and safetensors, and the public ones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.untrusted import sanitize
 from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes, initialize
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
@@ -111,7 +113,17 @@ def matching_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
             continue
         state[name] = found.state[name].to(value.dtype, copy=True)
+    _refuse_not_finite(found, state)
     return state
+
+
+def _refuse_not_finite(found: Recognized, state: Mapping[str, Tensor]) -> None:
+    """Raise IntegrityError for infinite values, as half precision leaves where it overflows, and for no numbers."""
+    if bad := [found.name_in_file(name) for name, value in state.items() if not value.isfinite().all()]:
+        raise IntegrityError(
+            f"{found.file.path}: {len(bad)} of its entries hold values that are not finite, first {sanitize(bad[0])}; "
+            "save the network again, in full precision, from before its training diverged"
+        )
 
 
 def save_model(

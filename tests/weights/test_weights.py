@@ -48,6 +48,14 @@ def test_an_output_stride_that_no_network_has_is_no_fault_of_the_file(stride, tm
             load_model(tmp_path / name, output_stride=stride)
 
 
+def test_weights_that_half_precision_made_infinite_are_refused(vainf, tmp_path):
+    variance = vainf["backbone.bn1.running_var"].clone()
+    variance[3] = 70000.0
+    state = {name: value.half() for name, value in (vainf | {"backbone.bn1.running_var": variance}).items()}
+    message = refusal(state, tmp_path / "a.pth")
+    assert "1 of its entries hold values that are not finite, first backbone.bn1.running_var; save" in message
+
+
 def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, tmp_path):
     state = dict(vainf)
     del state["backbone.layer4.1.conv2.weight"]

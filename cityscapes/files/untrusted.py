@@ -3,7 +3,7 @@
 import json
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,6 +104,15 @@ def read_at_most(path: Path, limit: int, *, missing: str, too_large: str) -> byt
 
 LONGEST = 80
 """The most characters of a name from a file that are printed."""
+
+
+def check_row(row: Mapping[str | None, object], where: str) -> None:
+    """Raise InputError for a row of `csv.DictReader` with more values than the first line has names.
+
+    It would lose what comes behind a comma in a name, without a word.
+    """
+    if None in row:
+        raise InputError(f"{where}: more values than columns; put a value that holds a comma in double quotes")
 
 
 def sanitize(text: object, limit: int = LONGEST) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import check_row, read_at_most, sanitize
 from cityscapes.labels import IGNORE
 from cityscapes.layout import check_split_name
 from dlv3p.annotations.shapes import Label
@@ -109,6 +109,7 @@ def _read_table(path: Path) -> tuple[dict[str, str], dict[str, Color]]:
         where = f"{path}, line {number}"
         if not {"label", "class"} <= set(row):
             raise InputError(f"{path}: its first line must be {TABLE_HEADING} (red,green,blue are optional)")
+        check_row(row, where)
         label, name = (row["label"] or "").strip(), (row["class"] or "").strip()
         if not label or not name:
             raise InputError(f"{where}: label or class is empty; {IGNORE_CLASS} and {SKIP_CLASS} are classes, too")
@@ -301,7 +302,12 @@ def _rows(path: Path, column: str) -> list[tuple[str, str]]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     if not {"image", column} <= set(reader.fieldnames or ()):
         raise InputError(f"{path}: its first line must be image,{column}")
-    return [((row["image"] or "").strip(), (row[column] or "").strip()) for row in reader if row["image"]]
+    rows = []
+    for row in reader:
+        check_row(row, f"{path}, line {reader.line_num}")
+        if row["image"]:
+            rows.append((row["image"].strip(), (row[column] or "").strip()))
+    return rows
 
 
 def _matched(names: Sequence[str], rows: Iterable[tuple[str, str]], path: Path) -> tuple[dict[str, str], list[str]]:

@@ -10,12 +10,12 @@ error. Without that column, values are ids, and 255 is ignored. No mask is touch
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import regular, sanitize
+from cityscapes.files.untrusted import check_row, regular, sanitize
 from cityscapes.ids import list_ids
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import Classes, default_color, voc_palette
@@ -136,7 +136,8 @@ def _read_rows(path: Path) -> list[_Row]:
     return rows
 
 
-def _row(where: str, fields: dict[str, str | None]) -> _Row:
+def _row(where: str, fields: dict[str | None, Any]) -> _Row:
+    check_row(fields, where)
     name = (fields.get("name") or "").strip()
     if not name:
         raise InputError(f"{where}: the name is empty")

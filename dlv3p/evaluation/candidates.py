@@ -1,5 +1,6 @@
 """Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -14,7 +15,7 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
-from cityscapes.files.untrusted import regular
+from cityscapes.files.untrusted import check_row, regular
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.fingerprints import ContentHash
@@ -292,17 +293,19 @@ def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], f
 
 def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     """Read the group of each image from a CSV table with the columns image and group; raises InputError."""
-    import pandas as pd
-
+    group: dict[str, str] = {}
     try:
-        table = pd.read_csv(regular(path), dtype=str, usecols=["image", "group"], keep_default_na=False)
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            for row in rows:
+                check_row(row, f"{path}, line {rows.line_num}")
+                if row["image"] in group:
+                    raise InputError(f"{path}: duplicate image {row['image']!r}")
+                group[row["image"]] = row["group"] or ""
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise InputError(f"{path}: not a table with the columns image,group ({reason(error)})") from error
-    if table["image"].duplicated().any():
-        raise InputError(f"{path}: duplicate image {table['image'][table['image'].duplicated()].iloc[0]!r}")
-    group = dict(zip(table["image"], table["group"], strict=True))
     if absent := [name for name in names if name not in group]:
         raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
     return tuple(group[name] for name in names)

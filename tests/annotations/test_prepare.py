@@ -175,6 +175,14 @@ def test_a_table_merges_ignores_and_skips_labels_and_gives_ids_and_colors(photos
     assert mask.getpalette()[3:6] == [128, 64, 128]
 
 
+def test_a_comma_without_quotes_moves_no_value_of_a_table(photos: Path) -> None:
+    with pytest.raises(InputError, match="line 2: more values than columns; put a value that holds a comma in double"):
+        prepare(photos, class_table=table(photos.parent, "label,class\nroad, wet,road\ncar,car\n"))
+    listed = table(photos.parent, "image,split\nstreet_0_0, left,train\n")
+    with pytest.raises(InputError, match="line 2: more values than columns"):
+        prepare(photos, split_list=listed)
+
+
 def test_labels_that_differ_in_case_alone_are_not_two_classes_unasked(photos: Path) -> None:
     write_labelme(photos, "street_0_0", ("Road", ROAD, "polygon"))
     with pytest.raises(InputError, match="differ in case or spaces alone: 'Road', 'road'"):

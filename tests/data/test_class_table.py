@@ -48,6 +48,7 @@ def test_masks_of_0_and_255_are_two_classes(tmp_path: Path, channels: int) -> No
         ("id,name,stored\n0,a,0 7\n1,b,7\n", "line 3: the stored value 7 already belongs to another class"),
         ("id,name,stored\n0,a,0 7 8 3 255\n1,b,\n", "line 3: stored is empty; list the values of this class, or"),
         ("id,name,stored\n0,a,0\n1,b,7 x\n", "line 3: a stored value is 'x'; expected a whole number from 0 to 255"),
+        ("id,name,stored\n0,a,0\n1,b,7,8\n", "line 3: more values than columns; put a value that holds a comma"),
         ("id,name,stored\n0,a,0\n1,b,256\n", "line 3: a stored value is '256'; expected a whole number from 0 to 255"),
     ],
 )

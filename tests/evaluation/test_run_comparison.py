@@ -242,6 +242,9 @@ def test_groups_come_from_a_table_of_images(tmp_path):
         read_groups(path, ["a"])
     with pytest.raises(MissingInputError, match="no such table"):
         read_groups(tmp_path / "absent.csv", ["a"])
+    path.write_text("image,group\na,Springfield, east\n")
+    with pytest.raises(InputError, match="line 2: more values than columns"):
+        read_groups(path, ["a"])
 
 
 @pytest.fixture

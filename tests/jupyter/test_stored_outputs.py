@@ -17,6 +17,7 @@ from dlv3p.jupyter.stored_outputs import (
     without_measurements,
     without_variation,
 )
+from dlv3p.training.cost import Cost
 
 
 def stream(text, name="stdout"):
@@ -114,7 +115,7 @@ def test_a_cell_of_measurements_keeps_its_texts_and_loses_its_figures():
     figure = {"image/png": base64.b64encode(png(np.zeros((4, 4, 3), np.uint8))).decode(), "text/plain": "<Figure>"}
     table = {"text/html": TABLE, "text/plain": "1.4 25.7"}
     notebook = executed(
-        stream("measured with 2 threads: no other work was noticed\nsaved\n"),
+        stream(f"measured with 2 threads: no other work was noticed\n{Cost(300, 1040, 0.25, 1300, 87)}\nsaved\n"),
         new_output("display_data", figure),
         new_output("display_data", table),
         tags=["nbval-ignore-output"],

@@ -16,8 +16,7 @@ from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
-from dlv3p.weights.initial import refuse_not_finite
-from dlv3p.weights.loading import load_model
+from dlv3p.weights.loading import load_model, refuse_not_finite
 
 TEMPERATURE = 2.0
 """The temperature that the logits of teacher and student are divided by (section 2)."""
@@ -43,7 +42,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device, rule: PixelR
             "was trained on the same classes"
         )
     refuse_other_rule(teacher.rule, rule, f"teacher={name!r}")
-    refuse_not_finite(teacher, f"teacher={name!r}")
+    refuse_not_finite(teacher.state_dict(), f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
 
 

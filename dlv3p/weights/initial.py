@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule
@@ -14,7 +13,7 @@ from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
-from dlv3p.weights.loading import empty_network, matching_state
+from dlv3p.weights.loading import empty_network, matching_state, refuse_not_finite
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 
@@ -49,18 +48,8 @@ def build_with_weights(
     model = build_network(parameters, num_classes, rule=rule)
     if initial_weights != "random":
         print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
-        refuse_not_finite(model, f"initial_weights={initial_weights!r}")
+        refuse_not_finite(model.state_dict(), f"initial_weights={initial_weights!r}")
     return model
-
-
-def refuse_not_finite(model: nn.Module, source: str) -> None:
-    """Raise IntegrityError, which names the first tensor, for weights that hold nan or infinity; `source` begins it."""
-    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-    if names := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise IntegrityError(
-            f"{source}: {len(names)} of its tensors hold nan or infinity, the first {names[0]}; take another file, or "
-            "an earlier checkpoint"
-        )
 
 
 def load_initial_weights(

@@ -113,16 +113,19 @@ def matching_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
             continue
         state[name] = found.state[name].to(value.dtype, copy=True)
-    _refuse_not_finite(found, state)
+    refuse_not_finite({found.name_in_file(name): value for name, value in state.items()}, str(found.file.path))
     return state
 
 
-def _refuse_not_finite(found: Recognized, state: Mapping[str, Tensor]) -> None:
-    """Raise IntegrityError for infinite values, as half precision leaves where it overflows, and for no numbers."""
-    if bad := [found.name_in_file(name) for name, value in state.items() if not value.isfinite().all()]:
+def refuse_not_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise IntegrityError, which names the first, for tensors that hold nan or infinity; `source` begins it.
+
+    A diverged training leaves them, and half precision where it overflows.
+    """
+    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
         raise IntegrityError(
-            f"{found.file.path}: {len(bad)} of its entries hold values that are not finite, first {sanitize(bad[0])}; "
-            "save the network again, in full precision, from before its training diverged"
+            f"{source}: {len(bad)} of its tensors hold nan or infinity, the first {sanitize(bad[0])}; take another "
+            "file, or an earlier checkpoint"
         )
 
 

@@ -35,7 +35,7 @@ def test_training_starts_from_a_whole_network_of_the_same_shapes(vainf, tmp_path
 def test_weights_that_are_not_finite_are_named_before_the_first_step(vainf, tmp_path, capsys):
     broken = {**vainf, "backbone.bn1.running_mean": torch.full((64,), torch.nan)}
     torch.save({"model_state": broken}, tmp_path / "a.pth")
-    message = "a.pth': 1 of its tensors hold nan or infinity, the first backbone.bn1.running_mean; take another file"
+    message = "a.pth: 1 of its tensors hold nan or infinity, the first backbone.bn1.running_mean; take another file"
     with pytest.raises(IntegrityError, match=re.escape(message)):
         start(tmp_path, capsys, output_stride=8)
 

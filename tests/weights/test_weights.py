@@ -53,7 +53,7 @@ def test_weights_that_half_precision_made_infinite_are_refused(vainf, tmp_path):
     variance[3] = 70000.0
     state = {name: value.half() for name, value in (vainf | {"backbone.bn1.running_var": variance}).items()}
     message = refusal(state, tmp_path / "a.pth")
-    assert "1 of its entries hold values that are not finite, first backbone.bn1.running_var; save" in message
+    assert "1 of its tensors hold nan or infinity, the first backbone.bn1.running_var; take" in message
 
 
 def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, tmp_path):

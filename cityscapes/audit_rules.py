@@ -186,7 +186,7 @@ def find_nothing_to_learn(trained: SplitCounts) -> list[Finding]:
     if any(trained.class_pixels):
         return []
     problem = "every pixel of its masks is ignored" if trained.labeled else "it has no mask that can be used"
-    remedy = "add masks, or make them from polygons (dlv3p generate-gt); no class can be learned or judged without"
+    remedy = "add masks, or make them from polygons (python cityscapes/generate_gt.py); no class can be learned without"
     return [Finding("nothing to learn from", trained.split, trained.split, problem, remedy)]
 
 

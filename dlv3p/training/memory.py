@@ -74,8 +74,9 @@ def _smaller(parameters: TrainParameters) -> Iterator[tuple[str, TrainParameters
     if not p.activation_checkpointing:
         yield "-p activation_checkpointing True", replace(p, activation_checkpointing=True)
     share = p.batch_size // p.processes
-    for parts in (parts for parts in range(p.accumulation + 1, share // 2 + 1) if share % parts == 0):
-        yield f"-p accumulation {parts}", replace(p, accumulation=parts)
+    for parts in range(p.accumulation + 1, share // 2 + 1):
+        if share % parts == 0:
+            yield f"-p accumulation {parts}", replace(p, accumulation=parts)
     batch = p.batch_size // 2
     while batch >= 2 * p.processes:
         smaller = replace(p, batch_size=batch - batch % p.processes, accumulation=1)

@@ -36,6 +36,7 @@ from torch.nn import functional
 from cityscapes.errors import require, run_command
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
+from dlv3p.models.folding import fold_norms
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import InterleavedTimes, time_interleaved
 from dlv3p.training.activation_checkpointing import checkpoint_activations, saved_bytes
@@ -43,6 +44,7 @@ from dlv3p.training.losses import make_chunked_loss, make_loss
 
 CLASSES = 19
 OURS = "ours, channels_last"
+FOLDED = "ours, channels_last, norms folded"
 
 
 def networks(backbone: str) -> dict[str, dict[str, Callable[[], nn.Module]]]:
@@ -101,6 +103,7 @@ def compare_networks(options: argparse.Namespace) -> None:
                     if name != "ours" or word:
                         model = build().eval().to(memory_format=layout)
                         ways[name + word] = partial(model, image.to(memory_format=layout))
+            ways[FOLDED] = partial(fold_norms(ways[OURS].func).to(memory_format=torch.channels_last), *ways[OURS].args)
             timings = time_all(ways, options)
             print(f"\n{task}, {backbone}")
             macs = {name: count_macs(build, options.height, options.width)["total"] for name, build in builds.items()}
@@ -109,13 +112,16 @@ def compare_networks(options: argparse.Namespace) -> None:
                 parameters = count_parameters(builds[name]())["total"]
                 cost = f"{macs[name] / 1e9:6.1f} GMAC {parameters / 1e6:6.2f} M"
                 times = f"{timings.milliseconds(way):7.1f} ms, shortest {1000 * min(timings.seconds[way]):7.1f}"
-                print(f"  {way:<28} {times} {cost} {1e9 * timings.milliseconds(way) / macs[name]:7.2f} ps a MAC")
+                print(f"  {way:<34} {times} {cost} {1e9 * timings.milliseconds(way) / macs[name]:7.2f} ps a MAC")
             for way in ways:
                 peer = macs[way.split(",")[0]]
                 per_mac = f"; {timings.speedup(OURS, way).times * macs['ours'] / peer:.2f} x a MAC"
-                if way != OURS:
+                if way == OURS:
+                    print(f"  folded over {way:<28} {format_ratio(timings, FOLDED, way)}")
+                elif way != FOLDED:
                     ratio = format_ratio(timings, OURS, way)
-                    print(f"  ours over {way:<28} {ratio}{'' if peer == macs['ours'] else per_mac}", flush=True)
+                    print(f"  ours over {way:<30} {ratio}{'' if peer == macs['ours'] else per_mac}")
+                    print(f"  folded over {way:<28} {format_ratio(timings, FOLDED, way)}", flush=True)
             del ways
             gc.collect()
 

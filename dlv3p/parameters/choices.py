@@ -28,9 +28,10 @@ CLASS_WEIGHTS = ("none", "inverse_log")
 
 BACKENDS = ("onnxruntime", "openvino")
 """The runtimes that quantize a network and run it in 8 bits."""
-EXACT, FASTEST = "exact", "fastest"
-RUNTIMES = (EXACT, FASTEST, *BACKENDS)
-"""What predicts images: torch on the path that gives the same pixels everywhere, the fastest here, or one by name."""
+EXACT, FOLDED, FASTEST = "exact", "folded", "fastest"
+RUNTIMES = (EXACT, FOLDED, FASTEST, *BACKENDS)
+"""What predicts images: torch on the path that gives the same pixels everywhere, torch with batch norms folded into
+convolutions, the fastest here, or another by name."""
 ANIMATIONS = ("gif", "webp", "mp4")
 OWN_IDS, TRAIN_IDS = "own", "train"
 STORED_IDS = (OWN_IDS, TRAIN_IDS)

@@ -146,7 +146,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
     weights: str = text("", 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
     images: str = text(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
-    runtime: str = choice(EXACT, RUNTIMES, "exact (torch), fastest, onnxruntime or openvino")
+    runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
     ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
     colors: bool = switch(True, "also writes the class colors")
     overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")

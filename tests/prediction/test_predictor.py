@@ -73,9 +73,10 @@ def test_a_weights_file_predicts_what_its_run_does(predictor, trained, picture: 
     assert np.array_equal(loaded(picture), predictor(picture))
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["folded", "onnxruntime", "openvino"])
 def test_another_runtime_agrees_in_nearly_every_pixel(predictor, city, runtime: str) -> None:
-    pytest.importorskip(runtime)
+    if runtime != "folded":
+        pytest.importorskip(runtime)
     other = load_predictor("done", device="cpu", threads=1, runtime=runtime)
     assert other.runtime == runtime
     images = sorted((city / "leftImg8bit").rglob("*.png"))
@@ -85,7 +86,7 @@ def test_another_runtime_agrees_in_nearly_every_pixel(predictor, city, runtime: 
 
 def test_the_fastest_runtime_has_a_name(picture: Image.Image, predictor) -> None:
     fastest = load_predictor("done", device="cpu", threads=1, runtime="fastest")
-    assert fastest.runtime in ("exact", "onnxruntime", "openvino")
+    assert fastest.runtime in ("exact", "folded", "onnxruntime", "openvino")
     assert (fastest(picture) == predictor(picture)).mean() >= 0.999
 
 
@@ -99,6 +100,8 @@ def test_an_exported_file_predicts_without_its_run(predictor, picture: Image.Ima
     assert (exported(picture) == predictor(picture)).mean() >= 0.999
     with pytest.raises(ParameterError, match="ends in labels, which several views cannot be summed from"):
         load_predictor(path, threads=1, protocol=Protocol(flip=True))
+    with pytest.raises(ParameterError, match="network.onnx is run by onnxruntime or openvino"):
+        load_predictor(path, threads=1, runtime="folded")
 
 
 def test_an_exported_file_that_was_changed_is_refused(trained, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
         load_predictor(tmp_path / "gone.pth")
     with pytest.raises(MissingInputError, match="did you mean 'done'"):
         load_predictor("don")
-    with pytest.raises(ParameterError, match="allowed are exact, fastest, onnxruntime, openvino"):
+    with pytest.raises(ParameterError, match="allowed are exact, folded, fastest, onnxruntime, openvino"):
         load_predictor("done", runtime="tensorrt")
     with pytest.raises(ParameterError, match="sees the center only"):
         load_predictor("done", protocol=Protocol(center_crop=64))

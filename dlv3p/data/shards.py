@@ -1,9 +1,9 @@
 """Read a split from shards: tar files in WebDataset's format beside an `index.json`, in a folder or behind a URL.
 
 The index has the tar file and offset of each image and mask, so any sample is read by itself, and an epoch has the same
-order and samples as with plain files. A tar file is never unpacked. Behind a URL (s3://, gs://,
-whatever fsspec knows) a whole shard is downloaded when its first sample is read, and kept on the local disk by its
-sha256, so that it is neither downloaded twice nor ever stale.
+order and samples as with plain files. A tar file is never unpacked. Behind a URL (s3:// with the
+extra `s3`, file://, whatever fsspec knows) a whole shard is downloaded when its first sample is read, and kept on the
+local disk by its sha256, so that it is neither downloaded twice nor ever stale.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason
+from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError, UserError, reason, require
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.channels import ChannelImage, pixel_rule
 from cityscapes.files.checksums import check_content
@@ -211,6 +211,8 @@ def is_url(root: str | Path) -> bool:
 
 
 def _open_url(url: str):
+    if url.startswith("s3://"):
+        require("s3://", ("s3fs",), "s3")
     import fsspec  # a dependency of torch
 
     try:

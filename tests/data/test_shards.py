@@ -2,11 +2,13 @@
 
 import io
 import json
+import logging
 import os
 import pickle
 import subprocess
 import sys
 import tarfile
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,6 +24,9 @@ from dlv3p.data.loader import TrainingSamples, training_loader
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.data.shards import is_sharded, open_shards
 from dlv3p.data.write_shards import check_shards, main, write_shards
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 CROP = Augmentation(32, 48, color_jitter=0.3)
 
@@ -286,20 +291,53 @@ def test_shards_are_recognized_by_their_index(written, city):
         open_shards(written, "val")
 
 
-@pytest.fixture
-def remote(written):
-    """The same shards behind a URL; in memory, as no test uses the network."""
+@pytest.fixture(scope="module")
+def s3_server():
+    """Moto's server of the S3 protocol on the loopback, with the settings by which s3fs finds it."""
+    pytest.importorskip("s3fs", reason="s3fs, an optional extra, is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto, a package of the tests, is not installed")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    names |= {"AWS_ACCESS_KEY_ID": "name", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        yield
+    server.stop()
+
+
+class Remote(NamedTuple):
+    """Shards behind a URL, and the file system on which they can be changed."""
+
+    url: str
+    files: "AbstractFileSystem"
+
+    def path(self, name: str) -> str:
+        """The path of a file of the split `train`."""
+        return f"{self.url}/train/{name}"
+
+
+@pytest.fixture(params=["memory", "s3"])
+def remote(request, written):
+    """The same shards behind a URL: in memory, and on a server of the S3 protocol; no test leaves the machine."""
     fsspec = pytest.importorskip("fsspec")
-    memory = fsspec.filesystem("memory")
+    if request.param == "s3":
+        request.getfixturevalue("s3_server")
+    files, url = fsspec.filesystem(request.param), f"{request.param}://bucket"
+    files.makedirs(url, exist_ok=True)
+    found = Remote(url, files)
     for path in (written / "train").iterdir():
-        memory.pipe_file(f"/bucket/train/{path.name}", path.read_bytes())
-    yield memory
-    memory.rm("/bucket", recursive=True)
+        files.pipe_file(found.path(path.name), path.read_bytes())
+    yield found
+    files.rm(url, recursive=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_from_a_url_equals_one_from_files(split, remote, workers):
-    assert same(epoch(split), epoch(open_shards("memory://bucket", "train"), workers=workers))
+    assert same(epoch(split), epoch(open_shards(remote.url, "train"), workers=workers))
 
 
 def test_a_file_url_is_a_url_as_well(split, written):
@@ -308,22 +346,25 @@ def test_a_file_url_is_a_url_as_well(split, written):
 
 
 def test_a_shard_is_fetched_once(remote):
-    assert open_shards("memory://bucket", "train").image(0)
-    for path in remote.glob("/bucket/train/*.tar"):
-        remote.rm(path)
-    assert open_shards("memory://bucket", "train").image(3)
+    assert open_shards(remote.url, "train").image(0)
+    for path in remote.files.glob(remote.path("*.tar")):
+        remote.files.rm(path)
+    assert open_shards(remote.url, "train").image(3)
 
 
 def test_a_shard_that_arrives_damaged_is_not_kept(remote, workspace):
-    path = "/bucket/train/train-000000.tar"
-    remote.pipe_file(path, remote.cat_file(path)[:-1])
-    with pytest.raises(IntegrityError, match="memory://bucket/train/train-000000.tar: differs from its index"):
-        open_shards("memory://bucket", "train").image(0)
+    path = remote.path("train-000000.tar")
+    remote.files.pipe_file(path, remote.files.cat_file(path)[:-1])
+    with pytest.raises(IntegrityError, match=f"{path}: differs from its index"):
+        open_shards(remote.url, "train").image(0)
     assert not list((workspace / "data" / "fetched_shards").iterdir())
 
 
-def test_a_protocol_without_its_library_is_one_line():
+def test_a_protocol_without_its_library_is_one_line(monkeypatch):
     pytest.importorskip("fsspec")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MachineError, match=r"s3:// needs s3fs; install with: pip install 'dlv3p\[s3\]'"):
+        open_shards("s3://bucket", "train")
     with pytest.raises(MachineError, match="nowhere://bucket/train/index.json: cannot be opened"):
         open_shards("nowhere://bucket", "train")
 
@@ -336,8 +377,8 @@ def test_an_opened_split_can_be_sent_to_another_process(written):
 
 def test_a_shard_that_is_gone_is_named_here_and_behind_a_url(written, remote):
     (written / "train" / "train-000000.tar").unlink()
-    remote.rm("/bucket/train/train-000000.tar")
-    for root in (written, "memory://bucket"):
+    remote.files.rm(remote.path("train-000000.tar"))
+    for root in (written, remote.url):
         opened = open_shards(root, "train")
         for read in (opened.image, opened.mask):
             with pytest.raises(MissingInputError, match="train-000000.tar: (cannot be read|no such file)"):
@@ -345,7 +386,7 @@ def test_a_shard_that_is_gone_is_named_here_and_behind_a_url(written, remote):
 
 
 def test_a_connection_that_breaks_is_an_error_of_the_machine(remote, workspace, monkeypatch):
-    opened = open_shards("memory://bucket", "train")
+    opened = open_shards(remote.url, "train")
 
     class Broken(io.BytesIO):
         def read(self, size=-1):

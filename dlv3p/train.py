@@ -118,7 +118,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             with ExitStack() as guards:
                 crops, whole = guards.enter_context(opened_batches(p, training, validation))
                 divergence = DivergenceGuard(folder, crops.samples, facts, learning_rate=p.learning_rate)
-                look = _sample_predictions(p, validation)
+                look = _sample_predictions(p, validation, lambda: progress.epoch)
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
@@ -161,15 +161,20 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         return progress.result(folder)
 
 
-def _sample_predictions(p: TrainParameters, validation: "Split") -> "Callable[[int, Tensor], None] | None":
-    """Return what draws the predictions of a few images in front of a person, from what a validation computes."""
+def _sample_predictions(
+    p: TrainParameters, validation: "Split", epoch: "Callable[[], int]"
+) -> "Callable[[int, Tensor], None] | None":
+    """Return what draws the predictions of a few images, for a person or a film, from what a validation computes."""
+    from dlv3p.runtime.processes import place
     from dlv3p.runtime.progress import resolve_mode
 
-    if resolve_mode(p.progress) != "widgets":
+    shown = resolve_mode(p.progress) == "widgets"
+    if not place().first or not (shown or p.film):
         return None
-    from dlv3p.pictures.gallery import SamplePredictions
+    from dlv3p.pictures.learning import SamplePredictions, film_folder
 
-    return SamplePredictions(validation).look
+    film = film_folder(p.run_name) if p.film else None
+    return SamplePredictions(validation, epoch, shown=shown, film=film).look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from dlv3p.parameters.choices import (
     ANIMATIONS,
     BACKENDS,
     CHECKPOINTS,
+    CURVES_OVER,
     EXACT,
     EXECUTORS,
     OWN_IDS,
@@ -340,6 +341,8 @@ class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
     runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
+    over: str = choice("epoch", CURVES_OVER, "epoch, step, or hours of training, for batches of several sizes")
+    join_seeds: bool = switch(False, "draws runs that differ only in their seed as a mean and a band")
 
 
 @dataclass(frozen=True)

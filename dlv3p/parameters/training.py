@@ -101,6 +101,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     checkpoint_minutes: float = number(10.0, 0.0, 1440.0, "between checkpoints within an epoch; 0: after each step")
     tensorboard: bool = switch(False, "writes events to saved/<run>/events, for tensorboard --logdir saved")
     tracker: str = choice("none", TRACKERS, "none, trackio or wandb: logs steps and epochs, a resumed run goes on")
+    film: bool = switch(False, "keeps what three validation images look like after each epoch, for watch.ipynb")
     range_test: bool = switch(False, "train.ipynb first shows the loss over growing learning rates, 100 steps")
     long_run: bool = switch(False, "True: yes, a run of more than an hour is meant, which else is refused")
     band: str = text("auto", "reference curves for early warnings: auto, none, or a file")
@@ -122,7 +123,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
     LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
     MEANS = ("compile", "activation_checkpointing", "chunked_loss", "processes", "threads", "device")
-    WATCHING = ("checkpoint_minutes", "tensorboard", "tracker", "range_test", "long_run", "band", "progress")
+    WATCHING = ("checkpoint_minutes", "tensorboard", "tracker", "film", "range_test", "long_run", "band", "progress")
     NOT_IDENTITY = ("run", *LOADING, *MEANS, *WATCHING)
     """Parameters that may differ when a run is resumed, because they do not define the training."""
 

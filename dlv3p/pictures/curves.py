@@ -12,10 +12,11 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError
 from cityscapes.files.checksums import check_recorded
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import run_folder
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.visualize import new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
 from dlv3p.runs.listing import differing_parameters, read_state
-from dlv3p.runs.record import read_unchanged_record
+from dlv3p.runs.record import read_unchanged_record, steps_per_epoch
 from dlv3p.runtime.widgets import limit_axis
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ _MARKED_EPOCHS = 40  # more points than this merge into a thick line
 def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
     """Read saved/<run>/metrics.csv of each run, or of all runs that have one: a row per run, epoch, and split.
 
-    Columns: run, output_stride, epoch, split ("train" or "val"), loss, mIoU, mDice, mPA, pixel_accuracy,
-    learning_rate, seconds (of the epoch, both splits). Raises MissingInputError, which names the existing runs, and
-    InputError or IntegrityError for a damaged file.
+    Columns: run, output_stride, epoch, step and hours (since the run began, at the end of the epoch), split ("train" or
+    "val"), loss, mIoU, mDice, mPA, pixel_accuracy, learning_rate, seconds (of the epoch, both splits). Raises
+    MissingInputError, which names the existing runs, and InputError or IntegrityError for a damaged file.
     """
     runs = list(dict.fromkeys(runs)) or sorted(path.parent.name for path in run_folder("").glob("*/metrics.csv"))
     if not runs:
@@ -47,30 +48,36 @@ def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
     return pd.concat([_read_run(find_run(run)) for run in runs], ignore_index=True)
 
 
-def plot_curves(metrics: pd.DataFrame) -> "Figure":
-    """Plot loss, mIoU, mDice, and mPA over the epochs: one color per run, val solid and train dashed."""
+def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool = False) -> "Figure":
+    """Plot loss, mIoU, mDice, and mPA over epochs, steps or hours: one color per run, val solid and train dashed.
+
+    With `join_seeds`, runs that differ only in their seed share a color: their mean, and a band from the lowest to the
+    highest. Raises InputError where a run does not say how many steps its epochs have.
+    """
     import seaborn
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    runs = dict.fromkeys(zip(metrics.run, metrics.output_stride, strict=True))
-    names = dict(zip(runs, run_labels(list(runs)), strict=True))
-    table = metrics.assign(label=[names[pair] for pair in zip(metrics.run, metrics.output_stride, strict=True)])
+    table = _labeled(metrics, over, join_seeds=join_seeds)
     labels = list(dict.fromkeys(table.label))
     palette = seaborn.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
+    statistics = {"estimator": "mean", "errorbar": ("pi", 100)} if join_seeds else {"estimator": None}
     few = table.epoch.max() <= _MARKED_EPOCHS
     figure = new_figure(11, 7.2 + 0.25 * len(labels))
     for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
         seaborn.lineplot(
-            table, x="epoch", y=metric, hue="label", hue_order=labels, palette=palette, style="split",
+            table, x=over, y=metric, hue="label", hue_order=labels, palette=palette, style="split",
             style_order=_DASHES, dashes=_DASHES, markers=_MARKERS if few else False,
-            markersize=5, markeredgewidth=0, estimator=None, ax=axes,
+            markersize=5, markeredgewidth=0, ax=axes, **statistics,
         )  # fmt: skip
-        axes.set(title=metric, xlabel="epoch", ylabel="", xlim=(0.5, table.epoch.max() + 0.5))
+        margin = 0.5 * table[over].max() / table.epoch.max()
+        axes.set(
+            title=metric, xlabel=over, ylabel="", xlim=(0 if over == "hours" else margin, table[over].max() + margin)
+        )
         limit_axis(axes, metric, table[metric])
         if metric == "mIoU":
-            _mark_best(axes, table, dict(zip(labels, palette, strict=True)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            _mark_best(axes, table, over, dict(zip(labels, palette, strict=True)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=over != "hours", min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.get_legend().remove()
@@ -119,13 +126,45 @@ def _short(run: str) -> str:
     return run if len(run) <= SHORT_NAME else f"{run[: SHORT_NAME - 8]}…{run[-7:]}"  # a derived name ends in its hash
 
 
-def _mark_best(axes: "Axes", table: pd.DataFrame, colors: Mapping[str, Any]) -> None:
-    """Mark each run's best epoch by val mIoU with a star."""
+def _labeled(metrics: pd.DataFrame, over: str, *, join_seeds: bool) -> pd.DataFrame:
+    """Add the label of each row's run, or of the runs that share its curve, whose steps and hours are averaged."""
+    runs = list(dict.fromkeys(zip(metrics.run, metrics.output_stride, strict=True)))
+    labels = dict(zip((run for run, _ in runs), run_labels(runs), strict=True))
+    if join_seeds:
+        groups: dict[str, list[str]] = {}
+        for run in labels:
+            groups.setdefault(_without_seed(run), []).append(run)
+        joined = {group[0]: group for group in groups.values()}
+        names = run_labels([pair for pair in runs if pair[0] in joined])
+        labels = {
+            run: f"{name}, {len(group)} seeds" if len(group) > 1 else name
+            for name, group in zip(names, joined.values(), strict=True)
+            for run in group
+        }
+    table = metrics.assign(label=metrics.run.map(labels))
+    if table[over].isna().any():
+        run = table.run[table[over].isna()].iloc[0]
+        raise InputError(f"{run_folder(run)}/run.json: does not say how many steps an epoch has; draw over='epoch'")
+    table[over] = table.groupby(["label", "epoch"])[over].transform("mean")
+    return table
+
+
+def _without_seed(run: str) -> str:
+    """Return what a run was trained with but for the seed, as a text to be compared."""
+    parameters = read_state(run).parameters
+    left_out = {"seed", *TrainParameters.NOT_IDENTITY}
+    return (
+        repr(sorted((name, value) for name, value in parameters.items() if name not in left_out)) if parameters else run
+    )
+
+
+def _mark_best(axes: "Axes", table: pd.DataFrame, over: str, colors: Mapping[str, Any]) -> None:
+    """Mark the best epoch by val mIoU of each curve that is of a single run with a star."""
     for label, color in colors.items():
         val = table[(table.label == label) & (table.split == "val")].dropna(subset="mIoU")
-        if len(val):
+        if len(val) and val.run.nunique() == 1:
             best = val.loc[val.mIoU.idxmax()]
-            axes.scatter([best.epoch], [best.mIoU], 140, [color], marker="*", edgecolors="0.2", zorder=5)
+            axes.scatter([best[over]], [best.mIoU], 140, [color], marker="*", edgecolors="0.2", zorder=5)
 
 
 def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -173,14 +212,19 @@ def _read_run(run: str) -> pd.DataFrame:
         rest = {name: wide[name] for name in ("learning_rate", "seconds")}
         splits.append(pd.DataFrame({"epoch": wide.epoch, "split": split, **scores, **rest}))
     table = pd.concat(splits).sort_values("epoch", kind="stable")
-    table.insert(0, "run", run)
-    table.insert(1, "output_stride", _output_stride(path.with_name("run.json")))
+    output_stride, steps = _read_facts(path.with_name("run.json"))
+    for place, (name, values) in enumerate({"run": run, "output_stride": output_stride}.items()):
+        table.insert(place, name, values)
+    table.insert(3, "step", table.epoch * (steps or float("nan")))
+    table.insert(4, "hours", table.groupby("split").seconds.cumsum() / 3600)
     return table
 
 
-def _output_stride(path: Path) -> int:
+def _read_facts(path: Path) -> tuple[int, int | None]:
+    """Return the output stride of a run, and how many steps an epoch has, if its record says so."""
     try:
-        return int(read_unchanged_record(path)["parameters"]["output_stride"])
+        record = read_unchanged_record(path)
+        return int(record["parameters"]["output_stride"]), steps_per_epoch(record)
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file; a run's folder holds it next to metrics.csv") from error
     except IntegrityError:

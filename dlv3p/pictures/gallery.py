@@ -1,14 +1,10 @@
 """Arrange pictures for the notebooks: a network's inputs, its predictions, and the frames of a drive."""
 
-import math
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torch import Tensor
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import MissingInputError, ParameterError, UserError
@@ -38,9 +34,6 @@ from dlv3p.pictures.visualize import (
     with_legend,
 )
 from dlv3p.runtime.progress import track
-
-DRAWING_SHARE = 0.01
-"""Share of a training's time that drawing its sample predictions may take."""
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:
@@ -103,55 +96,6 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
     errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
     listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)], width=PICTURE_WIDTH)
     return Image.fromarray(np.concatenate([picture, errors, listed]))
-
-
-class SamplePredictions:
-    """Show a few fixed images with their truth and the newest prediction below a cell, while a training runs.
-
-    Nothing is predicted for it: a validation hands over what it has computed. Drawing takes about a hundredth of the
-    time, so that after short epochs not every one is drawn.
-    """
-
-    def __init__(self, split: Split, *, count: int = 3, width: int = 720) -> None:
-        self._split, self._width = split, width
-        self.indices = sorted({round(index) for index in np.linspace(0, len(split) - 1, min(count, len(split)))})
-        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._found: dict[int, np.ndarray] = {}
-        self._epochs, self._next, self._handle = 0, -math.inf, None
-
-    def look(self, index: int, prediction: Tensor) -> None:
-        """Take the predicted classes (1, H, W) of an image; draw once all are there."""
-        if index not in self.indices:
-            return
-        self._found[index] = prediction[0].to("cpu", torch.uint8).numpy()
-        if index == self.indices[-1]:
-            self._epochs += 1
-            if time.monotonic() >= self._next:
-                began = time.monotonic()
-                self._display(self.picture())
-                self._next = began + (time.monotonic() - began) / DRAWING_SHARE
-
-    def picture(self) -> Image.Image:
-        """Arrange image, newest prediction, and truth of each image in a row."""
-        panels = {}
-        for index in self.indices:
-            if index not in self._known:
-                image, mask = self._split.pair(index)
-                self._known[index] = (np.asarray(image.convert("RGB")), colorize(mask, self._split.colors))
-            image, truth = self._known[index]
-            name = self._split.name(index)
-            panels[name] = image
-            panels[f"{name}, validation {self._epochs}"] = colorize(self._found[index], self._split.colors)
-            panels[f"{name}, truth"] = truth
-        return Image.fromarray(side_by_side(panels, width=self._width, columns=3))
-
-    def _display(self, picture: Image.Image) -> None:
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display(picture, display_id=True)
-        else:
-            self._handle.update(picture)
 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:

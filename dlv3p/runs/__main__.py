@@ -1,6 +1,7 @@
-"""The command `dlv3p runs`: list, check, rename, remove and store runs, and record reference bands.
+"""The command `dlv3p runs`: list, stop, check, rename, remove and store runs, and record reference bands.
 
 dlv3p runs list
+dlv3p runs stop RUN
 dlv3p runs check saved/<run>
 dlv3p runs band RUN RUN RUN --output FILE
 dlv3p runs store RUN --output FOLDER
@@ -34,6 +35,15 @@ def list_runs(options: argparse.Namespace) -> int:
         return 0
     for line in format_runs([read_state(run) for run in runs]):
         print(line)
+    return 0
+
+
+def stop_run(options: argparse.Namespace) -> int:
+    """Ask for a stop, and say whom."""
+    from dlv3p.runs.folders import request_stop
+
+    holder = request_stop(_folder(options.run_name).name)
+    print(f"{options.run_name}: asked {holder} to stop after its current step")
     return 0
 
 
@@ -114,7 +124,7 @@ def _folder(run: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dlv3p runs", description="List, check, rename, remove and store runs, and record reference bands."
+        prog="dlv3p runs", description="List, stop, check, rename, remove and store runs, and record reference bands."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listed = commands.add_parser(
@@ -125,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     listed.add_argument("runs", nargs="*", metavar="RUN", help="saved/<run>, or its name; default: all")
     listed.set_defaults(run=list_runs)
+    stop = commands.add_parser(
+        "stop",
+        help="ask the process that trains a run to stop, with a checkpoint",
+        description="Ask the process that trains a run, on this machine or on one that shares the folder, to stop "
+        "after its current step, with a checkpoint. The same training command resumes it.",
+    )
+    stop.add_argument("run_name", metavar="RUN", help="its name")
+    stop.set_defaults(run=stop_run)
     remove = commands.add_parser(
         "remove",
         help="delete runs, after asking",

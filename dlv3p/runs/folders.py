@@ -13,9 +13,9 @@ from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import remove_leftovers
-from cityscapes.files.locks import lock_folder
+from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.workspace import run_folder
-from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -28,6 +28,8 @@ HISTORY_COLUMNS = (
 LATER_COLUMNS = ("data_wait",)
 """Columns that runs of earlier versions lack."""
 METRICS = "metrics.csv"
+STOP_REQUEST = "stop_requested"
+"""The empty file that asks the process that trains a run to stop, on whichever machine it is."""
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 
@@ -76,7 +78,7 @@ def find_run(run: str, *, parameter: str = "run") -> str:
 def hold_run(run: str) -> Iterator[Path]:
     """Create the run's folder and lock it for this process; raises BusyError when another process holds it.
 
-    The lock dies with its process; temporary files of a killed one are removed.
+    The lock dies with its process; temporary files of a killed one are removed, and so is a request to stop it.
     """
     folder = run_folder(run)
     with ExitStack() as stack:
@@ -85,7 +87,21 @@ def hold_run(run: str) -> Iterator[Path]:
         except BusyError as error:
             raise BusyError(f"run={run!r}: another process is training it; {error}") from error
         remove_leftovers(folder, locked=True)
+        (folder / STOP_REQUEST).unlink(missing_ok=True)
         yield folder
+
+
+def request_stop(run: str) -> str:
+    """Ask the process that trains a run to stop after its current step, with a checkpoint; return who that is.
+
+    It may be on any machine that shares the folder. Raises MissingInputError where nobody trains the run.
+    """
+    check_run_name(run)
+    folder = run_folder(run)
+    if not run or not (holder := holder_of(folder)):
+        raise MissingInputError(f"run={run!r}: nobody is training it; the runs and their states: dlv3p runs list")
+    write_text(folder / STOP_REQUEST, "")
+    return holder
 
 
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:

@@ -135,9 +135,20 @@ def planned_epochs(record: Mapping[str, Any]) -> int | None:
     """
     try:
         parameters = TrainParameters.from_mapping(record["parameters"])
+        if not parameters.steps:
+            return parameters.epochs
+    except (ParameterError, LookupError, TypeError):
+        return None
+    per_epoch = steps_per_epoch(record)
+    return math.ceil(parameters.steps / per_epoch) if per_epoch else None
+
+
+def steps_per_epoch(record: Mapping[str, Any]) -> int | None:
+    """Return how many steps an epoch of a run has; None if its run.json does not say."""
+    try:
+        parameters = TrainParameters.from_mapping(record["parameters"])
         images = record["data"][parameters.train_split]["images"]
-        steps_per_epoch = images // min(parameters.batch_size, images)
-        return math.ceil(parameters.steps / steps_per_epoch) if parameters.steps else parameters.epochs
+        return images // min(parameters.batch_size, images)
     except (ParameterError, LookupError, TypeError, ZeroDivisionError):
         return None
 

@@ -1,11 +1,13 @@
 """Stop a run on request: after the current step, with a checkpoint; at once before its first step.
 
 SIGTERM (sent by a cluster before it reclaims the machine), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the stop
-button of JupyterLab's toolbar) and the button beside the bar all request a stop. A second SIGINT stops immediately.
+button of JupyterLab's toolbar), the button beside the bar, and `dlv3p runs stop`, from any machine that shares the
+folder, all request a stop. A second SIGINT stops immediately.
 """
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -13,7 +15,12 @@ from types import FrameType
 import torch
 
 from cityscapes.errors import StoppedError, TerminatedError
-from dlv3p.runtime.processes import sum_over_processes
+from cityscapes.workspace import run_folder
+from dlv3p.runs.folders import STOP_REQUEST
+from dlv3p.runtime.processes import place, sum_over_processes
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How long a request in the run's folder may wait until it is seen; a shared folder is slow to ask."""
 
 SIGNALS = {signal.SIGINT: StoppedError, signal.SIGTERM: TerminatedError, signal.SIGUSR1: TerminatedError}
 
@@ -43,6 +50,7 @@ class Interruption:
         self.kind: type[StoppedError] | None = None
         self._noting = False
         self._at_once = False
+        self._looked = 0.0
         self._handled = ExitStack()
 
     def __enter__(self) -> "Interruption":
@@ -67,10 +75,18 @@ class Interruption:
         """
         if self._at_once:
             raise KeyboardInterrupt
+        if place().first and self._requested_in_folder():
+            self.request()
         asked = torch.tensor(float(self.kind is not None), device=device)
         if sum_over_processes(asked) > 0:
             self.kind = self.kind or TerminatedError
         return self.kind is not None
+
+    def _requested_in_folder(self) -> bool:
+        if not self._noting or time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+            return False
+        self._looked = time.monotonic()
+        return (run_folder(self.run) / STOP_REQUEST).is_file()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.kind is not None:

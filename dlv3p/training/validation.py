@@ -90,7 +90,7 @@ def validate(
         prediction = logits.argmax(dim=1)
         confusion += confusion_matrix(mask, prediction, num_classes)
         if look is not None:
-            look(number - 1, prediction)
+            look(place().rank + place().ranks * (number - 1), prediction)
         if number <= common:
             after_each()
     confusion, total = sum_over_processes(confusion), sum_over_processes(total)

@@ -8,6 +8,7 @@ import pytest
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
 from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures import curves
 from dlv3p.pictures.visualize import png
 from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, write_metrics
@@ -179,3 +180,48 @@ def test_several_runs_show_what_differs_between_them():
     labels = curves.run_labels([(long, 16), ("b", 8)])
     assert labels == ["deeplabv3plu…-0ea3da (output stride 16, seed 3)", "b (output stride 8, seed 4)"]
     assert curves.run_labels([(long, 16)]) == [f"{long} (output stride 16)"]
+
+
+def make_seeds(*seeds, val_miou, seconds=3600.0):
+    """Write runs that differ in their seed, of 25 images in batches of 4, with one val mIoU for each epoch and seed."""
+    for seed in seeds:
+        history = make_run(f"seed-{seed}", val_miou=val_miou[seed])
+        parameters = TrainParameters(seed=seed, batch_size=4).as_dict()
+        record = {"parameters": parameters, "data": {"train": {"images": 25}}}
+        (run_folder(f"seed-{seed}") / "run.json").write_text(json.dumps(record))
+        write_metrics(run_folder(f"seed-{seed}"), [row | {"seconds": seconds * (1 + seed)} for row in history])
+
+
+def val_line(figure, metric):
+    """The points (x, y) of the first validation curve of a metric."""
+    axes = next(axes for axes in figure.axes if axes.get_title() == metric)
+    return [line.get_xydata() for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xydata())][0]
+
+
+def test_curves_are_drawn_over_steps_and_hours():
+    make_seeds(0, 1, val_miou={0: (0.1, 0.3), 1: (0.2, 0.4)})
+    metrics = curves.read_metrics(["seed-1"])
+    assert val_line(curves.plot_curves(metrics, over="step"), "mIoU") == pytest.approx(np.array([[6, 0.2], [12, 0.4]]))
+    assert val_line(curves.plot_curves(metrics, over="hours"), "mIoU") == pytest.approx(np.array([[2, 0.2], [4, 0.4]]))
+
+
+def test_runs_that_differ_in_their_seed_share_a_mean_and_a_band():
+    make_seeds(0, 1, 2, val_miou={0: (0.1, 0.3), 1: (0.2, 0.4), 2: (0.6, 0.5)})
+    metrics = curves.read_metrics()
+    apart, joined = curves.plot_curves(metrics), curves.plot_curves(metrics, over="hours", join_seeds=True)
+    assert len(apart.legends[0].get_texts()) == 3
+    assert [text.get_text() for text in joined.legends[0].get_texts()] == ["seed-0 (output stride 16), 3 seeds"]
+    assert val_line(joined, "mIoU") == pytest.approx(np.array([[2, 0.3], [4, 0.4]]))
+    axes = next(axes for axes in joined.axes if axes.get_title() == "mIoU")
+    corners = np.concatenate([path.vertices for band in axes.collections for path in band.get_paths()])
+    assert {(2.0, 0.1), (2.0, 0.6), (4.0, 0.3), (4.0, 0.5)} <= {
+        tuple(map(float, corner.round(9))) for corner in corners
+    }
+
+
+def test_a_run_that_does_not_know_its_steps_is_drawn_over_epochs_only():
+    make_run("a")
+    metrics = curves.read_metrics()
+    with pytest.raises(InputError, match="a/run.json: does not say how many steps an epoch has; draw over='epoch'"):
+        curves.plot_curves(metrics, over="step")
+    assert curves.plot_curves(metrics, over="hours")

@@ -1,17 +1,18 @@
 """Running the cell again follows a training of another process in front of a person; everywhere else it is refused."""
 
-import signal
 import threading
 import time
 
 import pytest
+from support.after_steps import around_each_step
 from support.tiny import tiny
 
-from cityscapes.errors import BusyError, ParameterError, StoppedError
+from cityscapes.errors import BusyError, MissingInputError, ParameterError, StoppedError
 from cityscapes.files.locks import lock_folder
+from dlv3p.runs.folders import STOP_REQUEST, hold_run, request_stop
 from dlv3p.runtime.callbacks import Callback
 from dlv3p.train import train
-from dlv3p.training import following
+from dlv3p.training import following, interruption
 
 
 class Shown(Callback):
@@ -35,7 +36,7 @@ def shown(monkeypatch):
     """A person in front of the notebook."""
     shown = Shown()
     monkeypatch.setattr(following, "resolve_mode", lambda mode: "widgets")
-    monkeypatch.setattr(following, "make_progress", lambda mode, stop: shown)
+    monkeypatch.setattr(following, "make_progress", lambda mode, stop=None: shown)
     monkeypatch.setattr(following, "SECONDS_BETWEEN_LOOKS", 0.05)
     return shown
 
@@ -114,11 +115,39 @@ def test_an_interrupt_leaves_the_other_process_alone(trained, city, shown, monke
         other.done.set()
 
 
-def test_stop_reaches_a_process_of_this_machine_only(capsys):
-    asked = []
-    kill = lambda process, number: asked.append((process, number))  # noqa: E731
-    following._ask_to_stop(f"process 7 on {following.socket.gethostname()} since 2026-01-01 00:00:00", kill)
-    assert asked == [(7, signal.SIGINT)]
-    following._ask_to_stop("process 7 on elsewhere since 2026-01-01 00:00:00", kill)
-    assert asked == [(7, signal.SIGINT)]
-    assert "cannot be stopped from here" in capsys.readouterr().out
+def test_the_stop_button_asks_through_the_folder_which_every_machine_sees(trained, city, shown):
+    other = Elsewhere(trained.folder)
+    try:
+        following._ask_to_stop("done")
+        assert (trained.folder / STOP_REQUEST).is_file()
+    finally:
+        other.done.set()
+        other.join()
+    following._ask_to_stop("done")  # which has ended
+    with pytest.raises(MissingInputError, match="run='done': nobody is training it; .* dlv3p runs list"):
+        request_stop("done")
+    with hold_run("done"):
+        assert not (trained.folder / STOP_REQUEST).exists()  # what nobody followed does not stop the next training
+
+
+def test_a_request_in_the_folder_stops_a_training_with_a_checkpoint(city, workspace, monkeypatch):
+    monkeypatch.setattr(interruption, "SECONDS_BETWEEN_LOOKS", 0.0)
+    asked = tiny(city, run="asked")
+    with monkeypatch.context() as patch:
+        around_each_step(patch, before=lambda run: run.progress.done == 2 and request_stop("asked"))
+        with pytest.raises(StoppedError, match="stopped after step 2 of 6"):
+            train(asked)
+    assert len(train(asked).history) == 2
+
+
+def test_watching_shows_a_run_that_is_trained_and_one_that_is_not(trained, city, shown):
+    other = Elsewhere(trained.folder)
+    threading.Timer(0.5, other.done.set).start()
+    assert following.watch("done").state == "finished"
+    assert (shown.epochs, shown.end) == ([1, 2], "the training that this cell followed has finished")
+    other.join()
+    shown.epochs.clear()
+    assert following.watch("done").epoch == 2
+    assert (shown.epochs, shown.end) == ([1, 2], "nobody is training done, which is finished")
+    with pytest.raises(MissingInputError, match="run='nothing': no such run"):
+        following.watch("nothing")

@@ -1,0 +1,67 @@
+"""What a network learns, epoch by epoch: pictures of the validation's own predictions, and a film of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.after_steps import Stop, stop_after
+from support.tiny import EPOCHS, STEPS_PER_EPOCH, tiny
+
+from cityscapes.errors import MissingInputError
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.inference import load_saved
+from dlv3p.pictures import learning
+from dlv3p.pictures.learning import SamplePredictions, film_folder, write_film
+from dlv3p.pictures.visualize import colorize
+from dlv3p.runtime.processes import Place
+from dlv3p.train import train
+from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.weights.checksums import weights_sha256
+
+
+def weights(folder):
+    """The hash of the last checkpoint's weights."""
+    return weights_sha256(load_checkpoint(folder / "checkpoints" / "last.pt")["model"])
+
+
+def test_a_training_keeps_a_picture_of_each_validation_and_the_same_weights(city, workspace, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, STEPS_PER_EPOCH + 1)
+        train(tiny(city, run="film", film=True))
+    filmed, plain = train(tiny(city, run="film", film=True)), train(tiny(city, run="plain"))
+    assert weights(filmed.folder) == weights(plain.folder)
+    assert [path.name for path in sorted(film_folder("film").iterdir())] == [
+        f"epoch_{epoch:05d}.png" for epoch in range(1, EPOCHS + 1)
+    ]
+    assert not film_folder("plain").exists()
+    with Image.open(write_film("film")) as film:
+        assert film.n_frames == EPOCHS
+    with pytest.raises(MissingInputError, match="film: no picture; train the run with film=True"):
+        write_film("plain")
+
+
+def test_a_picture_shows_the_prediction_of_the_image_that_it_names(trained, city):
+    split, predictor = open_split(city, "val"), load_saved("done", device="cpu", threads=1)
+    samples = SamplePredictions(split, lambda: 7, shown=False, count=2, width=2000)
+    shown = {}
+
+    def keep(panels, **_):
+        shown.update(panels)
+        return np.zeros((1, 1, 3), np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "side_by_side", keep)
+        for index in range(len(split)):
+            samples._found[index] = predictor(split.image(index))
+        samples.picture()
+    first, last = split.name(0), split.name(len(split) - 1)
+    assert list(shown) == [title for name in (first, last) for title in (name, f"epoch 7: {name}", f"truth: {name}")]
+    assert np.array_equal(shown[f"epoch 7: {last}"], colorize(predictor(split.image(len(split) - 1)), split.colors))
+    assert np.array_equal(shown[f"truth: {last}"], colorize(split.mask(len(split) - 1), split.colors))
+
+
+def test_of_several_processes_the_first_shows_images_of_its_own_share(city, monkeypatch):
+    monkeypatch.setattr(learning, "place", lambda: Place(0, 2, 0))
+    split = open_split(city, "train")
+    indices = SamplePredictions(split, lambda: 1).indices
+    assert len(indices) == 3
+    assert all(index % 2 == 0 and index < len(split) for index in indices)

@@ -346,6 +346,20 @@ class VisualizeTrainingParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class WatchParameters(Parameters):
+    """Follow a training that goes on elsewhere, and see what it has learned."""
+
+    run: str = text("", 'folder below saved/; "" is the run that is being trained, else the newest')
+    film_seconds: float = number(0.25, 0.02, 10.0, "how long an epoch stays in the film")
+    progress: str = progress_field()
+
+    def check(self) -> None:
+        """Check the run's name, which is a folder."""
+        super().check()
+        check_run_name(self.run)
+
+
+@dataclass(frozen=True)
 class SweepParameters(Parameters):
     """Run a notebook over a grid or a list of parameters, on this machine or a cluster."""
 

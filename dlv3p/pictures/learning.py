@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from cityscapes.workspace import output_folder
 from dlv3p.pictures.gif import write_gif
 from dlv3p.pictures.visualize import colorize, save_picture, side_by_side
 from dlv3p.runtime.processes import place
+
+if TYPE_CHECKING:
+    from IPython import display
 
 DRAWING_SHARE = 0.01
 """Share of a training's time that drawing its sample predictions for a person may take."""
@@ -67,15 +71,14 @@ class SamplePredictions:
     def picture(self) -> np.ndarray:
         """Arrange image, newest prediction, and truth of each image in a row: uint8 (h, w, 3)."""
         panels = {}
-        for index in self.indices:
+        for row, index in enumerate(self.indices, start=1):
             if index not in self._known:
                 image, mask = self._split.pair(index)
                 self._known[index] = (np.asarray(image.convert("RGB")), colorize(mask, self._split.colors))
             image, truth = self._known[index]
-            name = self._split.name(index)
-            panels[name] = image
-            panels[f"epoch {self._epoch()}: {name}"] = colorize(self._found[index], self._split.colors)
-            panels[f"truth: {name}"] = truth
+            panels[f"{row}. {self._split.name(index)}"] = image
+            panels[f"{row}. epoch {self._epoch()}"] = colorize(self._found[index], self._split.colors)
+            panels[f"{row}. truth"] = truth
         return side_by_side(panels, width=self._width, columns=3)
 
     def _display(self, picture: Image.Image) -> None:
@@ -90,6 +93,17 @@ class SamplePredictions:
 def film_folder(run: str) -> Path:
     """Return where a training with `film=True` puts a picture after each validation."""
     return output_folder(run) / "film"
+
+
+def film_of(run: str, *, seconds_per_frame: float = 0.25) -> "display.Image | str":
+    """Return a run's film as a notebook shows it, or a sentence where the run keeps none."""
+    from IPython import display
+
+    try:
+        path = write_film(run, seconds_per_frame=seconds_per_frame)
+    except MissingInputError:
+        return f"{run} keeps no film; a training with film=True does"
+    return display.Image(path.read_bytes(), format="gif")
 
 
 def write_film(run: str, *, seconds_per_frame: float = 0.25) -> Path:

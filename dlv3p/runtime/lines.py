@@ -26,9 +26,10 @@ class LineProgress(Callback):
         number = int(row["epoch"])
         done = number - self._first + 1
         left = (self._clock() - self._began) / max(1, done) * (self._total - number)
+        known = done > 0 and number < self._total  # of epochs from before this began, no time is known
         width = len(str(self._total))
         parts = [f"epoch {number:>{width}}/{self._total}", *describe_epoch(row)]
-        print("  ".join(parts) + (f"  (eta {format_duration(left)})" if number < self._total else ""), flush=True)
+        print("  ".join(parts) + (f"  (eta {format_duration(left)})" if known else ""), flush=True)
 
     def on_finish(self, message: str = "") -> None:
         if message:

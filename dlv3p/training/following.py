@@ -12,8 +12,8 @@ from cityscapes.errors import MissingInputError, StoppedError
 from cityscapes.files.locks import holder_of
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import METRICS, refuse_other_parameters, request_stop
-from dlv3p.runs.listing import FINISHED, RunState, read_history, read_state
+from dlv3p.runs.folders import METRICS, find_run, refuse_other_parameters, request_stop
+from dlv3p.runs.listing import FINISHED, RunState, all_runs, read_history, read_state
 from dlv3p.runs.record import read_record
 from dlv3p.runtime.callbacks import Callback, failure_reported
 from dlv3p.runtime.progress import make_progress, preparing, resolve_mode
@@ -34,23 +34,47 @@ def follow_elsewhere(parameters: TrainParameters) -> None:
     _wait_for_record(run, mode)
     with suppress(FileNotFoundError):
         refuse_other_parameters(run, read_record(run_folder(run) / "run.json")["parameters"], parameters)
-    _show(run, mode)
+    progress = _begin(run, mode)
+    with failure_reported(progress):
+        state = _follow(run, progress)
+        if state.state != FINISHED:
+            raise StoppedError(f"run={run!r}: stopped elsewhere after epoch {state.epoch} of {state.epochs}; run again")
+    progress.on_finish("the training that this cell followed has finished")
+
+
+def run_to_watch(run: str) -> str:
+    """Return `run`; for "" the run that somebody trains, the last by name, else the newest that is finished."""
+    trained = [name for name in all_runs() if holder_of(run_folder(name))]
+    return run or (trained[-1] if trained else find_run(run))
 
 
 def watch(run: str, *, progress: str = "auto") -> RunState:
-    """Show a run's epochs, and those to come while a process trains it, on any machine that shares the folder.
+    """Show the epochs of a run as they come, while a process trains it here or on a machine that shares the folder.
 
-    Returns the state in which it ended. Raises StoppedError when this cell was interrupted, which leaves the training
-    alone, or when the training ended early while it was watched, and MissingInputError where there is no such run.
+    Returns the state in which the run is then; a run that nobody trains is told in a line. Raises MissingInputError
+    where there is no such run, and StoppedError when this cell was interrupted, which leaves the training alone.
     """
-    if holder_of(run_folder(run)):
+    shown = None
+    if holder := holder_of(run_folder(run)):
+        print(f"{holder} is training {run}. Stop asks it to stop, with a checkpoint.", flush=True)
         _wait_for_record(run, progress)
-        return _show(run, progress)
-    state, shown = read_state(run), make_progress(progress)
-    shown.on_start(state.epochs or max(1, state.epoch), 1, state.epoch + 1)
-    _pass_on(run, shown, 0)
-    shown.on_finish(f"nobody is training {run}, which is {state.state}")
+        shown = _begin(run, progress)
+        with failure_reported(shown):
+            _follow(run, shown)
+    state = read_state(run)
+    told = f"{run} is {state.state}, after epoch {state.epoch} of {state.epochs}"
+    if shown is None:
+        print(f"{told}; nobody is training it", flush=True)
+    else:
+        (shown.on_finish if state.state == FINISHED else shown.on_stop)(told)
     return state
+
+
+def _begin(run: str, mode: str) -> Callback:
+    """Return what shows the progress of a training elsewhere, with a button that stops it."""
+    state, progress = read_state(run), make_progress(mode, stop=partial(_ask_to_stop, run))
+    progress.on_start(state.epochs or max(1, state.epoch), 1, state.epoch + 1)
+    return progress
 
 
 def _wait_for_record(run: str, mode: str) -> None:
@@ -60,38 +84,19 @@ def _wait_for_record(run: str, mode: str) -> None:
             _wait()
 
 
-def _show(run: str, mode: str) -> RunState:
-    """Show the run's epochs until the process that trains it has ended; return how it left the run."""
-    state = read_state(run)
-    progress = make_progress(mode, stop=partial(_ask_to_stop, run))
-    progress.on_start(state.epochs or max(1, state.epoch), 1, state.epoch + 1)
-    with failure_reported(progress):
-        state = _follow(run, progress)
-        if state.state != FINISHED:
-            raise StoppedError(f"run={run!r}: stopped elsewhere after epoch {state.epoch} of {state.epochs}; run again")
-    progress.on_finish("the training that this cell followed has finished")
-    return state
-
-
 def _follow(run: str, progress: Callback) -> RunState:
     """Pass every finished epoch on until the process that trains the run has ended; return how it left the run."""
     shown, training = 0, True
     while training:
         training = bool(holder_of(run_folder(run)))  # before the last look, or its epochs could be missed
-        shown = _pass_on(run, progress, shown)
+        with suppress(OSError, ValueError):  # a table that is being replaced
+            for row in read_history(run_folder(run) / METRICS)[shown:]:
+                progress.on_step(int(row["epoch"]), 1, row["train_loss"])
+                progress.on_epoch(row)
+                shown += 1
         if training:
             _wait()
     return read_state(run)
-
-
-def _pass_on(run: str, progress: Callback, shown: int) -> int:
-    """Pass the epochs on that were not shown yet; return how many are shown now."""
-    with suppress(OSError, ValueError):  # a table that is being replaced
-        for row in read_history(run_folder(run) / METRICS)[shown:]:
-            progress.on_step(int(row["epoch"]), 1, row["train_loss"])
-            progress.on_epoch(row)
-            shown += 1
-    return shown
 
 
 def _wait() -> None:

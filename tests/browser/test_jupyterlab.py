@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import JupyterLab, jupyterlab
+from run_notebook import JupyterLab, Seen, jupyterlab
 from support.tiny import STEPS_PER_EPOCH, TINY
 
 from dlv3p.parameters.training import TRAINED_RUN
@@ -94,43 +94,72 @@ def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_f
     assert told in seen.looks[-1].text
 
 
-def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, lab: JupyterLab) -> None:
-    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains.
+def stopped_elsewhere(lab: JupyterLab, notebook: str, training: dict[str, object], opened: dict[str, object]) -> Seen:
+    """Train in another process, follow it in a notebook that is opened with other parameters, and press Stop there.
 
-    Which is held after its first epoch until Stop is pressed: the browser wants the core.
+    The training is held after its first epoch until Stop is pressed: the browser wants the core.
     """
-    parameters = ENDLESS | {"run": "elsewhere", "data_root": str(city)}
-    words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    folder = lab.workspace / "saved" / training["run"]
+    words = [word for name, value in training.items() for word in ("-p", name, str(value))]
     environment = os.environ | {"DLV3P_WORKSPACE": str(lab.workspace)}
-    training = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "dlv3p", "train", *words], env=environment, text=True, stderr=subprocess.PIPE
     )
     try:
-        while not (lab.workspace / "saved" / "elsewhere" / "metrics.csv").is_file():
-            assert training.poll() is None
+        while not (folder / "metrics.csv").is_file():
+            assert process.poll() is None
             time.sleep(0.2)
-        training.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         seen = lab.run(
-            ROOT / "notebooks" / "train.ipynb",
-            parameters=parameters,
-            screenshot=PICTURES / "attached.png",
+            ROOT / "notebooks" / f"{notebook}.ipynb",
+            parameters=opened,
+            screenshot=PICTURES / f"{notebook}_elsewhere.png",
             press="Stop",
             press_after="epoch",
-            before_press=lambda: training.send_signal(signal.SIGCONT),
+            before_press=lambda: process.send_signal(signal.SIGCONT),
             seconds=600,
         )
-        _, told = training.communicate(timeout=60)
+        _, told = process.communicate(timeout=60)
     finally:
-        training.kill()
-    assert training.returncode == 130
-    assert re.fullmatch(r"error: run='elsewhere': stopped after step \d+ of 30000; run again to continue\n", told)
+        process.kill()
+    assert process.returncode == 130
+    run = re.escape(training["run"])
+    assert re.fullmatch(rf"error: run='{run}': stopped after step \d+ of 30000; run again to continue\n", told)
     assert seen.errors == []
     assert seen.red_bars == 0
     assert seen.images == 1
-    printed = "\n".join(seen.printed)
-    assert re.search(rf"process {training.pid} on \S+ since .* is training this run; this cell follows it", printed)
-    epochs = len(load_checkpoint(lab.workspace / "saved" / "elsewhere" / "checkpoints" / "last.pt")["history"])
+    assert re.search(rf"process {process.pid} on \S+ since .* is training ", "\n".join(seen.printed))
+    return seen
+
+
+def epochs_of(folder: Path) -> int:
+    """How many epochs the last checkpoint of a run has."""
+    return len(load_checkpoint(folder / "checkpoints" / "last.pt")["history"])
+
+
+def test_running_the_cell_again_attaches_to_the_training_of_another_process(city: Path, lab: JupyterLab) -> None:
+    """As after a closed browser: the curves are seen again, and Stop reaches the process that trains."""
+    parameters = ENDLESS | {"run": "elsewhere", "data_root": str(city)}
+    printed = "\n".join(stopped_elsewhere(lab, "train", parameters, parameters).printed)
+    epochs = epochs_of(lab.workspace / "saved" / "elsewhere")
+    assert "this cell follows it" in printed
     assert f"Stopped elsewhere after epoch {epochs} of 10000. Run this cell again to resume." in printed
+
+
+def test_a_fresh_notebook_watches_the_training_of_another_process_and_shows_its_film(
+    city: Path, lab: JupyterLab
+) -> None:
+    """Without being told which run; after Stop, the cells below show what it has learned until then."""
+    parameters = ENDLESS | {"run": "watched", "data_root": str(city), "film": True}
+    seen = stopped_elsewhere(lab, "watch", parameters, {})
+    assert seen.run == seen.cells
+    assert seen.figures == 2, "the film and the curves"
+    epochs = epochs_of(lab.workspace / "saved" / "watched")
+    told = f"watched is stopped, after epoch {epochs} of 10000"
+    assert told in seen.looks[-1].text
+    pictures = sorted((lab.workspace / "outputs" / "watched" / "film").iterdir())
+    assert len(pictures) in (epochs, epochs + 1)  # it may be stopped in a validation
+    assert (lab.workspace / "outputs" / "watched" / "learning.gif").is_file()
 
 
 def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab) -> None:

@@ -10,7 +10,7 @@ from cityscapes.errors import MissingInputError
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.pictures import learning
-from dlv3p.pictures.learning import SamplePredictions, film_folder, write_film
+from dlv3p.pictures.learning import SamplePredictions, film_folder, film_of, write_film
 from dlv3p.pictures.visualize import colorize
 from dlv3p.runtime.processes import Place
 from dlv3p.train import train
@@ -24,9 +24,10 @@ def weights(folder):
 
 
 def test_a_training_keeps_a_picture_of_each_validation_and_the_same_weights(city, workspace, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         stop_after(patch, STEPS_PER_EPOCH + 1)
-        train(tiny(city, run="film", film=True))
+        with pytest.raises(Stop):
+            train(tiny(city, run="film", film=True))
     filmed, plain = train(tiny(city, run="film", film=True)), train(tiny(city, run="plain"))
     assert weights(filmed.folder) == weights(plain.folder)
     assert [path.name for path in sorted(film_folder("film").iterdir())] == [
@@ -35,6 +36,8 @@ def test_a_training_keeps_a_picture_of_each_validation_and_the_same_weights(city
     assert not film_folder("plain").exists()
     with Image.open(write_film("film")) as film:
         assert film.n_frames == EPOCHS
+    assert film_of("film").data == write_film("film").read_bytes()
+    assert film_of("plain") == "plain keeps no film; a training with film=True does"
     with pytest.raises(MissingInputError, match="film: no picture; train the run with film=True"):
         write_film("plain")
 
@@ -54,9 +57,9 @@ def test_a_picture_shows_the_prediction_of_the_image_that_it_names(trained, city
             samples._found[index] = predictor(split.image(index))
         samples.picture()
     first, last = split.name(0), split.name(len(split) - 1)
-    assert list(shown) == [title for name in (first, last) for title in (name, f"epoch 7: {name}", f"truth: {name}")]
-    assert np.array_equal(shown[f"epoch 7: {last}"], colorize(predictor(split.image(len(split) - 1)), split.colors))
-    assert np.array_equal(shown[f"truth: {last}"], colorize(split.mask(len(split) - 1), split.colors))
+    assert list(shown) == [f"1. {first}", "1. epoch 7", "1. truth", f"2. {last}", "2. epoch 7", "2. truth"]
+    assert np.array_equal(shown["2. epoch 7"], colorize(predictor(split.image(len(split) - 1)), split.colors))
+    assert np.array_equal(shown["2. truth"], colorize(split.mask(len(split) - 1), split.colors))
 
 
 def test_of_several_processes_the_first_shows_images_of_its_own_share(city, monkeypatch):

@@ -140,14 +140,16 @@ def test_a_request_in_the_folder_stops_a_training_with_a_checkpoint(city, worksp
     assert len(train(asked).history) == 2
 
 
-def test_watching_shows_a_run_that_is_trained_and_one_that_is_not(trained, city, shown):
+def test_watching_shows_a_run_that_is_trained_and_one_that_is_not(trained, city, shown, capsys):
     other = Elsewhere(trained.folder)
     threading.Timer(0.5, other.done.set).start()
+    assert following.run_to_watch("") == "done"
     assert following.watch("done").state == "finished"
-    assert (shown.epochs, shown.end) == ([1, 2], "the training that this cell followed has finished")
+    told = "done is finished, after epoch 2 of 2"
+    assert (shown.epochs, shown.end) == ([1, 2], told)
+    assert "is training done. Stop asks it to stop" in capsys.readouterr().out
     other.join()
-    shown.epochs.clear()
     assert following.watch("done").epoch == 2
-    assert (shown.epochs, shown.end) == ([1, 2], "nobody is training done, which is finished")
+    assert capsys.readouterr().out == f"{told}; nobody is training it\n"
     with pytest.raises(MissingInputError, match="run='nothing': no such run"):
         following.watch("nothing")

@@ -97,6 +97,7 @@ class AuditDataParameters(Parameters):
 
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
     splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
+    image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = progress_field()
 

@@ -28,6 +28,8 @@ HISTORY_COLUMNS = (
 LATER_COLUMNS = ("data_wait",)
 """Columns that runs of earlier versions lack."""
 METRICS = "metrics.csv"
+TRAIN_IMAGES = "train_images.txt"
+"""The list of the images that a run trains on, where a list or a fold has chosen them."""
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 

@@ -17,10 +17,10 @@ from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.parts import choose_listed, read_fold
 from dlv3p.data.shards import is_sharded, is_url, open_shards
 from dlv3p.data.voc import is_voc, open_voc
-from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
+from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY
 from dlv3p.parameters.training import TrainingDataParameters
 
-EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER)
+EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
 """The data roots that are no folders: their data is drawn on first use."""
 
 Root = Path | str
@@ -68,6 +68,10 @@ def _write_embedded(data_root: str) -> Path:
         from dlv3p.data.demo_voc import write_demo_voc
 
         return write_demo_voc(data_folder() / DEMO_VOC)
+    if data_root == MISLABELED_CITY:
+        from dlv3p.data.demo_mislabeled import write_mislabeled_city
+
+        return write_mislabeled_city(data_folder() / MISLABELED_CITY)
     from dlv3p.data.demo_flawed import write_flawed_folder
 
     return write_flawed_folder(data_folder() / FLAWED_FOLDER)

@@ -30,6 +30,7 @@ from dlv3p.parameters.comparisons import (
     SHARED,
     CompareRunsParameters,
     ExplorePredictionsParameters,
+    FindLabelErrorsParameters,
     device_field,
     progress_field,
     threads_field,
@@ -42,6 +43,7 @@ __all__ = [
     "SHARED",
     "CompareRunsParameters",
     "ExplorePredictionsParameters",
+    "FindLabelErrorsParameters",
     "PrepareAnnotationsParameters",
     "TrainParameters",
 ]
@@ -51,6 +53,8 @@ SMALLEST_IMAGE = 33
 
 DEMO_VOC = "demo_voc"
 """The `data_root` of the embedded PASCAL VOC, written on first use."""
+MISLABELED_CITY = "mislabeled_city"
+"""The `data_root` of the embedded city with wrong polygons, for a search for label errors to find."""
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` of an embedded plain folder with flaws for the audit to find."""
 

@@ -114,6 +114,13 @@ def open_trained_on(run: str) -> Split:
     return open_recorded(run, root, parameters.training_split, described)
 
 
+def unknown_origins(run: str) -> list[str]:
+    """Return the weights file and the teacher that a run began with, of which its record does not say on what data."""
+    parameters = TrainParameters.recorded(read_unchanged_record(run_folder(run) / "run.json")["parameters"])
+    named = (parameters["initial_weights"], parameters["teacher"])
+    return [name for name in named if name not in ("", "random", "imagenet")]
+
+
 def open_recorded(run: str, root: Root, split: str, described: Mapping[str, Any]) -> Split:
     """Open a split that a run.json describes, of which a list may have chosen some images."""
     images = open_images(root, split)

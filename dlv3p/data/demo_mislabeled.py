@@ -1,7 +1,7 @@
 """Write the embedded city as a plain folder with wrong polygons, for a search for label errors to find.
 
 Half of the wrong polygons have the label of another class, and half are missing, so that what lies behind them is drawn
-instead, as annotators confuse and overlook objects. `planted.csv` says where they are.
+instead, as annotators confuse and overlook objects. `planted.csv` lists them, and `planted/` has their pixels.
 """
 
 import csv
@@ -17,6 +17,7 @@ from cityscapes.demo.city import write_demo_city
 from cityscapes.demo.random_numbers import Dice
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import write_bytes, write_text
+from cityscapes.files.images import read_ids
 from cityscapes.files.png_write import encode_png
 from cityscapes.labels import CITYSCAPES, CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
 from cityscapes.layout import POLYGONS_SUFFIX, Frame, find_frames
@@ -62,8 +63,12 @@ def write_mislabeled_city(root: Path, *, count: int = COUNT, seed: int = 0) -> P
     for split in ("train", "val"):
         frames = find_frames(city, split)
         for frame, spoiled in _spoil(city, frames, count if split == "train" else 0, seed):
-            planted += [spoiled[1]] if spoiled else []
-            mask = spoiled[0] if spoiled else _mask(read_polygons(frame.annotation(city, POLYGONS_SUFFIX)))
+            right = _mask(read_polygons(frame.annotation(city, POLYGONS_SUFFIX)))
+            mask = right
+            if spoiled:
+                mask, one = spoiled
+                planted.append(one)
+                write_bytes(_pixels_path(root, one.image), encode_png(_changed(right, mask)), durable=False)
             name = f"{split}/{frame.city}/{frame.name}.png"
             write_bytes(root / "images" / name, frame.image(city).read_bytes(), durable=False)
             write_bytes(root / "masks" / name, encode_png(mask), durable=False)
@@ -84,6 +89,19 @@ def read_planted(root: Path) -> list[Planted]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         return [Planted(**{**row, "pixels": int(row["pixels"])}) for row in csv.DictReader(file)]
+
+
+def read_planted_pixels(root: Path, image: str) -> np.ndarray:
+    """Return the pixels of an image whose class a wrong polygon has changed: bool (H,W)."""
+    return read_ids(_pixels_path(root, image)) > 0
+
+
+def _pixels_path(root: Path, image: str) -> Path:
+    return Path(root) / "planted" / f"{image}.png"
+
+
+def _changed(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    return ((wrong != right) & (wrong != IGNORE) & (right != IGNORE)).astype(np.uint8)
 
 
 def _spoil(
@@ -116,7 +134,7 @@ def _plant(annotation: Annotation, image: str, kind: str, dice: Dice) -> tuple[n
             label = dice.pick([label for label in others if label.name != polygons[place].label.name])
             polygons[place] = polygons[place]._replace(label=label)
         wrong = _mask(replace(annotation, polygons=tuple(polygons)))
-        changed = (wrong != right) & (wrong != IGNORE) & (right != IGNORE)
+        changed = _changed(right, wrong) > 0
         if SMALLEST * right.size <= changed.sum() <= LARGEST * right.size:
             given, true = (CLASS_NAMES[np.bincount(mask[changed]).argmax()] for mask in (wrong, right))
             return wrong, Planted(image, kind, given, true, int(changed.sum()))

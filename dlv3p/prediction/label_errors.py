@@ -25,6 +25,7 @@ from cityscapes.workspace import output_folder
 from dlv3p.annotations.correct import FILES, open_writer, trace
 from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape
+from dlv3p.data.demo_mislabeled import read_planted, read_planted_pixels
 from dlv3p.data.fingerprints import shared_images
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
@@ -120,6 +121,21 @@ class LabelErrors:
                 name = os.path.relpath(self.split.image_path(index), base)
                 writer.add(AnnotatedImage(name, mask.shape[::-1], tuple(_outlines(mask, names))))
         return path
+
+
+def match_planted(errors: LabelErrors) -> pd.DataFrame:
+    """Return a row for each region: whether a planted polygon has half of its pixels or more, and its image if so.
+
+    The table is empty for data in which nothing was planted.
+    """
+    root, split, rows = Path(str(errors.split.root)), errors.split, []
+    planted = {one.image: one for one in read_planted(root)}
+    for rank, region in enumerate(errors.regions if planted else (), start=1):
+        name = split.name(region.image)
+        changed = read_planted_pixels(root, name)[region.place] if name in planted else np.zeros(region.shape, bool)
+        right = bool(changed[region.mask()].mean() >= 0.5)
+        rows.append((rank, right, name if right else ""))
+    return pd.DataFrame(rows, columns=["rank", "right", "polygon"]).astype({"right": bool})
 
 
 def find_label_errors(config: FindLabelErrorsParameters) -> LabelErrors:

@@ -9,7 +9,7 @@ import pytest
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import IGNORE
 from dlv3p.data import demo_mislabeled
-from dlv3p.data.demo_mislabeled import LARGEST, SMALLEST, read_planted, write_mislabeled_city
+from dlv3p.data.demo_mislabeled import LARGEST, SMALLEST, read_planted, read_planted_pixels, write_mislabeled_city
 from dlv3p.data.roots import open_split
 
 
@@ -34,6 +34,7 @@ def test_as_many_polygons_are_wrong_as_are_asked_for(small_city, tmp_path) -> No
             assert changed.sum() == (one.pixels if one else 0)
             assert wrong.image_bytes(index) == right.image_bytes(index)
             if one:
+                np.testing.assert_array_equal(read_planted_pixels(root, one.image), changed)
                 assert SMALLEST * before.size <= changed.sum() <= LARGEST * before.size
                 assert one.given == wrong.class_names[np.bincount(after[changed]).argmax()]
                 assert one.true == wrong.class_names[np.bincount(before[changed]).argmax()]

@@ -26,7 +26,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ("border", 2, "in pixels"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=what)
-    parser.add_argument("--smallest", type=int, default=50, help="pixels of a region, without its border")
+    parser.add_argument("--smallest", type=int, default=30, help="pixels of a region, without its border")
     return parser.parse_args(arguments)
 
 

@@ -20,37 +20,42 @@ NEARLY = 1e-6
 
 
 class Thresholds:
-    """Sum up how probable the network finds the given labels, pixel by pixel; ignored pixels do not count."""
+    """Sum up how probable the network finds the given labels, pixel by pixel; ignored pixels do not count.
+
+    `confusion` counts pixels by given label and most probable class, int64 (C,C).
+    """
 
     def __init__(self, num_classes: int) -> None:
         self._sums = np.zeros(num_classes)
-        self._pixels = np.zeros(num_classes, np.int64)
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
 
     def add(self, given: np.ndarray, probabilities: np.ndarray) -> None:
         """Add pixels: labels (N,), of which 255 is ignored, and probabilities (N, C)."""
         counted = np.flatnonzero(given != IGNORE)
-        labels = given[counted].astype(np.int64)
+        labels, found = given[counted].astype(np.int64), probabilities[counted]
         classes = len(self._sums)
-        self._sums += np.bincount(labels, weights=probabilities[counted, labels], minlength=classes)
-        self._pixels += np.bincount(labels, minlength=classes)
+        self._sums += np.bincount(labels, weights=found[np.arange(len(labels)), labels], minlength=classes)
+        cells = np.bincount(labels * classes + found.argmax(axis=1), minlength=classes**2)
+        self.confusion += cells.reshape(classes, classes)
 
     @property
     def values(self) -> np.ndarray:
         """From what probability on the network is confident of each class: float64 (C,), inf for one without pixels."""
-        with np.errstate(invalid="ignore"):
-            means = np.maximum(self._sums / self._pixels, 2 * NEARLY)
-        return np.where(self._pixels > 0, means, np.inf)
+        pixels = self.confusion.sum(axis=1)
+        means = np.maximum(self._sums / np.maximum(1, pixels), 2 * NEARLY)
+        return np.where(pixels > 0, means, np.inf)
 
 
 class Doubts(NamedTuple):
     """Of each pixel, the class that its label should rather be, uint8 (N,), 255 where it may stay, and how clearly.
 
     `log_odds` is the logarithm of how many times as probable that class is as the given one, float32 (N,), 0 where the
-    label may stay.
+    label may stay. `disagreeing` is the number of pixels of which another class than the given one is most probable.
     """
 
     suggested: np.ndarray
     log_odds: np.ndarray
+    disagreeing: int
 
 
 class ConfidentJoint:
@@ -65,15 +70,16 @@ class ConfidentJoint:
         counted = np.flatnonzero(given != IGNORE)
         labels, found = given[counted].astype(np.int64), probabilities[counted]
         confident = found >= self.thresholds - NEARLY
-        several = confident.sum(axis=1) > 1
-        guess = np.where(several, found.argmax(axis=1), confident.argmax(axis=1))
+        several, likeliest = confident.sum(axis=1) > 1, found.argmax(axis=1)
+        guess = np.where(several, likeliest, confident.argmax(axis=1))
         known = confident.any(axis=1)
         classes = len(self.thresholds)
         cells = np.bincount(labels[known] * classes + guess[known], minlength=classes**2)
         self.counts += cells.reshape(classes, classes)
         doubted = np.flatnonzero(known & (guess != labels) & ~_is_likeliest(labels, found))
         likelier, given_one = (np.maximum(found[doubted, which[doubted]], LEAST) for which in (guess, labels))
-        doubts = Doubts(np.full(len(given), IGNORE, np.uint8), np.zeros(len(given), np.float32))
+        suggested, log_odds = np.full(len(given), IGNORE, np.uint8), np.zeros(len(given), np.float32)
+        doubts = Doubts(suggested, log_odds, int((likeliest != labels).sum()))
         doubts.suggested[counted[doubted]] = guess[doubted]
         doubts.log_odds[counted[doubted]] = np.log(likelier / given_one)
         return doubts

@@ -3,8 +3,9 @@
 Borders are uncertain: fill rules differ by a pixel, and annotators and networks by a few. So a pixel is explained where
 the suggested class, or an ignored region, is given within `border` pixels; what is left must be large enough.
 
-An annotator gives a whole outline the wrong class, and a network errs on parts of what it sees. So regions are ranked
-by the odds against their label times the share that they have of the connected pixels of their given class.
+Regions are ranked by how much more probable an error of the label is than one of the network: the higher, the larger
+the odds are, and the more of its object a region has, since an annotator gives a whole outline the wrong class where a
+network errs on parts of it; the lower, the more often networks make this mistake, in this image and with these classes.
 """
 
 import heapq
@@ -18,6 +19,7 @@ from scipy import ndimage
 
 from cityscapes.labels import IGNORE
 from dlv3p.annotations.correct import connected_regions
+from dlv3p.evaluation.confident_learning import LEAST
 
 AROUND = np.ones((3, 3), bool)
 
@@ -53,10 +55,18 @@ class LabelRegion(NamedTuple):
 
 
 def find_regions(
-    image: int, given: np.ndarray, suggested: np.ndarray, log_odds: np.ndarray, *, border: int, smallest: int
+    image: int,
+    given: np.ndarray,
+    suggested: np.ndarray,
+    log_odds: np.ndarray,
+    mistakes: np.ndarray,
+    *,
+    border: int,
+    smallest: int,
 ) -> Iterator[LabelRegion]:
     """Yield the regions of an image: masks (H,W) of given and suggested classes, 255 without a doubt, and the odds.
 
+    `mistakes` says how usual it is that a network takes one class for the other here, (C,C): see `usual_mistakes`.
     A region has at least `smallest` pixels that no border explains; those beside them belong to it as well.
     """
     pairs = np.where(suggested == IGNORE, 0, 1 + given.astype(np.int32) * 256 + suggested)
@@ -75,7 +85,18 @@ def find_regions(
                 odds = float(log_odds[near][wider][region].mean())
                 coverage = int(region.sum()) / objects.size(classes[0], *(np.argwhere(region)[0] + corner).tolist())
                 facts = (int(region.sum()), odds, coverage, *corner, region.shape, np.packbits(region).tobytes())
-                yield LabelRegion(odds + math.log(coverage), image, *classes, *facts)
+                score = odds + math.log(coverage) / 2 - math.log(mistakes[classes])
+                yield LabelRegion(score, image, *classes, *facts)
+
+
+def usual_mistakes(confusion: np.ndarray, disagreeing: float) -> np.ndarray:
+    """Return how usual it is that a network takes one class for another in an image, (C,C), neither of two parts 0.
+
+    These are the share of the image's pixels of which it does not believe the label, `disagreeing`, and the root of the
+    share of a class that it takes for the other one anywhere, from the `confusion` of labels and predictions, (C,C).
+    """
+    shares = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
+    return max(LEAST, disagreeing) * np.sqrt(np.maximum(LEAST, shares))
 
 
 def _wider(place: tuple[slice, slice], border: int) -> tuple[slice, slice]:

@@ -71,7 +71,7 @@ class FindLabelErrorsParameters(Parameters):
     epochs: int = number(0, 0, 10_000, "of a fold; 0: as the recipe says")
     run: str = text("", 'folds are saved/<run>-fold0 ...; "" derives a name from the recipe')
     border: int = number(2, 0, 64, "pixels by which borders between classes are uncertain")
-    smallest: int = number(50, 1, 1_000_000, "pixels of a region beyond that; smaller ones are left out")
+    smallest: int = number(30, 1, 1_000_000, "pixels of a region beyond that; smaller ones are left out")
     count: int = number(200, 1, 100_000, "regions to keep, the most suspicious")
     polygons: str = choice("cvat", CORRECTIONS, "regions as polygons to correct: cvat, coco or none")
     examples: int = number(8, 1, 100, "regions shown")

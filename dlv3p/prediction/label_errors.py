@@ -32,7 +32,7 @@ from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_predictor
-from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions
+from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
 from dlv3p.runs.folders import find_run
@@ -178,11 +178,14 @@ def judge(split: Split, runs: Sequence[str], config: FindLabelErrorsParameters) 
             thresholds.add(given[part].ravel(), probabilities)
     joint, best = ConfidentJoint(thresholds.values), BestRegions(config.count)
     for index, given, pixels in _predicted(split, runs, judged_by, config, "judge labels"):
-        suggested, odds = np.full(given.shape, IGNORE, np.uint8), np.zeros(given.shape, np.float32)
+        suggested, odds, differing = np.full_like(given, IGNORE), np.zeros(given.shape, np.float32), 0
         for part, probabilities in pixels:
-            doubts = joint.add(given[part].ravel(), probabilities)
-            suggested[part], odds[part] = (one.reshape(given[part].shape) for one in doubts)
-        for region in find_regions(index, given, suggested, odds, border=config.border, smallest=config.smallest):
+            doubts, shape = joint.add(given[part].ravel(), probabilities), given[part].shape
+            suggested[part], odds[part] = doubts.suggested.reshape(shape), doubts.log_odds.reshape(shape)
+            differing += doubts.disagreeing
+        mistakes = usual_mistakes(thresholds.confusion, differing / max(1, (given != IGNORE).sum()))
+        limits = {"border": config.border, "smallest": config.smallest}
+        for region in find_regions(index, given, suggested, odds, mistakes, **limits):
             best.add(region)
     names = [runs[number] for number in judged_by]
     return LabelErrors(split, best.ranked(), best.found, joint.counts, thresholds.values, names)

@@ -10,11 +10,14 @@ CLASSES = 5
 
 
 def noisy_pixels(seed: int, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, an eighth of them wrong, and probabilities of an unsure network, of which class 4 has no label."""
+    """Labels, an eighth of them wrong, and probabilities of an unsure network, which knows class 0 best.
+
+    Class 4 has no label.
+    """
     random = np.random.default_rng(seed)
     truth = random.integers(0, CLASSES - 1, count)
-    logits = random.normal(0, 1.2, (count, CLASSES))
-    logits[np.arange(count), truth] += random.uniform(0, 4, count)
+    logits = random.normal(0, 1, (count, CLASSES))
+    logits[np.arange(count), truth] += random.uniform(0, 2, count) * np.where(truth, 1, 2.5)
     powers = np.exp(logits)
     given = np.where(random.random(count) < 0.125, random.integers(0, CLASSES - 1, count), truth)
     return given.astype(np.uint8), powers / powers.sum(axis=1, keepdims=True)
@@ -48,7 +51,11 @@ def test_thresholds_joint_and_errors_are_those_of_cleanlab(seed: int) -> None:
     expected[4, 4] = 0  # cleanlab puts an example into every class, one without labels, too
     np.testing.assert_array_equal(joint.counts, expected)
     issues = find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1)
-    assert 100 < issues.sum() < 1000
+    assert 100 < issues.sum() < 1500
+    confident = probabilities >= theirs
+    assert (probabilities.argmax(axis=1) != confident.argmax(axis=1))[confident.sum(axis=1) > 1].any()
+    likeliest = probabilities.argmax(axis=1) == given
+    assert (confident.any(axis=1) & (confident.argmax(axis=1) != given) & likeliest).any()
     np.testing.assert_array_equal(suggested != IGNORE, issues)
 
 
@@ -75,3 +82,4 @@ def test_odds_are_those_of_the_suggested_class_and_bounded() -> None:
     doubts = joint.add(np.array([0, 0, 0, 1], np.uint8), probabilities)
     assert doubts.suggested.tolist() == [1, 2, IGNORE, IGNORE]
     np.testing.assert_allclose(np.exp(doubts.log_odds), [4, 1000, 1, 1], rtol=1e-5)
+    assert doubts.disagreeing == 3

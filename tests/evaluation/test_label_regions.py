@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from cityscapes.labels import IGNORE
-from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions
+from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 
 SIZE = (40, 60)
+CONFUSION = np.full((10, 10), 10)
+"""Of each class, a network takes a tenth for any class."""
+USUAL = np.log(0.5) + np.log(0.1) / 2
 
 
 def regions_of(given: np.ndarray, seen: np.ndarray, **options: int) -> list[LabelRegion]:
@@ -14,7 +17,8 @@ def regions_of(given: np.ndarray, seen: np.ndarray, **options: int) -> list[Labe
     doubted = (given != seen) & (given != IGNORE)
     suggested = np.where(doubted, seen, IGNORE).astype(np.uint8)
     odds = np.where(doubted, np.float32(2), 0)
-    return list(find_regions(3, given, suggested, odds, **({"border": 2, "smallest": 10} | options)))
+    usual = usual_mistakes(CONFUSION, 0.5)
+    return list(find_regions(3, given, suggested, odds, usual, **({"border": 2, "smallest": 10} | options)))
 
 
 def street(edge: int = 30) -> np.ndarray:
@@ -46,7 +50,7 @@ def test_an_object_with_a_wrong_label_is_found_whole() -> None:
     inside = np.zeros(SIZE, bool)
     inside[region.place] = region.mask()
     np.testing.assert_array_equal(inside, given == 4)
-    assert region.score == pytest.approx(2)
+    assert region.score == pytest.approx(2 - USUAL)
     assert regions_of(given, seen, smallest=11 * 6) == [region]
     assert regions_of(given, seen, smallest=11 * 6 + 1) == []  # what the border does not explain is smaller
 
@@ -60,7 +64,7 @@ def test_a_missing_object_is_found_and_parts_of_an_object_count_less() -> None:
     (whole,) = regions_of(given, seen)
     assert whole.coverage == 1
     assert missing.coverage == pytest.approx(70 / 1200)
-    assert missing.score == pytest.approx(2 + np.log(70 / 1200))
+    assert missing.score == pytest.approx(2 + np.log(70 / 1200) / 2 - USUAL)
 
 
 def test_regions_touch_neither_over_corners_nor_over_classes_and_small_ones_are_left_out() -> None:
@@ -79,6 +83,15 @@ def test_a_mask_that_is_doubted_everywhere_is_one_region() -> None:
     (region,) = regions_of(np.zeros(SIZE, np.uint8), np.full(SIZE, 9, np.uint8))
     assert region.pixels == SIZE[0] * SIZE[1]
     assert region.coverage == 1
+
+
+def test_what_a_network_often_confuses_is_no_sign_of_a_wrong_label() -> None:
+    confusion = np.diag([90, 100, 0])
+    confusion[0, 1] = 10
+    few, many = (usual_mistakes(confusion, share) for share in (0.1, 0.4))
+    np.testing.assert_allclose(many, 4 * few)
+    assert few[0, 1] == pytest.approx(0.1 * np.sqrt(0.1))
+    assert (usual_mistakes(confusion, 0) > 0).all()  # whose logarithm is taken
 
 
 def test_only_the_best_of_many_regions_are_kept() -> None:

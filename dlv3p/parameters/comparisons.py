@@ -63,7 +63,7 @@ class ExplorePredictionsParameters(Parameters):
 class FindLabelErrorsParameters(Parameters):
     """Find regions whose labels networks that have not seen them contradict with confidence."""
 
-    data_root: str = text(DEMO_CITY, "the data set; mislabeled_city: the embedded one with 50 wrong polygons")
+    data_root: str = text(DEMO_CITY, "the data set; mislabeled_city: demo_city with 50 wrong polygons")
     split: str = text("val", "the split whose labels are judged")
     runs: str = several("", 'runs that judge what they were not trained on; "": the newest')
     folds: int = number(0, 0, 100, "trains so many runs, each judges the part that it has not seen; 0: none")

@@ -16,11 +16,12 @@ BENCHMARKS = {
     "training": "a training step, against segmentation-models-pytorch and torchvision",
     "side_by_side": "two trainings at the same time, against one alone",
     "cost": "what a training is said to cost before it starts, against what it costs",
+    "label_errors": "how many wrong polygons that are planted a search for label errors finds",
     "accuracy": "the accuracy of a training, against segmentation-models-pytorch",
 }
 """The modules whose `main(arguments)` runs each, and their help text."""
 
-ONLY_BY_NAME = ("accuracy",)
+ONLY_BY_NAME = ("label_errors", "accuracy")
 """Benchmarks that train for a long time, and are left out unless they are asked for."""
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from dlv3p.parameters.training import DEMO_CITY, TrainParameters
+from dlv3p.parameters.training import DEMO_CITY, TrainingDataParameters, TrainParameters
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,7 +58,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
 from dlv3p.data.loader import WholeImages
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(arguments)
     names = ("backbone", "output_stride", "channels", "image_scale", "crop_height", "crop_width", "batch_size")
     shared = {name: getattr(options, name) for name in (*names, "epochs", "precision", "workers")}
-    training, scored = open_training(resolve_data_root(options.root), "train", "val")
+    training, scored = open_training(TrainingDataParameters(data_root=options.root))
     images, folder = WholeImages(scored, image_scale=options.image_scale), output_folder(options.name)
     torch.set_num_threads(options.threads)
     results, runs = {"ours": [], PEER: []}, []

@@ -34,13 +34,13 @@ print(json.dumps({"seconds": row["seconds"], "mib": peak_kib() / 1024}))
 """
 ESTIMATE = """
 import json, sys
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.training.cost import estimate_cost
 from dlv3p.training.memory import predict_bytes
 parameters = TrainParameters(**json.loads(sys.argv[1]))
 cost = estimate_cost(parameters)
-before = predict_bytes(parameters, open_training(resolve_data_root("demo_city"), "train", "val")[0].num_classes)
+before = predict_bytes(parameters, open_training(parameters)[0].num_classes)
 print(json.dumps({"seconds": cost.seconds, "before": before / 2**20, "mib": cost.memory_mib}))
 """
 

@@ -56,6 +56,9 @@ class Split(ABC):
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
 
+    part: str = ""
+    """A digest of the names of the images, of what is only a part of a split; "" for a whole one."""
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": ("dlv3p.prediction.__main__", "predict images of any kind: one, a folder, a list, a video"),
     "annotations": ("dlv3p.annotations.__main__", "make a folder to train on from COCO, LabelMe, CVAT, YOLO or masks"),
     "compare": ("dlv3p.evaluation.__main__", "say whether one run is better than another, and where"),
+    "find-label-errors": ("dlv3p.prediction.label_errors", "find wrong labels, by networks that have not seen them"),
     "sweep": ("dlv3p.experiments.sweep", "run a notebook over a grid of parameters, here or on a cluster"),
     "replay": ("dlv3p.experiments.replay", "execute a run again from its record, and say whether it is identical"),
     "table": ("dlv3p.experiments.table", "gather the results of runs: mean and deviation over seeds"),

@@ -40,7 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
     from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
     from dlv3p.data.loader import opened_batches
-    from dlv3p.data.roots import open_training, resolve_data_root
+    from dlv3p.data.roots import open_training
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
@@ -63,7 +63,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     p = parameters
     follow_elsewhere(p)  # the rest then finds the run finished
     torch.set_num_threads(p.threads)
-    opened = partial(open_training, resolve_data_root(p.data_root), p.train_split, p.val_split)
+    opened = partial(open_training, p)
     splits = training, validation = in_turn(opened)  # of a data set without masks, one process makes them
     check_extras(p)
     if p.processes > 1 and not started_in_group():

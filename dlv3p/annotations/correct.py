@@ -5,6 +5,7 @@ tolerance=0, the polygons give back every pixel when `prepare.py` draws them.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,13 +74,10 @@ def write_corrections(
     kept = _Masks(folder)
     index = ImageIndex(Path(images).expanduser() if images else folder / "images")
     path = Path(output).expanduser() if output else folder / FILES[format]
-    names = [*kept.class_names, IGNORE_CLASS]
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
     shapes = points = differing = pixels = done = 0
     problems: list[str] = []
-    with open_atomically(path) as file:
-        colors = np.concatenate([kept.colors[: len(kept.class_names)], np.zeros((1, 3), np.uint8)])
-        writer = (CocoWriter if format == "coco" else CvatWriter)(file, names, colors)
+    with open_writer(path, format, kept.class_names, kept.colors) as writer:
         for mask_path in track(kept.paths, title=f"write {format}", mode=progress, unit="images"):
             try:
                 image, mask = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
@@ -90,8 +88,22 @@ def write_corrections(
             differing += int((draw(image, ids, unlabeled=IGNORE).mask != mask).sum())
             shapes, pixels, done = shapes + len(image.shapes), pixels + mask.size, done + 1
             points += sum(len(ring) for shape in image.shapes for ring in shape.rings)
-        writer.finish()
     return Correction(path, done, shapes, points, differing / max(1, pixels), tuple(problems))
+
+
+@contextmanager
+def open_writer(
+    path: Path, format: str, class_names: Sequence[str], colors: np.ndarray
+) -> Iterator[CocoWriter | CvatWriter]:
+    """Open the file of a tool's format, to which the shapes of images are added one after another.
+
+    `colors` are RGB by class. The file is there when the block ends, and not when it fails.
+    """
+    shown = np.concatenate([colors[: len(class_names)], np.zeros((1, 3), np.uint8)])
+    with open_atomically(path) as file:
+        writer = (CocoWriter if format == "coco" else CvatWriter)(file, [*class_names, IGNORE_CLASS], shown)
+        yield writer
+        writer.finish()
 
 
 class _Masks:
@@ -149,7 +161,7 @@ def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> 
     """
     found = []
     for id_ in np.unique(mask).tolist():
-        for (rows, columns), region in _regions(mask == id_):
+        for (rows, columns), region in connected_regions(mask == id_):
             filled = ndimage.binary_fill_holes(region)
             ring = _boundary(filled, mask.shape[1] - columns.start) + (columns.start, rows.start)
             found.append((int(filled.sum()), Shape(names[id_], (simplify(ring, tolerance),))))
@@ -160,7 +172,7 @@ def without_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
     """Return a mask whose regions of fewer than `smallest` pixels have the id that is most frequent around them."""
     cleaned = mask.copy()
     for id_ in np.unique(mask).tolist():
-        for (rows, columns), region in _regions(mask == id_):
+        for (rows, columns), region in connected_regions(mask == id_):
             if region.sum() < smallest:
                 around = (
                     slice(max(rows.start - 1, 0), rows.stop + 1),
@@ -175,7 +187,7 @@ def without_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
     return cleaned
 
 
-def _regions(same: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+def connected_regions(same: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Yield the connected regions, over edges, not corners: the slices around each, and its pixels there."""
     numbers, _ = ndimage.label(same)
     for number, place in enumerate(ndimage.find_objects(numbers), start=1):

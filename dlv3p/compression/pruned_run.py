@@ -24,7 +24,7 @@ from dlv3p.compression.acceptance_report import AcceptanceReport, Limits
 from dlv3p.compression.pruning import prune_model, recalibrate
 from dlv3p.data.fingerprints import content_fingerprint
 from dlv3p.data.loader import make_samples, training_loader
-from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.data.roots import open_split, open_training, resolve_data_root
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.anatomy import count_macs, count_parameters
@@ -80,7 +80,7 @@ class PrunedRun:
         `memory` is measured in a separate process for each of them, which takes some seconds.
         """
         parameters, trained = self.parameters, self.dense.parameters
-        split = open_split(resolve_data_root(self.training.data_root), trained.val_split)
+        split = open_split(resolve_data_root(self.training.data_root), trained.validation_split)
         image = split.image(0)
         size = (parameters.height, parameters.width)
         if not parameters.height:
@@ -133,7 +133,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     if name == dense.run:
         raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
     data_root = parameters.data_root or trained.data_root
-    training_split = open_split(resolve_data_root(data_root), trained.train_split)
+    training_split, _ = open_training(replace(trained, data_root=data_root))
     record = {
         "run": dense.run,
         "weights_sha256": weights_sha256(dense.model.state_dict()),

@@ -37,6 +37,7 @@ from cityscapes.files.images import FORMATS, Header, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
 from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
+from dlv3p.data.parts import choose_listed
 from dlv3p.data.roots import Root, open_images
 from dlv3p.data.shards import is_url
 from dlv3p.runtime.progress import track
@@ -59,18 +60,18 @@ class _Pair:
     pixels: list[int] | None = None
 
 
-def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> AuditReport:
+def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: str = "auto") -> AuditReport:
     """Read every image and mask of the splits below `root`, a data set of any kind, and report what is wrong.
 
-    The first split is the one to train on. Raises MissingInputError where there is no such data set or split;
-    everything else that is wrong with it is a finding.
+    The first split is the one to train on. With `image_list`, only the images that it names are looked at. Raises
+    MissingInputError where there is no such data set or split; everything else that is wrong with it is a finding.
     """
     start = time.monotonic()
     if not is_url(root) and is_folder(Path(root)):
         measure_data_file(Path(root), splits[0])
     counts, findings, contents, looks = [], [], defaultdict(list), defaultdict(list)
-    for name in splits:
-        split = open_images(root, name)
+    for split in open_audited(root, splits, image_list):
+        name = split.split
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
         with ThreadPoolExecutor() as pool:
             for pair in track(_pairs(split, pool), total=len(split), title=f"audit {name}", mode=progress):
@@ -87,15 +88,22 @@ def audit(root: Root, splits: Sequence[str], *, progress: str = "auto") -> Audit
     return AuditReport(root, tuple(counts), errors_first(findings), time.monotonic() - start)
 
 
-def usable_pairs(report: AuditReport, *, count: int) -> list[tuple[Split, int]]:
+def open_audited(root: Root, splits: Sequence[str], image_list: str = "") -> list[Split]:
+    """Open the splits to look at, of each only the images that a list names; those without any are left out."""
+    opened = [open_images(root, name) for name in splits]
+    if not image_list:
+        return opened
+    return [part for part in choose_listed(image_list, opened, parameter="image_list") if len(part)]
+
+
+def usable_pairs(report: AuditReport, *, count: int, image_list: str = "") -> list[tuple[Split, int]]:
     """Return the first `count` images of each split that have a mask and no error, by split and index.
 
     Raises MissingInputError when there is none.
     """
     pairs = []
-    for counts in report.splits:
-        split = open_images(report.root, counts.split)
-        wrong = {finding.where for finding in report.errors if finding.split == counts.split}
+    for split in open_audited(report.root, [counts.split for counts in report.splits], image_list):
+        wrong = {finding.where for finding in report.errors if finding.split == split.split}
         usable = [i for i in range(len(split)) if split.has_mask(i) and split.name(i) not in wrong]
         pairs += [(split, index) for index in usable[:count]]
     if not pairs:

@@ -102,6 +102,31 @@ class ContentHash:
         return _sha256(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
 
 
+def shared_images(split: Split, other: Split) -> set[int]:
+    """Return the indices of a split's images that the other one has as well, by their bytes, whatever their names.
+
+    Only files of equal size are read. Raises InputError or an OSError where an image is gone.
+    """
+    by_size: dict[int, list[int]] = {}
+    for index in range(len(other)):
+        by_size.setdefault(_image_size(other, index), []).append(index)
+    hashes: dict[int, str] = {}
+    shared = set()
+    for index in range(len(split)):
+        alike = by_size.get(_image_size(split, index), [])
+        if any(split.image_path(index) == other.image_path(one) for one in alike):
+            shared.add(index)
+        elif alike:
+            hashes |= {one: _sha256([other.image_bytes(one)]) for one in alike if one not in hashes}
+            if _sha256([split.image_bytes(index)]) in {hashes[one] for one in alike}:
+                shared.add(index)
+    return shared
+
+
+def _image_size(split: Split, index: int) -> int:
+    return len(split.image_bytes(index)) if split.fingerprint else split.image_path(index).stat().st_size
+
+
 def pixels_fingerprint(split: Split) -> str:
     """Return one sha256 over the number of a split's images and the pixels of `KNOWN_BY` of them, in their order.
 

@@ -14,11 +14,13 @@ from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.folder import is_folder, open_folder
+from dlv3p.data.parts import choose_listed, read_fold
 from dlv3p.data.shards import is_sharded, is_url, open_shards
 from dlv3p.data.voc import is_voc, open_voc
-from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER
+from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY
+from dlv3p.parameters.training import TrainingDataParameters
 
-EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER)
+EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
 """The data roots that are no folders: their data is drawn on first use."""
 
 Root = Path | str
@@ -66,6 +68,10 @@ def _write_embedded(data_root: str) -> Path:
         from dlv3p.data.demo_voc import write_demo_voc
 
         return write_demo_voc(data_folder() / DEMO_VOC)
+    if data_root == MISLABELED_CITY:
+        from dlv3p.data.demo_mislabeled import write_mislabeled_city
+
+        return write_mislabeled_city(data_folder() / MISLABELED_CITY)
     from dlv3p.data.demo_flawed import write_flawed_folder
 
     return write_flawed_folder(data_folder() / FLAWED_FOLDER)
@@ -73,7 +79,7 @@ def _write_embedded(data_root: str) -> Path:
 
 def is_root_of(data_root: str, root: Root) -> bool:
     """Return whether `root` is where a `data_root` parameter leads; nothing is written to find out."""
-    embedded = {DEMO_CITY: demo_city_folder(), DEMO_VOC: data_folder() / DEMO_VOC}
+    embedded = {name: data_folder() / name for name in EMBEDDED} | {DEMO_CITY: demo_city_folder()}
     if data_root in embedded:
         return not is_url(root) and Path(root).resolve() == embedded[data_root].resolve()
     with suppress(MissingInputError):
@@ -99,9 +105,13 @@ def open_for_viewing(root: Root, split: str) -> Split:
         return open_images(root, split)
 
 
-def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
-    """Open the two splits of a training run; raises InputError when they share an image."""
-    training, validation = open_split(root, train_split), open_split(root, val_split)
+def open_training(p: TrainingDataParameters) -> tuple[Split, Split]:
+    """Open the two splits of a training run, or their parts; raises InputError when they share an image.
+
+    `train_list` may name images of a fold that is left out as well, so that one list serves all folds.
+    """
+    root = resolve_data_root(p.data_root)
+    training, validation = open_split(root, p.training_split), open_split(root, p.validation_split)
     # By real path: in a split nested in another one, or linked to it, the same image has another name.
     seen = {os.path.realpath(training.image_path(index)) for index in range(len(training))}
     shared = [
@@ -111,19 +121,25 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
     ]
     if shared:
         raise InputError(
-            f"{root}: {train_split!r} and {val_split!r} share {len(shared)} images, the first {shared[0]}; "
+            f"{root}: {p.train_split!r} and {p.val_split!r} share {len(shared)} images, the first {shared[0]}; "
             "a score on training images means nothing: remove them from one of the two"
         )
+    if p.train_list:
+        listed = choose_listed(p.train_list, [training, validation][: 1 + bool(p.folds)], parameter="train_list")
+        training = listed[0]
+        if not len(training):
+            raise InputError(f"train_list={p.train_list!r}: names no image of {training.split!r} of {root}")
     return training, validation
 
 
 def _open(root: Root, split: str, *, labeled: bool) -> Split:
     check_split_name(split)
     root = root if is_url(root) else Path(root)
-    opened = _kind(root).open_split(root, split, labeled=labeled)
+    fold = read_fold(split)
+    opened = _kind(root).open_split(root, fold.split if fold else split, labeled=labeled)
     for line in opened.unread:
         _warn_once(f"warning: {line}")
-    return opened
+    return fold.of(opened, split) if fold else opened
 
 
 @lru_cache(maxsize=1024)

@@ -89,7 +89,7 @@ def from_evaluation(evaluation: Evaluation, name: str) -> Candidate:
 def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candidate]:
     """Score a run on its validation images as they are, and at `SMALLER` times their height and width."""
     parameters = predictor.parameters
-    split = open_split(resolve_data_root(parameters.data_root), parameters.val_split)
+    split = open_split(resolve_data_root(parameters.data_root), parameters.validation_split)
     smaller = replace(predictor, parameters=replace(parameters, image_scale=parameters.image_scale * SMALLER))
     networks = {predictor.run: predictor, f"{predictor.run} at {SMALLER:.0%} of the size": smaller}
     return [from_evaluation(evaluate(one, split, progress=progress), name) for name, one in networks.items()]

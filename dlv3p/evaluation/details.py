@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import InputError, MissingInputError, ParameterError
@@ -32,10 +31,8 @@ from dlv3p.evaluation.edges import (
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, scores
-from dlv3p.evaluation.multi_scale import View, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import EvaluateParameters
-from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
@@ -181,11 +178,11 @@ def score_details(
     objects = _objects(split)
     for index in track(range(len(split)), total=len(split), title=f"details {split.split}", mode=progress):
         (image, truth), numbers = split.pair(index), objects(index)
-        logits, view = _logits(predictor, image)
+        logits = predictor.whole_logits(image)
         align = predictor.model.align_corners
         prediction = upsample_argmax(logits[None], truth.shape, align_corners=align)[0].cpu().numpy()
         details.add(truth, prediction, numbers)
-        for part, values in _pixels(logits, view, truth.shape, align):
+        for part, values in predictor.pixel_logits(logits, image):
             counted = truth[part].ravel() != IGNORE
             right = (prediction[part] == truth[part]).ravel()[counted]
             details.reliability.add(softmax(values[counted]).max(axis=1), right)
@@ -249,22 +246,6 @@ def _check_pair(truth: np.ndarray, prediction: np.ndarray, num_classes: int, whe
             raise InputError(f"{where}: the {what} holds id {ids[0]}; ids are 0 to {num_classes - 1}, or 255, ignored")
 
 
-def _logits(predictor: Predictor, image: Any) -> tuple[torch.Tensor, View]:
-    """Return the logits of a whole image at the network's stride, float32 (C,h,w), and the view that they are of."""
-    scale = predictor.parameters.image_scale
-    (view,) = multi_scale_views(image.height, image.width, WHOLE_IMAGE, image_scale=scale)
-    with torch.inference_mode():
-        return predictor.logits(view_batch(image, view, predictor.device))[0].float(), view
-
-
-def _pixels(
-    logits: torch.Tensor, view: View, size: tuple[int, int], align: bool
-) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """Yield some rows of an image of `size` at a time, and the logits of their pixels, (N, C)."""
-    for rows, columns, values in read_scores(logits, (0, 0, view.height, view.width), view, size, align):
-        yield (rows, columns), values.flatten(1).T.cpu().numpy()
-
-
 def _temperature(predictor: Predictor, fitted: Split, scored: Split, progress: str) -> float:
     shared = {scored.image_path(index).resolve() for index in range(len(scored))}
     if any(fitted.image_path(index).resolve() in shared for index in range(len(fitted))):
@@ -272,9 +253,9 @@ def _temperature(predictor: Predictor, fitted: Split, scored: Split, progress: s
     some, labels, generator = [], [], np.random.default_rng(0)
     for index in track(range(len(fitted)), total=len(fitted), title=f"temperature {fitted.split}", mode=progress):
         image, truth = fitted.pair(index)
-        logits, view = _logits(predictor, image)
+        logits = predictor.whole_logits(image)
         share = FITTED_PIXELS / truth.size
-        for part, values in _pixels(logits, view, truth.shape, predictor.model.align_corners):
+        for part, values in predictor.pixel_logits(logits, image):
             chosen = generator.random(len(values)) < share
             some.append(values[chosen])
             labels.append(truth[part].ravel()[chosen])

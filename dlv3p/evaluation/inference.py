@@ -1,7 +1,7 @@
 """Predict label maps from a run, at the images' own size, by any evaluation protocol."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, InputError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
-from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, view_batch
+from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -63,6 +63,22 @@ class Predictor:
         working = size if protocol.long_side else tuple(max(1, round(side * scale)) for side in size)
         total = multi_scale_sum(self.logits, image, views, working, align_corners=align_corners, device=self.device)
         return upsample_argmax(total[None], size)[0]
+
+    def whole_logits(self, image: Image.Image) -> Tensor:
+        """Return the logits of a whole image at the network's stride: float32 (C,h,w)."""
+        with torch.inference_mode():
+            return self.logits(view_batch(image, self._whole(image), self.device))[0].float()
+
+    def pixel_logits(self, logits: Tensor, image: Image.Image) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+        """Yield some rows of an image at a time, and the logits of their pixels, (N, C), from `whole_logits`."""
+        view, size = self._whole(image), (image.height, image.width)
+        box = (0, 0, view.height, view.width)
+        for rows, columns, values in read_scores(logits, box, view, size, self.model.align_corners):
+            yield (rows, columns), values.flatten(1).T.cpu().numpy()
+
+    def _whole(self, image: Image.Image) -> View:
+        scale = self.parameters.image_scale
+        return multi_scale_views(image.height, image.width, WHOLE_IMAGE, image_scale=scale)[0]
 
     @property
     def rule(self) -> PixelRule | None:

@@ -24,7 +24,7 @@ def result_path(
     is by default the run's validation split.
     """
     path = Path(name.replace("/", "-"))  # a split may lie within another one
-    usual = predictor.parameters.val_split if usual is None else usual
+    usual = predictor.parameters.validation_split if usual is None else usual
     words = [path.stem + protocol.suffix]
     words += [other for other in (split.split, predictor.checkpoint.stem) if other not in (usual, "best")]
     stem = "_".join(words).replace("/", "-") + data_suffix(predictor, split)

@@ -25,9 +25,9 @@ NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed
 """States of a job beside `FINISHED`."""
 
 SAME_COST = (
-    *("run", "seed", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule", "final_rate_factor"),
-    *("step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience", "class_weights"),
-    *("checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
+    *("run", "seed", "fold", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule"),
+    *("final_rate_factor", "step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience"),
+    *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
 )
 """Parameters in which two trainings may differ, and an epoch still takes as long."""
 
@@ -149,7 +149,9 @@ def check_job(job: Job) -> None:
         find_run(p.teacher, parameter="teacher")
     switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}
     _check_network(p.device, NetworkParameters(**switches))
-    _check_data(p.data_root, (p.train_split, p.val_split))
+    if p.train_list and not _path(job, p.train_list).is_file():
+        raise MissingInputError(f"train_list={p.train_list!r}: no such list of images")
+    _check_data(p.data_root, (p.training_split, p.validation_split))
 
 
 @cache
@@ -182,7 +184,7 @@ def prepare_data(jobs: Iterable[Job]) -> None:
     wanted = set()
     for job in jobs:
         p = job.parameters
-        names = [getattr(p, name, "") for name in ("train_split", "val_split", "split")]
+        names = [getattr(p, name, "") for name in ("training_split", "validation_split", "split")]
         wanted |= {(getattr(p, "data_root", ""), split) for split in names if split}
     for data_root, split in sorted(wanted):
         if data_root:

@@ -213,7 +213,7 @@ def _compared(then: Mapping[str, Any], now: Mapping[str, Any], steps: int = 0) -
 
 def _kind(field: str) -> str:
     """Return the kind of a field, "" for what may differ without making another run, such as the time of its start."""
-    if field.endswith(".root") or field == "parameters.run":
+    if field.endswith((".root", ".list")) or field in ("parameters.run", "parameters.train_list"):
         return ""
     return next((kind for kind, fields in KINDS.items() if field.startswith(fields)), "")
 
@@ -251,8 +251,12 @@ def _against_checkpoint(record: Mapping[str, Any], folder: Path) -> list[Differe
 
 def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: bool) -> Path:
     """Train in a new process with `workspace`, and return the folder of the run that it made."""
+    from dlv3p.runs.folders import TRAIN_IMAGES
+
     values = TrainParameters.recorded(record["parameters"])
-    parameters = TrainParameters.from_mapping(values | {"data_root": _data_root(record, values["data_root"])})
+    places = {"data_root": _data_root(record, values["data_root"])}
+    places |= {"train_list": str(folder / TRAIN_IMAGES)} if values["train_list"] else {}
+    parameters = TrainParameters.from_mapping(values | places)
     if parameters.teacher and run_folder(parameters.teacher).is_dir():
         (workspace / "saved").mkdir()
         (workspace / "saved" / parameters.teacher).symlink_to(run_folder(parameters.teacher).resolve())

@@ -14,7 +14,7 @@ from cityscapes.errors import MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.data.batches import CheckedSamples, collate
 from dlv3p.data.loader import make_samples
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.devices import choose_device, explain_out_of_memory
 from dlv3p.training.divergence import Batch, capsule_path, crops_sha256
@@ -72,7 +72,7 @@ def replay_step(run: str, step: int) -> ReplayedStep:
     parameters = TrainParameters.from_mapping({**recorded.as_dict(), **alone})
     torch.set_num_threads(parameters.threads)
     device = choose_device(parameters.device)
-    training, _ = open_training(resolve_data_root(parameters.data_root), parameters.train_split, parameters.val_split)
+    training, _ = open_training(parameters)
     batch = _read_batch(parameters, training, capsule)
     with explain_out_of_memory(memory_advice(parameters)):
         result, watch = _take(parameters, training, capsule, batch, device)

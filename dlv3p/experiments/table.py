@@ -3,7 +3,8 @@
     dlv3p table
     dlv3p table first second --format latex --output table.tex
 
-Runs that differ only in their seed are one row. Scores by different protocols, or on different images, never are.
+Runs that differ only in their seed, or in the fold of a split that they leave out, are one row. Scores by different
+protocols, or on different images, never are.
 """
 
 import argparse
@@ -41,14 +42,14 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     named = [Path(run).name for run in runs]
     states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
     states = [state for state in states if state.parameters]
-    differing = [name for name in differing_parameters(states) if name != "seed"]
+    differing = [name for name in differing_parameters(states) if name not in ("seed", "fold")]
     rows, evaluations = [], read_evaluations([state.run for state in states])
     for state in states:
         recipe = ", ".join(f"{name} {state.parameters[name]}" for name in differing) or _network(state.parameters)
         facts = {"run": state.run, "recipe": recipe, "seed": state.parameters["seed"], "epochs": state.epoch}
         facts |= _recorded(state.run)
         if state.best_mean_iou is not None:
-            data = f"{Path(str(state.parameters['data_root'])).name} {state.parameters['val_split']}"
+            data = f"{Path(str(state.parameters['data_root'])).name} {_scored(state.parameters)}"
             protocol = _scaled(WHILE_TRAINING, state.parameters["image_scale"])
             scored = {"data": data, "protocol": protocol, "checkpoint": "best", "mIoU": state.best_mean_iou}
             rows.append(facts | scored)
@@ -66,8 +67,8 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
 def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
     """Return a row per recipe, images, and protocol: seeds, mean mIoU and its standard deviation in percent, interval.
 
-    Runs of one seed count once, with their mean. With five seeds or more there is a 95 % interval of the mean
-    (Student's t); below, the deviation is all there is.
+    Runs of one seed, such as the folds of a split, count once, with their mean. With five seeds or more there is a 95 %
+    interval of the mean (Student's t); below, the deviation is all there is.
     """
     import pandas as pd
 
@@ -136,6 +137,12 @@ def _scaled(protocol: str, image_scale: float) -> str:
     return protocol if image_scale == 1 else f"{protocol}, images at {image_scale:g}"
 
 
+def _scored(parameters: dict[str, Any]) -> str:
+    """Name the images that a training scores; the folds of a split have one name, so that they are one row."""
+    folds = parameters.get("folds")
+    return f"{parameters['train_split']}, {folds} folds" if folds else str(parameters["val_split"])
+
+
 def _recorded(run: str) -> dict[str, str]:
     """Return the commit of a run, with a plus where there were uncommitted changes, and what its data was."""
     from dlv3p.runs.record import read_record
@@ -145,7 +152,8 @@ def _recorded(run: str) -> dict[str, str]:
         commit = f"{str(record['git']['commit'])[:7]}{'+' * bool(record['git']['changed'])}"
         prints = [f"{record['class_names']}"]
         prints += [
-            f"{split['fingerprint']}{split.get('masks')}{split.get('content')}" for split in record["data"].values()
+            split.get("whole") or f"{split['fingerprint']}{split.get('masks')}{split.get('content')}"
+            for split in record["data"].values()
         ]
     except (OSError, ValueError, LookupError, TypeError):
         return {"commit": "-", "trained on": "-"}

@@ -1,12 +1,14 @@
-"""The parameters with which predictions are compared and explored, and three fields that most notebooks share."""
+"""The parameters with which predictions are compared, explored, and set against labels; three fields of most others."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from dlv3p.parameters.base import Parameters, choice, number, text
+from cityscapes.errors import ParameterError
+from dlv3p.parameters.annotations import CORRECTIONS
+from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import DEVICES, MASK_IDS, PROGRESS
 from dlv3p.parameters.protocols import PUBLISHED
-from dlv3p.parameters.training import DEMO_CITY
+from dlv3p.parameters.training import DEMO_CITY, check_run_name
 
 SHARED = "shared"
 """The `protocol` of a comparison that takes the one by which all runs were scored."""
@@ -55,3 +57,34 @@ class ExplorePredictionsParameters(Parameters):
     device: str = device_field()
     threads: int = threads_field()
     progress: str = progress_field()
+
+
+@dataclass(frozen=True)
+class FindLabelErrorsParameters(Parameters):
+    """Find regions whose labels networks that have not seen them contradict with confidence."""
+
+    data_root: str = text(DEMO_CITY, "the data set; mislabeled_city: demo_city with 50 wrong polygons")
+    split: str = text("val", "the split whose labels are judged")
+    runs: str = several("", 'runs that judge what they were not trained on; "": the newest')
+    folds: int = number(0, 0, 100, "trains so many runs, each judges the part that it has not seen; 0: none")
+    recipe: str = text("", 'how folds are trained: a recipe, or a run.json; "": as the demo')
+    epochs: int = number(0, 0, 10_000, "of a fold; 0: as the recipe says")
+    run: str = text("", 'folds are saved/<run>-fold0 ...; "" derives a name from the recipe')
+    border: int = number(2, 0, 64, "pixels by which borders between classes are uncertain")
+    smallest: int = number(30, 1, 1_000_000, "pixels of a region beyond that; smaller ones are left out")
+    count: int = number(200, 1, 100_000, "regions to keep, the most suspicious")
+    polygons: str = choice("cvat", CORRECTIONS, "regions as polygons to correct: cvat, coco or none")
+    examples: int = number(8, 1, 100, "regions shown")
+    device: str = device_field()
+    threads: int = threads_field()
+    progress: str = progress_field()
+
+    def check(self) -> None:
+        """Check that networks are named in one way, and the names, which become folders."""
+        check_run_name(self.run)
+        if self.folds and self.runs:
+            raise ParameterError(f"folds={self.folds}, runs={self.runs!r}: give one of them")
+        if self.folds == 1:
+            raise ParameterError("folds=1: allowed are 2 to 100, or 0 for runs that are trained already")
+        if not self.folds and (self.recipe or self.epochs or self.run):
+            raise ParameterError("recipe, epochs and run say how folds are trained; give folds, such as 5, as well")

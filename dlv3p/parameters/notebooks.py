@@ -31,6 +31,7 @@ from dlv3p.parameters.comparisons import (
     SHARED,
     CompareRunsParameters,
     ExplorePredictionsParameters,
+    FindLabelErrorsParameters,
     device_field,
     progress_field,
     threads_field,
@@ -43,6 +44,7 @@ __all__ = [
     "SHARED",
     "CompareRunsParameters",
     "ExplorePredictionsParameters",
+    "FindLabelErrorsParameters",
     "PrepareAnnotationsParameters",
     "TrainParameters",
 ]
@@ -52,6 +54,8 @@ SMALLEST_IMAGE = 33
 
 DEMO_VOC = "demo_voc"
 """The `data_root` of the embedded PASCAL VOC, written on first use."""
+MISLABELED_CITY = "mislabeled_city"
+"""The `data_root` of the embedded city with wrong polygons, for a search for label errors to find."""
 FLAWED_FOLDER = "flawed_folder"
 """The `data_root` of an embedded plain folder with flaws for the audit to find."""
 
@@ -98,6 +102,7 @@ class AuditDataParameters(Parameters):
 
     data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
     splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
+    image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = progress_field()
 

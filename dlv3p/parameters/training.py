@@ -39,6 +39,19 @@ class TrainingDataParameters(Parameters):
     data_root: str = text(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
     train_split: str = text("train", "split to train on")
     val_split: str = text("val", "split whose score is measured after each epoch")
+    train_list: str = text("", 'list.txt of images of train_split, all others are left out; "": none')
+    folds: int = number(0, 0, 100, "parts of train_split, by city, video or drive; 0: no cross-validation")
+    fold: int = number(0, 0, 99, "the part that is left out, and scored in place of val_split")
+
+    @property
+    def training_split(self) -> str:
+        """The name of the split that is trained on; with folds, all of `train_split` but the fold."""
+        return f"{self.train_split}.without{self.fold}of{self.folds}" if self.folds else self.train_split
+
+    @property
+    def validation_split(self) -> str:
+        """The name of the split that is scored; with folds, the fold of `train_split`."""
+        return f"{self.train_split}.fold{self.fold}of{self.folds}" if self.folds else self.val_split
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,11 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         """Check the network's switches, the names, which become folders, and the batch."""
         super().check()
         check_run_name(self.run)
-        if self.train_split == self.val_split:
+        if self.folds == 1 or self.fold >= max(1, self.folds):
+            raise ParameterError(
+                f"folds={self.folds}, fold={self.fold}: folds are 2 to 100, or 0, and fold is 0 to one less than folds"
+            )
+        if self.train_split == self.val_split and not self.folds:
             raise ParameterError(
                 f"val_split={self.val_split!r}: must differ from train_split, or the score means nothing"
             )

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cityscapes.files.images import read_ids
 from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import output_folder
 from dlv3p.data.fingerprints import labels_fingerprint
+from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.candidates import IDS, find_masks, from_folder
 from dlv3p.parameters.choices import OWN_IDS
@@ -104,8 +104,7 @@ class Exploration:
         """Write the paths of images as a list, one per line; raises ParameterError where there is none to write."""
         if not indices:
             raise ParameterError("no image is chosen; mark some with Choose")
-        lines = [os.path.abspath(self.split.image_path(index)) for index in sorted(indices)]
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, image_list(self.split, indices))
         return path
 
     @property

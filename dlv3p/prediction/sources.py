@@ -9,15 +9,14 @@ from pathlib import Path
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.listing import refuse_circles, walk
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import sanitize
+from dlv3p.data.parts import read_image_list
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.parameters.training import DEMO_CITY
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 LIST_SUFFIX = ".txt"
-LARGEST_LIST = 64 * 2**20
-"""Bytes of a list of images, about half a million lines."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +97,7 @@ def _of_pattern(pattern: str, output: Path | None) -> Source:
 
 
 def _of_list(path: Path) -> Source:
-    content = read_at_most(path, LARGEST_LIST, missing="no such list of images", too_large="too long for a list")
-    try:
-        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8, one path per line") from error
-    if any("\0" in line for line in lines):
-        raise InputError(f"{path}: not a text file; a list has one path per line")
-    named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
-    paths = [Path(os.path.normpath(entry.absolute())) for entry in named]
-    paths = list(dict.fromkeys(paths))
-    if not paths:
-        raise InputError(f"{path}: the list names no image; write one path per line")
+    paths = list(dict.fromkeys(read_image_list(path)))
     return Source(_title(path.stem), name_results(paths, Path(os.path.commonpath([entry.parent for entry in paths]))))
 
 

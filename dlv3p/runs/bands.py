@@ -25,7 +25,7 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.files.checksums import HASH_KEY, read_json, read_recorded
 from dlv3p.data.class_pixels import class_pixels
 from dlv3p.data.fingerprints import pixels_fingerprint
-from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.record import read_unchanged_record
@@ -145,7 +145,7 @@ def band_of_runs(folders: Sequence[Path], *, epochs: int = 0) -> Band:
         ]
         for metric in METRICS
     }
-    split = open_split(resolve_data_root(first["data_root"]), first["train_split"])
+    split, _ = open_training(TrainParameters.from_mapping(TrainParameters.recorded(first)))
     pixels = class_pixels(split, skip_bad=True)
     shares = [round(share, 4) for share in _class_shares(pixels, split.num_classes).tolist()]
     recipe = {name: value for name, value in first.items() if name not in TrainParameters.NOT_IDENTITY}

@@ -30,6 +30,8 @@ LATER_COLUMNS = ("data_wait",)
 METRICS = "metrics.csv"
 STOP_REQUEST = "stop_requested"
 """The empty file that asks the process that trains a run to stop, on whichever machine it is."""
+TRAIN_IMAGES = "train_images.txt"
+"""The list of the images that a run trains on, where a list or a fold has chosen them."""
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 

@@ -1,15 +1,20 @@
 """Compare the inputs of a run, its data and its code, with what its run.json recorded."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import UserError, reason
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError, MissingInputError, UserError, reason
 from cityscapes.findings import Finding
+from cityscapes.workspace import run_folder
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
-from dlv3p.data.roots import open_images
+from dlv3p.data.parts import choose_listed
+from dlv3p.data.roots import Root, open_images, resolve_data_root
 from dlv3p.data.shards import is_url
+from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import TRAIN_IMAGES
 from dlv3p.runs.provenance import git_commit, lock_sha256
+from dlv3p.runs.record import read_unchanged_record
 
 OTHER_DATA = "the run itself is unchanged; its score applies to the recorded data"
 REPEAT = "to reproduce the run, use what run.json records"
@@ -53,7 +58,7 @@ class RunInputs:
             return
         now: dict[str, Any] = {}
         try:
-            images = open_images(Path(root), split)
+            images = open_recorded(self.run, root, split, described)
             now = {"images": len(images), "fingerprint": data_fingerprint(images)}
             self.images += 0 if self.every_byte else len(images)
             if described.get("masks"):
@@ -89,3 +94,36 @@ class RunInputs:
 
     def _note(self, kind: str, where: str, problem: str, remedy: str) -> Finding:
         return Finding(kind, self.run, where, problem, remedy, is_error=False)
+
+
+def open_trained_on(run: str) -> Split:
+    """Open the images that a run was trained on, where they are now or were then.
+
+    Raises InputError for an imported network, of which nothing says what it was trained on, and the errors of a data
+    set that is gone.
+    """
+    record = read_unchanged_record(run_folder(run) / "run.json")
+    if "imported" in record:
+        raise InputError(f"run={run!r}: was imported from a file, and nothing says what it was trained on")
+    parameters = TrainParameters.from_mapping(TrainParameters.recorded(record["parameters"]))
+    described = record["data"][parameters.training_split]
+    try:
+        root = resolve_data_root(parameters.data_root)
+    except MissingInputError:
+        root = described["root"]
+    return open_recorded(run, root, parameters.training_split, described)
+
+
+def unknown_origins(run: str) -> list[str]:
+    """Return the weights file and the teacher that a run began with, of which its record does not say on what data."""
+    parameters = TrainParameters.recorded(read_unchanged_record(run_folder(run) / "run.json")["parameters"])
+    named = (parameters["initial_weights"], parameters["teacher"])
+    return [name for name in named if name not in ("", "random", "imagenet")]
+
+
+def open_recorded(run: str, root: Root, split: str, described: Mapping[str, Any]) -> Split:
+    """Open a split that a run.json describes, of which a list may have chosen some images."""
+    images = open_images(root, split)
+    if not described.get("list"):
+        return images
+    return choose_listed(str(run_folder(run) / TRAIN_IMAGES), [images], parameter="train_list")[0]

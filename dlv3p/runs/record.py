@@ -5,6 +5,7 @@ A record carries a sha256 of the rest of it, so that manual edits are detected. 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +88,7 @@ DATA_KEYS = (
     Key("fingerprint", TEXT),
     Key("masks", (str, NONE), 2),
     Key("content", (str, NONE), 2, required=False),
+    *(Key(name, TEXT, 2, required=False) for name in ("part", "whole", "list")),
 )
 
 
@@ -133,21 +135,18 @@ def planned_epochs(record: Mapping[str, Any]) -> int | None:
 
     If its parameters set `steps`, those determine the epochs.
     """
-    try:
-        parameters = TrainParameters.from_mapping(record["parameters"])
-        if not parameters.steps:
-            return parameters.epochs
-    except (ParameterError, LookupError, TypeError):
-        return None
     per_epoch = steps_per_epoch(record)
-    return math.ceil(parameters.steps / per_epoch) if per_epoch else None
+    if per_epoch is None:
+        return None
+    parameters = TrainParameters.from_mapping(record["parameters"])
+    return math.ceil(parameters.steps / per_epoch) if parameters.steps else parameters.epochs
 
 
 def steps_per_epoch(record: Mapping[str, Any]) -> int | None:
     """Return how many steps an epoch of a run has; None if its run.json does not say."""
     try:
         parameters = TrainParameters.from_mapping(record["parameters"])
-        images = record["data"][parameters.train_split]["images"]
+        images = record["data"][parameters.training_split]["images"]
         return images // min(parameters.batch_size, images)
     except (ParameterError, LookupError, TypeError, ZeroDivisionError):
         return None
@@ -205,10 +204,12 @@ def _data_problems(record: Mapping[str, Any], version: int) -> Iterator[str]:
     if not isinstance(data, dict) or not data:
         yield "data is missing"
         return
+    wanted: tuple[str, ...] = ()
     for split, described in data.items():
         yield from _key_problems(described, DATA_KEYS, version, inside=f"data.{split}.")
-    parameters = record.get("parameters")
-    wanted = [parameters.get(name) for name in ("train_split", "val_split")] if isinstance(parameters, dict) else []
+    with suppress(ParameterError, TypeError):  # which is a problem of its own
+        parameters = TrainParameters.from_mapping(record.get("parameters"))
+        wanted = (parameters.training_split, parameters.validation_split)
     yield from (f"data.{split} is missing" for split in wanted if split not in data)
 
 

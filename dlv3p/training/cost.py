@@ -17,7 +17,7 @@ from cityscapes.errors import MachineError, OutOfMemoryError, ParameterError
 from cityscapes.files.locks import holder_of
 from cityscapes.workspace import run_folder
 from dlv3p.data.loader import TrainingSamples, make_augmentation
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
@@ -70,7 +70,7 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     p, run = parameters, run_folder(parameters.run_name)
     if started_in_group() or holder_of(run):
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
-    training, validation = open_training(resolve_data_root(p.data_root), p.train_split, p.val_split)
+    training, validation = open_training(p)
     per_epoch = len(training) // min(p.batch_size, len(training))
     done = read_state(p.run_name).epoch if (run / "run.json").is_file() else 0
     steps = max(0, (p.steps or p.epochs * per_epoch) - done * per_epoch)

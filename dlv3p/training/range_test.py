@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cityscapes.errors import DivergedError
 from dlv3p.data.loader import TrainingSamples, make_samples, training_loader
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.devices import choose_device, explain_out_of_memory
 from dlv3p.runtime.progress import track
@@ -74,7 +74,7 @@ def find_rate(parameters: TrainParameters, *, steps: int = STEPS) -> RangeTest:
     """
     alone = replace(parameters, processes=1, average_decay=0.0)
     torch.set_num_threads(alone.threads)
-    training, _ = open_training(resolve_data_root(alone.data_root), alone.train_split, alone.val_split)
+    training, _ = open_training(alone)
     device = choose_device(alone.device)
     torch.manual_seed(alone.seed)
     with explain_out_of_memory(memory_advice(alone)):

@@ -1,5 +1,7 @@
 """Record what is needed to reproduce a run: run.json, written when it starts and extended each time it is resumed."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +15,16 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.locks import is_lock
 from cityscapes.files.untrusted import regular
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
+from dlv3p.data.parts import Part, image_list
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import refuse_other_parameters, write_metrics
+from dlv3p.runs.folders import TRAIN_IMAGES, refuse_other_parameters, write_metrics
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, add_to_record, read_record, write_record
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
 from dlv3p.training.progress import TrainingProgress
 
-OWN_FILES = {"run.json", "checkpoints", "events", "pruning", "processes.log"}
+OWN_FILES = {"run.json", "checkpoints", "events", "pruning", "processes.log", TRAIN_IMAGES}
 """Files that a run may find in its folder before its first checkpoint: leftovers of a killed start, or its inputs."""
 
 SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
@@ -65,6 +68,8 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
         **_environment(parameters),
         "continued": [],
     }
+    if splits[0].part:
+        write_text(folder / TRAIN_IMAGES, image_list(splits[0], range(len(splits[0]))))
     write_record(folder / "run.json", content)
 
 
@@ -84,6 +89,11 @@ def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequenc
             raise IntegrityError(
                 f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, but had "
                 f"{then['images']} when the run began; restore those, or train under another run name"
+            )
+        if now.get("part", "") != then.get("part", now.get("part", "")):
+            raise IntegrityError(
+                f"run={folder.name!r}: other images of {split.root} are in {split.split} than when the run began; "
+                f"{folder / TRAIN_IMAGES} lists those that it trains on; restore them, or train under another run name"
             )
         if any(now[name] != then[name] for name in ("fingerprint", "masks", "content") if name in then):
             print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
@@ -130,7 +140,18 @@ def _describe(split: Split) -> dict[str, Any]:
         "fingerprint": data_fingerprint(split),
         "masks": masks_fingerprint(split),
         "content": content_fingerprint(split),
+        **_describe_part(split),
     }
+
+
+def _describe_part(split: Split) -> dict[str, str]:
+    """Return, of a part of a split, which images it has, what it is a part of, and where they are listed, if at all."""
+    if not isinstance(split, Part):
+        return {}
+    whole = split.whole.whole if isinstance(split.whole, Part) else split.whole  # of a list, of a fold
+    prints = [data_fingerprint(whole), masks_fingerprint(whole), content_fingerprint(whole)]
+    digest = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    return {"part": split.part, "whole": digest, **({"list": TRAIN_IMAGES} if split.listed else {})}
 
 
 def _differ(now: Any, then: Any) -> bool:

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from cityscapes.errors import MachineError, OutOfMemoryError, UserError
-from dlv3p.data.roots import open_training, resolve_data_root
+from dlv3p.data.roots import open_training
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
@@ -75,7 +75,7 @@ def report_trials(parameters: TrainParameters) -> str:
 
     Of a training by several processes, the share of one is tried.
     """
-    training, _ = open_training(resolve_data_root(parameters.data_root), parameters.train_split, parameters.val_split)
+    training, _ = open_training(parameters)
     tried = list(
         track(try_settings(parameters.of_one_process(), training.num_classes), title="try", mode=parameters.progress)
     )

@@ -11,6 +11,7 @@ from PIL import Image
 from cityscapes.errors import InputError, MissingInputError
 from dlv3p.data.folder import open_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, open_training
+from dlv3p.parameters.training import TrainingDataParameters
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
 CLASSES = "id,name,red,green,blue\n0,road,128,64,128\n1,car,0,0,142\n2,sky,70,130,180\n"
@@ -43,7 +44,7 @@ def test_images_masks_names_and_colors_come_back(folder):
 
 
 def test_equal_names_in_two_splits_are_two_images(folder):
-    training, validation = open_training(folder, "train", "val")
+    training, validation = open_training(TrainingDataParameters(data_root=str(folder)))
     assert (len(training), len(validation)) == (2, 1)
 
 
@@ -51,7 +52,7 @@ def test_a_split_within_another_one_cannot_be_its_validation(folder):
     for kind in ("images", "masks"):
         shutil.copytree(folder / kind / "val", folder / kind / "train" / "held_out")
     with pytest.raises(InputError, match="'train' and 'train/held_out' share 1 images, the first a;"):
-        open_training(folder, "train", "train/held_out")
+        open_training(TrainingDataParameters(data_root=str(folder), val_split="train/held_out"))
 
 
 def test_a_split_can_be_viewed_with_all_some_or_none_of_its_masks(folder):
@@ -223,7 +224,7 @@ def test_a_folder_of_no_known_kind_says_what_it_holds(tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the CamVid frames are not beside this checkout")
 def test_a_real_folder_opens_with_every_mask_in_the_table():
-    training, validation = open_training(REAL, "train", "val")
+    training, validation = open_training(TrainingDataParameters(data_root=str(REAL)))
     assert (len(training), len(validation), training.num_classes) == (367, 101, 11)
     for split in (training, validation):
         for index in range(0, len(split), 25):

@@ -12,6 +12,7 @@ from cityscapes.errors import InputError, MissingInputError
 from dlv3p.data import roots
 from dlv3p.data.audit import audit
 from dlv3p.data.roots import open_images, open_split, open_training
+from dlv3p.parameters.training import TrainingDataParameters
 
 
 def save(path, array, **options):
@@ -58,7 +59,7 @@ def test_a_link_from_training_to_validation_is_a_leak(folder):
     for kind in ("images", "masks"):
         os.symlink("../val", folder / kind / "train" / "more")
     with pytest.raises(InputError, match="'train' and 'val' share 2 images, the first a;"):
-        open_training(folder, "train", "val")
+        open_training(TrainingDataParameters(data_root=str(folder)))
 
 
 @pytest.mark.parametrize(

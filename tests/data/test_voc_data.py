@@ -25,6 +25,7 @@ from dlv3p.data.roots import open_images, open_split, open_training
 from dlv3p.data.voc import LISTS, find_kit, open_voc, read_voc_list
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, md5_path, read_sbd_mask, unpack_archive
 from dlv3p.data.voc_preparation import prepare_voc
+from dlv3p.parameters.training import TrainingDataParameters
 
 pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
 
@@ -66,7 +67,7 @@ def test_sbd_joins_the_train_split_and_no_image_of_val(root):
     assert len(augmented) == COUNTS["train"] + COUNTS["beyond"]
     assert train < augmented
     assert not augmented & val
-    open_training(root, "train_aug", "val")
+    open_training(TrainingDataParameters(data_root=str(root), train_split="train_aug"))
 
 
 def test_masks_keep_their_ids_and_only_vocs_own_have_borders(root):
@@ -153,7 +154,7 @@ def test_a_training_list_with_an_image_of_val_is_refused(root):
 
 def test_splits_that_share_images_cannot_be_trained_and_scored(root):
     with pytest.raises(InputError, match="'trainval' and 'val' share 8 images"):
-        open_training(root, "trainval", "val")
+        open_training(TrainingDataParameters(data_root=str(root), train_split="trainval"))
 
 
 def test_missing_files_of_a_list_are_counted(root):

@@ -51,6 +51,7 @@ from dlv3p.export.precisions import INT8, Node, count_precisions, float_nodes
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import QuantizeParameters, RunParameters, TrainParameters
+from dlv3p.parameters.training import TrainingDataParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.weights.checkpoint import save_checkpoint
 
@@ -88,7 +89,7 @@ def predictor(city, tmp_path_factory):
 @pytest.fixture(scope="module")
 def splits(city, predictor):
     """Both splits of the city; their masks go to the workspace of the run."""
-    return open_training(city, "train", "val")
+    return open_training(TrainingDataParameters(data_root=str(city)))
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +397,7 @@ def test_calibration_without_images_or_with_one_image_many_times_is_refused_in_o
     with pytest.raises(InputError, match="the 5 images .* are all the same"):
         choose_calibration_images(Pictures([7] * 20), 5)
     with pytest.raises(InputError, match="share"):
-        open_training(city, "val", "val")
+        open_training(TrainingDataParameters(data_root=str(city), train_split="val"))
 
 
 def test_an_environment_without_a_backend_is_one_line(tmp_path):

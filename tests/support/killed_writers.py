@@ -131,9 +131,10 @@ def masks_for_shards() -> None:
 def masks_for_launch() -> None:
     """Make the masks that a launched training finds, as `train` does before it launches."""
     from dlv3p.data.roots import open_training
+    from dlv3p.parameters.training import TrainingDataParameters
 
     os.environ["DLV3P_WORKSPACE"] = str(Path(sys.argv[3]).with_name("workspace"))
-    open_training(Path(sys.argv[2]), "train", "val")
+    open_training(TrainingDataParameters(data_root=sys.argv[2]))
 
 
 @cache

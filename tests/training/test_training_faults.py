@@ -122,7 +122,7 @@ def folder(stopped, workspace):
 def continued(city, folder):
     """Where a run would go on: the steps that are behind it."""
     parameters = tiny(city, run=folder.name)
-    training, _ = open_training(city, "train", "val")
+    training, _ = open_training(tiny(city))
     saved = last_checkpoint(folder, parameters, training)
     if saved is None:
         return 0
@@ -807,7 +807,7 @@ def test_r5_what_the_last_bits_follow_is_named_when_a_run_goes_on_elsewhere(
     record = json.loads(path.read_text())
     record[part][name] = then
     write_record(path, record)
-    recording.record_resumption(folder, tiny(city, run="run"), open_training(city, "train", "val"), steps=3)
+    recording.record_resumption(folder, tiny(city, run="run"), open_training(tiny(city)), steps=3)
     assert said in capsys.readouterr().out
     (*_, entry) = json.loads(path.read_text())["continued"]
     assert name in entry[part]
@@ -836,7 +836,7 @@ def test_r5_a_record_of_an_earlier_version_lacks_what_is_newer_and_warns_of_noth
     for part, name in (("hardware", "cpu_flags"), ("hardware", "cpu_capability"), ("versions", "zlib")):
         del record[part][name]
     write_record(path, record)
-    recording.record_resumption(folder, tiny(city, run="run"), open_training(city, "train", "val"), steps=3)
+    recording.record_resumption(folder, tiny(city, run="run"), open_training(tiny(city)), steps=3)
     assert "changed since the last start" not in capsys.readouterr().out
     assert not list(record_problems(record))
 

@@ -73,11 +73,7 @@ class Figure:
         """The network in words, "" where the figure is of none."""
         if not self.architecture:
             return ""
-        backbone = self.backbone
-        for short, long in _NAMES:
-            backbone = backbone.replace(short, long)
-        words = {"deeplabv3": "DeepLabV3", "deeplabv3plus": "DeepLabV3+"}[self.architecture]
-        name = f"{words} {backbone} stride {self.output_stride}"
+        name = network_name(self.architecture, self.backbone, self.output_stride)
         return f"{name}, {self.details}" if self.details else name
 
     @property
@@ -93,6 +89,14 @@ class Figure:
 
 COLUMNS = tuple(item.name for item in fields(Figure) if item.name != "written")
 """The columns of `published_figures.csv`."""
+
+
+def network_name(architecture: str, backbone: str, output_stride: int) -> str:
+    """Return a network in words, as in `DeepLabV3+ ResNet-101 stride 16`."""
+    for short, long in _NAMES:
+        backbone = backbone.replace(short, long)
+    words = {"deeplabv3": "DeepLabV3", "deeplabv3plus": "DeepLabV3+"}[architecture]
+    return f"{words} {backbone} stride {output_stride}"
 
 
 def published_figures(path: Path = FIGURES) -> tuple[Figure, ...]:

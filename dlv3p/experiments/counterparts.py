@@ -1,0 +1,179 @@
+"""Find what of ours belongs beside a published figure: a score, a count, a stored profile, or the command for it."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import mean, stdev
+from typing import Any
+
+from cityscapes.files.checksums import read_json
+from cityscapes.workspace import output_folder
+from dlv3p.evaluation.published_figures import SCORES, Figure
+from dlv3p.experiments.comparable import (
+    Result,
+    changes_of,
+    network_of,
+    read_recipe,
+    recipe_of,
+    stage_before,
+    stands_beside,
+)
+from dlv3p.parameters.cases import Case, case_of
+from dlv3p.parameters.network import NetworkParameters
+from dlv3p.parameters.protocols import PUBLISHED
+
+COUNTED = ("parameters", "GMACs")
+PROFILED = {
+    "latency": "p50_ms",
+    "throughput": "images_per_second",
+    "memory": "process_mib",
+    "energy": "joules_per_image",
+    "GMACs": "gmacs",
+    "parameters": "parameters",
+}
+"""Metrics that `profile.ipynb` measures, with their columns; "end to end" is one of its stages."""
+
+CLASSES = {"cityscapes": 19, "voc": 21}
+"""Classes of the networks of recipes, by how their names begin."""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What of ours stands beside a published figure: a text, "" where there is none yet, or never.
+
+    `command` makes it where it is missing; `why` says what keeps ours and theirs from being compared.
+    """
+
+    figure: Figure
+    text: str = ""
+    command: str = ""
+    why: str = ""
+
+
+def find_counterparts(figures: Sequence[Figure], results: Sequence[Result]) -> list[Counterpart]:
+    """Find the counterparts of figures among results, networks that are counted, and stored profiles."""
+    profiles = _read_profiles()
+    return [_find(figure, results, profiles) for figure in figures]
+
+
+def _find(figure: Figure, results: Sequence[Result], profiles: list[dict[str, Any]]) -> Counterpart:
+    if found := [one for one in results if stands_beside(one, figure)]:
+        return Counterpart(figure, _mean(figure, found))
+    if figure.metric in COUNTED and figure.recipe:
+        return Counterpart(figure, f"{_count(figure):.2f}")
+    command, why = command_for(figure), _why_apart(figure)
+    if "profile.ipynb" in command and (measured := _profiled(figure, command, profiles)):
+        value, machine = measured
+        return Counterpart(figure, f"{value:.4g}", why=why and f"{why}; ours on {machine}")
+    return Counterpart(figure, command=command, why=why)
+
+
+def command_for(figure: Figure) -> str:
+    """Return the commands, joined by &&, after which there is a counterpart; "" where there can be none."""
+    run = run_name(figure)
+    before = figure.command.replace("{run}", run)
+    if not (figure.is_score and figure.recipe):
+        return before
+    evaluate = f"papermill evaluate.ipynb -p run {run} -p protocol {figure.protocol}"
+    return " && ".join(filter(None, [before, *_trainings(figure.recipe, figure.changes, run), evaluate]))
+
+
+def run_name(figure: Figure) -> str:
+    """Return the name under which the commands train a figure's recipe: the recipe's own, or what it is called."""
+    if not figure.recipe:
+        return ""
+    changed = changes_of(figure.changes).values()
+    return "-".join([recipe_of(figure).run or figure.recipe, *(re.sub(r"\W", "_", value) for value in changed)])
+
+
+def _trainings(recipe: str, changes: str, run: str) -> list[str]:
+    """Return the commands that train a recipe, those of the stages first that it starts from."""
+    options = [f"-p {name} {shlex.quote(value)}" for name, value in changes_of(changes).items()]
+    words = ["papermill train.ipynb", f"-f recipes/{recipe}.yaml", *options, f"-p run {run}", "-p long_run True"]
+    before = stage_before(recipe)
+    return [*(_trainings(before, "", read_recipe(before).run) if before else []), " ".join(words)]
+
+
+def _why_apart(figure: Figure) -> str:
+    """Return what keeps a figure from being compared, "" if nothing does."""
+    if figure.machine:
+        return f"measured on another machine, {figure.machine}: side by side, never ranked"
+    if figure.data == "Cityscapes test":
+        return "scored by the official server alone, to which the zip is uploaded"
+    if figure.unit in ("%", "") and figure.metric != "agreement" and figure.protocol not in PUBLISHED:
+        return f"by none of our protocols: {figure.protocol}"
+    if not figure.recipe and not figure.command:
+        return figure.note or "no recipe of ours trains this network"
+    return ""
+
+
+def _mean(figure: Figure, results: Sequence[Result]) -> str:
+    """Return the mean score over seeds in percent, with the standard deviation and the number of seeds."""
+    by_seed: dict[Any, list[float]] = {}
+    for one in results:
+        by_seed.setdefault(one.parameters["seed"], []).append(100 * one.scores[SCORES[figure.metric]])
+    values = [mean(scores) for scores in by_seed.values()]
+    told = f"{mean(values):.2f}"
+    return told if len(values) == 1 else f"{told} ± {stdev(values):.2f}, {len(values)} seeds"
+
+
+def _count(figure: Figure) -> float:
+    """Count the parameters in millions, or the multiply-adds in 10^9, of the network of a figure's recipe."""
+    size = re.search(r"\d+ x (\d+) x (\d+)", figure.protocol) if figure.metric == "GMACs" else None
+    height, width = map(int, size.groups()) if size else (0, 0)
+    told = re.search(r"(\d+) classes", figure.protocol)
+    classes = int(told[1]) if told else CLASSES[figure.recipe.partition("_")[0]]
+    return _counts(network_of(figure), classes, height, width)[figure.metric]
+
+
+@lru_cache(maxsize=64)
+def _counts(network: NetworkParameters, classes: int, height: int, width: int) -> dict[str, float]:
+    import torch
+
+    from dlv3p.models.anatomy import count_macs, count_parameters
+    from dlv3p.models.deeplab import build_network
+
+    if height:
+        return {"GMACs": count_macs(lambda: build_network(network, classes), height, width)["total"] / 1e9}
+    with torch.device("meta"):
+        return {"parameters": count_parameters(build_network(network, classes))["total"] / 1e6}
+
+
+def _read_profiles() -> list[dict[str, Any]]:
+    """Read the stored profiles, the newest first; those of earlier versions that miss something are left out."""
+    paths = sorted(output_folder("").glob("*/profile.json"), key=lambda path: -path.stat().st_mtime_ns)
+    profiles = []
+    for path in paths:
+        try:
+            content = read_json(path)
+            if isinstance(content, dict) and isinstance(content["rows"], list) and content["asked"]:
+                profiles.append(content)
+        except (OSError, ValueError, KeyError):
+            continue
+    return profiles
+
+
+def _profiled(figure: Figure, command: str, profiles: Sequence[dict[str, Any]]) -> tuple[float, str] | None:
+    """Return what the profile that a command makes has measured, and the machine; None without such a profile."""
+    wanted = dict(re.findall(r"-p (\w+) (\S+)", command.rpartition("papermill ")[2]))
+    height, width = map(int, wanted["sizes"].split("x"))
+    case = Case(figure.backbone, figure.output_stride, height, width)
+    for content in profiles:
+        asked = content["asked"].get("network", "run")
+        if asked != wanted.get("network", "run") or (asked == "run" and content["run"] != wanted["run"]):
+            continue
+        for row in content["rows"]:
+            value = _measured(figure.metric, row) if case_of(row) == case and row["status"] == "ok" else None
+            if isinstance(value, int | float):
+                gpu = content["machine"].get("gpu") if row["device"].startswith("cuda") else None
+                return float(value), str(gpu or content["machine"].get("processor"))
+    return None
+
+
+def _measured(metric: str, row: dict[str, Any]) -> Any:
+    if metric == "end to end":
+        return row["stages_ms"].get(metric)
+    value = row.get(PROFILED[metric])
+    return value / 1e6 if metric == "parameters" and isinstance(value, int) else value

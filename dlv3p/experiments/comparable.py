@@ -114,7 +114,7 @@ def stands_beside(result: Result, figure: Figure) -> bool:
 def follows(result: Result, figure: Figure) -> bool:
     """Return whether a run comes from the recipe of a published figure, on the same images in its last stage."""
     images, last = result.trained_on.partition(", after ")[0], figure.training.rpartition(", then ")[2]
-    known = images in TRAINED_ON.values() and images.endswith(last)
+    known = images in TRAINED_ON.values() and bool(last) and images.endswith(last)
     return known and bool(figure.recipe) and not differences(result, figure)
 
 

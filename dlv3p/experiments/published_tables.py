@@ -4,6 +4,7 @@ A cell is "published / ours". Where ours is a number in parentheses, the command
 dash, nothing of ours compares, and the report says why.
 """
 
+import html
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ from dlv3p.experiments.comparable import (
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.protocols import PUBLISHED
+from dlv3p.profiling.published import SWITCHES, published_backbones
 
 GROUP = ["images", "protocol", "trained on"]
 """What scores of one ranking share."""
@@ -49,6 +51,9 @@ PROFILED = {
     "parameters": "parameters",
 }
 """Metrics that `profile.ipynb` measures, with their columns; "end to end" is one of its stages."""
+
+PROFILED_SIZE = (513, 513)
+"""Height and width at which the networks of the backbone comparison are counted; theirs are not published."""
 
 CLASSES = {"cityscapes": 19, "voc": 21}
 """Classes of the networks of recipes, by how their names begin."""
@@ -85,7 +90,7 @@ def _find(figure: Figure, results: Sequence[Result], profiles: list[dict[str, An
     return Counterpart(figure, command=command, why=why)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PublishedTable:
     """A published table with ours beside it, and by number the commands that fill its cells."""
 
@@ -93,6 +98,15 @@ class PublishedTable:
     title: str
     cells: pd.DataFrame
     commands: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        parts = [self.cells, self.commands] if len(self.commands) else [self.cells]
+        with pd.option_context("display.max_colwidth", None):
+            told = "".join(part.to_html(index=False, border=0, justify="left") for part in parts)
+        return f"<h4>{html.escape(repr(self))}</h4>{told}"
+
+    def __repr__(self) -> str:
+        return f"{self.system}: {self.title}, published / ours"
 
 
 @dataclass(frozen=True)
@@ -186,6 +200,18 @@ class Report:
             for one in self.counterparts(system)
         ]
         return pd.DataFrame(rows)
+
+
+def backbone_costs() -> pd.DataFrame:
+    """Return the backbones of the published comparison: mIoU and latency as published, multiply-adds counted here."""
+    switches, classes = SWITCHES["vovnet_system"]
+    rows = {}
+    for name, published in published_backbones().items():
+        network = NetworkParameters(**switches | {"backbone": name, "output_stride": 16})
+        macs = _counts(network, classes, *PROFILED_SIZE)["GMACs"]
+        rows[name] = (published.mean_iou, published.milliseconds, macs)
+    columns = ["mIoU [%] on VOC val, as published", "latency [ms] on a V100, as published", "GMACs, counted here"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def command_for(figure: Figure) -> str:

@@ -59,6 +59,14 @@ def write_report(report: "Report", form: str, system: str = "") -> str:
     return "\n".join(_part(title, table, form) for title, table in parts.items())
 
 
+def save_report(report: "Report", folder: Path) -> list[Path]:
+    """Write a report to a folder as CSV, Markdown and LaTeX; return the paths."""
+    paths = [folder / "report.csv", folder / "report.md", folder / "report.tex"]
+    for path, form in zip(paths, ("csv", "markdown", "latex"), strict=True):
+        write_text(path, write_report(report, form))
+    return paths
+
+
 def _ranking(report: "Report") -> "pd.DataFrame":
     table = report.ranking()
     ours = table["ours"].map({True: "ours: ", False: ""})

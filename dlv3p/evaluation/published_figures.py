@@ -24,7 +24,7 @@ SCORES = {"mIoU": "mIoU", "mean accuracy": "mPA", "pixel accuracy": "pixel_accur
 """The scores that an evaluation of ours has, too, with their keys in `evaluation.json`."""
 
 UNITS = {
-    **dict.fromkeys((*SCORES, "iIoU", "category IoU", "category iIoU", "agreement"), ("%",)),
+    **dict.fromkeys((*SCORES, "IoU", "iIoU", "category IoU", "category iIoU", "agreement"), ("%",)),
     **{"loss": ("",), "parameters": ("M",), "GMACs": ("G",), "energy": ("J/image",)},
     **{"latency": ("ms",), "end to end": ("ms",), "throughput": ("images/s",), "memory": ("MiB", "MB")},
     **{"training memory": ("GB",), "training throughput": ("images/s",), "training step": ("s",)},

@@ -23,8 +23,11 @@ CHANGE_COLORS = np.array([(224, 224, 224), (0, 114, 178), (213, 94, 0), (38, 38,
 VERDICT_STYLES = {"better": ("#0072B2", "o"), "worse": ("#D55E00", "s"), "undecided": ("#767676", "D")}
 
 
-SYSTEM_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999933", "#882255", "#767676")
-"""Colors of other systems, which color-blind eyes tell apart, in the order of their first figure."""
+SYSTEM_STYLES = (
+    *(("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X")),
+    *(("#999933", "<"), ("#882255", ">"), ("#767676", "h")),
+)
+"""Color and shape of other systems, in the order of their first figure; a diamond is ours."""
 
 
 def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
@@ -153,8 +156,8 @@ def ranking_chart(ranking: "pd.DataFrame") -> "Figure":
         if ours:
             axes.plot(chosen["mIoU, %"], heights, "D", color="#000000", markersize=8, label=f"ours: {name}", zorder=3)
         else:
-            color = SYSTEM_COLORS[systems.index(name) % len(SYSTEM_COLORS)]
-            axes.plot(chosen["mIoU, %"], heights, "o", color=color, alpha=0.75, label=name, clip_on=False)
+            color, marker = SYSTEM_STYLES[systems.index(name) % len(SYSTEM_STYLES)]
+            axes.plot(chosen["mIoU, %"], heights, marker, color=color, label=name, markeredgecolor="#FFFFFF")
     labels = [f"{protocol}\n{images}; {trained}" for images, protocol, trained in rows]
     axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel="mIoU [%]: only dots of one row compare")
     axes.set_yticklabels(labels, fontsize=7)

@@ -50,7 +50,7 @@ def test_a_row_that_was_added_is_read(tmp_path):
         ({"system": ""}, "system is empty"),
         ({"training": ""}, "a score by whole_image names its data and what the network was trained on"),
         ({"data": ""}, "a score by whole_image names its data"),
-        ({"metric": "IoU"}, "'IoU' in '%'; allowed are mIoU in %"),
+        ({"metric": "miou"}, "'miou' in '%'; allowed are mIoU in %"),
         ({"unit": "points"}, "'mIoU' in 'points'; allowed are mIoU in %"),
         ({"architecture": "deeplab"}, "deeplab at output stride '8'; allowed are deeplabv3plus, deeplabv3 at 8, 16"),
         ({"output_stride": "4"}, "deeplabv3 at output stride '4'"),

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import io
 import re
 import shlex
@@ -9,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from cityscapes.errors import ParameterError
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.published_figures import choose, published_figures
 from dlv3p.experiments.comparable import Result, read_recipe
-from dlv3p.experiments.published_tables import Report, command_for, find_counterparts, run_name
+from dlv3p.experiments.published_tables import Report, backbone_costs, command_for, find_counterparts, run_name
 from dlv3p.experiments.report import main, measured_results, write_report
 from dlv3p.experiments.table import WHILE_TRAINING
 from dlv3p.parameters import notebooks as parameters
 from dlv3p.parameters.cases import Case
+from dlv3p.pictures.comparisons import ranking_chart, tradeoff_chart
 from dlv3p.runs.folders import write_json
 
 FIGURES = published_figures()
@@ -228,3 +231,40 @@ def test_the_demo_scored_what_the_stored_run_says():
     with open(NOTEBOOKS / "trained" / "metrics.csv", encoding="utf-8") as file:
         best = max(float(row["val_mIoU"]) for row in csv.DictReader(file) if row["val_mIoU"])
     assert f"val mIoU {best:.3f} " in measured_results()[0]["result"]
+
+
+def test_the_ranking_is_drawn_a_row_per_protocol_with_ours_apart(workspace):
+    several = replace(OURS, run="several", protocol="six_scales_flip")
+    ranking = report(OURS, several).ranking()
+    (axes,) = ranking_chart(ranking).axes
+    rows = [label.get_text().split("\n")[0] for label in axes.get_yticklabels()]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn["ours: mine"] == [[pytest.approx(80.42), rows.index("whole_image")]]
+    assert drawn["ours: several"] == [[pytest.approx(80.42), rows.index("six_scales_flip")]]
+    assert sum(map(len, drawn.values())) == len(ranking)
+    styles = [(line.get_color(), line.get_marker()) for line in axes.lines if not line.get_label().startswith("ours")]
+    assert len(set(styles)) == len(styles)
+    assert "D" not in dict(styles).values()
+
+
+def test_backbones_are_drawn_over_each_cost():
+    costs = pd.DataFrame({"mIoU": [74.27, 75.63], "ms": [24, 50], "GMACs": [50.4, 42.2]}, ["resnet50", "densenet201"])
+    left, right = tradeoff_chart(costs).axes
+    assert left.lines[0].get_xydata().tolist() == [[24, 74.27], [50, 75.63]]
+    assert right.lines[0].get_xydata().tolist() == [[50.4, 74.27], [42.2, 75.63]]
+    assert [text.get_text() for text in right.texts] == ["resnet50", "densenet201"]
+
+
+@pytest.mark.slow
+def test_the_published_backbones_are_counted_beside_their_scores():
+    costs = backbone_costs()
+    assert costs.iloc[:, 0].tolist() == [74.27, 75.63, 75.71, 76.81, 76.13, 77.4]
+    assert costs.iloc[:, 2].tolist() == pytest.approx([50.44, 42.23, 53.80, 71.06, 64.35, 68.17], abs=0.01)
+
+
+def test_a_table_is_shown_with_the_commands_below_it_whole(workspace):
+    (table,) = report().tables("detectron2")
+    shown = table._repr_html_()
+    assert repr(table) == "detectron2: Cityscapes, published / ours"
+    assert "80.0 / (4)" in shown
+    assert all(html.escape(command, quote=False) in shown for command in table.commands["command"])

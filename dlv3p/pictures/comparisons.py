@@ -154,10 +154,10 @@ def ranking_chart(ranking: "pd.DataFrame") -> "Figure":
     for (name, ours), chosen in ranking.groupby([ranking["from"].str.partition(",")[0], "ours"], sort=False):
         heights = [rows.index(row) for row in chosen[group].itertuples(index=False, name=None)]
         if ours:
-            axes.plot(chosen["mIoU, %"], heights, "D", color="#000000", markersize=8, label=f"ours: {name}", zorder=3)
+            axes.plot(chosen["mIoU, %"], heights, "D", color="#000000", markersize=9, label=f"ours: {name}", zorder=3)
         else:
             color, marker = SYSTEM_STYLES[systems.index(name) % len(SYSTEM_STYLES)]
-            axes.plot(chosen["mIoU, %"], heights, marker, color=color, label=name, markeredgecolor="#FFFFFF")
+            axes.plot(chosen["mIoU, %"], heights, marker, color=color, label=name, markersize=8)
     labels = [f"{protocol}\n{images}; {trained}" for images, protocol, trained in rows]
     axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel="mIoU [%]: only dots of one row compare")
     axes.set_yticklabels(labels, fontsize=7)

@@ -24,6 +24,7 @@ COMMANDS = {
     "sweep": ("dlv3p.experiments.sweep", "run a notebook over a grid of parameters, here or on a cluster"),
     "replay": ("dlv3p.experiments.replay", "execute a run again from its record, and say whether it is identical"),
     "table": ("dlv3p.experiments.table", "gather the results of runs: mean and deviation over seeds"),
+    "report": ("dlv3p.experiments.report", "set published tables beside our results, and rank what compares"),
     "export": ("dlv3p.export.__main__", "write a run as ONNX or torch.export"),
     "shards": ("dlv3p.data.write_shards", "write a data set as shards, or check them"),
     "demo": ("dlv3p.jupyter.demo", "run the pipeline's notebooks on the embedded city"),

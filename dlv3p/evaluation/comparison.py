@@ -15,11 +15,9 @@ import pandas as pd
 from cityscapes.errors import InputError, IntegrityError, reason
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder
+from dlv3p.evaluation.published_figures import FIGURES, choose, published_figures
 from dlv3p.evaluation.results import MadeFrom
-from dlv3p.parameters.protocols import PUBLISHED, Protocol, protocol_from
-
-PUBLISHED_SCORES = Path(__file__).with_name("published_scores.csv")
-"""Published scores, one per row, to which rows can be added; data and protocols have the names used here."""
+from dlv3p.parameters.protocols import Protocol, protocol_from
 
 
 class PublishedScore(NamedTuple):
@@ -108,28 +106,13 @@ def score_table(
     return table.rename_axis(columns=["images", "protocol"])
 
 
-def published_scores(path: Path = PUBLISHED_SCORES) -> list[PublishedScore]:
-    """Read the published scores; raises InputError for another kind of file or an unknown protocol."""
-    table = read_published(path, texts=("network", "data", "protocol", "source"), numbers=("mIoU_percent",))
-    if unknown := sorted(set(table["protocol"]) - PUBLISHED.keys()):
-        raise InputError(f"{path}: unknown protocol {unknown[0]!r}; known are {', '.join(PUBLISHED)}")
+def published_scores(path: Path = FIGURES) -> list[PublishedScore]:
+    """Return the published mIoU by protocols that we have; raises InputError as `published_figures` does."""
     return [
-        PublishedScore(row.network, row.data, row.protocol, round(row.mIoU_percent / 100, 4), row.source)
-        for row in table.itertuples()
+        PublishedScore(one.network, one.data, one.protocol, round(one.value / 100, 6), one.origin)
+        for one in choose(published_figures(path), metric="mIoU")
+        if one.is_score
     ]
-
-
-def read_published(path: Path, *, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV table of published figures; raises InputError for a missing column, and for what is not a number."""
-    try:
-        table = pd.read_csv(path, usecols=[*texts, *numbers], dtype=dict.fromkeys(texts, str), keep_default_na=False)
-        table = table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
-        if table.isna().any(axis=None):
-            raise ValueError("a number is missing")
-    except (OSError, ValueError) as error:
-        columns = ", ".join([*texts, *numbers])
-        raise InputError(f"{path}: not a table with the columns {columns}: {reason(error)}") from error
-    return table
 
 
 def _read(path: Path) -> StoredEvaluation:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit, Split
+from cityscapes.demo.city import DESCRIPTION
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
@@ -223,8 +224,12 @@ def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Ima
 
 
 def data_name(split: Split) -> str:
-    """Name the scored images, so that two runs share the name only where they are the same images."""
-    benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
+    """Name the scored images, so that two runs share the name only where they are the same images.
+
+    An embedded city is never a benchmark, however many frames it has.
+    """
+    drawn = (Path(split.root) / DESCRIPTION).exists()
+    benchmark = None if drawn else BENCHMARKS.get((type(split), split.split, len(split)))
     return benchmark or f"{Path(split.root).name} {split.split}, {len(split)} images"
 
 

@@ -21,6 +21,8 @@ from dlv3p.parameters.training import TRAINED_RUN
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dlv3p.runs.listing import RunState
+
 FORMATS = ("text", "csv", "markdown", "latex")
 WHILE_TRAINING = "whole images, while training"
 """The protocol of the score that a training measures after each epoch, on whole images at a single scale."""
@@ -37,11 +39,9 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     import pandas as pd
 
     from dlv3p.evaluation.comparison import read_evaluations
-    from dlv3p.runs.listing import all_runs, differing_parameters, read_state
+    from dlv3p.runs.listing import differing_parameters
 
-    named = [Path(run).name for run in runs]
-    states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
-    states = [state for state in states if state.parameters]
+    named, states = [Path(run).name for run in runs], trained_states(runs)
     differing = [name for name in differing_parameters(states) if name not in ("seed", "fold")]
     rows, evaluations = [], read_evaluations([state.run for state in states])
     for state in states:
@@ -62,6 +62,15 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
         raise MissingInputError(f"{where}: no run with a score among {', '.join(named) or 'all'}; run train.ipynb")
     order = ["run", *SAME, "seed", "mIoU", "epochs", "commit"]
     return pd.DataFrame(rows)[order].sort_values([*SAME[1:], "recipe", "seed"], kind="stable").reset_index(drop=True)
+
+
+def trained_states(runs: Sequence[str] = ()) -> "list[RunState]":
+    """Return the states of runs whose parameters are recorded: the named ones, else all, the stored one if alone."""
+    from dlv3p.runs.listing import all_runs, read_state
+
+    named = [Path(run).name for run in runs]
+    states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
+    return [state for state in states if state.parameters]
 
 
 def over_seeds(results: "pd.DataFrame") -> "pd.DataFrame":
@@ -97,10 +106,16 @@ def format_table(table: "pd.DataFrame", form: str) -> str:
     """Return a table of `over_seeds` as text, csv, markdown or latex; all but csv join mean, deviation and interval."""
     if form == "csv":
         return table.to_csv(index=False)
-    joined = _joined(table)
+    return format_cells(_joined(table), form)
+
+
+def format_cells(table: "pd.DataFrame", form: str) -> str:
+    """Return a table as text, csv, markdown or latex, its cells as they are and without its index."""
+    if form == "csv":
+        return table.to_csv(index=False)
     if form == "latex":
-        return joined.rename(columns=_escaped).map(_escaped).style.hide(axis="index").to_latex(hrules=True)
-    rows = [list(joined.columns), *(list(map(str, row)) for row in joined.itertuples(index=False))]
+        return table.rename(columns=_escaped).map(_escaped).style.hide(axis="index").to_latex(hrules=True)
+    rows = [list(table.columns), *(list(map(str, row)) for row in table.itertuples(index=False))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     if form == "markdown":

@@ -385,6 +385,13 @@ class ReplayParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class ReportParameters(Parameters):
+    """Set the published tables of other systems beside our own results."""
+
+    runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
+
+
+@dataclass(frozen=True)
 class QuickstartParameters(Parameters):
     """The whole story on the embedded city."""
 

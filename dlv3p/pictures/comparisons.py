@@ -23,6 +23,13 @@ CHANGE_COLORS = np.array([(224, 224, 224), (0, 114, 178), (213, 94, 0), (38, 38,
 VERDICT_STYLES = {"better": ("#0072B2", "o"), "worse": ("#D55E00", "s"), "undecided": ("#767676", "D")}
 
 
+SYSTEM_STYLES = (
+    *(("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X")),
+    *(("#999933", "<"), ("#882255", ">"), ("#767676", "h")),
+)
+"""Color and shape of other systems, in the order of their first figure; a diamond is ours."""
+
+
 def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
     """Draw the difference of each class and of the mean with its interval, the largest at the top; shapes are verdicts.
 
@@ -131,6 +138,50 @@ def seeds_chart(results: "pd.DataFrame") -> "Figure":
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("mIoU [%]: a dot per seed; mean and standard deviation")
+    return figure
+
+
+def ranking_chart(ranking: "pd.DataFrame") -> "Figure":
+    """Draw the mIoU of a ranking as dots, a row for each set of images, protocol and training split, ours as diamonds.
+
+    `ranking` has the columns images, protocol, trained on, mIoU in percent, from and ours, as a report makes it.
+    """
+    group = ["images", "protocol", "trained on"]
+    rows = list(dict.fromkeys(ranking[group].itertuples(index=False, name=None)))
+    systems = list(dict.fromkeys(ranking.loc[~ranking["ours"], "from"].str.partition(",")[0]))
+    figure = new_figure(10, 1.6 + 0.42 * len(rows))
+    axes = figure.subplots()
+    for (name, ours), chosen in ranking.groupby([ranking["from"].str.partition(",")[0], "ours"], sort=False):
+        heights = [rows.index(row) for row in chosen[group].itertuples(index=False, name=None)]
+        if ours:
+            axes.plot(chosen["mIoU, %"], heights, "D", color="#000000", markersize=9, label=f"ours: {name}", zorder=3)
+        else:
+            color, marker = SYSTEM_STYLES[systems.index(name) % len(SYSTEM_STYLES)]
+            axes.plot(chosen["mIoU, %"], heights, marker, color=color, label=name, markersize=8)
+    labels = [f"{protocol}\n{images}; {trained}" for images, protocol, trained in rows]
+    axes.set(yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5), xlabel="mIoU [%]: only dots of one row compare")
+    axes.set_yticklabels(labels, fontsize=7)
+    axes.grid(color="#EEEEEE")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def tradeoff_chart(costs: "pd.DataFrame") -> "Figure":
+    """Draw mIoU over each cost, beside one another; `costs` has the mIoU in percent, then a column per cost."""
+    score, *prices = costs.columns
+    figure = new_figure(5 * len(prices), 3.6)
+    for axes, price in zip(np.atleast_1d(figure.subplots(1, len(prices), sharey=True)), prices, strict=True):
+        axes.plot(costs[price], costs[score], "o", color="#0072B2")
+        for name, row in costs.iterrows():
+            axes.annotate(name, (row[price], row[score]), xytext=(6, 4), textcoords="offset points", fontsize=9)
+        axes.set(xlabel=price)
+        axes.margins(0.2)
+        axes.grid(color="#EEEEEE")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel(score)
     return figure
 
 

@@ -5,20 +5,19 @@ notebook_system     yoR-rihsihS/deeplabv3plus, the speed and memory of its READM
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dlv3p.evaluation.comparison import read_published
+from dlv3p.evaluation.published_figures import choose, published_figures
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED
 
-FOLDER = Path(__file__).parent
-"""Folder of the published figures as CSV files, to which rows can be added."""
+SYSTEMS = {"vovnet_system": "stigma0617/VoVNet-DeepLabV3", "notebook_system": "yoR-rihsihS/deeplabv3plus"}
+"""The names of the systems among the published figures."""
 
-VOVNET_SYSTEM = "stigma0617/VoVNet-DeepLabV3, V100, size not stated"
-NOTEBOOK_SYSTEM = "yoR-rihsihS/deeplabv3plus, GPU not stated, 1 x 1024 x 2048"
+VOVNET_SYSTEM = f"{SYSTEMS['vovnet_system']}, V100, size not stated"
+NOTEBOOK_SYSTEM = f"{SYSTEMS['notebook_system']}, GPU not stated, 1 x 1024 x 2048"
 V100_LIMIT_WATTS = 300.0
 
 _STIGMA = {"architecture": "deeplabv3", "head_convolution": False, "align_corners": True, "aspp_dropout": 0.0}
@@ -35,7 +34,10 @@ SWITCHES: dict[str, tuple[dict[str, Any], int]] = {"vovnet_system": (_STIGMA, 21
 
 
 class Backbone(NamedTuple):
-    """A row of the backbone comparison: mIoU on VOC val in percent, and the cost of a frame; memory by nvidia-smi."""
+    """A row of the backbone comparison: mIoU on VOC val in percent, and the cost of a frame; memory by nvidia-smi.
+
+    The number of parameters is not published, but counted from the system's code.
+    """
 
     parameters: int
     mean_iou: float
@@ -57,16 +59,26 @@ class Speed(NamedTuple):
 
 
 def published_backbones() -> dict[str, Backbone]:
-    """Read the backbone comparison of vovnet_system, at output stride 16; `parameters` is their number."""
-    table = read_published(FOLDER / "published_backbones.csv", texts=("backbone",), numbers=Backbone._fields)
-    return {name: Backbone(*row) for name, *row in table[["backbone", *Backbone._fields]].itertuples(index=False)}
+    """Return the backbone comparison of vovnet_system, at output stride 16; `parameters` is their number."""
+    metrics = ("parameters", "mIoU", "latency", "memory", "energy")
+    table = _published("vovnet_system", "backbones", "backbone", metrics)
+    return {name: Backbone(round(parameters * 1e6), *rest) for name, (parameters, *rest) in table.items()}
 
 
 def published_speed() -> dict[int, Speed]:
-    """Read the speed and memory of notebook_system's ResNet-50 by output stride."""
-    numbers = ("output_stride", *Speed._fields)
-    table = read_published(FOLDER / "published_speed.csv", texts=(), numbers=numbers)
-    return {stride: Speed(*row) for stride, *row in table[list(numbers)].itertuples(index=False)}
+    """Return the speed and memory of notebook_system's ResNet-50 by output stride."""
+    table = _published("notebook_system", "speed and memory", "output_stride", ("end to end", "memory"))
+    return {stride: Speed(*values) for stride, values in table.items()}
+
+
+def _published(system: str, table: str, key: str, metrics: Sequence[str]) -> dict[Any, list[float]]:
+    """Return a published table: the values of some metrics by a field of the figures."""
+    figures = choose(published_figures(), system=SYSTEMS[system], table=table)
+    keys = dict.fromkeys(getattr(one, key) for one in figures)
+    return {
+        value: [one.value for name in metrics for one in choose(figures, **{key: value, "metric": name})]
+        for value in keys
+    }
 
 
 def published_model(system: str) -> tuple[NetworkParameters, int, str]:

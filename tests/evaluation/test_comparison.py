@@ -1,6 +1,7 @@
 """Evaluations by protocol: what is scored, what is stored, and that no table mixes two protocols."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cityscapes.dataset import CityscapesSplit
+from cityscapes.demo.city import DESCRIPTION
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.workspace import output_folder
+from dlv3p.data.roots import open_split
 from dlv3p.evaluation.comparison import read_evaluations, score_table
-from dlv3p.evaluation.evaluate import data_name, evaluate, scored_pair
+from dlv3p.evaluation.evaluate import BENCHMARKS, data_name, evaluate, scored_pair
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
@@ -193,6 +197,13 @@ def test_published_scores_stand_in_the_column_of_their_own_protocol_and_images(p
 
 def test_data_is_named_by_its_folder_split_and_number_of_images():
     assert data_name(Photographs()) == "photographs val, 4 images"
+
+
+def test_an_embedded_city_of_the_size_of_a_benchmark_is_none(city, tmp_path, monkeypatch):
+    monkeypatch.setitem(BENCHMARKS, (CityscapesSplit, "val", 3), "Cityscapes val")
+    assert data_name(open_split(city, "val")) == f"{city.name} val, 3 images"
+    real = shutil.copytree(city, tmp_path / "real", ignore=shutil.ignore_patterns(DESCRIPTION))
+    assert data_name(open_split(real, "val")) == "Cityscapes val"
 
 
 def test_the_server_gets_whole_images_only(predictor, city):

@@ -21,6 +21,7 @@ from support.published_recipes import (
 
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.comparison import published_scores
+from dlv3p.evaluation.published_figures import Figure, choose, published_figures
 from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
@@ -215,6 +216,35 @@ def test_no_published_score_stands_under_another_protocol_than_in_the_notebooks(
             assert all(heading.startswith(f"`{protocol}`") for protocol in same), (heading, number)
             seen += bool(same)
     assert seen > 15
+
+
+BY_WORDS = {
+    "`test_server`": "the official server, single scale",
+    "Padded to 1025 x 2049": "whole images padded to 1025 x 2049, single scale",
+    "Its own count": "its own count of whole images: void pixels count against a class",
+}
+"""The protocols of the tables that have no name of ours, as the published figures tell them."""
+
+
+def published(name: str) -> list[Figure]:
+    """The published mIoU of a recipe as it stands, without those of another's weights, stem, or best epoch."""
+    figures = choose(published_figures(), recipe=name, metric="mIoU", changes="", part="")
+    figures = [one for one in figures if one.details != "torchvision's stem" and "best of" not in one.variant]
+    return [one for one in figures if one.data != "Cityscapes train" and one.table != "compression" or one.details]
+
+
+def test_the_tables_claim_what_is_published_no_more_and_no_less():
+    for heading, _, (link, _, claim, *_) in table_rows():
+        name, title = re.match(r"\[(\S+)\]", link)[1], heading.split(":")[0]
+        protocol = BY_WORDS.get(title, title.strip("`"))
+        numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", claim)}
+        assert numbers == {round(one.value, 2) for one in published(name) if one.protocol == protocol}, (name, heading)
+
+
+@every_recipe
+def test_a_header_claims_all_that_is_published(name):
+    claim = header(name)["Claim"]
+    assert all(f"{one.value:.2f}".rstrip("0").rstrip(".") in claim for one in published(name)), claim
 
 
 def test_a_recipe_of_steps_ends_with_all_its_epochs_done(city, workspace, capsys):

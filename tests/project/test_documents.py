@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from support.refresh_notebooks import readme
 
 from dlv3p.__main__ import COMMANDS
 from dlv3p.parameters import notebooks as parameters
@@ -78,6 +79,10 @@ def test_spelling_is_american() -> None:
 
 def test_the_readme_is_one_page() -> None:
     assert len(README.read_bytes()) <= 10_000
+
+
+def test_the_results_of_the_readme_are_those_that_the_report_shows() -> None:
+    assert README.read_text(encoding="utf-8") == readme(), "run: tests/support/refresh_notebooks.py --parameters"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """Write again what notebooks repeat: parameters cells, which come from the parameters classes, and their outputs.
 
-    python tests/support/refresh_notebooks.py --parameters  (parameters cells and docs/parameters.md; runs nothing)
+    python tests/support/refresh_notebooks.py --parameters  (parameters cells, docs/parameters.md and the README's table
+                                                             of results; runs nothing)
     python tests/support/refresh_notebooks.py [NAME ...]      (all by default)
 
 The second does the first as well, and runs the notebooks as they are committed, each in a workspace of its own that
@@ -22,6 +23,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from cityscapes.files.atomic import write_text
+from dlv3p.experiments.report import readme_results
 from dlv3p.jupyter.parameters_cell import cell_source, reference_page
 from dlv3p.jupyter.stored_outputs import prepare
 from dlv3p.parameters import notebooks as parameters
@@ -30,6 +32,7 @@ from dlv3p.parameters.base import Parameters
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 PAGE = ROOT / "docs" / "parameters.md"
+README = ROOT / "README.md"
 TRAINING = ("train", "quickstart")
 """The notebooks that train the demo: the first does, and the second finds the same run finished."""
 
@@ -53,9 +56,17 @@ def page() -> str:
     return reference_page({path.stem: parameters_class(nbformat.read(path, as_version=4)) for path in paths})
 
 
+def readme() -> str:
+    """Return the README with the table of results that is stored in the packages."""
+    text = README.read_text(encoding="utf-8")
+    start = text.index("| what | result |")
+    return text[:start] + readme_results() + text[text.index("\n\n", start) + 1 :]
+
+
 def refresh_parameters() -> None:
-    """Write every parameters cell and docs/parameters.md, and say which of them changed."""
-    texts = {path: with_parameters(path) for path in sorted(FOLDER.glob("*.ipynb"))} | {PAGE: page()}
+    """Write every parameters cell, docs/parameters.md and the README's results, and say which of them changed."""
+    texts = {path: with_parameters(path) for path in sorted(FOLDER.glob("*.ipynb"))}
+    texts |= {PAGE: page(), README: readme()}
     for path, text in texts.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             print(path.relative_to(ROOT), flush=True)

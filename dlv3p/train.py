@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--try", dest="trial", action="store_true",
-        help="train nothing: time a few steps, also in mixed precision and with larger batches, and report their memory",
+        help="train nothing: time a few steps, also in mixed precision and with larger batches, and their memory",
     )  # fmt: skip
     parser.add_argument(
         "--range-test", action="store_true",

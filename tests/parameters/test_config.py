@@ -103,6 +103,15 @@ def test_a_name_from_elsewhere_leads_to_the_parameter(unknown, meant):
         TrainParameters.from_mapping({unknown: 8})
 
 
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [("decoder_channels", "channels"), ("stride_output", "output_stride"), ("cache_images", "decoded_cache")],
+)
+def test_a_word_of_a_name_counts_more_than_how_alike_the_letters_are(unknown, meant):
+    with pytest.raises(ParameterError, match=f"'{unknown}': did you mean '{meant}'"):
+        TrainParameters.from_mapping({unknown: 8})
+
+
 def test_every_synonym_is_of_a_parameter_and_none_is_a_parameter_of_the_same_notebook():
     for family in FAMILIES:
         names = family().as_dict().keys()

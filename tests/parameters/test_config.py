@@ -92,6 +92,13 @@ def test_a_given_run_name_is_kept():
     assert TrainParameters(run="my_first-run").run_name == "my_first-run"
 
 
+@pytest.mark.parametrize("name", ["-first", ".first"])
+def test_a_run_name_that_begins_as_an_option_or_a_hidden_file_is_refused(name):
+    assert TrainParameters(run=f"1{name}").run_name == f"1{name}"
+    with pytest.raises(ParameterError, match=r"with neither '-' nor '\.' at the beginning$"):
+        TrainParameters(run=name)
+
+
 def test_parameters_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainParameters().epochs = 3

@@ -91,9 +91,11 @@ def _image_size(path: Path) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Build or check a submission to the Cityscapes server.")
     actions = parser.add_subparsers(dest="action", required=True)
-    build = actions.add_parser("build", help="zip a folder of label-id PNGs, after inspecting each")
+    purpose = "zip a folder of label-id PNGs, after inspecting each"
+    build = actions.add_parser("build", help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
     build.add_argument("predictions", type=Path, help="the folder that save_prediction wrote to")
-    check = actions.add_parser("check", help="list every problem of a zip; on a labeled split, also score it")
+    purpose = "list every problem of a zip; on a labeled split, also score it"
+    check = actions.add_parser("check", help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
     for action in (build, check):
         action.add_argument("zip", type=Path, help="the zip file")
         action.add_argument("--root", type=Path, metavar="DIR", help="the data set whose images are expected")

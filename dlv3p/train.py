@@ -36,6 +36,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     longer finite (no good checkpoint is overwritten), BusyError when another process trains the run (in front of a
     person, its training is followed instead), and StoppedError after a checkpoint when the run was asked to stop.
     """
+    # Imported here, since neither --help nor the refusal of a parameter is to wait for torch.
     import torch
 
     from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
@@ -80,9 +81,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
         # Data: its labels first, since masks of one class would train to a score that means nothing; batches come last,
         # so that a run that is finished reads no image.
-        labeled = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
-        for split, pixels in zip(splits, labeled, strict=True):
-            refuse_one_class(split, pixels)
+        pixels = from_first([class_pixels(split, skip_bad=True) for split in splits] if place().first else None)
+        for split, counts in zip(splits, pixels, strict=True):
+            refuse_one_class(split, counts)
         saved = from_first(last_checkpoint(folder, p, training) if place().first else None)
 
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
@@ -97,22 +98,22 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         steps = p.steps or p.epochs * per_epoch
         rate_of = build_schedule(p, steps, per_epoch)
 
-        # Progress, resumed from the last checkpoint, and the checkpoints to come.
+        # Progress, resumed from the last checkpoint, and the checkpoints to come, which state facts beside the weights.
         progress = TrainingProgress(classes, device, steps=steps, steps_per_epoch=per_epoch, patience=p.patience)
-        progress.caution = describe_one_class(labeled[1], validation.class_names, validation.split)
+        progress.caution = describe_one_class(pixels[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
         facts |= {"pixels": model.rule.as_dict()} if model.rule else {}
-        facts["teacher_sha256"] = refuse_other_teacher(stepper.teacher, saved)
+        facts |= {"teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if not progress.finished:
-            if place().first and (absent := describe_absent(training, labeled[0])):
+            if place().first and (absent := describe_absent(training, pixels[0])):
                 print(f"warning: {absent}", flush=True)
-            options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
-            callbacks = make_callbacks(p, folder, training, **options)
+            stop = interruption.request
+            callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=progress.done, stop=stop)
 
             # Batches: crops in an order that is a function of the seed, and whole images for validation.
             with ExitStack() as guards:
@@ -122,7 +123,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
                 guards.enter_context(failure_reported(callbacks))
-                interruption.after_steps()
+                interruption.after_steps()  # from here on, a request to stop waits for the end of a step
 
                 # Loop: an epoch is its steps, a validation and a checkpoint.
                 while not progress.finished:
@@ -130,7 +131,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     crops.sampler.epoch, crops.sampler.skipped = epoch, sums.steps
                     model.train()
                     progress.begin_epoch()
-                    for image, mask in islice(crops, steps - progress.done):
+                    for image, mask in islice(crops, steps - progress.done):  # a run may end within an epoch
                         rate = rate_of(progress.done)
                         result = stepper(image, mask, rate=rate, step=progress.done)
                         keys = partial(crops.sampler.step_keys, sums.steps)
@@ -143,10 +144,12 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     # Validation: the weights that are exported, on whole images.
                     scores = None
                     if epoch % p.validate_every == 0 or epoch == progress.epochs:
-                        common = len(validation) // place().ranks
+                        images = len(validation)
+                        common = images // place().ranks
                         after_each = after_each_image(callbacks, epoch, common, checkpoints.after_image)
-                        options = {"images": len(validation), "after_each": after_each, "look": look}
-                        scores = validate(stepper.scored, whole, classes, device, **options)
+                        scores = validate(
+                            stepper.scored, whole, classes, device, images=images, after_each=after_each, look=look
+                        )
 
                     # Checkpoint: commits the epoch.
                     improved = progress.close_epoch(scores, learning_rate=p.learning_rate)
@@ -192,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--try", dest="trial", action="store_true",
-        help="train nothing: time a few steps, also in mixed precision and with larger batches, and tell their memory",
+        help="train nothing: time a few steps, also in mixed precision and with larger batches, and their memory",
     )  # fmt: skip
     parser.add_argument(
         "--range-test", action="store_true",

@@ -77,20 +77,9 @@ class ChannelGroups:
 
     def remove(self, name: str, channels: Sequence[int]) -> None:
         """Remove channels of the group called `name` from the network, in place."""
-        self._group(name, channels).prune()
-
-    @torch.no_grad()
-    def zero(self, name: str, channels: Sequence[int]) -> None:
-        """Zero channels of the group called `name`, in place: their filters, biases, and the norms after them."""
-        for module, side, own, _ in self._parts(self._group(name, channels)):
-            if side == "out":
-                for value in module.parameters(recurse=False):
-                    value[own] = 0
-
-    def _group(self, name: str, channels: Sequence[int]) -> Any:
         module = self.layers[name]
         remove_outputs = self.graph.get_pruner_of_module(module).prune_out_channels
-        return self.graph.get_pruning_group(module, remove_outputs, list(channels))
+        self.graph.get_pruning_group(module, remove_outputs, list(channels)).prune()
 
     def _parts(self, group: Any) -> tuple[tuple[nn.Module, str, list[int], list[int]], ...]:
         rows = []

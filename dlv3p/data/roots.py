@@ -65,14 +65,14 @@ def _write_embedded(data_root: str) -> Path:
 
         return write_demo_city(demo_city_folder())
     if data_root == DEMO_VOC:
-        from dlv3p.data.demo_voc import write_demo_voc
+        from dlv3p.data.demo import write_demo_voc
 
         return write_demo_voc(data_folder() / DEMO_VOC)
     if data_root == MISLABELED_CITY:
         from dlv3p.data.demo_mislabeled import write_mislabeled_city
 
         return write_mislabeled_city(data_folder() / MISLABELED_CITY)
-    from dlv3p.data.demo_flawed import write_flawed_folder
+    from dlv3p.data.demo import write_flawed_folder
 
     return write_flawed_folder(data_folder() / FLAWED_FOLDER)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.workspace import data_folder
-from dlv3p.data.demo_voc import write_demo_voc
+from dlv3p.data.demo import write_demo_voc
 from dlv3p.data.voc import LISTS, PUBLISHED_COUNTS, find_kit, is_voc, read_voc_list
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, unpack_archive
 from dlv3p.parameters.notebooks import DEMO_VOC

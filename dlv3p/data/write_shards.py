@@ -182,16 +182,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="dlv3p shards", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    write = commands.add_parser("write", help="write a split as shards; finished ones are kept")
+    purpose = "write a split as shards; finished ones are kept"
+    write = commands.add_parser("write", help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
     write.add_argument("--root", required=True, help="a data set: a folder, or demo_city")
-    write.add_argument("--split", default="train")
+    write.add_argument("--split", default="train", help="one of its splits (default %(default)s)")
     write.add_argument("--output", required=True, type=Path, help="shards go to OUTPUT/SPLIT/")
     write.add_argument("--samples", type=int, default=SAMPLES_PER_SHARD, help="samples per shard (default %(default)s)")
     write.add_argument("--order-seed", type=int, help="shuffle the samples across the shards, for readers that stream")
     write.add_argument("--force", action="store_true", help="write finished shards again")
-    check = commands.add_parser("check", help="compare shards with the sha256 in their index")
+    purpose = "compare shards with the sha256 in their index"
+    check = commands.add_parser("check", help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
     check.add_argument("--root", required=True, type=Path, help="the folder that holds the splits' folders")
-    check.add_argument("--splits", nargs="+", default=["train"])
+    check.add_argument("--splits", nargs="+", default=["train"], help="the splits to check (default: train)")
     options = parser.parse_args(arguments)
     if options.command == "check":
         return _check(options.root, options.splits)

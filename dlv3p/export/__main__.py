@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export a run in the format that the suffix of the output names."""
     parser = argparse.ArgumentParser(prog="dlv3p export", description="Write a network for other runtimes.")
     parser.add_argument("--run", default="", help="folder below saved/; by default the newest")
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"))
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="default: best")
     parser.add_argument("--output", required=True, help="network.onnx, or network.pt2 for torch.export")
     options = parser.parse_args(arguments)
     ending = Path(options.output).suffix

@@ -1,32 +1,25 @@
-"""The parameters with which predictions are compared, explored, and set against labels; three fields of most others."""
+"""The parameters with which predictions are compared, explored, and set against labels, without torch."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import CORRECTIONS
-from dlv3p.parameters.base import Parameters, choice, number, several, text
-from dlv3p.parameters.choices import DEVICES, MASK_IDS, PROGRESS
+from dlv3p.parameters.base import (
+    Parameters,
+    choice,
+    device_field,
+    number,
+    progress_field,
+    several,
+    text,
+    threads_field,
+)
+from dlv3p.parameters.choices import MASK_IDS
 from dlv3p.parameters.protocols import PUBLISHED
 from dlv3p.parameters.training import DEMO_CITY, check_run_name
 
 SHARED = "shared"
 """The `protocol` of a comparison that takes the one by which all runs were scored."""
-
-
-def progress_field() -> Any:
-    """Return the field that says how progress is shown."""
-    return choice("auto", PROGRESS, "auto, widgets, lines or none")
-
-
-def device_field() -> Any:
-    """Return the field that says where networks run."""
-    return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
-
-
-def threads_field() -> Any:
-    """Return the field that says how many threads they use."""
-    return number(2, 1, 256, "CPU threads")
 
 
 @dataclass(frozen=True)

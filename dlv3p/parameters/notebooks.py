@@ -11,7 +11,17 @@ from typing import Any, Self
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import PrepareAnnotationsParameters
-from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
+from dlv3p.parameters.base import (
+    Parameters,
+    choice,
+    device_field,
+    number,
+    progress_field,
+    several,
+    switch,
+    text,
+    threads_field,
+)
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
 from dlv3p.parameters.choices import (
     ANIMATIONS,
@@ -32,9 +42,6 @@ from dlv3p.parameters.comparisons import (
     CompareRunsParameters,
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
-    device_field,
-    progress_field,
-    threads_field,
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters

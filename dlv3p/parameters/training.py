@@ -7,15 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, number, switch, text
+from dlv3p.parameters.base import Parameters, choice, device_field, number, progress_field, switch, text
 from dlv3p.parameters.choices import (
     BAD_SAMPLES,
     CLASS_WEIGHTS,
-    DEVICES,
     LOSSES,
     OPTIMIZERS,
     PRECISIONS,
-    PROGRESS,
     SCALES,
     SCHEDULES,
     TRACKERS,
@@ -110,7 +108,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     loader_timeout: int = number(300, 1, 86_400, "seconds to wait for a worker's batch before giving up")
     processes: int = number(1, 1, 64, "data-parallel, on this machine; each on its own GPU if there are any")
     threads: int = number(2, 1, 256, "CPU threads; another count changes the last bits of a result")
-    device: str = choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
+    device: str = device_field()
     checkpoint_minutes: float = number(10.0, 0.0, 1440.0, "between checkpoints within an epoch; 0: after each step")
     tensorboard: bool = switch(False, "writes events to saved/<run>/events, for tensorboard --logdir saved")
     tracker: str = choice("none", TRACKERS, "none, trackio or wandb: logs steps and epochs, a resumed run goes on")
@@ -118,7 +116,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     range_test: bool = switch(False, "train.ipynb first shows the loss over growing learning rates, 100 steps")
     long_run: bool = switch(False, "True: yes, a run of more than an hour is meant, which else is refused")
     band: str = text("auto", "reference curves for early warnings: auto, none, or a file")
-    progress: str = choice("auto", PROGRESS, "auto, widgets, lines or none")
+    progress: str = progress_field()
 
     FIRST = (
         *("run", "data_root", "architecture", "backbone", "output_stride", "initial_weights", "epochs", "batch_size"),
@@ -199,5 +197,6 @@ def check_run_name(run: str, *, parameter: str = "run") -> None:
     plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
     if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
         raise ParameterError(
-            f"{parameter}={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', a letter first"
+            f"{parameter}={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', with neither '-' "
+            "nor '.' at the beginning"
         )

@@ -1,21 +1,21 @@
-"""Choose the callbacks of a training run: progress, a TensorBoard logger, a tracker, and the early warning."""
+"""Choose the callbacks of a training run: progress, hints, TensorBoard, a tracker, and the early warning."""
 
 import math
 import threading
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cityscapes.dataset import Split
-from cityscapes.errors import reason, require
+from cityscapes.errors import MachineError, missing_packages, reason, require
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.bands import EarlyWarning, band_for
 from dlv3p.runtime.callbacks import Callback, Callbacks
 from dlv3p.runtime.processes import place
 from dlv3p.runtime.progress import make_progress
-from dlv3p.training.trackers import Tracker, check_tracker
 
 FEW_STEPS, FEW_STEPS_PER_EPOCH = 50, 2
 """Below so many steps in all, and up to so many an epoch, a hint is due."""
@@ -25,6 +25,11 @@ SMALL_DATA_REMEDIES = (
     "initial_weights='imagenet', with norm='frozen'; norm='group', which needs no averages; norm_momentum=0.3 and "
     "backbone_norm_momentum=0.3, for averages that adapt faster; more epochs"
 )
+
+PROJECT = "dlv3p"
+"""The project of a tracker that runs are logged to."""
+TRACKER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"trackio": {"embed": False}, "wandb": {}}
+"""The trackers, by the module that each is, with what its `init` takes beside the names."""
 
 
 class TensorBoardLogger(Callback):
@@ -94,6 +99,65 @@ class TensorBoardLogger(Callback):
         print(f"warning: {self._folder}: cannot write events, so the curves end here: {reason(error)}", flush=True)
 
 
+class Tracker(Callback):
+    """Log each step's loss and each epoch's row to Trackio or W&B, over the number of steps since the run began.
+
+    The two share three functions: `init`, `log`, and `finish`. A run that is resumed goes on under its name. Steps that
+    the tracker holds are not logged again, since they are taken again with the same bits. A tracker that fails ends its
+    own curves, not the training.
+    """
+
+    def __init__(self, name: str, run: str, config: Mapping[str, Any]) -> None:
+        self._name, self._run, self._config = name, run, dict(config)
+        self._tracker: Any = None
+        self._logged = self._next = 0
+
+    def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
+        self._steps = steps_per_epoch
+        self._attempt(self._begin)
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        at = (epoch - 1) * self._steps + step
+        if at > self._logged:
+            self._log({"loss/step": loss}, at)
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        at = int(row["epoch"]) * self._steps
+        if at >= self._logged:
+            values = {name: value for name, value in row.items() if value is not None and math.isfinite(value)}
+            self._log(values, max(at, self._next))  # W&B takes no step that it has left behind
+
+    def on_finish(self, message: str = "") -> None:
+        if self._tracker is not None:
+            self._attempt(self._tracker.finish)
+        self._tracker = None
+
+    def on_failure(self, message: str = "") -> None:
+        self.on_finish()
+
+    def _begin(self) -> None:
+        names = {"project": PROJECT, "name": self._run, "config": self._config, "resume": "allow"}
+        if self._name == "wandb":
+            names["id"] = self._run  # W&B resumes by id, Trackio by name
+        tracker = import_module(self._name)
+        run = tracker.init(**names, **TRACKER_OPTIONS[self._name])
+        self._next = run.step if self._name == "wandb" else run._next_step  # Trackio has no public name for it
+        self._logged = max(0, self._next - 1)
+        self._tracker = tracker
+
+    def _log(self, values: Mapping[str, float], at: int) -> None:
+        if self._tracker is not None:
+            self._attempt(lambda: self._tracker.log(dict(values), step=at))
+
+    def _attempt(self, call: Callable[[], Any]) -> None:
+        """Call the tracker, which may raise anything, such as the errors of a network."""
+        try:
+            call()
+        except Exception as error:
+            self._tracker = None
+            print(f"warning: tracker={self._name!r} failed, so its curves end here: {reason(error)}", flush=True)
+
+
 class Hints(Callback):
     """Say before training that the data give few steps, and once that the validation loss is out of proportion."""
 
@@ -126,7 +190,8 @@ def check_extras(parameters: TrainParameters) -> None:
     """Raise MachineError for a package that the callbacks need and that is missing, before anything is prepared."""
     if parameters.tensorboard:
         require("tensorboard=True", ("tensorboard",), "tensorboard")
-    check_tracker(parameters.tracker)
+    if (name := parameters.tracker) != "none" and missing_packages([name]):
+        raise MachineError(f"tracker={name!r} needs {name}; install with: pip install {name}")
 
 
 def make_callbacks(

@@ -80,9 +80,8 @@ def validate(
     model.eval()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     total = torch.zeros((), dtype=torch.float64, device=device)
-    common = (
-        images // place().ranks
-    )  # a rank may have one image more, after which the others no longer exchange requests to stop
+    # A rank may have one image more, after which the others no longer exchange requests to stop.
+    common = images // place().ranks
     for number, (image, mask) in enumerate(loader, start=1):
         image, mask = image.to(device, memory_format=LAYOUT), mask.to(device)
         logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])

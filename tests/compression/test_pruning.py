@@ -67,12 +67,19 @@ def largest_difference(one, other):
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
 
 
+@torch.no_grad()
 def silence_channels(model, removed, *, parts="all"):
-    """A copy of `model`, as large as it is, in which the `removed` channels of its groups are always 0."""
+    """A copy of `model`, as large as it is, in which the `removed` channels of its groups are always 0.
+
+    Their filters and biases are 0, and those of the norms after them.
+    """
     masked = copy.deepcopy(model).eval().requires_grad_(True)
     groups = ChannelGroups(masked, parts=parts)
     for name, channels in removed.items():
-        groups.zero(name, channels)
+        for module, side, own, of_group in groups.groups[name].parts:
+            silent = [channel for channel, place in zip(own, of_group, strict=True) if place in channels]
+            for value in module.parameters(recurse=False) if side == "out" else ():
+                value[silent] = 0
     return masked
 
 

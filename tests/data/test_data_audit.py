@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dlv3p.data.audit import audit
-from dlv3p.data.demo_flawed import COUNTS, write_flawed_folder
+from dlv3p.data.demo import FLAWED_COUNTS, write_flawed_folder
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.data.write_shards import write_shards
 from dlv3p.pictures.audits import class_table, split_table
@@ -65,7 +65,7 @@ def test_the_flawed_folder_is_written_once(workspace):
     root = resolve_data_root("flawed_folder")
     (root / "masks" / "train" / "street_000.png").unlink()
     assert resolve_data_root("flawed_folder") == root
-    assert len(list((root / "masks" / "train").iterdir())) == COUNTS["train"] - 2
+    assert len(list((root / "masks" / "train").iterdir())) == FLAWED_COUNTS["train"] - 2
 
 
 def test_an_image_that_was_saved_anew_is_still_the_same_image(sound):

@@ -9,7 +9,7 @@ from PIL import Image
 from cityscapes.audit_rules import SplitCounts, find_nothing_to_learn, find_unscored
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.audit import audit, worst_pictures
-from dlv3p.data.demo_voc import city_pictures
+from dlv3p.data.demo import city_pictures
 from dlv3p.data.likeness import find_alike_in_splits, look_at
 from dlv3p.pictures.audits import findings_picture
 

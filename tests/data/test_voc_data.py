@@ -20,7 +20,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, IntegrityError, MachineError, MissingInputError
 from dlv3p.data.classes import CLASS_NAMES, voc_palette
-from dlv3p.data.demo_voc import COUNTS, write_demo_voc
+from dlv3p.data.demo import VOC_COUNTS, write_demo_voc
 from dlv3p.data.roots import open_images, open_split, open_training
 from dlv3p.data.voc import LISTS, find_kit, open_voc, read_voc_list
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, md5_path, read_sbd_mask, unpack_archive
@@ -64,7 +64,7 @@ def test_the_palette_is_that_of_the_development_kit():
 
 def test_sbd_joins_the_train_split_and_no_image_of_val(root):
     train, val, augmented = (set(names(open_split(root, split))) for split in ("train", "val", "train_aug"))
-    assert len(augmented) == COUNTS["train"] + COUNTS["beyond"]
+    assert len(augmented) == VOC_COUNTS["train"] + VOC_COUNTS["beyond"]
     assert train < augmented
     assert not augmented & val
     open_training(TrainingDataParameters(data_root=str(root), train_split="train_aug"))
@@ -100,7 +100,7 @@ def test_damaged_masks_are_counted_and_the_good_ones_are_made(root):
     (sbd / "cls" / f"{beyond[1]}.mat").unlink()
     with pytest.raises(InputError, match=rf"2 of 36 masks could not be made, the first: .*{beyond[0]}\.mat"):
         augment_voc(kit, sbd)
-    assert len(list((kit / "SegmentationClassAug").iterdir())) == sum(COUNTS.values()) - 2
+    assert len(list((kit / "SegmentationClassAug").iterdir())) == sum(VOC_COUNTS.values()) - 2
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from support.refresh_notebooks import parameters_class as named_class
 from dlv3p.jupyter.parameters_cell import cell_source
 from dlv3p.jupyter.stored_outputs import complaints
 from dlv3p.parameters import notebooks as config
+from dlv3p.parameters.network import BACKBONES
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -83,7 +84,10 @@ def good_notebook() -> nbformat.NotebookNode:
         v4.new_markdown_cell("# Audit\n\n**Is it fit?**\n\n*Ten seconds. Pictures: one of each class.*"),
         v4.new_code_cell(cell_source(config.AuditDataParameters), metadata={"tags": ["parameters"]}),
         v4.new_markdown_cell("An invalid parameter stops the notebook here, before anything is loaded."),
-        v4.new_code_cell("table", outputs=[v4.new_output("execute_result", table, execution_count=2)]),
+        v4.new_code_cell(
+            "config = AuditDataParameters.from_cell(globals())\ntable",
+            outputs=[v4.new_output("execute_result", table, execution_count=2)],
+        ),
         v4.new_markdown_cell("Each class once."),
         v4.new_code_cell("picture", outputs=[v4.new_output("display_data", picture)]),
         v4.new_markdown_cell("What holds at the end."),
@@ -129,15 +133,17 @@ BAD = {
         "shown": lambda nb: nb.cells[7].metadata.jupyter.update(source_hidden=True, outputs_hidden=True),
     },
     "lengths": {
-        "long": lambda nb: nb.cells[3].update(source="\n".join(["table"] * 16)),
-        "a function": lambda nb: nb.cells[3].update(source="def show():\n    return table"),
-        "a class": lambda nb: nb.cells[3].update(source="class Table:\n    pass"),
+        "long": lambda nb: nb.cells[5].update(source="\n".join(["table"] * 16)),
+        "a function": lambda nb: nb.cells[5].update(source="def show():\n    return table"),
+        "a class": lambda nb: nb.cells[5].update(source="class Table:\n    pass"),
     },
     "prose": {
         "no title": lambda nb: replace_in(nb, 0, "# Audit", "Audit"),
         "none": lambda nb: nb.update(cells=[cell for cell in nb.cells if cell.source[:4] not in ("Each", "What")]),
     },
     "refusal": {
+        "unchecked parameters": lambda nb: nb.cells[3].update(source="table"),
+        "other parameters": lambda nb: nb.cells[3].update(source="config = TrainParameters.from_cell(globals())"),
         "not said": lambda nb: nb.cells[2].update(source="The parameters."),
         "said twice": lambda nb: nb.cells[4].update(source=nb.cells[2].source),
     },
@@ -197,10 +203,12 @@ def test_a_notebook_that_the_readme_does_not_list_is_red() -> None:
     assert broken(good_notebook(), "audit_datum").keys() == {"index"}
 
 
-def test_the_readme_lists_no_notebook_that_is_not_there_and_counts_them_right() -> None:
+def test_the_readme_lists_no_notebook_that_is_not_there_and_counts_right() -> None:
     text = README.read_text(encoding="utf-8")
     assert sorted(re.findall(r"\]\(notebooks/(\w+)\.ipynb\) \|", text)) == [path.stem for path in NOTEBOOKS]
     assert f"\n{len(NOTEBOOKS)} notebooks · " in text
+    assert f"[{len(BACKBONES)} backbones, plus timm's]" in text
+    assert f" · {len(RECIPES)} recipes · " in text
 
 
 def test_every_rule_has_a_bad_notebook() -> None:

@@ -92,6 +92,13 @@ def test_a_given_run_name_is_kept():
     assert TrainParameters(run="my_first-run").run_name == "my_first-run"
 
 
+@pytest.mark.parametrize("name", ["-first", ".first"])
+def test_a_run_name_that_begins_as_an_option_or_a_hidden_file_is_refused(name):
+    assert TrainParameters(run=f"1{name}").run_name == f"1{name}"
+    with pytest.raises(ParameterError, match=r"with neither '-' nor '\.' at the beginning$"):
+        TrainParameters(run=name)
+
+
 def test_parameters_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainParameters().epochs = 3
@@ -100,6 +107,15 @@ def test_parameters_are_frozen():
 @pytest.mark.parametrize(("unknown", "meant"), [("imgsz", ["crop_height", "crop_width"]), ("num_workers", ["workers"])])
 def test_a_name_from_elsewhere_leads_to_the_parameter(unknown, meant):
     with pytest.raises(ParameterError, match=f"'{unknown}': did you mean '{meant[0]}'.* are {', '.join(meant)}, "):
+        TrainParameters.from_mapping({unknown: 8})
+
+
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [("decoder_channels", "channels"), ("stride_output", "output_stride"), ("cache_images", "decoded_cache")],
+)
+def test_a_word_of_a_name_counts_more_than_how_alike_the_letters_are(unknown, meant):
+    with pytest.raises(ParameterError, match=f"'{unknown}': did you mean '{meant}'"):
         TrainParameters.from_mapping({unknown: 8})
 
 

@@ -13,7 +13,7 @@ from cityscapes.errors import MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES
 from dlv3p.data.audit import audit, usable_pairs
-from dlv3p.data.demo_flawed import write_flawed_folder
+from dlv3p.data.demo import write_flawed_folder
 from dlv3p.pictures.audits import class_share_bars, class_table, overlays_picture, split_table
 from dlv3p.pictures.visualize import png
 

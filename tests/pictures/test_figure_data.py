@@ -42,6 +42,13 @@ def test_lines_points_and_bands_are_told() -> None:
     assert {"band"} == set(table[table["series"] == "third"]["kind"])
 
 
+def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:
+    figure = visualize.new_figure(3, 3)
+    figure.subplots().bar([1, 4], [0.25, 0.5], width=0.6)
+    table = figure_data(figure)
+    assert table[["x", "y"]].to_numpy() == pytest.approx(np.array([[1, 0.25], [4, 0.5]]))
+
+
 def test_numbers_stay_numbers_however_their_axis_writes_them() -> None:
     figure = visualize.new_figure(3, 3)
     axes = figure.subplots()

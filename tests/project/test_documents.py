@@ -85,6 +85,11 @@ def test_the_results_of_the_readme_are_those_that_the_report_shows() -> None:
     assert README.read_text(encoding="utf-8") == readme(), "run: tests/support/refresh_notebooks.py --parameters"
 
 
+def test_the_tree_of_the_readme_names_every_subpackage() -> None:
+    tree = README.read_text(encoding="utf-8").rpartition("```\n")[0].rpartition("```\n")[2]
+    assert {path.parent.name for path in ROOT.glob("dlv3p/*/__init__.py")} <= set(re.findall(r"(\w+)/", tree))
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
 def test_the_readme_names_every_notebook(path: Path) -> None:
     assert f"](notebooks/{path.name}) |" in README.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import re
 import tempfile
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,11 @@ def _prose(notebook: NotebookNode, name: str) -> Complaints:
 
 
 def _refusal(notebook: NotebookNode, name: str) -> Complaints:
-    """That a wrong value stops the notebook is said once."""
+    """The cell after the parameters checks them, and that a wrong value stops the notebook is said once."""
+    cells, parameters = code_cells(notebook), code_cells(notebook, "parameters")
+    following = [after.source for cell, after in pairwise(cells) if cell in parameters]
+    if following and f"{parameters_class(notebook).__name__}.from_cell(globals())" not in following[0]:
+        yield "the cell after the parameters does not call from_cell(globals()) of their class"
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     said = [text for text in prose if text.startswith("An invalid parameter stops the notebook here")]
     if len(said) != 1:

@@ -18,9 +18,11 @@ ROW = {"learning_rate": 0.003, "seconds": 1.5, "train_loss": 1.2, "val_loss": 1.
 
 
 def shown(folder):
-    """What TensorBoard shows: for each tag the steps and their values."""
+    """What TensorBoard shows: for each tag the steps, each once, and their values."""
     events = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    scalars = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert all(len(dict(points)) == len(points) for points in scalars.values()), "a step is shown twice"
+    return {tag: dict(points) for tag, points in scalars.items()}
 
 
 def follow(folder, *, done, until, steps=4, loss=1.0):

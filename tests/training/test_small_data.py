@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from support.tiny import tiny
 
 from dlv3p.train import train
 from dlv3p.training.callbacks import Hints
-from dlv3p.training.progress import TrainingResult
+from dlv3p.training.progress import TrainingProgress, TrainingResult
 
 
 def hints(capsys, *rows, epochs=10, steps=20, first=1, given=0):
@@ -84,6 +85,18 @@ def best_first(monkeypatch):
 def epochs_of(result):
     with open(result.folder / "metrics.csv") as file:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(("scores", "best"), [([0.1, 0.3, 0.2], 2), ([math.nan, math.nan, math.nan], 3)])
+def test_the_best_epoch_has_the_highest_score_or_where_nothing_is_labeled_is_the_last(scores, best, tmp_path):
+    progress = TrainingProgress(2, torch.device("cpu"), steps=3, steps_per_epoch=1)
+    for score in scores:
+        progress.begin_epoch()
+        progress.add_step(0.5, torch.zeros(2, 2, dtype=torch.int64), rate=1.0, data_wait=0.0)
+        improved = progress.close_epoch({"loss": 0.7, "mIoU": score}, learning_rate=0.1)
+        assert improved == (progress.best_epoch == progress.history[-1]["epoch"])
+    assert progress.finished
+    assert progress.result(tmp_path).best_epoch == best
 
 
 def test_patience_ends_a_run_that_gets_no_better_and_says_so(city, workspace, best_first):

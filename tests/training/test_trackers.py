@@ -35,13 +35,28 @@ class Store:
         return [step for step, values in self.rows if name in values]
 
 
+class TrackioStore(Store):
+    """A tracker that keeps every step it is given, and knows runs by their names, as Trackio does."""
+
+    def init(self, *, project, name, config, resume, embed):
+        assert (project, resume, embed) == ("dlv3p", "allow", False)
+        return SimpleNamespace(_next_step=self.rows[-1][0] + 1 if self.rows else 0)
+
+    def log(self, values, *, step):
+        self.rows.append((step, values))
+
+
+def installed(monkeypatch, name, store):
+    """Have `import name` find what stands in for a tracker."""
+    module = SimpleNamespace(init=store.init, log=store.log, finish=store.finish, __spec__=object(), __name__=name)
+    monkeypatch.setitem(sys.modules, name, module)
+    return store
+
+
 @pytest.fixture
 def store(monkeypatch):
     """W&B, or what stands in for it."""
-    found = Store()
-    module = SimpleNamespace(init=found.init, log=found.log, finish=found.finish, __spec__=object(), __name__="wandb")
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return found
+    return installed(monkeypatch, "wandb", Store())
 
 
 def stop_after(patch, steps, *, saved):
@@ -65,13 +80,15 @@ def test_a_run_logs_each_step_and_epoch(city, workspace, store):
     assert store.finished == 1
 
 
+@pytest.mark.parametrize(("name", "kind"), [("wandb", Store), ("trackio", TrackioStore)])
 @pytest.mark.parametrize(("steps", "saved"), [(2, False), (3, True), (4, False), (5, True)])
-def test_a_run_that_goes_on_logs_each_step_once(city, workspace, store, monkeypatch, steps, saved):
+def test_a_run_that_goes_on_logs_each_step_once(city, workspace, monkeypatch, name, kind, steps, saved):
+    store = installed(monkeypatch, name, kind())
     with monkeypatch.context() as patch:
         stop_after(patch, steps, saved=saved)
         with pytest.raises(Stop):
-            train(tiny(city, run="a", tracker="wandb"))
-    train(tiny(city, run="a", tracker="wandb"))
+            train(tiny(city, run="a", tracker=name))
+    train(tiny(city, run="a", tracker=name))
     assert store.steps("loss/step") == [1, 2, 3, 4, 5, 6]
     assert len(store.steps("epoch")) == 2
     assert store.finished == 2

@@ -40,7 +40,7 @@ def test_every_writer_leaves_nothing_whenever_it_was_killed(city, tmp_path, writ
 @pytest.mark.slow
 def test_a_preparation_of_voc_leaves_nothing_whenever_it_was_killed(tmp_path):
     pytest.importorskip("scipy", reason="SBD's masks need scipy: pip install 'dlv3p[voc]'")
-    from dlv3p.data.demo_voc import write_demo_voc_archives
+    from dlv3p.data.demo import write_demo_voc_archives
 
     write_demo_voc_archives(tmp_path / "archives")
     found = tried("voc", tmp_path, tmp_path / "out", 7)

@@ -1,7 +1,8 @@
-"""Write a tiny PASCAL VOC and SBD, packed like the real archives, with images of the embedded city.
+"""Write small data sets of other layouts from streets of the embedded city: PASCAL VOC with SBD, and a flawed folder.
 
-The masks follow each source's conventions: VOC's are palette PNGs with a border of 255 around every object, SBD's are
-MATLAB files without one, and SBD annotates some images of VOC's train and val splits as well.
+The VOC is packed like the real archives, and its masks follow each source's conventions: VOC's are palette PNGs with a
+border of 255 around every object, SBD's are MATLAB files without one, and SBD annotates some images of VOC's train and
+val splits as well. The plain folder has the most frequent mistakes of custom data, for an audit to find.
 """
 
 import io
@@ -13,13 +14,25 @@ from PIL import Image, ImageFilter
 
 from cityscapes.dataset import open_cityscapes
 from cityscapes.demo.city import write_demo_city
-from cityscapes.files.atomic import open_atomically, write_text
+from cityscapes.files.atomic import open_atomically, write_bytes, write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.generate_gt import generate_masks
 from cityscapes.labels import CLASS_NAMES as CITY_CLASSES
-from cityscapes.labels import IGNORE
+from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.class_table import CLASSES_FILE, HEADING
 from dlv3p.data.voc import CLASS_NAMES
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, encode_palette_png, file_md5, md5_path, unpack_archive
+
+VOC_COUNTS = {"train": 12, "val": 8, "beyond": 16}
+"""Images of VOC's train and val splits, and those that only SBD annotates."""
+
+FLAWED_COUNTS = {"train": 16, "val": 6}
+_FINISHED = "README.txt"
+
+_VOC_NAMES = {
+    "person": "person", "rider": "person", "car": "car", "truck": "car", "bus": "bus", "train": "train",
+    "motorcycle": "motorbike", "bicycle": "bicycle",
+}  # fmt: skip
 
 
 def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
@@ -31,21 +44,12 @@ def city_pictures(count: int) -> list[tuple[Image.Image, np.ndarray]]:
         return [split.pair(index) for index in range(count)]
 
 
-COUNTS = {"train": 12, "val": 8, "beyond": 16}
-"""Images of VOC's train and val splits, and those that only SBD annotates."""
-
-_VOC_NAMES = {
-    "person": "person", "rider": "person", "car": "car", "truck": "car", "bus": "bus", "train": "train",
-    "motorcycle": "motorbike", "bicycle": "bicycle",
-}  # fmt: skip
-
-
 def write_demo_voc_archives(folder: Path) -> None:
     """Write both archives to `folder`, each with its MD5 beside it; existing ones are left alone."""
     if all(path.is_file() and md5_path(path).is_file() for path in (folder / VOC.file, folder / SBD.file)):
         return
     names, images, masks = _pictures()
-    train, val = names[: COUNTS["train"]], names[COUNTS["train"] : COUNTS["train"] + COUNTS["val"]]
+    train, val = names[: VOC_COUNTS["train"]], names[VOC_COUNTS["train"] : VOC_COUNTS["train"] + VOC_COUNTS["val"]]
     beyond = names[len(train) + len(val) :]
     kit: dict[str, bytes] = {f"JPEGImages/{name}.jpg": image for name, image in zip(names, images, strict=True)}
     for name, mask in list(zip(names, masks, strict=True))[: len(train) + len(val)]:
@@ -73,7 +77,7 @@ def _pictures() -> tuple[list[str], list[bytes], list[np.ndarray]]:
         if name in _VOC_NAMES:
             classes[index] = CLASS_NAMES.index(_VOC_NAMES[name])
     images, masks = [], []
-    for image, train_ids in city_pictures(sum(COUNTS.values())):
+    for image, train_ids in city_pictures(sum(VOC_COUNTS.values())):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=92)
         images.append(buffer.getvalue())
@@ -107,3 +111,40 @@ def _write_tar(path: Path, folder: str, files: dict[str, bytes]) -> None:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     write_text(md5_path(path), f"{file_md5(path)}  {path.name}\n")
+
+
+def write_flawed_folder(root: Path) -> Path:
+    """Write the folder, unless it exists: 16 images for training, 6 for validation, six mistakes; return `root`.
+
+    The mistakes: label ids in place of train ids, a mask without its image, an image without its mask, a mask of
+    another size, an image in both splits, and a truncated mask.
+    """
+    if (root / _FINISHED).is_file():
+        return root
+    pictures = city_pictures(sum(FLAWED_COUNTS.values()))
+    names = [
+        ("train" if index < FLAWED_COUNTS["train"] else "val", f"street_{index:03d}") for index in range(len(pictures))
+    ]
+    images = {key: _png(np.asarray(image)) for key, (image, _) in zip(names, pictures, strict=True)}
+    masks = {key: _png(mask) for key, (_, mask) in zip(names, pictures, strict=True)}
+    masks["train", "street_002"] = _png(TRAIN_ID_TO_LABEL_ID[pictures[2][1]])
+    masks["train", "street_005"] = _png(pictures[5][1][:-8, :-8])
+    masks["train", "street_007"] = masks["train", "street_007"][:400]
+    masks["val", "old_street"] = masks["val", "street_016"]
+    del masks["train", "street_011"]
+    for files in (images, masks):
+        files["val", "street_018"] = files["train", "street_003"]
+    for folder, files in (("images", images), ("masks", masks)):
+        for (split, name), content in files.items():
+            write_bytes(root / folder / split / f"{name}.png", content, durable=False)
+    colors = (",".join(map(str, color)) for color in TRAIN_ID_TO_COLOR[: len(CITY_CLASSES)].tolist())
+    rows = [f"{index},{name},{color}" for index, (name, color) in enumerate(zip(CITY_CLASSES, colors, strict=True))]
+    write_text(root / CLASSES_FILE, "\n".join([HEADING, *rows]) + "\n")
+    write_text(root / _FINISHED, "A plain folder with six mistakes, made by the notebook audit_data.\n")
+    return root
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -26,7 +26,7 @@ from dlv3p.runs.inputs import RunInputs
 from dlv3p.runs.record import HASH_KEY, is_complete, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
-from dlv3p.weights.loading import load_model
+from dlv3p.weights.loading import VARIANCE, load_model
 
 DAMAGED, MISSING, LEFT_OVER = "damaged", "missing", "left over"
 """The kinds of errors; notes have other kinds."""
@@ -145,6 +145,8 @@ class _RunCheck:
             for entry, value in state.get(part, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
                     yield self._error(DAMAGED, where, f"{part}.{entry} holds a value that is not finite")
+                elif entry.endswith(f".{VARIANCE}") and (value < 0).any():
+                    yield self._error(DAMAGED, where, f"{part}.{entry} holds a variance below zero")
 
     def _compare_with_record(self, where: str, state: Mapping[str, Any]) -> Iterator[Finding]:
         if "class_names" in self.record and list(state["class_names"]) != self.record["class_names"]:

@@ -16,7 +16,7 @@ from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
-from dlv3p.weights.loading import load_model, refuse_not_finite
+from dlv3p.weights.loading import load_model, refuse_impossible
 
 TEMPERATURE = 2.0
 """The temperature that the logits of teacher and student are divided by (section 2)."""
@@ -27,7 +27,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device, rule: PixelR
 
     It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
     when neither exists, ParameterError when it has another number of classes, InputError when its images are of another
-    `rule`, and IntegrityError for weights that are not finite.
+    `rule`, and IntegrityError for weights that no training leaves, such as nan.
     """
     if not name:
         return None
@@ -42,7 +42,7 @@ def load_teacher(name: str, num_classes: int, device: torch.device, rule: PixelR
             "was trained on the same classes"
         )
     refuse_other_rule(teacher.rule, rule, f"teacher={name!r}")
-    refuse_not_finite(teacher.state_dict(), f"teacher={name!r}")
+    refuse_impossible(teacher.state_dict(), f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
 
 

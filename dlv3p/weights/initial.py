@@ -13,7 +13,7 @@ from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
-from dlv3p.weights.loading import empty_network, matching_state, refuse_not_finite
+from dlv3p.weights.loading import empty_network, matching_state, refuse_impossible
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 
@@ -43,12 +43,12 @@ def build_with_weights(
 ) -> DeepLab:
     """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
 
-    Prints which weights were taken. Raises IntegrityError for those that are not finite.
+    Prints which weights were taken. Raises IntegrityError for those that no training leaves, such as nan.
     """
     model = build_network(parameters, num_classes, rule=rule)
     if initial_weights != "random":
         print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
-        refuse_not_finite(model.state_dict(), f"initial_weights={initial_weights!r}")
+        refuse_impossible(model.state_dict(), f"initial_weights={initial_weights!r}")
     return model
 
 

@@ -56,6 +56,11 @@ class Split(ABC):
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
 
+    @property
+    def meaning(self) -> str:
+        """What turns stored masks into classes, colors too, as far as masks hold them; a network is trained by it."""
+        return self.label_rule
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -59,6 +59,11 @@ class ClassTable(NamedTuple):
         """What stands for what, for fingerprints of labels; "" where values are ids."""
         return " ".join(f"{value}:{index}" for value, index in sorted(self.id_of_stored.items()))
 
+    @property
+    def color_rule(self) -> str:
+        """What each given color stands for."""
+        return " ".join(f"{red},{green},{blue}:{i}" for (red, green, blue), i in sorted(self.id_of_color.items()))
+
 
 class _Row(NamedTuple):
     where: str

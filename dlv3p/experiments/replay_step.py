@@ -86,7 +86,7 @@ def _take(
     parameters: TrainParameters, training: Split, capsule: dict[str, Any], batch: Batch, device: torch.device
 ) -> tuple[StepResult, FirstNotFinite]:
     capsule = capsule | {"training_model": capsule["model"]}
-    model = build_for_training(parameters, len(capsule["class_names"]), device, capsule, training.pixel_rule).train()
+    model = build_for_training(parameters, capsule["class_names"], device, capsule, training.pixel_rule).train()
     stepper = build_run_stepper(parameters, model, training, device)
     if capsule["scaler"]:
         stepper.scaler.load_state_dict(capsule["scaler"])

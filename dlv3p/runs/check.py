@@ -9,7 +9,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from cityscapes.files.checksums import file_sha256
 from cityscapes.files.locks import holder_of
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
-from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
 from dlv3p.runs.inputs import RunInputs
+from dlv3p.runs.loading import differences_from_record
 from dlv3p.runs.record import HASH_KEY, is_complete, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
@@ -149,14 +148,8 @@ class _RunCheck:
                     yield self._error(DAMAGED, where, f"{part}.{entry} holds a variance below zero")
 
     def _compare_with_record(self, where: str, state: Mapping[str, Any]) -> Iterator[Finding]:
-        if "class_names" in self.record and list(state["class_names"]) != self.record["class_names"]:
-            yield self._error(DAMAGED, where, "its class_names are not those of run.json")
-        recorded = self.record.get("parameters")
-        if isinstance(recorded, dict):
-            ours, theirs = TrainParameters.recorded(recorded), TrainParameters.recorded(state["parameters"])
-            names = [item.name for item in fields(TrainParameters) if item.name not in TrainParameters.NOT_IDENTITY]
-            if differing := [name for name in names if ours[name] != theirs[name]]:
-                yield self._error(DAMAGED, where, f"its parameters are not those of run.json: {', '.join(differing)}")
+        for problem in differences_from_record(self.record, state):
+            yield self._error(DAMAGED, where, problem)
 
     def _check_progress(self) -> Iterator[Finding]:
         """Compare the epochs of the two checkpoints with each other and with the planned ones."""

@@ -18,8 +18,9 @@ from cityscapes.files.checksums import file_sha256
 from cityscapes.files.untrusted import regular
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.record import read_record, write_record
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.weights.loading import load_model, save_model
 
 TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
@@ -29,7 +30,7 @@ TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
 def store_run(run: str, folder: Path = TRAINED) -> Path:
     """Write the best network of a finished run to a folder, with its metrics and its record without local paths."""
     source = checkpoint_path(run, "best").parents[1]
-    state = load_checkpoint(checkpoint_path(run, "best"))
+    state = load_run_checkpoint(run)
     model, parameters = model_from_checkpoint(state)
     model.load_state_dict(halved(model.state_dict()), assign=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -79,9 +79,7 @@ def _standardization(found: Recognized, network: NetworkParameters) -> str:
         return f"{text}, as asked for; the weights fit both"
     norm = "group norm" if network.norm == "group" else "batch norm"
     why = f"as its source publishes networks with {norm}" if can else "since the code of its source never does that"
-    return (
-        f"{text}, {why}; the weights fit both: for a network trained otherwise, --weight-standardization {other}"
-    )
+    return f"{text}, {why}; the weights fit both: for a network trained otherwise, --weight-standardization {other}"
 
 
 def _is_learned(name: str) -> bool:

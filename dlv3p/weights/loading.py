@@ -93,8 +93,7 @@ def empty_network(found: Recognized) -> DeepLab:
 
 
 def check_backbone(found: Recognized) -> None:
-    """Compare a backbone file with the network that it was recognized as; raises IntegrityError as `load_model` does.
-    """
+    """Compare a backbone file with the network that it was recognized as; raises as `build_recognized` does."""
     with torch.device("meta"):
         expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
     own = {name.removeprefix("backbone."): value for name, value in found.state.items()}

@@ -29,7 +29,7 @@ from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import checkpoint_path, find_run
-from dlv3p.runs.record import read_record
+from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.progress import track
 
 SMALLER = 0.75
@@ -221,7 +221,7 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
 
 def _training(run: str) -> dict[str, Any]:
     path = run_folder(run) / "run.json"
-    return read_record(path)["parameters"] if path.is_file() else {}
+    return read_unchanged_record(path)["parameters"] if path.is_file() else {}
 
 
 def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, InputError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
+from cityscapes.files.locks import holder_of
 from dlv3p.evaluation.multi_scale import multi_scale_sum, multi_scale_views, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
@@ -99,6 +100,10 @@ def load_predictor(parameters: RunParameters) -> Predictor:
     run = find_run(parameters.run)
     path = checkpoint_path(run, parameters.checkpoint)
     state = load_run_checkpoint(run, parameters.checkpoint)
+    if holder := holder_of(path.parents[1]):
+        print(
+            f"run={run!r}: {holder} is training it; this is its {path.stem} network so far, of epoch {state['epoch']}"
+        )
     model, trained_with = model_from_checkpoint(state)
     device = choose_device(parameters.device)
     model, names = model.to(device, memory_format=LAYOUT), state["class_names"]

@@ -8,6 +8,7 @@ Runs that differ only in their seed are one row. Scores by different protocols, 
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,13 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     import pandas as pd
 
     from dlv3p.evaluation.comparison import read_evaluations
-    from dlv3p.runs.listing import all_runs, differing_parameters, read_state
+    from dlv3p.runs.listing import DAMAGED, STOPPED, TRAINING, all_runs, differing_parameters, read_state
 
     named = [Path(run).name for run in runs]
     states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
+    for state in (state for state in states if state.state in (DAMAGED, TRAINING, STOPPED)):
+        left_out = " and left out; see `dlv3p runs check`" if state.state == DAMAGED else ", scored as far as it is"
+        print(f"{state.run}: {state.state}{left_out}", file=sys.stderr, flush=True)
     states = [state for state in states if state.parameters]
     differing = [name for name in differing_parameters(states) if name != "seed"]
     rows, evaluations = [], read_evaluations([state.run for state in states])

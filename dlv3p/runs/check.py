@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from cityscapes.errors import BusyError, MissingInputError, UserError, reason
+from cityscapes.errors import MissingInputError, UserError, reason
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.locks import holder_of
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
-from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
+from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, refuse_busy
 from dlv3p.runs.inputs import RunInputs
 from dlv3p.runs.loading import differences_from_record
 from dlv3p.runs.record import HASH_KEY, is_complete, planned_epochs, read_record, record_problems, record_sha256
@@ -42,15 +41,10 @@ def check_run(folder: Path, *, every_byte: bool = False) -> tuple[list[Finding],
     """
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such run folder")
-    _refuse_busy(folder)
+    refuse_busy(folder)
     check = _RunCheck(folder, every_byte=every_byte)
     findings = sorted(check.findings(), key=lambda finding: not finding.is_error)
     return findings, check.inputs.summary()
-
-
-def _refuse_busy(folder: Path) -> None:
-    if holder := holder_of(folder):
-        raise BusyError(f"{folder}: {holder} is training it; check it when training has ended")
 
 
 class _RunCheck:

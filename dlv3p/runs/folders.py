@@ -13,7 +13,7 @@ from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import remove_leftovers
-from cityscapes.files.locks import lock_folder
+from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 
@@ -86,6 +86,12 @@ def hold_run(run: str) -> Iterator[Path]:
             raise BusyError(f"run={run!r}: another process is training it; {error}") from error
         remove_leftovers(folder, locked=True)
         yield folder
+
+
+def refuse_busy(folder: Path) -> None:
+    """Raise BusyError where a process trains the run of a folder, whose files then change while they are read."""
+    if holder := holder_of(folder):
+        raise BusyError(f"{folder}: {holder} is training it; wait until training has ended")
 
 
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cityscapes.errors import DivergedError
+from cityscapes.errors import DivergedError, MissingInputError
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runtime.processes import place, wait_for_all
@@ -88,7 +88,11 @@ class Checkpoints:
 
 def export_best(folder: Path, *, anew: bool) -> None:
     """Write the best checkpoint's weights as `model.safetensors`, at the end of a run; again only `anew`."""
-    weights = folder / "model.safetensors"
+    weights, best = folder / "model.safetensors", checkpoint_path(folder.name, "best")
+    if not best.is_file():
+        raise MissingInputError(
+            f"{best}: is gone, although the run is finished; restore it, or remove the run to train it again"
+        )
     if weights.is_file() and not anew:
         return
     state = load_run_checkpoint(folder.name)

@@ -1,6 +1,7 @@
 """List the files of a folder: links are followed, hidden files and folders are left out, circles are refused."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def refuse_circles(paths: Iterable[Path]) -> None:
     for folder in sorted({parent for path in paths for parent in path.absolute().parents}):
         if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder}: a circular link; remove it")
+
+
+def in_its_form(path: Path) -> Path:
+    """Return the path under which a file exists: the Unicode form of names on disk may differ from that in a list."""
+    if str(path).isascii() or path.exists():
+        return path
+    parent = in_its_form(path.parent)
+    forms = (parent / unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))
+    return next((other for other in forms if other.exists()), path)
 
 
 def is_shown_folder(path: Path) -> bool:

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import check_row, regular, sanitize
+from cityscapes.files.untrusted import (
+    DuplicateKeyError,
+    check_row,
+    refuse_duplicates,
+    regular,
+    sanitize,
+    why_no_heading,
+)
 from cityscapes.ids import list_ids
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import Classes, default_color, voc_palette
@@ -128,12 +135,16 @@ def _read_rows(path: Path) -> list[_Row]:
             lines = csv.DictReader(file)
             lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
             if not {"id", "name"} <= set(lines.fieldnames):
-                raise InputError(f"{path}: its first line must be {HEADING} (optional: the colors, stored)")
+                why = why_no_heading(lines.fieldnames)
+                raise InputError(f"{path}: its first line must be {HEADING} (optional: the colors, stored){why}")
+            refuse_duplicates(lines.fieldnames)
             rows = [_row(f"{path}, line {lines.line_num}", fields) for fields in lines]
     except FileNotFoundError as error:
         raise MissingInputError(
             f"{path}: no such file; write one line per class under the heading {HEADING}"
         ) from error
+    except DuplicateKeyError as error:
+        raise InputError(f"{path}, line 1: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a table of classes ({error}); save it as CSV in UTF-8") from error
     if sum(row.id != IGNORE for row in rows) < 2:

@@ -240,6 +240,13 @@ def test_groups_come_from_a_table_of_images(tmp_path):
     path.write_text("picture,street\na,1\n")
     with pytest.raises(InputError, match="not a table with the columns image,group"):
         read_groups(path, ["a"])
+    for text, why in (("image;group\na;1\n", "semicolons"), ("image\tgroup\na\t1\n", "tabs")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"its columns are separated by {why}, save it with commas"):
+            read_groups(path, ["a"])
+    path.write_text("image,group\na,1\n", encoding="utf-16")
+    with pytest.raises(InputError, match="save it as CSV in UTF-8"):
+        read_groups(path, ["a"])
     with pytest.raises(MissingInputError, match="no such table"):
         read_groups(tmp_path / "absent.csv", ["a"])
     path.write_text("image,group\na,Springfield, east\n")

@@ -9,9 +9,13 @@ from cityscapes.errors import InputError
 
 
 def walk(
-    folder: Path, *, checked: Callable[[Path], Path] = lambda link: link, above: Sequence[Path] = ()
+    folder: Path,
+    *,
+    checked: Callable[[Path], Path] = lambda link: link,
+    hidden: bool = False,
+    above: Sequence[Path] = (),
 ) -> Iterator[Path]:
-    """Yield the files below a folder, in no order; none where there is no such folder.
+    """Yield the files below a folder, with those that are `hidden` if asked for, in no order; none for no such folder.
 
     `checked` takes the path of each link and returns it, or raises for one that must not be followed. Raises InputError
     for a link to a folder that holds the link; `above` are the real paths of the folders on the way.
@@ -20,7 +24,7 @@ def walk(
         return
     above = (*above, folder.resolve())
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        shown = [entry for entry in entries if hidden or not entry.name.startswith(".")]
     for entry in shown:
         is_link = entry.is_symlink()
         path = checked(Path(entry.path)) if is_link else Path(entry.path)
@@ -29,7 +33,7 @@ def walk(
         elif is_link and path.resolve() in above:
             raise InputError(f"{path}: a circular link; remove it")
         else:
-            yield from walk(path, checked=checked, above=above)
+            yield from walk(path, checked=checked, hidden=hidden, above=above)
 
 
 def files_below(folder: Path, suffix: str, *, checked: Callable[[Path], Path] = lambda link: link) -> list[Path]:

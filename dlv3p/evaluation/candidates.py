@@ -157,6 +157,8 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
 
     Folders are scored on `data_root` and `split`, by default those of the first run.
     """
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ParameterError(f"candidates: {repeated[0]} is named twice; name each once")
     folders = {name: Path(name) for name in names if not _is_run(name) and Path(name).is_dir()}
     runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
     options = {"device": config.device, "threads": config.threads}

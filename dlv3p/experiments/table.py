@@ -37,13 +37,16 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     import pandas as pd
 
     from dlv3p.evaluation.comparison import read_evaluations
-    from dlv3p.runs.listing import DAMAGED, STOPPED, TRAINING, all_runs, differing_parameters, read_state
+    from dlv3p.runs.folders import METRICS
+    from dlv3p.runs.listing import STOPPED, TRAINING, all_runs, differing_parameters, read_state
 
     named = [Path(run).name for run in runs]
     states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
-    for state in (state for state in states if state.state in (DAMAGED, TRAINING, STOPPED)):
-        left_out = " and left out; see `dlv3p runs check`" if state.state == DAMAGED else ", scored as far as it is"
-        print(f"{state.run}: {state.state}{left_out}", file=sys.stderr, flush=True)
+    for state in states:
+        if state.state in (TRAINING, STOPPED) and state.parameters:
+            print(f"{state.run}: {state.state}, scored as far as it is", file=sys.stderr, flush=True)
+        elif not state.parameters and (run_folder(state.run) / METRICS).is_file():
+            print(f"{state.run}: left out; see: dlv3p runs check {state.run}", file=sys.stderr, flush=True)
     states = [state for state in states if state.parameters]
     differing = [name for name in differing_parameters(states) if name != "seed"]
     rows, evaluations = [], read_evaluations([state.run for state in states])

@@ -16,6 +16,7 @@ import torch
 
 from cityscapes.errors import MissingInputError, UserError, reason
 from cityscapes.files.checksums import file_sha256
+from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, refuse_busy
@@ -63,7 +64,7 @@ class _RunCheck:
         yield from self._check_metrics()
         yield from self._check_weights()
         yield from self._check_notebook()
-        for path in sorted(self.folder.rglob("*")):
+        for path in sorted(walk(self.folder, hidden=True)):
             if path.name.endswith((".tmp", ".bad")):
                 problem = "a writer was killed" if path.suffix == ".tmp" else "a damaged file that was set aside"
                 yield self._error(LEFT_OVER, str(path.relative_to(self.folder)), problem, "delete it")

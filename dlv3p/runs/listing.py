@@ -14,6 +14,7 @@ from typing import Any
 from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import explain_refusal
 from cityscapes.files.checksums import read_recorded
+from cityscapes.files.listing import walk
 from cityscapes.files.locks import LOCK, holder_of
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
@@ -124,9 +125,9 @@ def remove_run(run: str, *, outputs: bool = False) -> list[Path]:
     _require_run(run)
     folders = [run_folder(run), *([output_folder(run)] if outputs and output_folder(run).is_dir() else [])]
     with hold_run(run):
-        for lock in folders[-1].rglob(LOCK) if len(folders) > 1 else ():
-            if holder := holder_of(lock.parent):
-                raise BusyError(f"{lock.parent}: {holder} is writing here; wait for it, or leave out --outputs")
+        for path in walk(folders[-1], hidden=True) if len(folders) > 1 else ():
+            if path.name == LOCK and (holder := holder_of(path.parent)):
+                raise BusyError(f"{path.parent}: {holder} is writing here; wait for it, or leave out --outputs")
         for folder in folders:
             try:
                 shutil.rmtree(folder)

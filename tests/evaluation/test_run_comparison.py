@@ -307,6 +307,8 @@ def test_a_renamed_run_is_compared_as_itself(two_runs):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "done", "mIoU": 0.0}))
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
     assert [one.name for one in read_candidates(config, two_runs)] == ["done", "copy"]
+    with pytest.raises(ParameterError, match="candidates: done is named twice; name each once"):
+        read_candidates(config, ["done", "done"])
 
 
 def test_masks_that_were_corrected_in_between_are_noticed():

@@ -6,8 +6,9 @@ import shutil
 import pytest
 from support.tiny import tiny
 
-from cityscapes.errors import IntegrityError, StoppedError
+from cityscapes.errors import BusyError, IntegrityError, StoppedError
 from cityscapes.files.checksums import record_path
+from cityscapes.files.locks import lock_folder
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.runs.loading import load_run_checkpoint
@@ -42,6 +43,16 @@ def test_the_best_network_of_another_run_is_refused_wherever_a_run_is_taken(two_
     assert not (tmp_path / "stored").exists()
     swap(checkpoint_path("done", "best"), checkpoint_path("other", "best"))
     assert load_run_checkpoint("done")["parameters"]["seed"] == 0
+
+
+def test_a_run_in_progress_is_not_stored_and_its_network_is_said_to_be_so_far(two_runs, tmp_path, capsys):
+    with lock_folder(checkpoint_path("done", "best").parents[1]):
+        with pytest.raises(BusyError, match="saved/done: process .* is training it; wait until training has ended"):
+            store_run("done", tmp_path / "stored")
+        epoch = load_saved("done", device="cpu", threads=1).epoch
+    assert not (tmp_path / "stored").exists()
+    assert f"is training it; this is its best network so far, of epoch {epoch}\n" in capsys.readouterr().out
+    store_run("done", tmp_path / "stored")
 
 
 def test_other_classes_in_the_record_are_refused_and_a_damaged_record_says_nothing(two_runs):

@@ -12,6 +12,7 @@ from cityscapes.dataset import Split, open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
+from cityscapes.masks.report import cities_of_others
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.shards import is_sharded, is_url, open_shards
@@ -150,6 +151,7 @@ def _is_cityscapes(root: Path) -> bool:
 
 def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Split:
     generated = generated_masks_folder()
+    foreign = cities_of_others(generated, split, root)
     if labeled and _has_polygons(root, split):
         report = generate_masks(root, generated, splits=(split,), progress=False)
         if report.failed:
@@ -158,7 +160,8 @@ def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Spl
                 f"{len(report.failed)} masks of the {split} split could not be made, the first: {message or path}; all "
                 f"are listed by: python cityscapes/generate_gt.py --root {root} --splits {split}"
             )
-    return open_cityscapes(root, split, generated=generated)
+        foreign = frozenset()  # each mask was compared with its polygons
+    return open_cityscapes(root, split, generated=generated, foreign=foreign)
 
 
 def _has_polygons(root: Path, split: str) -> bool:

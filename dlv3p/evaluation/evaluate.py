@@ -250,7 +250,7 @@ def _official_truth(predictor: Predictor, split: Split, protocol: Protocol) -> d
         or tuple(predictor.class_names) != tuple(CLASS_NAMES)
     ):
         return None
-    return truth_of_frames(split.frames, split.root, split.generated)
+    return truth_of_frames(split.frames, split.root, split.generated, split.foreign)
 
 
 def _table(

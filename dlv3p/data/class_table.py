@@ -8,6 +8,7 @@ error. Without that column, values are ids, and 255 is ignored. No mask is touch
 """
 
 import csv
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,6 +178,7 @@ def _number(text: str | None, what: str) -> int:
 def _refuse_repeated(classes: list[_Row]) -> None:
     seen: set[str] = set()
     for row in classes:
-        if row.name in seen:
+        name = unicodedata.normalize("NFC", row.name)
+        if name in seen:
             raise InputError(f"{row.where}: duplicate name {row.name!r}; give each class its own")
-        seen.add(row.name)
+        seen.add(name)

@@ -101,14 +101,18 @@ def open_for_viewing(root: Root, split: str) -> Split:
 
 
 def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, Split]:
-    """Open the two splits of a training run; raises InputError when they share an image."""
+    """Open the two splits of a training run; raises InputError when they share an image, or differ in their classes."""
     training, validation = open_split(root, train_split), open_split(root, val_split)
-    # By real path: in a split nested in another one, or linked to it, the same image has another name.
-    seen = {os.path.realpath(training.image_path(index)) for index in range(len(training))}
+    for what in ("class_names", "pixel_rule"):  # of shards, each split has its own
+        if getattr(training, what) != getattr(validation, what):
+            raise InputError(
+                f"{root}: {train_split!r} and {val_split!r} differ in their {what.replace('_', ' ')}; write both as "
+                "shards again, from the same data set"
+            )
+    # In a split nested in another one, or linked to it, the same image has another name.
+    seen = {_identity(training.image_path(index)) for index in range(len(training))}
     shared = [
-        validation.name(index)
-        for index in range(len(validation))
-        if os.path.realpath(validation.image_path(index)) in seen
+        validation.name(index) for index in range(len(validation)) if _identity(validation.image_path(index)) in seen
     ]
     if shared:
         raise InputError(
@@ -116,6 +120,15 @@ def open_training(root: Root, train_split: str, val_split: str) -> tuple[Split, 
             "a score on training images means nothing: remove them from one of the two"
         )
     return training, validation
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Return what is the same for all links to a file; of an image in a shard, its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def _open(root: Root, split: str, *, labeled: bool) -> Split:

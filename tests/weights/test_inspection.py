@@ -121,6 +121,8 @@ def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monk
     assert torch.equal(again.model.classifier.bias, vainf["classifier.classifier.3.bias"])
     with pytest.raises(ParameterError, match=r"\.safetensors"):
         run("convert", tmp_path / "a.pth", tmp_path / "b.pth")
+    with pytest.raises(ParameterError, match=r"b\.safetensors: is the file to convert"):
+        run("convert", tmp_path / "b.safetensors", tmp_path / "b.safetensors")
     torch.save({"strange.weight": torch.zeros(3)}, tmp_path / "c.pth")
     with pytest.raises(IntegrityError, match=r"strange\.weight.*VainF"):
         run("inspect", tmp_path / "c.pth")

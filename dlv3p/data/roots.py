@@ -12,6 +12,7 @@ from cityscapes.dataset import Split, open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
+from cityscapes.masks.frame import Job, is_up_to_date
 from cityscapes.masks.report import cities_of_others
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.folder import is_folder, open_folder
@@ -164,7 +165,7 @@ def _is_cityscapes(root: Path) -> bool:
 
 def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Split:
     generated = generated_masks_folder()
-    foreign = cities_of_others(generated, split, root)
+    foreign = _foreign_cities(root, split, generated)
     if labeled and _has_polygons(root, split):
         report = generate_masks(root, generated, splits=(split,), progress=False)
         if report.failed:
@@ -175,6 +176,14 @@ def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Spl
             )
         foreign = frozenset()  # each mask was compared with its polygons
     return open_cityscapes(root, split, generated=generated, foreign=foreign)
+
+
+def _foreign_cities(root: Path, split: str, generated: Path) -> frozenset[str]:
+    """Return the cities whose generated masks another data set left there, unless they are the same as one's own."""
+    found = cities_of_others(generated, split, root)
+    frames = find_frames(root, split) if found else []
+    stale = (frame.city for frame in frames if not is_up_to_date(Job(frame, root, generated, "rgba")))
+    return found.intersection(stale)
 
 
 def _has_polygons(root: Path, split: str) -> bool:

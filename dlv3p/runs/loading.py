@@ -6,6 +6,7 @@ Each file has a checksum, but two files that were swapped between runs still hav
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import IntegrityError
@@ -22,15 +23,21 @@ def load_run_checkpoint(run: str, name: str = "best") -> dict[str, Any]:
     says nothing; `dlv3p runs check` names it.
     """
     path = checkpoint_path(run, name)
-    state, record = load_checkpoint(path), {}
+    state = load_checkpoint(path)
+    refuse_other_record(path, state)
+    return state
+
+
+def refuse_other_record(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise IntegrityError where the run.json beside the checkpoint at `path` describes another training."""
+    record: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         record = read_record(path.parents[1] / "run.json")
     if problem := next(differences_from_record(record, state), ""):
         raise IntegrityError(
             f"{path}: {problem}; one of the two was changed, or belongs to another run: restore it, and see what "
-            f"`dlv3p runs check {run}` says of the others"
+            f"`dlv3p runs check {path.parents[1].name}` says of the others"
         )
-    return state
 
 
 def differences_from_record(record: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.norms import share_statistics
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
+from dlv3p.runs.loading import refuse_other_record
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place
 from dlv3p.training.activation_checkpointing import checkpoint_activations
@@ -39,6 +40,7 @@ def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) 
         saved = _fall_back_to_best(error, last, best)
     _check_trained(folder, saved)
     refuse_other_parameters(folder.name, saved["parameters"], parameters)
+    refuse_other_record(last, saved)
     _check_classes(folder, list(saved["class_names"]), training)
     if saved.get("meaning", training.meaning) != training.meaning:
         raise IntegrityError(

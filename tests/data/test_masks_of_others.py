@@ -42,4 +42,8 @@ def test_its_own_masks_are_read(copy, city):
 def test_a_whole_copy_takes_what_its_own_polygons_would_give(city, workspace):
     expected = open_split(city, "val").mask(0)
     copy = shutil.copytree(city, workspace / "copy")
+    assert (open_images(copy, "val").mask(0) == expected).all()
     assert (open_split(copy, "val").mask(0) == expected).all()
+    path = open_images(copy, "val").frames[0].annotation(copy, POLYGONS_SUFFIX)
+    path.write_text(path.read_text() + " ")
+    assert not open_images(copy, "val").has_mask(0)

@@ -45,6 +45,13 @@ def test_the_best_network_of_another_run_is_refused_wherever_a_run_is_taken(two_
     assert load_run_checkpoint("done")["parameters"]["seed"] == 0
 
 
+def test_a_run_with_the_record_of_another_is_not_resumed(two_runs, city):
+    done, other = (checkpoint_path(run, "best").parents[1] for run in ("done", "other"))
+    shutil.copy(other / "run.json", done / "run.json")
+    with pytest.raises(IntegrityError, match=r"last\.pt: its parameters are not those of run\.json: epochs, seed"):
+        train(tiny(city, run="done", image_scale=0.5))
+
+
 def test_a_run_in_progress_is_not_stored_and_its_network_is_said_to_be_so_far(two_runs, tmp_path, capsys):
     with lock_folder(checkpoint_path("done", "best").parents[1]):
         with pytest.raises(BusyError, match="saved/done: process .* is training it; wait until training has ended"):

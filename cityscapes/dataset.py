@@ -1,7 +1,7 @@
 """Read the images and masks of one split, one at a time and without torch: the base class, and Cityscapes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, NUM_CLASSES, TR
 from cityscapes.layout import (
     IMAGE_SUFFIX,
     LABEL_IDS_SUFFIX,
+    POLYGONS_SUFFIX,
     TRAIN_IDS_SUFFIX,
     Frame,
     find_frames,
@@ -58,6 +59,11 @@ class Split(ABC):
 
     part: str = ""
     """A digest of the names of the images, of what is only a part of a split; "" for a whole one."""
+
+    @property
+    def meaning(self) -> str:
+        """What turns stored masks into classes, colors too, as far as masks hold them; a network is trained by it."""
+        return self.label_rule
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -109,16 +115,27 @@ class Split(ABC):
 class CityscapesSplit(Split):
     """One split below a Cityscapes root; frames are in the order of a drive.
 
-    A mask is the one generated from polygons (below `generated`) where there is one, else the provided
-    `labelTrainIds.png`, else the provided `labelIds.png` through the label table.
+    A mask is the one generated from the polygons (below `generated`) where there is one, else the provided
+    `labelTrainIds.png`, else the provided `labelIds.png` through the label table; of a frame without polygons, a
+    generated one comes last. `foreign` are the cities whose
+    generated masks are those of another data set with frames of the same names.
     """
 
     class_names: Sequence[str] = CLASS_NAMES
     colors: np.ndarray = TRAIN_ID_TO_COLOR
     num_classes: int = NUM_CLASSES
 
-    def __init__(self, root: Path, split: str, frames: Sequence[Frame], *, generated: Path) -> None:
-        self.root, self.split, self.frames, self.generated = root, split, frames, generated
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        frames: Sequence[Frame],
+        *,
+        generated: Path,
+        foreign: Collection[str] = (),
+    ) -> None:
+        self.root, self.split, self.frames = root, split, frames
+        self.generated, self.foreign = generated, foreign
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
@@ -173,13 +190,15 @@ class CityscapesSplit(Split):
         return ids
 
     def _mask_paths(self, frame: Frame) -> tuple[Path, ...]:
-        return (
-            frame.generated(self.generated, TRAIN_IDS_SUFFIX),
-            frame.annotation(self.root, TRAIN_IDS_SUFFIX),
-            frame.annotation(self.root, LABEL_IDS_SUFFIX),
-        )
+        provided = tuple(frame.annotation(self.root, suffix) for suffix in (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX))
+        generated = frame.generated(self.generated, TRAIN_IDS_SUFFIX)
+        if frame.city in self.foreign:
+            return provided
+        if not frame.annotation(self.root, POLYGONS_SUFFIX).is_file():  # which it would have been made from
+            return (*provided, generated)
+        return (generated, *provided)
 
 
-def open_cityscapes(root: Path, split: str, *, generated: Path) -> CityscapesSplit:
+def open_cityscapes(root: Path, split: str, *, generated: Path, foreign: Collection[str] = ()) -> CityscapesSplit:
     """Open one split below a Cityscapes root; raises MissingInputError where it has no image."""
-    return CityscapesSplit(root, split, find_frames(root, split), generated=generated)
+    return CityscapesSplit(root, split, find_frames(root, split), generated=generated, foreign=foreign)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import InputError, run_command
-from cityscapes.files.untrusted import read_at_most
+from cityscapes.files.untrusted import read_at_most, why_no_heading
 
 if TYPE_CHECKING:
     from cityscapes.labels import Label, LabelTable
@@ -81,7 +81,8 @@ def _csv_rows(content: bytes, path: Path) -> list[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}: not valid CSV ({error}); save it again, with commas") from error
     names = [name.strip() for name in lines[0]] if lines else []
     if sorted(names) != sorted(COLUMNS):
-        raise InputError(f"{path}: row 1: expected the columns {','.join(COLUMNS)}, found {','.join(names)[:100]!r}")
+        found = f"{','.join(names)[:100]!r}{why_no_heading(names)}"
+        raise InputError(f"{path}: row 1: expected the columns {','.join(COLUMNS)}, found {found}")
     rows = []
     for number, line in enumerate(lines[1:], 2):
         if len(line) not in (0, len(COLUMNS)):

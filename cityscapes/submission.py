@@ -69,10 +69,12 @@ def _check(
 
 
 def _truth(root: Path, expected: Sequence[Frame]) -> "dict[str, TruthFiles] | None":
+    from cityscapes.masks.report import cities_of_others
     from cityscapes.scores.truth_files import truth_of_frames
     from cityscapes.workspace import generated_masks_folder
 
-    return truth_of_frames(expected, root, generated_masks_folder())
+    generated = generated_masks_folder()
+    return truth_of_frames(expected, root, generated, cities_of_others(generated, expected[0].split, root))
 
 
 def _image_size(path: Path) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
         torch.manual_seed(p.seed)
-        model = build_for_training(p, classes, device, saved, training.pixel_rule)
+        model = build_for_training(p, training.class_names, device, saved, training.pixel_rule)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
         # Loss and optimizer, in a stepper: against the labels and, with a teacher, against its predictions; with a
@@ -106,10 +106,11 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
         facts |= {"pixels": model.rule.as_dict()} if model.rule else {}
+        facts["meaning"] = training.meaning
         facts |= {"teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
-        if not progress.finished:
+        if trains := not progress.finished:
             if place().first and (absent := describe_absent(training, pixels[0])):
                 print(f"warning: {absent}", flush=True)
             stop = interruption.request
@@ -160,7 +161,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     checkpoints.stop_between_epochs()
             callbacks.on_finish(progress.result(folder).summary)
         if place().first:
-            export_best(folder)
+            export_best(folder, anew=trains)
         return progress.result(folder)
 
 

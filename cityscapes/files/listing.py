@@ -1,6 +1,7 @@
 """List the files of a folder: links are followed, hidden files and folders are left out, circles are refused."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,9 +9,13 @@ from cityscapes.errors import InputError
 
 
 def walk(
-    folder: Path, *, checked: Callable[[Path], Path] = lambda link: link, above: Sequence[Path] = ()
+    folder: Path,
+    *,
+    checked: Callable[[Path], Path] = lambda link: link,
+    hidden: bool = False,
+    above: Sequence[Path] = (),
 ) -> Iterator[Path]:
-    """Yield the files below a folder, in no order; none where there is no such folder.
+    """Yield the files below a folder, with those that are `hidden` if asked for, in no order; none for no such folder.
 
     `checked` takes the path of each link and returns it, or raises for one that must not be followed. Raises InputError
     for a link to a folder that holds the link; `above` are the real paths of the folders on the way.
@@ -19,7 +24,7 @@ def walk(
         return
     above = (*above, folder.resolve())
     with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        shown = [entry for entry in entries if hidden or not entry.name.startswith(".")]
     for entry in shown:
         is_link = entry.is_symlink()
         path = checked(Path(entry.path)) if is_link else Path(entry.path)
@@ -28,7 +33,7 @@ def walk(
         elif is_link and path.resolve() in above:
             raise InputError(f"{path}: a circular link; remove it")
         else:
-            yield from walk(path, checked=checked, above=above)
+            yield from walk(path, checked=checked, hidden=hidden, above=above)
 
 
 def files_below(folder: Path, suffix: str, *, checked: Callable[[Path], Path] = lambda link: link) -> list[Path]:
@@ -41,6 +46,15 @@ def refuse_circles(paths: Iterable[Path]) -> None:
     for folder in sorted({parent for path in paths for parent in path.absolute().parents}):
         if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{folder}: a circular link; remove it")
+
+
+def in_its_form(path: Path) -> Path:
+    """Return the path under which a file exists: the Unicode form of names on disk may differ from that in a list."""
+    if str(path).isascii() or path.exists():
+        return path
+    parent = in_its_form(path.parent)
+    forms = (parent / unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))
+    return next((other for other in forms if other.exists()), path)
 
 
 def is_shown_folder(path: Path) -> bool:

@@ -115,6 +115,19 @@ def check_row(row: Mapping[str | None, object], where: str) -> None:
         raise InputError(f"{where}: more values than columns; put a value that holds a comma in double quotes")
 
 
+def why_no_heading(names: Sequence[str] | None) -> str:
+    """Return why the first line of a CSV file may have other names than it should, with the remedy; "" if unknown.
+
+    Spreadsheets of some languages separate columns by semicolons, and some write UTF-16.
+    """
+    line = ",".join(names or ())
+    if "\0" in line:
+        return "; it is not in UTF-8, save it so"
+    separators = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    found = next((called for separator, called in separators.items() if separator in line), "")
+    return f"; its columns are separated by {found}, save it with commas" if found else ""
+
+
 def sanitize(text: object, limit: int = LONGEST) -> str:
     """Return a text from a file, safe to print: escaped where it is not printable, and cut to `limit` characters."""
     letters = str(text)[: limit + 1]

@@ -87,6 +87,18 @@ class Inspection:
     refused: Result | None = None
 
 
+def is_up_to_date(job: Job) -> bool:
+    """Return whether a frame's train ids were made from its polygons, and are unchanged since."""
+    from cityscapes.files.stamps import is_made_from
+    from cityscapes.masks.polygons import read_polygon_bytes
+
+    try:
+        origins = _origins(job, read_polygon_bytes(job.polygons))
+    except InputError:
+        return False
+    return is_made_from(job.targets[TRAIN_IDS_SUFFIX], origins[TRAIN_IDS_SUFFIX])
+
+
 def inspect_masks(job: Job) -> Inspection:
     """Return the state of a frame's masks; raises only MachineError.
 

@@ -192,6 +192,17 @@ def refuse_another_source(output: Path, stale: Iterable[Frame], root: Path) -> N
             )
 
 
+def cities_of_others(output: Path, split: str, root: Path) -> frozenset[str]:
+    """Return the cities of a split whose masks in `output` were made from another data set that still exists."""
+    sources = {Path(place): source for place, source in _read(output).items()}
+    ours = str(root.resolve())
+    return frozenset(
+        place.name
+        for place, source in sources.items()
+        if str(place.parent) == split and source != ours and Path(source).is_dir()
+    )
+
+
 def record_source(output: Path, frames: Iterable[Frame], root: Path) -> None:
     """Record that the masks of these frames are made from `root`; the caller holds the folder's lock."""
     sources = _read(output)

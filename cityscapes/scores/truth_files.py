@@ -1,7 +1,7 @@
 """Find and read the ground truth of predictions: label ids and instance ids of each frame of a labeled split."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,23 +49,26 @@ class TruthFiles:
         return label_ids, instance_ids
 
 
-def truth_of_frames(frames: Sequence[Frame], root: Path, generated: Path) -> dict[str, TruthFiles] | None:
+def truth_of_frames(
+    frames: Sequence[Frame], root: Path, generated: Path, foreign: Collection[str] = ()
+) -> dict[str, TruthFiles] | None:
     """Find each frame's truth below a Cityscapes root and among generated masks, by the frame's name.
 
-    None where any frame lacks it, and for the test split, whose published annotations are dummies.
+    None where any frame lacks it, and for the test split, whose published annotations are dummies. Generated masks of
+    the cities in `foreign` are those of another data set.
     """
-    found = {frame.name: _truth_of(frame, root, generated) for frame in frames if frame.split != "test"}
+    found = {frame.name: _truth_of(frame, root, generated, foreign) for frame in frames if frame.split != "test"}
     labeled = all(files.label_ids or files.polygons for files in found.values())
     return found if labeled and len(found) == len(frames) else None
 
 
-def _truth_of(frame: Frame, root: Path, generated: Path) -> TruthFiles:
+def _truth_of(frame: Frame, root: Path, generated: Path, foreign: Collection[str]) -> TruthFiles:
     def there(path: Path) -> Path | None:
         return path if path.is_file() else None
 
     own = TruthFiles(frame.name, *(there(frame.annotation(root, suffix)) for suffix in SUFFIXES))
-    if own.label_ids or own.polygons:  # drawn from polygons: generated masks may belong to another data set
-        return own
+    if own.label_ids or own.polygons or frame.city in foreign:
+        return own  # drawn from polygons: generated masks may belong to another data set
     return TruthFiles(frame.name, *(there(frame.generated(generated, suffix)) for suffix in SUFFIXES))
 
 

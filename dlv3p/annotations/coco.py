@@ -163,6 +163,7 @@ class CocoFile:
 def _entries(text: mmap.mmap, path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield the list, the start and the end of each object that is an entry of a list of the outermost object."""
     depth, key, name, start, released = 0, b"", "", 0, 0
+    begun: set[str] = set()
     for match in TOKEN.finditer(text):
         if match.start() - released > RELEASED and hasattr(mmap, "MADV_DONTNEED"):  # not on every system
             released = match.start()
@@ -175,6 +176,9 @@ def _entries(text: mmap.mmap, path: Path) -> Iterator[tuple[str, int, int]]:
         if first in b"{[":
             if depth == 1:
                 name = key.decode(errors="replace").strip('"') if first == 0x5B else ""
+                if name in LISTS and name in begun:
+                    raise InputError(f"{path}: has two lists {name}; merge them to one")
+                begun.add(name)
             elif depth == 2 and first == 0x7B:
                 start = match.start()
             depth += 1
@@ -182,6 +186,8 @@ def _entries(text: mmap.mmap, path: Path) -> Iterator[tuple[str, int, int]]:
             depth -= 1
             if depth == 2 and first == 0x7D and name:
                 yield name, start, match.end()
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{path}: is in UTF-16; save it as UTF-8")
     if depth or not text[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         raise InputError(f"{path}: no whole JSON object; copy it again, and unpack it first if it is an archive")
 

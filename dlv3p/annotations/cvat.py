@@ -101,7 +101,7 @@ class CvatFile:
                 head = file.read(HEAD)
                 root_at = head.find(b"<annotations")
                 if root_at < 0 or b"<!DOCTYPE" in head[:root_at]:
-                    raise InputError(f"{self.path}: does not begin as CVAT's XML does, with <annotations>, in UTF-8")
+                    raise InputError(f"{self.path}: does not begin as CVAT's XML, <annotations>, in UTF-8; save it so")
                 file.seek(0)
                 above: list[Element] = []
                 for event, item in iterparse(file, ("start", "end")):

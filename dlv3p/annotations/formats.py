@@ -11,8 +11,9 @@ from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import sanitize
 from dlv3p.annotations.coco import CocoFile
 from dlv3p.annotations.cvat import CvatFile
-from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder, YoloFolder
+from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder
 from dlv3p.annotations.shapes import AnnotatedImage, Label, named_split
+from dlv3p.annotations.yolo import YoloFolder
 from dlv3p.parameters.annotations import FORMATS
 
 HEAD = 2**16

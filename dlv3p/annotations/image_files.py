@@ -1,4 +1,4 @@
-"""Read annotations that are a file per image: LabelMe's JSON, YOLO's segmentation text, and masks of colors or ids."""
+"""Read annotations that are a file per image: LabelMe's JSON, and masks of colors or ids."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.images import decode_mask, inspect_picture, read_file, stored_ids
+from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import load_json, read_at_most, safe_reason, sanitize
 from dlv3p.annotations.shapes import (
@@ -30,10 +30,8 @@ from dlv3p.annotations.shapes import (
     ellipse,
     named_split,
     outline,
-    split_at_bridges,
 )
 from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
-from dlv3p.parameters.files import parse_yaml
 
 LARGEST_FILE = 256 * 2**20
 """Bytes of an annotation file of one image; LabelMe stores the image inside."""
@@ -129,7 +127,7 @@ class LabelMeFolder:
         self._paths = [path] if path.is_file() else sorted(p for p in walk(path) if p.suffix.lower() == ".json")
         self._folder = path.parent if path.is_file() else path
         listed = self._folder / "labels.txt"
-        names = listed.read_text(encoding="utf-8-sig").split("\n") if listed.is_file() else []
+        names = file_text(listed).splitlines() if listed.is_file() else []
         self.labels = tuple(Label(name.strip()) for name in names if name.strip())
 
     def __len__(self) -> int:
@@ -144,7 +142,7 @@ class LabelMeFolder:
                 yield AnnotatedImage(path.stem, subset=subset, problem=str(error))
 
     def _image(self, path: Path, subset: str) -> AnnotatedImage:
-        content = _read(path)
+        content = file_bytes(path)
         try:
             item = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -217,95 +215,6 @@ def _below(name: str) -> str:
     return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("..", "."))
 
 
-class YoloFolder:
-    """Images with YOLO's segmentation text: `labels/` beside `images/`, or the text beside the image.
-
-    `labels` are the `names` of data.yaml, or the lines of classes.txt, obj.names or labels.txt.
-    """
-
-    def __init__(self, path: Path, images: ImageIndex) -> None:
-        self.problems: list[str] = []
-        self._folder, self._images = path if path.is_dir() else path.parent, images
-        self.labels = tuple(Label(name) for name in _yolo_names(path))
-        self._paths = list(images)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __iter__(self) -> Iterator[AnnotatedImage]:
-        for path in self._paths:
-            name = self._images.name(path)
-            subset = named_split(PurePosixPath(name).parent)
-            try:
-                yield self._image(path, name, subset)
-            except InputError as error:
-                yield AnnotatedImage(name, subset=subset, problem=str(error))
-
-    def _image(self, path: Path, name: str, subset: str) -> AnnotatedImage:
-        header, _ = inspect_picture(path)
-        text = self._text_of(path)
-        if text is None:
-            return AnnotatedImage(name, header.size, subset=subset)
-        try:
-            lines = _read(text).decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{text}: not text in UTF-8; copy it again") from error
-        shapes = []
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                shapes.append(self._shape(line.split(), header.size, f"{text}, line {number}"))
-        return AnnotatedImage(name, header.size, tuple(shapes), subset)
-
-    def _text_of(self, path: Path) -> Path | None:
-        parts = list(path.parts)
-        places = [index for index, part in enumerate(parts) if part == "images"]
-        candidates = [path.with_suffix(".txt")]
-        for index in places[-1:]:
-            candidates.insert(0, Path(*parts[:index], "labels", *parts[index + 1 :]).with_suffix(".txt"))
-        candidates.append(self._folder / f"{path.stem}.txt")
-        return next((candidate for candidate in candidates if candidate.is_file()), None)
-
-    def _shape(self, words: Sequence[str], size: tuple[int, int], where: str) -> Shape:
-        if not re.fullmatch(r"[0-9]{1,4}", words[0]) or int(words[0]) >= len(self.labels):
-            raise InputError(f"{where}: class {sanitize(words[0])}; allowed are 0 to {len(self.labels) - 1}")
-        label = self.labels[int(words[0])].name
-        try:
-            values = [float(word) for word in words[1:]]
-        except ValueError as error:
-            raise InputError(f"{where}: {safe_reason(error)}; expected class x y x y ...") from error
-        if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            raise InputError(f"{where}: {len(values)} numbers after the class; expected x y pairs, three or more")
-        points = outline(values, where)
-        if np.abs(points - 0.5).max() > 1:
-            raise InputError(f"{where}: coordinates of {np.abs(points).max():g}; expected shares of the image, 0 to 1")
-        points = points * size
-        if len(values) == 4:
-            (x, y), (width, height) = points.tolist()
-            return Shape(
-                label, (box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, where),), is_box=True
-            )
-        return Shape(label, split_at_bridges(points), nested=True)
-
-
-def _yolo_names(path: Path) -> list[str]:
-    folder = path if path.is_dir() else path.parent
-    configs = [path] if path.is_file() else [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.yml"))]
-    for config in configs:
-        try:
-            names = (parse_yaml(_read(config).decode()) or {}).get("names")
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{config}: not YAML with a list of names ({safe_reason(error)})") from error
-        if isinstance(names, list):
-            names = dict(enumerate(names))
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            return [str(names[index]) for index in range(len(names))]
-    for name in ("classes.txt", "obj.names", "labels.txt"):
-        for place in (folder, folder / "labels"):
-            if (place / name).is_file():
-                return [line.strip() for line in _read(place / name).decode().splitlines() if line.strip()]
-    raise MissingInputError(f"{folder}: no data.yaml with names, nor classes.txt; write the names of YOLO's classes")
-
-
 class MaskFolder:
     """Masks as PNG, named as their images: a label is a color of a mask, or the number of its one channel.
 
@@ -365,7 +274,7 @@ def _read_colors(folder: Path) -> dict[tuple[int, int, int], str]:
     for place in (folder, folder.parent):
         for file, pattern in COLOR_TABLES.items():
             if (place / file).is_file():
-                lines = _read(place / file).decode("utf-8-sig", "replace").splitlines()
+                lines = file_bytes(place / file).decode("utf-8-sig", "replace").splitlines()
                 found = [re.fullmatch(pattern, line.strip()) for line in lines if not line.startswith("#")]
                 rows = [match.groupdict() for match in found if match]
                 if not rows:
@@ -381,5 +290,14 @@ COLOR_TABLES = {
 """Tables of colors by the name of their file, and the pattern of a line: of CVAT and VOC, and of CamVid."""
 
 
-def _read(path: Path) -> bytes:
+def file_text(path: Path) -> str:
+    """Return the text of an annotation file; raises InputError, too, where it is not UTF-8."""
+    try:
+        return file_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+
+
+def file_bytes(path: Path) -> bytes:
+    """Return the bytes of an annotation file; raises InputError for one that is larger than any, or cannot be read."""
     return read_at_most(path, LARGEST_FILE, missing="no such file", too_large=f"more than {LARGEST_FILE >> 20} MB")

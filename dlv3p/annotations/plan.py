@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import check_row, read_at_most, sanitize
+from cityscapes.files.untrusted import check_row, read_at_most, sanitize, why_no_heading
 from cityscapes.labels import IGNORE
 from cityscapes.layout import check_split_name
 from dlv3p.annotations.shapes import Label
@@ -100,7 +100,8 @@ def choose_classes(
 def _read_table(path: Path) -> tuple[dict[str, str], dict[str, Color]]:
     content = read_at_most(path, LARGEST_TABLE, missing=f"no such table of {TABLE_HEADING}", too_large="too long")
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a table ({error}); save it as CSV in UTF-8") from error
     class_of: dict[str, str] = {}
@@ -108,7 +109,8 @@ def _read_table(path: Path) -> tuple[dict[str, str], dict[str, Color]]:
     for number, row in enumerate(rows, start=2):
         where = f"{path}, line {number}"
         if not {"label", "class"} <= set(row):
-            raise InputError(f"{path}: its first line must be {TABLE_HEADING} (red,green,blue are optional)")
+            why = why_no_heading(reader.fieldnames)
+            raise InputError(f"{path}: its first line must be {TABLE_HEADING} (red,green,blue are optional){why}")
         check_row(row, where)
         label, name = (row["label"] or "").strip(), (row["class"] or "").strip()
         if not label or not name:
@@ -301,7 +303,7 @@ def _of_table(names: Sequence[str], path: Path, column: str) -> dict[str, str]:
 def _rows(path: Path, column: str) -> list[tuple[str, str]]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     if not {"image", column} <= set(reader.fieldnames or ()):
-        raise InputError(f"{path}: its first line must be image,{column}")
+        raise InputError(f"{path}: its first line must be image,{column}{why_no_heading(reader.fieldnames)}")
     rows = []
     for row in reader:
         check_row(row, f"{path}, line {reader.line_num}")

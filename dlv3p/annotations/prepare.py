@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -47,7 +47,8 @@ class Preparation:
     """What is in the folder: its classes, the images of each split, what was made now, and what is worth a look.
 
     `covered` counts, by (covered class, covering class), pixels and images; `hidden`, by label, shapes of which nothing
-    is left. `problems` has a line for each image that could not be used.
+    is left, and `outside` those without a pixel in their image. `problems` has a line for each image that could not be
+    used.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Preparation:
     empty: int
     covered: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     hidden: dict[str, int] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -75,6 +77,10 @@ class Preparation:
             lines.append(f"overlap: {above} covers {pixels} pixels of {below}, in {images} images")
         lines += [f"overlap: and {len(most) - MOST_LINES} more pairs of labels"] * (len(most) > MOST_LINES)
         lines += [f"overlap: nothing is left of {count} x {label}" for label, count in sorted(self.hidden.items())]
+        lines += [
+            f"outside: {count} x {label} has no pixel in its image; check its coordinates, and which image it is of"
+            for label, count in sorted(self.outside.items())
+        ]
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
 
@@ -93,6 +99,7 @@ class _Result(NamedTuple):
     problem: str = ""
     covered: Counter = Counter()
     hidden: Counter = Counter()
+    outside: Counter = Counter()
 
 
 @dataclass
@@ -104,12 +111,14 @@ class _Tally:
     problems: list[str] = field(default_factory=list)
     covered: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     hidden: Counter = field(default_factory=Counter)
+    outside: Counter = field(default_factory=Counter)
 
     def add(self, result: _Result) -> None:
         self.problems += [result.problem] * bool(result.problem)
         self.made += result.made
         self.kept += not result.made and not result.problem
         self.hidden.update(result.hidden)
+        self.outside.update(result.outside)
         for pair, pixels in result.covered.items():
             before = self.covered.get(pair, (0, 0))
             self.covered[pair] = before[0] + pixels, before[1] + 1
@@ -143,7 +152,8 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
         if place.is_relative_to(output.resolve()):
             raise ParameterError(f"output={str(output)!r}: holds what is read, {place}; choose another folder")
     survey = _survey(source, p)
-    chosen = choose_classes(source.labels, survey.labels, class_table=p.class_table, unlabeled=p.unlabeled)
+    with _naming_problems(survey):
+        chosen = choose_classes(source.labels, survey.labels, class_table=p.class_table, unlabeled=p.unlabeled)
     check_writable(output)
     with lock_folder(output):
         remove_leftovers(output, locked=True)
@@ -189,8 +199,15 @@ def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
 
 def _plan(survey: _Survey, p: PrepareAnnotationsParameters, before: dict[str, str]) -> Plan:
     options = {"shares": p.splits, "split_list": p.split_list, "groups": p.image_groups, "seed": p.seed}
-    try:
+    with _naming_problems(survey):
         return plan_splits(survey.subset_of, before=before, **options)
+
+
+@contextmanager
+def _naming_problems(survey: _Survey) -> Iterator[None]:
+    """Add to an error of the whole data set what was wrong with single images, which may be its reason."""
+    try:
+        yield
     except InputError as error:
         if not survey.problems:
             raise
@@ -263,10 +280,10 @@ class _Writer:
         stored = image.is_file() and image.read_bytes() == content
         drawn = draw(job.image, self.chosen.id_of, unlabeled=self.chosen.unlabeled, by_area=self.p.draw_order == "area")
         if stored and is_made_from(mask, stamp):
-            return _Result(False, "", drawn.covered, drawn.hidden)
+            return _Result(False, "", *drawn[1:])
         self._place(job.picture, image, content)
         write_bytes(mask, encode_png(drawn.mask, made_from=stamp, palette=self.palette), durable=False)
-        return _Result(True, "", drawn.covered, drawn.hidden)
+        return _Result(True, "", *drawn[1:])
 
     def _place(self, picture: Path, image: Path, content: bytes) -> None:
         if self.p.image_files == "copy":
@@ -332,6 +349,7 @@ def _describe(output: Path, source: Source, chosen: Classes, plan: Plan, survey:
         empty=survey.empty,
         covered=found.covered,
         hidden=dict(found.hidden),
+        outside=dict(found.outside),
         notes=(*chosen.notes, *plan.notes, *notes, *_strays(output, plan)),
         problems=(*survey.problems, *found.problems),
     )

@@ -99,11 +99,15 @@ class AnnotatedImage:
 
 
 class Drawing(NamedTuple):
-    """A mask of ids, uint8 (H,W); pixels by (covered label, covering label); labels of which nothing is left."""
+    """A mask of ids, uint8 (H,W); pixels by (covered label, covering label); labels of which nothing is left.
+
+    `outside` counts, by label, shapes without a pixel in the image.
+    """
 
     mask: np.ndarray
     covered: Counter[tuple[str, str]]
     hidden: Counter[str]
+    outside: Counter[str]
 
 
 def check_size(width: object, height: object, where: str) -> tuple[int, int]:
@@ -190,8 +194,11 @@ def draw(image: AnnotatedImage, ids: Mapping[str, int | None], *, unlabeled: int
     width, height = image.size
     mask, number_of = np.full((height, width), unlabeled, np.uint8), np.zeros((height, width), np.uint16)
     covered: Counter[tuple[str, str]] = Counter()
+    outside: set[int] = set()
     for number, shape in enumerate(shapes, start=1):
         place, pixels = brush.pixels(shape)
+        if not pixels.any():
+            outside.add(number)
         below, id_ = number_of[place], ids[shape.label]
         differs = pixels & (below > 0) & (mask[place] != id_)
         for lower, count in enumerate(np.bincount(below[differs], minlength=1).tolist()):
@@ -200,8 +207,9 @@ def draw(image: AnnotatedImage, ids: Mapping[str, int | None], *, unlabeled: int
         mask[place][pixels] = id_
         below[pixels] = number
     left = np.bincount(number_of.ravel(), minlength=len(shapes) + 1)
-    hidden = Counter(shape.label for shape, count in zip(shapes, left[1:].tolist(), strict=True) if not count)
-    return Drawing(mask, covered, hidden)
+    lost = [number for number, count in enumerate(left[1:].tolist(), start=1) if not count]
+    hidden, beyond = (Counter(shapes[n - 1].label for n in lost if (n in outside) == out) for out in (False, True))
+    return Drawing(mask, covered, hidden, beyond)
 
 
 class _Brush:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.listing import walk
 from dlv3p.compression.acceptance_report import AcceptanceReport, AcceptanceRow, Limits
 from dlv3p.data.augment import normalize
 from dlv3p.evaluation.metrics import confusion_matrix, scores
@@ -107,8 +108,7 @@ def check_acceptance(
 
 def size_on_disk(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else walk(path)))
 
 
 def _measure_memory(everyone: Sequence[Variant], size: tuple[int, int], threads: int) -> list[float | None]:

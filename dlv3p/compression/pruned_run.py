@@ -25,18 +25,20 @@ from dlv3p.compression.pruning import prune_model, recalibrate
 from dlv3p.data.fingerprints import content_fingerprint
 from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, open_training, resolve_data_root
+from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.notebooks import PruneParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import checkpoint_path, find_run, hold_run, list_runs, write_json
+from dlv3p.runs.folders import find_run, hold_run, list_runs, write_json
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.devices import LAYOUT, choose_device
 from dlv3p.train import train
 from dlv3p.training.progress import TrainingResult
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import load_model, save_model
 
@@ -81,11 +83,12 @@ class PrunedRun:
         """
         parameters, trained = self.parameters, self.dense.parameters
         split = open_split(resolve_data_root(self.training.data_root), trained.validation_split)
+        refuse_other_classes(self.dense, split)
         image = split.image(0)
         size = (parameters.height, parameters.width)
         if not parameters.height:
             size = tuple(max(1, round(side * trained.image_scale)) for side in (image.height, image.width))
-        best, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(self.training.run, "best")))
+        best, _ = model_from_checkpoint(load_run_checkpoint(self.training.run))
         dense_file = run_folder(self.dense.run) / "model.safetensors"
         networks = {
             "dense": (self.dense.model, dense_file),
@@ -134,6 +137,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
         raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
     data_root = parameters.data_root or trained.data_root
     training_split, _ = open_training(replace(trained, data_root=data_root))
+    refuse_other_classes(dense, training_split)
     record = {
         "run": dense.run,
         "weights_sha256": weights_sha256(dense.model.state_dict()),

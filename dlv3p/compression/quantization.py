@@ -27,6 +27,7 @@ from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.fingerprints import ContentHash, data_fingerprint
+from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.export import onnx_runtime, openvino_runtime
 from dlv3p.export.calibration import CalibrationImages
@@ -105,6 +106,7 @@ def quantize_run(
     """
     require_backends(backends)
     require_colors(predictor.rule, "quantizing")
+    refuse_other_classes(predictor, images.split)
     folder = run_folder(f"{predictor.run}-int8")
     if foreign := [name for name in OF_A_RUN if (folder / name).exists()]:
         raise ParameterError(

@@ -8,6 +8,7 @@ error. Without that column, values are ids, and 255 is ignored. No mask is touch
 """
 
 import csv
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import check_row, regular, sanitize
+from cityscapes.files.untrusted import (
+    DuplicateKeyError,
+    check_row,
+    refuse_duplicates,
+    regular,
+    sanitize,
+    why_no_heading,
+)
 from cityscapes.ids import list_ids
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import Classes, default_color, voc_palette
@@ -58,6 +66,11 @@ class ClassTable(NamedTuple):
     def rule(self) -> str:
         """What stands for what, for fingerprints of labels; "" where values are ids."""
         return " ".join(f"{value}:{index}" for value, index in sorted(self.id_of_stored.items()))
+
+    @property
+    def color_rule(self) -> str:
+        """What each given color stands for."""
+        return " ".join(f"{red},{green},{blue}:{i}" for (red, green, blue), i in sorted(self.id_of_color.items()))
 
 
 class _Row(NamedTuple):
@@ -123,12 +136,16 @@ def _read_rows(path: Path) -> list[_Row]:
             lines = csv.DictReader(file)
             lines.fieldnames = [name.strip().lower() for name in lines.fieldnames or []]
             if not {"id", "name"} <= set(lines.fieldnames):
-                raise InputError(f"{path}: its first line must be {HEADING} (optional: the colors, stored)")
+                why = why_no_heading(lines.fieldnames)
+                raise InputError(f"{path}: its first line must be {HEADING} (optional: the colors, stored){why}")
+            refuse_duplicates(lines.fieldnames)
             rows = [_row(f"{path}, line {lines.line_num}", fields) for fields in lines]
     except FileNotFoundError as error:
         raise MissingInputError(
             f"{path}: no such file; write one line per class under the heading {HEADING}"
         ) from error
+    except DuplicateKeyError as error:
+        raise InputError(f"{path}, line 1: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a table of classes ({error}); save it as CSV in UTF-8") from error
     if sum(row.id != IGNORE for row in rows) < 2:
@@ -161,6 +178,7 @@ def _number(text: str | None, what: str) -> int:
 def _refuse_repeated(classes: list[_Row]) -> None:
     seen: set[str] = set()
     for row in classes:
-        if row.name in seen:
+        name = unicodedata.normalize("NFC", row.name)
+        if name in seen:
             raise InputError(f"{row.where}: duplicate name {row.name!r}; give each class its own")
-        seen.add(row.name)
+        seen.add(name)

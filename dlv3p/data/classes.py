@@ -1,9 +1,13 @@
-"""Names and colors of classes: those of PASCAL VOC 2012, its palette, and colors for classes that have none."""
+"""Names, order and colors of classes: those of PASCAL VOC 2012, its palette, and colors for classes that have none."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from cityscapes.labels import CLASS_NAMES as CITYSCAPES_CLASSES
+from cityscapes.labels import TRAIN_ID_TO_COLOR
 
 
 class Classes(NamedTuple):
@@ -11,6 +15,15 @@ class Classes(NamedTuple):
 
     names: tuple[str, ...]
     colors: np.ndarray
+
+
+def numbered_otherwise(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, str, str] | None:
+    """Return the first id that has another class in each of two lists, of which one occurs in both; None for no such.
+
+    Then an id means something else. Names alone may be written in another way.
+    """
+    renamed = [(index, *pair) for index, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]]
+    return renamed[0] if set(ours) & {other for _, _, other in renamed} else None
 
 
 @lru_cache(maxsize=1)
@@ -27,6 +40,12 @@ def voc_palette() -> np.ndarray:
             colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     colors.flags.writeable = False
     return colors
+
+
+def class_colors(class_names: Sequence[str]) -> np.ndarray:
+    """Return the color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
+    colors = TRAIN_ID_TO_COLOR if tuple(class_names) == CITYSCAPES_CLASSES else voc_palette()
+    return colors[: len(class_names)]
 
 
 CONTRASTS = np.array(

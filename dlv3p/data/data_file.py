@@ -91,7 +91,7 @@ def _content(root: Path) -> dict[str, Any]:
     try:
         return read_mapping(path, option="", wanted=f"allowed are lines of {', '.join(ALLOWED)}")
     except (ParameterError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(str(error)) from error
 
 
 def _by_channel(path: Path, channels: int) -> np.ndarray:

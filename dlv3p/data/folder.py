@@ -15,7 +15,8 @@ form.
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TIFF_SUFFIXES = (".tif", ".tiff")
 """Also those of images, where `data.yaml` states their channels."""
 MASK_SUFFIXES = (".png",)
+RGB_MODES = ("RGB", "RGBA")
 UNREAD_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".avif", ".heic", ".jfif", ".npy")
 """The suffixes of images that are not read; they are counted and named."""
 
@@ -53,6 +55,16 @@ class FolderSplit(PairedSplit):
         self.pixel_rule = rule
         self._table, self.label_rule = table, table.rule
 
+    @cached_property
+    def meaning(self) -> str:
+        """What turns stored masks into classes; the first one tells whether they hold colors."""
+        path = next((pair.mask for pair in self.pairs if pair.mask.is_file()), None)
+        if self.label_rule or path is None:
+            return self.label_rule
+        with suppress(InputError):  # which whoever reads the mask explains
+            return self._table.color_rule if decode_mask(read_file(path), str(path)).mode in RGB_MODES else ""
+        return ""
+
     def read_mask(self, path: Path) -> np.ndarray:
         """Read ids as they are stored, or as `classes.csv` says; in a mask of three channels, look up its colors.
 
@@ -66,7 +78,7 @@ class FolderSplit(PairedSplit):
                 return self._table.ids(ids, str(path))
             self._refuse_contradiction(ids, mask.getpalette("RGB") if mask.mode == "P" else None, path)
             return ids
-        if mask.mode not in ("RGB", "RGBA"):
+        if mask.mode not in RGB_MODES:
             raise InputError(f"{path}: has mode {mask.mode}; a mask holds one channel of ids, or RGB colors")
         pixels = np.asarray(mask.convert("RGB"))
         if self._table.id_of_color:

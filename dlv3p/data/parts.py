@@ -45,6 +45,11 @@ class Part(Split):
                 for digest in (whole.fingerprint, whole.source_fingerprint)
             )
 
+    @property
+    def meaning(self) -> str:
+        """What turns stored masks into classes, as in the whole split."""
+        return self.whole.meaning
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -12,6 +12,8 @@ from cityscapes.dataset import Split, open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
+from cityscapes.masks.frame import Job, is_up_to_date
+from cityscapes.masks.report import cities_of_others
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.parts import choose_listed, read_fold
@@ -106,18 +108,23 @@ def open_for_viewing(root: Root, split: str) -> Split:
 
 
 def open_training(p: TrainingDataParameters) -> tuple[Split, Split]:
-    """Open the two splits of a training run, or their parts; raises InputError when they share an image.
+    """Open the two splits of a training run, or their parts.
 
-    `train_list` may name images of a fold that is left out as well, so that one list serves all folds.
+    `train_list` may name images of a fold that is left out as well, so that one list serves all folds. Raises
+    InputError when the splits share an image, or differ in their classes.
     """
     root = resolve_data_root(p.data_root)
     training, validation = open_split(root, p.training_split), open_split(root, p.validation_split)
-    # By real path: in a split nested in another one, or linked to it, the same image has another name.
-    seen = {os.path.realpath(training.image_path(index)) for index in range(len(training))}
+    for what in ("class_names", "pixel_rule"):  # of shards, each split has its own
+        if getattr(training, what) != getattr(validation, what):
+            raise InputError(
+                f"{root}: {p.train_split!r} and {p.val_split!r} differ in their {what.replace('_', ' ')}; write both "
+                "as shards again, from the same data set"
+            )
+    # In a split nested in another one, or linked to it, the same image has another name.
+    seen = {_identity(training.image_path(index)) for index in range(len(training))}
     shared = [
-        validation.name(index)
-        for index in range(len(validation))
-        if os.path.realpath(validation.image_path(index)) in seen
+        validation.name(index) for index in range(len(validation)) if _identity(validation.image_path(index)) in seen
     ]
     if shared:
         raise InputError(
@@ -130,6 +137,15 @@ def open_training(p: TrainingDataParameters) -> tuple[Split, Split]:
         if not len(training):
             raise InputError(f"train_list={p.train_list!r}: names no image of {training.split!r} of {root}")
     return training, validation
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Return what is the same for all links to a file; of an image in a shard, its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def _open(root: Root, split: str, *, labeled: bool) -> Split:
@@ -166,6 +182,7 @@ def _is_cityscapes(root: Path) -> bool:
 
 def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Split:
     generated = generated_masks_folder()
+    foreign = _foreign_cities(root, split, generated)
     if labeled and _has_polygons(root, split):
         report = generate_masks(root, generated, splits=(split,), progress=False)
         if report.failed:
@@ -174,7 +191,16 @@ def _open_cityscapes_with_masks(root: Path, split: str, *, labeled: bool) -> Spl
                 f"{len(report.failed)} masks of the {split} split could not be made, the first: {message or path}; all "
                 f"are listed by: python cityscapes/generate_gt.py --root {root} --splits {split}"
             )
-    return open_cityscapes(root, split, generated=generated)
+        foreign = frozenset()  # each mask was compared with its polygons
+    return open_cityscapes(root, split, generated=generated, foreign=foreign)
+
+
+def _foreign_cities(root: Path, split: str, generated: Path) -> frozenset[str]:
+    """Return the cities whose generated masks another data set left there, unless they are the same as one's own."""
+    found = cities_of_others(generated, split, root)
+    frames = find_frames(root, split) if found else []
+    stale = (frame.city for frame in frames if not is_up_to_date(Job(frame, root, generated, "rgba")))
+    return found.intersection(stale)
 
 
 def _has_polygons(root: Path, split: str) -> bool:

@@ -7,13 +7,13 @@ front (`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`).
 """
 
 import re
-import unicodedata
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_ids, read_file
+from cityscapes.files.listing import in_its_form
 from cityscapes.files.png_chunks import chunks
 from cityscapes.files.untrusted import read_at_most, regular, sanitize
 from cityscapes.labels import IGNORE
@@ -57,17 +57,7 @@ def _below(root: Path, word: str, where: str) -> Path:
     relative = PurePosixPath(word.removeprefix("/"))
     if relative.is_absolute() or ".." in relative.parts or "\\" in word or ":" in word:
         raise InputError(f"{where}: {word!r} leads out of {root}; name files below it, with forward slashes")
-    return inside(root, _in_its_form(root / relative))
-
-
-def _in_its_form(path: Path) -> Path:
-    """Return the path under which a file exists: the Unicode form of its name may differ from that in a list."""
-    if not path.name.isascii() and not path.exists():
-        for form in ("NFC", "NFD"):
-            other = path.with_name(unicodedata.normalize(form, path.name))
-            if other.exists():
-                return other
-    return path
+    return inside(root, in_its_form(root / relative))
 
 
 IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"

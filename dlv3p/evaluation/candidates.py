@@ -15,7 +15,7 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
-from cityscapes.files.untrusted import check_row, regular
+from cityscapes.files.untrusted import check_row, regular, why_no_heading
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.fingerprints import ContentHash
@@ -29,7 +29,7 @@ from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import checkpoint_path, find_run
-from dlv3p.runs.record import read_record
+from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.progress import track
 
 SMALLER = 0.75
@@ -157,6 +157,8 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
 
     Folders are scored on `data_root` and `split`, by default those of the first run.
     """
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ParameterError(f"candidates: {repeated[0]} is named twice; name each once")
     folders = {name: Path(name) for name in names if not _is_run(name) and Path(name).is_dir()}
     runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
     options = {"device": config.device, "threads": config.threads}
@@ -221,7 +223,7 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
 
 def _training(run: str) -> dict[str, Any]:
     path = run_folder(run) / "run.json"
-    return read_record(path)["parameters"] if path.is_file() else {}
+    return read_unchanged_record(path)["parameters"] if path.is_file() else {}
 
 
 def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
@@ -297,6 +299,9 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     try:
         with open(regular(path), newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
+            if not {"image", "group"} <= set(rows.fieldnames or ()):
+                why = why_no_heading(rows.fieldnames)
+                raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
             for row in rows:
                 check_row(row, f"{path}, line {rows.line_num}")
                 if row["image"] in group:
@@ -304,8 +309,12 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
                 group[row["image"]] = row["group"] or ""
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise InputError(f"{path}: not a table with the columns image,group ({reason(error)})") from error
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
+        ) from error
     if absent := [name for name in names if name not in group]:
         raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
     return tuple(group[name] for name in names)

@@ -266,7 +266,9 @@ def _objects(split: Split) -> Any:
     """Return a function from an index to the object numbers (H, W), or to None where the data has no objects."""
     if not isinstance(split, CityscapesSplit):
         return lambda index: None
-    files = truth_of_frames(split.frames, split.root, split.generated)
+    files = truth_of_frames(split.frames, split.root, split.generated, split.foreign)
+    if files is None:  # such as labelTrainIds alone, which know no objects
+        return lambda index: None
 
     def read(index: int) -> np.ndarray | None:
         _, instances = files[split.name(index)].read()

@@ -22,7 +22,9 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
+from dlv3p.data.roots import is_root_of
 from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
@@ -181,7 +183,8 @@ def evaluate(
 def refuse_other_classes(predictor: Predictor, split: Split) -> None:
     """Raise ParameterError for a split with other classes than a run's: another number of them, or another order.
 
-    Ids would mean something else. Names alone may be written in another way, which is said.
+    Ids would mean something else; so they would if the table of the run's own data was changed since. Names alone may
+    be written in another way, which is said.
     """
     ours, theirs = tuple(predictor.class_names), tuple(split.class_names)
     if len(theirs) != len(ours):
@@ -189,15 +192,22 @@ def refuse_other_classes(predictor: Predictor, split: Split) -> None:
             f"data_root: {split.root} has {len(theirs)} classes and the run {predictor.run!r} {len(ours)}; "
             "score it on data with its own classes"
         )
-    renamed = [(index, *pair) for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
-    if not renamed:
-        return
-    index, mine, other = renamed[0]
-    if set(ours) & {other for _, _, other in renamed}:
+    if moved := numbered_otherwise(ours, theirs):
+        index, mine, other = moved
         raise ParameterError(
             f"data_root: {split.root} numbers the classes of the run {predictor.run!r} in another way: id {index} is "
             f"{other!r} and in the run {mine!r}; score it on data with its own classes"
         )
+    own_data = is_root_of(predictor.parameters.data_root, split.root)
+    if own_data and predictor.meaning is not None and predictor.meaning != split.meaning:
+        raise ParameterError(
+            f"data_root: {split.root} says of the masks' values or colors that they are other classes than when the "
+            f"run {predictor.run!r} was trained; restore its table of classes, or train another run"
+        )
+    renamed = [(index, *pair) for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
+    if not renamed:
+        return
+    index, mine, other = renamed[0]
     print(
         f"warning: {split.root} names {len(renamed)} of {len(ours)} classes otherwise than the run {predictor.run!r}, "
         f"id {index} {other!r} instead of {mine!r}; ids are taken as they are",
@@ -245,7 +255,7 @@ def _official_truth(predictor: Predictor, split: Split, protocol: Protocol) -> d
         or tuple(predictor.class_names) != tuple(CLASS_NAMES)
     ):
         return None
-    return truth_of_frames(split.frames, split.root, split.generated)
+    return truth_of_frames(split.frames, split.root, split.generated, split.foreign)
 
 
 def _table(

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from cityscapes.errors import DivergedError, InputError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
+from cityscapes.files.locks import holder_of
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, SCORING_ADVICE, choose_device, explain_out_of_memory
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint
 
 TOO_SMALL = re.compile("Output size is too small|Kernel size can't be greater than actual input size")
 """What torch says of an image of which a network's poolings leave nothing."""
@@ -30,7 +32,8 @@ class Predictor:
     """A trained network that predicts train ids for RGB images of any size, at that size.
 
     `weights_sha256` is the hash of the very bytes that the network was read from: a training may have written another
-    checkpoint since.
+    checkpoint since. `meaning` is what turned stored masks into the classes of its training, None where it is not
+    known.
     """
 
     run: str
@@ -41,6 +44,7 @@ class Predictor:
     class_names: Sequence[str]
     device: torch.device
     weights_sha256: str = ""
+    meaning: str | None = None
 
     def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""
@@ -111,11 +115,17 @@ def load_predictor(parameters: RunParameters) -> Predictor:
     torch.set_num_threads(parameters.threads)
     run = find_run(parameters.run)
     path = checkpoint_path(run, parameters.checkpoint)
-    state = load_checkpoint(path)
+    state = load_run_checkpoint(run, parameters.checkpoint)
+    if holder := holder_of(path.parents[1]):
+        print(
+            f"run={run!r}: {holder} is training it; this is its {path.stem} network so far, of epoch {state['epoch']}"
+        )
     model, trained_with = model_from_checkpoint(state)
     device = choose_device(parameters.device)
     model, names = model.to(device, memory_format=LAYOUT), state["class_names"]
-    return Predictor(run, path, state["epoch"], model, trained_with, names, device, state["sha256"])
+    return Predictor(
+        run, path, state["epoch"], model, trained_with, names, device, state["sha256"], state.get("meaning")
+    )
 
 
 def load_saved(run: str, *, device: str, threads: int) -> Predictor:

@@ -81,7 +81,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
     path = result_path(predictor, split, name, protocol, usual=split.split)
     size = split.image(0).size[::-1]
     manifest = build_submission(folder, path, expected=split.frames, size=size)
-    truth = truth_of_frames(split.frames, split.root, split.generated)
+    truth = truth_of_frames(split.frames, split.root, split.generated, split.foreign)
     report = check_submission(path, expected=split.frames, size=size, truth=truth)
     content = {
         "run": predictor.run,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.locks import holder_of
 from cityscapes.workspace import output_folder, run_folder, workspace
+from dlv3p.jupyter.executed_copy import network_sha256, sealed_network
 from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.network import NetworkParameters
@@ -102,12 +103,9 @@ class JobState(NamedTuple):
 
 def read_job(job: Job) -> JobState:
     """Return how far a job is, from what its run and its executed notebook say."""
-    copy = run_folder(job.run) / "train.ipynb" if job.trains else job.copy
-    executed = _executed(copy, None if job.trains else job.values)
+    executed = _executed(job)
     if not job.trains:
-        newer = checkpoint_path(job.run, "best") if job.run else None
-        stale = executed and newer and newer.is_file() and newer.stat().st_mtime_ns > copy.stat().st_mtime_ns
-        return JobState(FINISHED if executed and not stale else NEW)
+        return JobState(FINISHED if executed else NEW)
     if not run_folder(job.run).is_dir():
         return JobState(NEW)
     run = read_state(job.run)
@@ -119,13 +117,24 @@ def read_job(job: Job) -> JobState:
     return JobState(STOPPED if checkpoint_path(job.run, "last").is_file() else NEW, *facts)
 
 
-def _executed(copy: Path, values: Mapping[str, Any] | None) -> bool:
-    """Return whether a notebook was executed to its end, with these values unless they are None."""
+def _executed(job: Job) -> bool:
+    """Return whether a job's notebook was executed to its end, is unchanged, and is of the network that is there now.
+
+    A use of a run also needs the values of the job. The copies of earlier versions, which are not sealed, are as old as
+    their file.
+    """
+    copy = run_folder(job.run) / "train.ipynb" if job.trains else job.copy
     try:
-        facts = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]
+        content = json.loads(copy.read_text(encoding="utf-8"))
+        facts, known = content["metadata"]["papermill"], sealed_network(content)
         done = facts["end_time"] is not None and not facts["exception"]
-        return done and (values is None or facts["parameters"] == dict(values))
-    except (OSError, ValueError, LookupError, TypeError):
+        alike = job.trains or facts["parameters"] == dict(job.values)
+        if known is not None:
+            return done and alike and known == network_sha256(job.parameters)
+        newer = checkpoint_path(job.run, "best") if job.run and not job.trains else copy
+        there = newer.is_file() and newer.stat().st_mtime_ns <= copy.stat().st_mtime_ns
+        return done and alike and there
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cityscapes.dataset import Split
-from cityscapes.errors import MissingInputError
+from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.data.batches import CheckedSamples, collate
 from dlv3p.data.loader import make_samples
@@ -23,6 +23,12 @@ from dlv3p.training.recording import memory_advice
 from dlv3p.training.recovery import build_for_training, build_run_stepper
 from dlv3p.training.step import StepResult
 from dlv3p.weights.checkpoint import load_checkpoint
+
+KEYS = (
+    *("parameters", "class_names", "keys", "samples", "crops_sha256", "processes", "loss", "gradient_norm", "rate"),
+    *("step", "scaler", "model"),
+)
+"""What a step leaves, as far as it is needed here."""
 
 MOST_LAYERS = 6
 """The most layers that are listed, up to the one where it began."""
@@ -66,7 +72,10 @@ def replay_step(run: str, step: int) -> ReplayedStep:
 
     Several processes and torch.compile are left out, since layers cannot be watched there; what that changes is said.
     """
-    capsule = load_checkpoint(_find_capsule(run, step))
+    path = _find_capsule(run, step)
+    capsule = load_checkpoint(path)
+    if lacking := [key for key in KEYS if key not in capsule]:
+        raise IntegrityError(f"{path}: lacks {', '.join(lacking)}, so no diverged step has left it; restore it")
     recorded = TrainParameters.from_mapping(TrainParameters.recorded(capsule["parameters"]))
     alone = {"processes": 1, "compile": False, "workers": 0, "progress": "none"}
     parameters = TrainParameters.from_mapping({**recorded.as_dict(), **alone})
@@ -86,7 +95,7 @@ def _take(
     parameters: TrainParameters, training: Split, capsule: dict[str, Any], batch: Batch, device: torch.device
 ) -> tuple[StepResult, FirstNotFinite]:
     capsule = capsule | {"training_model": capsule["model"]}
-    model = build_for_training(parameters, len(capsule["class_names"]), device, capsule, training.pixel_rule).train()
+    model = build_for_training(parameters, capsule["class_names"], device, capsule, training.pixel_rule).train()
     stepper = build_run_stepper(parameters, model, training, device)
     if capsule["scaler"]:
         stepper.scaler.load_state_dict(capsule["scaler"])
@@ -119,6 +128,7 @@ def _find_capsule(run: str, step: int) -> Path:
     path = capsule_path(run_folder(run), step)
     if path.is_file():
         return path
-    left = sorted(int(found.stem.removeprefix("step_")) for found in path.parent.glob("step_*.pt"))
+    names = (found.stem.removeprefix("step_") for found in path.parent.glob("step_*.pt"))
+    left = sorted(int(name) for name in names if name.isdecimal())
     steps = f"it left {', '.join(map(str, left))}" if left else "the run has no step that diverged"
     raise MissingInputError(f"run={run!r}, step {step}: {path} does not exist; {steps}")

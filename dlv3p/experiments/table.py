@@ -9,6 +9,7 @@ protocols, or on different images, never are.
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     from dlv3p.evaluation.comparison import read_evaluations
     from dlv3p.runs.listing import differing_parameters
 
-    named, states = [Path(run).name for run in runs], trained_states(runs)
+    named, states = [Path(run).name for run in runs], trained_states(runs, told=True)
     differing = [name for name in differing_parameters(states) if name not in ("seed", "fold")]
     rows, evaluations = [], read_evaluations([state.run for state in states])
     for state in states:
@@ -64,12 +65,21 @@ def gather_results(runs: Sequence[str] = ()) -> "pd.DataFrame":
     return pd.DataFrame(rows)[order].sort_values([*SAME[1:], "recipe", "seed"], kind="stable").reset_index(drop=True)
 
 
-def trained_states(runs: Sequence[str] = ()) -> "list[RunState]":
-    """Return the states of runs whose parameters are recorded: the named ones, else all, the stored one if alone."""
-    from dlv3p.runs.listing import all_runs, read_state
+def trained_states(runs: Sequence[str] = (), *, told: bool = False) -> "list[RunState]":
+    """Return the states of runs whose parameters are recorded: the named ones, else all, the stored one if alone.
+
+    With `told`, say on stderr which are not finished, and which are left out since their record cannot be read.
+    """
+    from dlv3p.runs.folders import METRICS
+    from dlv3p.runs.listing import STOPPED, TRAINING, all_runs, read_state
 
     named = [Path(run).name for run in runs]
     states = [read_state(run) for run in named or [run for run in all_runs() if run != TRAINED_RUN] or all_runs()]
+    for state in states if told else ():
+        if state.state in (TRAINING, STOPPED) and state.parameters:
+            print(f"{state.run}: {state.state}, scored as far as it is", file=sys.stderr, flush=True)
+        elif not state.parameters and (run_folder(state.run) / METRICS).is_file():
+            print(f"{state.run}: left out; see: dlv3p runs check {state.run}", file=sys.stderr, flush=True)
     return [state for state in states if state.parameters]
 
 

@@ -1,9 +1,14 @@
-"""Say at the top of an executed notebook what ran, when, on what, and with which result, and link its neighbors."""
+"""Say at the top of an executed notebook what ran, when, on what, and with which result, and link its neighbors.
+
+A copy that was executed to its end is sealed: its metadata has a hash of it, and that of the network that it began
+with, so that nobody takes a changed copy, or one of another network, for finished.
+"""
 
 import html
+import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +17,17 @@ from urllib.parse import quote
 
 import nbformat
 
+from cityscapes.errors import IntegrityError
+from cityscapes.files.checksums import content_sha256, file_sha256
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.training import TRAINED_RUN
+from dlv3p.runs.folders import checkpoint_path, list_runs
 from dlv3p.runs.provenance import git_commit, processor
 from dlv3p.runtime.lines import format_duration
 
+SEAL, NETWORK = "executed", "network_sha256"
+"""The key of a seal in the suite's metadata of a notebook, and that of the network's hash in it."""
 TAG = "executed"
 """The tag of the cell that says it; a copy that is executed again gets a new one."""
 MOST_LINES, MOST_CHARACTERS = 6, 1000
@@ -36,6 +47,39 @@ def add_header(notebook: nbformat.NotebookNode, parameters: Parameters, copy: Pa
     cell.metadata["papermill"] = {"status": "completed"}
     titled = notebook.cells and notebook.cells[0].cell_type == "markdown"
     notebook.cells.insert(int(bool(titled)), cell)
+
+
+def seal(notebook: nbformat.NotebookNode, network_sha256: str) -> None:
+    """Record in an executed notebook its hash, and that of the network that it used or trained, "" for none."""
+    known = {"sha256": _sha256(json.loads(nbformat.writes(notebook))), NETWORK: network_sha256}
+    notebook.metadata["dlv3p"] = {**notebook.metadata.get("dlv3p", {}), SEAL: known}
+
+
+def sealed_network(content: Mapping[str, Any]) -> str | None:
+    """Return the hash of the network in the seal of an executed notebook, as JSON; None for one of earlier versions.
+
+    Raises IntegrityError where the notebook was changed since.
+    """
+    found = content["metadata"].get("dlv3p", {}).get(SEAL)
+    if found is None:
+        return None
+    if found["sha256"] != _sha256(content):
+        raise IntegrityError("the executed notebook was changed since")
+    return found[NETWORK]
+
+
+def network_sha256(parameters: Parameters) -> str:
+    """Return the hash of the checkpoint that a notebook's parameters name, of a training the best; "" for none."""
+    run = getattr(parameters, "run_name", None) or getattr(parameters, "run", None)
+    if run == "" and not getattr(parameters, "weights", ""):
+        run = [TRAINED_RUN, *list_runs()][-1]
+    path = checkpoint_path(run, getattr(parameters, "checkpoint", "best")) if run else Path()
+    return file_sha256(path) if path.is_file() else ""
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    facts = content["metadata"]["papermill"]
+    return content_sha256({"cells": content["cells"], "parameters": facts["parameters"], "ended": facts["end_time"]})
 
 
 def _facts(notebook: nbformat.NotebookNode, parameters: Parameters, copy: Path) -> Iterator[tuple[str, str]]:

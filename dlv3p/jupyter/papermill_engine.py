@@ -39,7 +39,7 @@ from cityscapes import errors
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
-from dlv3p.jupyter.executed_copy import add_header, without_header
+from dlv3p.jupyter.executed_copy import SEAL, add_header, network_sha256, seal, without_header
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
@@ -125,14 +125,18 @@ class SuiteEngine(NBClientEngine):
         if "dlv3p" not in nb.metadata:
             return super().execute_notebook(nb, kernel_name, **options)
         without_header(nb)
+        nb.metadata["dlv3p"].pop(SEAL, None)
         try:
             parameters = check_parameters(nb)
         except errors.ParameterError as error:
             raise RefusedParameters(str(error)) from None
+        trains, used = isinstance(parameters, TrainParameters), network_sha256(parameters)
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
             _add_header(executed, parameters)
             _raise_for_failed_cell(executed)
+            used = network_sha256(parameters) if trains else used
+            seal(executed, used)
         except (DeadKernel, StoppedNotebook):
             _add_header(nb, parameters)
             with suppress(PapermillExecutionError):
@@ -142,10 +146,11 @@ class SuiteEngine(NBClientEngine):
             if failure.ename in USER_ERRORS:
                 raise FailedNotebook(failure) from None
             raise
-        if isinstance(parameters, TrainParameters):
+        if trains:
             kept = run_folder(parameters.run_name) / "train.ipynb"
             copy = nbformat.from_dict(executed)
             add_header(copy, parameters, kept)
+            seal(copy, used)
             write_text(kept, nbformat.writes(copy) + "\n")
         return executed
 

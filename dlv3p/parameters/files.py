@@ -36,20 +36,23 @@ def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
 
     Raises as `read_config` does.
     """
+    where = f"{option} {path}".strip()
     try:
-        text = regular(path).read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8-sig")
         content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
-        check_content(content, f"{option} {path}", "sha256")
+        check_content(content, where, "sha256")
     except FileNotFoundError:
-        raise MissingInputError(f"{option} {path}: no such file") from None
+        raise MissingInputError(f"{where}: no such file") from None
     except DuplicateKeyError as error:
-        raise ParameterError(f"{option} {path}: {error}") from None
+        raise ParameterError(f"{where}: {error}") from None
     except IntegrityError:
         raise
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{option} {path}: cannot be read as JSON or YAML: {reason(error)}") from error
+        raise InputError(f"{where}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{option} {path}: {wanted}")
+        raise InputError(f"{where}: {wanted}")
     return content
 
 

@@ -9,12 +9,12 @@ from PIL import Image
 from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.files.channels import ChannelImage, PixelRule
-from cityscapes.labels import CLASS_NAMES, IGNORE, TRAIN_ID_TO_COLOR
+from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
-from dlv3p.data.classes import voc_palette
+from dlv3p.data.classes import class_colors
 from dlv3p.data.loader import make_samples
-from dlv3p.evaluation.evaluate import Evaluation
+from dlv3p.evaluation.evaluate import Evaluation, refuse_other_classes, scores_apply
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.notebooks import RenderGifParameters
 from dlv3p.parameters.training import TrainParameters
@@ -100,8 +100,7 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
     """Show images next to a network's predictions, in the colors of its own classes, with a legend."""
-    cityscapes = tuple(predictor.class_names) == CLASS_NAMES
-    colors = TRAIN_ID_TO_COLOR if cityscapes else voc_palette()
+    colors = class_colors(predictor.class_names)
     panels, seen = {}, set()
     for index in range(min(count, len(split))):
         row = index + 1
@@ -141,8 +140,17 @@ def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: in
 def drive_frames(
     predictor: Predictor, split: Split, indices: list[int], parameters: RenderGifParameters
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one."""
-    truths = parameters.show_truth and all(_is_labeled(split, index) for index in indices)
+    """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one.
+
+    Of a split with other classes than the network's there is no truth to show, which is said.
+    """
+    names, colors, alike = split.class_names, split.colors, scores_apply(predictor, split)
+    if alike:
+        refuse_other_classes(predictor, split)
+    else:
+        names, colors = predictor.class_names, class_colors(predictor.class_names)
+        print(f"{split.root}: has other classes than the run {predictor.run!r}, whose names and colors are shown")
+    truths = alike and parameters.show_truth and all(_is_labeled(split, index) for index in indices)
     for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
         image = split.image(index)
         yield compose_frame(
@@ -151,8 +159,8 @@ def drive_frames(
             truth=split.mask(index) if truths else None,
             width=parameters.width,
             alpha=parameters.alpha,
-            class_names=split.class_names,
-            colors=split.colors,
+            class_names=names,
+            colors=colors,
             title=split.name(index),
             name_classes=parameters.name_classes,
         )

@@ -28,6 +28,8 @@ RATES = (1, 2, 5, 10, 12, 15, 20, 24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50
 """Usual frames per second."""
 TOLERANCE = 0.002
 """Seconds by which a time may differ from that of a whole frame: containers round to a millisecond."""
+CUT = ("ended prematurely", "partial file")
+"""What ffmpeg says of a container that breaks off; of Matroska it takes what is there for all."""
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"
 """The filter that adds a row or a column where a side is odd, which the usual color format cannot store."""
 
@@ -36,13 +38,15 @@ EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"
 class Video:
     """A video to read: its path, height and width as it is shown, and frames per second.
 
-    `ticks` says how many frames at that rate each frame is shown for.
+    `ticks` says how many frames at that rate each frame is shown for; `cut`, that the file ends before its container
+    does.
     """
 
     path: Path
     size: tuple[int, int]
     rate: float
     ticks: tuple[int, ...]
+    cut: bool = False
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield each frame once, uint8 (H,W,3); raises InputError for a video that ends damaged or holds none."""
@@ -60,6 +64,10 @@ class Video:
             raise InputError(
                 f"{self.path}: breaks off after {count} of {len(self.ticks)} frames, which are usable; replace the "
                 "file for the rest"
+            )
+        if self.cut:
+            raise InputError(
+                f"{self.path}: breaks off after {count} frames, which are usable; replace the file for the rest"
             )
 
     def repeated(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -81,9 +89,9 @@ def open_video(path: Path) -> Video:
     finally:
         stream.close()
     width, height = header["size"]
-    times = _times(path)
+    times, cut = _times(path)
     rate = find_rate(times, usual=float(header["fps"]) or 25.0)
-    return Video(path, (height, width), rate, _ticks(times, rate))
+    return Video(path, (height, width), rate, _ticks(times, rate), cut or _is_cut_avi(path))
 
 
 def find_rate(times: Sequence[float], *, usual: float) -> float:
@@ -96,17 +104,25 @@ def find_rate(times: Sequence[float], *, usual: float) -> float:
     return max(RATES)
 
 
-def _times(path: Path) -> list[float]:
-    """Return the seconds from the first frame to each, by the container, without decoding."""
+def _times(path: Path) -> tuple[list[float], bool]:
+    """Return the seconds from the first frame to each, by the container, without decoding, and whether that is cut."""
     import imageio_ffmpeg
 
     words = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-map", "0:v:0", "-c", "copy"]
-    listed = subprocess.run([*words, "-f", "framecrc", "-"], capture_output=True, text=True, check=False).stdout
+    read = subprocess.run([*words, "-f", "framecrc", "-"], capture_output=True, text=True, check=False)
+    listed, cut = read.stdout, any(said in read.stderr for said in CUT)
     unit = re.search(r"^#tb 0: (\d+)/(\d+)", listed, re.MULTILINE)
     stamps = sorted(int(line.split(",")[2]) for line in listed.splitlines() if line.startswith("0,"))
     if not unit or not stamps:
-        return [0.0]
-    return [(stamp - stamps[0]) * int(unit[1]) / int(unit[2]) for stamp in stamps]
+        return [0.0], cut
+    return [(stamp - stamps[0]) * int(unit[1]) / int(unit[2]) for stamp in stamps], cut
+
+
+def _is_cut_avi(path: Path) -> bool:
+    """Return whether an AVI is shorter than its header says, which ffmpeg does not tell."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start[:4] == b"RIFF" and int.from_bytes(start[4:8], "little") + 8 > path.stat().st_size
 
 
 def _ticks(times: Sequence[float], rate: float) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from cityscapes.files.checksums import read_json, read_recorded, write_recorded
 from cityscapes.files.images import read_ids
 from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import output_folder
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import labels_fingerprint
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
@@ -161,11 +162,20 @@ def open_masks(folder: Path, split: Split, ids: str = "train") -> Masks:
     masks = folder
     if (record := _stored(folder / RECORD)) is not None:
         masks = folder / "ids"
+        _refuse_other_classes(folder, tuple(record.get("class_names", ())), split)
         own = record.get("ids") == OWN_IDS and tuple(record.get("class_names", ())) == tuple(CLASS_NAMES)
         ids = "label" if own else "train"
     paths = find_masks(masks, split)
     sure = [folder / "confidence" / path.relative_to(masks) for path in paths]
     return Masks(masks, paths, sure if all(path.is_file() for path in sure) else (), ids)
+
+
+def _refuse_other_classes(folder: Path, names: tuple[str, ...], split: Split) -> None:
+    if names and (len(names) != split.num_classes or numbered_otherwise(names, split.class_names)):
+        raise ParameterError(
+            f"predictions={str(folder)!r}: was predicted by a network of other classes ({', '.join(names[:3])}, ...) "
+            f"than {split.root} has ({', '.join(split.class_names[:3])}, ...); give the data set of its classes"
+        )
 
 
 def _stored(path: Path) -> dict | None:

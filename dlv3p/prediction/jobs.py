@@ -11,6 +11,7 @@ from PIL import Image
 
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.workspace import output_folder
+from dlv3p.data.classes import class_colors
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path
@@ -21,7 +22,7 @@ from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser
 from dlv3p.prediction.predict import Predictions, predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, class_colors, load_predictor
+from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
 from dlv3p.prediction.sources import Source, find_images, name_results
 from dlv3p.prediction.videos import OVERLAY, predict_video

@@ -20,9 +20,8 @@ from torch.nn import functional
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
 from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
-from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
 from dlv3p.data.augment import normalize
-from dlv3p.data.classes import voc_palette
+from dlv3p.data.classes import class_colors
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
 from dlv3p.models.upsampling import upsample_argmax
@@ -205,12 +204,6 @@ def load_predictor(
     limit = limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
     network, runtime = with_runtime(network, runtime, threads=threads)
     return ImagePredictor(network, runtime, protocol, limit)
-
-
-def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """Return the color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
-    colors = TRAIN_ID_TO_COLOR if tuple(class_names) == CLASS_NAMES else voc_palette()
-    return colors[: len(class_names)]
 
 
 def as_image(image: str | Path | Image.Image | np.ndarray, rule: PixelRule | None = None) -> Image.Image | ChannelImage:

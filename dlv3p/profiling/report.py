@@ -9,7 +9,8 @@ import pandas as pd
 
 from cityscapes.errors import IntegrityError
 from cityscapes.files.checksums import read_json
-from cityscapes.workspace import output_folder, run_folder
+from cityscapes.workspace import output_folder
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.cases import case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.counters import NOT_MEASURED
@@ -17,7 +18,7 @@ from dlv3p.profiling.machine import machine
 from dlv3p.profiling.profiled_model import ProfiledModel
 from dlv3p.profiling.strides import StrideComparison
 from dlv3p.runs.folders import write_json
-from dlv3p.weights.checkpoint import load_checkpoint
+from dlv3p.runs.loading import load_run_checkpoint
 
 COLUMNS = ("mIoU", "scored_run", "protocol")
 MEASUREMENTS = {
@@ -97,12 +98,14 @@ class _Network(NamedTuple):
 def _scored(path: Path) -> tuple[_Network, dict[str, Any]] | None:
     """Return the network that an evaluation scored, with its scores; None where a run is incomplete.
 
-    What was changed since it was written is left out with a warning.
+    What was changed since it was written, or is of an earlier checkpoint, is left out with a warning.
     """
     run = path.parent.name
     try:
         scored = read_json(path)
-        state = load_checkpoint(run_folder(run) / "checkpoints" / scored["checkpoint"])
+        state = load_run_checkpoint(run, Path(scored["checkpoint"]).stem)
+        if state["sha256"] != MadeFrom.recorded(scored.get("made_from")).checkpoint_sha256 != "":
+            raise IntegrityError(f"{path}: is of another checkpoint than {run} has now; evaluate it again")
         switches = {item.name: state["parameters"].get(item.name, item.default) for item in fields(NetworkParameters)}
         protocol = f"{scored['protocol']}; {scored['data_root']} {scored['split']}, {scored['images']} images"
         score = {"mIoU": round(float(scored["mIoU"]), 4), "scored_run": run, "protocol": protocol}

@@ -9,24 +9,23 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cityscapes.errors import BusyError, MissingInputError, UserError, reason
+from cityscapes.errors import MissingInputError, UserError, reason
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.locks import holder_of
+from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import regular
 from cityscapes.findings import Finding
-from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS
+from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, refuse_busy
 from dlv3p.runs.inputs import RunInputs
+from dlv3p.runs.loading import differences_from_record
 from dlv3p.runs.record import HASH_KEY, is_complete, planned_epochs, read_record, record_problems, record_sha256
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
-from dlv3p.weights.loading import load_model
+from dlv3p.weights.loading import VARIANCE, load_model
 
 DAMAGED, MISSING, LEFT_OVER = "damaged", "missing", "left over"
 """The kinds of errors; notes have other kinds."""
@@ -43,15 +42,10 @@ def check_run(folder: Path, *, every_byte: bool = False) -> tuple[list[Finding],
     """
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such run folder")
-    _refuse_busy(folder)
+    refuse_busy(folder)
     check = _RunCheck(folder, every_byte=every_byte)
     findings = sorted(check.findings(), key=lambda finding: not finding.is_error)
     return findings, check.inputs.summary()
-
-
-def _refuse_busy(folder: Path) -> None:
-    if holder := holder_of(folder):
-        raise BusyError(f"{folder}: {holder} is training it; check it when training has ended")
 
 
 class _RunCheck:
@@ -70,7 +64,7 @@ class _RunCheck:
         yield from self._check_metrics()
         yield from self._check_weights()
         yield from self._check_notebook()
-        for path in sorted(self.folder.rglob("*")):
+        for path in sorted(walk(self.folder, hidden=True)):
             if path.name.endswith((".tmp", ".bad")):
                 problem = "a writer was killed" if path.suffix == ".tmp" else "a damaged file that was set aside"
                 yield self._error(LEFT_OVER, str(path.relative_to(self.folder)), problem, "delete it")
@@ -145,16 +139,12 @@ class _RunCheck:
             for entry, value in state.get(part, {}).items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
                     yield self._error(DAMAGED, where, f"{part}.{entry} holds a value that is not finite")
+                elif entry.endswith(f".{VARIANCE}") and (value < 0).any():
+                    yield self._error(DAMAGED, where, f"{part}.{entry} holds a variance below zero")
 
     def _compare_with_record(self, where: str, state: Mapping[str, Any]) -> Iterator[Finding]:
-        if "class_names" in self.record and list(state["class_names"]) != self.record["class_names"]:
-            yield self._error(DAMAGED, where, "its class_names are not those of run.json")
-        recorded = self.record.get("parameters")
-        if isinstance(recorded, dict):
-            ours, theirs = TrainParameters.recorded(recorded), TrainParameters.recorded(state["parameters"])
-            names = [item.name for item in fields(TrainParameters) if item.name not in TrainParameters.NOT_IDENTITY]
-            if differing := [name for name in names if ours[name] != theirs[name]]:
-                yield self._error(DAMAGED, where, f"its parameters are not those of run.json: {', '.join(differing)}")
+        for problem in differences_from_record(self.record, state):
+            yield self._error(DAMAGED, where, problem)
 
     def _check_progress(self) -> Iterator[Finding]:
         """Compare the epochs of the two checkpoints with each other and with the planned ones."""

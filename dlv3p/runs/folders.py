@@ -106,6 +106,12 @@ def request_stop(run: str) -> str:
     return holder
 
 
+def refuse_busy(folder: Path) -> None:
+    """Raise BusyError where a process trains the run of a folder, whose files then change while they are read."""
+    if holder := holder_of(folder):
+        raise BusyError(f"{folder}: {holder} is training it; wait until training has ended")
+
+
 def refuse_other_parameters(run: str, recorded: dict[str, Any], parameters: TrainParameters) -> None:
     """Raise ParameterError, which lists the differences, for a run that was started with other parameters.
 

@@ -14,9 +14,10 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.training import TrainParameters, check_run_name
 from dlv3p.runs.folders import checkpoint_path, hold_run, list_runs
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, write_record
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint
 from dlv3p.weights.describe import describe
 from dlv3p.weights.loading import LoadedModel, save_model
 from dlv3p.weights.names import to_theirs
@@ -33,7 +34,7 @@ def write_stand_in() -> Path:
     """
     network, num_classes, model = NetworkParameters(backbone="resnet18", channels=128), len(CLASS_NAMES), None
     if runs := list_runs():
-        trained, parameters = model_from_checkpoint(load_checkpoint(checkpoint_path(runs[-1], "best")))
+        trained, parameters = model_from_checkpoint(load_run_checkpoint(runs[-1]))
         varied = ("backbone", "output_stride", "channels", "low_level_channels")
         plain = NetworkParameters(**{name: getattr(parameters, name) for name in varied})
         same = all(getattr(parameters, name) == value for name, value in plain.as_dict().items())

@@ -4,20 +4,22 @@ Reads run.json and metrics.csv alone, so that a run in progress can be watched f
 """
 
 import csv
+import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import MachineError, MissingInputError, ParameterError, reason
+from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import explain_refusal
-from cityscapes.files.locks import holder_of
-from cityscapes.files.untrusted import regular
+from cityscapes.files.checksums import read_recorded
+from cityscapes.files.listing import walk
+from cityscapes.files.locks import LOCK, holder_of
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run
-from dlv3p.runs.record import add_to_record, planned_epochs, read_record
+from dlv3p.runs.record import add_to_record, planned_epochs, read_record, read_unchanged_record
 from dlv3p.runtime.lines import format_duration
 
 TRAINING, FINISHED, STOPPED, NEW = "training", "finished", "stopped", "not started"
@@ -67,7 +69,7 @@ def read_state(run: str) -> RunState:
         existing = ", ".join(all_runs()) or "none"
         raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; existing runs: {existing}")
     try:
-        record = read_record(folder / "run.json")
+        record = read_unchanged_record(folder / "run.json")
         history = read_history(folder / METRICS)
         parameters = TrainParameters.recorded(record["parameters"])
     except FileNotFoundError:
@@ -86,11 +88,11 @@ def read_state(run: str) -> RunState:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Return the epochs in a metrics.csv, none if there is no such file; raises ValueError for a damaged one."""
+    """Return the epochs in a metrics.csv, none if there is no such file; raises ValueError for a changed one."""
     if not path.is_file():
         return []
-    with open(regular(path), encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    text = io.StringIO(read_recorded(path).decode("utf-8"), newline="")
+    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(text)]
 
 
 def _seconds_left(history: Sequence[Mapping[str, float]], planned: int | None) -> float | None:
@@ -117,11 +119,15 @@ def format_runs(runs: Sequence[RunState]) -> list[str]:
 def remove_run(run: str, *, outputs: bool = False) -> list[Path]:
     """Delete a run's folder, and with `outputs` what was made from it; return what was deleted.
 
-    Raises BusyError while a process trains it, and MissingInputError where there is no such run.
+    Raises BusyError while a process trains it, or writes what is to be deleted, and MissingInputError where there is no
+    such run.
     """
     _require_run(run)
     folders = [run_folder(run), *([output_folder(run)] if outputs and output_folder(run).is_dir() else [])]
     with hold_run(run):
+        for path in walk(folders[-1], hidden=True) if len(folders) > 1 else ():
+            if path.name == LOCK and (holder := holder_of(path.parent)):
+                raise BusyError(f"{path.parent}: {holder} is writing here; wait for it, or leave out --outputs")
         for folder in folders:
             try:
                 shutil.rmtree(folder)

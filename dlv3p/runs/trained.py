@@ -13,13 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError
-from cityscapes.files.atomic import write_text
-from cityscapes.files.checksums import file_sha256
-from cityscapes.files.untrusted import regular
+from cityscapes.files.atomic import write_bytes
+from cityscapes.files.checksums import file_sha256, read_recorded
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
-from dlv3p.runs.folders import checkpoint_path, hold_run, write_metrics
-from dlv3p.runs.record import read_record, write_record
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.runs.folders import checkpoint_path, hold_run, refuse_busy, write_metrics
+from dlv3p.runs.loading import load_run_checkpoint
+from dlv3p.runs.record import read_record, read_unchanged_record, write_record
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.weights.loading import load_model, save_model
 
 TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
@@ -27,19 +27,23 @@ TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
 
 
 def store_run(run: str, folder: Path = TRAINED) -> Path:
-    """Write the best network of a finished run to a folder, with its metrics and its record without local paths."""
+    """Write the best network of a finished run to a folder, with its metrics and its record without local paths.
+
+    Raises BusyError while the run is trained, and IntegrityError where one of its files was changed.
+    """
     source = checkpoint_path(run, "best").parents[1]
-    state = load_checkpoint(checkpoint_path(run, "best"))
+    refuse_busy(source)
+    state = load_run_checkpoint(run)
     model, parameters = model_from_checkpoint(state)
     model.load_state_dict(halved(model.state_dict()), assign=True)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.safetensors"
     save_weights(path, model, {"parameters": parameters.as_dict(), "class_names": list(state["class_names"])})
-    record = read_record(source / "run.json")
+    record = read_unchanged_record(source / "run.json")
     for described in record["data"].values():
         described["root"] = parameters.data_root
     record["stored"] = {"file": path.name, "sha256": file_sha256(path), "epoch": state["epoch"]}
-    write_text(folder / "metrics.csv", regular(source / "metrics.csv").read_text(encoding="utf-8"))
+    write_bytes(folder / "metrics.csv", read_recorded(source / "metrics.csv"))
     write_record(folder / "run.json", record)
     return path
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cityscapes.errors import DivergedError
+from cityscapes.errors import DivergedError, MissingInputError
 from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runtime.processes import place, wait_for_all
 from dlv3p.training.interruption import Interruption
 from dlv3p.training.progress import TrainingProgress
 from dlv3p.training.step import Stepper
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
 
 
 class Checkpoints:
@@ -85,12 +86,16 @@ class Checkpoints:
         raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to continue")
 
 
-def export_best(folder: Path) -> None:
-    """Write the best checkpoint's weights as `model.safetensors`, once, at the end of a run."""
-    weights = folder / "model.safetensors"
-    if weights.is_file():
+def export_best(folder: Path, *, anew: bool) -> None:
+    """Write the best checkpoint's weights as `model.safetensors`, at the end of a run; again only `anew`."""
+    weights, best = folder / "model.safetensors", checkpoint_path(folder.name, "best")
+    if not best.is_file():
+        raise MissingInputError(
+            f"{best}: is gone, although the run is finished; restore it, or remove the run to train it again"
+        )
+    if weights.is_file() and not anew:
         return
-    state = load_checkpoint(checkpoint_path(folder.name, "best"))
+    state = load_run_checkpoint(folder.name)
     model, parameters = model_from_checkpoint(state)
     metadata = {name: state[name] for name in ("class_names", "widths", "epoch") if name in state}
     metadata["parameters"] = parameters.as_dict()

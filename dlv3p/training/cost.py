@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cityscapes.dataset import Split
 from cityscapes.errors import MachineError, OutOfMemoryError, ParameterError
+from cityscapes.files.listing import walk
 from cityscapes.files.locks import holder_of
 from cityscapes.workspace import run_folder
 from dlv3p.data.loader import TrainingSamples, make_augmentation
@@ -146,7 +147,7 @@ def _refuse_disk(parameters: TrainParameters, num_classes: int, run: Path) -> in
     needed, there = predict_disk_bytes(parameters, num_classes), run
     while not there.exists():
         there = there.parent
-    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run.is_dir() else 0
+    held = sum(path.stat().st_size for path in walk(run))
     if (free := shutil.disk_usage(there).free) + held < needed:
         raise MachineError(
             f"{run}: a run of this network takes {needed / 2**20:.0f} MiB of disk, and {free / 2**20:.0f} are free; "

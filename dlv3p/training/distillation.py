@@ -1,6 +1,6 @@
 """Knowledge distillation: softened predictions of another network as targets beside the labels (arXiv:1503.02531)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +10,55 @@ from torch.nn import functional
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
+from cityscapes.files.untrusted import sanitize
 from cityscapes.labels import IGNORE
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.models.deeplab import DeepLab, upsample
-from dlv3p.runs.folders import checkpoint_path, find_run
+from dlv3p.runs.folders import find_run
+from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runtime.devices import LAYOUT
-from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
-from dlv3p.weights.loading import load_model, refuse_not_finite
+from dlv3p.weights.loading import load_model, refuse_impossible
 
 TEMPERATURE = 2.0
 """The temperature that the logits of teacher and student are divided by (section 2)."""
 
 
-def load_teacher(name: str, num_classes: int, device: torch.device, rule: PixelRule | None = None) -> DeepLab | None:
+def load_teacher(
+    name: str,
+    num_classes: int,
+    device: torch.device,
+    rule: PixelRule | None = None,
+    class_names: Sequence[str] = (),
+) -> DeepLab | None:
     """Load the teacher from the run or weights file `name`; return None for "".
 
     It is in evaluation mode and its weights are frozen; of a run, the best checkpoint is used. Raises MissingInputError
-    when neither exists, ParameterError when it has another number of classes, InputError when its images are of another
-    `rule`, and IntegrityError for weights that are not finite.
+    when neither exists, ParameterError when it has other classes, as far as they are known, InputError when its images
+    are of another `rule`, and IntegrityError for weights that no training leaves, such as nan.
     """
     if not name:
         return None
     path = Path(name).expanduser()
     if path.is_file() or path.suffix in (".pt", ".pth", ".safetensors", ".npz") or len(path.parts) > 1:
-        teacher = load_model(path).model
+        teacher, _, taught = load_model(path)
     else:
-        teacher, _ = model_from_checkpoint(load_checkpoint(checkpoint_path(find_run(name), "best")))
+        state = load_run_checkpoint(find_run(name))
+        (teacher, _), taught = model_from_checkpoint(state), state["class_names"]
     if teacher.classifier.out_channels != num_classes:
         raise ParameterError(
             f"teacher={name!r}: has {teacher.classifier.out_channels} classes, the data {num_classes}; choose one that "
             "was trained on the same classes"
         )
+    if moved := numbered_otherwise(taught or (), class_names):
+        index, theirs, ours = moved
+        raise ParameterError(
+            f"teacher={name!r}: numbers the classes in another way: id {index} is {sanitize(theirs)!r} and in the data "
+            f"{sanitize(ours)!r}; choose one that was trained on the same classes"
+        )
     refuse_other_rule(teacher.rule, rule, f"teacher={name!r}")
-    refuse_not_finite(teacher.state_dict(), f"teacher={name!r}")
+    refuse_impossible(teacher.state_dict(), f"teacher={name!r}")
     return teacher.requires_grad_(False).to(device, memory_format=LAYOUT)
 
 

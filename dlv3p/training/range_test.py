@@ -78,7 +78,7 @@ def find_rate(parameters: TrainParameters, *, steps: int = STEPS) -> RangeTest:
     device = choose_device(alone.device)
     torch.manual_seed(alone.seed)
     with explain_out_of_memory(memory_advice(alone)):
-        model = build_for_training(alone, training.num_classes, device, None, training.pixel_rule).train()
+        model = build_for_training(alone, training.class_names, device, None, training.pixel_rule).train()
         stepper = build_run_stepper(alone, model, training, device)
         found = RangeTest([], [])
         batches = track(_batches(alone, make_samples(alone, training), steps), total=steps, title="range test",

@@ -1,6 +1,6 @@
 """Start or resume a run: find its last good checkpoint, build its network, new or as it was left, and its stepper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.norms import share_statistics
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, refuse_other_parameters
+from dlv3p.runs.loading import refuse_other_record
 from dlv3p.runtime.devices import LAYOUT
 from dlv3p.runtime.processes import place
 from dlv3p.training.activation_checkpointing import checkpoint_activations
@@ -39,26 +40,32 @@ def last_checkpoint(folder: Path, parameters: TrainParameters, training: Split) 
         saved = _fall_back_to_best(error, last, best)
     _check_trained(folder, saved)
     refuse_other_parameters(folder.name, saved["parameters"], parameters)
+    refuse_other_record(last, saved)
     _check_classes(folder, list(saved["class_names"]), training)
+    if saved.get("meaning", training.meaning) != training.meaning:
+        raise IntegrityError(
+            f"run={folder.name!r}: {training.root} says of the masks' values or colors that they are other classes "
+            "than when the run began; restore its table of classes, or train under another run name"
+        )
     refuse_other_rule(rule_of(saved), training.pixel_rule, f"run={folder.name!r}")
     return saved
 
 
 def build_for_training(
     parameters: TrainParameters,
-    num_classes: int,
+    class_names: Sequence[str],
     device: torch.device,
     saved: Mapping[str, Any] | None,
     rule: PixelRule | None = None,
 ) -> DeepLab:
     """Return the network on its device, with the weights of a checkpoint if there is one, else the initial weights."""
     if saved:
-        model = build_network(parameters, num_classes, widths=saved.get("widths"), rule=rule)
+        model = build_network(parameters, len(class_names), widths=saved.get("widths"), rule=rule)
         model = model.to(device, memory_format=LAYOUT)
         model.load_state_dict(saved.get("training_model") or saved["model"])
     else:
-        weights, new = parameters.initial_weights, parameters.new_classifier
-        model = build_with_weights(parameters, num_classes, initial_weights=weights, new_classifier=new, rule=rule)
+        options = {"initial_weights": parameters.initial_weights, "new_classifier": parameters.new_classifier}
+        model = build_with_weights(parameters, len(class_names), class_names=class_names, rule=rule, **options)
         model = model.to(device, memory_format=LAYOUT)
     if place().ranks > 1:
         share_statistics(model, device)
@@ -70,7 +77,7 @@ def build_run_stepper(parameters: TrainParameters, model: DeepLab, training: Spl
     p, weights = parameters, None
     if p.class_weights != "none":
         weights = class_weights(training, skip_bad=p.on_bad_sample == "skip").to(device)
-    teacher = load_teacher(p.teacher, training.num_classes, device, training.pixel_rule)
+    teacher = load_teacher(p.teacher, training.num_classes, device, training.pixel_rule, training.class_names)
     loss, optimizer = build_loss(p, weights), build_optimizer(p, model)
     return build_stepper(p, model, loss, optimizer, device, class_weights=weights, teacher=teacher)
 

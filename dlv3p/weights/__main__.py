@@ -46,6 +46,8 @@ def convert_file(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix != ".safetensors":
         raise ParameterError(f"{arguments.output}: the output is a safetensors file; end its name in .safetensors")
+    if arguments.output.exists() and arguments.output.samefile(arguments.file):
+        raise ParameterError(f"{arguments.output}: is the file to convert; give another output, which keeps that one")
     found = _recognize(arguments)
     model, parameters, class_names = build_recognized(found)
     names = class_names or [f"class {index}" for index in range(found.num_classes)]

@@ -38,8 +38,10 @@ def describe(found: Recognized) -> dict[str, str]:
             "output stride": f"{network.output_stride}, {found.stride_from}",
             "switches": ", ".join(switches_set(network)) or "all at their defaults",
         }
-        if network.standardizes_weights or found.may_standardize:
+        if network.standardizes_weights or found.hides_standardization:
             lines |= {"weights": _standardization(found, network)}
+    elif found.hides_standardization:
+        lines["weights"] = "standardized or not, which the file does not show: the training's weight_standardization"
     lines["checksum"] = "compared" if has_checksum(file) else "none in the file, so its bits are unchecked"
     if found.widths:
         lines["pruned"] = f"{len(found.widths)} layers are narrower than the switches imply"
@@ -70,15 +72,14 @@ def has_checksum(file: WeightsFile) -> bool:
 def _standardization(found: Recognized, network: NetworkParameters) -> str:
     """Say whether weights are standardized, and how to correct what names and shapes do not show."""
     text, other = ("standardized", "never") if network.standardizes_weights else ("not standardized", "always")
-    if not found.may_standardize:
+    if not found.hides_standardization:
         return text
-    if network.weight_standardization != NetworkParameters().weight_standardization:
+    can = found.source.may_standardize
+    if network.weight_standardization != ("with_group" if can else "never"):
         return f"{text}, as asked for; the weights fit both"
     norm = "group norm" if network.norm == "group" else "batch norm"
-    return (
-        f"{text}, as its source publishes networks with {norm}; the weights fit both: for a network trained otherwise, "
-        f"--weight-standardization {other}"
-    )
+    why = f"as its source publishes networks with {norm}" if can else "since the code of its source never does that"
+    return f"{text}, {why}; the weights fit both: for a network trained otherwise, --weight-standardization {other}"
 
 
 def _is_learned(name: str) -> bool:

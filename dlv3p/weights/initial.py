@@ -1,19 +1,21 @@
 """The initial weights of a training run: ImageNet weights for the backbone, or a whole pretrained network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule
+from cityscapes.files.untrusted import sanitize
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.inputs import adapted_to
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import load_imagenet_weights
-from dlv3p.weights.loading import empty_network, matching_state, refuse_not_finite
+from dlv3p.weights.loading import empty_network, matching_state, refuse_impossible
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 
@@ -39,21 +41,28 @@ def build_with_weights(
     *,
     initial_weights: str,
     new_classifier: bool = False,
+    class_names: Sequence[str] = (),
     rule: PixelRule | None = None,
 ) -> DeepLab:
     """Build the network that `parameters` describe and fill it as `load_initial_weights` does; "random" fills nothing.
 
-    Prints which weights were taken. Raises IntegrityError for those that are not finite.
+    Prints which weights were taken. Raises IntegrityError for those that no training leaves, such as nan.
     """
     model = build_network(parameters, num_classes, rule=rule)
     if initial_weights != "random":
-        print(load_initial_weights(model, parameters, initial_weights, new_classifier=new_classifier), flush=True)
-        refuse_not_finite(model.state_dict(), f"initial_weights={initial_weights!r}")
+        options = {"new_classifier": new_classifier, "class_names": class_names}
+        print(load_initial_weights(model, parameters, initial_weights, **options), flush=True)
+        refuse_impossible(model.state_dict(), f"initial_weights={initial_weights!r}")
     return model
 
 
 def load_initial_weights(
-    model: DeepLab, parameters: NetworkParameters, source: str, *, new_classifier: bool = False
+    model: DeepLab,
+    parameters: NetworkParameters,
+    source: str,
+    *,
+    new_classifier: bool = False,
+    class_names: Sequence[str] = (),
 ) -> str:
     """Fill a new network in place; return a line that says which weights were taken.
 
@@ -61,7 +70,8 @@ def load_initial_weights(
     taken where its shapes are those of `model`, otherwise its backbone only. Weights that the file lacks stay random,
     and so do classifiers with `new_classifier`. A pruned network's widths are applied first.
     Raises IntegrityError when the file does not fit its own network, or when not even its backbone fits `model`;
-    ParameterError when it has other classes and no new classifier was requested.
+    ParameterError when it has other classes, as far as `class_names` and the file tell, and no new classifier was
+    requested.
     """
     path = Path(source).expanduser()
     if source == "imagenet" or not path.is_file():
@@ -82,7 +92,9 @@ def load_initial_weights(
         shared = {name: values for name, values in found.widths.items() if _applies_to(model, name)}
         apply_widths(model, shared, source=f"initial_weights={source!r}")
     if _has_same_head(model, state):
-        _fill_whole(model, found, state, source, new_classifier=new_classifier)
+        if not new_classifier:
+            _refuse_other_classes(model, found, source, class_names)
+        _fill_whole(model, found, state, new_classifier=new_classifier)
         left_out = ", except the classifier, which is new" if new_classifier else ""
         network = f"{found.parameters.architecture} over {found.backbone}"
         return f"initial weights: all of {network}, {origin}{left_out}{_other_switches(parameters, found)}"
@@ -105,15 +117,20 @@ def _shared(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def _fill_whole(
-    model: DeepLab, found: Recognized, state: Mapping[str, Tensor], source: str, *, new_classifier: bool
-) -> None:
+def _refuse_other_classes(model: DeepLab, found: Recognized, source: str, class_names: Sequence[str]) -> None:
+    remedy = "give new_classifier=True to reinitialize the classifier, or another file"
     here, there = model.classifier.out_channels, found.num_classes
-    if here != there and not new_classifier:
+    if here != there:
+        raise ParameterError(f"initial_weights={source!r} has {there} classes, the data {here}; {remedy}")
+    if moved := numbered_otherwise(found.class_names or (), class_names):
+        index, theirs, ours = moved
         raise ParameterError(
-            f"initial_weights={source!r} has {there} classes, the data {here}; give new_classifier=True to "
-            "reinitialize the classifier, or another file"
+            f"initial_weights={source!r} numbers the classes in another way: id {index} is {sanitize(theirs)!r} and in "
+            f"the data {sanitize(ours)!r}; {remedy}"
         )
+
+
+def _fill_whole(model: DeepLab, found: Recognized, state: Mapping[str, Tensor], *, new_classifier: bool) -> None:
     taken = _shared(state, model.state_dict())
     if not new_classifier:
         taken |= {name: state[name] for name in model.state_dict() if name.startswith(CLASSIFIERS) and name in state}

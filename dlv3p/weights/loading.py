@@ -1,6 +1,6 @@
 """Load networks from files that describe themselves: our checkpoints and safetensors, and the public ones."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from dlv3p.weights.imagenet import feature_weights
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 from dlv3p.weights.sources import VOID
+
+VARIANCE = "running_var"
+"""The variances of a batch norm, among the entries of its layer."""
 
 LISTED_DIFFERENCES = 10
 """Number of missing, unknown and mis-shaped entries that are named; all are counted."""
@@ -90,12 +93,13 @@ def empty_network(found: Recognized) -> DeepLab:
 
 
 def check_backbone(found: Recognized) -> None:
-    """Compare a backbone file with the network that it was recognized as; raises IntegrityError with a list."""
+    """Compare a backbone file with the network that it was recognized as; raises as `build_recognized` does."""
     with torch.device("meta"):
         expected = build_network(NetworkParameters(backbone=found.backbone, norm=found.norm), 1).backbone.state_dict()
     own = {name.removeprefix("backbone."): value for name, value in found.state.items()}
     if differences := list_differences(expected, feature_weights(own), limit=LISTED_DIFFERENCES):
         raise IntegrityError(f"{found.file.path}: does not fit {found.backbone} ({found.title}): {differences}")
+    refuse_impossible(found.state, str(found.file.path), called=found.name_in_file)
 
 
 def matching_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
@@ -113,20 +117,30 @@ def matching_state(found: Recognized, model: nn.Module) -> dict[str, Tensor]:
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
             continue
         state[name] = found.state[name].to(value.dtype, copy=True)
-    refuse_not_finite({found.name_in_file(name): value for name, value in state.items()}, str(found.file.path))
+    refuse_impossible(state, str(found.file.path), called=found.name_in_file)
     return state
 
 
-def refuse_not_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Raise IntegrityError, which names the first, for tensors that hold nan or infinity; `source` begins it.
+def refuse_impossible(
+    state: Mapping[str, Tensor], source: str, *, called: Callable[[str], str] = lambda name: name
+) -> None:
+    """Raise IntegrityError, which names the first, for tensors that hold nan or infinity, or a variance below zero.
 
-    A diverged training leaves them, and half precision where it overflows.
+    A diverged training leaves them, half precision where it overflows, and damage. `source` begins the message, and
+    `called` returns the name there of one of our entries.
     """
-    if bad := [name for name, value in state.items() if not value.isfinite().all()]:
-        raise IntegrityError(
-            f"{source}: {len(bad)} of its tensors hold nan or infinity, the first {sanitize(bad[0])}; take another "
-            "file, or an earlier checkpoint"
-        )
+    kinds = {
+        "hold nan or infinity": [name for name, value in state.items() if not value.isfinite().all()],
+        "are variances below zero": [
+            name for name, value in state.items() if name.endswith(f".{VARIANCE}") and (value < 0).any()
+        ],
+    }
+    for what, bad in kinds.items():
+        if bad:
+            raise IntegrityError(
+                f"{source}: {len(bad)} of its tensors {what}, the first {sanitize(called(bad[0]))}; take another file, "
+                "or an earlier checkpoint"
+            )
 
 
 def save_model(

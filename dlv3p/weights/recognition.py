@@ -75,9 +75,9 @@ class Recognized:
         return "batch" if any(name.endswith("running_mean") for name in self.state) else "group"
 
     @property
-    def may_standardize(self) -> bool:
-        """Whether its source has networks with and without standardized weights, which nothing in a file tells."""
-        return self.source is not None and self.source.may_standardize
+    def hides_standardization(self) -> bool:
+        """Whether its weights may be standardized or not, which nothing in a file of another project tells."""
+        return self.source is not None and (self.source.may_standardize or self.norm == "group")
 
     def name_in_file(self, name: str) -> str:
         """Return what one of our entries is called in the file."""
@@ -110,7 +110,10 @@ def recognize(
         return Recognized(file, source.title, source, backbone, None, 0, None, state, unknown, "", written=written)
     stride, stride_from = _output_stride(file, source, output_stride)
     switches = {"architecture": source.architecture, "backbone": backbone, "output_stride": stride}
-    switches |= {**source.switches, **_switches_shown(file, state, source), **given}
+    shown = _switches_shown(file, state, source)
+    if shown["norm"] == "group" and not source.may_standardize:
+        shown["weight_standardization"] = "never"
+    switches |= {**source.switches, **shown, **given}
     parameters = NetworkParameters.from_mapping(switches)
     num_classes = _rows(file, state, "classifier.weight", source.names)
     class_names = source.class_names.get(num_classes)

@@ -23,9 +23,19 @@ def split(tmp_path):
 
 
 def test_a_generated_mask_comes_before_a_provided_one(split):
+    polygons = FRAME.annotation(split.root, POLYGONS_SUFFIX)
+    polygons.parent.mkdir(parents=True)
+    polygons.touch()
     write(FRAME.annotation(split.root, TRAIN_IDS_SUFFIX), np.full((4, 6), 1, np.uint8))
     write(FRAME.generated(split.generated, TRAIN_IDS_SUFFIX), np.full((4, 6), 2, np.uint8))
     assert (split.mask(0) == 2).all()
+
+
+def test_without_polygons_a_provided_mask_comes_before_what_was_generated_elsewhere(split):
+    write(FRAME.generated(split.generated, TRAIN_IDS_SUFFIX), np.full((4, 6), 2, np.uint8))
+    assert (split.mask(0) == 2).all()
+    write(FRAME.annotation(split.root, LABEL_IDS_SUFFIX), np.full((4, 6), 7, np.uint8))
+    assert (split.mask(0) == 0).all()
 
 
 def test_provided_label_ids_are_turned_into_train_ids(split):

@@ -261,6 +261,10 @@ def test_size_on_disk_counts_a_folder_whole(tmp_path):
     (tmp_path / "model.xml").write_bytes(b"123")
     (tmp_path / "deep" / "model.bin").write_bytes(b"4567")
     assert size_on_disk(tmp_path) == 7
+    linked = tmp_path.with_name("linked")
+    linked.mkdir()
+    (linked / "folder").symlink_to(tmp_path)
+    assert size_on_disk(linked) == 7
     assert size_on_disk(tmp_path / "model.xml") == 3
 
 

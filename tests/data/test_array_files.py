@@ -30,6 +30,17 @@ def test_an_array_comes_back_and_every_flipped_bit_is_noticed(array, tmp_path):
         assert read_array(path) is None
 
 
+def test_files_that_changed_places_are_damaged(tmp_path):
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for number, path in enumerate(paths):
+        write_array(path, np.full((2, 3), number))
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[::-1], strict=True):
+        path.write_bytes(content)
+        assert read_array(path) is None
+        assert read_array(path, checked=False) is not None
+
+
 @pytest.mark.parametrize("cut", [1, 4, 60, 10**6])
 def test_a_truncated_file_and_one_without_checksum_are_missing(cut, tmp_path):
     write_array(tmp_path / "a.npy", np.zeros((5, 4, 3), np.uint8))

@@ -167,6 +167,9 @@ def test_l8_ids_outside_the_table_are_refused(folder, value, hint):
     [
         (None, "no such file; write one line per class"),
         ("name,color\n", "first line must be id,name,red,green,blue"),
+        ("id;name\n0;road\n1;car\n", "columns are separated by semicolons, save it with commas"),
+        ("id\tname\n0\troad\n1\tcar\n", "columns are separated by tabs, save it with commas"),
+        ("id,name,name\n0,road,street\n1,car,auto\n", "line 1: duplicate key 'name'"),
         ("id,name\n0,road\n", "fewer than two classes"),
         ("id,name\n0,road\n2,car\n", "line 3: id 2, expected 1"),
         ("id,name\n0,road\n1,road\n", "line 3: duplicate name 'road'"),

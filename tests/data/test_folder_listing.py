@@ -12,6 +12,7 @@ from cityscapes.errors import InputError, MissingInputError
 from dlv3p.data import roots
 from dlv3p.data.audit import audit
 from dlv3p.data.roots import open_images, open_split, open_training
+from dlv3p.data.write_shards import write_shards
 from dlv3p.parameters.training import TrainingDataParameters
 
 
@@ -114,3 +115,18 @@ def test_two_files_whose_names_differ_in_unicode_form_alone_are_refused(folder):
         save(folder / "images" / "train" / (unicodedata.normalize(form, "\u00fc") + ".png"), np.zeros((4, 6), np.uint8))
     with pytest.raises(InputError, match="has the same name in another Unicode form"):
         open_images(folder, "train")
+
+
+def test_a_hard_link_to_a_training_image_is_that_image(folder):
+    (folder / "images" / "val" / "again.png").hardlink_to(folder / "images" / "train" / "a.png")
+    shutil.copy(folder / "masks" / "train" / "a.png", folder / "masks" / "val" / "again.png")
+    with pytest.raises(InputError, match="'train' and 'val' share 1 images, the first again;"):
+        open_training(TrainingDataParameters(data_root=str(folder)))
+
+
+def test_shards_of_two_class_orders_are_not_trained_together(folder, tmp_path):
+    for split, order in (("train", "0,road\n1,sky\n"), ("val", "0,sky\n1,road\n")):
+        (folder / "classes.csv").write_text(f"id,name\n{order}")
+        write_shards(open_split(folder, split), tmp_path / "shards")
+    with pytest.raises(InputError, match="'train' and 'val' differ in their class names; write both as shards again"):
+        open_training(TrainingDataParameters(data_root=str(tmp_path / "shards")))

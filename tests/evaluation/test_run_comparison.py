@@ -240,6 +240,13 @@ def test_groups_come_from_a_table_of_images(tmp_path):
     path.write_text("picture,street\na,1\n")
     with pytest.raises(InputError, match="not a table with the columns image,group"):
         read_groups(path, ["a"])
+    for text, why in (("image;group\na;1\n", "semicolons"), ("image\tgroup\na\t1\n", "tabs")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"its columns are separated by {why}, save it with commas"):
+            read_groups(path, ["a"])
+    path.write_text("image,group\na,1\n", encoding="utf-16")
+    with pytest.raises(InputError, match="save it as CSV in UTF-8"):
+        read_groups(path, ["a"])
     with pytest.raises(MissingInputError, match="no such table"):
         read_groups(tmp_path / "absent.csv", ["a"])
     path.write_text("image,group\na,Springfield, east\n")
@@ -300,6 +307,8 @@ def test_a_renamed_run_is_compared_as_itself(two_runs):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "done", "mIoU": 0.0}))
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
     assert [one.name for one in read_candidates(config, two_runs)] == ["done", "copy"]
+    with pytest.raises(ParameterError, match="candidates: done is named twice; name each once"):
+        read_candidates(config, ["done", "done"])
 
 
 def test_masks_that_were_corrected_in_between_are_noticed():

@@ -11,12 +11,13 @@ from PIL import Image
 from support.after_steps import around_each_step
 from support.tiny import tiny
 
-from cityscapes.errors import DivergedError, MachineError, MissingInputError
+from cityscapes.errors import DivergedError, IntegrityError, MachineError, MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.data.loader import make_samples
 from dlv3p.data.roots import open_split
 from dlv3p.experiments.replay import main
 from dlv3p.experiments.replay_step import replay_step
+from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training import divergence
 
@@ -81,6 +82,18 @@ def test_the_command_says_where_it_began_and_what_came_before(city, workspace, m
     assert shown.count("before, largest output of ") == 6
     with pytest.raises(MissingInputError, match=r"step_4\.pt does not exist; it left 5"):
         main(["run", "--step", "4"])
+
+
+def test_what_no_step_left_is_refused_and_not_listed(city, workspace):
+    train(tiny(city, run="run", epochs=1))
+    folder = workspace / "saved" / "run" / "diverged"
+    folder.mkdir()
+    shutil.copy(checkpoint_path("run", "best"), folder / "step_2.pt")
+    (folder / "step_of_mine.pt").touch()
+    with pytest.raises(MissingInputError, match="it left 2$"):
+        replay_step("run", 3)
+    with pytest.raises(IntegrityError, match="step_2.pt: lacks keys, samples, .*; restore it"):
+        replay_step("run", 2)
 
 
 def test_a_disk_that_takes_no_weights_hides_no_divergence(city, workspace, monkeypatch, capsys):

@@ -92,6 +92,18 @@ def test_a_run_gives_its_score_while_training_and_those_of_evaluate(trained, cap
     assert capsys.readouterr().out.splitlines()[0] == ",".join(results.columns)
 
 
+def test_a_run_whose_files_were_changed_is_left_out_and_named(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    for name in ("done", "edited", "lost"):
+        shutil.copytree(trained.folder, tmp_path / "saved" / name)
+    metrics = tmp_path / "saved" / "edited" / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("0.", "0.9"))
+    (tmp_path / "saved" / "lost" / "run.json").unlink()
+    assert set(gather_results().run) == {"done"}
+    left_out = [f"{name}: left out; see: dlv3p runs check {name}" for name in ("edited", "lost")]
+    assert capsys.readouterr().err.splitlines() == left_out
+
+
 def test_the_formats(tmp_path, trained):
     table = over_seeds(pd.DataFrame([row("rate_1 & 50%", 0, 0.5), row("rate_1 & 50%", 1, 0.51)]))
     assert "rate_1 & 50%  city val, 40 images  whole_image  0 1    2     50.50 ± 0.71  9       abc\n" in format_table(

@@ -155,6 +155,18 @@ def test_the_example_without_arguments_says_how_it_is_used():
     assert done.stderr == "usage: python run_exported.py network.onnx image.png labels.png\n"
 
 
+@pytest.mark.parametrize(("network", "image"), [("half.onnx", "no.png"), ("no.onnx", "no.png")])
+def test_the_example_says_in_one_line_what_it_cannot_read(tmp_path, network, image):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "half.onnx").write_bytes(b"half")
+    words = [sys.executable, "-I", EXAMPLE, network, image, "labels.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{network} {image} labels.png: ")
+    assert not (tmp_path / "labels.png").exists()
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, which takes no files")
 def test_a_folder_that_takes_no_files_is_one_line_without_names_of_our_own():
     with pytest.raises(MachineError, match="^/proc/x.onnx: .*; choose another") as refusal:

@@ -55,6 +55,21 @@ def test_a_turned_video_is_turned(drive: Path, tmp_path: Path) -> None:
     assert next(open_video(tmp_path / "turned.mp4").frames()).shape == (98, 66, 3)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "copy"), ("avi", "mpeg4")])
+def test_a_container_that_breaks_off_is_told_although_its_frames_are_whole(tmp_path, suffix, codec) -> None:
+    noise, path = np.random.default_rng(0), tmp_path / f"whole.{suffix}"
+    write_video((noise.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(8)), tmp_path / "a.mp4", rate=10)
+    ffmpeg("-i", tmp_path / "a.mp4", "-c:v", codec, path)
+    assert len(levels(path)) == 8
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 5])
+    shown = open_video(cut).frames()
+    with pytest.raises(
+        InputError, match=rf"cut\.{suffix}: breaks off after \d.* frames, which are usable; replace the"
+    ):
+        list(shown)
+
+
 def test_uneven_times_stay_by_repeated_frames(drive: Path, tmp_path: Path) -> None:
     uneven = ("-vf", "select='lt(n,4)',setpts='if(gt(N,1),PTS+0.3/TB,PTS)'", "-fps_mode", "vfr")
     ffmpeg("-i", drive, *uneven, tmp_path / "uneven.mp4")

@@ -56,7 +56,7 @@ def test_an_interrupted_video_ends_in_the_same_files(predictor, drive: Path, tmp
 
 
 def test_a_video_that_breaks_off_keeps_what_came_before(predictor, drive: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(video, "_times", lambda path: [number / 5 for number in range(8)])
+    monkeypatch.setattr(video, "_times", lambda path: ([number / 5 for number in range(8)], False))
     found = predict(predictor, drive, tmp_path / "some")
     monkeypatch.undo()
     assert (len(found.done), found.made) == (5, 5)

@@ -13,6 +13,7 @@ from support.terminal import in_terminal
 from support.tiny import tiny
 
 from cityscapes.errors import BusyError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.files.checksums import write_recorded
 from cityscapes.files.locks import lock_folder
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
@@ -32,7 +33,7 @@ def runs(trained_once, tmp_path, monkeypatch) -> Path:
     shutil.copytree(trained_once[1].folder, saved / "half")
     (saved / "half" / "model.safetensors").unlink()
     metrics = saved / "half" / "metrics.csv"
-    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
+    write_recorded(metrics, "".join(metrics.read_text().splitlines(keepends=True)[:2]).encode())
     record = read_record(saved / "half" / "run.json")
     changed = {"seed": 7, "learning_rate": 0.01, "threads": 2}
     add_to_record(saved / "half" / "run.json", record, run="half", parameters=record["parameters"] | changed)
@@ -120,6 +121,27 @@ def test_remove_without_a_terminal_needs_yes(runs, monkeypatch, capsys):
     assert not (runs / "half").exists()
     assert not (runs.parent / "outputs" / "half").exists()
     assert capsys.readouterr().out.count(": removed\n") == 2
+
+
+def test_results_that_are_being_written_are_not_removed(runs):
+    folder = runs.parent / "outputs" / "half" / "predict_photos"
+    with (
+        lock_folder(folder),
+        pytest.raises(BusyError, match="predict_photos: .* is writing here; .* --outputs"),
+    ):
+        remove_run("half", outputs=True)
+    assert (runs / "half").is_dir()
+    remove_run("half", outputs=True)
+    assert not folder.exists()
+
+
+def test_an_edited_record_or_table_is_damage_and_no_score(runs, capsys):
+    path = runs / "half" / "metrics.csv"
+    path.write_text(path.read_text().replace("0.", "0.9"))
+    assert read_state("half").state == "damaged"
+    record = runs / "done" / "run.json"
+    record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
+    assert read_state("done").state == "damaged"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../saved", "/etc", "done/checkpoints", "nosuch"])

@@ -305,6 +305,19 @@ def test_what_a_killed_writer_leaves_is_named(folder):
     assert the_error(folder).startswith("left over: done/checkpoints/.last.pt.123.0badcafe.tmp")
 
 
+def test_what_is_left_in_a_linked_folder_is_named_too(folder, tmp_path):
+    (folder / "checkpoints").rename(tmp_path / "large disk")
+    (folder / "checkpoints").symlink_to(tmp_path / "large disk")
+    assert errors(folder) == []
+    (tmp_path / "large disk" / "last.pt.bad").write_bytes(b"half")
+    assert the_error(folder).startswith("left over: done/checkpoints/last.pt.bad")
+
+
+def test_a_variance_below_zero_is_named(folder):
+    edit_checkpoint(folder, "last", lambda state: state["model"]["aspp.pool.bn.running_var"].fill_(-1))
+    assert "checkpoints/last.pt: model.aspp.pool.bn.running_var holds a variance below zero" in the_error(folder)
+
+
 def test_a_save_that_was_cut_between_its_two_files_is_told_as_such(folder):
     path = folder / "checkpoints" / "last.pt"
     content = path.read_bytes()

@@ -119,7 +119,7 @@ PUBLISHED_SETTINGS = {  # by the end of a recipe's name, the longest that fits
 }
 OWN_CHOICES = {  # where a recipe leaves its source on purpose: the value, and what its header says of it
     "cityscapes_deeplabv3plus_mobilenet_v2_os16_vainf": {
-        "learning_rate": (0.01, "learning rate 0.01, because users report divergence"),
+        "learning_rate": (0.01, "learning rate 0.01, because a user reports 30 mIoU with"),
         "scale_low": (0.5, "random scale, which that loader"),
         "scale_high": (2.0, "random scale, which that loader"),
         "scale_distribution": ("uniform", "random scale, which that loader"),

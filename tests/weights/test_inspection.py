@@ -80,16 +80,23 @@ def test_a_name_is_shown_with_escapes_and_cut():
 def test_a_backbone_alone_is_inspected_to_its_last_entry(tmp_path, capsys, monkeypatch):
     torch.manual_seed(2)
     grouped = build_network(NetworkParameters(backbone="resnet50", norm="group"), 2).backbone.state_dict()
+    wrapped = {f"module.{key}": value for key, value in grouped.items()}
     for name, state in (
         ("resnet18", models.resnet18().state_dict()),
         ("mobilenet_v2", models.mobilenet_v2().state_dict()),
-        ("resnet50", {f"module.{key}": value for key, value in grouped.items()}),
+        ("resnet50", wrapped),
     ):
         torch.save(state, tmp_path / "a.pth")
         assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0
         printed = capsys.readouterr().out
         assert name in printed
         assert "every entry matches in name and shape" in printed
+        assert ("standardized or not, which the file does not show" in printed) == (state.keys() == wrapped.keys())
+    state = models.resnet18().state_dict()
+    state["layer2.0.bn1.running_var"][5] = -1
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(IntegrityError, match=r"1 of its tensors are variances below zero, the first layer2.0.bn1.runn"):
+        run_command_line(monkeypatch, "inspect", tmp_path / "a.pth")
     state = models.resnet18().state_dict()
     state["layer3.0.conv9.weight"] = state.pop("layer3.0.conv2.weight")
     torch.save(state, tmp_path / "a.pth")
@@ -114,6 +121,8 @@ def test_the_command_inspects_converts_and_refuses(vainf, tmp_path, capsys, monk
     assert torch.equal(again.model.classifier.bias, vainf["classifier.classifier.3.bias"])
     with pytest.raises(ParameterError, match=r"\.safetensors"):
         run("convert", tmp_path / "a.pth", tmp_path / "b.pth")
+    with pytest.raises(ParameterError, match=r"b\.safetensors: is the file to convert"):
+        run("convert", tmp_path / "b.safetensors", tmp_path / "b.safetensors")
     torch.save({"strange.weight": torch.zeros(3)}, tmp_path / "c.pth")
     with pytest.raises(IntegrityError, match=r"strange\.weight.*VainF"):
         run("inspect", tmp_path / "c.pth")
@@ -154,16 +163,20 @@ def test_imagenet_weights_of_hrnet_are_not_taken_for_those_of_a_resnet(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("norm", "standardized", "said", "other"),
-    [("group", False, "standardized, as its source", "never"), ("batch", True, "not standardized, as its", "always")],
+    ("key", "norm", "standardized", "said", "other"),
+    [
+        ("chenxi116", "group", False, "standardized, as its source", "never"),
+        ("chenxi116", "batch", True, "not standardized, as its source", "always"),
+        ("vainf_plus", "group", True, "not standardized, since the code of its source never does that", "always"),
+    ],
 )
 def test_what_no_name_shows_of_standardized_weights_is_said_and_can_be_corrected(
-    tmp_path, capsys, monkeypatch, norm, standardized, said, other
+    tmp_path, capsys, monkeypatch, key, norm, standardized, said, other
 ):
-    network = network_of("chenxi116", "resnet", norm=norm, weight_standardization="always" if standardized else "never")
+    network = network_of(key, "resnet", norm=norm, weight_standardization="always" if standardized else "never")
     torch.manual_seed(7)
     model = build_network(network, 21).eval()
-    names = SOURCES["chenxi116"].names
+    names = SOURCES[key].names
     torch.save({to_theirs(name, names): value for name, value in model.state_dict().items()}, tmp_path / "a.pth")
     image = torch.randn(1, 3, 65, 65)
     assert run_command_line(monkeypatch, "inspect", tmp_path / "a.pth") == 0

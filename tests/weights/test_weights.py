@@ -56,6 +56,20 @@ def test_weights_that_half_precision_made_infinite_are_refused(vainf, tmp_path):
     assert "1 of its tensors hold nan or infinity, the first backbone.bn1.running_var; take" in message
 
 
+@pytest.mark.parametrize(("value", "refused"), [(-1e-7, True), (-5.0, True), (0.0, False)])
+def test_a_variance_below_zero_is_refused_under_its_name_in_the_file(vainf, tmp_path, value, refused):
+    variance = vainf["classifier.project.1.running_var"].clone()
+    variance[0] = value  # of a channel that is always the same it is zero
+    state = {f"module.{name}": entry for name, entry in vainf.items()}
+    state["module.classifier.project.1.running_var"] = variance
+    if refused:
+        said = "1 of its tensors are variances below zero, the first module.classifier.project.1.running_var; take"
+        assert said in refusal(state, tmp_path / "a.pth")
+    else:
+        torch.save(state, tmp_path / "a.pth")
+        load_model(tmp_path / "a.pth")
+
+
 def test_what_a_file_lacks_and_has_beyond_is_listed_under_its_own_names(vainf, tmp_path):
     state = dict(vainf)
     del state["backbone.layer4.1.conv2.weight"]

@@ -111,8 +111,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if not progress.finished:
             if place().first and (absent := describe_absent(training, labeled[0])):
                 print(f"warning: {absent}", flush=True)
-            options = {"pixels": labeled[0], "done": progress.done, "stop": interruption.request}
-            callbacks = make_callbacks(p, folder, training, **options)
+            options = {"pixels": labeled[0], "done": progress.done, "history": progress.history}
+            callbacks = make_callbacks(p, folder, training, **options, stop=interruption.request)
 
             # Batches: crops in an order that is a function of the seed, and whole images for validation.
             with ExitStack() as guards:

@@ -134,15 +134,15 @@ class SamplePredictions:
     def picture(self) -> Image.Image:
         """Arrange image, newest prediction, and truth of each image in a row."""
         panels = {}
-        for index in self.indices:
+        for row, index in enumerate(self.indices, start=1):
             if index not in self._known:
                 image, mask = self._split.pair(index)
                 self._known[index] = (np.asarray(image.convert("RGB")), colorize(mask, self._split.colors))
             image, truth = self._known[index]
             name = self._split.name(index)
-            panels[name] = image
-            panels[f"{name}, validation {self._epochs}"] = colorize(self._found[index], self._split.colors)
-            panels[f"{name}, truth"] = truth
+            panels[f"{row}. {name}"] = image
+            panels[f"{row}. prediction, validation {self._epochs}"] = colorize(self._found[index], self._split.colors)
+            panels[f"{row}. truth"] = truth
         return Image.fromarray(side_by_side(panels, width=self._width, columns=3))
 
     def _display(self, picture: Image.Image) -> None:

@@ -17,7 +17,7 @@ from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
-from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run
+from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run, name_runs
 from dlv3p.runs.record import add_to_record, planned_epochs, read_record
 from dlv3p.runtime.lines import format_duration
 
@@ -65,8 +65,7 @@ def read_state(run: str) -> RunState:
     """Return the state of a run; raises MissingInputError where there is no such folder."""
     folder = run_folder(run)
     if not folder.is_dir():
-        existing = ", ".join(all_runs()) or "none"
-        raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; existing runs: {existing}")
+        raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; {name_runs(run, all_runs())}")
     try:
         record = read_record(folder / "run.json")
         history = read_history(folder / METRICS)

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +136,17 @@ def make_callbacks(
     *,
     pixels: np.ndarray,
     done: int,
+    history: Sequence[Mapping[str, float]],
     stop: Callable[[], None],
 ) -> Callback:
     """Return the callbacks that `parameters` ask for; only the first process has any.
 
-    `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes;
-    `stop` is what a stop button calls. Raises what is wrong with `band` or `tensorboard` before a step is taken.
+    `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes,
+    whose epochs are in `history`; `stop` is what a stop button calls. Raises what is wrong with `band` or `tensorboard` before a step is taken.
     """
     if not place().first:
         return Callback()
-    callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop)]
+    callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop, history=history)]
     if parameters.progress != "none":
         callbacks.append(Hints(steps=parameters.steps))
     if parameters.tensorboard:

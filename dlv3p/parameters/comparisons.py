@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dlv3p.parameters.base import Parameters, choice, number, text
+from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import DEVICES, MASK_IDS, PROGRESS
 from dlv3p.parameters.protocols import PUBLISHED
 from dlv3p.parameters.training import DEMO_CITY
@@ -31,7 +31,7 @@ def threads_field() -> Any:
 class CompareRunsParameters(Parameters):
     """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
 
-    candidates: str = text("", 'runs or folders of masks, reference first; "": a run at two sizes')
+    candidates: str = several("", 'runs or folders of masks, reference first; "": a run at two sizes')
     protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
     image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
     data_root: str = text("", 'what folders of masks are scored on; "": the data of the first run')
@@ -47,7 +47,7 @@ class CompareRunsParameters(Parameters):
 class ExplorePredictionsParameters(Parameters):
     """Look at predictions of a labeled split, the images worth a look first."""
 
-    predictions: str = text("", 'one folder of masks or two to compare; "": predicts with the newest run')
+    predictions: str = several("", 'one folder of masks or two to compare; "": predicts with the newest run')
     data_root: str = text(DEMO_CITY, "the data set of the images, with masks")
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")

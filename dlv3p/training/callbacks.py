@@ -97,11 +97,17 @@ class TensorBoardLogger(Callback):
 class Hints(Callback):
     """Say before training that the data give few steps, and once that the validation loss is out of proportion."""
 
-    def __init__(self, *, steps: int = 0) -> None:
-        self._steps, self._explained = steps, False
+    def __init__(self, *, steps: int = 0, warmup_steps: int = 0) -> None:
+        self._steps, self._warmup, self._explained = steps, warmup_steps, False
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         steps = self._steps or total_epochs * steps_per_epoch
+        if first_epoch == 1 and 2 * self._warmup > steps:
+            print(
+                f"note: warmup_steps={self._warmup} of {steps} steps in all: the learning rate comes near its peak late "
+                f"or never. What helps: warmup_steps={steps // 10}, or more epochs",
+                flush=True,
+            )
         if first_epoch == 1 and (steps < FEW_STEPS or steps_per_epoch <= FEW_STEPS_PER_EPOCH):
             print(
                 f"note: {steps} steps in all, {steps_per_epoch} per epoch, are few to train a network and to settle "
@@ -148,7 +154,7 @@ def make_callbacks(
         return Callback()
     callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop, history=history)]
     if parameters.progress != "none":
-        callbacks.append(Hints(steps=parameters.steps))
+        callbacks.append(Hints(steps=parameters.steps, warmup_steps=parameters.warmup_steps))
     if parameters.tensorboard:
         callbacks.append(TensorBoardLogger(folder / "events", done=done))
     if parameters.tracker != "none":

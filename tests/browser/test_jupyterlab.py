@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import JupyterLab, jupyterlab
+from run_notebook import CLIPPED, JupyterLab, jupyterlab
 from support.tiny import STEPS_PER_EPOCH, TINY
 
 from dlv3p.parameters.training import TRAINED_RUN
@@ -147,6 +147,7 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
             drawn.append(page.evaluate(PIXELS))
 
         button = page.locator("button.jupyter-button")
+        assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
         drawn.append(page.evaluate(PIXELS))
         changed(button.filter(has_text="Next").click)
         changed(button.filter(has_text="Previous").click)

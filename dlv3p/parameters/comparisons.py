@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlv3p.parameters.base import Parameters, choice, number, several, text
-from dlv3p.parameters.choices import DEVICES, MASK_IDS, PROGRESS
+from dlv3p.parameters.choices import DEVICES, FIGURES, MASK_IDS, PROGRESS
 from dlv3p.parameters.protocols import PUBLISHED
 from dlv3p.parameters.training import DEMO_CITY
 
@@ -27,6 +27,11 @@ def threads_field() -> Any:
     return number(2, 1, 256, "CPU threads")
 
 
+def figures_field() -> Any:
+    """Return the field that says in which format figures are saved."""
+    return choice("png", FIGURES, "format of the figures that are saved: png, svg or pdf")
+
+
 @dataclass(frozen=True)
 class CompareRunsParameters(Parameters):
     """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
@@ -38,6 +43,7 @@ class CompareRunsParameters(Parameters):
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
     examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
+    figures: str = figures_field()
     device: str = device_field()
     threads: int = threads_field()
     progress: str = progress_field()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MachineError, MissingInputError, ParameterError, reason
-from cityscapes.files.atomic import explain_refusal
+from cityscapes.files.atomic import explain_refusal, write_text
 from cityscapes.files.locks import holder_of, lock_folder
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
@@ -155,7 +155,10 @@ def rename_run(run: str, name: str) -> list[Path]:
             held.enter_context(lock_folder(quantized))
         if record is not None and record.get("run") != name:
             add_to_record(folder / "run.json", record, run=name)
-        return [_move(old, new) for old, new in pairs if old.is_dir()]
+        moved = [_move(old, new) for old, new in pairs[:-1] if old.is_dir()]
+        for copy in [*output_folder(name).glob("*.ipynb"), *folder.glob("*.ipynb")]:
+            _relink(copy, run, name)
+        return [*moved, _move(*pairs[-1])]
 
 
 def _made_from(run: str, name: str) -> list[tuple[Path, Path]]:
@@ -190,6 +193,18 @@ def _refuse_taken(pairs: Sequence[tuple[Path, Path]], recorded: str | None, run:
             f"{left}: holds what was made from {run!r}, which was called {recorded!r} or was to be; "
             f"first: dlv3p runs rename {run} {recorded}"
         )
+
+
+def _relink(copy: Path, run: str, name: str) -> None:
+    """Let the links of an executed notebook lead to the folders of a run under its new name."""
+    text = regular(copy).read_text(encoding="utf-8")
+    changed = text
+    for kind in ("saved", "outputs"):
+        for end in (")", "/"):
+            changed = changed.replace(f"](../../{kind}/{run}{end}", f"](../../{kind}/{name}{end}")
+    changed = changed.replace(f"[saved/{run}/](", f"[saved/{name}/](")
+    if changed != text:
+        write_text(copy, changed)
 
 
 def _move(old: Path, new: Path) -> Path:

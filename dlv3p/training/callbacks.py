@@ -104,7 +104,7 @@ class Hints(Callback):
         steps = self._steps or total_epochs * steps_per_epoch
         if first_epoch == 1 and 2 * self._warmup > steps:
             print(
-                f"note: warmup_steps={self._warmup} of {steps} steps in all: the learning rate comes near its peak late "
+                f"note: warmup_steps={self._warmup} of {steps} steps in all: the learning rate nears its peak late "
                 f"or never. What helps: warmup_steps={steps // 10}, or more epochs",
                 flush=True,
             )
@@ -148,7 +148,8 @@ def make_callbacks(
     """Return the callbacks that `parameters` ask for; only the first process has any.
 
     `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes,
-    whose epochs are in `history`; `stop` is what a stop button calls. Raises what is wrong with `band` or `tensorboard` before a step is taken.
+    whose epochs are in `history`; `stop` is what a stop button calls. Raises what is wrong with `band` or
+    `tensorboard` before a step is taken.
     """
     if not place().first:
         return Callback()

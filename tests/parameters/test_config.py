@@ -152,11 +152,13 @@ def test_every_synonym_is_of_a_parameter_and_none_is_a_parameter_of_the_same_not
 
 
 def test_a_small_set_lists_all_its_names():
-    with pytest.raises(ParameterError, match=r"'foo': Allowed are runs$"):
+    with pytest.raises(ParameterError, match=r"'foo': Allowed are runs, figures$"):
         VisualizeTrainingParameters.from_mapping({"foo": 1})
 
 
-@pytest.mark.parametrize("given", ["8 16", "[8, 16]", "[8,16]", "['8', '16']", [8, 16], (8, 16), ["8", "16"]])
+@pytest.mark.parametrize(
+    "given", ["8 16", "8,16", "8, 16", "[8, 16]", "[8,16]", "['8', '16']", [8, 16], (8, 16), ["8", "16"]]
+)
 def test_a_list_is_taken_where_several_values_are(given):
     assert ProfileParameters.from_mapping({"output_strides": given}) == ProfileParameters()
     assert EvaluateParameters(scales=[0.5, 1.0]).scales == "0.5 1.0"
@@ -215,7 +217,7 @@ def test_plain_text_shows_what_differs_and_counts_the_rest():
     shown = plain_text(TrainParameters(run="mine", seed=3))
     assert shown == f"run = 'mine'\nseed = 3\n{others} others at their defaults"
     assert plain_text(QuickstartParameters()) == "Nothing differs from the defaults"
-    assert plain_text(VisualizeTrainingParameters(runs="a b")) == "runs = 'a b'\n0 others at their defaults"
+    assert plain_text(VisualizeTrainingParameters(runs="a b")) == "runs = 'a b'\n1 other at its default"
 
 
 def test_the_table_of_defaults_alone_is_folded_whole():

@@ -64,7 +64,7 @@ def test_a_table_of_scores_has_three_digits_and_a_dash_where_there_is_none():
     page = score_table(pd.DataFrame({"IoU": [0.25, np.nan]}, index=["road", "sky"]), NOT_OFFICIAL).to_html()
     assert ">0.250<" in page
     assert ">-<" in page
-    assert describe_least_sure(example()) == "errors among the least sure tenth of the pixels: 50%"
+    assert describe_least_sure(example()) == "errors among the least sure tenth of the pixels: 15%"
 
 
 def test_a_sentence_stands_where_no_details_were_asked_for():

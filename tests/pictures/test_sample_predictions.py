@@ -12,7 +12,9 @@ def test_the_titles_of_sample_predictions_are_drawn_whole(city, monkeypatch):
     monkeypatch.setattr(gallery.SamplePredictions, "_display", lambda *_: None)
     drawn = []
     arrange = gallery.side_by_side
-    monkeypatch.setattr(gallery, "side_by_side", lambda panels, **how: drawn.append(list(panels)) or arrange(panels, **how))
+    monkeypatch.setattr(
+        gallery, "side_by_side", lambda panels, **how: drawn.append(list(panels)) or arrange(panels, **how)
+    )
     split = open_split(city, "val")
     samples = gallery.SamplePredictions(split, count=2)
     for _ in range(12):

@@ -4,17 +4,21 @@ import csv
 import errno
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from support.terminal import in_terminal
 from support.tiny import tiny
 
 from cityscapes.errors import BusyError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.locks import lock_folder
+from dlv3p.jupyter.executed_copy import add_header
+from dlv3p.parameters.notebooks import EvaluateParameters
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
 from dlv3p.runs.listing import COLUMNS, format_runs, read_state, remove_run, rename_run
@@ -187,7 +191,9 @@ def interrupted(runs: Path, monkeypatch, moved: str) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        with pytest.raises(MachineError, match=rf"{moved}/done: cannot be renamed to better \(.*cross-device.*same again"):
+        with pytest.raises(
+            MachineError, match=rf"{moved}/done: cannot be renamed to better \(.*cross-device.*same again"
+        ):
             rename_run("done", "better")
 
 
@@ -205,6 +211,27 @@ def test_an_interrupted_rename_goes_on_and_no_other_begins_before(runs, monkeypa
     assert (runs / "better" / "model.safetensors").is_file()
     assert not (runs / "done").exists()
     assert not (outputs / "done").exists()
+
+
+def test_the_links_of_executed_notebooks_lead_to_the_renamed_run(runs):
+    (runs.parent / "outputs" / "done").mkdir(parents=True)
+    copies = (runs.parent / "outputs" / "done" / "evaluate.ipynb", runs / "done" / "train.ipynb")
+    for copy in (*copies, *copies):  # the second time, each is beside the other
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+        notebook.metadata["papermill"] = {"input_path": copy.name}
+        add_header(notebook, EvaluateParameters(run="done"), copy)
+        nbformat.write(notebook, copy)
+    rename_run("done", "better")
+    found = {}
+    for copy in (runs.parent / "outputs" / "better" / "evaluate.ipynb", runs / "better" / "train.ipynb"):
+        for title, target in re.findall(r"\[([^][]*)\]\(([^)]*)\)", copy.read_text()):
+            found[copy.stem, title] = (copy.parent / target).resolve()
+    assert found == {
+        ("evaluate", "train"): runs / "better" / "train.ipynb",
+        ("evaluate", "saved/better/"): runs / "better",
+        ("train", "evaluate"): runs.parent / "outputs" / "better" / "evaluate.ipynb",
+        ("train", "saved/better/"): runs / "better",
+    }
 
 
 def test_results_of_another_run_are_in_the_way_of_a_rename_also_of_one_that_goes_on(runs, monkeypatch):

@@ -147,12 +147,9 @@ def _names_of_cell(inputs: Sequence[str], names: Sequence[str]) -> set[str]:
 
 
 def _joined(value: Any) -> Any:
-    """Return the values of a list, of text such as "[8, 16]" or "8,16", separated by spaces; else the value itself."""
+    """Return the values of a list, or of text such as "[8, 16]", separated by spaces; anything else as it is."""
     if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
         words = [word.strip(" '\"") for word in value.strip()[1:-1].split(",")]
-        return " ".join(words) if all(words) else value
-    if isinstance(value, str) and "," in value and "/" not in value:  # a path may have a comma in it
-        words = [word.strip() for word in value.split(",")]
         return " ".join(words) if all(words) else value
     if isinstance(value, list | tuple) and value and all(type(item) in (int, float, str) for item in value):
         return " ".join(map(str, value))

@@ -5,21 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlv3p.evaluation.details import Details
-from dlv3p.pictures.visualize import add_footer, new_figure
+from dlv3p.pictures.visualize import Sentence, add_footer, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
-
-
-class Sentence(str):
-    """A sentence that takes the place of a figure or a table, shown without quotation marks."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 NOT_ASKED = Sentence("Nothing to show: the details were not asked for (details=False).")

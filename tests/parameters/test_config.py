@@ -156,9 +156,7 @@ def test_a_small_set_lists_all_its_names():
         VisualizeTrainingParameters.from_mapping({"foo": 1})
 
 
-@pytest.mark.parametrize(
-    "given", ["8 16", "[8, 16]", "[8,16]", "['8', '16']", [8, 16], (8, 16), ["8", "16"]]
-)
+@pytest.mark.parametrize("given", ["8 16", "[8, 16]", "[8,16]", "['8', '16']", [8, 16], (8, 16), ["8", "16"]])
 def test_a_list_is_taken_where_several_values_are(given):
     assert ProfileParameters.from_mapping({"output_strides": given}) == ProfileParameters()
     assert EvaluateParameters(scales=[0.5, 1.0]).scales == "0.5 1.0"

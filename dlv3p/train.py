@@ -113,8 +113,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if trains := not progress.finished:
             if place().first and (absent := describe_absent(training, pixels[0])):
                 print(f"warning: {absent}", flush=True)
-            stop = interruption.request
-            callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=progress.done, stop=stop)
+            facts_of_run = {"pixels": pixels[0], "done": progress.done, "history": progress.history}
+            callbacks = make_callbacks(p, folder, training, **facts_of_run, stop=interruption.request)
 
             # Batches: crops in an order that is a function of the seed, and whole images for validation.
             with ExitStack() as guards:

@@ -9,6 +9,7 @@ some images could not be used, or that the audit found an error.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -56,6 +57,8 @@ def _prepare(arguments: Sequence[str]) -> int:
         print(line)
     print_problems("not used", prepared.problems)
     print(f"{prepared.folder}: {'fit to train on' if not report.errors else 'errors, see above'}")
+    if not report.errors:
+        print(f"next, in notebooks/: papermill train.ipynb -p data_root {shlex.quote(str(prepared.folder.absolute()))}")
     return InputError.exit_status if prepared.problems or report.errors else 0
 
 

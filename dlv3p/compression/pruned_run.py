@@ -195,7 +195,8 @@ def _has_start(folder: Path, record: dict[str, Any]) -> bool:
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
         return False
     found = _read(folder / RECORD, folder)
-    settings = {key: value for key, value in record.items() if key != DATA}
+    same_weights = found.get("weights_sha256") == record["weights_sha256"]  # of a run that may have been renamed
+    settings = {key: value for key, value in record.items() if key != DATA and not (key == "run" and same_weights)}
     _refuse_other(folder.name, "pruned", {key: found.get(key) for key in settings}, settings)
     if found.get(DATA, record[DATA]) != record[DATA]:
         raise ParameterError(

@@ -12,6 +12,7 @@ Hidden files and folders are left out. Links are followed within the data set. N
 form.
 """
 
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -174,8 +175,13 @@ class _Listing:
         self.folder = root / kind / split
         if kind == "images" and not self.folder.is_dir():
             found = sorted(entry.name for entry in self.folder.parent.iterdir() if is_shown_folder(entry))
+            remedy = (
+                f"; annotations, and masks without splits, become such a folder by: dlv3p annotations prepare "
+                f"{shlex.quote(str(root))} --output FOLDER"
+            )
             raise MissingInputError(
                 f"{self.folder}: no such split; {self.folder.parent} holds {', '.join(found) or 'none'}"
+                f"{'' if found else remedy}"
             )
         found: dict[str, list[Path]] = defaultdict(list)
         left_out: list[Path] = []

@@ -1,6 +1,7 @@
 """Open a `data_root` parameter as the splits of a data set, whatever its kind."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,6 +56,11 @@ def resolve_data_root(data_root: str) -> Root:
     for folder in candidates:
         if folder.is_dir():
             return folder.resolve()
+    if file := next((path for path in candidates if path.is_file()), None):
+        raise MissingInputError(
+            f"data_root={data_root!r}: a file, not a folder of data; of annotations, make one with: "
+            f"dlv3p annotations prepare {shlex.quote(str(file))}"
+        )
     raise MissingInputError(
         f"data_root={data_root!r}: no such folder; give {DEMO_CITY!r}, {DEMO_VOC!r}, or a folder that {_layouts()}"
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError, run_command
 from cityscapes.files.atomic import write_bytes, write_text
-from cityscapes.workspace import output_folder, workspace
+from cityscapes.workspace import output_folder
 from dlv3p.jupyter.demo import NOTEBOOKS
 
 THUMBNAIL = 480
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="a name, such as evaluate; default: all")
     options = parser.parse_args(arguments)
-    print(write_gallery(options.notebooks).relative_to(workspace()))
+    print(write_gallery(options.notebooks))
     return 0
 
 

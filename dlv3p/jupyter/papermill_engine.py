@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,11 @@ class LinesAboveBar:
     def flush(self) -> None:
         """Do nothing: a line that has begun waits for its end."""
 
+    def end(self) -> None:
+        """Show a line that has begun: its cell has ended, and nothing follows."""
+        if self._begun:
+            self.write("\n")
+
 
 class SuiteEngine(NBClientEngine):
     """papermill's default engine, with checks before a notebook of the suite starts and one line when it fails."""
@@ -161,7 +167,8 @@ class SuiteEngine(NBClientEngine):
             ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
             ours |= {"on_cell_start": signals.refuse_next_cell, "on_cell_executed": signals.end_cell}
             if _runs_as_papermill() and not options.get("log_output") and options.get("stdout_file") is None:
-                options["stdout_file"] = LinesAboveBar()
+                options["stdout_file"] = lines = LinesAboveBar()
+                ours["on_cell_executed"] = partial(_end_cell, signals, lines)
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
             except (RuntimeError, StoppedNotebook, CellTimeoutError) as error:
@@ -171,6 +178,11 @@ class SuiteEngine(NBClientEngine):
             if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
                 raise signals.stopped()
             return executed
+
+
+async def _end_cell(signals: KernelSignals, lines: LinesAboveBar, **facts: Any) -> None:
+    lines.end()
+    await signals.end_cell(**facts)
 
 
 def _add_header(nb: nbformat.NotebookNode, parameters: Parameters) -> None:

@@ -45,6 +45,7 @@ class KernelSignals:
         self.managers: list[AsyncKernelManager] = []
         self._before: dict[signal.Signals, Any] = {}
         self._limit, self._end = cell_seconds or math.inf, math.inf
+        self._computing = False
         signals = self
 
         class KnownKernelManager(AsyncKernelManager):
@@ -55,6 +56,11 @@ class KernelSignals:
             async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
                 # A kernel that still computes would complain that nobody listens anymore.
                 await super().shutdown_kernel(now or time.monotonic() >= signals._end, restart)
+
+            async def _async_interrupt_kernel(self) -> None:
+                # Every shutdown begins with it; a kernel that is idle may log it as an error, below a good result.
+                if signals._computing or not self.shutting_down:
+                    await super()._async_interrupt_kernel()
 
         self.manager_class = KnownKernelManager
 
@@ -75,11 +81,11 @@ class KernelSignals:
         """Stop before the next cell starts if a signal arrived between two cells; else note when it has to end."""
         if self.received is not None:
             raise self.stopped()
-        self._end = time.monotonic() + self._limit
+        self._end, self._computing = time.monotonic() + self._limit, True
 
     async def end_cell(self, **_: object) -> None:
         """Note that the kernel no longer computes."""
-        self._end = math.inf
+        self._end, self._computing = math.inf, False
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

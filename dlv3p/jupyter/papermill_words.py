@@ -6,9 +6,11 @@ notebook for the path and overwrites it. And it reads `-p run 001` as the number
 
 import base64
 import difflib
+import io
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -42,6 +44,8 @@ INFORMATIVE = {"-h", "--help", "--help-notebook", "--version"}
 TYPED, RAW = ("-p", "--parameters"), ("-r", "--parameters_raw")
 YAML, YAML_FILE = ("-y", "--parameters_yaml"), ("-f", "--parameters_file")
 
+NEAREST, SURE = 3, 0.75
+"""At most so many notebooks are named in place of one that does not exist; from this likeness on, only the nearest."""
 LONGEST_NAME = 60
 """Characters of an executed copy's name, without `.ipynb`."""
 
@@ -142,19 +146,34 @@ def _as_typed(line: CommandLine, kind: type[Parameters]) -> list[str]:
 def refuse_missing_notebook(words: Sequence[str], *, stdin_is_terminal: bool) -> None:
     """Raise MissingInputError for a notebook that does not exist.
 
-    With a pipe as stdin, a single path is where papermill writes.
+    With a pipe as stdin, a single path is where papermill writes what comes through the pipe, if that is a notebook;
+    what was read of it is then there to be read again.
     """
     line = parse(words)
     path = line.notebook
-    if path is None or path.is_file() or (len(line.paths) == 1 and not stdin_is_terminal and not line.informative):
+    if path is None or path.is_file():
+        return
+    if len(line.paths) == 1 and not stdin_is_terminal and not line.informative and _brings_notebook():
         return
     if path.is_dir():
         raise MissingInputError(f"{path}: a folder, not a notebook; name one of its .ipynb files")
     suite = Path(__file__).resolve().parents[2] / "notebooks"
     known = {file.stem: file for folder in (suite, path.parent) for file in sorted(folder.glob("*.ipynb"))}
-    near = difflib.get_close_matches(path.stem, known, n=1)
-    hint = f"; did you mean {os.path.relpath(known[near[0]])}?" if near else "; the suite's are in notebooks/"
+    sure = difflib.get_close_matches(path.stem, known, n=1, cutoff=SURE)
+    within = [name for name in known if path.stem in name][:NEAREST]
+    near = sure or within or difflib.get_close_matches(path.stem, known, n=NEAREST, cutoff=0.5)
+    named = " or ".join(os.path.relpath(known[name]) for name in near)
+    hint = f"; did you mean {named}?" if near else "; the suite's are in notebooks/"
     raise MissingInputError(f"{path}: no such notebook{hint}")
+
+
+def _brings_notebook() -> bool:
+    """Return whether stdin brings a notebook: JSON with cells, not nothing, as /dev/null and a job's stdin do."""
+    text = sys.stdin.read() if sys.stdin is not None else ""
+    sys.stdin = io.StringIO(text)
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        return isinstance(json.loads(text)["cells"], list)
+    return False
 
 
 def check_sources(words: Sequence[str]) -> None:

@@ -4,15 +4,17 @@ The help of a parameter is written at its field, and nowhere else: the parameter
 docs/parameters.md are generated from it by `python tests/support/refresh_notebooks.py --parameters`.
 """
 
+import ast
 import difflib
 import html
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.choices import DEVICES, PROGRESS
+from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 from dlv3p.parameters.synonyms import likely, nearest
 
 LISTED_NAMES = 8
@@ -57,6 +59,11 @@ def device_field() -> Any:
     return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
 
 
+def figures_field() -> Any:
+    """Return the field that says in which format figures are saved."""
+    return choice("png", FIGURES, "format of the figures that are saved: png, svg or pdf")
+
+
 def threads_field() -> Any:
     """Return the field that says how many threads they use."""
     return number(2, 1, 256, "CPU threads")
@@ -95,8 +102,18 @@ class Parameters:
 
     @classmethod
     def from_cell(cls, variables: Mapping[str, Any]) -> Self:
-        """Build the set from a notebook's variables (`globals()`), ignoring those that are not parameters."""
-        return cls.from_mapping({item.name: variables[item.name] for item in fields(cls) if item.name in variables})
+        """Build the set from a notebook's variables (`globals()`).
+
+        Raises ParameterError for a name that the parameters cell sets and that is not a parameter, which would leave
+        the one that was meant at its default, and where that cell has not been run. All other variables are ignored.
+        """
+        names = [item.name for item in fields(cls)]
+        values = {name: variables[name] for name in names if name in variables}
+        if "In" in variables and not values:
+            raise ParameterError("no parameter has been set since the kernel started; run the parameters cell above")
+        for name in _names_of_cell(variables.get("In", ()), names):
+            values.setdefault(name, None)
+        return cls.from_mapping(values)
 
     @classmethod
     def groups(cls) -> dict[str, list[Field]]:
@@ -133,7 +150,21 @@ def _allowed_names(name: str, names: Sequence[str]) -> str:
     hint = f"did you mean {meant!r}? " if meant else ""
     if len(names) <= LISTED_NAMES:
         return f"{hint}Allowed are {', '.join(names)}"
-    return f"{hint}The nearest are {', '.join(nearest(name, names))}; docs/parameters.md lists all {len(names)}"
+    near = nearest(name, names)
+    said = f"The nearest are {', '.join(near)}; " if len(near) > 1 else ""
+    return f"{hint}{said}docs/parameters.md lists all {len(names)}"
+
+
+def _names_of_cell(inputs: Sequence[str], names: Sequence[str]) -> set[str]:
+    """Return the names that the parameters cell sets, as it was last run: that with most of `names`, annotated."""
+    for source in reversed(inputs):
+        with suppress(SyntaxError, ValueError):
+            statements = ast.parse(source).body
+            annotated = {ast.unparse(one.target) for one in statements if isinstance(one, ast.AnnAssign)}
+            if 2 * len(annotated & set(names)) > len(names):
+                plain = [target for one in statements if isinstance(one, ast.Assign) for target in one.targets]
+                return annotated | {target.id for target in plain if isinstance(target, ast.Name)}
+    return set()
 
 
 def _joined(value: Any) -> Any:

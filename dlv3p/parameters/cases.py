@@ -79,7 +79,8 @@ def _values(name: str, text: str, read: Callable[[str], Value]) -> list[Value]:
     try:
         return list(dict.fromkeys(read(word) for word in words))
     except ParameterError as error:
-        raise ParameterError(f"{name}={text!r}: {error}") from None
+        remedy = "; separate values by spaces, not by commas" if "," in text else ""
+        raise ParameterError(f"{name}={text!r}: {error}{remedy}") from None
 
 
 def _backbone(word: str) -> str:

@@ -40,6 +40,8 @@ STORED_IDS = (OWN_IDS, TRAIN_IDS)
 PRUNING_CRITERIA = ("magnitude", "fpgm", "bn_scale", "taylor")
 PRUNING_RANKINGS = ("uniform", "global", "isomorphic")
 PRUNED_PARTS = ("all", "backbone")
+FIGURES = ("png", "svg", "pdf")
+"""Formats of figures: pixels, and two that can be scaled."""
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from dlv3p.parameters.base import (
     Parameters,
     choice,
     device_field,
+    figures_field,
     number,
     progress_field,
     several,
@@ -26,13 +27,14 @@ SHARED = "shared"
 class CompareRunsParameters(Parameters):
     """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
 
-    candidates: str = text("", 'runs or folders of masks, reference first; "": a run at two sizes')
+    candidates: str = several("", 'runs or folders of masks, reference first; "": a run at two sizes')
     protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
     image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
     data_root: str = text("", 'what folders of masks are scored on; "": the data of the first run')
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
     examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
+    figures: str = figures_field()
     device: str = device_field()
     threads: int = threads_field()
     progress: str = progress_field()
@@ -42,7 +44,7 @@ class CompareRunsParameters(Parameters):
 class ExplorePredictionsParameters(Parameters):
     """Look at predictions of a labeled split, the images worth a look first."""
 
-    predictions: str = text("", 'one folder of masks or two to compare; "": predicts with the newest run')
+    predictions: str = several("", 'one folder of masks or two to compare; "": predicts with the newest run')
     data_root: str = text(DEMO_CITY, "the data set of the images, with masks")
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")

@@ -15,6 +15,7 @@ from dlv3p.parameters.base import (
     Parameters,
     choice,
     device_field,
+    figures_field,
     number,
     progress_field,
     several,
@@ -140,6 +141,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     name_classes: bool = _name_classes()
+    figures: str = figures_field()
     progress: str = progress_field()
 
 
@@ -237,6 +239,7 @@ class ProfileParameters(RunParameters):
     repeats: int = number(10, 1, 10_000, "timed predictions")
     energy_seconds: float = number(5.0, 0.0, 3600.0, "of continuous predictions, to measure energy; 0 skips it")
     idle_seconds: float = number(2.0, 1.0, 60.0, "of idle power, measured before")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     LISTS = ("backbones", "output_strides", "sizes", "batch_sizes", "precisions", "compiles")
@@ -355,6 +358,7 @@ class VisualizeTrainingParameters(Parameters):
     runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
     over: str = choice("epoch", CURVES_OVER, "epoch, step, or hours of training, for batches of several sizes")
     join_seeds: bool = switch(False, "draws runs that differ only in their seed as a mean and a band")
+    figures: str = figures_field()
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,21 @@ SYNONYMS = {
 """A parameter: what it is called elsewhere."""
 
 SIMILAR = 0.6
-"""From this likeness on (difflib's ratio), a name is taken for a misspelling of another."""
+"""From this likeness on (difflib's ratio), a name is taken for a misspelling of another; below, it is noise."""
+SHORT = 3
+"""Up to so many letters, a name is like too many others: only synonyms and shared words count."""
 
 
 def nearest(name: str, names: Sequence[str], *, number: int = 5) -> list[str]:
-    """Return so many of `names`, the likeliest meaning of `name` first: synonyms, then similar names."""
-    return sorted(names, key=lambda known: -_likeness(name.lower(), known))[:number]
+    """Return up to so many of `names`, the likeliest meaning of `name` first: synonyms, then similar names.
+
+    Names that share a word with a synonym follow: who asks for `lr` may mean another rate.
+    """
+    name = name.lower()
+    meant = [known for known in names if name in SYNONYMS.get(known, ())]
+    ranks = {known: max([_likeness(name, known), *(_likeness(one, known) - 1 for one in meant)]) for known in names}
+    near = [known for known in names if ranks[known] >= SIMILAR or _shared(known, [name, *meant])]
+    return sorted(near, key=lambda known: -ranks[known])[:number]
 
 
 def likely(name: str, names: Sequence[str]) -> str:
@@ -64,5 +73,10 @@ def _likeness(name: str, known: str) -> float:
     """Return 2 for a synonym; for any other name its similarity, and more if one is a word of the other."""
     if name in SYNONYMS.get(known, ()):
         return 2.0
-    shared = set(name.split("_")) & set(known.split("_"))
-    return difflib.SequenceMatcher(None, name, known).ratio() + 0.3 * bool(shared)
+    ratio = difflib.SequenceMatcher(None, name, known).ratio() if len(name) > SHORT or name == known else 0.0
+    return ratio + 0.3 * _shared(known, [name])
+
+
+def _shared(known: str, names: Sequence[str]) -> bool:
+    """Return whether a name has a word in common with one of the others."""
+    return any(set(known.split("_")) & set(name.split("_")) for name in names)

@@ -10,7 +10,16 @@ from cityscapes.dataset import Split
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
-from dlv3p.pictures.visualize import PICTURE_WIDTH, add_footer, colorize, legend, new_figure, side_by_side, text_lines
+from dlv3p.pictures.visualize import (
+    PICTURE_WIDTH,
+    Sentence,
+    add_footer,
+    colorize,
+    legend,
+    new_figure,
+    side_by_side,
+    text_lines,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +106,7 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
     """Draw mIoU over the price of each candidate, those on the Pareto front joined; a sentence where none is known."""
     table, price = comparison.costs(), comparison.price
     if not price:
-        return (
+        return Sentence(
             "The cost is not measured for all candidates at the same size on the same machine; profile.ipynb measures "
             "it, a run at a time."
         )

@@ -5,13 +5,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlv3p.evaluation.details import Details
-from dlv3p.pictures.visualize import add_footer, new_figure
+from dlv3p.pictures.visualize import Sentence, add_footer, new_figure
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
-NOT_ASKED = "Nothing to show: the details were not asked for (details=False)."
+
+NOT_ASKED = Sentence("Nothing to show: the details were not asked for (details=False).")
+NOT_OFFICIAL = Sentence("Nothing to show: the official metrics are those of Cityscapes, and this is other data.")
+NO_OBJECTS = Sentence("Nothing to show: no objects are known, which only Cityscapes' instances tell, or details=False.")
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#767676"
+
+
+def score_table(table: "pd.DataFrame", otherwise: Sentence, *, absent: str = "-") -> "Styler | Sentence":
+    """Format a table of scores, with `absent` where there is none; a table without rows gives way to a sentence."""
+    return table.style.format("{:.3f}", na_rep=absent) if len(table) else otherwise
+
+
+def describe_least_sure(details: Details) -> str:
+    """Say how many of the errors are among the pixels of least confidence."""
+    share = details.errors_among_least_sure()
+    return NOT_ASKED if np.isnan(share) else f"errors among the least sure tenth of the pixels: {share:.0%}"
 
 
 def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":
@@ -67,7 +83,7 @@ def reliability_chart(details: Details, *, footer: str = "") -> "Figure | str":
         label = f"{name}: ECE {100 * reliability.error:.1f} %"
         axes.plot(table["confidence"], table["accuracy"], style, color=color, markersize=4, label=label)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.legend(loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", frameon=False)
     add_footer(figure, footer)
     return figure

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlv3p.parameters.cases import case_of
-from dlv3p.pictures.visualize import add_footer, new_figure
+from dlv3p.pictures.visualize import Sentence, add_footer, new_figure
 from dlv3p.profiling.counters import NOT_MEASURED
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _grouped(
     colors = {key: color for key, color in colors.items() if any(not isinstance(row[key], str) for row in rows)}
     if not colors:
         why = dict.fromkeys(row[reason] if reason else row["status"] for row in rows)
-        return f"{label.rsplit(', ', 1)[0]}: nothing was measured here ({'; '.join(why)})."
+        return Sentence(f"{label.rsplit(', ', 1)[0]}: nothing was measured here ({'; '.join(why)}).")
     figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
     add_footer(figure, footer)
     axes = _rows(figure.subplots(), rows, label)

@@ -236,6 +236,15 @@ def png(figure: "Figure", *, dpi: int = 120) -> bytes:
     return content.getvalue()
 
 
+class Sentence(str):
+    """A sentence that takes the place of a figure or a table, shown without quotation marks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def save_figure(figure: "Figure | str", path: str | Path, *, dpi: int = 120) -> None:
     """Write a figure to `path` as PNG, SVG or PDF, by its suffix, and its numbers beside it as <stem>_figure.csv.
 

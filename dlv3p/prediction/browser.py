@@ -45,15 +45,15 @@ class Browser:
         self.confidence = ipywidgets.Checkbox(
             False, description="confidence", indent=False, disabled=not results.outputs.confidence
         )
-        wide = {"width": "150px"}
         self.classes = [
-            ipywidgets.Checkbox(True, description=n, indent=False, layout=wide) for n in predictor.class_names
+            ipywidgets.Checkbox(True, description=name, indent=False, layout=_in_color(color))
+            for name, color in zip(predictor.class_names, predictor.colors, strict=False)
         ]
         for widget in (self.opacity, self.confidence, *self.classes):
             widget.observe(lambda change: self.show(), names="value")
         controls = [self._button("Previous", -1), self._button("Next", 1), self.opacity, self.confidence]
         classes = ipywidgets.Box(self.classes, layout={"flex_flow": "row wrap"})
-        self.box = ipywidgets.VBox([ipywidgets.HBox([*controls, self.title]), classes, self.picture])
+        self.box = ipywidgets.VBox([ipywidgets.HBox(controls), self.title, classes, self.picture])
         self._open()
 
     def show(self) -> None:
@@ -81,9 +81,15 @@ class Browser:
     def _button(self, name: str, by: int) -> "ipywidgets.Button":
         import ipywidgets
 
-        button = ipywidgets.Button(description=name, layout={"width": "90px"})
+        button = ipywidgets.Button(description=name, layout={"width": "110px"})
         button.on_click(lambda pressed: self.step(by))
         return button
+
+
+def _in_color(color: np.ndarray) -> dict[str, str]:
+    """Return the layout of a class's checkbox, whose left edge has the color of the class."""
+    red, green, blue = map(int, color)
+    return {"width": "150px", "border_left": f"8px solid #{red:02x}{green:02x}{blue:02x}", "padding": "0 0 0 4px"}
 
 
 def encode(picture: np.ndarray) -> bytes:

@@ -51,8 +51,8 @@ class Explorer:
         self.opacity.observe(lambda change: self._draw(), names="value")
         self.choose.observe(self._mark, names="value")
         buttons = [self._button(name, act) for name, act in self._actions().items()]
-        rows = [[self.sort, self.opacity, self.title], [*buttons, self.choose, self.told]]
-        self.box = ipywidgets.VBox([*map(ipywidgets.HBox, rows), self.panels])
+        rows = [[self.sort, self.opacity], [*buttons, self.choose]]
+        self.box = ipywidgets.VBox([*map(ipywidgets.HBox, rows), self.title, self.told, self.panels])
         self._sort()
 
     @property

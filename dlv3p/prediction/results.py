@@ -170,13 +170,20 @@ def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, b
     """
     settings = describe(predictor, outputs, batch_size)
     if (before := _read_record(folder)) is not None:
-        differing = [f"{name}={before.get(name)!r}" for name in settings if before.get(name) != settings[name]]
+        found = {**before, "weights": _named_as(before.get("weights"), settings["weights"])}
+        differing = [f"{name}={found.get(name)!r}" for name in settings if found.get(name) != settings[name]]
         if differing:
             raise ParameterError(
                 f"output={str(folder)!r}: holds predictions of {', '.join(differing)}; choose another output, or the "
                 "same settings"
             )
     return Results(folder, predictor, outputs, settings)
+
+
+def _named_as(before: Any, now: dict[str, Any]) -> Any:
+    """Return recorded weights under the name that they have now: a run may have been renamed, or a file moved."""
+    alike = isinstance(before, dict) and now["sha256"] and before.get("sha256") == now["sha256"]
+    return now if alike else before
 
 
 def recorded_runtime(folder: Path) -> str | None:

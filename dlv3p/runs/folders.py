@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,14 @@ def find_run(run: str, *, parameter: str = "run") -> str:
     if not runs:
         asked = f"{parameter}={run!r}: no such run; " if run else ""
         raise MissingInputError(f"{asked}{run_folder('').resolve()}: no run yet; run train.ipynb first")
+    raise MissingInputError(f"{parameter}={run!r}: no such run; {name_runs(run, runs)}")
+
+
+def name_runs(run: str, runs: Sequence[str]) -> str:
+    """Return which of the existing runs is meant, if one is, and all of them."""
     near = difflib.get_close_matches(run, runs, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise MissingInputError(f"{parameter}={run!r}: no such run; {hint}Existing runs: {', '.join(runs)}")
+    hint = f"did you mean {near[0]!r}? E" if near else "e"
+    return f"{hint}xisting runs: {', '.join(runs) or 'none'}"
 
 
 @contextmanager

@@ -7,18 +7,20 @@ import csv
 import io
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError, reason
-from cityscapes.files.atomic import explain_refusal
+from cityscapes.files.atomic import explain_refusal, write_text
 from cityscapes.files.checksums import read_recorded
 from cityscapes.files.listing import walk
-from cityscapes.files.locks import LOCK, holder_of
+from cityscapes.files.locks import LOCK, holder_of, lock_folder
+from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
-from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run
+from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run, name_runs
 from dlv3p.runs.record import add_to_record, planned_epochs, read_record, read_unchanged_record
 from dlv3p.runtime.lines import format_duration
 
@@ -66,8 +68,7 @@ def read_state(run: str) -> RunState:
     """Return the state of a run; raises MissingInputError where there is no such folder."""
     folder = run_folder(run)
     if not folder.is_dir():
-        existing = ", ".join(all_runs()) or "none"
-        raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; existing runs: {existing}")
+        raise MissingInputError(f"run={run!r}: no such run in {folder.parent.resolve()}; {name_runs(run, all_runs())}")
     try:
         record = read_unchanged_record(folder / "run.json")
         history = read_history(folder / METRICS)
@@ -138,9 +139,11 @@ def remove_run(run: str, *, outputs: bool = False) -> list[Path]:
 
 
 def rename_run(run: str, name: str) -> list[Path]:
-    """Rename a run's folder, its record, and the folder of what was made from it; return the new folders.
+    """Rename a run's folder, its record, and the folders of what was made from it; return the new folders.
 
-    Raises ParameterError for a name that is taken or is not the name of a folder, and BusyError while it is trained.
+    The record is written first and the run's own folder moves last, so that the same call completes a rename that was
+    killed. Raises ParameterError for a name that is taken or is not the name of a folder, and BusyError while the run
+    is trained or its quantized networks are written.
     """
     _require_run(run)
     check_run_name(name)
@@ -148,16 +151,76 @@ def rename_run(run: str, name: str) -> list[Path]:
         raise ParameterError(
             f"{run!r} cannot become {name!r}: give a name, and leave {TRAINED_RUN!r} to the suite's run"
         )
-    pairs = [(run_folder(run), run_folder(name)), (output_folder(run), output_folder(name))]
-    for _, new in pairs:
-        if new.exists():
+    if read_state(run).state == INT8:
+        raise ParameterError(f"{run!r} holds quantized networks, which are renamed together with their run")
+    pairs = _made_from(run, name)
+    with ExitStack() as held:
+        folder = held.enter_context(hold_run(run))
+        record = _record_to_rename(folder, pairs)  # before anything moves
+        _refuse_taken(pairs, record.get("run") if record else None, run, name)
+        for quantized in (old for old, _ in pairs if (old / QUANTIZED).is_file()):
+            held.enter_context(lock_folder(quantized))
+        if record is not None and record.get("run") != name:
+            add_to_record(folder / "run.json", record, run=name)
+        moved = [_move(old, new) for old, new in pairs[:-1] if old.is_dir()]
+        for copy in [*output_folder(name).glob("*.ipynb"), *folder.glob("*.ipynb")]:
+            _relink(copy, run, name)
+        return [*moved, _move(*pairs[-1])]
+
+
+def _made_from(run: str, name: str) -> list[tuple[Path, Path]]:
+    """Return the folders that a run's name is in, and what they become; the run's own is last."""
+    quantized = run_folder(f"{run}-int8")
+    own = (quantized / QUANTIZED).is_file() or not quantized.exists()  # else it is a run that is called so
+    known = [(quantized, run_folder(f"{name}-int8"))] if own else []
+    return [(output_folder(run), output_folder(name)), *known, (run_folder(run), run_folder(name))]
+
+
+def _record_to_rename(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any] | None:
+    """Return the record of a run, which remembers a rename; None for a run without one that is a single folder."""
+    path = folder / "run.json"
+    if path.exists():
+        return read_record(path)
+    if also := [old for old, _ in pairs[:-1] if old.is_dir()]:
+        raise MissingInputError(
+            f"{path}: does not exist, and without it {also[0]} cannot safely be renamed as well; restore it first"
+        )
+    return None
+
+
+def _refuse_taken(pairs: Sequence[tuple[Path, Path]], recorded: str | None, run: str, name: str) -> None:
+    """Raise ParameterError where a new folder is another run's; an interrupted rename may have moved some already."""
+    for old, new in pairs:
+        moved = recorded == name and not old.exists()
+        if new.exists() and not moved:
             raise ParameterError(f"{new}: exists already; choose another name, or remove that run first")
-    with hold_run(run) as folder:
-        record = read_record(folder / "run.json") if (folder / "run.json").exists() else None  # before anything moves
-        done = [old.rename(new) for old, new in pairs if old.is_dir()]
-        if record is not None:
-            add_to_record(run_folder(name) / "run.json", record, run=name)
-    return done
+    left = output_folder(recorded) if recorded not in (None, run, name) else None
+    if left and left.is_dir() and not run_folder(recorded).exists() and not pairs[0][0].exists():
+        raise ParameterError(
+            f"{left}: holds what was made from {run!r}, which was called {recorded!r} or was to be; "
+            f"first: dlv3p runs rename {run} {recorded}"
+        )
+
+
+def _relink(copy: Path, run: str, name: str) -> None:
+    """Let the links of an executed notebook lead to the folders of a run under its new name."""
+    text = regular(copy).read_text(encoding="utf-8")
+    changed = text
+    for kind in ("saved", "outputs"):
+        for end in (")", "/"):
+            changed = changed.replace(f"](../../{kind}/{run}{end}", f"](../../{kind}/{name}{end}")
+    changed = changed.replace(f"[saved/{run}/](", f"[saved/{name}/](")
+    if changed != text:
+        write_text(copy, changed)
+
+
+def _move(old: Path, new: Path) -> Path:
+    """Move a folder within its parent; raises MachineError where the system refuses."""
+    try:
+        return old.rename(new)
+    except OSError as error:
+        explain_refusal(error, new)
+        raise MachineError(f"{old}: cannot be renamed to {new.name} ({reason(error)}); run the same again") from error
 
 
 def _require_run(run: str) -> None:

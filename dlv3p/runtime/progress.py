@@ -6,7 +6,7 @@ widgets would leave nothing to read; or nothing.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,16 +16,18 @@ from dlv3p.runtime.callbacks import Callback
 from dlv3p.runtime.lines import Item, LineProgress, track_with_lines
 
 
-def make_progress(mode: str = "auto", *, stop: Callable[[], None] | None = None) -> Callback:
+def make_progress(
+    mode: str = "auto", *, stop: Callable[[], None] | None = None, history: Iterable[Mapping[str, float]] = ()
+) -> Callback:
     """Make the callback that shows progress: `widgets`, `lines`, `none`, or `auto`, widgets where a person sees them.
 
-    Widgets have a button that calls `stop`.
+    Widgets have a button that calls `stop`, and curves that begin with the epochs of `history`.
     """
     mode = resolve_mode(mode)
     if mode == "widgets":
         from dlv3p.runtime.widgets import WidgetProgress
 
-        return WidgetProgress(stop=stop)
+        return WidgetProgress(stop=stop, history=history)
     return LineProgress() if mode == "lines" else Callback()
 
 

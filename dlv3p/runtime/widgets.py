@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_UPDATES = 0.2
 _DRAWING_SHARE = 0.01  # of the time; drawing the curves takes about 50 ms
+_OLDEST = 10  # seconds after which the next epoch draws them in any case
 _VALIDATION_SHARE = 0.1  # of an epoch on the bar, which also moves while images are scored
 _CUT = 5  # times the median: where the axis of a loss ends at the latest
 _TRAIN, _VAL = "#E69F00", "#0072B2"
@@ -72,9 +73,15 @@ class Bar:
 class WidgetProgress(Callback):
     """Show the training: the bar counts steps, the curves show loss and mIoU of train and val."""
 
-    def __init__(self, *, stop: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        stop: Callable[[], None] | None = None,
+        history: Iterable[Mapping[str, float]] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock, self._stop = clock, stop
-        self._rows: list[Mapping[str, float]] = []
+        self._rows = [dict(row) for row in history]
         self._next_drawing = -math.inf
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
@@ -102,6 +109,8 @@ class WidgetProgress(Callback):
         # ipykernel 7.4 sends replies to the subshell that created the widget, which is busy; without this entry, it
         # uses the subshell that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
+        if self._rows:
+            self._draw()
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
@@ -146,7 +155,7 @@ class WidgetProgress(Callback):
         self._curves.value = draw_curves(self._rows, self._epochs)
         self._curves.layout.height, self._curves.layout.visibility = CURVES_HEIGHT, "visible"
         cost = self._clock() - began
-        self._next_drawing = began + cost / _DRAWING_SHARE
+        self._next_drawing = began + min(cost / _DRAWING_SHARE, _OLDEST)
 
 
 def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -161,11 +161,17 @@ class Tracker(Callback):
 class Hints(Callback):
     """Say before training that the data give few steps, and once that the validation loss is out of proportion."""
 
-    def __init__(self, *, steps: int = 0) -> None:
-        self._steps, self._explained = steps, False
+    def __init__(self, *, steps: int = 0, warmup_steps: int = 0) -> None:
+        self._steps, self._warmup, self._explained = steps, warmup_steps, False
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         steps = self._steps or total_epochs * steps_per_epoch
+        if first_epoch == 1 and 2 * self._warmup > steps:
+            print(
+                f"note: warmup_steps={self._warmup} of {steps} steps in all: the learning rate nears its peak late "
+                f"or never. What helps: warmup_steps={steps // 10}, or more epochs",
+                flush=True,
+            )
         if first_epoch == 1 and (steps < FEW_STEPS or steps_per_epoch <= FEW_STEPS_PER_EPOCH):
             print(
                 f"note: {steps} steps in all, {steps_per_epoch} per epoch, are few to train a network and to settle "
@@ -201,18 +207,20 @@ def make_callbacks(
     *,
     pixels: np.ndarray,
     done: int,
+    history: Sequence[Mapping[str, float]],
     stop: Callable[[], None],
 ) -> Callback:
     """Return the callbacks that `parameters` ask for; only the first process has any.
 
-    `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes;
-    `stop` is what a stop button calls. Raises what is wrong with `band` or `tensorboard` before a step is taken.
+    `pixels` counts those of each id in the training masks, int64 (256,); `done` counts the steps of earlier processes,
+    whose epochs are in `history`; `stop` is what a stop button calls. Raises what is wrong with `band` or
+    `tensorboard` before a step is taken.
     """
     if not place().first:
         return Callback()
-    callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop)]
+    callbacks: list[Callback] = [make_progress(parameters.progress, stop=stop, history=history)]
     if parameters.progress != "none":
-        callbacks.append(Hints(steps=parameters.steps))
+        callbacks.append(Hints(steps=parameters.steps, warmup_steps=parameters.warmup_steps))
     if parameters.tensorboard:
         callbacks.append(TensorBoardLogger(folder / "events", done=done))
     if parameters.tracker != "none":

@@ -62,19 +62,14 @@ class Checkpoints:
         """Write the named checkpoints; raises DivergedError, and writes nothing, when a weight is not finite."""
         if not place().first:
             return
-        scored, trained = self.stepper.scored.state_dict(), {}
-        if self.stepper.average is not None:
-            trained = {"training_model": self.stepper.model.state_dict()}
         state = {
             "epoch": len(self.progress.history),
             "step": self.progress.sums.steps,
             **self.facts,
-            "model": scored,
-            **trained,
-            **self.stepper.state_dict(),
+            **checkpoint_state(self.stepper),
             **self.progress.state_dict(),
         }
-        _check_finite(self.folder, scored, state.get("training_model", {}))
+        _check_finite(self.folder, state["model"], state.get("training_model", {}))
         for name in names:
             save_checkpoint(checkpoint_path(self.folder.name, name), state)
         self.saved_at = time.monotonic()
@@ -84,6 +79,12 @@ class Checkpoints:
         wait_for_all()  # a process that ends while another still writes would look like a failure
         done = f"stopped after step {self.progress.done} of {self.progress.steps}"
         raise self.interruption.kind(f"run={self.folder.name!r}: {done}; run again to continue")
+
+
+def checkpoint_state(stepper: Stepper) -> dict[str, Any]:
+    """Return all tensors of a checkpoint: the weights that are scored, those that are trained, and the optimizer's."""
+    trained = {} if stepper.average is None else {"training_model": stepper.model.state_dict()}
+    return {"model": stepper.scored.state_dict(), **trained, **stepper.state_dict()}
 
 
 def export_best(folder: Path, *, anew: bool) -> None:

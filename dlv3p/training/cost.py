@@ -1,7 +1,7 @@
 """Say before a training starts what it costs here: seconds, memory, and disk; refuse what cannot fit.
 
 Memory comes from a trace of a step, and then from three steps that are really taken, in a process of their own. Those
-also give the time of a step; validation follows from it by the multiply-adds of whole images.
+also give the time of a step, and that of writing a checkpoint; validation follows by the multiply-adds of whole images.
 """
 
 import os
@@ -34,6 +34,8 @@ LONG_SECONDS = 3600
 BACKWARD = 3
 """Multiply-adds of a step, in those of its forward pass."""
 READ_SAMPLES = 3
+SAVES_AT_THE_END = 2
+"""What the end takes, in checkpoints: the best one is read and its weights are exported."""
 
 
 class Cost(NamedTuple):
@@ -50,7 +52,8 @@ class Cost(NamedTuple):
             return "nothing is left to train"
         return (
             f"about {format_duration(self.seconds)} here: {self.steps} steps of {self.step_seconds:.2f} s, measured "
-            f"now, and validation; {self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of disk"
+            f"now, validation, and checkpoints; {self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of "
+            "disk"
         )
 
     def refuse_long(self, parameters: TrainParameters) -> None:
@@ -84,7 +87,8 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     epochs = max(1, steps // per_epoch)
     validations = -(-epochs // p.validate_every)
     image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0
-    seconds = steps * step + validations * len(validation) / p.processes * image
+    saves = epochs + validations + SAVES_AT_THE_END
+    seconds = steps * step + validations * len(validation) / p.processes * image + saves * tried.save_seconds
     beside = BESIDE_BYTES / 2**20 if tried.mib and choose_device(p.device).type == "cpu" else 0.0
     return Cost(seconds, steps, step, tried.mib + beside, disk / 2**20)
 

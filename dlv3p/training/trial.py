@@ -19,6 +19,8 @@ import psutil
 import torch
 
 from cityscapes.errors import MachineError, OutOfMemoryError, UserError
+from cityscapes.files.leftovers import temporary_folder
+from cityscapes.workspace import run_folder
 from dlv3p.data.roots import open_training
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
@@ -28,9 +30,11 @@ from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
 from dlv3p.training.activation_checkpointing import checkpoint_activations
+from dlv3p.training.checkpoints import checkpoint_state
 from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import build_optimizer
-from dlv3p.training.step import build_loss, build_stepper
+from dlv3p.training.step import Stepper, build_loss, build_stepper
+from dlv3p.weights.checkpoint import save_checkpoint
 
 TIMED_STEPS = 3
 ENOUGH_SECONDS = 60
@@ -40,12 +44,16 @@ WORTH_OFFERING = 1.05
 
 
 class Trial(NamedTuple):
-    """A setting that was tried: seconds of a step, and MiB at its peak, of the process or, with a GPU, on the board."""
+    """A setting that was tried: seconds of a step, and MiB at its peak, of the process or, with a GPU, on the board.
+
+    `save_seconds` is how long a checkpoint takes to write, 0 where it was not measured.
+    """
 
     batch_size: int
     precision: str
     seconds: float
     mib: float
+    save_seconds: float = 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -142,7 +150,7 @@ def try_setting(parameters: TrainParameters, num_classes: int) -> Trial:
     child = run_module("dlv3p.training.trial", request, b"")
     if child.returncode == 0:
         found = json.loads(child.stdout.split(b"\n")[-2])
-        return Trial(parameters.batch_size, parameters.precision, found["seconds"], found["mib"])
+        return Trial(parameters.batch_size, parameters.precision, **found)
     last = child.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
     setting = f"batch_size={parameters.batch_size}, precision={parameters.precision}"
     if child.returncode == -signal.SIGKILL or OutOfMemoryError.__name__ in last:
@@ -170,7 +178,25 @@ def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]
         times.append(time.perf_counter() - began)
         if sum(times) > ENOUGH_SECONDS:
             break
-    return {"seconds": statistics.median(times[1:] or times), "mib": _peak_mib(device)}
+    peak = _peak_mib(device)
+    return {"seconds": statistics.median(times[1:] or times), "mib": peak, "save_seconds": _save_seconds(stepper)}
+
+
+def _save_seconds(stepper: Stepper) -> float:
+    """Return how long a checkpoint takes to write to the disk of the runs, into a folder that goes again.
+
+    0 where it cannot be written, of which a training says more.
+    """
+    there = run_folder("")
+    while not there.is_dir():
+        there = there.parent
+    began = time.perf_counter()
+    try:
+        with temporary_folder("dlv3p-trial", there) as folder:
+            save_checkpoint(folder / "last.pt", checkpoint_state(stepper) | {"epoch": 0})
+    except (OSError, MachineError):
+        return 0.0
+    return time.perf_counter() - began
 
 
 def _peak_mib(device: torch.device) -> float:

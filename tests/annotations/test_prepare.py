@@ -152,7 +152,9 @@ def test_the_command_says_all_of_that_and_its_status_is_3(photos: Path, capsys: 
     shown = capsys.readouterr()
     assert shown.err == f"not used: lost.png: the image is missing; looked in {photos}, give images=\n"
     assert "labelme: 3 classes; images: train 8 (8 groups), val 2 (2 groups)" in shown.out
-    assert shown.out.endswith("out: fit to train on\n")
+    assert shown.out.endswith(
+        f"out: fit to train on\nnext, in notebooks/: papermill train.ipynb -p data_root {photos.parent / 'out'}\n"
+    )
     (photos / "lost.json").unlink()
     assert main(words) == 0
 

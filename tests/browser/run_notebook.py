@@ -81,6 +81,11 @@ LOOK = """() => {
     };
 }"""
 
+CLIPPED = """() => [...document.querySelectorAll('.jp-Notebook .jupyter-widgets')]
+    .filter((part) => part.matches('button, .widget-label') && part.scrollWidth > part.clientWidth)
+    .map((part) => part.textContent)"""
+"""The texts of buttons and labels of which a part is cut off."""
+
 
 @dataclass(frozen=True)
 class Look:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import jupyterlab
+from run_notebook import CLIPPED, jupyterlab
 from support.stored_predictions import write_predictions
 
 from cityscapes.files.images import read_ids
@@ -30,6 +30,7 @@ def test_a_class_brings_its_worst_image_and_the_pointer_reads_the_file(city: Pat
     title, told, at = [], [], (0.37, 0.81)
 
     def use(page: Page) -> None:
+        assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
         page.get_by_label("sort by").select_option("IoU car")
         page.get_by_text("· IoU car", exact=False).first.wait_for()
         picture = page.get_by_alt_text("prediction", exact=True)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
-from run_notebook import JupyterLab, Seen, jupyterlab
+from run_notebook import CLIPPED, JupyterLab, Seen, jupyterlab
 from support.tiny import STEPS_PER_EPOCH, TINY
 
 from dlv3p.parameters.training import TRAINED_RUN
@@ -66,6 +67,22 @@ def test_quickstart_draws_its_progress_and_curves(city: Path, lab: JupyterLab) -
     assert len({look.share for look in training}) > 3, "the bar did not move"
     assert any(look.height > 100 for look in training), "no curve was seen while the cell ran"
     assert len({look.picture for look in seen.looks if look.height > 100}) > 1, "no curve was seen to change"
+
+
+def test_a_misspelled_name_in_the_parameters_cell_stops_the_notebook_with_one_line(
+    tmp_path: Path, lab: JupyterLab
+) -> None:
+    """As a person types it; papermill would refuse it before a kernel starts."""
+    notebook = nbformat.read(ROOT / "notebooks" / "train.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert "epochs: int = 26" in cell.source
+    cell.source = cell.source.replace("epochs: int = 26", "epoch: int = 3")
+    nbformat.write(notebook, tmp_path / "train.ipynb")
+    seen = lab.run(tmp_path / "train.ipynb", screenshot=PICTURES / "misspelled.png", seconds=600)
+    (told,) = seen.errors
+    assert told.startswith("ParameterError: unknown parameter 'epoch': did you mean 'epochs'? ")
+    assert len(told.splitlines()) == 1
+    assert seen.run == 2
 
 
 ENDLESS = TINY | {"epochs": 10_000, "progress": "auto", "checkpoint_minutes": 10.0}
@@ -176,6 +193,7 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
             drawn.append(page.evaluate(PIXELS))
 
         button = page.locator("button.jupyter-button")
+        assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
         drawn.append(page.evaluate(PIXELS))
         changed(button.filter(has_text="Next").click)
         changed(button.filter(has_text="Previous").click)

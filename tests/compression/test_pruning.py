@@ -24,7 +24,7 @@ from dlv3p.compression import pruned_run as pruned_run_module
 from dlv3p.compression.acceptance_report import Limits
 from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.importance import CRITERIA, choose_channels
-from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, dense_run, prune_run
+from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, _has_start, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.models.anatomy import count_macs, count_parameters
@@ -454,6 +454,11 @@ def test_it_is_not_pruned_again_but_gone_on_with(pruned_run):
     assert again.training == pruned_run.training
     assert (pruned_run.folder / "pruning" / "start.safetensors").stat().st_mtime_ns == start
     assert len(again.fine_tune().history) == 1
+    record = json.loads((pruned_run.folder / "pruning" / "settings.json").read_text())
+    record.pop("content_sha256", None)
+    assert _has_start(pruned_run.folder, record | {"run": "renamed"}), "of the same weights"
+    with pytest.raises(ParameterError, match=r"with run='tiny' \(asked for 'renamed'\), weights_sha256="):
+        _has_start(pruned_run.folder, record | {"run": "renamed", "weights_sha256": "0"})
     with pytest.raises(ParameterError, match=r"'tiny-pruned' was pruned with sparsity=0.5 \(asked for 0.25\)"):
         prune_run(replace(pruned_run.parameters, sparsity=0.25))
     with pytest.raises(ParameterError, match="^pruned_run='a/b': allowed are up to 100 letters"):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
 from dlv3p.data.folder import open_folder
-from dlv3p.data.roots import open_for_viewing, open_images, open_split, open_training
+from dlv3p.data.roots import open_for_viewing, open_images, open_split, open_training, resolve_data_root
 from dlv3p.parameters.training import TrainingDataParameters
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
@@ -256,3 +256,13 @@ def test_ignored_pixels_have_a_color_that_no_class_has(folder, table, ignored):
     split = open_split(folder, "train")
     assert split.colors[255].tolist() == ignored
     assert ignored not in split.colors[:3].tolist()
+
+
+def test_a_folder_of_annotations_is_named_what_makes_data_of_it(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.jpg").touch()
+    (tmp_path / "annotations.json").touch()
+    with pytest.raises(MissingInputError, match=f"holds none; .* by: dlv3p annotations prepare {tmp_path} --output"):
+        open_split(tmp_path, "train")
+    with pytest.raises(MissingInputError, match=r": a file, not .*: dlv3p annotations prepare .*/annotations\.json$"):
+        resolve_data_root(str(tmp_path / "annotations.json"))

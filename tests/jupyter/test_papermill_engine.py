@@ -1,5 +1,6 @@
 """Run papermill as users do, on small notebooks: in a terminal, in a pipe, and with a pipe as stdin."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ import nbformat
 import papermill
 import pytest
 from click.testing import CliRunner
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import AsyncKernelManager, start_new_kernel
 from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
@@ -32,7 +33,7 @@ from dlv3p.jupyter.papermill_engine import (
     UnwritableCopy,
     cell_seconds,
 )
-from dlv3p.jupyter.papermill_signals import StoppedNotebook
+from dlv3p.jupyter.papermill_signals import KernelSignals, StoppedNotebook
 from dlv3p.jupyter.papermill_words import completed
 from dlv3p.parameters.training import TrainParameters
 
@@ -184,11 +185,17 @@ def test_a_refusal_in_a_terminal_ends_with_its_line(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [("lr", "learning_rate"), ("bs", "batch_size"), ("amp", "precision"), ("encoder", "backbone"), ("epoch", "epochs")],
+    ("typed", "near"),
+    [
+        ("lr", "learning_rate backbone_rate_factor final_rate_factor"),
+        ("bs", "batch_size"),
+        ("amp", "precision"),
+        ("encoder", "backbone backbone_rate_factor backbone_norm_momentum"),
+        ("lerning_rate", "learning_rate final_rate_factor backbone_rate_factor"),
+    ],
 )
-def test_a_misspelled_parameter_names_the_nearest_five_before_anything_slow_is_loaded(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, typed: str, meant: str
+def test_a_misspelled_parameter_names_the_nearest_five_and_no_noise_before_anything_slow_is_loaded(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, typed: str, near: str
 ) -> None:
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # names every module that any of its processes imports
     status, shown = in_terminal(PAPERMILL, "notebooks/train.ipynb", "-p", typed, "8", cwd=workspace)
@@ -197,9 +204,11 @@ def test_a_misspelled_parameter_names_the_nearest_five_before_anything_slow_is_l
     assert imported & {"torch", "matplotlib", "numba"} == set()
     assert status == 2
     line = last_line(shown)
-    assert f"Error: unknown parameter {typed!r}: did you mean {meant!r}? The nearest are {meant}, " in line
-    names = re.search(r"The nearest are (.*); docs/parameters\.md lists all \d+$", line)[1].split(", ")
-    assert len(names) == 5
+    names = near.split()
+    assert f"Error: unknown parameter {typed!r}: did you mean {names[0]!r}? " in line
+    listed = re.search(r"(?:The nearest are (.*); )?docs/parameters\.md lists all \d+$", line)[1]
+    assert (listed.split(", ") if listed else names[:1]) == names
+    assert len(names) <= 5
     assert set(names) <= TrainParameters().as_dict().keys()
     assert len(line) < 250
 
@@ -217,6 +226,34 @@ def test_what_cells_print_appears_in_a_terminal_as_it_comes(workspace: Path) -> 
     assert status == 0, shown
     lines = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").splitlines()]
     assert [line for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2"]
+
+
+def test_a_line_without_an_end_is_shown_once_its_cell_has_ended(workspace: Path) -> None:
+    write_notebook(workspace / "train.ipynb", "print('What to do: this', end='')", "print('that', end='')")
+    status, shown = in_terminal(PAPERMILL, "train.ipynb", cwd=workspace)
+    assert status == 0, shown
+    lines = [line.split("\r")[-1].strip() for line in shown.splitlines()]
+    assert "What to do: this" in lines
+    assert "that" in lines
+
+
+def test_an_idle_kernel_is_shut_down_without_an_interrupt_which_it_may_log_as_an_error(monkeypatch) -> None:
+    sent = []
+
+    async def interrupt(manager: AsyncKernelManager) -> None:
+        sent.append(signals._computing)
+
+    monkeypatch.setattr(AsyncKernelManager, "_async_interrupt_kernel", interrupt)
+    with KernelSignals() as signals:
+        manager = signals.manager_class()
+        manager.shutting_down = True
+        for begun in (False, True):
+            if begun:
+                asyncio.run(signals.refuse_next_cell())
+            asyncio.run(manager._async_interrupt_kernel())
+        asyncio.run(signals.end_cell())
+        asyncio.run(manager._async_interrupt_kernel())
+    assert sent == [True]
 
 
 def test_a_refusal_is_a_value_error_for_programs(workspace: Path) -> None:

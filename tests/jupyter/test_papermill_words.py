@@ -1,8 +1,10 @@
 """papermill's command line as users type it: where the executed copy goes, and text that looks like a number."""
 
+import io
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,14 +186,38 @@ def test_a_notebook_of_the_suite_is_found_from_anywhere(folder: Path, tmp_path: 
         MissingInputError, match=r"^save_prediction\.ipynb: .* mean .*notebooks/save_predictions\.ipynb\?"
     ):
         refuse_missing_notebook(["save_prediction.ipynb"], stdin_is_terminal=True)
+    with pytest.raises(MissingInputError, match=r"render_gif\.ipynb or .*/prepare_voc\.ipynb\?$"):
+        refuse_missing_notebook(["render_voc.ipynb"], stdin_is_terminal=True)
+    with pytest.raises(MissingInputError, match=r"^gif\.ipynb: .*notebooks/render_gif\.ipynb\?$"):
+        refuse_missing_notebook(["gif.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r"^qqqq\.ipynb: no such notebook; the suite's are in notebooks/$"):
         refuse_missing_notebook(["qqqq.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r": a folder, not a notebook"):
         refuse_missing_notebook([str(folder), "x.ipynb"], stdin_is_terminal=False)
 
 
-def test_a_single_path_with_a_pipe_as_stdin_is_where_papermill_writes(folder: Path) -> None:
+@pytest.mark.parametrize("words", [["trian.ipynb"], ["trian.ipynb", "x.ipynb"]])
+@pytest.mark.parametrize("piped", [None, b"", b"hi\n", b'{"cells": 1}'], ids=["/dev/null", "nothing", "text", "JSON"])
+def test_a_wrong_notebook_path_is_one_line_without_a_terminal_too(folder: Path, words: list[str], piped) -> None:
+    stdin = {"stdin": subprocess.DEVNULL} if piped is None else {"input": piped}
+    done = subprocess.run([PAPERMILL, *words], cwd=folder, capture_output=True, check=False, **stdin)
+    assert done.stderr.decode() == "Error: trian.ipynb: no such notebook; did you mean train.ipynb?\n"
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert not (folder / "trian.ipynb").exists()
+
+
+def test_a_notebook_that_comes_through_a_pipe_is_written_to_the_single_path(folder: Path) -> None:
+    content = (folder / "train.ipynb").read_bytes()
+    words = [PAPERMILL, "new.ipynb", "--prepare-only"]
+    done = subprocess.run(words, cwd=folder, input=content, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((folder / "new.ipynb").read_text())["cells"]
+
+
+def test_a_single_path_with_a_pipe_as_stdin_is_where_papermill_writes(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"cells": []}'))
     refuse_missing_notebook(["new.ipynb"], stdin_is_terminal=False)
+    assert sys.stdin.read() == '{"cells": []}', "papermill still has to read it"
     refuse_missing_notebook(["-", "new.ipynb"], stdin_is_terminal=True)
     refuse_missing_notebook(["https://example.org/a.ipynb", "new.ipynb"], stdin_is_terminal=True)
 

@@ -329,3 +329,13 @@ def test_no_cell_draws_by_itself(name: str) -> None:
     """Axes, ticks and colors are plumbing, and belong into functions."""
     for cell in code_cells(FOLDER / f"{name}.ipynb"):
         assert not re.search(r"\.axes|subplots|set_y|seaborn", cell.source), cell.source
+
+
+def test_images_that_are_called_by_numbers_keep_their_names_in_the_table_of_predictions(tmp_path):
+    table = tmp_path / "predictions.csv"
+    table.write_text("image,width,share of road\n000,4,1\n001,4,1\n")
+    cells = nbformat.read(FOLDER / "predict.ipynb", as_version=4).cells
+    (source,) = [cell.source for cell in cells if "predictions.table" in cell.source]
+    variables = {"predictions": SimpleNamespace(table=table)}
+    exec(source, variables)
+    assert list(variables["table"].index) == ["000", "001"]

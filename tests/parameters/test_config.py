@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
 from cityscapes.errors import ParameterError
+from dlv3p.jupyter.parameters_cell import cell_source
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.files import read_value
 from dlv3p.parameters.notebooks import (
@@ -61,6 +63,43 @@ def test_a_whole_number_is_taken_for_a_real_one():
     assert TrainParameters.from_mapping({"learning_rate": 1}).learning_rate == 1.0
 
 
+def parameters_cell(kind, old: str = "", new: str = "") -> dict[str, Any]:
+    """The variables of a kernel that has run the notebook's parameters cell, in which `old` was changed to `new`."""
+    source = cell_source(kind).replace(old, new, 1) if old else cell_source(kind)
+    variables: dict[str, Any] = {"In": ["", source, "settings = 3", "not(python"]}
+    exec(source, variables)
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("epochs: int = 26", "epoch: int = 3", "unknown parameter 'epoch': did you mean 'epochs'"),
+        ("epochs: int = 26", "epochs: int = 26\nlr = 0.1", "unknown parameter 'lr': did you mean 'learning_rate'"),
+    ],
+    ids=["annotated", "a line of one's own"],
+)
+def test_a_misspelled_name_in_the_parameters_cell_does_not_leave_the_default_unnoticed(old, new, told):
+    with pytest.raises(ParameterError, match=told):
+        TrainParameters.from_cell(parameters_cell(TrainParameters, old, new))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_parameters_cell_of_every_notebook_is_taken_as_it_is(kind):
+    assert kind.from_cell(parameters_cell(kind)) == kind()
+
+
+def test_a_cell_that_was_corrected_and_run_again_counts_and_the_earlier_one_does_not():
+    wrong = parameters_cell(TrainParameters, "epochs: int = 26", "epoch: int = 3")
+    right = parameters_cell(TrainParameters, "epochs: int = 26", "epochs: int = 3")
+    assert TrainParameters.from_cell({**wrong, **right, "In": wrong["In"] + right["In"]}).epochs == 3
+
+
+def test_a_restarted_kernel_without_the_parameters_cell_does_not_go_on_with_the_defaults():
+    with pytest.raises(ParameterError, match="no parameter has been set since the kernel started; run the parameters"):
+        TrainParameters.from_cell({"In": ["", "config = 3"]})
+
+
 def test_from_cell_takes_the_parameters_among_other_variables():
     assert TrainParameters.from_cell({"output_stride": 8, "np": object(), "_": 3}).output_stride == 8
 
@@ -106,7 +145,9 @@ def test_parameters_are_frozen():
 
 @pytest.mark.parametrize(("unknown", "meant"), [("imgsz", ["crop_height", "crop_width"]), ("num_workers", ["workers"])])
 def test_a_name_from_elsewhere_leads_to_the_parameter(unknown, meant):
-    with pytest.raises(ParameterError, match=f"'{unknown}': did you mean '{meant[0]}'.* are {', '.join(meant)}, "):
+    listed = f"The nearest are {', '.join(meant)}; " if len(meant) > 1 else ""
+    told = f"'{unknown}': did you mean '{meant[0]}'? {listed}docs/parameters.md lists all "
+    with pytest.raises(ParameterError, match=re.escape(told)):
         TrainParameters.from_mapping({unknown: 8})
 
 
@@ -127,7 +168,7 @@ def test_every_synonym_is_of_a_parameter_and_none_is_a_parameter_of_the_same_not
 
 
 def test_a_small_set_lists_all_its_names():
-    with pytest.raises(ParameterError, match=r"'foo': Allowed are runs, over, join_seeds$"):
+    with pytest.raises(ParameterError, match=r"'foo': Allowed are runs, over, join_seeds, figures$"):
         VisualizeTrainingParameters.from_mapping({"foo": 1})
 
 
@@ -191,7 +232,7 @@ def test_plain_text_shows_what_differs_and_counts_the_rest():
     shown = plain_text(TrainParameters(run="mine", seed=3))
     assert shown == f"run = 'mine'\nseed = 3\n{others} others at their defaults"
     assert plain_text(QuickstartParameters()) == "Nothing differs from the defaults"
-    assert plain_text(VisualizeTrainingParameters(runs="a b")) == "runs = 'a b'\n2 others at their defaults"
+    assert plain_text(VisualizeTrainingParameters(runs="a b")) == "runs = 'a b'\n3 others at their defaults"
 
 
 def test_the_table_of_defaults_alone_is_folded_whole():

@@ -42,6 +42,11 @@ def test_only_shown_classes_are_drawn_as_much_as_asked() -> None:
     ]
 
 
+def test_each_class_has_its_color_beside_its_name_and_the_title_a_line_of_its_own(browser: Browser) -> None:
+    assert [box.layout.border_left for box in browser.classes[:2]] == ["8px solid #804080", "8px solid #f423e8"]
+    assert browser.title in browser.box.children
+
+
 def test_every_control_changes_the_picture(browser: Browser, predictor, photos: Path) -> None:
     before = shown(browser)
     assert before.shape == (64, 96, 3)

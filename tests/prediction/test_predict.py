@@ -226,6 +226,15 @@ def test_results_of_another_network_or_runtime_are_not_mixed(predictor, photos: 
         predict(predictor, photos, tmp_path / "out", batch_size=2)
 
 
+def test_results_of_a_run_that_was_renamed_since_are_still_its_own(predictor, photos: Path, tmp_path: Path) -> None:
+    made = predict(predictor, photos, tmp_path / "out")
+    renamed = replace(predictor, network=replace(predictor.network, run="better", checkpoint=Path("better/best.pt")))
+    again = predict(renamed, photos, tmp_path / "out")
+    assert (again.made, again.done) == (0, made.done)
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert record["weights"]["name"] == "better"
+
+
 def test_batches_hold_neighbors_of_one_size(predictor, photos: Path, tmp_path: Path, picture: Image.Image) -> None:
     picture.crop((0, 0, 80, 60)).save(photos / "c.png")
     seen, kind = [], type(predictor)

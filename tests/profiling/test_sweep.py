@@ -55,6 +55,7 @@ def quick_memory(monkeypatch):
     [
         ({"sizes": "128"}, "sizes='128': '128' is not height x width, such as 1024x2048"),
         ({"sizes": "128x256 1x9"}, "sizes='128x256 1x9': '1x9' is not height"),
+        ({"output_strides": "8,16"}, "allowed are 8, 16, 32; separate values by spaces, not by commas"),
         ({"output_strides": "16 4"}, "output_strides='16 4': '4' is unknown; allowed are 8, 16, 32"),
         ({"backbones": "resnet5"}, "did you mean resnet5"),
         ({"batch_sizes": "0"}, "batch_sizes='0': '0' is not a batch size; allowed are 1 to 256"),
@@ -410,7 +411,7 @@ def test_a_sentence_stands_for_a_figure_of_what_was_not_measured(tmp_path):
     names = ("joules_per_image", "net_joules_per_image")
     rows = [row | dict.fromkeys(names, NOT_MEASURED) | {"energy_status": "no counter"} for row in example_rows()]
     sentence = draw_energy(rows)
-    assert sentence == "energy per image: nothing was measured here (no counter)."
+    assert repr(sentence) == sentence == "energy per image: nothing was measured here (no counter)."
     (tmp_path / "energy.png").write_bytes(b"of an older profile")
     save_figure(sentence, tmp_path / "energy.png")
     assert not (tmp_path / "energy.png").exists()

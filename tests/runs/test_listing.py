@@ -1,20 +1,25 @@
 """`dlv3p runs list` says how far every run is, from anywhere; remove and rename touch runs and nothing else."""
 
 import csv
+import errno
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from support.terminal import in_terminal
 from support.tiny import tiny
 
-from cityscapes.errors import BusyError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.errors import BusyError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.checksums import write_recorded
 from cityscapes.files.locks import lock_folder
+from dlv3p.jupyter.executed_copy import add_header
+from dlv3p.parameters.notebooks import EvaluateParameters
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
 from dlv3p.runs.listing import COLUMNS, format_runs, read_state, remove_run, rename_run
@@ -195,6 +200,94 @@ def test_a_renamed_run_is_complete_and_goes_on_under_its_new_name(runs, city, ca
     assert [finding for finding in check_run(runs / "better")[0] if finding.is_error] == []
     result = train(tiny(city, run="better", image_scale=0.5))
     assert (result.run, len(result.history)) == ("better", 2)
+
+
+def interrupted(runs: Path, monkeypatch, moved: str) -> None:
+    """Begin to rename "done" to "better", and end before the folder `moved`/done moves."""
+    rename = Path.rename
+
+    def refuse(path: Path, new: Path) -> Path:
+        if path.parent.name == moved:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(
+            MachineError, match=rf"{moved}/done: cannot be renamed to better \(.*cross-device.*same again"
+        ):
+            rename_run("done", "better")
+
+
+@pytest.mark.parametrize("moved", ["outputs", "saved"])
+def test_an_interrupted_rename_goes_on_and_no_other_begins_before(runs, monkeypatch, moved):
+    outputs = runs.parent / "outputs"
+    (outputs / "done").mkdir(parents=True)
+    (outputs / "done" / "evaluation.json").write_text("{}")
+    interrupted(runs, monkeypatch, moved)
+    if moved == "saved":
+        with pytest.raises(ParameterError, match="first: dlv3p runs rename done better"):
+            rename_run("done", "third")
+    rename_run("done", "better")
+    assert (outputs / "better" / "evaluation.json").is_file()
+    assert (runs / "better" / "model.safetensors").is_file()
+    assert not (runs / "done").exists()
+    assert not (outputs / "done").exists()
+
+
+def test_the_links_of_executed_notebooks_lead_to_the_renamed_run(runs):
+    (runs.parent / "outputs" / "done").mkdir(parents=True)
+    copies = (runs.parent / "outputs" / "done" / "evaluate.ipynb", runs / "done" / "train.ipynb")
+    for copy in (*copies, *copies):  # the second time, each is beside the other
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+        notebook.metadata["papermill"] = {"input_path": copy.name}
+        add_header(notebook, EvaluateParameters(run="done"), copy)
+        nbformat.write(notebook, copy)
+    rename_run("done", "better")
+    found = {}
+    for copy in (runs.parent / "outputs" / "better" / "evaluate.ipynb", runs / "better" / "train.ipynb"):
+        for title, target in re.findall(r"\[([^][]*)\]\(([^)]*)\)", copy.read_text()):
+            found[copy.stem, title] = (copy.parent / target).resolve()
+    assert found == {
+        ("evaluate", "train"): runs / "better" / "train.ipynb",
+        ("evaluate", "saved/better/"): runs / "better",
+        ("train", "evaluate"): runs.parent / "outputs" / "better" / "evaluate.ipynb",
+        ("train", "saved/better/"): runs / "better",
+    }
+
+
+def test_results_of_another_run_are_in_the_way_of_a_rename_also_of_one_that_goes_on(runs, monkeypatch):
+    outputs = runs.parent / "outputs"
+    (outputs / "done").mkdir(parents=True)
+    interrupted(runs, monkeypatch, "outputs")
+    (outputs / "better").mkdir()
+    for taken in (outputs / "better", runs / "better"):
+        taken.mkdir(exist_ok=True)
+        with pytest.raises(ParameterError, match=f"{taken}: exists already"):
+            rename_run("done", "better")
+        taken.rmdir()
+    assert (runs / "done" / "run.json").is_file()
+
+
+def test_quantized_networks_are_renamed_with_their_run_and_not_alone(runs, monkeypatch):
+    (runs / "done-int8").mkdir()
+    (runs / "done-int8" / "quantization.json").write_text("{}")
+    with pytest.raises(ParameterError, match="renamed together with their run"):
+        rename_run("done-int8", "other")
+    with lock_folder(runs / "done-int8"), pytest.raises(BusyError):
+        rename_run("done", "better")
+    assert json.loads((runs / "done" / "run.json").read_text())["run"] != "better"
+    assert [folder.name for folder in rename_run("done", "better")] == ["better-int8", "better"]
+    assert (runs / "better-int8" / "quantization.json").is_file()
+
+
+def test_results_without_a_record_are_not_renamed_since_nothing_would_remember_it(runs):
+    (runs / "done" / "run.json").unlink()
+    (runs.parent / "outputs" / "done").mkdir(parents=True)
+    with pytest.raises(MissingInputError, match=r"done/run.json: does not exist, .*restore it first"):
+        rename_run("done", "better")
+    (runs.parent / "outputs" / "done").rmdir()
+    assert rename_run("done", "better") == [runs / "better"]
 
 
 @pytest.mark.parametrize("name", ["half", "", "a/b", "trained_demo"])

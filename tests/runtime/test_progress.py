@@ -205,6 +205,35 @@ def test_the_curves_are_seen_from_the_first_epoch_on_and_not_before(shown):
     assert int(curves.layout.height[:-2]) / int(curves.layout.width[:-2]) == pytest.approx(height / width, rel=0.01)
 
 
+def test_the_curves_of_a_resumed_run_begin_with_its_earlier_epochs(shown):
+    live = widgets.WidgetProgress(history=[ROW | {"epoch": 1}, ROW | {"epoch": 2}], clock=Clock())
+    live.on_start(4, 2, 3)
+    curves = shown[0].children[2]
+    before = bytes(curves.value)
+    assert curves.layout.visibility == "visible"
+    assert before == widgets.draw_curves([ROW | {"epoch": 1}, ROW | {"epoch": 2}], 4)
+    live.on_epoch(ROW | {"epoch": 3})
+    live.on_finish()
+    assert bytes(curves.value) == widgets.draw_curves([ROW | {"epoch": epoch} for epoch in (1, 2, 3)], 4)
+
+
+def test_curves_that_take_long_to_draw_are_at_most_ten_seconds_old(shown, monkeypatch):
+    clock, drawn = Clock(), []
+
+    def draw(rows, epochs):
+        clock.now += 0.5
+        drawn.append(len(rows))
+        return b""
+
+    monkeypatch.setattr(widgets, "draw_curves", draw)
+    live = widgets.WidgetProgress(clock=clock)
+    live.on_start(9, 2)
+    for epoch in range(1, 10):
+        live.on_epoch(ROW | {"epoch": epoch})
+        clock.now += 4
+    assert drawn == [1, 4, 7]
+
+
 def test_an_interrupted_bar_turns_red_and_stays_where_it_was(shown):
     clock = Clock()
     live = run_widgets(clock, epochs=2)

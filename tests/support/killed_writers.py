@@ -121,6 +121,26 @@ def write_launch(data: Path, folder: Path) -> None:
     (folder / "weights").write_text(weights_sha256(model.state_dict()))
 
 
+def write_rename(data: Path, folder: Path) -> None:
+    from tiny import tiny  # beside this script
+
+    from cityscapes.workspace import output_folder, run_folder
+    from dlv3p.runs.listing import rename_run
+    from dlv3p.runs.record import HASH_KEY, record_sha256
+
+    os.environ["DLV3P_WORKSPACE"] = str(folder)
+    if not (folder / "saved").is_dir():  # as plain files, whose writing is no moment
+        for made in (run_folder("old"), run_folder("old-int8"), output_folder("old")):
+            made.mkdir(parents=True)
+        record = {"run": "old", "parameters": tiny(run="old").as_dict()}
+        record |= {HASH_KEY: record_sha256(record)}
+        (run_folder("old") / "run.json").write_text(json.dumps(record))
+        (run_folder("old-int8") / "quantization.json").write_text("{}")
+        (output_folder("old") / "evaluation.json").write_text("{}")
+    if run_folder("old").is_dir():
+        rename_run("old", "new")
+
+
 def masks_for_shards() -> None:
     """Make the masks that the first writer would make, and only the first."""
     from dlv3p.data.roots import open_split

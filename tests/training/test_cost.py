@@ -22,8 +22,11 @@ GIB = 2**30
 
 @pytest.fixture
 def untried(monkeypatch):
-    """No step is taken: a trial says a second and 900 MiB; a sample is read in 0.1 s, a whole image takes 2 s."""
-    monkeypatch.setattr(module, "try_setting", lambda p, classes: Trial(p.batch_size, p.precision, 1.0, 900.0))
+    """No step is taken: a trial says a second, 900 MiB, and half a second a checkpoint.
+
+    A sample is read in 0.1 s, and a whole image takes 2 s.
+    """
+    monkeypatch.setattr(module, "try_setting", lambda p, classes: Trial(p.batch_size, p.precision, 1.0, 900.0, 0.5))
     monkeypatch.setattr(module, "read_seconds", lambda *_: 0.1)
     monkeypatch.setattr(module, "validation_seconds", lambda *_: 2.0)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(4)))
@@ -33,11 +36,13 @@ def free_memory(monkeypatch, size):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(size)))
 
 
-def test_time_is_that_of_steps_and_of_validations(city, workspace, untried):
+def test_time_is_that_of_steps_of_validations_and_of_checkpoints(city, workspace, untried):
     cost = estimate_cost(tiny(city, workers=2))
     assert (cost.steps, cost.step_seconds, cost.memory_mib) == (6, 1.0, 1050.0)
-    assert cost.seconds == pytest.approx(6 * 1.0 + 2 * 3 * 2.0)
-    assert estimate_cost(tiny(city, workers=2, validate_every=2)).seconds == pytest.approx(6 + 3 * 2.0)
+    assert cost.seconds == pytest.approx(6 * 1.0 + 2 * 3 * 2.0 + (2 + 2 + 2) * 0.5)
+    assert estimate_cost(tiny(city, workers=2, validate_every=2)).seconds == pytest.approx(
+        6 + 3 * 2.0 + (2 + 1 + 2) * 0.5
+    )
     assert estimate_cost(tiny(city, workers=2, steps=4)).steps == 4
     assert "6 steps of 1.00 s" in str(cost)
     assert "1.0 GiB of memory" in str(cost)

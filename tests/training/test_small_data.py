@@ -36,6 +36,16 @@ def test_enough_steps_and_a_resumed_run_get_no_hint(capsys):
     assert hints(capsys, epochs=2, steps=2, first=2) == []
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(24, True), (13, True), (12, False), (0, False)])
+def test_a_warmup_that_takes_most_of_a_training_is_said_before_it(capsys, warmup, said):
+    callback = Hints(warmup_steps=warmup)
+    callback.on_start(6, 4)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warmup_steps" in line]
+    assert len(lines) == said
+    assert all(line.startswith(f"note: warmup_steps={warmup} of 24 steps in all: ") for line in lines)
+    assert all(line.endswith("What helps: warmup_steps=2, or more epochs") for line in lines)
+
+
 def test_a_validation_loss_out_of_proportion_is_explained_once(capsys):
     first, *others = hints(capsys, (0.8, 4305.0), (0.7, 900.0))
     assert others == []

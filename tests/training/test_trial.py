@@ -65,6 +65,7 @@ def test_a_trial_takes_real_steps_in_a_process_of_its_own(city, workspace):
     assert tried[:2] == (2, "float32")
     assert 0 < tried.seconds < 60
     assert 100 < tried.mib < 4000
+    assert 0 < tried.save_seconds < 60
     assert list(workspace.iterdir()) == [], "nothing is trained or written"
 
 

@@ -28,6 +28,12 @@ def test_a_small_writer_leaves_nothing(city, tmp_path, writer):
     assert found["temporary"] == []
 
 
+def test_a_rename_is_completed_by_the_next_one_whenever_it_was_killed(tmp_path):
+    found = tried("rename", tmp_path, tmp_path / "out", 1)
+    assert found["moments"] >= 8  # the record's write, its fsync, and three folders
+    assert all(found["same"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS)
 def test_every_writer_leaves_nothing_whenever_it_was_killed(city, tmp_path, writer):

@@ -28,9 +28,7 @@ from dlv3p.parameters.choices import (
     ANIMATIONS,
     BACKENDS,
     CHECKPOINTS,
-    CURVES_OVER,
     EXACT,
-    EXECUTORS,
     OWN_IDS,
     PRUNED_PARTS,
     PRUNING_CRITERIA,
@@ -44,6 +42,13 @@ from dlv3p.parameters.comparisons import (
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
 )
+from dlv3p.parameters.many_runs import (
+    ReplayParameters,
+    ReportParameters,
+    SweepParameters,
+    VisualizeTrainingParameters,
+    WatchParameters,
+)
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
@@ -54,7 +59,12 @@ __all__ = [
     "ExplorePredictionsParameters",
     "FindLabelErrorsParameters",
     "PrepareAnnotationsParameters",
+    "ReplayParameters",
+    "ReportParameters",
+    "SweepParameters",
     "TrainParameters",
+    "VisualizeTrainingParameters",
+    "WatchParameters",
 ]
 
 SMALLEST_IMAGE = 33
@@ -349,57 +359,6 @@ class ImportWeightsParameters(Parameters):
     def check(self) -> None:
         """Check the run's name, which is a folder."""
         check_run_name(self.run)
-
-
-@dataclass(frozen=True)
-class VisualizeTrainingParameters(Parameters):
-    """Overlay the curves of several runs."""
-
-    runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
-    over: str = choice("epoch", CURVES_OVER, "epoch, step, or hours of training, for batches of several sizes")
-    join_seeds: bool = switch(False, "draws runs that differ only in their seed as a mean and a band")
-    figures: str = figures_field()
-
-
-@dataclass(frozen=True)
-class WatchParameters(Parameters):
-    """Follow a training that goes on elsewhere, and see what it has learned."""
-
-    run: str = text("", 'folder below saved/; "" is the run that is being trained, else the newest')
-    film_seconds: float = number(0.25, 0.02, 10.0, "how long an epoch stays in the film")
-    progress: str = progress_field()
-
-    def check(self) -> None:
-        """Check the run's name, which is a folder."""
-        super().check()
-        check_run_name(self.run)
-
-
-@dataclass(frozen=True)
-class SweepParameters(Parameters):
-    """Run a notebook over a grid or a list of parameters, on this machine or a cluster."""
-
-    grid: str = text("sweeps/learning_rates.yaml", "the sweep, a YAML file: see docs/cluster.md")
-    on: str = choice("local", EXECUTORS, "local (processes of this machine), slurm, or dask")
-    address: str = text("", "of the Dask scheduler, as in tcp://host:8786")
-    workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as fit")
-    dry_run: bool = switch(False, "lists the jobs and their cost, and runs none")
-    progress: str = progress_field()
-
-
-@dataclass(frozen=True)
-class ReplayParameters(Parameters):
-    """Execute a run again from its record, and see whether it is identical."""
-
-    run: str = text("", 'folder below saved/; "" trains a small run first')
-    progress: str = progress_field()
-
-
-@dataclass(frozen=True)
-class ReportParameters(Parameters):
-    """Set the published tables of other systems beside our own results."""
-
-    runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
 
 
 @dataclass(frozen=True)

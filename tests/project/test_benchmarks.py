@@ -4,6 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from support.tiny import tiny
@@ -11,8 +12,10 @@ from support.tiny import tiny
 from benchmarks import __main__ as command
 from benchmarks import side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
+from benchmarks.label_errors import measure
 from benchmarks.training import Bench
 from cityscapes.errors import ParameterError
+from dlv3p.data.demo_mislabeled import Planted
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
@@ -95,6 +98,20 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
         with pytest.raises(SystemExit, match="a training has failed"):
             side_by_side.train_together(2, workspace, policy, options)
     assert started == [("passive", "300000")] * 2 + [("passive", None)] * 2
+
+
+def test_a_polygon_counts_once_for_recall_and_each_region_for_precision():
+    planted = [
+        Planted(name, kind, "car", "bus", 9) for name, kind in (("a", "relabeled"), ("b", "missing"), ("c", "missing"))
+    ]
+    matched = pd.DataFrame(
+        [(1, True, "a"), (2, True, "a"), (3, False, ""), (4, True, "b")], columns=["rank", "right", "polygon"]
+    )
+    table = measure(matched, planted, [2, 3, 100])
+    assert table["regions"].tolist() == [2, 3, 4]
+    assert table["precision"].tolist() == pytest.approx([1, 2 / 3, 3 / 4])
+    assert table["recall"].tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert table["of missing"].tolist() == pytest.approx([0, 0, 1 / 2])
 
 
 @pytest.mark.parametrize(

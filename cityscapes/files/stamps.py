@@ -34,6 +34,17 @@ def is_made_from(path: Path, made_from: bytes) -> bool:
     return content[place:behind] == wrap(_text(content[:place] + content[behind:], made_from))
 
 
+def claims_origin(path: Path, made_from: bytes) -> bool:
+    """Return whether a PNG or JPEG file was stamped with `made_from`, also if it was changed or damaged since."""
+    try:
+        content = regular(path).read_bytes()
+    except (OSError, InputError):
+        return False
+    place, wrap = _place(content)
+    origin = _KEYWORD + hashlib.sha256(made_from).hexdigest().encode()
+    return origin in content[place : place + len(wrap(_text(b"", made_from)))]
+
+
 def _place(content: bytes) -> tuple[int, Callable[[bytes], bytes]]:
     """Return where the stamp of a file is, and what makes a part of the file of its text."""
     if content.startswith(_JPEG_BEGINS):

@@ -87,16 +87,16 @@ class Inspection:
     refused: Result | None = None
 
 
-def is_up_to_date(job: Job) -> bool:
-    """Return whether a frame's train ids were made from its polygons, and are unchanged since."""
-    from cityscapes.files.stamps import is_made_from
+def is_of_its_polygons(job: Job) -> bool:
+    """Return whether a frame's train ids were made from its polygons, whatever became of the file since."""
+    from cityscapes.files.stamps import claims_origin
     from cityscapes.masks.polygons import read_polygon_bytes
 
     try:
         origins = _origins(job, read_polygon_bytes(job.polygons))
     except InputError:
         return False
-    return is_made_from(job.targets[TRAIN_IDS_SUFFIX], origins[TRAIN_IDS_SUFFIX])
+    return claims_origin(job.targets[TRAIN_IDS_SUFFIX], origins[TRAIN_IDS_SUFFIX])
 
 
 def inspect_masks(job: Job) -> Inspection:

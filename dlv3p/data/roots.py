@@ -13,7 +13,7 @@ from cityscapes.dataset import Split, open_cityscapes
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
-from cityscapes.masks.frame import Job, is_up_to_date
+from cityscapes.masks.frame import Job, is_of_its_polygons
 from cityscapes.masks.report import cities_of_others
 from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
 from dlv3p.data.folder import is_folder, open_folder
@@ -205,7 +205,7 @@ def _foreign_cities(root: Path, split: str, generated: Path) -> frozenset[str]:
     """Return the cities whose generated masks another data set left there, unless they are the same as one's own."""
     found = cities_of_others(generated, split, root)
     frames = find_frames(root, split) if found else []
-    stale = (frame.city for frame in frames if not is_up_to_date(Job(frame, root, generated, "rgba")))
+    stale = (frame.city for frame in frames if not is_of_its_polygons(Job(frame, root, generated, "rgba")))
     return found.intersection(stale)
 
 

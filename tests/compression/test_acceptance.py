@@ -13,6 +13,7 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
 from dlv3p.compression.acceptance_report import NOT_FASTER, Limits
+from dlv3p.evaluation.statistics import Estimate
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_model
 from dlv3p.profiling.process_memory import measure_process_memory
@@ -166,6 +167,16 @@ def test_faster_is_what_exceeds_the_noise_and_a_few_percent(low, times, faster):
     measured = replace(report, timings=timings)
     assert measured.is_faster(measured.rows[1]) == faster
     assert measured.verdict(measured.rows[1])[0] == ("pass" if faster else "fail")
+
+
+def test_what_is_not_a_number_does_not_pass():
+    clock = Clock()
+    report = judge(network("dense", clock), network("small", clock, seconds=0.5), clock=clock, limits=Limits())
+    row = report.rows[1]
+    assert report.verdict(row)[0] == "pass"
+    unknown = Estimate(np.nan, np.nan, np.nan, np.nan, 0)
+    for change in ({"change": unknown}, {"agreement": np.nan}):
+        assert report.verdict(replace(row, **change))[0] == "fail"
 
 
 def test_an_export_that_predicts_otherwise_fails_however_well_it_scores():

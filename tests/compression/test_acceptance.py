@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
 from dlv3p.compression.acceptance_report import NOT_FASTER, Limits
+from dlv3p.evaluation.statistics import Estimate
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_model
 from dlv3p.profiling.process_memory import measure_process_memory
-from dlv3p.profiling.timing import time_interleaved
+from dlv3p.profiling.timing import Speedup, time_interleaved
 
 CLASSES = 4
 
@@ -155,6 +157,26 @@ def test_a_speed_up_whose_interval_includes_the_limit_is_not_settled():
         assert f"the interval includes the limit of {limit:g}x" in str(asked)
     settled = replace(report, limits=Limits(smallest_speedup=high + 0.1))
     assert "interval includes" not in str(settled)
+
+
+@pytest.mark.parametrize(("low", "times", "faster"), [(0.97, 1.1, False), (1.01, 1.1, True), (1.01, 1.02, False)])
+def test_faster_is_what_exceeds_the_noise_and_a_few_percent(low, times, faster):
+    clock = Clock()
+    report = judge(network("dense", clock, gmacs=2.0), network("small", clock, gmacs=1.0), clock=clock)
+    timings = SimpleNamespace(speedup=lambda title, over: Speedup(times, low, 1.2))
+    measured = replace(report, timings=timings)
+    assert measured.is_faster(measured.rows[1]) == faster
+    assert measured.verdict(measured.rows[1])[0] == ("pass" if faster else "fail")
+
+
+def test_what_is_not_a_number_does_not_pass():
+    clock = Clock()
+    report = judge(network("dense", clock), network("small", clock, seconds=0.5), clock=clock, limits=Limits())
+    row = report.rows[1]
+    assert report.verdict(row)[0] == "pass"
+    unknown = Estimate(np.nan, np.nan, np.nan, np.nan, 0)
+    for change in ({"change": unknown}, {"agreement": np.nan}):
+        assert report.verdict(replace(row, **change))[0] == "fail"
 
 
 def test_an_export_that_predicts_otherwise_fails_however_well_it_scores():

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
 from cityscapes.layout import check_split_name
-from dlv3p.parameters.base import Parameters, choice, number, progress_field, text
+from dlv3p.parameters.base import Parameters, choice, number, text
+from dlv3p.parameters.shared_fields import progress_field
 
 DEMO_ANNOTATIONS = ("demo_coco", "demo_labelme", "demo_cvat", "demo_yolo", "demo_masks")
 """The `annotations` of the embedded city, written in each format on first use."""

@@ -14,7 +14,6 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 from dlv3p.parameters.synonyms import likely, nearest
 
 LISTED_NAMES = 8
@@ -47,26 +46,6 @@ def choice(default: Any, allowed: tuple[Any, ...], help: str, prefix: str | None
 def number(default: float, low: float, high: float, help: str) -> Any:
     """Return a field that takes a number from `low` to `high`, both included."""
     return field(default=default, metadata={"help": help, "range": (low, high)})
-
-
-def progress_field() -> Any:
-    """Return the field that says how progress is shown."""
-    return choice("auto", PROGRESS, "auto, widgets, lines or none")
-
-
-def device_field() -> Any:
-    """Return the field that says where networks run."""
-    return choice("auto", DEVICES, "auto (a GPU where there is one), cpu or cuda")
-
-
-def figures_field() -> Any:
-    """Return the field that says in which format figures are saved."""
-    return choice("png", FIGURES, "format of the figures that are saved: png, svg or pdf")
-
-
-def threads_field() -> Any:
-    """Return the field that says how many threads they use."""
-    return number(2, 1, 256, "CPU threads")
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,10 @@ from dataclasses import dataclass
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import CORRECTIONS
-from dlv3p.parameters.base import (
-    Parameters,
-    choice,
-    device_field,
-    figures_field,
-    number,
-    progress_field,
-    several,
-    text,
-    threads_field,
-)
+from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import MASK_IDS
 from dlv3p.parameters.protocols import PUBLISHED
+from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
 from dlv3p.parameters.training import DEMO_CITY, check_run_name
 
 SHARED = "shared"

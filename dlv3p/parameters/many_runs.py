@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from dlv3p.parameters.base import Parameters, choice, figures_field, number, progress_field, several, switch, text
+from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.choices import CURVES_OVER, EXECUTORS
+from dlv3p.parameters.shared_fields import figures_field, progress_field
 from dlv3p.parameters.training import check_run_name
 
 

@@ -11,18 +11,7 @@ from typing import Any, Self
 
 from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import PrepareAnnotationsParameters
-from dlv3p.parameters.base import (
-    Parameters,
-    choice,
-    device_field,
-    figures_field,
-    number,
-    progress_field,
-    several,
-    switch,
-    text,
-    threads_field,
-)
+from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.cases import NETWORKS, Case, list_cases
 from dlv3p.parameters.choices import (
     ANIMATIONS,
@@ -51,6 +40,7 @@ from dlv3p.parameters.many_runs import (
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
+from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
 from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
 
 __all__ = [

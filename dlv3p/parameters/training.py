@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from cityscapes.errors import ParameterError
-from dlv3p.parameters.base import Parameters, choice, device_field, number, progress_field, switch, text
+from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.choices import (
     BAD_SAMPLES,
     CLASS_WEIGHTS,
@@ -21,6 +21,7 @@ from dlv3p.parameters.choices import (
     check_chunked_loss,
 )
 from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
+from dlv3p.parameters.shared_fields import device_field, progress_field
 
 TRAINED_RUN = "trained_demo"
 """The name of the trained run that comes with the repository; no training may have it."""

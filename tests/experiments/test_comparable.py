@@ -1,11 +1,12 @@
 """What compares with a published figure and what does not: results of every wrong kind are planted and refused."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from cityscapes.workspace import output_folder
+from cityscapes.workspace import output_folder, run_folder
 from dlv3p.evaluation.published_figures import choose, published_figures
 from dlv3p.experiments.comparable import (
     Result,
@@ -23,6 +24,7 @@ from dlv3p.experiments.comparable import (
 from dlv3p.experiments.table import WHILE_TRAINING
 from dlv3p.parameters.protocols import PUBLISHED, Protocol
 from dlv3p.runs.folders import write_json
+from dlv3p.runs.record import read_record, write_record
 
 FIGURES = published_figures()
 SCORES = {"mIoU": 0.77, "mPA": 0.84, "pixel_accuracy": 0.96, "mDice": 0.86}
@@ -163,3 +165,16 @@ def test_the_run_that_was_trained_on_the_demo_is_told_apart_by_its_images(traine
         assert record["class_names"][0] == "road", "the classes alone do not make it Cityscapes"
     finally:
         path.unlink()
+
+
+def test_an_imported_network_was_trained_on_images_of_others(trained):
+    folder = run_folder("imported")
+    shutil.copytree(run_folder("done"), folder)
+    try:
+        record = read_record(folder / "run.json") | {"run": "imported", "imported": {"source": "vainf_plus"}}
+        record.pop("sha256")
+        write_record(folder / "run.json", record)
+        (result,) = read_results(["imported"])
+        assert result.trained_on == "images of whoever published its weights"
+    finally:
+        shutil.rmtree(folder)

@@ -185,6 +185,13 @@ def test_a_comma_without_quotes_moves_no_value_of_a_table(photos: Path) -> None:
         prepare(photos, split_list=listed)
 
 
+@pytest.mark.parametrize("color", ["0,0,256", "-1,0,0", "0,0,"])
+def test_a_color_that_is_none_is_refused_with_its_line(photos: Path, color: str) -> None:
+    rows = f"label,class,red,green,blue\nroad,road,1,2,255\ncar,car,{color}\n"
+    with pytest.raises(InputError, match=rf"line 3: its color is {color}; expected three numbers from 0 to 255"):
+        prepare(photos, class_table=table(photos.parent, rows))
+
+
 def test_labels_that_differ_in_case_alone_are_not_two_classes_unasked(photos: Path) -> None:
     write_labelme(photos, "street_0_0", ("Road", ROAD, "polygon"))
     with pytest.raises(InputError, match="differ in case or spaces alone: 'Road', 'road'"):

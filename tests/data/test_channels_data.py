@@ -161,6 +161,18 @@ def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_
             assert np.array_equal(cache.open(1).corner(SIDE, SIDE), expected)
 
 
+def test_the_decoded_cache_serves_no_levels_of_another_rule(workspace: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path, channels=2, count=1)
+    stated = (root / "data.yaml").read_text()
+    levels = []
+    for high in (4095, 2000):
+        (root / "data.yaml").write_text(f"{stated}value_range: [0, {high}]\nmean: [0, 0]\ndeviation: [1, 1]\n")
+        split = open_split(root, "train")
+        levels.append(np.asarray(split.image(0)))
+        assert np.array_equal(DecodedCache(split).open(0).corner(SIDE, SIDE), levels[-1])
+    assert not np.array_equal(*levels)
+
+
 def test_a_crop_of_a_png_follows_the_rule_too(tmp_path: Path) -> None:
     root = write_folder(tmp_path, channels=3, count=1)
     path = root / "images" / "train" / "0.tif"

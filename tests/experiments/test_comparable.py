@@ -1,7 +1,7 @@
 """What compares with a published figure and what does not: results of every wrong kind are planted and refused."""
 
-import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -144,37 +144,45 @@ def test_every_recipe_with_its_changes_is_the_network_of_its_figure():
             assert all(recipe.as_dict()[name] != unchanged[name] for name in changes_of(one.changes))
 
 
-def test_the_run_that_was_trained_on_the_demo_is_told_apart_by_its_images(trained):
-    """A real run, with an evaluation that claims to be of Cityscapes by a published protocol."""
+@contextmanager
+def planted_run(name: str, protocol: str = "whole_image", **changes):
+    """A copy of the finished run with a changed record, and an evaluation that claims to be of Cityscapes val."""
+    folder = run_folder(name)
+    shutil.copytree(run_folder("done"), folder)
+    try:
+        record = read_record(folder / "run.json") | {"run": name}
+        record["data"]["train"]["images"] = changes.pop("images", record["data"]["train"]["images"])
+        record.pop("sha256")
+        write_record(folder / "run.json", record | changes)
+        content = {"protocol_switches": PUBLISHED[protocol].as_dict(), "checkpoint": "best.pt", "data": CITY}
+        write_json(output_folder(name) / "evaluation.json", content | {"image_scale": 1.0} | SCORES)
+        yield
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(output_folder(name))
+
+
+def test_a_run_that_was_trained_on_the_demo_is_told_apart_by_its_images(trained):
+    """The classes of a record alone do not make its images those of Cityscapes."""
     (result,) = read_results(["done"])
     assert result.protocol == WHILE_TRAINING
     assert result.trained_on.endswith(" train, 6 images")
-    content = {
-        "protocol_switches": PUBLISHED["whole_image"].as_dict(),
-        "checkpoint": "best.pt",
-        "data": CITY,
-        "image_scale": 1.0,
-    }
-    path = output_folder("done") / "evaluation.json"
-    write_json(path, content | SCORES)
-    try:
-        (planted,) = read_results(["done"])
-        assert (planted.data, planted.protocol, planted.scores) == (CITY, "whole_image", SCORES)
-        assert objection(planted, FIGURES).startswith(f"trained on {result.trained_on}; published by this protocol")
-        record = json.loads((trained.folder / "run.json").read_text())
-        assert record["class_names"][0] == "road", "the classes alone do not make it Cityscapes"
-    finally:
-        path.unlink()
+    with planted_run("planted"):
+        (planted,) = read_results(["planted"])
+    assert (planted.data, planted.protocol, planted.scores) == (CITY, "whole_image", SCORES)
+    assert objection(planted, FIGURES).startswith(f"trained on {result.trained_on}; published by this protocol")
+
+
+def test_a_run_of_a_recipe_on_cityscapes_is_ranked_from_its_files_alone(trained):
+    with planted_run("real", "six_scales_flip", parameters=SOUND.parameters, images=2975):
+        (result,) = read_results(["real"])
+    assert result.trained_on == "Cityscapes train"
+    assert objection(result, FIGURES) == ""
+    assert {one.written for one in FIGURES if stands_beside(result, one)} == {"81.13", "81.44"}
 
 
 def test_an_imported_network_was_trained_on_images_of_others(trained):
-    folder = run_folder("imported")
-    shutil.copytree(run_folder("done"), folder)
-    try:
-        record = read_record(folder / "run.json") | {"run": "imported", "imported": {"source": "vainf_plus"}}
-        record.pop("sha256")
-        write_record(folder / "run.json", record)
+    with planted_run("imported", imported={"source": "vainf_plus"}, parameters=SOUND.parameters, images=2975):
         (result,) = read_results(["imported"])
-        assert result.trained_on == "images of whoever published its weights"
-    finally:
-        shutil.rmtree(folder)
+    assert result.trained_on == "images of whoever published its weights"
+    assert "published by this protocol" in objection(result, FIGURES)

@@ -172,6 +172,11 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
         raise MissingInputError(f"{path}: no such file") from error
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        known = " or ".join(PICTURE_FORMATS)
+        raise InputError(
+            f"{path}: cannot be read as an image (it is not a {known} file); convert or replace it"
+        ) from error
     except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 

@@ -17,6 +17,8 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError
 
 MOST_CHANNELS = 64
+FEW_LEVELS = 8
+"""A channel that deviates by fewer of the 256 levels, or has no more, has lost detail that its file may have."""
 KEYS = ("channels", "value_range", "mean", "deviation")
 
 
@@ -122,6 +124,11 @@ class ChannelImage:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.pixels, dtype=dtype, copy=copy)
+
+    @property
+    def levels_used(self) -> int:
+        """How many of the 256 levels there are between the lowest and the highest of the channel that has most."""
+        return max(int(np.ptp(self.pixels[..., index])) + 1 for index in range(self.pixels.shape[2]))
 
     def tobytes(self) -> bytes:
         """Return the levels, row by row."""

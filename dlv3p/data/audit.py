@@ -33,7 +33,7 @@ from cityscapes.audit_rules import (
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
-from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.files.channels import FEW_LEVELS, ChannelImage, PixelRule
 from cityscapes.files.images import FORMATS, Header, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
@@ -44,8 +44,6 @@ from dlv3p.runtime.progress import track
 
 UNREADABLE = "image that cannot be read"
 
-FEW_LEVELS = 8
-"""A channel that deviates by fewer of the 256 levels has lost detail that its file may have."""
 HALF, NEARLY_ALL = 0.5, 0.99
 """Shares of a channel's pixels at the highest level, to which values beyond the range are clipped."""
 FAR = 10

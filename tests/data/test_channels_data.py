@@ -129,6 +129,12 @@ def test_gray_of_16_bits_is_audited_trained_evaluated_exported_and_predicted(wor
     shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "0.jpg")).astype(int)
     assert shown[split.mask(0) == 1].mean() > shown[split.mask(0) == 0].mean()
 
+    Image.new("L", (SIDE, SIDE), 200).save(tmp_path / "eight bits.png")
+    found = predict_images(
+        predictor, find_images(tmp_path / "eight bits.png"), tmp_path / "dark", Outputs(), progress="none"
+    )
+    assert "its values are 1 of the 256 levels of value_range" in found.table.read_text()
+
     export(["--run", "gray", "--output", str(tmp_path / "gray.onnx")])
     assert (load_predictor(tmp_path / "gray.onnx", threads=1)(opened) == labels).mean() > 0.999
 

@@ -62,8 +62,7 @@ class PixelRule:
                 f"{source}: has {found} channels, and data.yaml says channels: {self.channels}; correct the one that "
                 "is wrong"
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise InputError(f"{source}: holds nan or infinity; replace them, for a network learns nothing from them")
+        refuse_not_finite(values, source)
         low, high = self.value_range
         levels = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
         return ChannelImage(np.rint(levels.clip(0, 255)).astype(np.uint8), self)
@@ -80,6 +79,12 @@ def pixel_rule(content: Mapping[str, Any], source: str) -> PixelRule:
     if min(deviation) <= 0:
         raise InputError(f"{source}: deviation: {min(deviation):g}; give numbers above 0, one for each channel")
     return PixelRule(channels, (low, high), mean, deviation)
+
+
+def refuse_not_finite(values: np.ndarray, source: str) -> None:
+    """Raise InputError, which `source` begins, for stored values that hold nan or infinity."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{source}: holds nan or infinity; replace them, for a network learns nothing from them")
 
 
 def refuse_other_rule(trained: PixelRule | None, given: PixelRule | None, source: str) -> None:

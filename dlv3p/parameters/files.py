@@ -36,20 +36,21 @@ def read_mapping(path: Path, *, option: str, wanted: str) -> dict[str, Any]:
 
     Raises as `read_config` does.
     """
+    source = f"{option} {path}".strip()
     try:
         text = regular(path).read_text(encoding="utf-8")
         content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
-        check_content(content, f"{option} {path}", "sha256")
+        check_content(content, source, "sha256")
     except FileNotFoundError:
-        raise MissingInputError(f"{option} {path}: no such file") from None
+        raise MissingInputError(f"{source}: no such file") from None
     except DuplicateKeyError as error:
-        raise ParameterError(f"{option} {path}: {error}") from None
+        raise ParameterError(f"{source}: {error}") from None
     except IntegrityError:
         raise
     except (OSError, ValueError) as error:
-        raise InputError(f"{option} {path}: cannot be read as JSON or YAML: {reason(error)}") from error
+        raise InputError(f"{source}: cannot be read as JSON or YAML: {reason(error)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{option} {path}: {wanted}")
+        raise InputError(f"{source}: {wanted}")
     return content
 
 

@@ -302,7 +302,8 @@ def test_gray_of_16_bits_keeps_its_range(tmp_path: Path) -> None:
         ("channels: 1\nvalue_range: [0, 3]\nmean: [1]\ndeviation: [0]\n", "deviation: 0; give numbers above 0"),
         ("channels: 4\nvalue_range: [0, 3]\nmean: [1,1,1,1]\ndeviation: [1,1,1,1]\n", "has 5 channels, and data.yaml"),
         ("mask_suffix: 3\n", "mask_suffix: 3; give what a mask's name has behind its image's"),
-        ("[1]\n", "data.yaml: allowed are lines of mask_suffix"),
+        ("[1]\n", "^/.*data.yaml: allowed are lines of mask_suffix"),
+        ("channels: 1\nchannels: 2\n", "^/[^ ]*/data.yaml: duplicate key 'channels'; keep one of them"),
     ],
 )
 def test_a_file_that_states_nonsense_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -318,6 +319,16 @@ def test_the_file_of_another_tool_changes_nothing(tmp_path: Path) -> None:
     (root / "data.yaml").write_text("names: [ground, object]\nnc: 2\n")
     with pytest.raises(InputError, match="holds 1 .tif files, the first 0.tif, which are not read"):
         open_split(root, "train")
+
+
+def test_an_image_of_nan_is_named_when_values_are_measured(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, channels=1, count=1)
+    path = root / "images" / "train" / "0.tif"
+    Image.fromarray(np.full((SIDE, SIDE), np.nan, np.float32)).save(path)
+    path.with_suffix(".png").unlink()
+    with pytest.raises(InputError, match="0.tif: holds nan or infinity"):
+        audit(root, ["train"], progress="none")
+    assert "mean" not in (root / "data.yaml").read_text()
 
 
 def test_colors_of_16_bits_in_a_png_and_damaged_tiffs_are_refused(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def find_mode(split: str, where: str, mode: str) -> list[Finding]:
     if mode == "RGB":
         return []
     remedy = "check that it is a photo and not a mask; it is converted to 8-bit RGB when read"
+    if "16" in mode:
+        remedy = "it is cut to 8 bits when read; a data.yaml with its channels and value_range keeps its contrast"
     return [Finding("image that is not RGB", split, where, f"its mode is {mode}", remedy, is_error=False)]
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError
 
 MOST_CHANNELS = 64
+FEW_LEVELS = 8
+"""A channel that deviates by fewer of the 256 levels, or has no more, has lost detail that its file may have."""
 KEYS = ("channels", "value_range", "mean", "deviation")
 
 
@@ -60,8 +62,7 @@ class PixelRule:
                 f"{source}: has {found} channels, and data.yaml says channels: {self.channels}; correct the one that "
                 "is wrong"
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise InputError(f"{source}: holds nan or infinity; replace them, for a network learns nothing from them")
+        refuse_not_finite(values, source)
         low, high = self.value_range
         levels = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
         return ChannelImage(np.rint(levels.clip(0, 255)).astype(np.uint8), self)
@@ -78,6 +79,12 @@ def pixel_rule(content: Mapping[str, Any], source: str) -> PixelRule:
     if min(deviation) <= 0:
         raise InputError(f"{source}: deviation: {min(deviation):g}; give numbers above 0, one for each channel")
     return PixelRule(channels, (low, high), mean, deviation)
+
+
+def refuse_not_finite(values: np.ndarray, source: str) -> None:
+    """Raise InputError, which `source` begins, for stored values that hold nan or infinity."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{source}: holds nan or infinity; replace them, for a network learns nothing from them")
 
 
 def refuse_other_rule(trained: PixelRule | None, given: PixelRule | None, source: str) -> None:
@@ -122,6 +129,11 @@ class ChannelImage:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.pixels, dtype=dtype, copy=copy)
+
+    @property
+    def levels_used(self) -> int:
+        """How many of the 256 levels there are between the lowest and the highest of the channel that has most."""
+        return max(int(np.ptp(self.pixels[..., index])) + 1 for index in range(self.pixels.shape[2]))
 
     def tobytes(self) -> bytes:
         """Return the levels, row by row."""

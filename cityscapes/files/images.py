@@ -54,7 +54,10 @@ warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # viewers ignore
 
 
 class Header(NamedTuple):
-    """What an image's header says: (width, height) as it is shown, mode as it is stored, and whether EXIF turns it."""
+    """What an image's header says: (width, height) as it is shown, mode as it is stored, and whether EXIF turns it.
+
+    The mode of colors of 16 bits says so, which Pillow's does not: "RGB, 16 bits".
+    """
 
     size: tuple[int, int]
     mode: str
@@ -124,6 +127,8 @@ def _keeps_all(file: Path | BytesIO) -> bool:
 def as_rgb(image: Image.Image, source: str = "image") -> Image.Image:
     """Return an opened image as RGB by the rules above, but as it is stored; raises InputError for other numbers."""
     if image.mode.startswith("I"):  # 16-bit gray; older Pillow calls that of a PNG file "I"
+        if image.mode == "I" and image.format == "TIFF":  # 32 bits, in which 16 need not be the range
+            raise InputError(f"{source}: has 32 bits a pixel, whose range is unknown; scale it to 8 or 16 bits")
         pixels = np.asarray(image).astype(np.int64)
         if pixels.size and not 0 <= pixels.min() <= pixels.max() < 2**16:
             raise InputError(f"{source}: has mode {image.mode} and values beyond 16 bits; scale it to 8 bits")
@@ -158,12 +163,20 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
         with _without_limit(), Image.open(regular(path), formats=_registered(PICTURE_FORMATS)) as image:
             alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             frames = getattr(image, "n_frames", 1)
-            ignored = ("alpha",) * alpha + (f"frames 2 to {frames}",) * (frames > 1)
-            return inspect_image(image), ignored
+            header = inspect_image(image)
+            cut = header.mode != image.mode
+            others = f"frames 2 to {frames}" if frames > 2 else "frame 2"
+            ignored = ("alpha",) * alpha + (others,) * (frames > 1) + ("the lower 8 bits of its colors",) * cut
+            return header, ignored
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        known = " or ".join(PICTURE_FORMATS)
+        raise InputError(
+            f"{path}: cannot be read as an image (it is not a {known} file); convert or replace it"
+        ) from error
     except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 
@@ -178,7 +191,8 @@ def inspect_image(image: Image.Image) -> Header:
     """Return what the header of an opened image says, without decoding its pixels."""
     orientation = _orientation(image)
     size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
-    return Header(size, image.mode, orientation in _TURNS)
+    cut = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
+    return Header(size, f"{image.mode}, 16 bits" if cut else image.mode, orientation in _TURNS)
 
 
 def differ_by_turn(mask: tuple[int, int], image: tuple[int, int]) -> bool:

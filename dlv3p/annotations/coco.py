@@ -10,6 +10,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -92,7 +93,8 @@ class CocoFile:
         category = item.get("category_id")
         if type(category) is not int or category not in self._label_of:
             known = ", ".join(map(str, list(self._label_of)[:8]))
-            raise InputError(f"{where}: category_id {sanitize(category)} is not in /categories ({known} ...)")
+            shown = repr(sanitize(category)) if isinstance(category, str) else sanitize(category)
+            raise InputError(f"{where}: category_id {shown} is not in /categories ({known} ...)")
         label, outlines = self._label_of[category].name, item.get("segmentation")
         if isinstance(outlines, dict):
             return Shape(label, region=_region(outlines, size, where))
@@ -111,9 +113,12 @@ class CocoFile:
         start, end = self._places[name][2 * index : 2 * index + 2]
         if end - start > LARGEST_ENTRY:
             raise InputError(f"{self.path}: /{name}/{index} is larger than {LARGEST_ENTRY >> 20} MB")
+        text = os.pread(self._file.fileno(), end - start, start)
         try:
-            return orjson.loads(os.pread(self._file.fileno(), end - start, start))
+            return orjson.loads(text)
         except orjson.JSONDecodeError as error:
+            with suppress(ValueError):  # Python reads NaN, which numbers are checked for later
+                return json.loads(text)
             raise InputError(f"{self.path}: /{name}/{index}: not valid JSON ({error}); copy it again") from error
 
     def _read_categories(self) -> dict[int, Label]:
@@ -135,7 +140,10 @@ class CocoFile:
         return labels
 
     def _sort_annotations(self) -> None:
-        """Sort the numbers of the annotations by image, those of one image in the order of the file."""
+        """Sort the numbers of the annotations by image, those of one image in the order of the file.
+
+        Raises InputError for one that cannot be read: of which image it is is unknown, and no mask may lack a shape.
+        """
         ids = [self._entry("images", index).get("id") for index in range(len(self))]
         if wrong := [index for index, found in enumerate(ids) if type(found) not in (int, str)]:
             raise InputError(f"{self.path}: /images/{wrong[0]}: expected an id, a whole number")
@@ -144,14 +152,9 @@ class CocoFile:
             raise InputError(f"{self.path}: two of its images have the same id; each needs one of its own")
         images, strays = array("q"), 0
         for number in range(len(self._places["annotations"]) // 2):
-            try:
-                found = self._entry("annotations", number).get("image_id")
-                place = places.get(found, -1) if type(found) in (int, str) else -1
-            except InputError as error:
-                place = -1
-                self.problems.append(str(error))
-            else:
-                strays += place < 0
+            found = self._entry("annotations", number).get("image_id")
+            place = places.get(found, -1) if type(found) in (int, str) else -1
+            strays += place < 0
             images.append(place)
         if strays:
             self.problems.append(f"{self.path}: {strays} annotations have an image_id that no image has")

@@ -17,6 +17,8 @@ from dlv3p.annotations.yolo import YoloFolder
 from dlv3p.parameters.annotations import FORMATS
 
 HEAD = 2**16
+MOST_OPENED = 16
+"""Files of a folder that are opened to recognize a format."""
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
 IMAGE_FOLDERS = ("images", "JPEGImages", "img", "imgs")
 
@@ -105,8 +107,8 @@ def _recognize(path: Path) -> str:
         return "cvat"
     if names & {"data.yaml", "dataset.yaml", "classes.txt", "obj.names"} or any("labels" in f.parts for f in files):
         return "yolo"
-    if json := next((found for found in files if found.suffix.lower() == ".json"), None):
-        return _kind_of_json(json)
+    if texts := [found for found in files if found.suffix.lower() == ".json"][:MOST_OPENED]:
+        return "labelme" if "labelme" in map(_kind_of_json, texts) else "coco"  # one of them may be damaged
     if ".yaml" in suffixes:
         return "yolo"
     if ".png" in suffixes:

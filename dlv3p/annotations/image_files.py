@@ -36,6 +36,7 @@ from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 LARGEST_FILE = 256 * 2**20
 """Bytes of an annotation file of one image; LabelMe stores the image inside."""
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
+WITH_AREA = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")
 
 
 class ImageIndex:
@@ -171,6 +172,8 @@ def _labelme_shape(entry: Any, where: str) -> Shape | str:
     kind, label = entry.get("shape_type") or "polygon", entry["label"]
     if kind in WITHOUT_AREA:
         return str(kind)
+    if kind not in WITH_AREA:
+        raise InputError(f"{where}: shape_type {sanitize(kind)} is not known; allowed are {', '.join(WITH_AREA)}")
     points = outline([value for point in entry["points"] for value in _pair(point, where)], where)
     if kind == "polygon":
         return Shape(label, (points,)) if len(points) > 2 else "outline of fewer than three points"
@@ -184,9 +187,7 @@ def _labelme_shape(entry: Any, where: str) -> Shape | str:
     if kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
         return Shape(label, (ellipse(*points[0].tolist(), radius, radius, where),))
-    if kind == "mask":
-        return Shape(label, region=_labelme_mask(entry.get("mask"), round(left), round(top), where))
-    raise InputError(f"{where}: shape_type {sanitize(kind)} is not known; allowed are polygon, rectangle, circle, mask")
+    return Shape(label, region=_labelme_mask(entry.get("mask"), round(left), round(top), where))
 
 
 def _labelme_mask(text: Any, left: int, top: int, where: str) -> Region:
@@ -251,6 +252,8 @@ class MaskFolder:
         content = read_file(path)
         digest = hashlib.sha256(content).digest()
         mask = decode_mask(content, str(path))
+        if mask.info["bits"] > 8:
+            raise InputError(f"{path}: has 16 bits a pixel, and ids and colors have 8; store it with 8 bits")
         ids = stored_ids(mask)
         if ids is not None and not (mask.mode == "P" and self._name_of):
             codes, names = ids.astype(np.int32), {index: str(index) for index in range(256)}

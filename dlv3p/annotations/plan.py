@@ -8,6 +8,7 @@ video's are.
 import csv
 import hashlib
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,9 @@ MEANINGS = {"__ignore__": IGNORE_CLASS, "_background_": BACKGROUND} | dict.fromk
 TABLE_HEADING = "label,class"
 LARGEST_TABLE = 256 * 2**20
 """Bytes of a table of labels or images."""
+
+COLOR = re.compile("#[0-9a-f]{6}")
+"""How a color is called that has no name."""
 
 Color = tuple[int, int, int]
 
@@ -55,14 +59,20 @@ class Classes(NamedTuple):
 
 
 def choose_classes(
-    declared: Sequence[Label], used: Mapping[str, int], *, class_table: str = "", unlabeled: str = BACKGROUND
+    declared: Sequence[Label],
+    used: Mapping[str, int],
+    *,
+    class_table: str = "",
+    unlabeled: str = BACKGROUND,
+    covering: bool = False,
 ) -> Classes:
     """Return the classes: those of `class_table`, else each used label, in declared order or else alphabetical.
 
     `used` counts the shapes of each label. The table is a CSV file label,class, and perhaps red,green,blue; a class
     called ignore is 255 in the masks, one called skip is not drawn, and ids follow the table. With unlabeled=background
-    there is a class for what no shape covers, the first one unless a label is called so. Raises InputError for labels
-    that are not in the table, and for those that differ in case or spaces alone.
+    there is a class for what no shape covers, the first one unless a label is called so; none where the shapes of every
+    image are `covering` it, as those of masks do. Raises InputError for labels that are not in the table, for those
+    that differ in case or spaces alone, for colors that no table names, and for names that no class can have.
     """
     notes: list[str] = []
     if class_table:
@@ -77,13 +87,23 @@ def choose_classes(
         if idle := [name for name in meant if name not in used]:
             notes.append(f"{len(idle)} labels do not occur and are no classes: {_listed(idle)}")
         _refuse_alike([label.name for label in labels])
+        _refuse_unnamed([label.name for label in labels], {label.name for label in declared})
         class_of = {label.name: MEANINGS.get(label.name.lower(), label.name) for label in labels}
         if ignored := [label for label, name in class_of.items() if name == IGNORE_CLASS]:
             notes.append(f"{_listed(ignored)}: ignored (255); a class_table can make it a class")
+        if str(IGNORE) in class_of and len(class_of) > 2:
+            notes.append(
+                f"{IGNORE} is a class; where it marks pixels to ignore, say so by class_table: {IGNORE},ignore"
+            )
         given = {class_of[label.name]: label.color for label in labels if label.color}
     names = [name for name in dict.fromkeys(class_of.values()) if name not in (IGNORE_CLASS, SKIP_CLASS)]
+    if unfit := [name for name in names if not name.strip().isprintable()]:
+        raise InputError(
+            f"the label {sanitize(unfit[0])!r} holds a character that cannot be shown; rename it, or give it a class "
+            f"by class_table, a CSV file {TABLE_HEADING}"
+        )
     empty = IGNORE
-    if unlabeled == BACKGROUND:
+    if unlabeled == BACKGROUND and not (covering and SKIP_CLASS not in class_of.values()):
         rest = next((name for name in names if name.strip().lower() in BACKGROUND_NAMES), BACKGROUND)
         names = names if rest in names else [rest, *names]
         empty = names.index(rest)
@@ -148,6 +168,18 @@ def _refuse_alike(labels: Sequence[str]) -> None:
                 f"labels that differ in case or spaces alone: {', '.join(map(repr, found))}; rename them, or say by "
                 f"class_table, a CSV file {TABLE_HEADING}, which class each is"
             )
+
+
+def _refuse_unnamed(labels: Sequence[str], declared: set[str]) -> None:
+    """Refuse colors of masks beside named colors, or beside ids: a mask is of another kind, or has stray colors."""
+    colors = [label for label in labels if COLOR.fullmatch(label) and label not in declared]
+    others = declared or {label for label in labels if label.isdecimal()}
+    if colors and others:
+        named = "colors that have no name" if declared else "masks of colors beside masks of ids"
+        raise InputError(
+            f"{named}: {_listed(colors)}; correct the masks, or say by class_table, a CSV file {TABLE_HEADING}, what "
+            f"each is ({IGNORE_CLASS} and {SKIP_CLASS} are classes, too)"
+        )
 
 
 def _colors(names: Sequence[str], given: Mapping[str, Color]) -> tuple[Color, ...]:

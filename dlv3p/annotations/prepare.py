@@ -152,8 +152,9 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
         if place.is_relative_to(output.resolve()):
             raise ParameterError(f"output={str(output)!r}: holds what is read, {place}; choose another folder")
     survey = _survey(source, p)
+    options = {"class_table": p.class_table, "unlabeled": p.unlabeled, "covering": source.format == "masks"}
     with _naming_problems(survey):
-        chosen = choose_classes(source.labels, survey.labels, class_table=p.class_table, unlabeled=p.unlabeled)
+        chosen = choose_classes(source.labels, survey.labels, **options)
     check_writable(output)
     with lock_folder(output):
         remove_leftovers(output, locked=True)

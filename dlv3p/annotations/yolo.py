@@ -112,7 +112,9 @@ def _yolo_names(path: Path) -> list[str]:
             raise InputError(f"{config}: not YAML with a list of names ({safe_reason(error)})") from error
         if isinstance(names, list):
             names = dict(enumerate(names))
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        if isinstance(names, dict):
+            if set(names) != set(range(len(names))):
+                raise InputError(f"{config}: names does not number its classes from 0 without gaps; write one for each")
             if content.get("nc", len(names)) != len(names):
                 raise InputError(f"{config}: nc is {sanitize(content['nc'])}, and it names {len(names)}; correct one")
             return [str(names[index]) for index in range(len(names))]

@@ -33,6 +33,7 @@ from cityscapes.audit_rules import (
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
+from cityscapes.files.channels import FEW_LEVELS, ChannelImage, PixelRule
 from cityscapes.files.images import FORMATS, Header, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
@@ -43,6 +44,11 @@ from dlv3p.data.shards import is_url
 from dlv3p.runtime.progress import track
 
 UNREADABLE = "image that cannot be read"
+
+HALF, NEARLY_ALL = 0.5, 0.99
+"""Shares of a channel's pixels at the highest level, to which values beyond the range are clipped."""
+FAR = 10
+"""A mean so far from 0, or a deviation so many times 1 or that part of it, is not what a network can be trained on."""
 
 AHEAD = 256
 """The most images of which what was read waits to be counted."""
@@ -58,6 +64,7 @@ class _Pair:
     mode: str = ""
     look: Look | None = None
     pixels: list[int] | None = None
+    levels: np.ndarray | None = None
 
 
 def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: str = "auto") -> AuditReport:
@@ -73,6 +80,7 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
     for split in open_audited(root, splits, image_list):
         name = split.split
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
+        levels = np.zeros((0, IDS), np.int64)
         with ThreadPoolExecutor() as pool:
             for pair in track(_pairs(split, pool), total=len(split), title=f"audit {name}", mode=progress):
                 findings += pair.findings
@@ -82,6 +90,9 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
                     looks[name].append(pair.look)
                 if pair.pixels:
                     counts[-1].add_mask(pair.pixels, pair.name)
+                if pair.levels is not None:
+                    levels = levels + pair.levels if len(levels) else pair.levels
+        findings += find_lost_values(name, split.pixel_rule, levels) if len(levels) else []
         findings += _find_missing(split) + find_in_classes(counts[-1], trained=name == splits[0])
     findings += find_duplicates(contents) + find_alike_in_splits(looks) + find_nothing_to_learn(counts[0])
     findings += find_unlearnable(counts[0], counts[1:]) + find_unscored(counts[0], counts[1:])
@@ -140,7 +151,10 @@ def _read_pair(split: Split, index: int) -> _Pair:
     try:
         image = split.image(index)
         stored = Header(image.size, image.mode, False)
-        if split.pixel_rule is None:
+        if isinstance(image, ChannelImage):
+            channels = np.moveaxis(image.pixels, 2, 0)
+            pair.levels = np.stack([np.bincount(channel.ravel(), minlength=IDS) for channel in channels])
+        else:
             stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
             pair.findings += find_mode(split.split, pair.name, stored.mode)
         pair.size, pair.mode = image.size, stored.mode
@@ -161,6 +175,36 @@ def _read_pair(split: Split, index: int) -> _Pair:
     pair.findings += find_sizes(split.split, pair.name, mask.shape[::-1], pair.size)
     pair.findings += find_unlabeled(split.split, pair.name, pair.pixels)
     return pair
+
+
+def find_lost_values(split: str, rule: PixelRule, levels: np.ndarray) -> list[Finding]:
+    """Find channels of which a network would see hardly anything, or far from what it can be trained on.
+
+    `levels` has the number of pixels of each channel at each level of the rule, (n,256).
+    """
+    _, deviations = _moments(levels, np.broadcast_to(np.arange(IDS), levels.shape))
+    means, seen = _moments(levels, rule.table)
+    brightest = levels[:, -1] / levels.sum(axis=1)
+    nothing_left = bool(((deviations < 1) | (brightest > NEARLY_ALL)).all())
+    found = []
+    for index, (mean, deviation) in enumerate(zip(means, seen, strict=True)):
+        where = f"channel {index}"
+        if deviations[index] < FEW_LEVELS or brightest[index] > HALF:
+            problem = f"deviates by {deviations[index]:.1f} of 256 levels; {brightest[index]:.0%} are at the highest"
+            remedy = "set value_range in data.yaml to the values that matter, neither wider nor narrower"
+            found.append(Finding("channel of few levels", split, where, problem, remedy, is_error=nothing_left))
+        elif abs(mean) > FAR or not 1 / FAR < deviation < FAR:
+            problem = f"a network sees a mean of {mean:.3g} and a deviation of {deviation:.3g}, not about 0 and 1"
+            remedy = "give mean and deviation in data.yaml in stored values, or remove both lines to have them measured"
+            found.append(Finding("channel that is not normalized", split, where, problem, remedy))
+    return found
+
+
+def _moments(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each row of values, which occur as often as `counts` says."""
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = (shares * values).sum(axis=1)
+    return mean, np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
 
 
 def _find_missing(split: Split) -> list[Finding]:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.atomic import write_text
-from cityscapes.files.channels import KEYS, PixelRule, channels_of, pixel_rule
+from cityscapes.files.channels import KEYS, PixelRule, channels_of, pixel_rule, refuse_not_finite
 from cityscapes.files.images import stored_values
 from dlv3p.parameters.files import read_mapping
 
@@ -90,7 +89,7 @@ def _content(root: Path) -> dict[str, Any]:
         return {}
     try:
         return read_mapping(path, option="", wanted=f"allowed are lines of {', '.join(ALLOWED)}")
-    except (ParameterError, yaml.YAMLError) as error:
+    except ParameterError as error:
         raise InputError(str(error)) from error
 
 
@@ -99,6 +98,7 @@ def _by_channel(path: Path, channels: int) -> np.ndarray:
     found = values.shape[2] if values.ndim == 3 else 1
     if found != channels:
         raise InputError(f"{path}: has {found} channels, {DATA_FILE} says channels: {channels}; correct one of them")
+    refuse_not_finite(values, str(path))
     return values.reshape(-1, channels).astype(np.float64)
 
 

@@ -153,7 +153,7 @@ def make_samples(parameters: TrainParameters, split: Split) -> TrainingSamples:
     return TrainingSamples(split, augmentation, seed=parameters.seed, class_uniform=uniform, cache=cache)
 
 
-def make_augmentation(parameters: TrainParameters, rule: PixelRule | None = None) -> Augmentation:
+def make_augmentation(parameters: TrainParameters, rule: PixelRule | None) -> Augmentation:
     """Return the augmentation of a run's training crops."""
     return Augmentation(
         parameters.crop_height,

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cityscapes.errors import ParameterError
 from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.network import BACKBONES, NetworkParameters
 
 FEATURES = ("low-level", "middle", "high-level")
@@ -40,7 +41,7 @@ def count_macs(build: Callable[[], nn.Module], height: int, width: int) -> dict[
     """
     with torch.device("meta"):
         model = build().eval()
-        image = torch.empty(1, 3, height, width)
+        image = torch.empty(1, input_channels(model), height, width)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(image)

@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError, UserError, reason
+from cityscapes.files.channels import FEW_LEVELS, ChannelImage
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import PICTURE_FORMATS, inspect_picture, read_image, register_heif
 from cityscapes.files.leftovers import remove_leftovers
@@ -190,6 +191,9 @@ class _Pipeline:
         try:
             most = {"most_pixels": job.size[0] * job.size[1]}
             job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, rule=self.predictor.rule, **most)
+            if isinstance(job.pixels, ChannelImage) and (levels := job.pixels.levels_used) < FEW_LEVELS:
+                told = f"its values are {levels} of the 256 levels of value_range"
+                job.note = " and ".join(filter(None, (job.note, told)))
         except (UserError, OSError) as error:
             job.problem = _line(job.image, error)
         if job.problem:

@@ -29,11 +29,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Source:
-    """What was asked for: its title, fit for the name of a folder, and the images in order, or the path of a video."""
+    """What was asked for: its title, fit for the name of a folder, and the images in order, or the path of a video.
+
+    `left_out` says in words which files beside the images are none of these, by suffix; "" for none.
+    """
 
     title: str
     images: tuple[ImageFile, ...] = ()
     video: Path | None = None
+    left_out: str = ""
 
 
 def find_images(images: str | Path, *, output: Path | None = None) -> Source:
@@ -81,7 +85,8 @@ def _of_folder(folder: Path, output: Path | None) -> Source:
             "folder, such as one beside it"
         )
     found = sorted(path for path in walk(folder) if not (output and _lies_in(path, output)))
-    return Source(_title(folder.resolve().name), name_results(_only_images(found, str(folder)), folder))
+    images, others = _split_by_suffix(found, str(folder))
+    return Source(_title(folder.resolve().name), name_results(images, folder), left_out=others)
 
 
 def _of_pattern(pattern: str, output: Path | None) -> Source:
@@ -90,10 +95,10 @@ def _of_pattern(pattern: str, output: Path | None) -> Source:
     found = [path for path in found if not path.is_dir() and not (output and _lies_in(path, output))]
     if not found:
         raise MissingInputError(f"images={pattern!r}: no file has such a name; `**/` matches folders at any depth")
-    paths = _only_images(found, f"images={pattern!r}")
+    paths, others = _split_by_suffix(found, f"images={pattern!r}")
     fixed = Path(pattern.split("*")[0].split("?")[0].split("[")[0])
     base = fixed if fixed.is_dir() else fixed.parent
-    return Source(_title(base.resolve().name), name_results(paths, base))
+    return Source(_title(base.resolve().name), name_results(paths, base), left_out=others)
 
 
 def _of_list(path: Path) -> Source:
@@ -101,12 +106,14 @@ def _of_list(path: Path) -> Source:
     return Source(_title(path.stem), name_results(paths, Path(os.path.commonpath([entry.parent for entry in paths]))))
 
 
-def _only_images(paths: Sequence[Path], asked: str) -> list[Path]:
+def _split_by_suffix(paths: Sequence[Path], asked: str) -> tuple[list[Path], str]:
+    """Return the images, and in words the files of other types; raises InputError where there is no image."""
     images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = Counter(path.suffix.lower() for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES)
     if not images:
         there = f"; found {', '.join(sanitize(path.name) for path in paths[:3])}" if paths else "; it is empty"
         raise InputError(f"{asked}: no image; allowed are {' '.join(IMAGE_SUFFIXES)}{there}")
-    return images
+    return images, ", ".join(f"{count} {sanitize(suffix) or 'without a suffix'}" for suffix, count in others.items())
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

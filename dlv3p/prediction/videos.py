@@ -41,6 +41,8 @@ def predict_video(
     Raises InputError for what is not a video; one that ends damaged is named in `problems`, what came before is done.
     """
     output, outputs = Path(output), outputs or Outputs()
+    if predictor.rule is not None:
+        raise InputError(f"{source.video}: its frames are RGB, and the network takes {predictor.rule}; give it images")
     video = open_video(source.video)
     check_output(output)
     with lock_folder(output):
@@ -87,14 +89,15 @@ class _Frames:
 
     def _labels(self, pixels: np.ndarray, sha256: str, *, known: Prediction | None) -> Prediction:
         frame = ImageFile(self.video.path, f"frame_{len(self.names):06d}")
-        self.names.append(frame.name)
         if self.results.is_done(frame, sha256):
+            self.names.append(frame.name)
             return self.results.read(frame)
         began, image = time.perf_counter(), Image.fromarray(pixels)
         asked = self.results.outputs.confidence
         found = known or self.predictor.predict([image], confidence=asked)[0]
         seconds = time.perf_counter() - began
         self.results.write(frame, image, found, sha256=sha256, seconds=seconds, note="")
+        self.names.append(frame.name)
         self.made += 1
         if time.monotonic() - self._saved > TABLE_SECONDS:
             self.results.save_table(self.names)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cityscapes.errors import ParameterError
 from dlv3p.data.augment import normalize
+from dlv3p.models.inputs import input_channels
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.profiling.timing import Clock, clock_of, time_call
 from dlv3p.runtime.devices import LAYOUT, explain_out_of_memory
@@ -75,10 +76,19 @@ def compile_network(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def random_images(
-    batch: int, height: int, width: int, device: str | torch.device, dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    batch: int,
+    height: int,
+    width: int,
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return normally distributed images (batch,3,height,width), always the same ones, in the suite's layout."""
-    images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    """Return normally distributed images (batch,C,height,width), always the same ones, in the suite's layout.
+
+    They have the channels that `network` takes.
+    """
+    shape = (batch, input_channels(network), height, width)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return images.to(device=device, dtype=dtype, memory_format=LAYOUT)
 
 
@@ -103,7 +113,7 @@ def measure_latency(
     with explain_out_of_memory(), torch.inference_mode():
         network = prepare(model, device, dtype)
         network = compile_network(network) if compiled else network
-        images = random_images(batch, height, width, device, dtype)
+        images = random_images(model, batch, height, width, device, dtype)
         times = [time_call(lambda: network(images), clock) for _ in range(warmup + repeats)]
     return latency_of(times, warmup)
 
@@ -128,7 +138,7 @@ def measure_parts(
     clock = clock_of(device)
     with explain_out_of_memory(), torch.inference_mode():
         network = prepare(model, device, dtype)
-        images = random_images(batch, height, width, device, dtype)
+        images = random_images(model, batch, height, width, device, dtype)
         runs = [_time_parts(network, images, clock) for _ in range(warmup + repeats)]
     return {part: latency_of([run[part] for run in runs], warmup) for part in runs[0]}
 

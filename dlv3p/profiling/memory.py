@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from dlv3p.models.inputs import input_channels
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable, NvmlBoard
 from dlv3p.profiling.latency import compile_network, prepare, random_images
 from dlv3p.profiling.process_memory import SMALL, measurable, measure_peak
@@ -44,10 +45,10 @@ def measure_memory(
         with explain_out_of_memory():
             return result | _cuda_peaks(model, case, device, dtype, compiled)
     if measurable():
-        shape = (batch, 3, height, width)
+        shape = (batch, input_channels(model), height, width)
         predict = _Prediction(prepare(model, device, dtype), dtype, compiled=compiled)
         # Compilation fixes the shape, so the first image must have it.
-        first_shape = shape if compiled else SMALL
+        first_shape = shape if compiled else (SMALL[0], shape[1], *SMALL[2:])
         result["above_weights_mib"] = measure_peak(
             predict, shape, threads=torch.get_num_threads(), weights=False, first_shape=first_shape
         )
@@ -62,7 +63,7 @@ def _cuda_peaks(
     others = torch.cuda.memory_allocated(device) - own
     network: Callable[[Tensor], Tensor] = prepare(model, device, dtype)
     network = compile_network(network) if compiled else network
-    images = random_images(**case, device=device, dtype=dtype)
+    images = random_images(model, **case, device=device, dtype=dtype)
     network(images)  # cuDNN benchmarks its algorithms on the first run, and takes more than it will need
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.anatomy import count_parts
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.widths import Widths
@@ -18,13 +19,14 @@ class ProfiledModel:
     """The network to profile: its switches, out of what may be those of a run, and its number of classes.
 
     `backbones` are the default ones, separated by spaces. `widths` are those of a pruned network; they hold for its own
-    backbone, at any stride.
+    backbone, at any stride. `rule` is that of images that are not RGB.
     """
 
     network: NetworkParameters
     num_classes: int
     backbones: str
     widths: Widths = field(default_factory=dict)
+    rule: PixelRule | None = None
 
     def network_in(self, case: Case) -> NetworkParameters:
         """Return the switches of the network in a case."""
@@ -37,7 +39,7 @@ class ProfiledModel:
 
     def build(self, case: Case) -> DeepLab:
         """Build the network of a case, with random weights, on the default device."""
-        return build_network(self.network_in(case), self.num_classes, widths=self.widths_in(case))
+        return build_network(self.network_in(case), self.num_classes, widths=self.widths_in(case), rule=self.rule)
 
     def count(self, cases: Sequence[Case]) -> dict[str, dict[str, dict[str, int]]]:
         """Count parameters, MACs and FLOPs by part, for one image: the result of `count_parts` by title of the case."""
@@ -50,11 +52,15 @@ class ProfiledModel:
 
 
 def choose_profiled_model(
-    system: str, own: NetworkParameters, own_classes: int, own_widths: Widths | None = None
+    system: str,
+    own: NetworkParameters,
+    own_classes: int,
+    own_widths: Widths | None = None,
+    own_rule: PixelRule | None = None,
 ) -> ProfiledModel:
     """Return the network of a system in `published.py` with its published backbones, or for "run" the run's own."""
     if system == "run":
-        return ProfiledModel(own, own_classes, own.backbone, own_widths or {})
+        return ProfiledModel(own, own_classes, own.backbone, own_widths or {}, own_rule)
     return ProfiledModel(*published_model(system))
 
 

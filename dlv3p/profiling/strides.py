@@ -73,7 +73,7 @@ def _prepare_run(model: nn.Module, case: Case, device: str) -> Callable[[], None
     dtype, clock = getattr(torch, case.precision), clock_of(device)
     network = prepare(model, device, dtype)
     network = compile_network(network) if case.compiled else network
-    images = random_images(case.batch_size, case.height, case.width, device, dtype)
+    images = random_images(model, case.batch_size, case.height, case.width, device, dtype)
 
     def run() -> None:
         network(images)

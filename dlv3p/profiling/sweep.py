@@ -22,6 +22,7 @@ from cityscapes.errors import OutOfMemoryError, UserError, reason
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import output_folder
 from dlv3p.models.anatomy import count_macs, count_parameters
+from dlv3p.models.inputs import COLORS, input_channels
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable
 from dlv3p.profiling.energy import Energy, measure_energy, open_counter, unmeasured
@@ -79,6 +80,7 @@ def sweep(
         "effort": asdict(effort),
     }
     setting |= {"network": {name: switches[name] for name in switches.keys() - {"backbone", "output_stride"}}}
+    setting |= {"pixels": profiled.rule.as_dict()} if profiled.rule else {}
     setting |= {"stages": picture is not None, "memory": list(MEMORY_COLUMNS), "machine": machine()}
     path = output_folder(run) / f"sweep-{_digest(setting)}.json"
     kept = _unfinished_rows(path)
@@ -110,8 +112,8 @@ def measure_case(
 
     Columns: those of Case; device; parameters, gmacs and gflops (of one image); p10_ms, p50_ms, p90_ms and first_ms of
     a batch, images_per_second, times_ms (all runs); parts_ms, medians by part; stages_ms, medians from file to labels,
-    with a `picture`; those of `measure_memory` and of Energy; load, how busy the machine was before; status,
-    "ok", "out of memory" or "failed: ..." with its reason. What was not measured is "not measured".
+    with a `picture` and a network of RGB; those of `measure_memory` and of Energy; load, how busy the machine was
+    before; status, "ok", "out of memory" or "failed: ..." with its reason. What was not measured is "not measured".
     """
     effort = effort or Effort()
     row: dict[str, Any] = case.as_dict() | {"device": device}
@@ -150,7 +152,7 @@ def _measurements(
     if not case.compiled:  # compilation fuses the parts
         parts = measure_parts(model, **options, **timing)
         yield {"parts_ms": {part: latency.p50_ms for part, latency in parts.items()}}
-        if picture is not None:
+        if picture is not None and input_channels(model) == COLORS:
             yield {"stages_ms": measure_stages(model, picture, **options, **timing).medians()}
     yield _energy(model, case, options, effort).as_dict()
 
@@ -167,7 +169,7 @@ def _energy(model: nn.Module, case: Case, options: dict[str, Any], effort: Effor
     with explain_out_of_memory():
         network = prepare(model, options["device"], options["dtype"])
         network = compile_network(network) if case.compiled else network
-        images = random_images(case.batch_size, case.height, case.width, options["device"], options["dtype"])
+        images = random_images(model, case.batch_size, case.height, case.width, options["device"], options["dtype"])
         network(images)
 
         def predict() -> None:

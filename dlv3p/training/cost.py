@@ -80,9 +80,9 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     steps = max(0, (p.steps or p.epochs * per_epoch) - done * per_epoch)
     if not steps:
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
-    refuse_memory(p, training.num_classes)
-    disk = _refuse_disk(p, training.num_classes, run)
-    tried = _try(p, training.num_classes)
+    refuse_memory(p, training.num_classes, training.pixel_rule)
+    disk = _refuse_disk(p, training, run)
+    tried = _try(p, training)
     step = step_seconds(p, tried.seconds, read_seconds(p, training))
     epochs = max(1, steps // per_epoch)
     validations = -(-epochs // p.validate_every)
@@ -118,7 +118,7 @@ def step_seconds(parameters: TrainParameters, computed: float, read: float) -> f
 
 def validation_seconds(parameters: TrainParameters, validation: Split, computed: float) -> float:
     """Return how long a whole image takes, from the time of a training step and the multiply-adds of both."""
-    p, build = parameters, partial(build_network, parameters, validation.num_classes)
+    p, build = parameters, partial(build_network, parameters, validation.num_classes, rule=validation.pixel_rule)
     began = time.perf_counter()
     width, height = validation.image(0).size
     read = time.perf_counter() - began
@@ -129,7 +129,8 @@ def validation_seconds(parameters: TrainParameters, validation: Split, computed:
 
 def read_seconds(parameters: TrainParameters, training: Split) -> float:
     """Return how long it takes to read and augment a training sample: the median of a few, the first left out."""
-    samples, times = TrainingSamples(training, make_augmentation(parameters), seed=parameters.seed), []
+    augmentation = make_augmentation(parameters, training.pixel_rule)
+    samples, times = TrainingSamples(training, augmentation, seed=parameters.seed), []
     for number in range(1 + READ_SAMPLES):
         began = time.perf_counter()
         samples[0, number % len(samples)]
@@ -137,18 +138,18 @@ def read_seconds(parameters: TrainParameters, training: Split) -> float:
     return statistics.median(times[1:])
 
 
-def _try(parameters: TrainParameters, num_classes: int) -> Trial:
+def _try(parameters: TrainParameters, training: Split) -> Trial:
     """Take a few steps of one process; raises OutOfMemoryError, with what would fit, where they do not."""
-    p = parameters
+    p, classes, rule = parameters, training.num_classes, training.pixel_rule
     try:
-        return try_setting(p.of_one_process(), num_classes)
+        return try_setting(p.of_one_process(), classes, rule)
     except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{error}; {what_fits(p, num_classes, free_bytes(p))}") from None
+        raise OutOfMemoryError(f"{error}; {what_fits(p, classes, free_bytes(p), rule)}") from None
 
 
-def _refuse_disk(parameters: TrainParameters, num_classes: int, run: Path) -> int:
+def _refuse_disk(parameters: TrainParameters, training: Split, run: Path) -> int:
     """Return the bytes that the run's folder takes; raises MachineError where the disk has less."""
-    needed, there = predict_disk_bytes(parameters, num_classes), run
+    needed, there = predict_disk_bytes(parameters, training.num_classes, training.pixel_rule), run
     while not there.exists():
         there = there.parent
     held = sum(path.stat().st_size for path in walk(run))

@@ -9,7 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cityscapes.errors import OutOfMemoryError
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.deeplab import build_network
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.choices import check_batch_size
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.live_bytes import LiveBytes
@@ -27,27 +29,27 @@ CERTAIN = 1.25
 """A training is refused where its prediction is so many times the free memory: predictions are that far off at most."""
 
 
-def predict_bytes(parameters: TrainParameters, num_classes: int) -> int:
+def predict_bytes(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> int:
     """Predict the bytes that one process takes at the peak of a training step, on its device."""
     base = PROCESS_BYTES + BESIDE_BYTES if choose_device(parameters.device).type == "cpu" else BOARD_BYTES
-    weights, alive = _traced(parameters, num_classes)
+    weights, alive = _traced(parameters, num_classes, rule)
     return int(base + alive + _kept_beside(parameters) * weights)
 
 
-def predict_disk_bytes(parameters: TrainParameters, num_classes: int) -> int:
+def predict_disk_bytes(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> int:
     """Predict the bytes of a run's folder: two checkpoints, and the weights that are exported."""
     with torch.device("meta"):
-        weights = _bytes_of(build_network(parameters, num_classes))
+        weights = _bytes_of(build_network(parameters, num_classes, rule=rule))
     return int(weights * (2 * (1 + _kept_beside(parameters)) + 1))
 
 
-def refuse_memory(parameters: TrainParameters, num_classes: int) -> int:
+def refuse_memory(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> int:
     """Return the predicted bytes of a process; raises OutOfMemoryError, with what would fit, for more than are free."""
-    needed, free = predict_bytes(parameters, num_classes), free_bytes(parameters)
+    needed, free = predict_bytes(parameters, num_classes, rule), free_bytes(parameters)
     if needed > CERTAIN * free:
         raise OutOfMemoryError(
             f"out of memory: a step takes about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free; "
-            f"{what_fits(parameters, num_classes, free)}"
+            f"{what_fits(parameters, num_classes, free, rule)}"
         )
     return needed
 
@@ -60,10 +62,10 @@ def free_bytes(parameters: TrainParameters) -> int:
     return psutil.virtual_memory().available // parameters.processes
 
 
-def what_fits(parameters: TrainParameters, num_classes: int, free: int) -> str:
+def what_fits(parameters: TrainParameters, num_classes: int, free: int, rule: PixelRule | None = None) -> str:
     """Return the setting nearest to the parameters whose prediction fits into the free bytes, in words."""
     for words, other in _smaller(parameters):
-        if predict_bytes(other, num_classes) <= free:
+        if predict_bytes(other, num_classes, rule) <= free:
             return f"what would fit: {words}"
     return "no accumulation, smaller batch or crop would fit; take a smaller network or another machine"
 
@@ -96,13 +98,13 @@ def _kept_beside(parameters: TrainParameters) -> int:
 
 
 @lru_cache(maxsize=64)
-def _traced(parameters: TrainParameters, num_classes: int) -> tuple[int, int]:
+def _traced(parameters: TrainParameters, num_classes: int, rule: PixelRule | None) -> tuple[int, int]:
     """Return the bytes of the weights, and of all tensors at the peak of a step; a loss counts as cross entropy."""
     p = parameters
     batch, size = p.batch_size // p.processes // p.accumulation, (p.crop_height, p.crop_width)
     with torch.device("meta"):
-        model = build_network(p, num_classes).train()
-        image, mask = torch.empty(batch, 3, *size), torch.empty(batch, *size, dtype=torch.int64)
+        model = build_network(p, num_classes, rule=rule).train()
+        image, mask = torch.empty(batch, input_channels(model), *size), torch.empty(batch, *size, dtype=torch.int64)
     model = checkpoint_activations(model) if p.activation_checkpointing else model
     with LiveBytes() as live:
         logits, *auxiliary = TrainingForward(model, at_stride=p.chunked_loss)(image)

@@ -19,10 +19,12 @@ import psutil
 import torch
 
 from cityscapes.errors import MachineError, OutOfMemoryError, UserError
+from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.data.roots import open_training
 from dlv3p.models.deeplab import build_network
+from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
@@ -61,21 +63,21 @@ class Trial(NamedTuple):
         return self.batch_size / self.seconds
 
 
-def try_settings(parameters: TrainParameters, num_classes: int) -> Iterator[Trial]:
+def try_settings(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> Iterator[Trial]:
     """Try the parameters as they are, in mixed precision, and with twice the batch as long as it fits and gains.
 
     Raises OutOfMemoryError when the parameters as they are do not fit.
     """
-    fastest = try_setting(parameters, num_classes)
+    fastest = try_setting(parameters, num_classes, rule)
     yield fastest
     lower = ("bfloat16", "float16") if choose_device(parameters.device).type == "cuda" else ("bfloat16",)
     with suppress(OutOfMemoryError):
         for precision in lower:
             if precision != parameters.precision:
-                one = try_setting(replace(parameters, precision=precision), num_classes)
+                one = try_setting(replace(parameters, precision=precision), num_classes, rule)
                 yield one
                 fastest = max(fastest, one, key=lambda trial: trial.images_per_second)
-        yield from _try_larger(replace(parameters, precision=fastest.precision), fastest, num_classes)
+        yield from _try_larger(replace(parameters, precision=fastest.precision), fastest, num_classes, rule)
 
 
 def report_trials(parameters: TrainParameters) -> str:
@@ -84,9 +86,8 @@ def report_trials(parameters: TrainParameters) -> str:
     Of a training by several processes, the share of one is tried.
     """
     training, _ = open_training(parameters)
-    tried = list(
-        track(try_settings(parameters.of_one_process(), training.num_classes), title="try", mode=parameters.progress)
-    )
+    settings = try_settings(parameters.of_one_process(), training.num_classes, training.pixel_rule)
+    tried = list(track(settings, title="try", mode=parameters.progress))
     epoch = len(training) // parameters.processes
     where = machine_name(choose_device(parameters.device).type)
     return f"{where}\n{trial_table(tried).to_string()}\n{describe_trials(tried, epoch, parameters.epochs)}"
@@ -125,14 +126,16 @@ def describe_trials(tried: list[Trial], images: int, epochs: int) -> str:
     return f"{said} {gain:.1f} times as fast: {words}. It changes the result, and the best learning rate."
 
 
-def _try_larger(parameters: TrainParameters, before: Trial, num_classes: int) -> Iterator[Trial]:
+def _try_larger(
+    parameters: TrainParameters, before: Trial, num_classes: int, rule: PixelRule | None
+) -> Iterator[Trial]:
     """Try twice the batch of the trial before, again and again, while the memory is free and the gain is worth it.
 
     Memory grows in proportion to the batch; of one trial alone it is not known which part of it does.
     """
     growth = before.mib
     while _is_free(before.mib + growth, parameters.device):
-        one = try_setting(replace(parameters, batch_size=2 * before.batch_size), num_classes)
+        one = try_setting(replace(parameters, batch_size=2 * before.batch_size), num_classes, rule)
         yield one
         if one.images_per_second < WORTH_OFFERING * before.images_per_second:
             return
@@ -144,10 +147,11 @@ def _is_free(mib: float, device: str) -> bool:
     return choose_device(device).type == "cuda" or mib < psutil.virtual_memory().available / 2**20
 
 
-def try_setting(parameters: TrainParameters, num_classes: int) -> Trial:
+def try_setting(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> Trial:
     """Try one setting in a fresh process; raises OutOfMemoryError when it does not fit."""
-    request = json.dumps({"parameters": parameters.as_dict(), "num_classes": num_classes})
-    child = run_module("dlv3p.training.trial", request, b"")
+    pixels = rule.as_dict() if rule else None
+    request = {"parameters": parameters.as_dict(), "num_classes": num_classes, "pixels": pixels}
+    child = run_module("dlv3p.training.trial", json.dumps(request), b"")
     if child.returncode == 0:
         found = json.loads(child.stdout.split(b"\n")[-2])
         return Trial(parameters.batch_size, parameters.precision, **found)
@@ -158,18 +162,18 @@ def try_setting(parameters: TrainParameters, num_classes: int) -> Trial:
     raise MachineError(f"{setting}: a trial step failed, {last}")
 
 
-def _try_here(parameters: TrainParameters, num_classes: int) -> dict[str, float]:
+def _try_here(parameters: TrainParameters, num_classes: int, rule: PixelRule | None) -> dict[str, float]:
     """Take the steps in this process: the first one, which chooses algorithms, is not timed."""
     device = choose_device(parameters.device)
     torch.set_num_threads(parameters.threads)
     torch.manual_seed(parameters.seed)
-    model = build_network(parameters, num_classes).to(device, memory_format=LAYOUT).train()
+    model = build_network(parameters, num_classes, rule=rule).to(device, memory_format=LAYOUT).train()
     model = checkpoint_activations(model) if parameters.activation_checkpointing else model
     loss, optimizer = build_loss(parameters, None), build_optimizer(parameters, model)
-    teacher = load_teacher(parameters.teacher, num_classes, device)
+    teacher = load_teacher(parameters.teacher, num_classes, device, rule)
     stepper = build_stepper(parameters, model, loss, optimizer, device, teacher=teacher)
-    size = (parameters.crop_height, parameters.crop_width)
-    image = torch.rand(parameters.batch_size, 3, *size)
+    size, channels = (parameters.crop_height, parameters.crop_width), input_channels(model)
+    image = torch.rand(parameters.batch_size, channels, *size)
     mask = torch.randint(num_classes, (parameters.batch_size, *size))
     times = []
     for step in range(1 + TIMED_STEPS):
@@ -206,10 +210,16 @@ def _peak_mib(device: torch.device) -> float:
     return peak_kib() / 1024 if measurable() else 0.0
 
 
+def run_request(request: Mapping[str, Any]) -> dict[str, float]:
+    """Take the steps that `try_setting` requested, in this process."""
+    rule = pixel_rule(request["pixels"], "data.yaml") if request["pixels"] else None
+    with explain_out_of_memory("a step does not fit"):
+        return _try_here(TrainParameters.from_mapping(request["parameters"]), request["num_classes"], rule)
+
+
 def _main(request: Mapping[str, Any]) -> None:
     try:
-        with explain_out_of_memory("a step does not fit"):
-            found = _try_here(TrainParameters.from_mapping(request["parameters"]), request["num_classes"])
+        found = run_request(request)
     except UserError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(json.dumps(found))

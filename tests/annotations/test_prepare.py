@@ -409,6 +409,93 @@ def test_binary_masks_of_0_and_255_become_two_classes(tmp_path: Path) -> None:
             assert np.flatnonzero(opened.mask(index)[0]).tolist() == list(range(number, number + 20))
 
 
+def write_masks(folder: Path, *masks: np.ndarray) -> Path:
+    """Write masks as they are, and an image for each."""
+    for number, mask in enumerate(masks):
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", mask.shape[1::-1], (number, 0, 0)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder / "masks"
+
+
+HALVES = np.repeat(np.array([[0, 1]], np.uint8), 32, axis=1).repeat(48, axis=0)
+
+
+def test_masks_that_label_every_pixel_get_no_class_for_the_rest(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "set", *[HALVES] * 5)
+    found = prepare(folder)
+    assert found.class_names == ("0", "1")
+    assert audit(found.folder, list(found.splits), progress="none").errors == ()
+    skipped = table(tmp_path, "label,class\n0,skip\n1,car\n")
+    assert prepare(folder, class_table=skipped, output=tmp_path / "b").class_names == ("background", "car")
+
+
+def test_a_255_beside_several_ids_is_a_class_and_said(tmp_path: Path) -> None:
+    ids = np.where(np.arange(64) < 8, 255, HALVES).astype(np.uint8)
+    found = prepare(write_masks(tmp_path / "set", *[ids] * 5))
+    assert found.class_names == ("0", "1", "255")
+    assert any(note.startswith("255 is a class; where it marks pixels to ignore") for note in found.notes)
+
+
+def test_masks_of_16_bits_are_refused_not_cut(tmp_path: Path) -> None:
+    found = prepare(write_masks(tmp_path / "set", *[HALVES] * 5, HALVES.astype(np.uint16) * 1000))
+    (problem,) = found.problems
+    assert "5.png: has 16 bits a pixel, and ids and colors have 8; store it with 8 bits" in problem
+    assert found.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("labelmap", "message"),
+    [
+        ("", "masks of colors beside masks of ids: #000000, #ffffff"),
+        ("a:0,0,0::\n", "colors that have no name: #ffffff"),
+    ],
+)
+def test_colors_that_nothing_names_are_no_classes_beside_others(tmp_path: Path, labelmap: str, message: str) -> None:
+    colors = np.stack([HALVES * 255] * 3, axis=2)
+    folder = write_masks(tmp_path / "set", *[colors if labelmap else HALVES] * 4, colors)
+    if labelmap:
+        (folder / "labelmap.txt").write_text(labelmap)
+    with pytest.raises(InputError, match=message):
+        prepare(folder)
+    assert not (tmp_path / "set" / "out").exists()
+    rows = "label,class\n0,a\n1,b\na,a\n#000000,a\n#ffffff,ignore\n"
+    assert prepare(folder, class_table=table(tmp_path, rows)).problems == ()
+
+
+def test_a_label_that_no_class_can_have_is_refused_before_anything_is_written(photos: Path) -> None:
+    write_labelme(photos, "odd", ("a\nb", ROAD, "polygon"))
+    with pytest.raises(InputError, match="the label .* holds a character that cannot be shown"):
+        prepare(photos)
+    assert not (photos.parent / "out" / "classes.csv").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_one_damaged_file_does_not_hide_the_format_of_a_folder(photos: Path, content: str) -> None:
+    (photos / "a_first.json").write_text(content)
+    found = prepare(photos)
+    assert (found.format, found.made, len(found.problems)) == ("labelme", 10, 1)
+
+
+def test_an_image_whose_outline_cannot_be_read_is_not_drawn_without_it(tmp_path: Path) -> None:
+    outline = [0.0, 24.0, 63.0, 20.0, 63.0, 47.0, 0.0, 47.0]
+    images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(5)]
+    for image in images:
+        Image.new("RGB", (64, 48)).save(tmp_path / image["file_name"])
+    entries = [{"id": n, "image_id": n, "category_id": 1, "segmentation": [outline]} for n in range(5)]
+    entries[0]["segmentation"] = [[float("nan"), *outline[1:]]]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "road"}]}
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    found = prepare(path, images=str(tmp_path))
+    assert (found.made, len(found.problems)) == (4, 1)
+    assert "/annotations/0/segmentation/0: a coordinate is not finite" in found.problems[0]
+    path.write_text(json.dumps(content).replace('"image_id": 3,', '"image_id": 3,,'))
+    with pytest.raises(InputError, match=r"/annotations/3: not valid JSON .* copy it again"):
+        prepare(path, images=str(tmp_path), output=tmp_path / "b")
+
+
 def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path: Path) -> None:
     names = (("road", "#804080"), ("car", "#00008e"), ("lane", "#ffffff"))
     labels = "".join(f"<label><name>{name}</name><color>{color}</color></label>" for name, color in names)

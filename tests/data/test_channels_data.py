@@ -1,7 +1,9 @@
 """Images of other channels and values than RGB: measured, audited, trained, exported and predicted as they are."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,21 +21,32 @@ from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.resample import Window, resize_pixels
 from dlv3p.data.roots import open_split
 from dlv3p.data.write_shards import write_shards
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.inference import load_saved
+from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.export.__main__ import main as export
-from dlv3p.models.deeplab import build_model
-from dlv3p.models.inputs import adapt_filters, input_channels, take_channels
+from dlv3p.models.deeplab import build_model, build_network
+from dlv3p.models.inputs import adapt_filters, first_convolution, input_channels, take_channels
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import load_predictor
 from dlv3p.prediction.results import Outputs
 from dlv3p.prediction.sources import find_images
 from dlv3p.train import train
+from dlv3p.training import trial
+from dlv3p.training.cost import estimate_cost
+from dlv3p.training.memory import predict_disk_bytes
 
 CHANNELS, SIDE = 5, 64
+SWITCHES = {"crop_height": 48, "crop_width": 48, "batch_size": 4, "learning_rate": 0.05, "image_scale": 1.0}
+SWITCHES |= {"checkpoint_minutes": 60.0}
 
 
 def write_folder(root: Path, channels: int = CHANNELS, count: int = 4) -> Path:
-    """Write 12-bit images whose second class is bright in the last channel, with masks of 0 and 255 by a suffix."""
+    """Write 12-bit images whose second class is bright in the last channel, with masks of 0 and 255 by a suffix.
+
+    One channel becomes 16-bit gray, in PNG files.
+    """
     generator = np.random.default_rng(0)
     for split in ("train", "val"):
         for index in range(count):
@@ -44,9 +57,11 @@ def write_folder(root: Path, channels: int = CHANNELS, count: int = 4) -> Path:
             values[..., -1] += np.where(mask == 255, 3000, 0).astype(np.uint16)
             for kind in ("images", "masks"):
                 (root / kind / split).mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(
-                root / "images" / split / f"{index}.tif", values, photometric="minisblack", planarconfig="contig"
-            )
+            path = root / "images" / split / f"{index}.tif"
+            if channels == 1:
+                Image.fromarray(values[..., 0] * 16).save(path.with_suffix(".png"))
+            else:
+                tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig")
             Image.fromarray(mask).save(root / "masks" / split / f"{index}_mask.png")
     (root / "classes.csv").write_text("id,name,stored\n0,ground,0\n1,object,255\n")
     (root / "data.yaml").write_text(f"mask_suffix: _mask\nchannels: {channels}\n")
@@ -65,8 +80,7 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     audit(root, ["train", "val"], progress="none")
     assert (root / "data.yaml").read_text() == stated
 
-    switches = {"crop_height": 48, "crop_width": 48, "batch_size": 4, "learning_rate": 0.05, "image_scale": 1.0}
-    parameters = tiny(root, run="five", epochs=30, validate_every=30, **switches)
+    parameters = tiny(root, run="five", epochs=30, validate_every=30, **SWITCHES)
     train(parameters)
 
     predictor = load_predictor("five", device="cpu", threads=1)
@@ -89,6 +103,93 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     (root / "data.yaml").write_text(stated.replace("value_range: [0", "value_range: [1"))
     with pytest.raises(InputError, match="takes images of 5 channels of 0 to .* restore the data.yaml of the training"):
         train(TrainParameters.from_mapping({**parameters.as_dict(), "epochs": 30}))
+
+
+def test_gray_of_16_bits_is_audited_trained_evaluated_exported_and_predicted(workspace: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", channels=1, count=8)
+    report = audit(root, ["train", "val"], progress="none")
+    assert report.findings == ()
+    assert report.splits[0].modes == {"1 channels": 8}
+    train(tiny(root, run="gray", epochs=10, validate_every=10, **SWITCHES))
+
+    split = open_split(root, "val")
+    evaluation = evaluate(load_saved("gray", device="cpu", threads=1), split, progress="none")
+    assert evaluation.scores.mean_iou > 0.6
+    predictor = load_predictor("gray", device="cpu", threads=1)
+    found = predict_images(
+        predictor, find_images(root / "images" / "val"), tmp_path / "out", Outputs(), progress="none"
+    )
+    assert (found.made, found.problems) == (8, ())
+    labels = np.array(Image.open(tmp_path / "out" / "ids" / "0.png"))
+    counts = confusion_matrix(torch.from_numpy(split.mask(0)), torch.from_numpy(labels), 2)
+    assert np.array_equal(counts, evaluation.counts.confusions()[0])
+    opened = Image.open(root / "images" / "val" / "0.png")
+    assert np.array_equal(predictor(opened), labels)
+    assert np.array_equal(predictor(np.asarray(opened)), labels)
+    shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "0.jpg")).astype(int)
+    assert shown[split.mask(0) == 1].mean() > shown[split.mask(0) == 0].mean()
+
+    Image.new("L", (SIDE, SIDE), 200).save(tmp_path / "eight bits.png")
+    found = predict_images(
+        predictor, find_images(tmp_path / "eight bits.png"), tmp_path / "dark", Outputs(), progress="none"
+    )
+    assert "its values are 1 of the 256 levels of value_range" in found.table.read_text()
+
+    export(["--run", "gray", "--output", str(tmp_path / "gray.onnx")])
+    assert (load_predictor(tmp_path / "gray.onnx", threads=1)(opened) == labels).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("stated", "kind", "problem", "is_error"),
+    [
+        ("value_range: [0, 15]", "channel of few levels", "deviates by [0-9.]+ of 256 levels; 100% are at", True),
+        ("value_range: [0, 4000]", "channel of few levels", "deviates by [0-9.]+ of 256 levels; [6-9].% are", False),
+        ("value_range: [0, 40000000]", "channel of few levels", "deviates by 0.[0-9] of 256 levels", True),
+        ("value_range: [0, 800000]", "channel of few levels", "deviates by [4-7].[0-9] of 256 levels", False),
+        ("mean: [0.25]", "", "", False),
+        (
+            "mean: [0.25]\ndeviation: [0.2]",
+            "channel that is not normalized",
+            "a network sees a mean of [0-9.e+]+",
+            True,
+        ),
+    ],
+)
+def test_an_audit_finds_values_that_are_lost_between_the_file_and_the_network(
+    tmp_path: Path, stated: str, kind: str, problem: str, is_error: bool
+) -> None:
+    root = write_folder(tmp_path / "data", channels=1, count=2)
+    with (root / "data.yaml").open("a") as file:
+        file.write(f"{stated}\n")
+    report = audit(root, ["train"], progress="none")
+    found = [finding for finding in report.findings if finding.where == "channel 0"]
+    assert [(finding.kind, finding.is_error) for finding in found] == ([(kind, is_error)] if kind else [])
+    assert all(re.match(problem, finding.problem) for finding in found)
+
+
+def test_what_a_training_costs_is_estimated_for_the_channels_of_its_data(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_folder(tmp_path / "data", count=2)
+    audit(root, ["train"], progress="none")
+    rule = open_split(root, "train").pixel_rule
+    parameters = tiny(root, batch_size=2)
+    requests = []
+
+    def try_here(_: str, request: str, content: bytes) -> SimpleNamespace:
+        requests.append(request)
+        trial.run_request(json.loads(request))
+        return SimpleNamespace(returncode=0, stdout=b'{"seconds": 1.0, "mib": 900.0}\n')
+
+    monkeypatch.setattr(trial, "run_module", try_here)
+    monkeypatch.setattr(trial, "TIMED_STEPS", 0)
+    assert estimate_cost(parameters).steps == 2
+    assert json.loads(requests[0])["pixels"] == rule.as_dict()
+    with torch.device("meta"):
+        networks = [build_network(parameters, 2, rule=one) for one in (rule, None)]
+    more, fewer = (first_convolution(network)[1].weight.numel() for network in networks)
+    grown = predict_disk_bytes(parameters, 2, rule) - predict_disk_bytes(parameters, 2)
+    assert grown == 5 * 4 * (more - fewer)
 
 
 RULE = PixelRule(2, (0.0, 4095.0), (1000.0, 2000.0), (500.0, 100.0))
@@ -213,7 +314,8 @@ def test_gray_of_16_bits_keeps_its_range(tmp_path: Path) -> None:
         ("channels: 1\nvalue_range: [0, 3]\nmean: [1]\ndeviation: [0]\n", "deviation: 0; give numbers above 0"),
         ("channels: 4\nvalue_range: [0, 3]\nmean: [1,1,1,1]\ndeviation: [1,1,1,1]\n", "has 5 channels, and data.yaml"),
         ("mask_suffix: 3\n", "mask_suffix: 3; give what a mask's name has behind its image's"),
-        ("[1]\n", "data.yaml: allowed are lines of mask_suffix"),
+        ("[1]\n", "^/.*data.yaml: allowed are lines of mask_suffix"),
+        ("channels: 1\nchannels: 2\n", "^/[^ ]*/data.yaml: duplicate key 'channels'; keep one of them"),
     ],
 )
 def test_a_file_that_states_nonsense_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
@@ -229,6 +331,16 @@ def test_the_file_of_another_tool_changes_nothing(tmp_path: Path) -> None:
     (root / "data.yaml").write_text("names: [ground, object]\nnc: 2\n")
     with pytest.raises(InputError, match="holds 1 .tif files, the first 0.tif, which are not read"):
         open_split(root, "train")
+
+
+def test_an_image_of_nan_is_named_when_values_are_measured(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, channels=1, count=1)
+    path = root / "images" / "train" / "0.tif"
+    Image.fromarray(np.full((SIDE, SIDE), np.nan, np.float32)).save(path)
+    path.with_suffix(".png").unlink()
+    with pytest.raises(InputError, match="0.tif: holds nan or infinity"):
+        audit(root, ["train"], progress="none")
+    assert "mean" not in (root / "data.yaml").read_text()
 
 
 def test_colors_of_16_bits_in_a_png_and_damaged_tiffs_are_refused(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The audit of any data set finds every injected mistake, explains it, and finds nothing in a sound one."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cityscapes.files.png_chunks import SIGNATURE, chunk
 from dlv3p.data.audit import audit
 from dlv3p.data.demo import FLAWED_COUNTS, write_flawed_folder
 from dlv3p.data.roots import open_split, resolve_data_root
@@ -97,6 +100,19 @@ def test_masks_of_ignored_pixels_and_gray_images_are_notes(sound):
     report = audit(sound, ["train", "val"], progress="none")
     kinds = {finding.kind for finding in report.findings}
     assert kinds == {"mask without a labeled pixel", "image that is not RGB"}
+    assert report.errors == ()
+
+
+def test_images_of_16_bits_are_notes_in_gray_and_in_color(sound):
+    gray = np.random.default_rng(1).integers(0, 2**16, (8, 12)).astype(np.uint16)
+    Image.fromarray(gray).save(sound / "images/val/b.png")
+    rows = b"".join(b"\0" + np.stack([gray] * 3, axis=2)[row].astype(">u2").tobytes() for row in range(8))
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    (sound / "images/val/c.png").write_bytes(SIGNATURE + b"".join(chunk(*part) for part in parts))
+    report = audit(sound, ["train", "val"], progress="none")
+    shown = [(finding.where, finding.problem) for finding in report.findings if finding.kind == "image that is not RGB"]
+    assert shown == [("b", "its mode is I;16"), ("c", "its mode is RGB, 16 bits")]
+    assert all("cut to 8 bits" in finding.remedy for finding in report.findings if finding.where in "bc")
     assert report.errors == ()
 
 

@@ -17,8 +17,12 @@ def names(source: Source) -> list[str]:
 def test_a_folder_is_searched_to_its_depths_in_order(photos: Path) -> None:
     (photos / "notes.txt").write_text("no image")
     (photos / ".hidden.png").write_bytes(b"")
+    (photos / "anim.gif").write_bytes(b"")
+    (photos / "below" / "b.GIF").write_bytes(b"")
     assert names(find_images(photos)) == ["a", "b", "below/a"]
     assert find_images(photos).title == "photos"
+    assert find_images(photos).left_out == "2 .gif, 1 .txt"
+    assert find_images(f"{photos}/*").left_out == "1 .gif, 1 .txt"
 
 
 def test_two_images_never_get_the_same_name(photos: Path) -> None:

@@ -138,6 +138,12 @@ def test_an_opened_picture_of_16_bits_is_scaled_not_cut(predictor, picture: Imag
         predictor(Image.fromarray(gray.astype(np.float32)))
 
 
+def test_a_tiff_of_32_bits_is_refused_not_taken_for_16(predictor, picture: Image.Image, tmp_path: Path) -> None:
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a.tif: has 32 bits a pixel, whose range is unknown; scale it to 8 or 16"):
+        predictor(tmp_path / "a.tif")
+
+
 def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no such exported file; write one with: dlv3p export"):
         load_predictor(tmp_path / "gone.onnx")

@@ -3,12 +3,14 @@
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError
+from cityscapes.files.channels import PixelRule
 from dlv3p.pictures import video
 from dlv3p.pictures.video import open_video, write_video
 from dlv3p.prediction.results import Outputs
@@ -62,6 +64,22 @@ def test_a_video_that_breaks_off_keeps_what_came_before(predictor, drive: Path, 
     assert (len(found.done), found.made) == (5, 5)
     assert re.search(r"drive\.mkv: breaks off after 5 of 8 frames", found.problems[0])
     assert len(list(open_video(tmp_path / "some" / "overlay.mp4").frames())) == 5
+
+
+def test_a_network_of_other_channels_refuses_a_video_in_words(drive: Path, tmp_path: Path) -> None:
+    gray = SimpleNamespace(rule=PixelRule(1, (0.0, 4095.0), (1000.0,), (500.0,)))
+    with pytest.raises(InputError, match="drive.mkv: its frames are RGB, and the network takes 1 channels"):
+        predict(gray, drive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_first_frame_that_cannot_be_predicted_says_why(predictor, drive: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_, **__) -> None:
+        raise InputError("frame: too large")
+
+    monkeypatch.setattr(type(predictor), "predict", refuse)
+    with pytest.raises(InputError, match="frame: too large"):
+        predict(predictor, drive, tmp_path / "out")
 
 
 def test_what_is_no_video_is_refused_before_anything_is_written(predictor, drive: Path, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_memory_of_a_gpu_is_the_peak_of_a_second_run_in_three_columns(monkeypatc
         monkeypatch.setattr(memory.torch.cuda, name, value)
     monkeypatch.setattr(memory, "prepare", lambda model, device, dtype: lambda images: log.append((images, dtype)))
     monkeypatch.setattr(memory, "compile_network", lambda network: lambda images: network(f"compiled {images}"))
-    monkeypatch.setattr(memory, "random_images", lambda **options: options["dtype"])
+    monkeypatch.setattr(memory, "random_images", lambda *_, **options: options["dtype"])
     monkeypatch.setattr(memory, "NvmlBoard", lambda device: SimpleNamespace(process_mib=lambda: 900.0))
     measured = measure_memory(Convolutions(), height=32, width=32, device="cuda", dtype=torch.float16)
     assert measured.pop("above_weights_mib") == NOT_MEASURED

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cityscapes.errors import OutOfMemoryError, ParameterError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.anatomy import count_parameters
 from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
@@ -87,6 +88,18 @@ def test_all_combinations_are_cases_and_what_comes_twice_counts_once():
 def test_a_single_number_that_papermill_reads_as_one_is_taken():
     parameters = ProfileParameters.from_mapping({"output_strides": 16, "batch_sizes": 2})
     assert parameters.cases("resnet18") == [Case("resnet18", 16, 128, 256, 2)]
+
+
+def test_a_network_of_other_channels_is_measured_on_its_own_images(quick_memory):
+    rule = PixelRule(5, (0.0, 4095.0), (0.0,) * 5, (1.0,) * 5)
+    profiled, case = choose_profiled_model("run", NETWORK, 5, None, rule), cases()[1]
+    row = measure_case(lambda: profiled.build(case), case, effort=QUICK, picture=PICTURE)
+    assert row["status"] == "ok"
+    assert row["p50_ms"] > 0
+    assert row["stages_ms"] == {}, "a PNG of RGB is not what it reads"
+    more, fewer = (one.count([case])[case.title]["total"] for one in (profiled, SUBJECT))
+    assert more["parameters"] - fewer["parameters"] == 2 * 32 * 3 * 3
+    assert row["gmacs"] == pytest.approx(more["macs"] / 1e9, abs=1e-3)
 
 
 def test_a_row_is_plain_json_and_says_what_was_measured(quick_memory):

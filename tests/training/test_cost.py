@@ -26,7 +26,7 @@ def untried(monkeypatch):
 
     A sample is read in 0.1 s, and a whole image takes 2 s.
     """
-    monkeypatch.setattr(module, "try_setting", lambda p, classes: Trial(p.batch_size, p.precision, 1.0, 900.0, 0.5))
+    monkeypatch.setattr(module, "try_setting", lambda p, *_: Trial(p.batch_size, p.precision, 1.0, 900.0, 0.5))
     monkeypatch.setattr(module, "read_seconds", lambda *_: 0.1)
     monkeypatch.setattr(module, "validation_seconds", lambda *_: 2.0)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(4)))

@@ -28,7 +28,7 @@ READERS = {
     "train/index.json": lambda path: open_shards(path.parents[1], "train"),
     "shards/index.json": lambda path: write_shards._known_shards(path.parent),
     "shards/.a.tar.json": lambda path: write_shards._known_shards(path.parent),
-    "saved/a/run.json": lambda path: curves._output_stride(path),
+    "saved/a/run.json": lambda path: curves._read_facts(path),
     "saved/b/run.json": lambda path: recording._read(path.parent),
     "saved/c/pruning/settings.json": lambda path: pruned_run._read(path, path.parents[1]),
     "saved/d-int8/quantization.json": lambda path: quantization.load_quantized("d"),

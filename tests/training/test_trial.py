@@ -13,7 +13,7 @@ from dlv3p.training.trial import Trial, describe_trials, trial_table, try_settin
 def machine(seconds, *, fits=10**9, mib=100):
     """Stand in for the trials: `seconds` of an image by precision, and the largest batch that fits."""
 
-    def try_elsewhere(parameters, num_classes):
+    def try_elsewhere(parameters, num_classes, rule):
         if parameters.batch_size > fits:
             raise OutOfMemoryError("does not fit")
         spent = seconds[parameters.precision] * (parameters.batch_size + 4)

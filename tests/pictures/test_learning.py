@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.after_steps import Stop, stop_after
 from support.tiny import EPOCHS, STEPS_PER_EPOCH, tiny
@@ -60,6 +61,22 @@ def test_a_picture_shows_the_prediction_of_the_image_that_it_names(trained, city
     assert list(shown) == [f"1. {first}", "1. epoch 7", "1. truth", f"2. {last}", "2. epoch 7", "2. truth"]
     assert np.array_equal(shown["2. epoch 7"], colorize(predictor(split.image(len(split) - 1)), split.colors))
     assert np.array_equal(shown["2. truth"], colorize(split.mask(len(split) - 1), split.colors))
+
+
+def test_the_titles_of_sample_predictions_are_drawn_whole(city, monkeypatch):
+    """The name, which may be long, stands once a row; a title that is cut off would be drawn with an ellipsis."""
+    drawn, arrange = [], learning.side_by_side
+    monkeypatch.setattr(SamplePredictions, "_display", lambda *_: None)
+    monkeypatch.setattr(
+        learning, "side_by_side", lambda panels, **how: drawn.append(list(panels)) or arrange(panels, **how)
+    )
+    split = open_split(city, "val")
+    samples = SamplePredictions(split, lambda: 12, count=2)
+    for index in samples.indices:
+        samples.look(index, torch.zeros(1, 64, 128, dtype=torch.int64))
+    assert samples.picture().shape[1] == 720
+    first, last = split.name(0), split.name(2)
+    assert drawn == [[f"1. {first}", "1. epoch 12", "1. truth", f"2. {last}", "2. epoch 12", "2. truth"]] * 2
 
 
 def test_of_several_processes_the_first_shows_images_of_its_own_share(city, monkeypatch):

@@ -20,6 +20,7 @@ from dlv3p.annotations.cvat import CvatFile
 from dlv3p.annotations.shapes import draw
 from dlv3p.data.roots import open_split
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.label_errors import regions_picture, save_pictures
 from dlv3p.prediction import label_errors
 from dlv3p.prediction.label_errors import find_judges, find_label_errors, fold_parameters, judge, main
@@ -30,6 +31,8 @@ from dlv3p.train import train
 
 class Sharp:
     """A stand-in for a network that knows the truth of an image by its pixels, and doubts little."""
+
+    parameters, meaning = TrainParameters(), None
 
     def __init__(self, truths: dict[bytes, np.ndarray], classes: int, run: str = "sharp") -> None:
         self.truths, self.run, self.class_names = truths, run, tuple(map(str, range(classes)))

@@ -57,7 +57,7 @@ def stop_after(epochs, monkeypatch):
     """Let the next trainings be stopped after so many epochs, as by the button."""
 
     class Stopper(callbacks.Callback):
-        def __init__(self, mode, stop):
+        def __init__(self, mode, stop, history):
             self.stop = stop
 
         def on_epoch(self, row):

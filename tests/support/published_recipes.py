@@ -149,7 +149,7 @@ UNLIKE = {  # what a header has to say, for no parameter says it
     "s8_r1": [TRUNCATED, NEVER_VALIDATED],
     "s8_r2": [TRUNCATED, NEVER_VALIDATED],
     "yor": [
-        "blurred, in the source 30 %",
+        "blurred, before its colors change, in the source 30 %, after it",
         "the hue is unchanged, in the source it changes by up to 0.1",
         "in the source each in half",
         "not by all",

@@ -50,6 +50,11 @@ class Elsewhere(threading.Thread):
         self.start()
         assert self.held.wait(60)
 
+    def end(self):
+        """Let it go, and wait until it is."""
+        self.done.set()
+        self.join()
+
     def run(self):
         with lock_folder(self.folder):
             self.held.set()
@@ -62,7 +67,7 @@ def test_without_a_person_a_run_that_is_trained_elsewhere_is_refused(trained, ci
         with pytest.raises(BusyError, match="another process is training it"):
             train(tiny(city, run="done", image_scale=0.5))
     finally:
-        other.done.set()
+        other.end()
 
 
 def test_the_epochs_of_the_other_process_are_shown_until_it_has_finished(trained, city, shown, capsys):
@@ -99,7 +104,7 @@ def test_another_training_under_the_same_name_is_refused_as_before(trained, city
         with pytest.raises(ParameterError, match="was trained with seed=0 .asked for 5."):
             train(tiny(city, run="done", image_scale=0.5, seed=5))
     finally:
-        other.done.set()
+        other.end()
 
 
 def test_an_interrupt_leaves_the_other_process_alone(trained, city, shown, monkeypatch):
@@ -112,7 +117,7 @@ def test_an_interrupt_leaves_the_other_process_alone(trained, city, shown, monke
         with pytest.raises(StoppedError, match="stopped following; the training itself goes on"):
             following.follow_elsewhere(tiny(city, run="done", image_scale=0.5))
     finally:
-        other.done.set()
+        other.end()
 
 
 def test_the_stop_button_asks_through_the_folder_which_every_machine_sees(trained, city, shown):
@@ -121,8 +126,7 @@ def test_the_stop_button_asks_through_the_folder_which_every_machine_sees(traine
         following._ask_to_stop("done")
         assert (trained.folder / STOP_REQUEST).is_file()
     finally:
-        other.done.set()
-        other.join()
+        other.end()
     following._ask_to_stop("done")  # which has ended
     with pytest.raises(MissingInputError, match="run='done': nobody is training it; .* dlv3p runs list"):
         request_stop("done")

@@ -689,7 +689,7 @@ def test_r7_a_run_that_dies_before_its_weights_are_shared_shares_them_and_is_the
     city, workspace, monkeypatch, undisturbed
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "export_best", lambda folder: (_ for _ in ()).throw(Stop))
+        patch.setattr(checkpoints, "export_best", lambda folder, **_options: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
             train(tiny(city, run="run"))
     monkeypatch.setattr(loader, "training_loader", None)

@@ -10,16 +10,14 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
-import orjson
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import safe_reason, sanitize
+from cityscapes.files.untrusted import load_json_fast, safe_reason, sanitize
 from dlv3p.annotations.shapes import (
     AnnotatedImage,
     Label,
@@ -114,12 +112,7 @@ class CocoFile:
         if end - start > LARGEST_ENTRY:
             raise InputError(f"{self.path}: /{name}/{index} is larger than {LARGEST_ENTRY >> 20} MB")
         text = os.pread(self._file.fileno(), end - start, start)
-        try:
-            return orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            with suppress(ValueError):  # Python reads NaN, which numbers are checked for later
-                return json.loads(text)
-            raise InputError(f"{self.path}: /{name}/{index}: not valid JSON ({error}); copy it again") from error
+        return load_json_fast(text, f"{self.path}: /{name}/{index}", constants=True)  # numbers are checked later
 
     def _read_categories(self) -> dict[int, Label]:
         labels: dict[int, Label] = {}

@@ -14,12 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import orjson
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import walk
-from cityscapes.files.untrusted import load_json, read_at_most, safe_reason, sanitize
+from cityscapes.files.untrusted import load_json_fast, read_at_most, safe_reason, sanitize
 from dlv3p.annotations.shapes import (
     AnnotatedImage,
     Label,
@@ -144,10 +143,7 @@ class LabelMeFolder:
 
     def _image(self, path: Path, subset: str) -> AnnotatedImage:
         content = file_bytes(path)
-        try:
-            item = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            item = load_json(content, path)  # which says what is wrong, and where
+        item = load_json_fast(content, path)
         if type(item) is not dict or type(item.get("shapes")) is not list:
             raise InputError(f"{path}: not a LabelMe file, which has a list shapes and an imagePath")
         name = str(item.get("imagePath") or "").replace("\\", "/")

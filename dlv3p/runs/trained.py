@@ -16,7 +16,7 @@ from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.files.checksums import file_sha256, read_recorded
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
-from dlv3p.runs.folders import checkpoint_path, hold_run, refuse_busy, write_metrics
+from dlv3p.runs.folders import METRICS, checkpoint_path, hold_run, refuse_busy, write_metrics
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.record import read_record, read_unchanged_record, write_record
 from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
@@ -33,6 +33,8 @@ def store_run(run: str, folder: Path = TRAINED) -> Path:
     """
     source = checkpoint_path(run, "best").parents[1]
     refuse_busy(source)
+    if not (source / METRICS).is_file():
+        raise MissingInputError(f"{source / METRICS}: no such file; only a run that was trained here can be stored")
     state = load_run_checkpoint(run)
     model, parameters = model_from_checkpoint(state)
     model.load_state_dict(halved(model.state_dict()), assign=True)

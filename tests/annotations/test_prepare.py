@@ -135,12 +135,22 @@ def test_bad_annotations_are_a_line_each_and_the_good_ones_are_done(photos: Path
     write_labelme(photos, "lost").with_suffix(".png").unlink()
     cut = write_labelme(photos, "cut")
     cut.write_text(cut.read_text()[:50])
+    twice = write_labelme(photos, "twice")
+    twice.write_text(twice.read_text().replace('"label":', '"label": "car", "label":', 1))
     found = prepare(photos)
     lines = sorted(found.problems)
     assert found.made == 10
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all("\n" not in line for line in lines)
-    for words in ("annotated with 640 x 48", "not numbers", "beyond", "boxes=draw", "star is not known", "is missing"):
+    for words in (
+        "annotated with 640 x 48",
+        "not numbers",
+        "beyond",
+        "boxes=draw",
+        "star is not known",
+        "is missing",
+        "duplicate key 'label'",
+    ):
         assert sum(words in line for line in lines) == 1, words
     assert sum("cut.json: not valid JSON at line 1" in line for line in lines) == 1
 
@@ -494,6 +504,9 @@ def test_an_image_whose_outline_cannot_be_read_is_not_drawn_without_it(tmp_path:
     path.write_text(json.dumps(content).replace('"image_id": 3,', '"image_id": 3,,'))
     with pytest.raises(InputError, match=r"/annotations/3: not valid JSON .* copy it again"):
         prepare(path, images=str(tmp_path), output=tmp_path / "b")
+    path.write_text(json.dumps(content).replace('"image_id": 3,', '"image_id": 2, "image_id": 3,'))
+    with pytest.raises(InputError, match=r"/annotations/3: duplicate key 'image_id'; keep one of them"):
+        prepare(path, images=str(tmp_path), output=tmp_path / "c")
 
 
 def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path: Path) -> None:

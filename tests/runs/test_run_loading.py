@@ -6,7 +6,7 @@ import shutil
 import pytest
 from support.tiny import tiny
 
-from cityscapes.errors import BusyError, IntegrityError, StoppedError
+from cityscapes.errors import BusyError, IntegrityError, MissingInputError, StoppedError
 from cityscapes.files.checksums import record_path
 from cityscapes.files.locks import lock_folder
 from dlv3p.evaluation.inference import load_saved
@@ -60,6 +60,10 @@ def test_a_run_in_progress_is_not_stored_and_its_network_is_said_to_be_so_far(tw
     assert not (tmp_path / "stored").exists()
     assert f"is training it; this is its best network so far, of epoch {epoch}\n" in capsys.readouterr().out
     store_run("done", tmp_path / "stored")
+    (checkpoint_path("done", "best").parents[1] / "metrics.csv").unlink()
+    with pytest.raises(MissingInputError, match=r"done/metrics\.csv: no such file; only a run that was trained here"):
+        store_run("done", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_other_classes_in_the_record_are_refused_and_a_damaged_record_says_nothing(two_runs):

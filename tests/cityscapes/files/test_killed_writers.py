@@ -28,8 +28,9 @@ def test_a_small_writer_leaves_nothing(city, tmp_path, writer):
     assert found["temporary"] == []
 
 
-def test_a_rename_is_completed_by_the_next_one_whenever_it_was_killed(tmp_path):
-    found = tried("rename", tmp_path, tmp_path / "out", 1)
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_rename_is_completed_by_the_next_one_whenever_it_was_killed(tmp_path, every):
+    found = tried("rename", tmp_path, tmp_path / "out", every)
     assert found["moments"] >= 8  # the record's write, its fsync, and three folders
     assert all(found["same"])
 

@@ -2,7 +2,8 @@
 
 import os
 
-# OpenMP reads this when torch is first imported. By default, a thread that waits spins, and two jobs on the same cores
-# slow one another down many times over; a thread that sleeps at once costs a job that is alone some 20 % (docs/log.md).
-# No bit of a result depends on it.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# OpenMP reads these when torch is first imported. By default, a thread that waits spins, and two jobs on the same cores
+# slow one another down many times over; one that sleeps at once costs a job that is alone a third of its speed.
+# One that looks for work for a moment and then sleeps does neither (docs/log.md). No bit of a result depends on it.
+if os.environ.setdefault("OMP_WAIT_POLICY", "passive") == "passive":
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")

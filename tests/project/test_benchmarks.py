@@ -71,13 +71,16 @@ def test_jobs_beside_each_other_are_compared_with_one_alone(trained_once, monkey
     took = {
         ("spinning", 1): (2.0, 3.0),
         ("spinning", 2): (10.0, 9.0),
-        ("passive", 1): (2.0, 3.0),
-        ("passive", 2): (4.0, 3.0),
+        ("briefly", 1): (2.0, 3.0),
+        ("briefly", 2): (6.0, 4.0),
+        ("sleeping", 1): (2.0, 3.0),
+        ("sleeping", 2): (4.0, 3.0),
     }
     monkeypatch.setattr(side_by_side, "train_together", lambda count, city, policy, options: took[policy, count])
     side_by_side.main(["--turns", "1"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" times")[0].split() for line in lines] == [["spinning", "5.00"], ["passive", "2.00"]]
+    told = [line.split(" times")[0].split() for line in lines]
+    assert told == [["spinning", "5.00"], ["briefly", "3.00"], ["sleeping", "2.00"]]
     assert lines[0].endswith("processor seconds of a run: 3 alone, 9 beside another")
 
 
@@ -86,7 +89,7 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
 
     class Training:
         def __init__(self, words, *, env, stdout):
-            started.append((env["OMP_WAIT_POLICY"], env.get("GOMP_SPINCOUNT")))
+            started.append((env["OMP_WAIT_POLICY"], env["GOMP_SPINCOUNT"]))
 
         def wait(self):
             return len(started) - 1
@@ -97,7 +100,7 @@ def test_policies_reach_the_trainings_and_one_that_fails_is_no_figure(workspace,
     for policy in side_by_side.POLICIES:
         with pytest.raises(SystemExit, match="a training has failed"):
             side_by_side.train_together(2, workspace, policy, options)
-    assert started == [("passive", "300000")] * 2 + [("passive", None)] * 2
+    assert started == [("passive", count) for count in ("300000", "10000", "0") for _ in range(2)]
 
 
 def test_a_polygon_counts_once_for_recall_and_each_region_for_precision():

@@ -84,11 +84,16 @@ def test_the_imports_of_a_notebook_are_found(name: str):
     assert "from dlv3p.parameters." in notebook_imports(name)
 
 
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise():
-    code = "import os, dlv3p.parameters; print(os.environ['OMP_WAIT_POLICY'])"
-    for told, expected in ((None, "passive"), ("active", "active")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-        environment |= {"OMP_WAIT_POLICY": told} if told else {}
+def test_threads_that_wait_spin_briefly_and_sleep_unless_the_user_says_otherwise():
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    code = f"import os, dlv3p.parameters; print(*(os.environ.get(name) for name in {names}))"
+    untouched = {name: value for name, value in os.environ.items() if name not in names}
+    for told, expected in (
+        ({}, "passive 10000"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+        ({"GOMP_SPINCOUNT": "0"}, "passive 0"),
+    ):
+        environment = untouched | told
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )

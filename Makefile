@@ -23,8 +23,9 @@ demo: $(ready)  ## the whole pipeline on the embedded city, one notebook per sta
 gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
 	@$(python) -m dlv3p gallery
 
-# The cells of a notebook share a kernel, so two processes share whole notebooks.
-notebooks = $(python) -m pytest notebooks -n 2 --dist loadfile --durations=10
+# The cells of a notebook share a kernel, so two processes share whole notebooks; threads that wait leave the cores to
+# the other one at once.
+notebooks = GOMP_SPINCOUNT=0 $(python) -m pytest notebooks -n 2 --dist loadfile --durations=10
 
 # Most tests use one core, so two processes share the test files, with one thread each; the tests of a file share what
 # is expensive to set up, so a file stays in one process.

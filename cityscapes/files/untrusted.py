@@ -24,13 +24,14 @@ class DuplicateKeyError(ValueError):
         super().__init__(f"duplicate key {key[:60]!r}; keep one of them")
 
 
-def load_json(content: bytes, source: str | Path) -> Any:
+def load_json(content: bytes, source: str | Path, *, constants: bool = False) -> Any:
     """Parse UTF-8 JSON, with or without a byte order mark; `source` is what messages call it.
 
-    Raises InputError for other encodings, broken or too deeply nested JSON, NaN and infinities, and duplicate keys.
+    Raises InputError for other encodings, broken or too deeply nested JSON, duplicate keys, and NaN and infinities,
+    which are numbers with `constants`, for a reader that checks them.
     """
     try:
-        return parse_json(content.decode("utf-8-sig"))
+        return parse_json(content.decode("utf-8-sig"), constants=constants)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source}: not UTF-8 at byte {error.start}; save it as UTF-8 JSON or copy it again"
@@ -43,32 +44,37 @@ def load_json_fast(content: bytes, source: str | Path, *, constants: bool = Fals
     """Parse large JSON with the fast parser where it cannot have missed a duplicate key, else as `load_json` does.
 
     The fast parser silently keeps the last of duplicate keys. But each key has a colon, so when there are no more
-    colons than members, none was dropped. With `constants`, NaN and infinities are taken as numbers, for readers that
-    check them.
+    colons than members, none was dropped.
     """
-    try:
+    with suppress(orjson.JSONDecodeError):
         document = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        with suppress(ValueError):
-            if constants:
-                return json.loads(content, object_pairs_hook=_unique_members)
-        return load_json(content, source)
-    return document if content.count(b":") == _count_members(document) else load_json(content, source)
+        if content.count(b":") == _count_members(document):
+            return document
+    return load_json(content, source, constants=constants)
 
 
 def _count_members(value: Any) -> int:
-    """Count the members of all objects in a parsed document; lists of numbers are passed over."""
-    if isinstance(value, dict):
-        return len(value) + sum(_count_members(inner) for inner in value.values() if isinstance(inner, dict | list))
-    if not isinstance(value, list) or (value and isinstance(value[0], int | float)):
-        return 0
-    return sum(_count_members(inner) for inner in value if isinstance(inner, dict | list))
+    """Count the members of all objects in a parsed document; lists that begin with a number are passed over."""
+    members, left = 0, [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            members += len(value)
+            left.extend(value.values())
+        elif isinstance(value, list):
+            first = value
+            while isinstance(first, list) and first:
+                first = first[0]
+            left.extend(() if isinstance(first, int | float) else value)
+    return members
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, constants: bool = False) -> Any:
     """Parse JSON strictly; raises ValueError, which says why, for what `load_json` refuses."""
     try:
-        return json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
+        return json.loads(
+            text, object_pairs_hook=_unique_members, parse_constant=None if constants else _refuse_constant
+        )
     except json.JSONDecodeError as error:
         raise ValueError(
             f"not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; copy it again"

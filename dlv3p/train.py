@@ -106,15 +106,14 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             progress.load_state_dict(saved)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
         facts |= {"pixels": model.rule.as_dict()} if model.rule else {}
-        facts["meaning"] = training.meaning
-        facts |= {"teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
+        facts |= {"meaning": training.meaning, "teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if trains := not progress.finished:
             if place().first and (absent := describe_absent(training, pixels[0])):
                 print(f"warning: {absent}", flush=True)
-            facts_of_run = {"pixels": pixels[0], "done": progress.done, "history": progress.history}
-            callbacks = make_callbacks(p, folder, training, **facts_of_run, stop=interruption.request)
+            done, history, stop = progress.done, progress.history, interruption.request
+            callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=done, history=history, stop=stop)
 
             # Batches: crops in an order that is a function of the seed, and whole images for validation.
             with ExitStack() as guards:

@@ -9,7 +9,6 @@ dash, nothing of ours compares, and the report says why. A score is ranked only 
 same protocol, after training on the same images.
 """
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import run_command
 from cityscapes.files.atomic import write_text
-from dlv3p.experiments.table import FORMATS, format_cells
+from dlv3p.experiments.table import command_of_tables, format_cells, print_or_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,22 +92,16 @@ def _part(title: str, table: "pd.DataFrame", form: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report, or write it."""
-    parser = argparse.ArgumentParser(
-        prog="dlv3p report",
-        description="Set the published tables of other systems beside our own results, rank what compares, and say "
-        "what does not and which command fills an empty cell.",
+    parser = command_of_tables(
+        "dlv3p report",
+        "Set the published tables of other systems beside our own results, rank what compares, and say what does not "
+        "and which command fills an empty cell.",
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="saved/<run>, or its name; default: all")
     parser.add_argument("--system", default="", help="the tables of this system alone")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="text (default), csv, markdown or latex")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
     from dlv3p.experiments.published_tables import Report
 
-    told = write_report(Report.of(options.runs), options.format, options.system)
-    if options.output:
-        write_text(options.output, told)
-    print(options.output if options.output else told, end="\n" * bool(options.output))
+    print_or_write(write_report(Report.of(options.runs), options.format, options.system), options.output)
     return 0
 
 

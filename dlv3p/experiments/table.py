@@ -189,23 +189,34 @@ def _shown(values: Any) -> str:
     return " ".join(dict.fromkeys(map(str, values)))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, or write it."""
-    parser = argparse.ArgumentParser(
-        prog="dlv3p table",
-        description="Gather the results of runs: a row for each recipe, data and protocol, with mean and standard "
-        "deviation over seeds, and from five seeds on the 95 % interval of the mean.",
-    )
+def command_of_tables(prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that makes tables of runs: which ones, in which format, and where to."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="saved/<run>, or its name; default: all")
-    parser.add_argument("--each", action="store_true", help="a row per run, as CSV, instead of one for all its seeds")
     parser.add_argument("--format", choices=FORMATS, default="text", help="text (default), csv, markdown or latex")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write it there instead")
+    return parser
+
+
+def print_or_write(told: str, output: Path | None) -> None:
+    """Print tables, or write them to a file and print its path."""
+    if output:
+        write_text(output, told)
+    print(output if output else told, end="\n" * bool(output))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, or write it."""
+    parser = command_of_tables(
+        "dlv3p table",
+        "Gather the results of runs: a row for each recipe, data and protocol, with mean and standard deviation over "
+        "seeds, and from five seeds on the 95 % interval of the mean.",
+    )
+    parser.add_argument("--each", action="store_true", help="a row per run, as CSV, instead of one for all its seeds")
     options = parser.parse_args(arguments)
     results = gather_results(options.runs)
     told = results.to_csv(index=False) if options.each else format_table(over_seeds(results), options.format)
-    if options.output:
-        write_text(options.output, told)
-    print(options.output if options.output else told, end="\n" * bool(options.output))
+    print_or_write(told, options.output)
     return 0
 
 

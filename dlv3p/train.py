@@ -45,7 +45,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
-    from dlv3p.runtime.devices import choose_device, explain_out_of_memory
+    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
     from dlv3p.runtime.progress import preparing
     from dlv3p.training.callbacks import check_extras, make_callbacks
@@ -75,6 +75,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         Interruption(p.run_name) as interruption,
         hold_run(p.run_name) if place().first else nullcontext(run_folder(p.run_name)) as folder,
         explain_out_of_memory(memory_advice(p)),
+        keep_freed_memory(),
         preparing(p.progress, "preparing the data and the network") as prepared,
     ):
         device, classes = choose_device(p.device), training.num_classes

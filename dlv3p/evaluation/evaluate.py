@@ -33,7 +33,7 @@ from dlv3p.evaluation.results import MadeFrom, result_path
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
-from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
 from dlv3p.runtime.progress import track
 
 BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
@@ -150,6 +150,7 @@ class Evaluation:
 
 
 @explain_out_of_memory(SCORING_ADVICE)
+@keep_freed_memory()
 def evaluate(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Evaluation:

@@ -19,7 +19,7 @@ from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
-from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
 from dlv3p.runtime.progress import track
 
 
@@ -36,6 +36,7 @@ class Submission:
 
 
 @explain_out_of_memory(SCORING_ADVICE)
+@keep_freed_memory()
 def save_predictions(
     predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
 ) -> Path:

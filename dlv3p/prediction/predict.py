@@ -26,6 +26,7 @@ from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.results import TABLE, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
+from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2
@@ -67,6 +68,7 @@ class _Job:
         return self.size[0] * self.size[1] * IMAGE_BYTES
 
 
+@keep_freed_memory()
 def predict_images(
     predictor: ImagePredictor,
     source: Source,

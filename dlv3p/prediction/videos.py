@@ -22,12 +22,14 @@ from dlv3p.prediction.predict import TABLE_SECONDS, Predictions, say_others
 from dlv3p.prediction.predictor import ImagePredictor, Prediction
 from dlv3p.prediction.results import OVERLAY_ALPHA, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
+from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
 
 OVERLAY = "overlay.mp4"
 """The video under its class colors."""
 
 
+@keep_freed_memory()
 def predict_video(
     predictor: ImagePredictor,
     source: Source,

@@ -16,7 +16,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def measure_peak(
     """
     request = {"shape": shape, "first_shape": first_shape, "threads": threads, "weights": weights}
     request |= {"device": str(device)}
-    child = run_module("dlv3p.profiling.process_memory", json.dumps(request), pickle.dumps(predict))
+    child = run_module("dlv3p.profiling.process_memory", json.dumps(request), pickle.dumps(predict), MALLOC)
     if child.returncode == 0:
         return round(int(child.stdout.split()[-1]) / 1024, 1)
     reason = child.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
@@ -79,10 +79,16 @@ def measure_peak(
     raise RuntimeError(f"the process that measures memory ended with status {child.returncode}: {reason}")
 
 
-def run_module(module: str, request: str, content: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `python -m module request` with `content` as its standard input, and capture its output."""
+def run_module(
+    module: str, request: str, content: bytes, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m module request` with `content` as its standard input, and capture its output.
+
+    `environment` is set beside the variables of this process.
+    """
     command = [sys.executable, "-m", module, request]
-    return subprocess.run(command, input=content, capture_output=True, env=os.environ | MALLOC, check=False)
+    variables = os.environ | (environment or {})
+    return subprocess.run(command, input=content, capture_output=True, env=variables, check=False)
 
 
 def resident_kib() -> int:

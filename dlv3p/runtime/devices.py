@@ -1,6 +1,9 @@
-"""Choose the device for a `device` parameter, define the memory layout, and explain out-of-memory errors."""
+"""Choose the device for a `device` parameter, the memory layout and what becomes of freed memory; explain its lack."""
 
+import ctypes
 import errno
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +39,34 @@ OUT_OF_MEMORY_TEXTS = (
 )
 """Texts of out-of-memory errors without a class of their own: torch on the CPU, cuDNN and cuBLAS, C++, the operating
 system, ONNX Runtime."""
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of the options of glibc's mallopt, from its malloc.h."""
+_KEPT_BYTES = 2**26
+"""Larger blocks go back to the system: kept, they would leave gaps that no other block fits."""
+_CHOSEN_BY_THE_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+
+
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Keep what the block frees for what it allocates next, and return it to the system at its end; also a decorator.
+
+    Each step of a training, and each image, takes and frees the same tensors. By default, glibc returns many of them to
+    the system, which then clears every page anew: a fifth of a step of the demo (docs/log.md). No bit of a result
+    depends on it. Does nothing with another allocator, or where the environment sets glibc's.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "malloc_trim") or any(name in os.environ for name in _CHOSEN_BY_THE_USER):
+        yield
+        return
+    libc.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+    libc.mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        libc.malloc_trim(0)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
-from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory
+from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory, keep_freed_memory
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
 from dlv3p.training.activation_checkpointing import checkpoint_activations
@@ -213,7 +213,7 @@ def _peak_mib(device: torch.device) -> float:
 def run_request(request: Mapping[str, Any]) -> dict[str, float]:
     """Take the steps that `try_setting` requested, in this process."""
     rule = pixel_rule(request["pixels"], "data.yaml") if request["pixels"] else None
-    with explain_out_of_memory("a step does not fit"):
+    with explain_out_of_memory("a step does not fit"), keep_freed_memory():
         return _try_here(TrainParameters.from_mapping(request["parameters"]), request["num_classes"], rule)
 
 

@@ -217,7 +217,7 @@ def test_memory_is_that_of_the_input_and_the_output():
 def test_the_process_that_measures_memory_computes_in_the_type_asked_for_and_compiles(monkeypatch):
     seen = []
 
-    def run_here(module, request, content):
+    def run_here(module, request, content, environment):
         monkeypatch.setattr(sys, "argv", [module, request])
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         monkeypatch.delitem(sys.modules, module, raising=False)

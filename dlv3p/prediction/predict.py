@@ -197,7 +197,8 @@ class _Pipeline:
             if image.path.suffix.lower() in HEIF_SUFFIXES:
                 register_heif()
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
-            job.header, job.size, job.note = header, header.size[::-1], " and ".join(f"{what} ignored" for what in ignored)
+            job.header, job.size = header, header.size[::-1]
+            job.note = " and ".join(f"{what} ignored" for what in ignored)
             self.predictor.needs_tiles(job.size, self.results.outputs.confidence)
             job.sha256 = file_sha256(image.path)
             job.done = self.results.is_done(image, job.sha256)

@@ -1,6 +1,7 @@
 """A start that fails leaves no run behind, and nothing that has a result is ever removed for it."""
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,18 @@ from dlv3p.train import train
 
 def fail_after(run: str, *names: str) -> Path:
     """Hold a run, write files of these names into its folder, and fail; return the folder."""
-    with pytest.raises(MachineError), hold_run(run) as folder:
-        for name in names:
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).touch()
+    with pytest.raises(MachineError):
+        fail_with(hold_run(run), *(run_folder(run) / name for name in names))
+    return run_folder(run)
+
+
+def fail_with(held: AbstractContextManager, *written: Path) -> None:
+    """Write files while something is held, and fail."""
+    with held:
+        for path in written:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
         raise MachineError("full")
-    return folder
 
 
 @pytest.mark.parametrize("point", ["build_for_training", "opened_batches"])
@@ -59,12 +66,10 @@ def test_a_folder_that_was_there_before_stays(workspace):
 
 
 def test_any_folder_that_a_writer_created_and_left_empty_goes_when_it_fails(tmp_path):
-    for name, stays in (("empty", False), ("kept", True)):
-        with pytest.raises(MachineError), lock_folder(tmp_path / name):
-            if stays:
-                (tmp_path / name / "result").touch()
-            raise MachineError("full")
-        assert (tmp_path / name).is_dir() == stays
+    for name, written in (("empty", ()), ("kept", (tmp_path / "kept" / "result",))):
+        with pytest.raises(MachineError):
+            fail_with(lock_folder(tmp_path / name), *written)
+        assert (tmp_path / name).is_dir() == bool(written)
     with lock_folder(tmp_path / "done"):
         pass
     assert (tmp_path / "done").is_dir()

@@ -56,7 +56,7 @@ def masks_fingerprint(split: Split) -> str | None:
 def image_fingerprint(split: Split, index: int) -> str:
     """Return one sha256 over an image's path, size and times, as the key of what is made from it."""
     path = split.image_path(index)
-    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path), _pixel_key(split)])
+    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else file_state(path), _pixel_key(split)])
 
 
 def labels_fingerprint(split: Split, *, version: str) -> str:
@@ -64,7 +64,8 @@ def labels_fingerprint(split: Split, *, version: str) -> str:
 
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
-    states = [split.fingerprint] if split.fingerprint else (f"{_state(path)}\n" for _, path in _files(split, "mask"))
+    masks = () if split.fingerprint else _files(split, "mask")
+    states = [split.fingerprint] if split.fingerprint else (f"{file_state(path)}\n" for _, path in masks)
     return _sha256([f"{version} {split.num_classes}\n", _classes(split), *states])
 
 
@@ -219,7 +220,8 @@ def _sha256(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
-def _state(path: Path) -> str:
+def file_state(path: Path) -> str:
+    """Return a file's path, size and times, that of its last change of any kind among them, which nobody can set."""
     facts = path.stat()
     return f"{path} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 

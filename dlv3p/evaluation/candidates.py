@@ -16,8 +16,10 @@ from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import check_row, regular, why_no_heading
+from cityscapes.ids import EVALUATED_IDS
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
@@ -26,6 +28,7 @@ from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.evaluation.results import MadeFrom
+from dlv3p.parameters.choices import OWN_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import checkpoint_path, find_run
@@ -34,6 +37,9 @@ from dlv3p.runtime.progress import track
 
 SMALLER = 0.75
 """The factor of height and width at which a run is compared with itself."""
+
+RECORD = "predictions.json"
+"""The file in which `predict` says how it made a folder of predictions, and of what network."""
 
 IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 """What the pixels of a folder's masks mean: train ids, or the label ids of Cityscapes."""
@@ -96,14 +102,15 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 
 
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
-    """Score a folder of predicted masks, in any subfolders, against a split.
+    """Score a folder of predicted masks, in any subfolders, against a split, or what `predict` wrote.
 
     Raises MissingInputError for an image without a mask, InputError for two, another size, or an id that is no class,
     and ParameterError for label ids of other data than Cityscapes.
     """
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    paths = find_masks(folder, split)
+    masks, ids = masks_of(folder, split, ids)
+    paths = find_masks(masks, split)
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
@@ -123,6 +130,9 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             )
         pair = map(torch.from_numpy, (truth, prediction))
         confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
+    used = np.flatnonzero(sum(confusions).sum(axis=0)).tolist()
+    if ids == "train" and tuple(split.class_names) == tuple(CLASS_NAMES) and EVALUATED_IDS.issuperset(used):
+        print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)
     where = (data_name(split), str(split.root), split.split)
     return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed))
@@ -135,7 +145,7 @@ def from_runs(
 
     Raises ParameterError where they share none or, without a choice, several other than whole images.
     """
-    best = [one for one in read_evaluations(list(dict.fromkeys(runs))) if one.checkpoint == "best.pt"]
+    best = [one for one in read_evaluations(list(dict.fromkeys(runs)), current=False) if one.checkpoint == "best.pt"]
     stored = {run: {one.column: one for one in best if one.run == run} for run in runs}
     for run, columns in stored.items():
         if not columns:
@@ -257,6 +267,40 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
             size = f"{row.get('height')} x {row.get('width')}"
             return {**found, "size": size, "machine": f"{row.get('device')}, {name}"}
     return {}
+
+
+def masks_of(folder: Path, split: Split, ids: str) -> tuple[Path, str]:
+    """Return the folder of the masks, and the kind of their ids: of what `predict` wrote, what its record says.
+
+    `folder` is that of the record or the one of the ids below it. Raises ParameterError for predictions of other
+    classes.
+    """
+    for base in (folder, *[folder.resolve().parent] * (folder.name == "ids")):
+        if (record := read_stored(base / RECORD)) is not None:
+            names = tuple(record.get("class_names", ()))
+            _refuse_other_classes(folder, names, split)
+            own = record.get("ids") == OWN_IDS and names == tuple(CLASS_NAMES)
+            return base / "ids", "label" if own else "train"
+    return folder, ids
+
+
+def _refuse_other_classes(folder: Path, names: tuple[str, ...], split: Split) -> None:
+    if names and (len(names) != split.num_classes or numbered_otherwise(names, split.class_names)):
+        raise ParameterError(
+            f"{folder}: was predicted by a network of other classes ({', '.join(names[:3])}, ...) "
+            f"than {split.root} has ({', '.join(split.class_names[:3])}, ...); give the data set of its classes"
+        )
+
+
+def read_stored(path: Path) -> dict | None:
+    """Read a JSON object that can be made again, None where there is none; raises IntegrityError for a damaged one."""
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: cannot be read ({reason(error)}); delete it to make it again") from error
+    return content if isinstance(content, dict) else None
 
 
 def find_masks(folder: Path, split: Split) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.stored_predictions import write_predictions
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import output_folder, run_folder
@@ -24,6 +25,7 @@ from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
+from dlv3p.runs.folders import write_json
 
 NAMES = tuple(f"frame{index:02d}" for index in range(40))
 CLASSES = ("road", "sky", "car")
@@ -410,6 +412,52 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
         save(tmp_path / f"{split.name(index)}.png", 7)
     road = from_folder(tmp_path, split, ids="label", progress="none")
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
+
+
+def test_masks_whose_ids_fit_both_kinds_are_a_warning(city, tmp_path, capsys):
+    split = open_split(city, "val")
+    for label, warned in ((8, True), (1, False)):
+        for index in range(len(split)):
+            save(tmp_path / f"{split.name(index)}.png", label)
+        from_folder(tmp_path, split, progress="none")
+        assert ("its ids fit train ids and label ids; taken as train ids" in capsys.readouterr().out) == warned
+
+
+def test_what_predict_wrote_is_scored_by_the_ids_of_its_record_whatever_was_asked(city, tmp_path):
+    split = open_split(city, "val")
+    folder = write_predictions(tmp_path / "out", split, shares=[0.0] * len(split), label_ids=True)
+    for given in (folder, folder / "ids"):
+        for asked in ("train", "label"):
+            assert from_folder(given, split, ids=asked, progress="none").mean_iou == 1.0
+    record = {"ids": "own", "class_names": ["sky", "road"]}
+    write_json(folder / "predictions.json", record)
+    with pytest.raises(ParameterError, match="out/ids: was predicted by a network of other classes .sky, road, ...."):
+        from_folder(folder / "ids", split, ids="label", progress="none")
+
+
+def test_other_masks_of_the_same_images_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["made_from"]["mask_contents_sha256"] = "a" * 64
+    path.write_text(json.dumps(content))
+    evaluations = read_evaluations(two_runs)
+    assert len({one.data for one in evaluations}) == 2
+    assert {one.run for one in evaluations if one.data.endswith(" of " + one.root + ", aaaaaa")} == {"copy"}
+    assert score_table(evaluations, published=False).shape == (2, 2)
+    content["made_from"].pop("mask_contents_sha256")  # as an earlier version left it
+    path.write_text(json.dumps(content))
+    assert score_table(read_evaluations(two_runs), published=False).shape == (2, 1)
+
+
+def test_scores_of_a_checkpoint_that_is_replaced_are_left_out_and_said(two_runs, capsys):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["made_from"]["checkpoint_sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    assert {one.run for one in read_evaluations(two_runs)} == {"done"}
+    assert f"{path}: is of another checkpoint than copy has now; evaluate it again" in capsys.readouterr().err
+    assert score_table(read_evaluations(["copy"]), published=False).empty
+    assert {one.run for one in read_evaluations(two_runs, current=False)} == {"done", "copy"}
 
 
 def test_other_images_in_a_folder_of_the_same_name_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):

@@ -177,6 +177,18 @@ def test_imported_networks_do_not_judge_and_borrowed_weights_are_said(city, work
         find_judges(open_split(city, "val"), ["plain"])
 
 
+def test_a_judge_whose_training_images_were_moved_is_a_warning(city, workspace, tmp_path, capsys) -> None:
+    root = shutil.copytree(city, tmp_path / "moved")
+    train(tiny(root, run="plain", epochs=1))
+    find_judges(open_split(root, "val"), ["plain"])
+    assert capsys.readouterr().out == ""
+    path = open_split(root, "train").image_path(0)
+    path.rename(path.with_suffix(".gone"))
+    find_judges(open_split(root, "val"), ["plain"])
+    told = capsys.readouterr().out
+    assert f"warning: plain: images of 'train' of {root} were added, removed or replaced since it was trained" in told
+
+
 def test_each_fold_judges_what_it_has_not_seen_and_is_not_trained_twice(city, workspace, tmp_path, capsys) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(tiny(city).as_dict()))

@@ -170,13 +170,16 @@ def _sample_predictions(
     p: TrainParameters, validation: "Split", epoch: "Callable[[], int]"
 ) -> "Callable[[int, Tensor], None] | None":
     """Return what draws the predictions of a few images, for a person or a film, from what a validation computes."""
+    from dlv3p.runs.folders import cut_film, film_folder
     from dlv3p.runtime.processes import place
     from dlv3p.runtime.progress import resolve_mode
 
     shown = resolve_mode(p.progress) == "widgets"
+    if place().first:
+        cut_film(p.run_name, epoch())
     if not place().first or not (shown or p.film):
         return None
-    from dlv3p.pictures.learning import SamplePredictions, film_folder
+    from dlv3p.pictures.learning import SamplePredictions
 
     film = film_folder(p.run_name) if p.film else None
     return SamplePredictions(validation, epoch, shown=shown, film=film).look

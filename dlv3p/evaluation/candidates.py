@@ -38,6 +38,9 @@ from dlv3p.runtime.progress import track
 SMALLER = 0.75
 """The factor of height and width at which a run is compared with itself."""
 
+CHECKPOINT = "checkpoint_sha256"
+"""The key of the checkpoint whose network a profile measured; those of earlier versions lack it."""
+
 RECORD = "predictions.json"
 """The file in which `predict` says how it made a folder of predictions, and of what network."""
 
@@ -247,6 +250,9 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
         rows = profile["rows"] if profile["asked"]["network"] == "run" else []  # else it is of a published network
         machine = profile["machine"]
         name = f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads"
+        if profile.get(CHECKPOINT, now := file_sha256(checkpoint_path(run, "best"))) != now:
+            print(f"warning: left out: {path}: is of another checkpoint than {run} has now; run profile.ipynb again")
+            return {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -14,7 +14,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import holder_of, is_lock, lock_folder
-from cityscapes.workspace import run_folder
+from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 
 HISTORY_COLUMNS = (
@@ -41,6 +41,19 @@ QUANTIZED = "quantization.json"
 def checkpoint_path(run: str, name: str) -> Path:
     """Return the path of a run's checkpoint, `name` being "last" or "best"."""
     return run_folder(run) / "checkpoints" / f"{name}.pt"
+
+
+def film_folder(run: str) -> Path:
+    """Return where a training with `film=True` puts a picture after each validation."""
+    return output_folder(run) / "film"
+
+
+def cut_film(run: str, epoch: int) -> None:
+    """Remove the pictures of this epoch and later ones, which an earlier training under the same name left."""
+    for path in film_folder(run).glob("epoch_*.png"):
+        number = path.stem.removeprefix("epoch_")
+        if number.isdecimal() and int(number) >= epoch:
+            path.unlink()
 
 
 def list_runs() -> list[str]:

@@ -25,6 +25,7 @@ from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
+from dlv3p.profiling.report import save_profile
 from dlv3p.runs.folders import write_json
 
 NAMES = tuple(f"frame{index:02d}" for index in range(40))
@@ -66,6 +67,13 @@ def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
     assert mean["difference"] == pytest.approx(100 * (SECOND.mean_iou - FIRST.mean_iou))
     assert mean["low"] < mean["difference"] < mean["high"]
     assert mean["verdict"] == "worse"
+
+
+def test_tables_of_an_earlier_comparison_do_not_stay_beside_those_of_another(tmp_path):
+    (tmp_path / "compared.txt").touch()
+    compare_candidates([FIRST, SECOND, candidate("third one")]).save(tmp_path)
+    saved = compare_candidates([FIRST, SECOND]).save(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*saved, tmp_path / "compared.txt"])
 
 
 def test_swapping_the_two_flips_the_sign_and_nothing_else():
@@ -302,6 +310,19 @@ def test_a_run_that_was_trained_on_since_is_not_compared(two_runs):
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
     with pytest.raises(InputError, match="saved/copy: was trained further after it was scored; evaluate it again"):
         read_candidates(config, two_runs)
+
+
+def test_the_cost_of_a_network_that_was_replaced_is_left_out(two_runs, capsys):
+    row = {"status": "ok", "precision": "float32", "batch_size": 1, "compiled": False, "p50_ms": 5.0}
+    training = read_candidates(CompareRunsParameters(device="cpu", threads=1), ["copy"])[0].training
+    row |= {name: training[name] for name in ("backbone", "output_stride")}
+    save_profile("copy", {"network": "run"}, {}, [row])
+    config = CompareRunsParameters(device="cpu", threads=1)
+    assert read_candidates(config, ["copy"])[0].cost["latency, ms"] == 5.0
+    path = output_folder("copy") / "profile.json"
+    write_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
+    assert read_candidates(config, ["copy"])[0].cost == {}
+    assert f"{path}: is of another checkpoint than copy has now; run profile.ipynb again" in capsys.readouterr().out
 
 
 def test_a_renamed_run_is_compared_as_itself(two_runs):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -312,16 +313,17 @@ def read_stored(path: Path) -> dict | None:
 def find_masks(folder: Path, split: Split) -> list[Path]:
     """Find the mask of each image in any subfolder: its PNG is named as the image, or begins so, with an underscore.
 
-    Where images in several folders share a name, it is the one in the same folder. Raises MissingInputError for an
+    Names are compared whatever their Unicode form. Where images in several folders share a name, it is the one in the
+    same folder. Raises MissingInputError for an
     image without a mask, and InputError for two.
     """
-    whole = [split.name(index) for index in range(len(split))]
+    whole = [normalize("NFC", split.name(index)) for index in range(len(split))]
     names = [name.rsplit("/", 1)[-1] for name in whole]
     by_path = len(set(names)) < len(names)
     found: dict[str, list[Path]] = {}
     for path in files_below(folder, ".png"):
         name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
-        found.setdefault(name, []).append(path)
+        found.setdefault(normalize("NFC", name), []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     names = whole if by_path else names
@@ -354,9 +356,10 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
                 raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
             for row in rows:
                 check_row(row, f"{path}, line {rows.line_num}")
-                if row["image"] in group:
-                    raise InputError(f"{path}: duplicate image {row['image']!r}")
-                group[row["image"]] = row["group"] or ""
+                image = normalize("NFC", row["image"])
+                if image in group:
+                    raise InputError(f"{path}: duplicate image {image!r}")
+                group[image] = row["group"] or ""
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
     except InputError:
@@ -365,9 +368,9 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         raise InputError(
             f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
         ) from error
-    if absent := [name for name in names if name not in group]:
+    if absent := [name for name in names if normalize("NFC", name) not in group]:
         raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
-    return tuple(group[name] for name in names)
+    return tuple(group[normalize("NFC", name)] for name in names)
 
 
 def with_groups(candidates: Sequence[Candidate], path: Path) -> list[Candidate]:

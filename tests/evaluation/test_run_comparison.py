@@ -423,6 +423,22 @@ def test_folders_that_are_no_predictions_are_refused_in_one_line(city, tmp_path,
     assert "\n" not in str(refusal.value)
 
 
+def test_names_are_matched_whatever_their_unicode_form(tmp_path):
+    root = tmp_path / "data"
+    for folder in ("images/val", "masks/val", "predicted"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.csv").write_text("id,name\n0,a\n1,b\n")
+    for folder, name in (("images/val", "\u00fc"), ("masks/val", "\u00fc"), ("predicted", "u\u0308")):
+        save(root / folder / f"{name}.png", 1)
+    split = open_split(root, "val")
+    assert from_folder(root / "predicted", split, progress="none").mean_iou == 1.0
+    (tmp_path / "groups.csv").write_text("image,group\nu\u0308,one\n", encoding="utf-8")
+    assert read_groups(tmp_path / "groups.csv", ["\u00fc"]) == ("one",)
+    save(root / "predicted" / "\u00fc.png", 1)
+    with pytest.raises(InputError, match="holds 2 masks of the image"):
+        from_folder(root / "predicted", split, progress="none")
+
+
 def save(path: Path, label: int, size=(128, 64)):
     Image.fromarray(np.full(size[::-1], label, np.uint8)).save(path)
 

@@ -28,7 +28,7 @@ from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pa
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
-from dlv3p.evaluation.results import MadeFrom
+from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
 from dlv3p.parameters.choices import OWN_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
@@ -38,12 +38,6 @@ from dlv3p.runtime.progress import track
 
 SMALLER = 0.75
 """The factor of height and width at which a run is compared with itself."""
-
-CHECKPOINT = "checkpoint_sha256"
-"""The key of the checkpoint whose network a profile measured; those of earlier versions lack it."""
-
-RECORD = "predictions.json"
-"""The file in which `predict` says how it made a folder of predictions, and of what network."""
 
 IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 """What the pixels of a folder's masks mean: train ids, or the label ids of Cityscapes."""

@@ -22,7 +22,8 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.fingerprints import file_state, labels_fingerprint
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
-from dlv3p.evaluation.candidates import IDS, RECORD, find_masks, from_folder, masks_of, read_stored
+from dlv3p.evaluation.candidates import IDS, find_masks, from_folder, masks_of, read_stored
+from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track

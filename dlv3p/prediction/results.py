@@ -26,8 +26,8 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.png_write import encode_png, pack_pixels
 from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
-from dlv3p.evaluation.candidates import RECORD
 from dlv3p.evaluation.predictions import origin_of
+from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.choices import EXACT, OWN_IDS
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size

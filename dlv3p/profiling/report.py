@@ -10,8 +10,7 @@ import pandas as pd
 from cityscapes.errors import IntegrityError
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.workspace import output_folder
-from dlv3p.evaluation.candidates import CHECKPOINT
-from dlv3p.evaluation.results import MadeFrom
+from dlv3p.evaluation.results import CHECKPOINT, MadeFrom
 from dlv3p.parameters.cases import case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.counters import NOT_MEASURED

@@ -40,6 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     import torch
 
     from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
+    from dlv3p.data.fingerprints import describe_shared
     from dlv3p.data.loader import opened_batches
     from dlv3p.data.roots import open_training
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
@@ -111,8 +112,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)
         if trains := not progress.finished:
-            if place().first and (absent := describe_absent(training, pixels[0])):
-                print(f"warning: {absent}", flush=True)
+            if place().first:
+                told = describe_absent(training, pixels[0]), describe_shared(validation, training)
+                print("".join(f"warning: {line}\n" for line in told if line), end="", flush=True)
             done, history, stop = progress.done, progress.history, interruption.request
             callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=done, history=history, stop=stop)
 
@@ -169,13 +171,16 @@ def _sample_predictions(
     p: TrainParameters, validation: "Split", epoch: "Callable[[], int]"
 ) -> "Callable[[int, Tensor], None] | None":
     """Return what draws the predictions of a few images, for a person or a film, from what a validation computes."""
+    from dlv3p.runs.folders import cut_film, film_folder
     from dlv3p.runtime.processes import place
     from dlv3p.runtime.progress import resolve_mode
 
     shown = resolve_mode(p.progress) == "widgets"
+    if place().first:
+        cut_film(p.run_name, epoch())
     if not place().first or not (shown or p.film):
         return None
-    from dlv3p.pictures.learning import SamplePredictions, film_folder
+    from dlv3p.pictures.learning import SamplePredictions
 
     film = film_folder(p.run_name) if p.film else None
     return SamplePredictions(validation, epoch, shown=shown, film=film).look

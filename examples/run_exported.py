@@ -5,11 +5,14 @@
 
 The labels are a grayscale PNG of class numbers, as large as the image. The network's file describes how images are
 prepared, and the names of the classes (`class_names`). Images are read as in training: turned by EXIF, 16-bit gray is
-scaled to 8 bits, and CMYK is inverted with the marker of Adobe alone.
+scaled to 8 bits, and CMYK is inverted with the marker of Adobe alone. A network that is not
+the one whose sha256 lies beside it, where one does, is refused.
 """
 
+import hashlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -19,7 +22,13 @@ sys.excepthook = lambda kind, error, trace: print(f"{' '.join(sys.argv[1:])}: {e
 usage = "usage: python run_exported.py network.onnx image.png labels.png"
 network, source, target = sys.argv[1:4] if len(sys.argv) > 3 else sys.exit(usage)
 slow = ["QDQPropagationTransformer"]  # moves pooling into 8 bits, where it takes longer
-session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
+content, path = Path(network).read_bytes(), Path(network)
+for record in (Path(f"{path}.json"), path.with_name("quantization.json")):  # of an export, and of quantized networks
+    told = json.loads(record.read_text()) if record.is_file() else {}
+    hashes = told["sha256"].get(path.name) if record.name == "quantization.json" and told else list(told.values())
+    if hashes and hashlib.sha256(content).hexdigest() not in hashes:
+        sys.exit(f"{network}: its bytes are not those that were written (sha256 differs); export it again")
+session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"], disabled_optimizers=slow)
 facts, lost = session.get_modelmeta().custom_metadata_map, f"{network}: does not say how images are prepared"
 scale, mean, std = (json.loads(facts.get(n) or sys.exit(lost)) for n in ("image_scale", "mean", "standard_deviation"))
 image = ImageOps.exif_transpose(Image.open(source, formats=["PNG", "JPEG", "WEBP"]))  # turned as a viewer does

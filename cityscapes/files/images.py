@@ -36,6 +36,11 @@ image becomes other pixels."""
 TOO_LARGE = f"more than {MAX_PIXELS >> 20} million pixels; cut the image and its mask into tiles"
 """What is wrong with an image or a mask above the limit, and the remedy."""
 
+NEARLY_BLACK, FEWEST_LEVELS = "nearly black", 64
+"""What is said of an image of 16 bits that reaches none of these levels of 256: its values fill at most 14 bits."""
+STRETCH = "stretch the values to 0 to 65535, or train with a data.yaml of channels and value_range (colors as TIFF)"
+"""What to do with such images."""
+
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -193,6 +198,14 @@ def inspect_image(image: Image.Image) -> Header:
     size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
     cut = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
     return Header(size, f"{image.mode}, 16 bits" if cut else image.mode, orientation in _TURNS)
+
+
+def explain_nearly_black(header: Header, image: Image.Image) -> str:
+    """Explain an image of 16 bits, decoded as RGB, whose values fill far fewer; "" for any other image."""
+    highest = max(high for _, high in image.getextrema()) if "16" in header.mode or header.mode == "I" else 255
+    if highest >= FEWEST_LEVELS:
+        return ""
+    return f"it comes out {NEARLY_BLACK}: its 16-bit values reach {highest} of the levels 0 to 255"
 
 
 def differ_by_turn(mask: tuple[int, int], image: tuple[int, int]) -> bool:

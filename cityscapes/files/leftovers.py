@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -77,6 +77,18 @@ def remove_leftovers(folder: Path, *, name: str = "", below: bool = True, locked
             else:
                 with suppress(OSError):
                     path.unlink()
+
+
+def remove_others(paths: Iterable[Path], pattern: str) -> None:
+    """Remove the files beside `paths` that match a pattern and are not among them: an earlier call made more of them.
+
+    Where there are no paths, nothing is removed.
+    """
+    kept = set(paths)
+    for path in [other for folder in {path.parent for path in kept} for other in folder.glob(pattern)]:
+        if path not in kept:
+            with suppress(OSError):
+                path.unlink()
 
 
 def machine() -> str:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -48,9 +49,11 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
 
     Raises BusyError, at once, when another process or thread holds it; a process that was killed may leave workers
     that hold it a little longer, which are waited for. The lock file `.lock` remains; only the operating system's lock
-    on it counts, so there is nothing to clean up after a crash.
+    on it counts, so there is nothing to clean up after a crash. A folder that was created here is removed again where
+    the block fails and has left nothing in it.
     """
     folder = Path(folder)
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(regular(folder / LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -72,7 +75,13 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
             file.truncate()
             file.write(f"{_me()}\n")
             file.flush()
+            if not _is_there(file, folder):
+                raise BusyError(f"{folder}: another process has just removed it; run again")
             yield
+        except BaseException:
+            if new and [path.name for path in folder.glob("*") if path != claim] == [LOCK] and _is_there(file, folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             if claim:
                 claim.unlink(missing_ok=True)
@@ -91,6 +100,13 @@ def _lock(file: TextIO, folder: Path) -> None:
             if not _has_ended(holder) or time.monotonic() > deadline:
                 raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
         time.sleep(0.05)
+
+
+def _is_there(file: TextIO, folder: Path) -> bool:
+    """Return whether what was locked still is the folder's lock file, and not that of a folder that was removed."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
+    return False
 
 
 def _has_ended(holder: str) -> bool:

@@ -34,7 +34,7 @@ from cityscapes.audit_rules import (
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
 from cityscapes.files.channels import FEW_LEVELS, ChannelImage, PixelRule
-from cityscapes.files.images import FORMATS, Header, inspect_image
+from cityscapes.files.images import FORMATS, NEARLY_BLACK, STRETCH, Header, explain_nearly_black, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
 from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
@@ -157,6 +157,9 @@ def _read_pair(split: Split, index: int) -> _Pair:
         else:
             stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
             pair.findings += find_mode(split.split, pair.name, stored.mode)
+            if problem := explain_nearly_black(stored, image):
+                kind = f"image that is {NEARLY_BLACK}"
+                pair.findings.append(Finding(kind, split.split, pair.name, problem, STRETCH, is_error=False))
         pair.size, pair.mode = image.size, stored.mode
         pair.look = look_at(pair.name, hashlib.sha256(image.tobytes()).digest(), image)
         pair.findings += find_turned(split.split, pair.name, turned=stored.turned)

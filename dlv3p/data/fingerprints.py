@@ -8,6 +8,7 @@ content and of the files that they were made from.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -19,6 +20,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, with_checksum
+from cityscapes.files.untrusted import regular
 from cityscapes.workspace import data_folder
 
 LARGEST = 16 * 2**30
@@ -26,6 +28,9 @@ LARGEST = 16 * 2**30
 
 WORTH_REMEMBERING = 2**28
 """Below this number of bytes, reading again is as fast as reading the cache."""
+
+BLOCK = 4096
+"""Bytes at the start, the middle, and the end of a file that tell most images apart."""
 
 KNOWN_BY = 3
 """The number of images, evenly spaced, that distinguish one data set from another."""
@@ -51,7 +56,7 @@ def masks_fingerprint(split: Split) -> str | None:
 def image_fingerprint(split: Split, index: int) -> str:
     """Return one sha256 over an image's path, size and times, as the key of what is made from it."""
     path = split.image_path(index)
-    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else _state(path), _pixel_key(split)])
+    return _sha256([f"{path} {split.fingerprint}" if split.fingerprint else file_state(path), _pixel_key(split)])
 
 
 def labels_fingerprint(split: Split, *, version: str) -> str:
@@ -59,7 +64,8 @@ def labels_fingerprint(split: Split, *, version: str) -> str:
 
     Raises MissingInputError, or FileNotFoundError, where a mask is gone.
     """
-    states = [split.fingerprint] if split.fingerprint else (f"{_state(path)}\n" for _, path in _files(split, "mask"))
+    masks = () if split.fingerprint else _files(split, "mask")
+    states = [split.fingerprint] if split.fingerprint else (f"{file_state(path)}\n" for _, path in masks)
     return _sha256([f"{version} {split.num_classes}\n", _classes(split), *states])
 
 
@@ -105,15 +111,19 @@ class ContentHash:
 def shared_images(split: Split, other: Split) -> set[int]:
     """Return the indices of a split's images that the other one has as well, by their bytes, whatever their names.
 
-    Only files of equal size are read. Raises InputError or an OSError where an image is gone.
+    Only files of equal size are read, a few blocks of each, and whole only those whose blocks are equal. Raises
+    InputError or an OSError where an image is gone.
     """
-    by_size: dict[int, list[int]] = {}
-    for index in range(len(other)):
-        by_size.setdefault(_image_size(other, index), []).append(index)
+    ours, theirs = ([_image_size(one, index) for index in range(len(one))] for one in (split, other))
+    common = set(ours) & set(theirs)
+    by_blocks: dict[str, list[int]] = {}
+    for index, size in enumerate(theirs):
+        if size in common:
+            by_blocks.setdefault(_blocks_sha256(other, index), []).append(index)
     hashes: dict[int, str] = {}
     shared = set()
-    for index in range(len(split)):
-        alike = by_size.get(_image_size(split, index), [])
+    for index, size in enumerate(ours):
+        alike = by_blocks.get(_blocks_sha256(split, index), []) if size in common else []
         if any(split.image_path(index) == other.image_path(one) for one in alike):
             shared.add(index)
         elif alike:
@@ -123,8 +133,35 @@ def shared_images(split: Split, other: Split) -> set[int]:
     return shared
 
 
+def describe_shared(split: Split, other: Split) -> str:
+    """Return a line about images of a split that are copies of another split's, which teach its score; "" for none.
+
+    Shards are not looked into, since all of their bytes would have to be read.
+    """
+    if split.fingerprint or other.fingerprint:
+        return ""
+    shared: set[int] = set()
+    with suppress(OSError, InputError):  # an image is gone, which reading it explains
+        shared = shared_images(split, other)
+    if not shared:
+        return ""
+    return (
+        f"{split.root}: {len(shared)} images of {split.split!r} are copies of images of {other.split!r}, the first "
+        f"{split.name(min(shared))}; a score on training images means nothing: remove them from one of the two"
+    )
+
+
 def _image_size(split: Split, index: int) -> int:
     return len(split.image_bytes(index)) if split.fingerprint else split.image_path(index).stat().st_size
+
+
+def _blocks_sha256(split: Split, index: int) -> str:
+    """Return one sha256 over a few blocks of an image's file, or over all of an image in a shard."""
+    if split.fingerprint:
+        return _sha256([split.image_bytes(index)])
+    with open(regular(split.image_path(index)), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return _sha256(file.read(BLOCK) for start in (0, size // 2, max(0, size - BLOCK)) if file.seek(start) >= 0)
 
 
 def pixels_fingerprint(split: Split) -> str:
@@ -183,7 +220,8 @@ def _sha256(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
-def _state(path: Path) -> str:
+def file_state(path: Path) -> str:
+    """Return a file's path, size and times, that of its last change of any kind among them, which nobody can set."""
     facts = path.stat()
     return f"{path} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 

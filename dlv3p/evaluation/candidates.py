@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import check_row, regular, why_no_heading
+from cityscapes.ids import EVALUATED_IDS
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
+from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
@@ -25,7 +28,8 @@ from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pa
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
-from dlv3p.evaluation.results import MadeFrom
+from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
+from dlv3p.parameters.choices import OWN_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import checkpoint_path, find_run
@@ -96,14 +100,15 @@ def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candid
 
 
 def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str = "auto") -> Candidate:
-    """Score a folder of predicted masks, in any subfolders, against a split.
+    """Score a folder of predicted masks, in any subfolders, against a split, or what `predict` wrote.
 
     Raises MissingInputError for an image without a mask, InputError for two, another size, or an id that is no class,
     and ParameterError for label ids of other data than Cityscapes.
     """
     if ids == "label" and tuple(split.class_names) != tuple(CLASS_NAMES):
         raise ParameterError(f"ids={ids!r}: {split.root} has no label ids, which are those of Cityscapes; use 'train'")
-    paths = find_masks(folder, split)
+    masks, ids = masks_of(folder, split, ids)
+    paths = find_masks(masks, split)
 
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
@@ -123,6 +128,9 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             )
         pair = map(torch.from_numpy, (truth, prediction))
         confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
+    used = np.flatnonzero(sum(confusions).sum(axis=0)).tolist()
+    if ids == "train" and tuple(split.class_names) == tuple(CLASS_NAMES) and EVALUATED_IDS.issuperset(used):
+        print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)
     where = (data_name(split), str(split.root), split.split)
     return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed))
@@ -135,7 +143,7 @@ def from_runs(
 
     Raises ParameterError where they share none or, without a choice, several other than whole images.
     """
-    best = [one for one in read_evaluations(list(dict.fromkeys(runs))) if one.checkpoint == "best.pt"]
+    best = [one for one in read_evaluations(list(dict.fromkeys(runs)), current=False) if one.checkpoint == "best.pt"]
     stored = {run: {one.column: one for one in best if one.run == run} for run in runs}
     for run, columns in stored.items():
         if not columns:
@@ -237,6 +245,9 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
         rows = profile["rows"] if profile["asked"]["network"] == "run" else []  # else it is of a published network
         machine = profile["machine"]
         name = f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads"
+        if profile.get(CHECKPOINT, now := file_sha256(checkpoint_path(run, "best"))) != now:
+            print(f"warning: left out: {path}: is of another checkpoint than {run} has now; run profile.ipynb again")
+            return {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -259,19 +270,54 @@ def _cost(run: str, training: Mapping[str, Any]) -> dict[str, float | str]:
     return {}
 
 
+def masks_of(folder: Path, split: Split, ids: str) -> tuple[Path, str]:
+    """Return the folder of the masks, and the kind of their ids: of what `predict` wrote, what its record says.
+
+    `folder` is that of the record or the one of the ids below it. Raises ParameterError for predictions of other
+    classes.
+    """
+    for base in (folder, *[folder.resolve().parent] * (folder.name == "ids")):
+        if (record := read_stored(base / RECORD)) is not None:
+            names = tuple(record.get("class_names", ()))
+            _refuse_other_classes(folder, names, split)
+            own = record.get("ids") == OWN_IDS and names == tuple(CLASS_NAMES)
+            return base / "ids", "label" if own else "train"
+    return folder, ids
+
+
+def _refuse_other_classes(folder: Path, names: tuple[str, ...], split: Split) -> None:
+    if names and (len(names) != split.num_classes or numbered_otherwise(names, split.class_names)):
+        raise ParameterError(
+            f"{folder}: was predicted by a network of other classes ({', '.join(names[:3])}, ...) "
+            f"than {split.root} has ({', '.join(split.class_names[:3])}, ...); give the data set of its classes"
+        )
+
+
+def read_stored(path: Path) -> dict | None:
+    """Read a JSON object that can be made again, None where there is none; raises IntegrityError for a damaged one."""
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: cannot be read ({reason(error)}); delete it to make it again") from error
+    return content if isinstance(content, dict) else None
+
+
 def find_masks(folder: Path, split: Split) -> list[Path]:
     """Find the mask of each image in any subfolder: its PNG is named as the image, or begins so, with an underscore.
 
-    Where images in several folders share a name, it is the one in the same folder. Raises MissingInputError for an
+    Names are compared whatever their Unicode form. Where images in several folders share a name, it is the one in the
+    same folder. Raises MissingInputError for an
     image without a mask, and InputError for two.
     """
-    whole = [split.name(index) for index in range(len(split))]
+    whole = [normalize("NFC", split.name(index)) for index in range(len(split))]
     names = [name.rsplit("/", 1)[-1] for name in whole]
     by_path = len(set(names)) < len(names)
     found: dict[str, list[Path]] = {}
     for path in files_below(folder, ".png"):
         name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
-        found.setdefault(name, []).append(path)
+        found.setdefault(normalize("NFC", name), []).append(path)
     if not found:
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
     names = whole if by_path else names
@@ -304,9 +350,10 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
                 raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
             for row in rows:
                 check_row(row, f"{path}, line {rows.line_num}")
-                if row["image"] in group:
-                    raise InputError(f"{path}: duplicate image {row['image']!r}")
-                group[row["image"]] = row["group"] or ""
+                image = normalize("NFC", row["image"])
+                if image in group:
+                    raise InputError(f"{path}: duplicate image {image!r}")
+                group[image] = row["group"] or ""
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
     except InputError:
@@ -315,9 +362,9 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         raise InputError(
             f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
         ) from error
-    if absent := [name for name in names if name not in group]:
+    if absent := [name for name in names if normalize("NFC", name) not in group]:
         raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
-    return tuple(group[name] for name in names)
+    return tuple(group[normalize("NFC", name)] for name in names)
 
 
 def with_groups(candidates: Sequence[Candidate], path: Path) -> list[Candidate]:

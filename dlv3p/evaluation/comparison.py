@@ -5,16 +5,18 @@ published numbers whose protocol is known are here, each with its source; they c
 a difference below a point is within the spread of two runs of one recipe.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, reason
-from cityscapes.files.checksums import read_json
-from cityscapes.workspace import output_folder
+from cityscapes.files.checksums import file_sha256, read_json
+from cityscapes.workspace import output_folder, run_folder
 from dlv3p.evaluation.published_figures import FIGURES, choose, published_figures
 from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.protocols import Protocol, protocol_from
@@ -55,34 +57,51 @@ class StoredEvaluation:
         return self.data, f"{self.protocol.name}{scaled}"
 
 
-def read_evaluations(runs: Sequence[str]) -> list[StoredEvaluation]:
+def read_evaluations(runs: Sequence[str], *, current: bool = True) -> list[StoredEvaluation]:
     """Read all evaluations of these runs, by any protocol.
 
-    Different images under one name, such as those of two folders called `city`, get names of their own. Raises
-    InputError for a file that states no protocol, and IntegrityError for one that was changed since.
+    Different images or masks under one name, such as those of two folders called `city`, get names of their own. With
+    `current`, what was scored of another checkpoint than the run has now is left out, with a warning. Raises InputError
+    for a file that states no protocol, and IntegrityError for one that was changed since.
     """
     paths = [path for run in runs for path in sorted(output_folder(run).glob("evaluation*.json"))]
-    return _told_apart([_read(path) for path in paths])
+    evaluations = [_read(path) for path in paths]
+    return _told_apart(_only_current(evaluations) if current else evaluations)
+
+
+def _only_current(evaluations: Sequence[StoredEvaluation]) -> list[StoredEvaluation]:
+    """Leave out, with a warning, the scores of checkpoints that a later training has replaced."""
+    sha256 = cache(file_sha256)
+    found = []
+    for one in evaluations:
+        path, scored = run_folder(one.run) / "checkpoints" / one.checkpoint, one.made_from.checkpoint_sha256
+        if scored and path.is_file() and sha256(path) != scored:
+            problem = f"is of another checkpoint than {one.run} has now; evaluate it again"
+            print(f"warning: its scores are left out: {one.path}: {problem}", file=sys.stderr, flush=True)
+        else:
+            found.append(one)
+    return found
 
 
 def _told_apart(evaluations: Sequence[StoredEvaluation]) -> list[StoredEvaluation]:
-    """Add the folder, and a part of the images' hash, to a name that different images share."""
-    contents: dict[tuple[str, str], set[str]] = {}
-    for one in evaluations:
-        contents.setdefault((one.data, one.made_from.images_sha256), set()).add(one.made_from.image_contents_sha256)
-
-    def identity(one: StoredEvaluation) -> str:
-        sizes, bytes_ = one.made_from.images_sha256, one.made_from.image_contents_sha256
-        return bytes_ or sizes if len(contents[one.data, sizes] - {""}) > 1 else sizes
-
-    known: dict[str, set[str]] = {}
-    for one in evaluations:
-        known.setdefault(one.data, set()).add(identity(one))
+    """Add the folder, and a part of a hash of what was scored, to a name that different images or masks share."""
+    identities: list[tuple[str, ...]] = [(one.data,) for one in evaluations]
+    for name in ("images_sha256", "image_contents_sha256", "mask_contents_sha256"):
+        # A protocol may crop, so that the masks that it scores are others.
+        apart = [one.protocol.name if name == "mask_contents_sha256" else "" for one in evaluations]
+        keys = list(zip(identities, apart, strict=True))
+        hashes = [getattr(one.made_from, name) for one in evaluations]
+        known: dict[tuple, set[str]] = {}
+        for key, value in zip(keys, hashes, strict=True):
+            known.setdefault(key, set()).add(value)
+        unknown = {""} if "contents" in name else set()  # earlier versions have not kept them, and tell nothing apart
+        identities = [
+            (*key[0], value) if len(known[key] - unknown) > 1 else key[0]
+            for key, value in zip(keys, hashes, strict=True)
+        ]
     return [
-        replace(one, data=f"{one.data} of {one.root}, {identity(one)[:6] or 'unchecked'}")
-        if len(known[one.data]) > 1
-        else one
-        for one in evaluations
+        replace(one, data=f"{one.data} of {one.root}, {last[:6] or 'unchecked'}") if more else one
+        for one, (_, *more, last) in zip(evaluations, (("", *identity) for identity in identities), strict=True)
     ]
 
 
@@ -102,8 +121,8 @@ def score_table(
         for row in published_scores():
             if (column := (row.data, row.protocol)) in cells:
                 cells[column][f"{row.network} ({row.source})"] = row.mean_iou
-    table = pd.DataFrame(cells)
-    return table.rename_axis(columns=["images", "protocol"])
+    images, protocols = [images for images, _ in cells], [protocol for _, protocol in cells]
+    return pd.DataFrame(cells, columns=pd.MultiIndex.from_arrays([images, protocols], names=["images", "protocol"]))
 
 
 def published_scores(path: Path = FIGURES) -> list[PublishedScore]:

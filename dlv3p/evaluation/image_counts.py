@@ -6,7 +6,6 @@ of an image's confusion matrix that is not zero one entry in `image`, `truth`, `
 """
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.errors import InputError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import write_bytes
 from cityscapes.files.untrusted import regular
 from dlv3p.evaluation.metrics import scores
@@ -77,7 +76,9 @@ def read_image_counts(path: Path) -> ImageCounts:
             cells = np.column_stack([arrays[name] for name in ("image", "truth", "prediction", "pixels")])
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file; evaluate the run again to write it") from error
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
         raise InputError(f"{path}: not the counts of an evaluation ({reason(error)}); evaluate again") from error
     counts = ImageCounts(*texts, cells.astype(np.int64))
     most = np.array([len(counts.names), len(counts.class_names), len(counts.class_names)])

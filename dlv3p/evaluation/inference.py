@@ -57,7 +57,7 @@ class Predictor:
 
         Several views are summed at the network's working size: the image's times the run's `image_scale`.
         """
-        refuse_other_rule(self.rule, getattr(image, "rule", None), str(self.checkpoint))
+        self._refuse_other_pixels(image)
         scale, align_corners = self.parameters.image_scale, self.model.align_corners
         size = (image.height, image.width)
         views = multi_scale_views(*size, protocol, image_scale=scale)
@@ -69,7 +69,8 @@ class Predictor:
         return upsample_argmax(total[None], size)[0]
 
     def whole_logits(self, image: Image.Image) -> Tensor:
-        """Return the logits of a whole image at the network's stride: float32 (C,h,w)."""
+        """Return the logits of a whole image at the network's stride: float32 (C,h,w); errors as for `predict`."""
+        self._refuse_other_pixels(image)
         with torch.inference_mode():
             return self.logits(view_batch(image, self._whole(image), self.device))[0].float()
 
@@ -79,6 +80,9 @@ class Predictor:
         box = (0, 0, view.height, view.width)
         for rows, columns, values in read_scores(logits, box, view, size, self.model.align_corners):
             yield (rows, columns), values.flatten(1).T.cpu().numpy()
+
+    def _refuse_other_pixels(self, image: Image.Image) -> None:
+        refuse_other_rule(self.rule, getattr(image, "rule", None), str(self.checkpoint))
 
     def _whole(self, image: Image.Image) -> View:
         scale = self.parameters.image_scale

@@ -13,6 +13,12 @@ from dlv3p.data.roots import is_root_of
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 
+CHECKPOINT = "checkpoint_sha256"
+"""The key of the checkpoint whose network a profile measured; those of earlier versions lack it."""
+
+RECORD = "predictions.json"
+"""The file in which `predict` says how it made a folder of predictions, and of what network."""
+
 
 def result_path(
     predictor: Predictor, split: Split, name: str, protocol: Protocol = WHOLE_IMAGE, *, usual: str | None = None

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.leftovers import remove_others
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.candidates import Candidate
 from dlv3p.evaluation.metrics import class_iou, scores
@@ -219,6 +220,7 @@ class RunComparison:
         paths = [folder / f"compared_{name}.csv" for name in tables]
         for path, table in zip(paths, tables.values(), strict=True):
             write_text(path, table.to_csv(index=table.index.name is not None))
+        remove_others(paths, "compared_*.csv")
         record = folder / "compared.json"
         write_json(record, {"candidates": [_made_from(one) for one in self.candidates]})
         return [*paths, record]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.locks import holder_of
 from cityscapes.workspace import output_folder, run_folder, workspace
-from dlv3p.jupyter.executed_copy import network_sha256, sealed_network
+from dlv3p.jupyter.executed_copy import is_current
 from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.network import NetworkParameters
@@ -118,7 +118,7 @@ def read_job(job: Job) -> JobState:
 
 
 def _executed(job: Job) -> bool:
-    """Return whether a job's notebook was executed to its end, is unchanged, and is of the network that is there now.
+    """Return whether a job's notebook was executed to its end, is unchanged, and is of what is there now.
 
     A use of a run also needs the values of the job. The copies of earlier versions, which are not sealed, are as old as
     their file.
@@ -126,11 +126,11 @@ def _executed(job: Job) -> bool:
     copy = run_folder(job.run) / "train.ipynb" if job.trains else job.copy
     try:
         content = json.loads(copy.read_text(encoding="utf-8"))
-        facts, known = content["metadata"]["papermill"], sealed_network(content)
+        facts, current = content["metadata"]["papermill"], is_current(content, job.parameters)
         done = facts["end_time"] is not None and not facts["exception"]
         alike = job.trains or facts["parameters"] == dict(job.values)
-        if known is not None:
-            return done and alike and known == network_sha256(job.parameters)
+        if current is not None:
+            return done and alike and current
         newer = checkpoint_path(job.run, "best") if job.run and not job.trains else copy
         there = newer.is_file() and newer.stat().st_mtime_ns <= copy.stat().st_mtime_ns
         return done and alike and there

@@ -1,7 +1,7 @@
 """Say at the top of an executed notebook what ran, when, on what, and with which result, and link its neighbors.
 
-A copy that was executed to its end is sealed: its metadata has a hash of it, and that of the network that it began
-with, so that nobody takes a changed copy, or one of another network, for finished.
+A copy that was executed to its end is sealed: its metadata has a hash of it, that of the network that it began with,
+and that of the data, so that nobody takes a changed copy, or one of another network or other data, for finished.
 """
 
 import html
@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +18,18 @@ from urllib.parse import quote
 
 import nbformat
 
-from cityscapes.errors import IntegrityError
+from cityscapes.errors import IntegrityError, MissingInputError, UserError
 from cityscapes.files.checksums import content_sha256, file_sha256
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TRAINED_RUN
 from dlv3p.runs.folders import checkpoint_path, list_runs
 from dlv3p.runs.provenance import git_commit, processor
+from dlv3p.runs.record import read_record
 from dlv3p.runtime.lines import format_duration
 
-SEAL, NETWORK = "executed", "network_sha256"
-"""The key of a seal in the suite's metadata of a notebook, and that of the network's hash in it."""
+SEAL, NETWORK, DATA = "executed", "network_sha256", "data_sha256"
+"""The key of a seal in the suite's metadata of a notebook, and those of the network's and the data's hash in it."""
 TAG = "executed"
 """The tag of the cell that says it; a copy that is executed again gets a new one."""
 MOST_LINES, MOST_CHARACTERS = 6, 1000
@@ -49,14 +51,14 @@ def add_header(notebook: nbformat.NotebookNode, parameters: Parameters, copy: Pa
     notebook.cells.insert(int(bool(titled)), cell)
 
 
-def seal(notebook: nbformat.NotebookNode, network_sha256: str) -> None:
-    """Record in an executed notebook its hash, and that of the network that it used or trained, "" for none."""
-    known = {"sha256": _sha256(json.loads(nbformat.writes(notebook))), NETWORK: network_sha256}
+def seal(notebook: nbformat.NotebookNode, used: Mapping[str, str]) -> None:
+    """Record in an executed notebook its hash, and those of what it used or trained, from `what_is_used`."""
+    known = {"sha256": _sha256(json.loads(nbformat.writes(notebook))), **used}
     notebook.metadata["dlv3p"] = {**notebook.metadata.get("dlv3p", {}), SEAL: known}
 
 
-def sealed_network(content: Mapping[str, Any]) -> str | None:
-    """Return the hash of the network in the seal of an executed notebook, as JSON; None for one of earlier versions.
+def is_current(content: Mapping[str, Any], parameters: Parameters) -> bool | None:
+    """Return whether an executed notebook, as JSON, is of what is there now; None for one of earlier versions.
 
     Raises IntegrityError where the notebook was changed since.
     """
@@ -65,16 +67,44 @@ def sealed_network(content: Mapping[str, Any]) -> str | None:
         return None
     if found["sha256"] != _sha256(content):
         raise IntegrityError("the executed notebook was changed since")
-    return found[NETWORK]
+    return all(found.get(name, value) == value for name, value in what_is_used(parameters).items())
+
+
+def what_is_used(parameters: Parameters) -> dict[str, str]:
+    """Return the hashes of the network and of the data that a notebook's parameters name, each "" for none."""
+    return {NETWORK: network_sha256(parameters), DATA: _data_sha256(parameters)}
 
 
 def network_sha256(parameters: Parameters) -> str:
     """Return the hash of the checkpoint that a notebook's parameters name, of a training the best; "" for none."""
+    path = _checkpoint(parameters)
+    return file_sha256(path) if path.is_file() else ""
+
+
+def _checkpoint(parameters: Parameters) -> Path:
     run = getattr(parameters, "run_name", None) or getattr(parameters, "run", None)
     if run == "" and not getattr(parameters, "weights", ""):
         run = [TRAINED_RUN, *list_runs()][-1]
-    path = checkpoint_path(run, getattr(parameters, "checkpoint", "best")) if run else Path()
-    return file_sha256(path) if path.is_file() else ""
+    return checkpoint_path(run, getattr(parameters, "checkpoint", "best")) if run else Path()
+
+
+def _data_sha256(parameters: Parameters) -> str:
+    """Return the hash of the images and masks of a split, by their bytes; "" for embedded data and for a training."""
+    root, split = getattr(parameters, "data_root", None), getattr(parameters, "split", "")
+    if root is None or not split:
+        return ""
+    from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint
+    from dlv3p.data.roots import EMBEDDED, open_images, resolve_data_root
+
+    with suppress(UserError, OSError, ValueError, LookupError):  # what is wrong with it, the notebook says
+        root = root or read_record(_checkpoint(parameters).parents[1] / "run.json")["parameters"]["data_root"]
+        if root in EMBEDDED:
+            return ""
+        opened = open_images(resolve_data_root(root), split)
+        with suppress(MissingInputError):  # of a split without masks
+            return content_fingerprint(opened) or opened.fingerprint
+        return data_fingerprint(opened)
+    return ""
 
 
 def _sha256(content: Mapping[str, Any]) -> str:

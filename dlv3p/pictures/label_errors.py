@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cityscapes.dataset import Split
+from cityscapes.files.leftovers import remove_others
 from dlv3p.evaluation.label_regions import LabelRegion
 from dlv3p.pictures.visualize import PICTURE_WIDTH, column_width, legend, overlay, save_picture, side_by_side
 
@@ -50,6 +51,7 @@ def save_pictures(split: Split, regions: Sequence[LabelRegion], folder: Path) ->
     paths = [folder / "regions" / f"{rank:04d}.png" for rank in range(1, len(regions) + 1)]
     for rank, (region, path) in enumerate(zip(regions, paths, strict=True), start=1):
         save_picture(np.asarray(regions_picture(split, [region], first=rank)), path)
+    remove_others(paths, "[0-9][0-9][0-9][0-9].png")
     return paths
 
 

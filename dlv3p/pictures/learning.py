@@ -17,6 +17,7 @@ from cityscapes.files.images import read_image
 from cityscapes.workspace import output_folder
 from dlv3p.pictures.gif import write_gif
 from dlv3p.pictures.visualize import colorize, save_picture, side_by_side
+from dlv3p.runs.folders import film_folder
 from dlv3p.runtime.processes import place
 
 if TYPE_CHECKING:
@@ -88,11 +89,6 @@ class SamplePredictions:
             self._handle = display(picture, display_id=True)
         else:
             self._handle.update(picture)
-
-
-def film_folder(run: str) -> Path:
-    """Return where a training with `film=True` puts a picture after each validation."""
-    return output_folder(run) / "film"
 
 
 def film_of(run: str, *, seconds_per_frame: float = 0.25) -> "display.Image | str":

@@ -14,20 +14,17 @@ import pandas as pd
 from PIL import Image
 
 from cityscapes.dataset import Split
-from cityscapes.errors import IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
-from cityscapes.files.checksums import read_json, read_recorded, write_recorded
+from cityscapes.files.checksums import read_recorded, write_recorded
 from cityscapes.files.images import read_ids
-from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import output_folder
-from dlv3p.data.classes import numbered_otherwise
-from dlv3p.data.fingerprints import labels_fingerprint
+from dlv3p.data.fingerprints import file_state, labels_fingerprint
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
-from dlv3p.evaluation.candidates import IDS, find_masks, from_folder
-from dlv3p.parameters.choices import OWN_IDS
+from dlv3p.evaluation.candidates import IDS, find_masks, from_folder, masks_of, read_stored
+from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
-from dlv3p.prediction.results import RECORD
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.progress import track
 
@@ -73,7 +70,7 @@ class Exploration:
         It is made once, in a pass over all files, and stored; then it is read back until a file changes.
         """
         path, stamp = self.folder / TABLE, self._stamp
-        if path.is_file() and (_stored(path.with_suffix(".json")) or {}).get("made_from") == stamp:
+        if path.is_file() and (read_stored(path.with_suffix(".json")) or {}).get("made_from") == stamp:
             with suppress(OSError, ValueError, IntegrityError):
                 return pd.read_csv(io.BytesIO(read_recorded(path)), dtype={"image": str, "group": str})
         table = self._score()
@@ -121,8 +118,7 @@ class Exploration:
         """A digest of the names, sizes and times of all files, none of which is opened for it."""
         digest = hashlib.sha256(labels_fingerprint(self.split, version=TABLE).encode())
         for path in (path for one in self.masks for path in (*one.paths, *one.confidence)):
-            found = path.stat()
-            digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\0".encode(errors="surrogateescape"))
+            digest.update(f"{file_state(path)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def _score(self) -> pd.DataFrame:
@@ -159,30 +155,8 @@ def open_masks(folder: Path, split: Split, ids: str = "train") -> Masks:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise MissingInputError(f"predictions={str(folder)!r}: no such folder; predict.ipynb writes one")
-    masks = folder
-    if (record := _stored(folder / RECORD)) is not None:
-        masks = folder / "ids"
-        _refuse_other_classes(folder, tuple(record.get("class_names", ())), split)
-        own = record.get("ids") == OWN_IDS and tuple(record.get("class_names", ())) == tuple(CLASS_NAMES)
-        ids = "label" if own else "train"
+    masks, ids = masks_of(folder, split, ids)
     paths = find_masks(masks, split)
-    sure = [folder / "confidence" / path.relative_to(masks) for path in paths]
-    return Masks(masks, paths, sure if all(path.is_file() for path in sure) else (), ids)
-
-
-def _refuse_other_classes(folder: Path, names: tuple[str, ...], split: Split) -> None:
-    if names and (len(names) != split.num_classes or numbered_otherwise(names, split.class_names)):
-        raise ParameterError(
-            f"predictions={str(folder)!r}: was predicted by a network of other classes ({', '.join(names[:3])}, ...) "
-            f"than {split.root} has ({', '.join(split.class_names[:3])}, ...); give the data set of its classes"
-        )
-
-
-def _stored(path: Path) -> dict | None:
-    try:
-        content = read_json(path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise IntegrityError(f"{path}: cannot be read ({reason(error)}); delete it to make it again") from error
-    return content if isinstance(content, dict) else None
+    sure = [masks.parent / "confidence" / path.relative_to(masks) for path in paths]
+    known = (masks.parent / RECORD).is_file() and all(path.is_file() for path in sure)
+    return Masks(masks, paths, sure if known else (), ids)

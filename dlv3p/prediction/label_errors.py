@@ -3,10 +3,12 @@
     dlv3p find-label-errors data/my_data --split train --folds 5 --recipe notebooks/recipes/NAME.yaml
     dlv3p find-label-errors data/my_data --split val --runs mine
 
-Results go to outputs/label_errors_<data>_<split>/: a table, pictures, and polygons to correct in CVAT or COCO's tools.
+Results go to outputs/label_errors_<data>_<split>-<hash of the path>/: a table, pictures, and polygons to correct in
+CVAT or COCO's tools.
 """
 
 import argparse
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -20,14 +22,15 @@ import pandas as pd
 from cityscapes.dataset import Split
 from cityscapes.errors import ParameterError, run_command
 from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import file_sha256
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
 from dlv3p.annotations.correct import FILES, open_writer, trace
 from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape
 from dlv3p.data.demo_mislabeled import read_planted, read_planted_pixels
-from dlv3p.data.fingerprints import shared_images
-from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.data.fingerprints import data_fingerprint, masks_fingerprint, shared_images
+from dlv3p.data.roots import EMBEDDED, is_root_of, open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
@@ -35,7 +38,7 @@ from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
-from dlv3p.runs.folders import find_run
+from dlv3p.runs.folders import checkpoint_path, find_run, write_json
 from dlv3p.runs.inputs import open_trained_on, unknown_origins
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
@@ -99,13 +102,22 @@ class LabelErrors:
 
     @property
     def folder(self) -> Path:
-        """Where the results belong."""
-        return output_folder(f"label_errors_{Path(str(self.split.root)).name}_{self.split.split.replace('/', '-')}")
+        """Where the results belong: a folder for each split, with a hash of its path where the data is one's own."""
+        root, split = str(self.split.root), self.split.split.replace("/", "-")
+        name = Path(root).name
+        if name not in EMBEDDED or not is_root_of(name, self.split.root):
+            split += f"-{hashlib.sha256(root.encode(errors='surrogateescape')).hexdigest()[:8]}"
+        return output_folder(f"label_errors_{name}_{split}")
 
     def save(self, polygons: str = "cvat") -> list[Path]:
         """Write the table and, unless `polygons` is none, the regions in a tool's format; return the paths."""
         path = self.folder / TABLE
         write_text(path, self.table.to_csv(index=False))
+        weights = {run: checkpoint_path(run, CHECKPOINT) for run in dict.fromkeys(self.runs)}
+        judges = {run: file_sha256(path) for run, path in weights.items() if path.is_file()}
+        images, masks = data_fingerprint(self.split), masks_fingerprint(self.split)
+        made_from = {"data_root": str(self.split.root), "split": self.split.split, "images": images, "masks": masks}
+        write_json(path.with_suffix(".json"), {"made_from": {**made_from, "checkpoints": judges}})
         return [path] if polygons == "none" else [path, self.write_polygons(polygons)]
 
     def write_polygons(self, format: str) -> Path:

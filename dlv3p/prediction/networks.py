@@ -137,6 +137,8 @@ def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
         if type(error).__module__.startswith("onnxruntime"):  # which has classes of its own
             raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
         raise
+    if exported_sha256(path) != weights_sha256:  # an export may write in between
+        raise IntegrityError(f"{path}: was written while it was read; run again")
     names, scale = tuple(description["class_names"]), float(description["image_scale"])
     run = f"{description.get('run') or path.stem}-{path.stem}"
     rule = rule_of(description)

@@ -18,7 +18,16 @@ from PIL import Image
 from cityscapes.errors import InputError, ParameterError, UserError, reason
 from cityscapes.files.channels import FEW_LEVELS, ChannelImage
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.images import PICTURE_FORMATS, inspect_picture, read_image, register_heif
+from cityscapes.files.images import (
+    NEARLY_BLACK,
+    PICTURE_FORMATS,
+    STRETCH,
+    Header,
+    explain_nearly_black,
+    inspect_picture,
+    read_image,
+    register_heif,
+)
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from dlv3p.prediction.memory import IMAGE_BYTES, IN_FLIGHT_BYTES
@@ -56,6 +65,7 @@ class _Job:
     """An image on its way: what its header says, then its pixels, or the problem that ends it."""
 
     image: ImageFile
+    header: Header | None = None
     size: Size = (0, 0)
     sha256: str = ""
     note: str = ""
@@ -107,7 +117,9 @@ def predict_images(
             results.save_table([image.name for image in source.images])
         described = {"source": source.title, "count": len(source.images), "sha256": hashes.hexdigest()}
         results.save_record(described, problems)
-    say_others(results, [image.name for image in source.images])
+    names = [image.name for image in source.images]
+    say_others(results, names)
+    say_nearly_black(results, names)
     broken = set(pipeline.broken)
     done = tuple(image.name for image in source.images if image.name in results.rows and image.name not in broken)
     return Predictions(output, done, pipeline.made, tuple(problems))
@@ -120,6 +132,13 @@ def say_others(results: Results, names: Sequence[str]) -> None:
             f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
             f"{others[0].relative_to(results.folder)}; {TABLE} lists only these"
         )
+
+
+def say_nearly_black(results: Results, names: Sequence[str]) -> None:
+    """Warn of images of 16 bits that a network saw as nearly black, those of an earlier call, too."""
+    dark = [name for name in names if NEARLY_BLACK in results.rows.get(name, {}).get("note", "")]
+    if dark:
+        print(f"warning: {len(dark)} images of 16 bits came out {NEARLY_BLACK}, the first {dark[0]}; {STRETCH}")
 
 
 class _Pipeline:
@@ -180,7 +199,8 @@ class _Pipeline:
             if image.path.suffix.lower() in HEIF_SUFFIXES:
                 register_heif()
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
-            job.size, job.note = header.size[::-1], " and ".join(f"{what} ignored" for what in ignored)
+            job.header, job.size = header, header.size[::-1]
+            job.note = " and ".join(f"{what} ignored" for what in ignored)
             self.predictor.needs_tiles(job.size, self.results.outputs.confidence)
             job.sha256 = file_sha256(image.path)
             job.done = self.results.is_done(image, job.sha256)
@@ -193,9 +213,12 @@ class _Pipeline:
         try:
             most = {"most_pixels": job.size[0] * job.size[1]}
             job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, rule=self.predictor.rule, **most)
-            if isinstance(job.pixels, ChannelImage) and (levels := job.pixels.levels_used) < FEW_LEVELS:
+            told = ""
+            if not isinstance(job.pixels, ChannelImage):
+                told = explain_nearly_black(job.header, job.pixels)
+            elif (levels := job.pixels.levels_used) < FEW_LEVELS:
                 told = f"its values are {levels} of the 256 levels of value_range"
-                job.note = " and ".join(filter(None, (job.note, told)))
+            job.note = " and ".join(filter(None, (job.note, told)))
         except (UserError, OSError) as error:
             job.problem = _line(job.image, error)
         if job.problem:

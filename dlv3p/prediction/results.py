@@ -27,6 +27,7 @@ from cityscapes.files.png_write import encode_png, pack_pixels
 from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
 from dlv3p.evaluation.predictions import origin_of
+from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.choices import EXACT, OWN_IDS
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
@@ -34,7 +35,7 @@ from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import provenance
 
-TABLE, RECORD = "predictions.csv", "predictions.json"
+TABLE = "predictions.csv"
 OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
 """Rows that are mixed at a time, so that a large image needs no second one in floating point."""

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cityscapes.errors import IntegrityError
-from cityscapes.files.checksums import read_json
+from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.workspace import output_folder
-from dlv3p.evaluation.results import MadeFrom
+from dlv3p.evaluation.results import CHECKPOINT, MadeFrom
 from dlv3p.parameters.cases import case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.profiling.counters import NOT_MEASURED
 from dlv3p.profiling.machine import machine
 from dlv3p.profiling.profiled_model import ProfiledModel
 from dlv3p.profiling.strides import StrideComparison
-from dlv3p.runs.folders import write_json
+from dlv3p.runs.folders import checkpoint_path, write_json
 from dlv3p.runs.loading import load_run_checkpoint
 
 COLUMNS = ("mIoU", "scored_run", "protocol")
@@ -50,7 +50,9 @@ def save_profile(
     """
     strides = {} if comparison is None else comparison.table.to_dict("index")
     content = {"run": run, "asked": dict(asked), "machine": machine(), "counts": counts, "rows": rows}
-    path = output_folder(run) / "profile.json"
+    path, checkpoint = output_folder(run) / "profile.json", checkpoint_path(run, "best")
+    if checkpoint.is_file():
+        content[CHECKPOINT] = file_sha256(checkpoint)
     write_json(path, {**content, "strides": strides})
     return path
 

@@ -5,7 +5,7 @@ import difflib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import remove_leftovers
-from cityscapes.files.locks import holder_of, lock_folder
-from cityscapes.workspace import run_folder
+from cityscapes.files.locks import holder_of, is_lock, lock_folder
+from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 
 HISTORY_COLUMNS = (
@@ -32,6 +32,8 @@ STOP_REQUEST = "stop_requested"
 """The empty file that asks the process that trains a run to stop, on whichever machine it is."""
 TRAIN_IMAGES = "train_images.txt"
 """The list of the images that a run trains on, where a list or a fold has chosen them."""
+STARTED = ("run.json", TRAIN_IMAGES, STOP_REQUEST)
+"""The files that a run has before its first checkpoint."""
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 
@@ -39,6 +41,19 @@ QUANTIZED = "quantization.json"
 def checkpoint_path(run: str, name: str) -> Path:
     """Return the path of a run's checkpoint, `name` being "last" or "best"."""
     return run_folder(run) / "checkpoints" / f"{name}.pt"
+
+
+def film_folder(run: str) -> Path:
+    """Return where a training with `film=True` puts a picture after each validation."""
+    return output_folder(run) / "film"
+
+
+def cut_film(run: str, epoch: int) -> None:
+    """Remove the pictures of this epoch and later ones, which an earlier training under the same name left."""
+    for path in film_folder(run).glob("epoch_*.png"):
+        number = path.stem.removeprefix("epoch_")
+        if number.isdecimal() and int(number) >= epoch:
+            path.unlink()
 
 
 def list_runs() -> list[str]:
@@ -85,9 +100,11 @@ def name_runs(run: str, runs: Sequence[str]) -> str:
 def hold_run(run: str) -> Iterator[Path]:
     """Create the run's folder and lock it for this process; raises BusyError when another process holds it.
 
-    The lock dies with its process; temporary files of a killed one are removed, and so is a request to stop it.
+    The lock dies with its process; temporary files of a killed one are removed, and so is a request to stop it. A run
+    that fails before it has anything but its record leaves no folder, unless there was one before.
     """
     folder = run_folder(run)
+    new = not folder.exists()
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_folder(folder))
@@ -95,7 +112,24 @@ def hold_run(run: str) -> Iterator[Path]:
             raise BusyError(f"run={run!r}: another process is training it; {error}") from error
         remove_leftovers(folder, locked=True)
         (folder / STOP_REQUEST).unlink(missing_ok=True)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if new:
+                _remove_start(folder)
+            raise
+
+
+def _remove_start(folder: Path) -> None:
+    """Remove what a run has in its folder before its first checkpoint, if nothing else is there."""
+    paths = list(folder.rglob("*"))
+    started = [path for path in paths if path.is_file() and not is_lock(path.name)]
+    if all(path.parent == folder and path.name in STARTED for path in started):
+        with suppress(OSError):
+            for path in started:
+                path.unlink()
+            for path in sorted((path for path in paths if path.is_dir()), reverse=True):
+                path.rmdir()
 
 
 def request_stop(run: str) -> str:

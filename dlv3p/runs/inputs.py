@@ -99,8 +99,8 @@ class RunInputs:
 def open_trained_on(run: str) -> Split:
     """Open the images that a run was trained on, where they are now or were then.
 
-    Raises InputError for an imported network, of which nothing says what it was trained on, and the errors of a data
-    set that is gone.
+    Warns where they have changed since. Raises InputError for an imported network, of which nothing says what it was
+    trained on, and the errors of a data set that is gone.
     """
     record = read_unchanged_record(run_folder(run) / "run.json")
     if "imported" in record:
@@ -111,7 +111,13 @@ def open_trained_on(run: str) -> Split:
         root = resolve_data_root(parameters.data_root)
     except MissingInputError:
         root = described["root"]
-    return open_recorded(run, root, parameters.training_split, described)
+    images = open_recorded(run, root, parameters.training_split, described)
+    if described.get("fingerprint") not in (None, data_fingerprint(images)):
+        print(
+            f"warning: {run}: images of {parameters.training_split!r} of {root} were added, removed or replaced since "
+            "it was trained on them; one that lies elsewhere now counts as unseen by it"
+        )
+    return images
 
 
 def unknown_origins(run: str) -> list[str]:

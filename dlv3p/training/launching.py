@@ -242,9 +242,8 @@ class _Group:
     def _keep_log(self) -> str:
         """Copy the processes' stderr to the run's folder, and return where it is."""
         target = run_folder(self.parameters.run_name)
-        if not target.is_dir():
-            return ""
         with suppress(OSError):
+            target.mkdir(parents=True, exist_ok=True)  # a start that failed has removed it
             shutil.copy(self.folder / LOG, target / LOG)
             return f". The log of all processes is {target / LOG}; run again to continue"
         return ""

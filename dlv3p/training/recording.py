@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cityscapes.dataset import Split
-from cityscapes.errors import BusyError, IntegrityError
+from cityscapes.errors import BusyError, IntegrityError, MissingInputError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.locks import is_lock
 from cityscapes.files.untrusted import regular
@@ -34,7 +35,8 @@ SAME_BITS = ("versions", "hardware", "lock_sha256", "determinism")
 def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split], progress: TrainingProgress) -> None:
     """Synchronize metrics.csv with the checkpoint and, unless the run is finished, update run.json.
 
-    Only the first process writes.
+    Only the first process writes. Raises IntegrityError, or warns, where the data has changed since the run began, also
+    of a finished run, which would pass for one on the data that there is now.
     """
     if not place().first:
         return
@@ -42,6 +44,8 @@ def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split
         set_aside_later_metrics(folder, len(progress.history))
         write_metrics(folder, progress.history)
     if progress.finished:
+        with suppress(MissingInputError, FileNotFoundError):  # without its record or a file, nothing can be said
+            _refuse_other_data(folder, _read(folder), splits)
         return
     if progress.done:
         record_resumption(folder, parameters, splits, steps=progress.done)
@@ -76,15 +80,29 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
 def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequence[Split], *, steps: int) -> None:
     """Add to run.json that the run resumes after `steps`; warn where the last bits may now differ.
 
-    Raises IntegrityError when the number of images has changed since the run began; other changes of the data give a
-    warning.
+    Raises IntegrityError when the images are others than when the run began; changed files give a warning.
     """
     if not (folder / "run.json").is_file():
         print(f"warning: {folder / 'run.json'} is missing: the provenance of this run is lost", flush=True)
         return
     content = _read(folder)
+    _refuse_other_data(folder, content, splits)
+    now, then = _environment(parameters), (content.get("continued") or [content])[-1]
+    differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
+    if differing:
+        print(
+            f"warning: {', '.join(differing)} changed since the last start: the last bits of the result may differ "
+            f"({'; '.join(line for name in differing for line in _differences(name, now[name], then[name]))})",
+            flush=True,
+        )
+    continued = [*content.get("continued", []), {"after_steps": steps, **now}]
+    add_to_record(folder / "run.json", content, continued=continued)
+
+
+def _refuse_other_data(folder: Path, content: dict[str, Any], splits: Sequence[Split]) -> None:
+    """Raise IntegrityError where a run's record states other images; warn where their files, or masks, have changed."""
     for split in splits:
-        now, then = _describe(split), content["data"].get(split.split, {})
+        now, then = _describe(split), content.get("data", {}).get(split.split, {})
         if now["images"] != then.get("images", now["images"]):
             raise IntegrityError(
                 f"run={folder.name!r}: {split.root} has {now['images']} images in {split.split}, but had "
@@ -97,16 +115,6 @@ def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequenc
             )
         if any(now[name] != then[name] for name in ("fingerprint", "masks", "content") if name in then):
             print(f"warning: {split.root}: files of {split.split} have changed since the run began", flush=True)
-    now, then = _environment(parameters), (content.get("continued") or [content])[-1]
-    differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
-    if differing:
-        print(
-            f"warning: {', '.join(differing)} changed since the last start: the last bits of the result may differ "
-            f"({'; '.join(line for name in differing for line in _differences(name, now[name], then[name]))})",
-            flush=True,
-        )
-    continued = [*content.get("continued", []), {"after_steps": steps, **now}]
-    add_to_record(folder / "run.json", content, continued=continued)
 
 
 def set_aside_later_metrics(folder: Path, epochs: int) -> None:

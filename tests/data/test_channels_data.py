@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,11 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     assert Image.open(tmp_path / "out" / "overlays" / "0.jpg").size == (SIDE, SIDE)
     with pytest.raises(InputError, match="image: has 3 channels, and data.yaml says channels: 5"):
         predictor(np.zeros((SIDE, SIDE, 3), np.uint8))
+    rule = replace(predictor.rule, value_range=(0.0, 9.0))
+    for other in (Image.new("RGB", (SIDE, SIDE)), ChannelImage(np.zeros((SIDE, SIDE, 5), np.uint8), rule)):
+        for predict in (predictor.network.predict, predictor.network.whole_logits):  # as find_label_errors does
+            with pytest.raises(InputError, match="takes images of 5 channels of 0 to .*, and given are images of"):
+                predict(other)
 
     export(["--run", "five", "--output", str(tmp_path / "five.onnx")])
     exported = load_predictor(tmp_path / "five.onnx", threads=1)

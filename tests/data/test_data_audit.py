@@ -1,5 +1,6 @@
 """The audit of any data set finds every injected mistake, explains it, and finds nothing in a sound one."""
 
+import re
 import shutil
 import struct
 import zlib
@@ -103,16 +104,36 @@ def test_masks_of_ignored_pixels_and_gray_images_are_notes(sound):
     assert report.errors == ()
 
 
+def png_of_16_bits(gray):
+    """A PNG of 16-bit colors, which Pillow does not write, with the same values in all channels."""
+    (height, width), rows = gray.shape, np.stack([gray] * 3, axis=2).astype(">u2")
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    return SIGNATURE + b"".join(chunk(*part) for part in parts)
+
+
 def test_images_of_16_bits_are_notes_in_gray_and_in_color(sound):
     gray = np.random.default_rng(1).integers(0, 2**16, (8, 12)).astype(np.uint16)
     Image.fromarray(gray).save(sound / "images/val/b.png")
-    rows = b"".join(b"\0" + np.stack([gray] * 3, axis=2)[row].astype(">u2").tobytes() for row in range(8))
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    (sound / "images/val/c.png").write_bytes(SIGNATURE + b"".join(chunk(*part) for part in parts))
+    (sound / "images/val/c.png").write_bytes(png_of_16_bits(gray))
     report = audit(sound, ["train", "val"], progress="none")
-    shown = [(finding.where, finding.problem) for finding in report.findings if finding.kind == "image that is not RGB"]
+    shown = [(finding.where, finding.problem) for finding in report.findings if finding.where in "bc"]
     assert shown == [("b", "its mode is I;16"), ("c", "its mode is RGB, 16 bits")]
     assert all("cut to 8 bits" in finding.remedy for finding in report.findings if finding.where in "bc")
+    assert report.errors == ()
+
+
+def test_images_of_16_bits_whose_values_fill_fewer_come_out_nearly_black_and_are_notes(sound):
+    gray = np.random.default_rng(1).integers(0, 2**12, (8, 12)).astype(np.uint16)
+    gray[0, 0] = 2**12 - 1
+    Image.fromarray(gray).save(sound / "images/val/b.png")
+    (sound / "images/val/c.png").write_bytes(png_of_16_bits(gray))
+    report = audit(sound, ["train", "val"], progress="none")
+    shown = [finding for finding in report.findings if finding.kind == "image that is nearly black"]
+    reached = [(finding.where, re.search("reach ([0-9]+) of the levels", finding.problem)[1]) for finding in shown]
+    assert reached == [("b", "16"), ("c", "15")]
+    assert all("stretch the values" in finding.remedy and "value_range" in finding.remedy for finding in shown)
     assert report.errors == ()
 
 

@@ -174,6 +174,8 @@ def test_a_run_is_not_resumed_with_other_images_of_the_same_number(city, workspa
     parameters = tiny(city, run="part", train_list=listed, epochs=1)
     with pytest.raises(IntegrityError, match="other images of .* are in train than when the run began"):
         record_resumption(folder, parameters, open_training(parameters), steps=1)
+    with pytest.raises(IntegrityError, match="other images of .* are in train than when the run began"):
+        train(parameters)  # which is finished
     assert json.loads((folder / "run.json").read_text()) == content
 
 

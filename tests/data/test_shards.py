@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_no_shard_and_no_index(split, tmp_path, monkeypatch):
     monkeypatch.setattr(shards._HashingWriter, "write", full)
     with pytest.raises(MachineError, match="no space left"):
         write_shards(split, tmp_path / "shards")
-    assert contents(tmp_path / "shards" / "train") == {}
+    assert not (tmp_path / "shards" / "train").exists()
 
 
 def test_l5_a_truncated_shard_is_reported_with_both_hashes(written):

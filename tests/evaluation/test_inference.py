@@ -208,6 +208,23 @@ def test_damaged_counts_are_one_line(tmp_path, content):
         read_image_counts(path)
 
 
+def test_counts_with_a_flipped_bit_are_the_same_or_one_line(evaluation, tmp_path):
+    path, random = tmp_path / "evaluation_images.npz", np.random.default_rng(0)
+    evaluation.counts.save(path)
+    content, refused = path.read_bytes(), 0
+    for place, bit in zip(random.integers(0, len(content), 150), random.integers(0, 8, 150), strict=True):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(bit)
+        path.write_bytes(flipped)
+        try:
+            same = np.array_equal(read_image_counts(path).cells, evaluation.counts.cells)
+        except InputError:
+            refused += 1
+        else:
+            assert same
+    assert refused > 50
+
+
 def test_scores_of_other_data_do_not_replace_the_runs_own(city, copied, predictor, evaluation):
     own = evaluation.save()
     before = own.read_bytes()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from support.stored_predictions import write_predictions
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import output_folder, run_folder
@@ -24,6 +25,8 @@ from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
+from dlv3p.profiling.report import save_profile
+from dlv3p.runs.folders import write_json
 
 NAMES = tuple(f"frame{index:02d}" for index in range(40))
 CLASSES = ("road", "sky", "car")
@@ -64,6 +67,13 @@ def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
     assert mean["difference"] == pytest.approx(100 * (SECOND.mean_iou - FIRST.mean_iou))
     assert mean["low"] < mean["difference"] < mean["high"]
     assert mean["verdict"] == "worse"
+
+
+def test_tables_of_an_earlier_comparison_do_not_stay_beside_those_of_another(tmp_path):
+    (tmp_path / "compared.txt").touch()
+    compare_candidates([FIRST, SECOND, candidate("third one")]).save(tmp_path)
+    saved = compare_candidates([FIRST, SECOND]).save(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*saved, tmp_path / "compared.txt"])
 
 
 def test_swapping_the_two_flips_the_sign_and_nothing_else():
@@ -302,6 +312,19 @@ def test_a_run_that_was_trained_on_since_is_not_compared(two_runs):
         read_candidates(config, two_runs)
 
 
+def test_the_cost_of_a_network_that_was_replaced_is_left_out(two_runs, capsys):
+    row = {"status": "ok", "precision": "float32", "batch_size": 1, "compiled": False, "p50_ms": 5.0}
+    training = read_candidates(CompareRunsParameters(device="cpu", threads=1), ["copy"])[0].training
+    row |= {name: training[name] for name in ("backbone", "output_stride")}
+    save_profile("copy", {"network": "run"}, {}, [row])
+    config = CompareRunsParameters(device="cpu", threads=1)
+    assert read_candidates(config, ["copy"])[0].cost["latency, ms"] == 5.0
+    path = output_folder("copy") / "profile.json"
+    write_json(path, {**json.loads(path.read_text()), "checkpoint_sha256": "0" * 64})
+    assert read_candidates(config, ["copy"])[0].cost == {}
+    assert f"{path}: is of another checkpoint than copy has now; run profile.ipynb again" in capsys.readouterr().out
+
+
 def test_a_renamed_run_is_compared_as_itself(two_runs):
     path = output_folder("copy") / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "done", "mIoU": 0.0}))
@@ -400,6 +423,22 @@ def test_folders_that_are_no_predictions_are_refused_in_one_line(city, tmp_path,
     assert "\n" not in str(refusal.value)
 
 
+def test_names_are_matched_whatever_their_unicode_form(tmp_path):
+    root = tmp_path / "data"
+    for folder in ("images/val", "masks/val", "predicted"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.csv").write_text("id,name\n0,a\n1,b\n")
+    for folder, name in (("images/val", "\u00fc"), ("masks/val", "\u00fc"), ("predicted", "u\u0308")):
+        save(root / folder / f"{name}.png", 1)
+    split = open_split(root, "val")
+    assert from_folder(root / "predicted", split, progress="none").mean_iou == 1.0
+    (tmp_path / "groups.csv").write_text("image,group\nu\u0308,one\n", encoding="utf-8")
+    assert read_groups(tmp_path / "groups.csv", ["\u00fc"]) == ("one",)
+    save(root / "predicted" / "\u00fc.png", 1)
+    with pytest.raises(InputError, match="holds 2 masks of the image"):
+        from_folder(root / "predicted", split, progress="none")
+
+
 def save(path: Path, label: int, size=(128, 64)):
     Image.fromarray(np.full(size[::-1], label, np.uint8)).save(path)
 
@@ -410,6 +449,52 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
         save(tmp_path / f"{split.name(index)}.png", 7)
     road = from_folder(tmp_path, split, ids="label", progress="none")
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
+
+
+def test_masks_whose_ids_fit_both_kinds_are_a_warning(city, tmp_path, capsys):
+    split = open_split(city, "val")
+    for label, warned in ((8, True), (1, False)):
+        for index in range(len(split)):
+            save(tmp_path / f"{split.name(index)}.png", label)
+        from_folder(tmp_path, split, progress="none")
+        assert ("its ids fit train ids and label ids; taken as train ids" in capsys.readouterr().out) == warned
+
+
+def test_what_predict_wrote_is_scored_by_the_ids_of_its_record_whatever_was_asked(city, tmp_path):
+    split = open_split(city, "val")
+    folder = write_predictions(tmp_path / "out", split, shares=[0.0] * len(split), label_ids=True)
+    for given in (folder, folder / "ids"):
+        for asked in ("train", "label"):
+            assert from_folder(given, split, ids=asked, progress="none").mean_iou == 1.0
+    record = {"ids": "own", "class_names": ["sky", "road"]}
+    write_json(folder / "predictions.json", record)
+    with pytest.raises(ParameterError, match="out/ids: was predicted by a network of other classes .sky, road, ...."):
+        from_folder(folder / "ids", split, ids="label", progress="none")
+
+
+def test_other_masks_of_the_same_images_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["made_from"]["mask_contents_sha256"] = "a" * 64
+    path.write_text(json.dumps(content))
+    evaluations = read_evaluations(two_runs)
+    assert len({one.data for one in evaluations}) == 2
+    assert {one.run for one in evaluations if one.data.endswith(" of " + one.root + ", aaaaaa")} == {"copy"}
+    assert score_table(evaluations, published=False).shape == (2, 2)
+    content["made_from"].pop("mask_contents_sha256")  # as an earlier version left it
+    path.write_text(json.dumps(content))
+    assert score_table(read_evaluations(two_runs), published=False).shape == (2, 1)
+
+
+def test_scores_of_a_checkpoint_that_is_replaced_are_left_out_and_said(two_runs, capsys):
+    path = output_folder("copy") / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["made_from"]["checkpoint_sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    assert {one.run for one in read_evaluations(two_runs)} == {"done"}
+    assert f"{path}: is of another checkpoint than copy has now; evaluate it again" in capsys.readouterr().err
+    assert score_table(read_evaluations(["copy"]), published=False).empty
+    assert {one.run for one in read_evaluations(two_runs, current=False)} == {"done", "copy"}
 
 
 def test_other_images_in_a_folder_of_the_same_name_have_a_column_of_their_own(two_runs, predictor, city, tmp_path):

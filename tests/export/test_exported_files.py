@@ -1,6 +1,7 @@
 """An exported file says how it is used, and is compared with its network before it is handed over."""
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
@@ -114,6 +115,27 @@ def test_the_example_runs_an_export_without_this_package_and_gives_our_labels(ex
     assert (labels != expected).mean() < 1e-3, "only classes that differ by a rounding may change places"
 
 
+@pytest.mark.parametrize("record", ["network.onnx.json", "quantization.json"])
+def test_the_example_refuses_a_network_that_is_not_the_one_of_its_record(exported, record, tmp_path):
+    content = bytearray(exported[1].read_bytes())
+    (tmp_path / "network.onnx").write_bytes(content)
+    Image.new("RGB", (96, 64), (90, 120, 60)).save(tmp_path / "image.png")
+    sha256 = hashlib.sha256(content).hexdigest()
+    recorded = {"sha256": {"network.onnx": sha256} if record == "quantization.json" else sha256}
+    (tmp_path / record).write_text(json.dumps(recorded))
+    words = [sys.executable, "-I", *AS_IT_IS, "network.onnx", "image.png", "labels.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "labels.png").unlink()
+
+    content[len(content) // 2] ^= 1
+    (tmp_path / "network.onnx").write_bytes(content)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("network.onnx: its bytes are not those that were written (sha256 differs)")
+    assert not (tmp_path / "labels.png").exists()
+
+
 @pytest.mark.parametrize("name", ["turned.jpg", "deep.png", "cmyk.jpg", "cmyk without adobe.jpg"])
 def test_the_example_makes_the_pixels_of_training_of_a_stored_image(exported, name, tmp_path):
     predictor, path, _ = exported
@@ -141,7 +163,7 @@ def test_the_example_makes_the_pixels_of_training_of_a_stored_image(exported, na
 
 def test_the_example_is_short_and_the_command_refuses_other_formats_in_one_line(tmp_path):
     code = EXAMPLE.read_text().split('"""')[2]
-    assert len(code.strip().splitlines()) <= 20
+    assert len(code.strip().splitlines()) <= 28
     refused = export_in_a_process(tmp_path / "network.pb")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: --output")

@@ -1,5 +1,7 @@
 """What a network learns, epoch by epoch: pictures of the validation's own predictions, and a film of them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from support.after_steps import Stop, stop_after
 from support.tiny import EPOCHS, STEPS_PER_EPOCH, tiny
 
 from cityscapes.errors import MissingInputError
+from cityscapes.workspace import run_folder
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.pictures import learning
-from dlv3p.pictures.learning import SamplePredictions, film_folder, film_of, write_film
+from dlv3p.pictures.learning import SamplePredictions, film_of, write_film
 from dlv3p.pictures.visualize import colorize
+from dlv3p.runs.folders import film_folder
 from dlv3p.runtime.processes import Place
 from dlv3p.train import train
 from dlv3p.weights.checkpoint import load_checkpoint
@@ -22,6 +26,17 @@ from dlv3p.weights.checksums import weights_sha256
 def weights(folder):
     """The hash of the last checkpoint's weights."""
     return weights_sha256(load_checkpoint(folder / "checkpoints" / "last.pt")["model"])
+
+
+def test_a_film_has_no_pictures_of_an_earlier_training_under_the_same_name(city, workspace):
+    train(tiny(city, run="film", film=True))
+    shutil.rmtree(run_folder("film"))
+    (film_folder("film") / "epoch_notes.png").touch()
+    train(tiny(city, run="film", film=True, epochs=1))
+    assert sorted(path.name for path in film_folder("film").iterdir()) == ["epoch_00001.png", "epoch_notes.png"]
+    shutil.rmtree(run_folder("film"))
+    train(tiny(city, run="film"))
+    assert [path.name for path in film_folder("film").iterdir()] == ["epoch_notes.png"]
 
 
 def test_a_training_keeps_a_picture_of_each_validation_and_the_same_weights(city, workspace, monkeypatch):

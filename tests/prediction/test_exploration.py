@@ -1,10 +1,12 @@
 """The order of images by what was predicted of them: what is read, what is stored, and what is exported."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from support.stored_predictions import write_predictions
 
 import dlv3p.prediction.exploration as module
@@ -85,6 +87,17 @@ def test_a_table_is_made_again_when_a_prediction_changed(config, folders, split)
     after = explore(config, folders).table["mIoU"]
     assert (after > before).all()
     assert after.tolist() == [1.0] * len(split)
+
+
+def test_a_table_is_made_again_when_a_prediction_of_the_same_size_and_time_changed(config, folders, split) -> None:
+    path = Path(folders[0]) / "ids" / f"{split.name(0)}.png"
+    flat = np.zeros(split.mask(0).shape, np.uint8)
+    Image.fromarray(flat).save(path, compress_level=0)
+    before, then = explore(config, folders).table["IoU road"][0], path.stat()
+    Image.fromarray(flat + 1).save(path, compress_level=0)
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert path.stat().st_size == then.st_size
+    assert explore(config, folders).table["IoU road"][0] < before
 
 
 def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:

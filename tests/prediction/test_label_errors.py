@@ -4,6 +4,7 @@ import json
 import shutil
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from support.tiny import tiny
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.png_write import encode_png
 from cityscapes.labels import IGNORE
 from dlv3p.annotations.coco import CocoFile
@@ -23,8 +25,8 @@ from dlv3p.parameters.notebooks import FindLabelErrorsParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.label_errors import regions_picture, save_pictures
 from dlv3p.prediction import label_errors
-from dlv3p.prediction.label_errors import find_judges, find_label_errors, fold_parameters, judge, main
-from dlv3p.runs.folders import list_runs
+from dlv3p.prediction.label_errors import LabelErrors, find_judges, find_label_errors, fold_parameters, judge, main
+from dlv3p.runs.folders import checkpoint_path, list_runs
 from dlv3p.runs.record import read_record, write_record
 from dlv3p.train import train
 
@@ -148,6 +150,15 @@ def test_a_wrong_polygon_is_found_and_written_for_correction(city, spoiled, shar
         np.testing.assert_array_equal(draw(image, ids, unlabeled=IGNORE).mask, expected)
 
 
+def test_data_of_one_name_in_two_folders_have_results_of_their_own(tmp_path, workspace) -> None:
+    found = []
+    for place in ("one", "two"):
+        split = SimpleNamespace(root=tmp_path / place / "data", split="val")
+        found.append(LabelErrors(split, (), 0, np.zeros((1, 1)), np.zeros(1), ()).folder)
+    assert found[0] != found[1]
+    assert all(folder.name.startswith("label_errors_data_val-") for folder in found)
+
+
 def test_a_run_may_not_judge_what_it_was_trained_on_under_no_name(city, workspace, tmp_path) -> None:
     train(tiny(city, run="plain", epochs=1))
     assert find_judges(open_split(city, "val"), ["plain"]) == [0, 0, 0]
@@ -177,6 +188,18 @@ def test_imported_networks_do_not_judge_and_borrowed_weights_are_said(city, work
         find_judges(open_split(city, "val"), ["plain"])
 
 
+def test_a_judge_whose_training_images_were_moved_is_a_warning(city, workspace, tmp_path, capsys) -> None:
+    root = shutil.copytree(city, tmp_path / "moved")
+    train(tiny(root, run="plain", epochs=1))
+    find_judges(open_split(root, "val"), ["plain"])
+    assert capsys.readouterr().out == ""
+    path = open_split(root, "train").image_path(0)
+    path.rename(path.with_suffix(".gone"))
+    find_judges(open_split(root, "val"), ["plain"])
+    told = capsys.readouterr().out
+    assert f"warning: plain: images of 'train' of {root} were added, removed or replaced since it was trained" in told
+
+
 def test_each_fold_judges_what_it_has_not_seen_and_is_not_trained_twice(city, workspace, tmp_path, capsys) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(tiny(city).as_dict()))
@@ -203,6 +226,10 @@ def test_each_fold_judges_what_it_has_not_seen_and_is_not_trained_twice(city, wo
     told = capsys.readouterr().out
     assert f"regions in {len(errors.split)} images" in told
     assert sorted(path.name for path in (errors.folder / "regions").iterdir()) == ["0001.png", "0002.png"]
+    save_pictures(errors.split, errors.regions[:1], errors.folder)
+    assert [path.name for path in (errors.folder / "regions").iterdir()] == ["0001.png"]
+    made_from = json.loads((errors.folder / "label_errors.json").read_text())["made_from"]
+    assert made_from["checkpoints"]["mine-fold0"] == file_sha256(checkpoint_path("mine-fold0", "last"))
 
 
 def test_folds_without_a_name_get_one_of_the_recipe(city) -> None:

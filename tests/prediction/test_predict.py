@@ -77,6 +77,24 @@ def test_all_that_is_asked_for_is_written_at_the_images_size(predictor, photos: 
     assert record["images"]["count"] == 3
 
 
+def test_an_image_of_16_bits_that_comes_out_nearly_black_is_a_warning_whenever_it_was_made(
+    predictor, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    gray = np.linspace(0, 2**12 - 1, 64 * 96).reshape(64, 96).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(gray).save(tmp_path / "in" / "sensor.png")
+    Image.fromarray(gray * 16).save(tmp_path / "in" / "stretched.png")
+    for made in (2, 0):
+        found = predict(predictor, tmp_path / "in", tmp_path / "out", Outputs())
+        assert found.made == made
+        said = capsys.readouterr().out
+        assert "warning: 1 images of 16 bits came out nearly black, the first sensor; stretch the values" in said
+    with open(found.table, newline="") as file:
+        notes = {row["image"]: row["note"] for row in csv.DictReader(file)}
+    assert notes["sensor"] == "it comes out nearly black: its 16-bit values reach 16 of the levels 0 to 255"
+    assert notes["stretched"] == ""
+
+
 def test_train_ids_and_ids_alone_are_written_on_request(predictor, photos: Path, tmp_path: Path) -> None:
     found = predict(predictor, photos / "a.png", tmp_path / "out", Outputs("train", colors=False, overlays=False))
     assert np.array_equal(np.array(Image.open(found.folder / "ids/a.png")), predictor(photos / "a.png"))

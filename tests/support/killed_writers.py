@@ -190,6 +190,7 @@ def main() -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = str(root / "tmp")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(root / "inductor")  # which torch keeps
     (root / "tmp").mkdir(parents=True)
+    _run(write, Path(data), root / "first", kill_at=-1)  # what numba compiles it stores, by a rename of its own
     expected, moments = _run(write, Path(data), root / "undisturbed", kill_at=-1)
     found = []
     for moment in range(0, moments, int(every[0]) if every else 1):

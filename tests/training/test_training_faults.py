@@ -599,8 +599,13 @@ def test_r2_another_number_of_images_is_refused_and_a_changed_one_is_told(plain,
         train(tiny(plain, run="run"))
     for path, content in whole.items():
         path.write_bytes(content)
-    train(tiny(plain, run="run", epochs=EPOCHS))
-    assert "files of train have changed since the run began" in capsys.readouterr().out
+    for _ in range(2):  # it is finished the second time
+        train(tiny(plain, run="run", epochs=EPOCHS))
+        assert "files of train have changed since the run began" in capsys.readouterr().out
+    for path in whole:
+        path.unlink()
+    with pytest.raises(IntegrityError, match="5 images in train, but had 6 when the run began"):
+        train(tiny(plain, run="run", epochs=EPOCHS))
 
 
 def test_r3_a_checkpoint_of_a_later_version_is_left_as_it_is(city, folder):

@@ -1,6 +1,7 @@
 """A training on labels that mean nothing stops before it begins, and a score over one class is never a plain number."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_a_class_that_never_occurs_is_a_line_before_training(folder, workspace, 
     assert "no pixel of 'train' is labeled sky, 1 of 3 classes, which cannot be learned" in line
     train(tiny(folder, run="warned", epochs=1))
     assert capsys.readouterr().out == ""
+
+
+def test_validation_images_that_are_copies_of_training_images_are_a_line_before_training(folder, workspace, capsys):
+    write(folder, train_ids=[0, 1], val_ids=[0, 1])
+    shutil.copy(folder / "images" / "train" / "1.png", folder / "images" / "val" / "0.png")
+    train(tiny(folder, run="warned", epochs=1))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"warning: {folder}: 1 images of 'val' are copies of images of 'train', the first 0; ")
 
 
 def test_a_score_over_one_class_says_so_in_training_and_in_evaluation(folder, workspace, capsys):

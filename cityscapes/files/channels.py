@@ -100,7 +100,10 @@ def refuse_other_rule(trained: PixelRule | None, given: PixelRule | None, source
 def require_colors(rule: PixelRule | None, what: str) -> None:
     """Raise ParameterError for `what` is done with networks of RGB only."""
     if rule is not None:
-        raise ParameterError(f"{what}: only for networks of RGB, and this one takes {rule}; export it as it is")
+        raise ParameterError(
+            f"{what}: only for networks of RGB, and this one takes {rule}; export it as it is, or train a smaller "
+            "backbone on the same images"
+        )
 
 
 def channels_of(content: Mapping[str, Any], source: str) -> int:

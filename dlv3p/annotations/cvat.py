@@ -1,9 +1,11 @@
 """Read and write CVAT's XML, "CVAT for images 1.1": polygons, rectangles, ellipses, and brushed masks.
 
-Larger `z_order` is drawn later; what has no area (points, polylines, tags, skeletons) is left out and counted.
+Larger `z_order` is drawn later; what has no area (points, polylines, tags, skeletons) is left out and counted. Tracks
+("CVAT for video 1.1") are read as the frames that the file states.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,7 +32,9 @@ from dlv3p.annotations.shapes import (
 )
 
 HEAD = 4096
+MOST_FRAMES = 10**6
 WITHOUT_AREA = {"points", "polyline", "tag", "skeleton", "cuboid"}
+REMEDY = "export the task again as 'CVAT for images 1.1', which has the shapes of each frame"
 
 
 class CvatFile:
@@ -40,6 +44,7 @@ class CvatFile:
 
     def __init__(self, path: Path, subset: str = "") -> None:
         self.path, self.subset = path, subset
+        self._video: _Video | None = None
         self.labels, self._count = self._survey()
 
     def __len__(self) -> int:
@@ -47,10 +52,12 @@ class CvatFile:
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
         known = {label.name for label in self.labels}
-        for item in self._elements("image"):
+        for item in self._video.images() if self._video else self._elements("image"):
             name = item.get("name", "")
             subset = self.subset or item.get("subset", "") or named_split(PurePosixPath(name).parent)
             try:
+                if self._video:
+                    self._video.refuse_unstated(name)
                 yield self._image(item, name, subset, known)
             except InputError as error:
                 yield AnnotatedImage(name, subset=subset, problem=str(error))
@@ -80,16 +87,18 @@ class CvatFile:
     def _survey(self) -> tuple[tuple[Label, ...], int]:
         labels: dict[str, Label] = {}
         count = 0
-        for item in self._elements("label", "image", "track"):
+        task: Element | None = None
+        for item in self._elements("label", "image", "track", "task"):
+            task = item if item.tag == "task" else task
             if item.tag == "track":
-                raise InputError(
-                    f"{self.path}: holds tracks of a video; export the task again as 'CVAT for images 1.1', which has "
-                    "the shapes of each frame"
-                )
+                self._video = self._video or _Video(self.path, task)
+                self._video.add(item)
             count += item.tag == "image"
             name = item.findtext("name", "") if item.tag == "label" else ""
             if name and not item.findtext("parent"):
                 labels[name] = Label(name, _color(item.findtext("color", "")))
+        if self._video:
+            return tuple(labels.values()), len(self._video.frames)
         if not count:
             raise InputError(f"{self.path}: holds no <image>; export the task as 'CVAT for images 1.1'")
         return tuple(labels.values()), count
@@ -118,6 +127,66 @@ class CvatFile:
             raise MissingInputError(f"{self.path}: no such file") from error
         except (ParseError, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.path}: not valid XML ({safe_reason(error)}); export or copy it again") from error
+
+
+class _Video:
+    """The frames of a video and what its tracks state of them; nothing is interpolated.
+
+    CVAT writes each frame on which an object is seen, and calls frames frame_000000 by their number in the video.
+    """
+
+    def __init__(self, path: Path, task: Element | None) -> None:
+        self.path = path
+        size = None if task is None else task.find("original_size")
+        if task is None or size is None:
+            raise InputError(f"{path}: holds tracks of a video; {REMEDY} (lacks <original_size> of one video's task)")
+        self.size = {side: size.findtext(side, "").strip() for side in ("width", "height")}
+        step = re.fullmatch(r"(?:step=([1-9][0-9]{0,5}))?", task.findtext("frame_filter", "").strip())
+        facts = Element("task", {key: task.findtext(key, "").strip() or "0" for key in ("start_frame", "size")})
+        start, count = (_whole(facts, key, f"{path}: task") for key in ("start_frame", "size"))
+        if step is None or start < 0 or not 1 <= count <= MOST_FRAMES:
+            raise InputError(f"{path}: its task states no size from 1 to {MOST_FRAMES}, start_frame, or step; {REMEDY}")
+        stride = int(step[1] or 1)
+        self.frames = range(start, start + count * stride, stride)
+        self._shapes: dict[int, list[Element]] = defaultdict(list)
+        self._unstated: dict[str, str] = {}
+
+    def add(self, track: Element) -> None:
+        """Add the shapes of a track to their frames, and note frames between them of which it says nothing."""
+        title = f"track {sanitize(track.get('id'))} ({sanitize(track.get('label'))})"
+        before, seen = -1, False
+        for item in track:
+            frame = _whole(item, "frame", f"{self.path}: {title}")
+            if track.get("task_id") or frame not in self.frames or frame <= before:
+                raise InputError(f"{self.path}: {title}: frame {frame} is not one task's next; {REMEDY}")
+            if seen:
+                self._note_between(before, frame, title)
+            before, seen = frame, item.get("outside") != "1" and item.tag not in WITHOUT_AREA
+            if item.get("outside") != "1":
+                item.set("label", track.get("label", ""))
+                self._shapes[frame].append(item)
+        if seen:
+            self._note_between(before, self.frames.stop, title)
+
+    def _note_between(self, before: int, after: int, title: str) -> None:
+        for frame in range(before + self.frames.step, after, self.frames.step):
+            self._unstated.setdefault(_frame_name(frame), title)
+
+    def refuse_unstated(self, name: str) -> None:
+        """Raise InputError for a frame on which an object may be seen, its outline being between two others."""
+        if title := self._unstated.get(name):
+            raise InputError(f"{self.path}: {name}: {title} would have to be interpolated; {REMEDY}")
+
+    def images(self) -> Iterator[Element]:
+        """Yield each frame as the element that an export of images has for it."""
+        for frame in self.frames:
+            image = Element("image", {"name": _frame_name(frame), **self.size})
+            image.extend(self._shapes.get(frame, []))
+            yield image
+
+
+def _frame_name(frame: int) -> str:
+    return f"frame_{frame:06d}"
 
 
 def _polygon(item: Element, where: str) -> Shape:

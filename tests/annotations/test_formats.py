@@ -261,3 +261,59 @@ def test_the_same_shapes_in_every_format_give_equal_masks(city: Path, tmp_path: 
         assert drawn.keys() == expected.keys()
         for name, mask in drawn.items():
             np.testing.assert_array_equal(mask, expected[name], err_msg=format)
+
+
+VIDEO = """<annotations><meta><task><size>4</size><start_frame>10</start_frame><frame_filter>step=2</frame_filter>
+<labels><label><name>car</name></label></labels>
+<original_size><width>8</width><height>6</height></original_size></task></meta>
+<track id="0" label="car" source="manual">
+<polygon frame="10" keyframe="1" outside="0" occluded="0" points="0,0;4,0;4,4" z_order="0"></polygon>
+<polygon frame="12" keyframe="0" outside="0" occluded="0" points="1,0;5,0;5,4" z_order="0"></polygon>
+<polygon frame="14" keyframe="1" outside="1" occluded="0" points="1,0;5,0;5,4" z_order="0"></polygon>
+</track>
+<track id="1" label="car" source="manual">
+<mask frame="12" keyframe="1" outside="0" rle="1, 3" left="2" top="2" width="2" height="2" z_order="1"></mask>
+<mask frame="14" keyframe="1" outside="1" rle="1, 3" left="2" top="2" width="2" height="2" z_order="1"></mask>
+</track></annotations>"""
+"""As the section "Interpolation" of CVAT's page "XML annotation format" describes it; a brushed mask lasts a frame."""
+
+
+def test_tracks_of_cvat_are_the_frames_that_the_file_states(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xml"
+    path.write_text(VIDEO)
+    read = list(CvatFile(path))
+    assert [image.name for image in read] == ["frame_000010", "frame_000012", "frame_000014", "frame_000016"]
+    assert [len(image.shapes) for image in read] == [1, 2, 0, 0]
+    assert not any(image.problem for image in read)
+    assert {image.size for image in read} == {(8, 6)}
+    assert [shape.order for shape in read[1].shapes] == [0, 1]
+
+
+def test_frames_that_would_have_to_be_interpolated_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.xml"
+    stated = next(line for line in VIDEO.splitlines() if 'frame="12" keyframe="0"' in line)
+    path.write_text(VIDEO.replace(stated, ""))
+    first, second, *rest = CvatFile(path)
+    assert len(first.shapes) == 1
+    assert not any(image.problem for image in rest)
+    assert "frame_000012: track 0 (car) would have to be interpolated; export the task again" in second.problem
+    path.write_text(VIDEO.replace('<polygon frame="14" keyframe="1" outside="1"', '<polygon frame="14" outside="0"'))
+    assert "frame_000016: track 0" in list(CvatFile(path))[-1].problem
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("<size>4<", "<size>0<"),
+        ("step=2", "step=0"),
+        ('polygon frame="14"', 'polygon frame="13"'),
+        ('polygon frame="14"', 'polygon frame="12"'),
+        ('<track id="0"', '<track id="0" task_id="3"'),
+        ("original_size", "other_size"),
+    ],
+)
+def test_tracks_that_fit_no_single_video_are_refused_with_the_remedy(tmp_path: Path, was: str, now: str) -> None:
+    path = tmp_path / "annotations.xml"
+    path.write_text(VIDEO.replace(was, now))
+    with pytest.raises(InputError, match="export the task again as 'CVAT for images 1.1'"):
+        CvatFile(path)

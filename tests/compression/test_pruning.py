@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
+from cityscapes.files.channels import PixelRule
 from cityscapes.workspace import run_folder
 from dlv3p.compression import pruned_run as pruned_run_module
 from dlv3p.compression.acceptance_report import Limits
@@ -26,6 +27,7 @@ from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, _has_start, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
+from dlv3p.compression.quantization import quantize_run
 from dlv3p.evaluation.inference import load_predictor
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
@@ -549,3 +551,14 @@ def test_taylor_needs_gradients_that_were_worked_out():
     loss = functional.cross_entropy(logits, next(batches())[1])
     expected = torch.autograd.grad(loss, model.backbone.conv1.weight)[0]
     torch.testing.assert_close(model.backbone.conv1.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_networks_of_other_channels_are_refused_before_anything_is_computed(monkeypatch):
+    dense = SimpleNamespace(rule=PixelRule(4, (0.0, 4095.0), (2000.0,) * 4, (500.0,) * 4))
+    monkeypatch.setattr(pruned_run_module, "dense_run", lambda run: run)
+    monkeypatch.setattr(pruned_run_module, "load_predictor", lambda parameters: dense)
+    words = "only for networks of RGB, and this one takes 4 channels .* or train a smaller backbone"
+    with pytest.raises(ParameterError, match=f"pruning: {words}"):
+        prune_run(PruneParameters(run="tiny"))
+    with pytest.raises(ParameterError, match=f"quantizing: {words}"):
+        quantize_run(dense, None, backends=())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import StoppedError
 from dlv3p.runtime.callbacks import Callback, describe_stop, is_wish
 from dlv3p.runtime.lines import Item, describe_epoch, describe_rate, format_duration
+from dlv3p.runtime.waiting_cells import WaitingCells
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -109,21 +110,26 @@ class WidgetProgress(Callback):
         # ipykernel 7.4 sends replies to the subshell that created the widget, which is busy; without this entry, it
         # uses the subshell that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
+        self._waiting = WaitingCells()
+        self._tell_waiting()
         if self._rows:
             self._draw()
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
         self._bar.update((epoch - 1) * self._steps + step * (1 - _VALIDATION_SHARE), note)
+        self._tell_waiting()
 
     def on_image(self, epoch: int, image: int, images: int) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  validating, image {image}/{images}"
         part = 1 - _VALIDATION_SHARE * (1 - image / images)
         self._bar.update((epoch - 1 + part) * self._steps, note)
+        self._tell_waiting()
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
         self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
+        self._tell_waiting()
         if self._clock() >= self._next_drawing:
             self._draw()
 
@@ -147,13 +153,19 @@ class WidgetProgress(Callback):
         if self._rows:
             self._draw()
         self._bar.close(style, message)
+        self._tell_waiting()
+        self._waiting.close()
         if message and printed:
             print(message)  # widgets are not saved in a notebook; the printed line is
+
+    def _tell_waiting(self) -> None:
+        self._waiting.show("text/plain", "\n".join(filter(None, (self._bar.text.value, self._last.value))))
 
     def _draw(self) -> None:
         began = self._clock()
         self._curves.value = draw_curves(self._rows, self._epochs)
         self._curves.layout.height, self._curves.layout.visibility = CURVES_HEIGHT, "visible"
+        self._waiting.show("image/png", self._curves.value)
         cost = self._clock() - began
         self._next_drawing = began + min(cost / _DRAWING_SHARE, _OLDEST)
 

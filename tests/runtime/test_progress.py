@@ -389,6 +389,60 @@ def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
         manager.shutdown_kernel(now=True)
 
 
+RUNS = """
+import threading
+from dlv3p.runtime.widgets import WidgetProgress
+go = globals().setdefault("go", threading.Event())
+live = WidgetProgress()
+live.on_start(2, 2)
+live.on_step(1, 1, 0.5)
+live.on_epoch({"epoch": 1, "train_loss": 0.5, "val_loss": 0.4})
+print("one epoch is over", flush=True)
+go.wait(60)
+live.on_finish("done")
+"""
+
+
+def test_a_cell_that_is_run_again_while_it_runs_shows_at_once_how_it_is_doing():
+    """As after a closed browser, in the same kernel: until the first run ends, the second would show nothing."""
+    manager = KernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        again = ""
+        client.execute(RUNS)
+        told: list[tuple[str, dict]] = []
+        while not any(kind == "status" and content["execution_state"] == "idle" for kind, content in told):
+            message = client.get_iopub_msg(timeout=120)
+            kind, content = message["msg_type"], message["content"]
+            if not again and "one epoch is over" in content.get("text", ""):
+                again = client.execute(RUNS)
+                client.execute("another = 1")  # waits as ever
+            elif again and message["parent_header"].get("msg_id") == again:
+                told.append((kind, content))
+                if "image/png" in content.get("data", {}):  # the last of what is shown at once
+                    request = client.session.msg("create_subshell_request")
+                    client.control_channel.send(request)
+                    thread = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+                    press = client.session.msg("execute_request", {"code": "go.set()", "silent": True})
+                    press["header"]["subshell_id"] = thread
+                    client.shell_channel.send(press)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    kinds = [kind for kind, _ in told]
+    first = kinds.index("status")
+    assert kinds[:first] == ["stream", "display_data", "display_data", "update_display_data", "clear_output"]
+    assert told[0][1]["text"].startswith("This cell is running in this kernel already; ")
+    bar, last = told[1][1]["data"]["text/plain"].split("\n")
+    assert bar.startswith("epoch 1/2  ·  step 1/2  ·  loss 0.5000")
+    assert last == "after epoch 1  ·  loss 0.5000  ·  val loss 0.4000"
+    assert told[3][1]["data"]["text/plain"].startswith("done\n")
+    assert "execute_input" in kinds[first:], "the second run did not begin"
+
+
 def test_there_is_no_stop_button_where_nothing_can_be_stopped(shown):
     run_widgets(Clock())
     assert len(shown[0].children[0].children) == 2

@@ -16,11 +16,12 @@ Item = TypeVar("Item")
 class LineProgress(Callback):
     """Print a plain line per epoch, with what varies from run to run, such as times, at its end."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spent, self._clock = spent, clock
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
-        self._total, self._first, self._began = total_epochs, first_epoch, self._clock()
+        self._total, self._first = total_epochs, 1 if self._spent else first_epoch
+        self._began = self._clock() - self._spent
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])

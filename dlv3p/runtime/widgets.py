@@ -46,9 +46,11 @@ class Bar:
         self.text = ipywidgets.Label(title)
         self.box = ipywidgets.HBox([self.bar, self.text])
 
-    def begin_at(self, done: int) -> None:
-        """Start from `done` instead of 0, without counting it in the time left."""
-        self.done = self._offset = self.bar.value = done
+    def begin_at(self, done: int, spent: float = 0.0) -> None:
+        """Start from `done` instead of 0; the time left follows from the seconds `spent` on it, if they are known."""
+        self.done = self.bar.value = done
+        self._offset = 0 if spent else done
+        self._began -= spent
 
     def update(self, done: float, note: str = "") -> None:
         """Advance to `done`; the display is updated at most five times a second."""
@@ -79,9 +81,10 @@ class WidgetProgress(Callback):
         *,
         stop: Callable[[], None] | None = None,
         history: Iterable[Mapping[str, float]] = (),
+        spent: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock, self._stop = clock, stop
+        self._clock, self._stop, self._spent = clock, stop, spent
         self._rows = [dict(row) for row in history]
         self._next_drawing = -math.inf
 
@@ -92,7 +95,9 @@ class WidgetProgress(Callback):
         self._epochs, self._steps = total_epochs, steps_per_epoch
         self._bar = Bar(total_epochs * steps_per_epoch, "", clock=self._clock)
         self._bar.text.value = f"epoch {first_epoch}/{total_epochs}  ·  first step"
-        self._bar.begin_at((first_epoch - 1) * steps_per_epoch)
+        self._bar.begin_at((first_epoch - 1) * steps_per_epoch, self._spent)
+        if self._spent:
+            self._show_end_of(first_epoch - 1)
         self._button = ipywidgets.Button(
             description="Stop",
             icon="stop",
@@ -111,9 +116,10 @@ class WidgetProgress(Callback):
         # uses the subshell that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
         self._waiting = WaitingCells()
-        self._tell_waiting()
         if self._rows:
+            self._show_last()
             self._draw()
+        self._tell_waiting()
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
@@ -128,7 +134,8 @@ class WidgetProgress(Callback):
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
-        self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
+        self._show_last()
+        self._show_end_of(int(row["epoch"]))
         self._tell_waiting()
         if self._clock() >= self._next_drawing:
             self._draw()
@@ -157,6 +164,13 @@ class WidgetProgress(Callback):
         self._waiting.close()
         if message and printed:
             print(message)  # widgets are not saved in a notebook; the printed line is
+
+    def _show_last(self) -> None:
+        row = self._rows[-1]
+        self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
+
+    def _show_end_of(self, epoch: int) -> None:
+        self._bar.update(epoch * self._steps, f"epoch {epoch}/{self._epochs} is over")
 
     def _tell_waiting(self) -> None:
         self._waiting.show("text/plain", "\n".join(filter(None, (self._bar.text.value, self._last.value))))

@@ -389,6 +389,27 @@ def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
         manager.shutdown_kernel(now=True)
 
 
+def test_who_comes_late_sees_all_epochs_and_the_time_left_as_the_training_has_it(shown, capsys):
+    """After epoch 12 of 26, a minute each; the clock of who watches has only begun."""
+    clock, rows = Clock(), [ROW | {"epoch": epoch} for epoch in range(1, 13)]
+    live = widgets.WidgetProgress(history=rows, spent=12 * 60.0, clock=clock)
+    live.on_start(26, 1, 13)
+    box, last, curves = shown[0].children
+    assert box.children[-1].value == "epoch 12/26 is over  ·  eta 14 min"
+    assert last.value.startswith("after epoch 12  ·  ")
+    before = bytes(curves.value)
+    assert curves.layout.visibility == "visible"
+    clock.now += 60
+    live.on_epoch(ROW | {"epoch": 13})
+    assert box.children[-1].value == "epoch 13/26 is over  ·  eta 13 min"
+    assert bytes(curves.value) != before
+    lines = LineProgress(spent=13 * 60.0, clock=clock)
+    lines.on_start(26, 1, 14)
+    clock.now += 60
+    lines.on_epoch(ROW | {"epoch": 14})
+    assert capsys.readouterr().out.endswith("(eta 12 min)\n")
+
+
 RUNS = """
 import threading
 from dlv3p.runtime.widgets import WidgetProgress

@@ -15,6 +15,7 @@ from typing import Any
 from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import explain_refusal, write_text
 from cityscapes.files.checksums import read_recorded
+from cityscapes.files.leftovers import LEFTOVER
 from cityscapes.files.listing import walk
 from cityscapes.files.locks import LOCK, holder_of, lock_folder
 from cityscapes.files.untrusted import regular
@@ -60,8 +61,9 @@ class RunState:
 
 
 def all_runs() -> list[str]:
-    """Return the names of the folders below saved/, in alphabetical order."""
-    return sorted(path.name for path in run_folder("").glob("*") if path.is_dir() and not path.name.startswith("."))
+    """Return the names of the folders below saved/ in alphabetical order, without hidden and temporary ones."""
+    names = (path.name for path in run_folder("").glob("*") if path.is_dir())
+    return sorted(name for name in names if not (name.startswith(".") or LEFTOVER.fullmatch(name)))
 
 
 def read_state(run: str) -> RunState:

@@ -253,6 +253,7 @@ def track_with_bar(iterable: Iterable[Item], total: int | None, title: str, *, u
     from IPython.display import display
 
     bar = Bar(total, title)
+    bar.text.value = f"{title}  ·  0/{total}" if total else title  # the first item may take minutes
     display(bar.box)
     done, began = 0, time.monotonic()
     try:

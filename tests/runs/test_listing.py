@@ -17,6 +17,7 @@ from support.tiny import tiny
 
 from cityscapes.errors import BusyError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.checksums import write_recorded
+from cityscapes.files.leftovers import temporary_folder
 from cityscapes.files.locks import lock_folder
 from dlv3p.jupyter.executed_copy import add_header
 from dlv3p.parameters.notebooks import EvaluateParameters
@@ -52,6 +53,12 @@ def listed(capsys) -> dict[str, dict[str, str]]:
     starts = [head.index(name) for name in COLUMNS]
     cells = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in lines]
     return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in cells}
+
+
+def test_a_temporary_folder_of_another_command_is_no_run(runs, capsys):
+    """While the cost of a training is measured, there is one beside the runs."""
+    with temporary_folder("dlv3p-trial", runs):
+        assert listed(capsys).keys() == {"done", "half"}
 
 
 def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):

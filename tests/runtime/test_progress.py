@@ -469,6 +469,16 @@ def test_there_is_no_stop_button_where_nothing_can_be_stopped(shown):
     assert len(shown[0].children[0].children) == 2
 
 
+def test_a_bar_says_how_much_there_is_before_the_first_item_is_done(shown):
+    def first():
+        texts.append(shown[0].children[-1].value)
+        yield 1
+
+    texts = []
+    list(track(first(), total=4, title="sweep", mode="widgets"))
+    assert texts == ["sweep  ·  0/4"]
+
+
 def test_a_loop_that_ends_early_turns_its_bar_red(shown):
     for item in track(range(9), title="t", mode="widgets"):
         if item == 4:

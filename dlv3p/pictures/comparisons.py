@@ -12,6 +12,7 @@ from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
 from dlv3p.pictures.visualize import (
     PICTURE_WIDTH,
+    SCORED_WHILE_TRAINING,
     Sentence,
     add_footer,
     colorize,
@@ -213,4 +214,5 @@ def overlaid_chart(
         axes.grid(color="#EEEEEE")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    add_footer(figure, SCORED_WHILE_TRAINING)
     return figure

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
@@ -13,7 +14,7 @@ from cityscapes.files.checksums import check_recorded
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.pictures.visualize import new_figure
+from dlv3p.pictures.visualize import SCORED_WHILE_TRAINING, add_footer, new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
 from dlv3p.runs.listing import differing_parameters, read_state
 from dlv3p.runs.record import read_unchanged_record, steps_per_epoch
@@ -32,6 +33,7 @@ MOST_DIFFERENCES, SHORT_NAME = 4, 20
 _DASHES = {"val": "", "train": (3, 1.5)}
 _MARKERS = {"val": "o", "train": "X"}
 _SCORES = (*METRICS, "pixel_accuracy")
+_ONE_RUN = "#0072B2"
 _MARKED_EPOCHS = 40  # more points than this merge into a thick line
 
 
@@ -60,7 +62,7 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
 
     table = _labeled(metrics, over, join_seeds=join_seeds)
     labels = list(dict.fromkeys(table.label))
-    palette = seaborn.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
+    palette = _run_colors(len(labels))
     statistics = {"estimator": "mean", "errorbar": ("pi", 100)} if join_seeds else {"estimator": None}
     few = table.epoch.max() <= _MARKED_EPOCHS
     figure = new_figure(11, 7.2 + 0.25 * len(labels))
@@ -90,6 +92,7 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
         handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
         labels=labels, loc="outside lower center", ncols=1 if len(labels) <= 6 else 2, frameon=False,
     )  # fmt: skip
+    add_footer(figure, SCORED_WHILE_TRAINING)
     return figure
 
 
@@ -235,6 +238,14 @@ def _read_facts(path: Path) -> tuple[int, int | None]:
 
 def _label(run: str, output_stride: int) -> str:
     return f"{run} (output stride {output_stride})"
+
+
+def _run_colors(count: int) -> list[tuple[float, float, float]]:
+    """Return colors that differ in lightness, for color-blind eyes and gray print, none as light as paper."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    return [colormaps["viridis"](at)[:3] for at in np.linspace(0, 0.85, count)] if count > 1 else [to_rgb(_ONE_RUN)]
 
 
 def _split_line(split: str, marked: bool):

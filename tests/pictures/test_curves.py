@@ -142,11 +142,13 @@ def test_figures_can_be_drawn_and_are_the_same_bytes_each_time(val_miou):
     assert first == second
 
 
-def test_a_dozen_runs_have_a_dozen_colors():
+def test_a_dozen_runs_have_a_dozen_colors_that_differ_in_lightness():
     for index in range(12):
         make_run(f"run{index:02d}", val_miou=(0.2, 0.3))
     figure = curves.plot_curves(curves.read_metrics())
-    assert len({tuple(line.get_color()) for line in figure.legends[0].get_lines()}) == 12
+    gray = [np.dot(line.get_color(), (0.299, 0.587, 0.114)) for line in figure.legends[0].get_lines()]
+    assert (np.diff(gray) > 0.03).all(), "told apart in gray, and so by color-blind eyes"
+    assert gray[-1] < 0.75, "seen on white"
 
 
 def test_a_first_loss_far_above_the_others_leaves_the_curve_readable_and_is_told():
@@ -167,6 +169,12 @@ def test_the_best_epoch_of_each_run_is_marked():
     stars = [tuple(mark.get_offsets()[0]) for mark in figure.axes[1].collections if len(mark.get_offsets())]
     assert stars == [(2, 0.3), (1, 0.6)]
     assert "best epoch" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_the_footer_says_what_the_scores_are_of():
+    make_run("a", val_miou=(0.2, 0.3))
+    footer = curves.plot_curves(curves.read_metrics()).get_supxlabel()
+    assert footer == "val: whole images, after each epoch · train: the crops of its steps"
 
 
 def test_several_runs_show_what_differs_between_them():

@@ -6,6 +6,7 @@ Reads run.json and metrics.csv alone, so that a run in progress can be watched f
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,10 +46,11 @@ class RunState:
     seconds_left: float | None
     parameters: dict[str, Any]
 
-    def row(self, different: Sequence[str]) -> tuple[str, ...]:
-        """Return the cells of the run's line; `different` names the parameters to show."""
+    def row(self, different: Mapping[str, str | None]) -> tuple[str, ...]:
+        """Return the cells of the run's line; `different` has the parameters to show, unless they are as usual."""
         trained = self.state in (TRAINING, FINISHED, STOPPED)
-        differing = [f"{name}={self.parameters[name]}" for name in different if name in self.parameters]
+        known = [(name, self.parameters[name], usual) for name, usual in different.items() if name in self.parameters]
+        differing = [f"{name}={value}" for name, value, usual in known if repr(value) != usual]
         return (
             self.run,
             self.state,
@@ -111,9 +113,16 @@ def differing_parameters(runs: Sequence[RunState]) -> list[str]:
     return [name for name in names if len({repr(parameters.get(name)) for parameters in known}) > 1]
 
 
+def _usual(name: str, runs: Sequence[RunState]) -> str | None:
+    """Return the value that more than half of the runs share, None for none: a line need not repeat it."""
+    values = [repr(one.parameters.get(name)) for one in runs if one.parameters]
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
+
+
 def format_runs(runs: Sequence[RunState]) -> list[str]:
     """Return the lines of a table of runs, the head first."""
-    different = differing_parameters(runs)
+    different = {name: _usual(name, runs) for name in differing_parameters(runs)}
     rows = [COLUMNS, *(one.row(different) for one in runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -73,6 +73,14 @@ def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):
     assert done["differs in"] == f"learning_rate={tiny().learning_rate}, seed=0"
 
 
+def test_what_most_runs_share_is_not_repeated_in_each_line(runs, capsys):
+    for name in ("third", "fourth"):
+        shutil.copytree(runs / "done", runs / name)
+    shown = listed(capsys)
+    assert shown["half"]["differs in"] == "learning_rate=0.01, seed=7"
+    assert {shown[name]["differs in"] for name in ("done", "third", "fourth")} == {"-"}
+
+
 def test_a_run_in_progress_is_seen_from_another_process_with_the_time_left(runs):
     with lock_folder(runs / "half"):
         status, shown = in_terminal(DLV3P, "runs", "list", "half")

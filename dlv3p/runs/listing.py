@@ -22,7 +22,7 @@ from cityscapes.files.locks import LOCK, holder_of, lock_folder
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
-from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run, name_runs
+from dlv3p.runs.folders import METRICS, QUANTIZED, checkpoint_path, hold_run, name_runs
 from dlv3p.runs.record import add_to_record, planned_epochs, read_record, read_unchanged_record
 from dlv3p.runtime.lines import format_duration
 
@@ -85,7 +85,8 @@ def read_state(run: str) -> RunState:
     planned, epoch = planned_epochs(record), len(history)
     known = [score for row in history if (score := row.get("val_mIoU")) is not None and score == score]
     finished = (folder / "model.safetensors").is_file() or (planned is not None and epoch >= planned)
-    state = IMPORTED if "imported" in record else FINISHED if finished else STOPPED if epoch else NEW
+    begun = epoch or checkpoint_path(run, "last").is_file()  # it may have been stopped within its first epoch
+    state = IMPORTED if "imported" in record else FINISHED if finished else STOPPED if begun else NEW
     if holder_of(folder) and state != IMPORTED:
         state = TRAINING
     left = _seconds_left(history, planned) if state == TRAINING else None

@@ -73,6 +73,15 @@ def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):
     assert done["differs in"] == f"learning_rate={tiny().learning_rate}, seed=0"
 
 
+def test_a_run_that_was_stopped_within_its_first_epoch_is_stopped(runs, capsys):
+    metrics = runs / "half" / "metrics.csv"
+    metrics.unlink()
+    metrics.with_name("metrics.csv.json").unlink()
+    assert (listed(capsys)["half"]["state"], listed(capsys)["half"]["epoch"]) == ("stopped", "0/2")
+    shutil.rmtree(runs / "half" / "checkpoints")
+    assert listed(capsys)["half"]["state"] == "not started"
+
+
 def test_what_most_runs_share_is_not_repeated_in_each_line(runs, capsys):
     for name in ("third", "fourth"):
         shutil.copytree(runs / "done", runs / name)

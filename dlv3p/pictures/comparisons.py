@@ -213,6 +213,8 @@ def overlaid_chart(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#EEEEEE")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    add_footer(figure, SCORED_WHILE_TRAINING)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
+        title=SCORED_WHILE_TRAINING, title_fontsize=8,
+    )  # fmt: skip
     return figure

@@ -29,7 +29,7 @@ PICTURE_WIDTH = 1200
 """Width of a notebook's picture in pixels."""
 
 SCORED_WHILE_TRAINING = "val: whole images, after each epoch · train: the crops of its steps"
-"""The footer of a figure that shows the scores of a training's epochs."""
+"""What the legend of a figure says that shows the scores of a training's epochs; a footer would be under it."""
 
 _CREAM = (224, 224, 192)  # of ignored pixels in PASCAL VOC, whose background is black
 _WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}

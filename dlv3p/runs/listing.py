@@ -46,11 +46,9 @@ class RunState:
     seconds_left: float | None
     parameters: dict[str, Any]
 
-    def row(self, different: Mapping[str, str | None]) -> tuple[str, ...]:
-        """Return the cells of the run's line; `different` has the parameters to show, unless they are as usual."""
+    def row(self, differing: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the cells of the run's line; `differing` has the parameters to show."""
         trained = self.state in (TRAINING, FINISHED, STOPPED)
-        known = [(name, self.parameters[name], usual) for name, usual in different.items() if name in self.parameters]
-        differing = [f"{name}={value}" for name, value, usual in known if repr(value) != usual]
         return (
             self.run,
             self.state,
@@ -58,7 +56,7 @@ class RunState:
             "-" if self.best_mean_iou is None else f"{self.best_mean_iou:.3f}",
             "-" if self.seconds_left is None else format_duration(self.seconds_left),
             str(self.parameters.get("data_root", "-")),
-            ", ".join(differing) or "-",
+            ", ".join(f"{name}={value}" for name, value in differing.items()) or "-",
         )
 
 
@@ -114,8 +112,15 @@ def differing_parameters(runs: Sequence[RunState]) -> list[str]:
     return [name for name in names if len({repr(parameters.get(name)) for parameters in known}) > 1]
 
 
+def differences(runs: Sequence[RunState]) -> list[dict[str, Any]]:
+    """Return for each run the parameters in which it differs from most others; all values where none is usual."""
+    usual = {name: _usual(name, runs) for name in differing_parameters(runs)}
+    known = [{name: one.parameters[name] for name in usual if name in one.parameters} for one in runs]
+    return [{name: value for name, value in one.items() if repr(value) != usual[name]} for one in known]
+
+
 def _usual(name: str, runs: Sequence[RunState]) -> str | None:
-    """Return the value that more than half of the runs share, None for none: a line need not repeat it."""
+    """Return the value that more than half of the runs share, None for none."""
     values = [repr(one.parameters.get(name)) for one in runs if one.parameters]
     value, count = Counter(values).most_common(1)[0]
     return value if 2 * count > len(values) else None
@@ -123,8 +128,7 @@ def _usual(name: str, runs: Sequence[RunState]) -> str | None:
 
 def format_runs(runs: Sequence[RunState]) -> list[str]:
     """Return the lines of a table of runs, the head first."""
-    different = {name: _usual(name, runs) for name in differing_parameters(runs)}
-    rows = [COLUMNS, *(one.row(different) for one in runs)]
+    rows = [COLUMNS, *(one.row(differing) for one, differing in zip(runs, differences(runs), strict=True))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

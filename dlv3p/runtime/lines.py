@@ -12,6 +12,8 @@ from dlv3p.runtime.callbacks import Callback
 
 Item = TypeVar("Item")
 
+_SECONDS_APART = 2.0  # lines that come faster say nothing, and hide those that do
+
 
 class LineProgress(Callback):
     """Print a plain line per epoch, with what varies from run to run, such as times, at its end."""
@@ -78,13 +80,14 @@ def track_with_lines(
     *,
     unit: str = "",
 ) -> Iterator[Item]:
-    """Yield the items, and print a line at about every tenth of `total` and one at the end."""
+    """Yield the items, and print a line at about every tenth of `total`, a few seconds apart, and one at the end."""
     began, done, tenth = clock(), 0, 0
+    told = began
     for done, item in enumerate(iterable, start=1):
         yield item
-        if total and done < total and done * 10 // total > tenth:
-            tenth = done * 10 // total
-            seconds = clock() - began
+        if total and done < total and done * 10 // total > tenth and clock() - told >= _SECONDS_APART:
+            tenth, told = done * 10 // total, clock()
+            seconds = told - began
             eta = format_duration(seconds / done * (total - done))
             rate = f"  {describe_rate(done, seconds, unit)}" * bool(unit)
             print(f"{title}  {done:>{len(str(total))}}/{total}{rate}  (eta {eta})", flush=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
 from dlv3p.runtime import progress, widgets
 from dlv3p.runtime.callbacks import failure_reported
-from dlv3p.runtime.lines import LineProgress, format_duration
+from dlv3p.runtime.lines import LineProgress, format_duration, track_with_lines
 from dlv3p.runtime.progress import make_progress, track
 
 
@@ -63,7 +63,7 @@ def test_widgets_are_lines_where_no_kernel_would_show_them(kernel, monkeypatch, 
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     assert progress.resolve_mode("widgets") == "lines"
     list(track(range(2), title="t", mode="widgets"))
-    assert capsys.readouterr().out.startswith("t  1/2  ")
+    assert capsys.readouterr().out.startswith("t  2/2  ")
 
 
 def test_a_kernel_without_a_notebooks_name_gets_lines(kernel):
@@ -142,10 +142,21 @@ def test_track_passes_every_item_on(mode, items, shown):
     assert list(track(items, title="t", mode=mode)) == expected
 
 
-def test_track_prints_about_ten_lines_and_the_end(capsys):
-    list(track(range(250), title="evaluate val", mode="lines"))
+@pytest.mark.parametrize(("pace", "lines"), [(1.0, 10), (0.04, 5), (0.004, 1)])
+def test_track_prints_about_ten_lines_and_the_end_and_fewer_in_a_few_seconds(capsys, pace, lines):
+    clock = Clock()
+    for _ in track_with_lines(range(250), 250, "evaluate val", clock):
+        clock.now += pace
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == lines
+    assert told[-1].startswith("evaluate val  250/250  ")
+
+
+def test_track_says_how_much_is_done(capsys):
+    clock = Clock()
+    for _ in track_with_lines(range(250), 250, "evaluate val", clock):
+        clock.now += 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
     assert lines[0].startswith("evaluate val   25/250")
     assert lines[-1].startswith("evaluate val  250/250  ")
 

@@ -23,6 +23,7 @@ from dlv3p.parameters.notebooks import SweepParameters
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandas.io.formats.style import Styler
 
     from dlv3p.experiments.jobs import Job
     from dlv3p.experiments.process import Outcome
@@ -79,6 +80,12 @@ class RunningSweep:
             )
         return pd.DataFrame(rows).set_index("job")
 
+    def styled_table(self) -> "Styler":
+        """Return the table for a notebook: what is varied as it was given, since 0.0006 is not 0.001."""
+        table = self.table()
+        formats = {name: "{}" for name in table} | {"val mIoU": "{:.3f}", "seconds": "{:.1f}"}
+        return table.style.format({name: formats[name] for name in table}, na_rep="")
+
     def _word(self, job: "Job") -> str:
         return "failed" if job in self.failed else str(self.states[job.number])
 
@@ -130,7 +137,7 @@ class RunningSweep:
             options = {"total": len(self.waiting), "title": "sweep", "mode": self.config.progress}
             for outcome in track(self.finish(executor), **options):
                 if show:
-                    show(self.table())
+                    show(self.styled_table())
                 elif self.config.progress != "none":
                     print(self.describe(outcome), flush=True)
 
@@ -221,7 +228,7 @@ class _LiveTable:
     def __init__(self) -> None:
         self._handle = None
 
-    def __call__(self, table: "pd.DataFrame") -> None:
+    def __call__(self, table: "Styler") -> None:
         from IPython.display import display
 
         if self._handle is None:

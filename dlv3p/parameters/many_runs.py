@@ -41,6 +41,7 @@ class SweepParameters(Parameters):
     address: str = text("", "of the Dask scheduler, as in tcp://host:8786")
     workers: int = number(0, 0, 1024, "jobs at once with local; 0: as many as fit")
     dry_run: bool = switch(False, "lists the jobs and their cost, and runs none")
+    figures: str = figures_field()
     progress: str = progress_field()
 
 
@@ -49,6 +50,7 @@ class ReplayParameters(Parameters):
     """Execute a run again from its record, and see whether it is identical."""
 
     run: str = text("", 'folder below saved/; "" trains a small run first')
+    figures: str = figures_field()
     progress: str = progress_field()
 
 
@@ -57,3 +59,4 @@ class ReportParameters(Parameters):
     """Set the published tables of other systems beside our own results."""
 
     runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
+    figures: str = figures_field()

@@ -284,6 +284,7 @@ class PruneParameters(RunParameters):
     repeats: int = number(9, 5, 10_000, "rounds of interleaved timing")
     largest_loss: float = number(2.0, 0.0, 100.0, "largest accepted loss, in points of mIoU")
     largest_time: float = number(0.55, 0.01, 1.0, "largest accepted latency, as a share of the dense network's")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     def check(self) -> None:
@@ -315,6 +316,7 @@ class QuantizeParameters(RunParameters):
     repeats: int = number(11, 3, 10_000, "timed rounds")
     memory: bool = switch(True, "measures each network's memory in a process of its own")
     compile: bool = switch(False, "adds a row for torch.compile, which takes a minute or more")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     def check(self) -> None:

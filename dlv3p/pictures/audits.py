@@ -1,6 +1,7 @@
 """Tables and pictures of an audit: what each split holds, how frequent each class is, and images under their masks."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
 from dlv3p.pictures.visualize import (
+    add_footer,
     new_figure,
     overlay,
     side_by_side,
@@ -81,6 +83,7 @@ def class_share_bars(report: AuditReport) -> Figure:
     axes.set_yticks(range(len(shares)), shares.index)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=len(shares.columns), frameon=False)
+    add_footer(figure, Path(report.root).name)
     return figure
 
 

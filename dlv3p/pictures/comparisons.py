@@ -12,6 +12,7 @@ from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
 from dlv3p.pictures.visualize import (
     PICTURE_WIDTH,
+    SCORED_WHILE_TRAINING,
     Sentence,
     add_footer,
     colorize,
@@ -130,19 +131,21 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
 def seeds_chart(results: "pd.DataFrame") -> "Figure":
     """Draw the mIoU of each run as a dot, and the mean over the seeds of each recipe with its standard deviation.
 
-    `results` has a row per run with the columns recipe, protocol and mIoU; each protocol has its own axes.
+    `results` has a row per run with the columns recipe, data, protocol and mIoU; images and protocol have their axes.
     """
-    protocols, recipes = (list(dict.fromkeys(results[name])) for name in ("protocol", "recipe"))
-    figure = new_figure(8, 1.2 + len(protocols) * (0.6 + 0.45 * len(recipes)))
-    for axes, protocol in zip(np.atleast_1d(figure.subplots(len(protocols))), protocols, strict=True):
+    groups = dict(list(results.groupby(["data", "protocol"], sort=False)))
+    recipes = list(dict.fromkeys(results["recipe"]))
+    figure = new_figure(8, 1.2 + len(groups) * (0.6 + 0.45 * len(recipes)))
+    for axes, (scored, group) in zip(np.atleast_1d(figure.subplots(len(groups))), groups.items(), strict=True):
         for row, recipe in enumerate(reversed(recipes)):
-            chosen = results[(results["recipe"] == recipe) & (results["protocol"] == protocol)]
-            values = 100 * chosen["mIoU"].to_numpy()
+            values = 100 * group.loc[group["recipe"] == recipe, "mIoU"].to_numpy()
+            if not len(values):
+                continue
             spread = values.std(ddof=1) if len(values) > 1 else 0.0
             axes.errorbar(values.mean(), row, xerr=spread, fmt="|", color="#D55E00", markersize=16, capsize=4)
             axes.plot(values, np.full(len(values), row), "o", color="#0072B2", alpha=0.7, clip_on=False)
         axes.set(yticks=range(len(recipes)), yticklabels=recipes[::-1], ylim=(-0.6, len(recipes) - 0.4))
-        axes.set_title(protocol, fontsize=10)
+        axes.set_title("; ".join(scored), fontsize=10)
         axes.grid(axis="x", color="#EEEEEE")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -210,5 +213,8 @@ def overlaid_chart(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color="#EEEEEE")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False,
+        title=SCORED_WHILE_TRAINING, title_fontsize=8,
+    )  # fmt: skip
     return figure

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
@@ -13,9 +14,9 @@ from cityscapes.files.checksums import check_recorded
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.pictures.visualize import new_figure
+from dlv3p.pictures.visualize import SCORED_WHILE_TRAINING, new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
-from dlv3p.runs.listing import differing_parameters, read_state
+from dlv3p.runs.listing import differences, read_state
 from dlv3p.runs.record import read_unchanged_record, steps_per_epoch
 from dlv3p.runtime.widgets import limit_axis
 
@@ -32,6 +33,8 @@ MOST_DIFFERENCES, SHORT_NAME = 4, 20
 _DASHES = {"val": "", "train": (3, 1.5)}
 _MARKERS = {"val": "o", "train": "X"}
 _SCORES = (*METRICS, "pixel_accuracy")
+_ONE_RUN = "#0072B2"
+_TWO_COLUMNS = 60  # characters of a label that fit beside another one
 _MARKED_EPOCHS = 40  # more points than this merge into a thick line
 
 
@@ -60,7 +63,7 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
 
     table = _labeled(metrics, over, join_seeds=join_seeds)
     labels = list(dict.fromkeys(table.label))
-    palette = seaborn.color_palette("colorblind" if len(labels) <= 10 else "husl", len(labels))
+    palette = _run_colors(len(labels))
     statistics = {"estimator": "mean", "errorbar": ("pi", 100)} if join_seeds else {"estimator": None}
     few = table.epoch.max() <= _MARKED_EPOCHS
     figure = new_figure(11, 7.2 + 0.25 * len(labels))
@@ -86,9 +89,11 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
     )
     splits = [_split_line(split, few) for split in _DASHES]
     figure.axes[0].legend(handles=[*splits, star], frameon=False, loc="upper right")
+    fits = max(map(len, labels)) <= _TWO_COLUMNS
     figure.legend(
         handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
-        labels=labels, loc="outside lower center", ncols=1 if len(labels) <= 6 else 2, frameon=False,
+        labels=labels, loc="outside lower center", ncols=2 if len(labels) > 6 and fits else 1, frameon=False,
+        title=SCORED_WHILE_TRAINING, title_fontsize=8,
     )  # fmt: skip
     return figure
 
@@ -112,14 +117,16 @@ def plot_range_test(
 
 def run_labels(runs: Sequence[tuple[str, int]]) -> list[str]:
     """Return a label for each (run, output stride): of several runs, a short name and what differs between them."""
-    known = {run: read_state(run) for run, _ in runs if (run_folder(run) / "run.json").is_file()}
-    different = differing_parameters(list(known.values()))[:MOST_DIFFERENCES]
-    if len(runs) < 2 or len(known) < len(runs) or not different:
+    known = [read_state(run) for run, _ in runs if (run_folder(run) / "run.json").is_file()]
+    different = differences(known)
+    if len(runs) < 2 or len(known) < len(runs) or not any(different):
         return [_label(*pair) for pair in runs]
-    return [
-        f"{_short(run)} ({', '.join(f'{name} {known[run].parameters[name]}' for name in different).replace('_', ' ')})"
-        for run, _ in runs
-    ]
+    return [_short(run) + _told(values) for (run, _), values in zip(runs, different, strict=True)]
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    told = [f"{name} {value}".replace("_", " ") for name, value in list(values.items())[:MOST_DIFFERENCES]]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _short(run: str) -> str:
@@ -235,6 +242,14 @@ def _read_facts(path: Path) -> tuple[int, int | None]:
 
 def _label(run: str, output_stride: int) -> str:
     return f"{run} (output stride {output_stride})"
+
+
+def _run_colors(count: int) -> list[tuple[float, float, float]]:
+    """Return colors that differ in lightness, for color-blind eyes and gray print, none as light as paper."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    return [colormaps["viridis"](at)[:3] for at in np.linspace(0, 0.85, count)] if count > 1 else [to_rgb(_ONE_RUN)]
 
 
 def _split_line(split: str, marked: bool):

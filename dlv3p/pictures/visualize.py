@@ -28,6 +28,9 @@ ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
 PICTURE_WIDTH = 1200
 """Width of a notebook's picture in pixels."""
 
+SCORED_WHILE_TRAINING = "val: whole images, after each epoch · train: the crops of its steps"
+"""What the legend of a figure says that shows the scores of a training's epochs; a footer would be under it."""
+
 _CREAM = (224, 224, 192)  # of ignored pixels in PASCAL VOC, whose background is black
 _WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _INK = (32, 32, 32)

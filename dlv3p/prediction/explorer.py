@@ -69,7 +69,7 @@ class Explorer:
         """Write the list of the chosen images, and say where it is."""
         try:
             path = self.exploration.export(sorted(self.chosen), self.exploration.folder / "chosen.txt")
-            self.told.value = f"{len(self.chosen)} images: {path}"
+            self.told.value = f"chosen: {len(self.chosen)}, listed in {path}"
         except UserError as error:
             self.told.value = str(error)
 

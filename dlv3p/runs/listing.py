@@ -6,6 +6,7 @@ Reads run.json and metrics.csv alone, so that a run in progress can be watched f
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any
 from cityscapes.errors import BusyError, MachineError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import explain_refusal, write_text
 from cityscapes.files.checksums import read_recorded
+from cityscapes.files.leftovers import LEFTOVER
 from cityscapes.files.listing import walk
 from cityscapes.files.locks import LOCK, holder_of, lock_folder
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
-from dlv3p.runs.folders import METRICS, QUANTIZED, hold_run, name_runs
+from dlv3p.runs.folders import METRICS, QUANTIZED, checkpoint_path, hold_run, name_runs
 from dlv3p.runs.record import add_to_record, planned_epochs, read_record, read_unchanged_record
 from dlv3p.runtime.lines import format_duration
 
@@ -44,10 +46,9 @@ class RunState:
     seconds_left: float | None
     parameters: dict[str, Any]
 
-    def row(self, different: Sequence[str]) -> tuple[str, ...]:
-        """Return the cells of the run's line; `different` names the parameters to show."""
+    def row(self, differing: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the cells of the run's line; `differing` has the parameters to show."""
         trained = self.state in (TRAINING, FINISHED, STOPPED)
-        differing = [f"{name}={self.parameters[name]}" for name in different if name in self.parameters]
         return (
             self.run,
             self.state,
@@ -55,13 +56,14 @@ class RunState:
             "-" if self.best_mean_iou is None else f"{self.best_mean_iou:.3f}",
             "-" if self.seconds_left is None else format_duration(self.seconds_left),
             str(self.parameters.get("data_root", "-")),
-            ", ".join(differing) or "-",
+            ", ".join(f"{name}={value}" for name, value in differing.items()) or "-",
         )
 
 
 def all_runs() -> list[str]:
-    """Return the names of the folders below saved/, in alphabetical order."""
-    return sorted(path.name for path in run_folder("").glob("*") if path.is_dir() and not path.name.startswith("."))
+    """Return the names of the folders below saved/ in alphabetical order, without hidden and temporary ones."""
+    names = (path.name for path in run_folder("").glob("*") if path.is_dir())
+    return sorted(name for name in names if not (name.startswith(".") or LEFTOVER.fullmatch(name)))
 
 
 def read_state(run: str) -> RunState:
@@ -81,7 +83,8 @@ def read_state(run: str) -> RunState:
     planned, epoch = planned_epochs(record), len(history)
     known = [score for row in history if (score := row.get("val_mIoU")) is not None and score == score]
     finished = (folder / "model.safetensors").is_file() or (planned is not None and epoch >= planned)
-    state = IMPORTED if "imported" in record else FINISHED if finished else STOPPED if epoch else NEW
+    begun = epoch or checkpoint_path(run, "last").is_file()  # it may have been stopped within its first epoch
+    state = IMPORTED if "imported" in record else FINISHED if finished else STOPPED if begun else NEW
     if holder_of(folder) and state != IMPORTED:
         state = TRAINING
     left = _seconds_left(history, planned) if state == TRAINING else None
@@ -109,10 +112,23 @@ def differing_parameters(runs: Sequence[RunState]) -> list[str]:
     return [name for name in names if len({repr(parameters.get(name)) for parameters in known}) > 1]
 
 
+def differences(runs: Sequence[RunState]) -> list[dict[str, Any]]:
+    """Return for each run the parameters in which it differs from most others; all values where none is usual."""
+    usual = {name: _usual(name, runs) for name in differing_parameters(runs)}
+    known = [{name: one.parameters[name] for name in usual if name in one.parameters} for one in runs]
+    return [{name: value for name, value in one.items() if repr(value) != usual[name]} for one in known]
+
+
+def _usual(name: str, runs: Sequence[RunState]) -> str | None:
+    """Return the value that more than half of the runs share, None for none."""
+    values = [repr(one.parameters.get(name)) for one in runs if one.parameters]
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
+
+
 def format_runs(runs: Sequence[RunState]) -> list[str]:
     """Return the lines of a table of runs, the head first."""
-    different = differing_parameters(runs)
-    rows = [COLUMNS, *(one.row(different) for one in runs)]
+    rows = [COLUMNS, *(one.row(differing) for one, differing in zip(runs, differences(runs), strict=True))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -12,15 +12,18 @@ from dlv3p.runtime.callbacks import Callback
 
 Item = TypeVar("Item")
 
+_SECONDS_APART = 2.0  # lines that come faster say nothing, and hide those that do
+
 
 class LineProgress(Callback):
     """Print a plain line per epoch, with what varies from run to run, such as times, at its end."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spent, self._clock = spent, clock
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
-        self._total, self._first, self._began = total_epochs, first_epoch, self._clock()
+        self._total, self._first = total_epochs, 1 if self._spent else first_epoch
+        self._began = self._clock() - self._spent
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])
@@ -77,13 +80,14 @@ def track_with_lines(
     *,
     unit: str = "",
 ) -> Iterator[Item]:
-    """Yield the items, and print a line at about every tenth of `total` and one at the end."""
+    """Yield the items, and print a line at about every tenth of `total`, a few seconds apart, and one at the end."""
     began, done, tenth = clock(), 0, 0
+    told = began
     for done, item in enumerate(iterable, start=1):
         yield item
-        if total and done < total and done * 10 // total > tenth:
-            tenth = done * 10 // total
-            seconds = clock() - began
+        if total and done < total and done * 10 // total > tenth and clock() - told >= _SECONDS_APART:
+            tenth, told = done * 10 // total, clock()
+            seconds = told - began
             eta = format_duration(seconds / done * (total - done))
             rate = f"  {describe_rate(done, seconds, unit)}" * bool(unit)
             print(f"{title}  {done:>{len(str(total))}}/{total}{rate}  (eta {eta})", flush=True)

@@ -17,18 +17,23 @@ from dlv3p.runtime.lines import Item, LineProgress, track_with_lines
 
 
 def make_progress(
-    mode: str = "auto", *, stop: Callable[[], None] | None = None, history: Iterable[Mapping[str, float]] = ()
+    mode: str = "auto",
+    *,
+    stop: Callable[[], None] | None = None,
+    history: Iterable[Mapping[str, float]] = (),
+    spent: float = 0.0,
 ) -> Callback:
     """Make the callback that shows progress: `widgets`, `lines`, `none`, or `auto`, widgets where a person sees them.
 
-    Widgets have a button that calls `stop`, and curves that begin with the epochs of `history`.
+    Widgets have a button that calls `stop`, and curves that begin with the epochs of `history`. The seconds `spent` on
+    those, if they are known, tell the time left.
     """
     mode = resolve_mode(mode)
     if mode == "widgets":
         from dlv3p.runtime.widgets import WidgetProgress
 
-        return WidgetProgress(stop=stop, history=history)
-    return LineProgress() if mode == "lines" else Callback()
+        return WidgetProgress(stop=stop, history=history, spent=spent)
+    return LineProgress(spent=spent) if mode == "lines" else Callback()
 
 
 @contextmanager

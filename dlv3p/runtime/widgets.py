@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cityscapes.errors import StoppedError
 from dlv3p.runtime.callbacks import Callback, describe_stop, is_wish
 from dlv3p.runtime.lines import Item, describe_epoch, describe_rate, format_duration
+from dlv3p.runtime.waiting_cells import WaitingCells
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -45,9 +46,11 @@ class Bar:
         self.text = ipywidgets.Label(title)
         self.box = ipywidgets.HBox([self.bar, self.text])
 
-    def begin_at(self, done: int) -> None:
-        """Start from `done` instead of 0, without counting it in the time left."""
-        self.done = self._offset = self.bar.value = done
+    def begin_at(self, done: int, spent: float = 0.0) -> None:
+        """Start from `done` instead of 0; the time left follows from the seconds `spent` on it, if they are known."""
+        self.done = self.bar.value = done
+        self._offset = 0 if spent else done
+        self._began -= spent
 
     def update(self, done: float, note: str = "") -> None:
         """Advance to `done`; the display is updated at most five times a second."""
@@ -78,9 +81,10 @@ class WidgetProgress(Callback):
         *,
         stop: Callable[[], None] | None = None,
         history: Iterable[Mapping[str, float]] = (),
+        spent: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock, self._stop = clock, stop
+        self._clock, self._stop, self._spent = clock, stop, spent
         self._rows = [dict(row) for row in history]
         self._next_drawing = -math.inf
 
@@ -91,7 +95,9 @@ class WidgetProgress(Callback):
         self._epochs, self._steps = total_epochs, steps_per_epoch
         self._bar = Bar(total_epochs * steps_per_epoch, "", clock=self._clock)
         self._bar.text.value = f"epoch {first_epoch}/{total_epochs}  ·  first step"
-        self._bar.begin_at((first_epoch - 1) * steps_per_epoch)
+        self._bar.begin_at((first_epoch - 1) * steps_per_epoch, self._spent)
+        if self._spent:
+            self._show_end_of(first_epoch - 1)
         self._button = ipywidgets.Button(
             description="Stop",
             icon="stop",
@@ -109,21 +115,28 @@ class WidgetProgress(Callback):
         # ipykernel 7.4 sends replies to the subshell that created the widget, which is busy; without this entry, it
         # uses the subshell that the front end asks for.
         vars(self._button.comm).pop("_reply_subshell_id", None)
+        self._waiting = WaitingCells()
         if self._rows:
+            self._show_last()
             self._draw()
+        self._tell_waiting()
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
         self._bar.update((epoch - 1) * self._steps + step * (1 - _VALIDATION_SHARE), note)
+        self._tell_waiting()
 
     def on_image(self, epoch: int, image: int, images: int) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  validating, image {image}/{images}"
         part = 1 - _VALIDATION_SHARE * (1 - image / images)
         self._bar.update((epoch - 1 + part) * self._steps, note)
+        self._tell_waiting()
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
-        self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
+        self._show_last()
+        self._show_end_of(int(row["epoch"]))
+        self._tell_waiting()
         if self._clock() >= self._next_drawing:
             self._draw()
 
@@ -147,13 +160,26 @@ class WidgetProgress(Callback):
         if self._rows:
             self._draw()
         self._bar.close(style, message)
+        self._tell_waiting()
+        self._waiting.close()
         if message and printed:
             print(message)  # widgets are not saved in a notebook; the printed line is
+
+    def _show_last(self) -> None:
+        row = self._rows[-1]
+        self._last.value = "  ·  ".join([f"after epoch {int(row['epoch'])}", *describe_epoch(row)])
+
+    def _show_end_of(self, epoch: int) -> None:
+        self._bar.update(epoch * self._steps, f"epoch {epoch}/{self._epochs} is over")
+
+    def _tell_waiting(self) -> None:
+        self._waiting.show("text/plain", "\n".join(filter(None, (self._bar.text.value, self._last.value))))
 
     def _draw(self) -> None:
         began = self._clock()
         self._curves.value = draw_curves(self._rows, self._epochs)
         self._curves.layout.height, self._curves.layout.visibility = CURVES_HEIGHT, "visible"
+        self._waiting.show("image/png", self._curves.value)
         cost = self._clock() - began
         self._next_drawing = began + min(cost / _DRAWING_SHARE, _OLDEST)
 
@@ -227,6 +253,7 @@ def track_with_bar(iterable: Iterable[Item], total: int | None, title: str, *, u
     from IPython.display import display
 
     bar = Bar(total, title)
+    bar.text.value = f"{title}  ·  0/{total}" if total else title  # the first item may take minutes
     display(bar.box)
     done, began = 0, time.monotonic()
     try:

@@ -34,9 +34,9 @@ def follow_elsewhere(parameters: TrainParameters) -> None:
     _wait_for_record(run, mode)
     with suppress(FileNotFoundError):
         refuse_other_parameters(run, read_record(run_folder(run) / "run.json")["parameters"], parameters)
-    progress = _begin(run, mode)
+    progress, shown = _begin(run, mode)
     with failure_reported(progress):
-        state = _follow(run, progress)
+        state = _follow(run, progress, shown)
         if state.state != FINISHED:
             raise StoppedError(f"run={run!r}: stopped elsewhere after epoch {state.epoch} of {state.epochs}; run again")
     progress.on_finish("the training that this cell followed has finished")
@@ -58,9 +58,9 @@ def watch(run: str, *, progress: str = "auto") -> RunState:
     if holder := holder_of(run_folder(run)):
         print(f"{holder} is training {run}. Stop asks it to stop, with a checkpoint.", flush=True)
         _wait_for_record(run, progress)
-        shown = _begin(run, progress)
+        shown, epochs = _begin(run, progress)
         with failure_reported(shown):
-            _follow(run, shown)
+            _follow(run, shown, epochs)
     state = read_state(run)
     told = f"{run} is {state.state}, after epoch {state.epoch} of {state.epochs}"
     if shown is None:
@@ -70,11 +70,13 @@ def watch(run: str, *, progress: str = "auto") -> RunState:
     return state
 
 
-def _begin(run: str, mode: str) -> Callback:
-    """Return what shows the progress of a training elsewhere, with a button that stops it."""
-    state, progress = read_state(run), make_progress(mode, stop=partial(_ask_to_stop, run))
-    progress.on_start(state.epochs or max(1, state.epoch), 1, state.epoch + 1)
-    return progress
+def _begin(run: str, mode: str) -> tuple[Callback, int]:
+    """Return what shows the progress of a training elsewhere, with a button that stops it, and the epochs until now."""
+    rows, epochs = _epochs_of(run), read_state(run).epochs
+    spent = sum(row.get("seconds", 0.0) for row in rows)
+    progress = make_progress(mode, stop=partial(_ask_to_stop, run), history=rows, spent=spent)
+    progress.on_start(epochs or max(1, len(rows)), 1, len(rows) + 1)
+    return progress, len(rows)
 
 
 def _wait_for_record(run: str, mode: str) -> None:
@@ -84,19 +86,24 @@ def _wait_for_record(run: str, mode: str) -> None:
             _wait()
 
 
-def _follow(run: str, progress: Callback) -> RunState:
-    """Pass every finished epoch on until the process that trains the run has ended; return how it left the run."""
-    shown, training = 0, True
+def _follow(run: str, progress: Callback, shown: int) -> RunState:
+    """Pass every epoch after those `shown` on until the process that trains the run has ended; return its state."""
+    training = True
     while training:
         training = bool(holder_of(run_folder(run)))  # before the last look, or its epochs could be missed
-        with suppress(OSError, ValueError):  # a table that is being replaced
-            for row in read_history(run_folder(run) / METRICS)[shown:]:
-                progress.on_step(int(row["epoch"]), 1, row["train_loss"])
-                progress.on_epoch(row)
-                shown += 1
+        for row in _epochs_of(run)[shown:]:
+            progress.on_epoch(row)
+            shown += 1
         if training:
             _wait()
     return read_state(run)
+
+
+def _epochs_of(run: str) -> list[dict[str, float]]:
+    """Return the epochs of a run that are known, none while their table is being replaced."""
+    with suppress(OSError, ValueError):
+        return read_history(run_folder(run) / METRICS)
+    return []
 
 
 def _wait() -> None:

@@ -91,24 +91,46 @@ ENDLESS = TINY | {"epochs": 10_000, "progress": "auto", "checkpoint_minutes": 10
 def test_a_stop_ends_training_with_a_checkpoint_and_looks_like_a_wish_that_was_followed(
     city: Path, lab: JupyterLab
 ) -> None:
-    """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first."""
+    """The click arrives while the cell runs: otherwise, ten thousand epochs would pass first.
+
+    Run again and, as after a closed browser, once more while it runs, the cell shows at once how it is doing.
+    """
+    states, waiting = [], []
+
+    def run_twice(page: Page) -> None:
+        states.append(load_checkpoint(lab.workspace / "saved" / "stopped" / "checkpoints" / "last.pt"))
+        cell = page.locator(".jp-CodeCell", has_text="result = train(config)")
+        for seen in ("button.jupyter-button:enabled", "text=This cell is running in this kernel already"):
+            cell.locator(".jp-InputArea-editor").click()
+            page.keyboard.press("Control+Enter")
+            cell.locator(seen).wait_for(timeout=120_000)
+        cell.locator(".jp-OutputArea img").wait_for()  # the curves, as a picture
+        waiting.append(cell.locator(".jp-OutputArea").inner_text())
+        page.keyboard.press("Escape")
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        cell.get_by_text("Stopped after step", exact=False).first.wait_for(timeout=60_000)
+
     seen = lab.run(
         ROOT / "notebooks" / "train.ipynb",
         parameters=ENDLESS | {"run": "stopped", "data_root": str(city)},
         screenshot=PICTURES / "stopped.png",
         press="Stop",
         seconds=600,
+        afterwards=run_twice,
     )
     assert seen.errors == []
     assert seen.red_bars == 0
     assert seen.started < seen.cells, "the cells below have run"
-    state = load_checkpoint(lab.workspace / "saved" / "stopped" / "checkpoints" / "last.pt")
+    (state,) = states
     assert state["epoch"] < 10_000
     step = state["epoch"] * STEPS_PER_EPOCH + state["step"]
     told = f"Stopped after step {step} of {10_000 * STEPS_PER_EPOCH}. Run this cell again to resume."
     assert [text for text in seen.printed if "topped" in text.replace("run: stopped", "")] == [told]
     assert "StoppedError" not in "".join(seen.printed)
     assert told in seen.looks[-1].text
+    assert "The square in the toolbar stops both." in waiting[0]
+    assert re.search(r"epoch \d+/10000", waiting[0])
 
 
 def stopped_elsewhere(lab: JupyterLab, notebook: str, training: dict[str, object], opened: dict[str, object]) -> Seen:

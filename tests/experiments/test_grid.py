@@ -1,6 +1,7 @@
 """A sweep's file becomes jobs, and every mistake in it is one line before any of them starts."""
 
 import os
+import re
 import signal
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -196,6 +197,16 @@ def test_what_failed_is_listed_with_its_line_and_the_others_go_on(sweep, prepare
     shown = capsys.readouterr().out
     assert "\njob 2 (seed=1) failed: seed=1: no such thing\n" in shown
     assert shown.count(" failed") >= 2
+
+
+def test_the_table_shows_what_is_varied_as_it_was_given_and_no_nan(sweep, prepared):
+    """To three decimals, 0.0006 would read 0.001."""
+    running = RunningSweep(SweepParameters(grid=str(sweep(grid={"learning_rate": [0.0006, 2e-7]}))))
+    running.outcomes[1] = Outcome(1, 0, "", 9.87)
+    shown = running.styled_table().to_html()
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
+    assert cells[:5] == ["0.0006", "new", "", "9.9", running.sweep.jobs[0].run]
+    assert cells[5:9] == ["2e-07", "new", "", ""]
 
 
 def test_an_executor_that_loses_a_job_fails_that_job_alone(sweep, prepared, workspace):

@@ -12,6 +12,7 @@ from cityscapes.errors import MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.evaluation.statistics import mean_interval
 from dlv3p.experiments.table import format_table, gather_results, main, over_seeds
+from dlv3p.pictures.comparisons import seeds_chart
 from dlv3p.runs.record import read_record, write_record
 
 
@@ -37,6 +38,17 @@ def test_seeds_are_one_row_with_mean_and_deviation():
     assert one["mIoU, %"] == pytest.approx(100 * statistics.mean(scores))
     assert one["sd"] == pytest.approx(100 * statistics.stdev(scores))
     assert math.isnan(one["low"])
+
+
+def test_runs_on_other_images_have_axes_of_their_own_in_the_chart():
+    results = [row("small", 0, 0.5), row("small", 1, 0.6), row("small", 0, 0.9, data="city val, 7 images")]
+    first, other = seeds_chart(pd.DataFrame(results)).axes
+    assert [axes.get_title() for axes in (first, other)] == [
+        "city val, 40 images; whole_image",
+        "city val, 7 images; whole_image",
+    ]
+    assert first.lines[-1].get_xdata().tolist() == [50, 60]
+    assert other.lines[-1].get_xdata().tolist() == [90]
 
 
 def test_runs_of_one_seed_count_once():

@@ -35,6 +35,7 @@ def test_bars_are_as_long_as_their_classes_are_frequent(drawn):
     report = audit_cityscapes(city, ["train", "val"], made, progress=False)
     figure = class_share_bars(report)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train, images: 6", "val, images: 3"]
+    assert figure.get_supxlabel() == city.name
     (axis,) = figure.axes
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert axis.get_xscale() == "log"

@@ -142,11 +142,13 @@ def test_figures_can_be_drawn_and_are_the_same_bytes_each_time(val_miou):
     assert first == second
 
 
-def test_a_dozen_runs_have_a_dozen_colors():
+def test_a_dozen_runs_have_a_dozen_colors_that_differ_in_lightness():
     for index in range(12):
         make_run(f"run{index:02d}", val_miou=(0.2, 0.3))
     figure = curves.plot_curves(curves.read_metrics())
-    assert len({tuple(line.get_color()) for line in figure.legends[0].get_lines()}) == 12
+    gray = [np.dot(line.get_color(), (0.299, 0.587, 0.114)) for line in figure.legends[0].get_lines()]
+    assert (np.diff(gray) > 0.03).all(), "told apart in gray, and so by color-blind eyes"
+    assert gray[-1] < 0.75, "seen on white"
 
 
 def test_a_first_loss_far_above_the_others_leaves_the_curve_readable_and_is_told():
@@ -169,6 +171,12 @@ def test_the_best_epoch_of_each_run_is_marked():
     assert "best epoch" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
+def test_the_legend_says_what_the_scores_are_of():
+    make_run("a", val_miou=(0.2, 0.3))
+    (legend,) = curves.plot_curves(curves.read_metrics()).legends
+    assert legend.get_title().get_text() == "val: whole images, after each epoch · train: the crops of its steps"
+
+
 def test_several_runs_show_what_differs_between_them():
     long = "deeplabv3plus-mobilenet_v2-os16-0ea3da"
     make_run(long)
@@ -180,6 +188,34 @@ def test_several_runs_show_what_differs_between_them():
     labels = curves.run_labels([(long, 16), ("b", 8)])
     assert labels == ["deeplabv3plu…-0ea3da (output stride 16, seed 3)", "b (output stride 8, seed 4)"]
     assert curves.run_labels([(long, 16)]) == [f"{long} (output stride 16)"]
+
+
+def test_a_label_names_what_a_run_differs_in_from_most_others():
+    for index, rate in enumerate((0.1, 0.1, 0.1, 0.02)):
+        make_run(f"r{index}", val_miou=(0.2,))
+        path = run_folder(f"r{index}") / "run.json"
+        add_to_record(path, record := read_record(path), parameters=record["parameters"] | {"learning_rate": rate})
+    labels = curves.run_labels([(f"r{index}", 16) for index in range(4)])
+    assert labels == ["r0", "r1", "r2", "r3 (learning rate 0.02)"]
+
+
+def test_long_labels_of_many_runs_are_drawn_whole():
+    for index in range(8):
+        make_run(f"run-{index:016d}", val_miou=(0.2,))
+        path = run_folder(f"run-{index:016d}") / "run.json"
+        record = read_record(path)
+        changed = {
+            "epochs": 100 + index,
+            "steps": index,
+            "learning_rate": 0.123456 + index / 1e6,
+            "warmup_steps": index,
+        }
+        add_to_record(path, record, parameters=record["parameters"] | changed)
+    figure = curves.plot_curves(curves.read_metrics())
+    png(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
 
 
 def make_seeds(*seeds, val_miou, seconds=3600.0):

@@ -17,6 +17,7 @@ from support.tiny import tiny
 
 from cityscapes.errors import BusyError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.files.checksums import write_recorded
+from cityscapes.files.leftovers import temporary_folder
 from cityscapes.files.locks import lock_folder
 from dlv3p.jupyter.executed_copy import add_header
 from dlv3p.parameters.notebooks import EvaluateParameters
@@ -54,6 +55,12 @@ def listed(capsys) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in cells}
 
 
+def test_a_temporary_folder_of_another_command_is_no_run(runs, capsys):
+    """While the cost of a training is measured, there is one beside the runs."""
+    with temporary_folder("dlv3p-trial", runs):
+        assert listed(capsys).keys() == {"done", "half"}
+
+
 def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):
     done, half = (listed(capsys)[name] for name in ("done", "half"))
     assert (done["state"], done["epoch"], done["left"]) == ("finished", "2/2", "-")
@@ -64,6 +71,23 @@ def test_the_table_has_state_epochs_score_data_and_what_differs(runs, capsys):
     assert half["data"].endswith("city0")
     assert half["differs in"] == "learning_rate=0.01, seed=7"  # not the threads, which change no result
     assert done["differs in"] == f"learning_rate={tiny().learning_rate}, seed=0"
+
+
+def test_a_run_that_was_stopped_within_its_first_epoch_is_stopped(runs, capsys):
+    metrics = runs / "half" / "metrics.csv"
+    metrics.unlink()
+    metrics.with_name("metrics.csv.json").unlink()
+    assert (listed(capsys)["half"]["state"], listed(capsys)["half"]["epoch"]) == ("stopped", "0/2")
+    shutil.rmtree(runs / "half" / "checkpoints")
+    assert listed(capsys)["half"]["state"] == "not started"
+
+
+def test_what_most_runs_share_is_not_repeated_in_each_line(runs, capsys):
+    for name in ("third", "fourth"):
+        shutil.copytree(runs / "done", runs / name)
+    shown = listed(capsys)
+    assert shown["half"]["differs in"] == "learning_rate=0.01, seed=7"
+    assert {shown[name]["differs in"] for name in ("done", "third", "fourth")} == {"-"}
 
 
 def test_a_run_in_progress_is_seen_from_another_process_with_the_time_left(runs):

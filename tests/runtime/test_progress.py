@@ -14,7 +14,7 @@ from PIL import Image
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
 from dlv3p.runtime import progress, widgets
 from dlv3p.runtime.callbacks import failure_reported
-from dlv3p.runtime.lines import LineProgress, format_duration
+from dlv3p.runtime.lines import LineProgress, format_duration, track_with_lines
 from dlv3p.runtime.progress import make_progress, track
 
 
@@ -63,7 +63,7 @@ def test_widgets_are_lines_where_no_kernel_would_show_them(kernel, monkeypatch, 
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     assert progress.resolve_mode("widgets") == "lines"
     list(track(range(2), title="t", mode="widgets"))
-    assert capsys.readouterr().out.startswith("t  1/2  ")
+    assert capsys.readouterr().out.startswith("t  2/2  ")
 
 
 def test_a_kernel_without_a_notebooks_name_gets_lines(kernel):
@@ -142,10 +142,21 @@ def test_track_passes_every_item_on(mode, items, shown):
     assert list(track(items, title="t", mode=mode)) == expected
 
 
-def test_track_prints_about_ten_lines_and_the_end(capsys):
-    list(track(range(250), title="evaluate val", mode="lines"))
+@pytest.mark.parametrize(("pace", "lines"), [(1.0, 10), (0.04, 5), (0.004, 1)])
+def test_track_prints_about_ten_lines_and_the_end_and_fewer_in_a_few_seconds(capsys, pace, lines):
+    clock = Clock()
+    for _ in track_with_lines(range(250), 250, "evaluate val", clock):
+        clock.now += pace
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == lines
+    assert told[-1].startswith("evaluate val  250/250  ")
+
+
+def test_track_says_how_much_is_done(capsys):
+    clock = Clock()
+    for _ in track_with_lines(range(250), 250, "evaluate val", clock):
+        clock.now += 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
     assert lines[0].startswith("evaluate val   25/250")
     assert lines[-1].startswith("evaluate val  250/250  ")
 
@@ -389,9 +400,94 @@ def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
         manager.shutdown_kernel(now=True)
 
 
+def test_who_comes_late_sees_all_epochs_and_the_time_left_as_the_training_has_it(shown, capsys):
+    """After epoch 12 of 26, a minute each; the clock of who watches has only begun."""
+    clock, rows = Clock(), [ROW | {"epoch": epoch} for epoch in range(1, 13)]
+    live = widgets.WidgetProgress(history=rows, spent=12 * 60.0, clock=clock)
+    live.on_start(26, 1, 13)
+    box, last, curves = shown[0].children
+    assert box.children[-1].value == "epoch 12/26 is over  ·  eta 14 min"
+    assert last.value.startswith("after epoch 12  ·  ")
+    before = bytes(curves.value)
+    assert curves.layout.visibility == "visible"
+    clock.now += 60
+    live.on_epoch(ROW | {"epoch": 13})
+    assert box.children[-1].value == "epoch 13/26 is over  ·  eta 13 min"
+    assert bytes(curves.value) != before
+    lines = LineProgress(spent=13 * 60.0, clock=clock)
+    lines.on_start(26, 1, 14)
+    clock.now += 60
+    lines.on_epoch(ROW | {"epoch": 14})
+    assert capsys.readouterr().out.endswith("(eta 12 min)\n")
+
+
+RUNS = """
+import threading
+from dlv3p.runtime.widgets import WidgetProgress
+go = globals().setdefault("go", threading.Event())
+live = WidgetProgress()
+live.on_start(2, 2)
+live.on_step(1, 1, 0.5)
+live.on_epoch({"epoch": 1, "train_loss": 0.5, "val_loss": 0.4})
+print("one epoch is over", flush=True)
+go.wait(60)
+live.on_finish("done")
+"""
+
+
+def test_a_cell_that_is_run_again_while_it_runs_shows_at_once_how_it_is_doing():
+    """As after a closed browser, in the same kernel: until the first run ends, the second would show nothing."""
+    manager = KernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        again = ""
+        client.execute(RUNS)
+        told: list[tuple[str, dict]] = []
+        while not any(kind == "status" and content["execution_state"] == "idle" for kind, content in told):
+            message = client.get_iopub_msg(timeout=120)
+            kind, content = message["msg_type"], message["content"]
+            if not again and "one epoch is over" in content.get("text", ""):
+                again = client.execute(RUNS)
+                client.execute("another = 1")  # waits as ever
+            elif again and message["parent_header"].get("msg_id") == again:
+                told.append((kind, content))
+                if "image/png" in content.get("data", {}):  # the last of what is shown at once
+                    request = client.session.msg("create_subshell_request")
+                    client.control_channel.send(request)
+                    thread = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+                    press = client.session.msg("execute_request", {"code": "go.set()", "silent": True})
+                    press["header"]["subshell_id"] = thread
+                    client.shell_channel.send(press)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    kinds = [kind for kind, _ in told]
+    first = kinds.index("status")
+    assert kinds[:first] == ["stream", "display_data", "display_data", "update_display_data", "clear_output"]
+    assert told[0][1]["text"].startswith("This cell is running in this kernel already; ")
+    bar, last = told[1][1]["data"]["text/plain"].split("\n")
+    assert bar.startswith("epoch 1/2  ·  step 1/2  ·  loss 0.5000")
+    assert last == "after epoch 1  ·  loss 0.5000  ·  val loss 0.4000"
+    assert told[3][1]["data"]["text/plain"].startswith("done\n")
+    assert "execute_input" in kinds[first:], "the second run did not begin"
+
+
 def test_there_is_no_stop_button_where_nothing_can_be_stopped(shown):
     run_widgets(Clock())
     assert len(shown[0].children[0].children) == 2
+
+
+def test_a_bar_says_how_much_there_is_before_the_first_item_is_done(shown):
+    def first():
+        texts.append(shown[0].children[-1].value)
+        yield 1
+
+    texts = []
+    list(track(first(), total=4, title="sweep", mode="widgets"))
+    assert texts == ["sweep  ·  0/4"]
 
 
 def test_a_loop_that_ends_early_turns_its_bar_red(shown):

@@ -207,6 +207,15 @@ def _readable(notebook: NotebookNode, name: str) -> Complaints:
         yield "has no picture"
 
 
+def _figures(notebook: NotebookNode, name: str) -> Complaints:
+    """Figures are saved in the format asked for; only training has no such parameter, which would be part of a run."""
+    lines = [line for cell in code_cells(notebook) for line in cell.source.splitlines()]
+    saved = [line for line in lines if line.startswith("save_figure(")]
+    yield from (
+        f"ignores config.figures: {line}" for line in saved if ".{config.figures}" not in line and name != "train"
+    )
+
+
 def _check(notebook: NotebookNode, name: str) -> Complaints:
     """The last cell checks what holds, for nbval: it is tagged and folded, and every checked cell has an output."""
     checks = code_cells(notebook, "check")
@@ -246,6 +255,7 @@ RULES = {
     "outputs": _outputs,
     "stable": _stable,
     "readable": _readable,
+    "figures": _figures,
     "check": _check,
     "index": _index,
 }

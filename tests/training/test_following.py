@@ -19,7 +19,11 @@ class Shown(Callback):
     """What a person sees of a training."""
 
     def __init__(self):
-        self.epochs, self.end = [], ""
+        self.epochs, self.spent, self.end = [], 0.0, ""
+
+    def begin(self, mode, *, stop, history, spent):
+        self.epochs, self.spent = [int(row["epoch"]) for row in history], spent
+        return self
 
     def on_epoch(self, row):
         self.epochs.append(int(row["epoch"]))
@@ -36,7 +40,7 @@ def shown(monkeypatch):
     """A person in front of the notebook."""
     shown = Shown()
     monkeypatch.setattr(following, "resolve_mode", lambda mode: "widgets")
-    monkeypatch.setattr(following, "make_progress", lambda mode, stop=None: shown)
+    monkeypatch.setattr(following, "make_progress", shown.begin)
     monkeypatch.setattr(following, "SECONDS_BETWEEN_LOOKS", 0.05)
     return shown
 
@@ -151,6 +155,7 @@ def test_watching_shows_a_run_that_is_trained_and_one_that_is_not(trained, city,
     assert following.watch("done").state == "finished"
     told = "done is finished, after epoch 2 of 2"
     assert (shown.epochs, shown.end) == ([1, 2], told)
+    assert shown.spent > 0
     assert "is training done. Stop asks it to stop" in capsys.readouterr().out
     other.join()
     assert following.watch("done").epoch == 2

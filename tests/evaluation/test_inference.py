@@ -1,9 +1,12 @@
 """From a finished run to label maps, scores, a zip and pictures."""
 
 import json
+import os
 import shutil
 import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import DivergedError, InputError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import DivergedError, InputError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import read_image_counts
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import Predictor, load_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.jupyter.demo import load_run
@@ -148,6 +151,28 @@ def test_predicting_again_goes_on_where_it_stopped(city, predictor):
     assert save_predictions(predictor, split, progress="none") == folder
     assert first.stat().st_mtime_ns == kept
     assert second.read_bytes() == content
+
+
+def test_other_processes_make_the_same_predictions_wherever_they_run(city, predictor, tmp_path, monkeypatch):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    made = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for path in made:
+        path.unlink()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(tmp_path,)) as pool:
+        monkeypatch.setattr(Predictor, "__call__", None)  # this process predicts nothing
+        assert save_predictions(predictor, split, progress="none", executor=pool) == folder
+    assert {path: path.read_bytes() for path in folder.rglob("*.png")} == made
+
+
+def test_a_worker_refuses_another_checkpoint_than_the_one_that_names_the_predictions(city, predictor):
+    other = replace(predictor, weights_sha256="0" * 64)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(IntegrityError, match="best.pt: is another checkpoint than the one that was loaded"),
+    ):
+        save_predictions(other, open_images(city, "test"), progress="none", executor=pool)
+    assert not list(output_folder("done").glob("predictions/*-00000000/*/*.png"))
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ class Predictor:
 
 
 @explain_out_of_memory(LOADING_ADVICE)
-def load_predictor(parameters: RunParameters) -> Predictor:
+def load_run_predictor(parameters: RunParameters) -> Predictor:
     """Load the network that a notebook's parameters name by `run` ("" is the newest) and `checkpoint`."""
     run = find_run(parameters.run)
     path = checkpoint_path(run, parameters.checkpoint)
@@ -140,4 +140,4 @@ def read_predictor(run: str, checkpoint: Path, *, device: str, threads: int) -> 
 
 def load_saved(run: str, *, device: str, threads: int) -> Predictor:
     """Load the best network of a run folder by its name."""
-    return load_predictor(RunParameters(run=run, device=device, threads=threads))
+    return load_run_predictor(RunParameters(run=run, device=device, threads=threads))

@@ -22,7 +22,7 @@ from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import read_image_counts
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.jupyter.demo import load_run
@@ -56,7 +56,7 @@ def test_results_that_cannot_be_written_are_told_before_they_are_made(trained, m
 
 def test_a_run_that_does_not_exist_is_told_with_those_that_do(trained):
     with pytest.raises(MissingInputError, match="did you mean 'done'"):
-        load_predictor(RunParameters(run="don"))
+        load_run_predictor(RunParameters(run="don"))
 
 
 @pytest.mark.parametrize("size", [(128, 64), (97, 65), (200, 100)])
@@ -78,7 +78,7 @@ def test_a_prediction_is_the_best_class_of_the_full_size_logits(predictor, city)
 
 
 def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predictor):
-    model = load_predictor(RunParameters(run="done", threads=1)).model
+    model = load_run_predictor(RunParameters(run="done", threads=1)).model
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     with pytest.raises(DivergedError, match="not finite"):
         replace(predictor, model=model)(Image.new("RGB", (64, 64)))
@@ -302,11 +302,11 @@ def test_predictions_are_named_after_the_weights_that_made_them(city, trained):
     """A training that saves between loading and predicting changes the file, not the network in memory."""
     shutil.copytree(trained.folder, trained.folder.with_name("goes_on"))
     parameters = RunParameters(run="goes_on", device="cpu", threads=1)
-    loaded = load_predictor(parameters)
+    loaded = load_run_predictor(parameters)
     state = load_checkpoint(loaded.checkpoint)
     state["model"] = {name: value + 1 for name, value in state["model"].items()}
     save_checkpoint(loaded.checkpoint, state)
-    later = load_predictor(parameters)
+    later = load_run_predictor(parameters)
     assert later.weights_sha256 != loaded.weights_sha256
     for one in (loaded, later):
         folder = save_predictions(one, open_images(city, "test"), progress="none")

@@ -63,7 +63,7 @@ from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
 from dlv3p.pictures.curves import plot_curves, read_metrics
-from dlv3p.pictures.visualize import save_figure
+from dlv3p.pictures.figures import save_figure
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training import validation

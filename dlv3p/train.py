@@ -242,7 +242,7 @@ def _report_range_test(parameters: TrainParameters) -> str:
     """Do a range test, save its curve, and return what it says."""
     from cityscapes.workspace import output_folder
     from dlv3p.pictures.curves import plot_range_test
-    from dlv3p.pictures.visualize import save_figure
+    from dlv3p.pictures.figures import save_figure
     from dlv3p.training.range_test import find_rate
 
     found = find_rate(parameters)

@@ -26,7 +26,7 @@ from dlv3p.data.fingerprints import content_fingerprint
 from dlv3p.data.loader import make_samples, training_loader
 from dlv3p.data.roots import open_split, open_training, resolve_data_root
 from dlv3p.evaluation.evaluate import refuse_other_classes
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
@@ -129,7 +129,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     Raises ParameterError when the pruned run's folder holds a network that was pruned or fine-tuned in another way,
     BusyError while another process trains it, and the errors of `prune_model`; the dense run is only read.
     """
-    dense = load_predictor(replace(parameters, run=dense_run(parameters.run)))
+    dense = load_run_predictor(replace(parameters, run=dense_run(parameters.run)))
     require_colors(dense.rule, "pruning")
     trained = dense.parameters
     name = parameters.pruned_run or f"{dense.run}-pruned"

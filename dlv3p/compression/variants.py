@@ -16,7 +16,7 @@ from cityscapes.errors import MachineError, ParameterError
 from dlv3p.compression.acceptance import Variant, size_on_disk
 from dlv3p.compression.acceptance_report import AcceptanceReport, Limits
 from dlv3p.compression.quantization import QuantizedRun, require_backends
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.export.agreement import SMALLEST_AGREEMENT
 from dlv3p.export.graphs import export_program
 from dlv3p.export.onnx_runtime import convert_to_float16, open_onnx
@@ -73,7 +73,9 @@ def load_reference(parameters: QuantizeParameters, predictor: Predictor) -> Pred
     """Load the run that `compared_with` names, None for ""; raises the errors of `find_run` and `check_comparable`."""
     if not parameters.compared_with:
         return None
-    reference = load_predictor(replace(parameters, run=find_run(parameters.compared_with, parameter="compared_with")))
+    reference = load_run_predictor(
+        replace(parameters, run=find_run(parameters.compared_with, parameter="compared_with"))
+    )
     check_comparable(predictor, reference)
     return reference
 

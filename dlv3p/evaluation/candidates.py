@@ -26,7 +26,7 @@ from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
 from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pair
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
 from dlv3p.parameters.choices import OWN_IDS
@@ -209,7 +209,7 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
 
     @lru_cache(maxsize=1)
     def predictor():
-        return load_predictor(RunParameters(run=stored.run, device=device, threads=threads))
+        return load_run_predictor(RunParameters(run=stored.run, device=device, threads=threads))
 
     def predict(split: Split, index: int) -> np.ndarray:
         return predictor()(scored_pair(split, index, stored.protocol)[0], stored.protocol)

@@ -19,7 +19,7 @@ from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
-from dlv3p.runs.loading import load_run_checkpoint
+from dlv3p.runs.loading import read_run_checkpoint
 from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, SCORING_ADVICE, choose_device, explain_out_of_memory
 from dlv3p.weights.checkpoint import model_from_checkpoint
 
@@ -114,24 +114,30 @@ class Predictor:
 
 
 @explain_out_of_memory(LOADING_ADVICE)
-def load_predictor(parameters: RunParameters) -> Predictor:
+def load_run_predictor(parameters: RunParameters) -> Predictor:
     """Load the network that a notebook's parameters name by `run` ("" is the newest) and `checkpoint`."""
-    torch.set_num_threads(parameters.threads)
     run = find_run(parameters.run)
     path = checkpoint_path(run, parameters.checkpoint)
-    state = load_run_checkpoint(run, parameters.checkpoint)
+    predictor = read_predictor(run, path, device=parameters.device, threads=parameters.threads)
     if holder := holder_of(path.parents[1]):
         print(
-            f"run={run!r}: {holder} is training it; this is its {path.stem} network so far, of epoch {state['epoch']}"
+            f"run={run!r}: {holder} is training it; this is its {path.stem} network so far, of epoch {predictor.epoch}"
         )
+    return predictor
+
+
+def read_predictor(run: str, checkpoint: Path, *, device: str, threads: int) -> Predictor:
+    """Read the network of a run from the file of a checkpoint, wherever the run's folder lies."""
+    torch.set_num_threads(threads)
+    state = read_run_checkpoint(checkpoint)
     model, trained_with = model_from_checkpoint(state)
-    device = choose_device(parameters.device)
-    model, names = model.to(device, memory_format=LAYOUT), state["class_names"]
+    chosen = choose_device(device)
+    model, names = model.to(chosen, memory_format=LAYOUT), state["class_names"]
     return Predictor(
-        run, path, state["epoch"], model, trained_with, names, device, state["sha256"], state.get("meaning")
+        run, checkpoint, state["epoch"], model, trained_with, names, chosen, state["sha256"], state.get("meaning")
     )
 
 
 def load_saved(run: str, *, device: str, threads: int) -> Predictor:
     """Load the best network of a run folder by its name."""
-    return load_predictor(RunParameters(run=run, device=device, threads=threads))
+    return load_run_predictor(RunParameters(run=run, device=device, threads=threads))

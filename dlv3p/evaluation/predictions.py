@@ -1,26 +1,36 @@
 """Predict a split as label-id PNGs, pack them for the official server, and check the zip without trusting it."""
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isnan
 from pathlib import Path
 
+import torch
+
 from cityscapes.dataset import CityscapesSplit, Split
-from cityscapes.errors import ParameterError
+from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.images import RULE
+from cityscapes.files.images import RULE, read_image
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.stamps import is_made_from
+from cityscapes.parallel import map_bounded
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
-from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.inference import Predictor, read_predictor
 from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
 from dlv3p.runtime.progress import track
+
+IN_FLIGHT = 256
+"""Images that an executor is given at a time: enough that no worker waits."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +45,40 @@ class Submission:
     report: SubmissionReport
 
 
+@dataclass(frozen=True)
+class _Job:
+    """An image to predict, the file to write, and the network for it, for a process that sees the same folders."""
+
+    image: Path
+    path: Path
+    run: str
+    checkpoint: Path
+    weights_sha256: str
+    protocol: Protocol
+    device: str
+    threads: int
+
+
 @explain_out_of_memory(SCORING_ADVICE)
 @keep_freed_memory()
 def save_predictions(
-    predictor: Predictor, split: Split, protocol: Protocol = WHOLE_IMAGE, *, progress: str = "auto"
+    predictor: Predictor,
+    split: Split,
+    protocol: Protocol = WHOLE_IMAGE,
+    *,
+    progress: str = "auto",
+    executor: Executor | None = None,
 ) -> Path:
     """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
     The folder's name identifies the weights, the protocol and, where it is not the run's own, the data. Each file is
     stamped with what it was made from: the bytes of its image and of the checkpoint, the rule that decodes images, and
     the protocol. An interrupted call resumes where it stopped, and predicts again what is damaged or was made from
-    something else. Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the
-    image out.
+    something else. `executor` is any `concurrent.futures.Executor` that does the work in other processes or on other
+    machines that see the same folders; each worker reads the checkpoint once.
+
+    Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out;
+    MachineError when the executor has lost a worker, and IntegrityError when a worker finds another checkpoint.
     """
     split = _cityscapes(split)
     if protocol.center_crop:
@@ -54,17 +86,52 @@ def save_predictions(
     name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
     folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
     remove_leftovers(folder)
-    anew = 0
-    for index in track(range(len(split)), total=len(split), title=f"predict {split.split}", mode=progress):
-        frame = split.frames[index]
-        path = folder / frame.city / f"{frame.name}_labelIds.png"
-        origin = origin_of(predictor.weights_sha256, protocol, file_sha256(split.image_path(index)))
-        if not is_made_from(path, origin):
-            anew += path.is_file()
-            save_prediction(predictor(split.image(index), protocol), path, made_from=origin)
+    images = [split.image_path(index) for index in range(len(split))]
+    paths = [folder / frame.city / f"{frame.name}_labelIds.png" for frame in split.frames]
+    pairs = zip(images, paths, strict=True)
+    if executor:
+        jobs = _jobs(predictor, protocol, pairs)
+        made = map_bounded(executor, _predict_elsewhere, jobs, in_flight=IN_FLIGHT)
+    else:
+        made = (_predict_one(predictor, protocol, image, path) for image, path in pairs)
+    with closing(made):
+        anew = sum(track(made, total=len(split), title=f"predict {split.split}", mode=progress))
     if anew:
         print(f"{anew} of {len(split)} predictions were damaged or of other images and were made again")
     return folder
+
+
+def _predict_one(predictor: Predictor, protocol: Protocol, image: Path, path: Path) -> bool:
+    """Write the prediction of an image, unless it is there; return whether a file was there that was made anew."""
+    origin = origin_of(predictor.weights_sha256, protocol, file_sha256(image))
+    if is_made_from(path, origin):
+        return False
+    anew = path.is_file()
+    save_prediction(predictor(read_image(image), protocol), path, made_from=origin)
+    return anew
+
+
+def _jobs(predictor: Predictor, protocol: Protocol, pairs: Iterable[tuple[Path, Path]]) -> Iterator[_Job]:
+    run, checkpoint, sha256 = predictor.run, predictor.checkpoint.absolute(), predictor.weights_sha256
+    device, threads = predictor.device.type, torch.get_num_threads()
+    for image, path in pairs:  # absolute, since a worker may run in another folder
+        yield _Job(image.absolute(), path.absolute(), run, checkpoint, sha256, protocol, device, threads)
+
+
+def _predict_elsewhere(job: _Job) -> bool:
+    predictor = _read_once(job.run, job.checkpoint, job.weights_sha256, job.device, job.threads)
+    return _predict_one(predictor, job.protocol, job.image, job.path)
+
+
+@lru_cache(maxsize=1)
+def _read_once(run: str, checkpoint: Path, weights_sha256: str, device: str, threads: int) -> Predictor:
+    predictor = read_predictor(run, checkpoint, device=device, threads=threads)
+    if predictor.weights_sha256 != weights_sha256:
+        raise IntegrityError(
+            f"{checkpoint}: is another checkpoint than the one that was loaded (a training goes on, or the folders are "
+            "not the same here); load it again"
+        )
+    return predictor
 
 
 def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,9 +137,3 @@ def _last_line(lines: list[str], status: int) -> str:
         return ""
     errors = [line.removeprefix("Error: ") for line in told if line.startswith("Error: ")]
     return (errors or told or [f"status {status}"])[-1]
-
-
-def commands_by_hand(jobs: list[Job]) -> Iterator[str]:
-    """Yield the command that runs each job by hand."""
-    for job in jobs:
-        yield shlex.join(command(job))

@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ending = Path(options.output).suffix
     if ending not in FORMATS:
         raise ParameterError(f"--output {options.output}: ends in {ending!r}; allowed are {' and '.join(FORMATS)}")
-    from dlv3p.evaluation.inference import load_predictor
+    from dlv3p.evaluation.inference import load_run_predictor
     from dlv3p.export.agreement import check_export
     from dlv3p.export.graphs import export_onnx, export_program, metadata_of
     from dlv3p.parameters.notebooks import RunParameters
 
     check_writable(Path(options.output).parent)
-    predictor = load_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
+    predictor = load_run_predictor(RunParameters(run=options.run, checkpoint=options.checkpoint, device="cpu"))
     how = {"image_scale": predictor.parameters.image_scale, **EXAMPLE_SIZE}
     if ending == ".onnx":
         path = export_onnx(predictor.model, options.output, with_argmax=True, metadata=metadata_of(predictor), **how)

@@ -44,11 +44,11 @@ def load_run(parameters: RunParameters):
 
     Raises MachineError where the run's results could not be written.
     """
-    from dlv3p.evaluation.inference import load_predictor
+    from dlv3p.evaluation.inference import load_run_predictor
 
     if not parameters.run:
         parameters = replace(parameters, run=runs_or_demo("")[-1])
-    predictor = load_predictor(parameters)
+    predictor = load_run_predictor(parameters)
     check_writable(output_folder(predictor.run))
     return predictor
 

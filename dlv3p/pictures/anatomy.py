@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dlv3p.pictures.visualize import new_figure
+from dlv3p.pictures.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

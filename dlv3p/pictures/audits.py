@@ -12,14 +12,8 @@ from cityscapes.audit_rules import AuditReport
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
-from dlv3p.pictures.visualize import (
-    add_footer,
-    new_figure,
-    overlay,
-    side_by_side,
-    text_lines,
-    with_legend,
-)
+from dlv3p.pictures.figures import add_footer, new_figure
+from dlv3p.pictures.visualize import overlay, side_by_side, text_lines, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 _MOST_VALUES = 4

@@ -10,17 +10,8 @@ from cityscapes.dataset import Split
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
-from dlv3p.pictures.visualize import (
-    PICTURE_WIDTH,
-    SCORED_WHILE_TRAINING,
-    Sentence,
-    add_footer,
-    colorize,
-    legend,
-    new_figure,
-    side_by_side,
-    text_lines,
-)
+from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, Sentence, add_footer, new_figure
+from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, side_by_side, text_lines
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from cityscapes.files.checksums import check_recorded
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.pictures.visualize import SCORED_WHILE_TRAINING, new_figure
+from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, new_figure
 from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, find_run
 from dlv3p.runs.listing import differences, read_state
 from dlv3p.runs.record import read_unchanged_record, steps_per_epoch

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlv3p.parameters.cases import case_of
-from dlv3p.pictures.visualize import Sentence, add_footer, new_figure
+from dlv3p.pictures.figures import Sentence, add_footer, new_figure
 from dlv3p.profiling.counters import NOT_MEASURED
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""Draw arrays as pictures: class colors, overlays, error maps, legends, titled panels, and evaluation figures.
-
-Pictures are uint8 arrays (H, W, 3). Figures are matplotlib `Figure`s outside pyplot's global state: a notebook shows
-one by naming it on the last line of a cell, and `save_figure` writes one to a file.
-"""
+"""Draw arrays as pictures: class colors, overlays, error maps, legends, titled panels: uint8 arrays (H, W, 3)."""
 
 import io
 import math
@@ -13,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cityscapes.errors import InputError, ParameterError
-from cityscapes.files.atomic import write_bytes, write_text
+from cityscapes.errors import InputError
+from cityscapes.files.atomic import write_bytes
 from cityscapes.labels import IGNORE, TRAIN_ID_TO_COLOR
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL import ImageFont
 
 ERROR_NAMES = ("right", "wrong", "ignored")
@@ -28,11 +23,7 @@ ERROR_COLORS = np.array([(204, 224, 240), (213, 94, 0), (38, 38, 38)], np.uint8)
 PICTURE_WIDTH = 1200
 """Width of a notebook's picture in pixels."""
 
-SCORED_WHILE_TRAINING = "val: whole images, after each epoch · train: the crops of its steps"
-"""What the legend of a figure says that shows the scores of a training's epochs; a footer would be under it."""
-
 _CREAM = (224, 224, 192)  # of ignored pixels in PASCAL VOC, whose background is black
-_WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _INK = (32, 32, 32)
 _PAPER = (255, 255, 255)
 
@@ -163,119 +154,6 @@ def with_legend(
     """Arrange titled pictures in a grid above a legend of the given classes: uint8 (H, `width`, 3)."""
     grid = side_by_side(panels, width=width, columns=columns)
     return np.concatenate([grid, legend(class_names, colors, width=width)])
-
-
-def class_iou_bars(iou: Mapping[str, float], *, footer: str = "") -> "Figure":
-    """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked.
-
-    `footer` says in small print what the figure is about: run, split, protocol.
-    """
-    ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
-    values = np.array([value for _, value in ordered], float)
-    figure = new_figure(8, 1.2 + 0.28 * len(ordered))
-    axes = figure.subplots()
-    axes.barh(range(len(ordered)), np.nan_to_num(values), color="#0072B2")
-    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
-    for row, value in enumerate(values):
-        text = "does not occur" if math.isnan(value) else f"{value:.3f}"
-        axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9)
-    if np.isfinite(values).any():
-        mean = float(np.nanmean(values))
-        axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)
-        figure.legend(loc="outside upper right", frameon=False)
-    add_footer(figure, footer)
-    axes.set(xlim=(0, 1.1), xlabel="IoU", xticks=np.linspace(0, 1, 6), ylim=(-0.6, len(ordered) - 0.4))
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, footer: str = "") -> "Figure":
-    """Draw `confusion[truth, prediction]` as percentages of each row; rows without pixels stay empty."""
-    import seaborn
-
-    total = confusion.sum(axis=1, keepdims=True)
-    share = np.divide(100.0 * confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
-    # Cells that round to zero stay blank: 361 zeros would bury the few numbers that matter.
-    text = np.where(np.nan_to_num(share) >= 0.5, np.char.mod("%.0f", np.nan_to_num(share)), "")
-    side = 2.2 + 0.42 * len(class_names)
-    figure = new_figure(side + 0.8, side)
-    axes = figure.subplots()
-    axes.set_facecolor("#EEEEEE")
-    seaborn.heatmap(
-        share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, square=True, linewidths=0.5, linecolor="white",
-        xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8},
-        cbar_kws={"label": "share of the true pixels [%]", "shrink": 0.8}, ax=axes,
-    )  # fmt: skip
-    add_footer(figure, footer)
-    axes.set(xlabel="prediction", ylabel="truth")
-    axes.tick_params(axis="x", rotation=90)
-    axes.tick_params(axis="y", rotation=0)
-    return figure
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Create an empty figure, sized in inches, that a notebook shows when it ends a cell."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    from dlv3p.pictures.texts import PlainFigure
-
-    figure = PlainFigure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    # pyplot would show it, too, but it keeps every figure in memory and shows a returned one twice.
-    figure._repr_png_ = lambda: png(figure, dpi=90)
-    return figure
-
-
-def add_footer(figure: "Figure", text: str) -> None:
-    """Write in small print below a figure what it is of; "" for nothing."""
-    if text:
-        figure.supxlabel(text, fontsize=7, color="0.4", x=0.01, ha="left")
-
-
-def png(figure: "Figure", *, dpi: int = 120) -> bytes:
-    """Render a figure as PNG; the same figure gives the same bytes, without a time stamp or version."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
-    return content.getvalue()
-
-
-class Sentence(str):
-    """A sentence that takes the place of a figure or a table, shown without quotation marks."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def save_figure(figure: "Figure | str", path: str | Path, *, dpi: int = 120) -> None:
-    """Write a figure to `path` as PNG, SVG or PDF, by its suffix, and its numbers beside it as <stem>_figure.csv.
-
-    The same figure gives the same bytes. Where there is a sentence in place of a figure, nothing is written, and an
-    older figure is removed with its numbers. Raises
-    ParameterError for any other suffix.
-    """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in _WITHOUT_DATE:
-        raise ParameterError(f"{path}: no format of a figure; end the name in .png, .svg or .pdf")
-    if isinstance(figure, str):
-        Path(path).unlink(missing_ok=True)
-        data_path(path).unlink(missing_ok=True)
-        return
-    from matplotlib import rc_context
-
-    from dlv3p.pictures.figure_data import figure_data
-
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "dlv3p"}):
-        figure.savefig(content, format=kind, dpi=dpi, metadata=_WITHOUT_DATE[kind])
-    write_text(data_path(path), figure_data(figure).to_csv(index=False))
-    write_bytes(path, content.getvalue())
-
-
-def data_path(path: str | Path) -> Path:
-    """Return where the numbers of a figure are."""
-    return Path(path).with_name(f"{Path(path).stem}_figure.csv")
 
 
 def save_picture(picture: np.ndarray, path: str | Path) -> None:

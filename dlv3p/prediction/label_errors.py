@@ -34,7 +34,7 @@ from dlv3p.data.roots import EMBEDDED, is_root_of, open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
@@ -230,7 +230,7 @@ def _predicted(
         run = runs[judged_by[index]]
         if predictor is None or predictor.run != run:
             options = {"checkpoint": CHECKPOINT, "device": config.device, "threads": config.threads}
-            predictor = load_predictor(RunParameters(run=run, **options))
+            predictor = load_run_predictor(RunParameters(run=run, **options))
             refuse_other_classes(predictor, split)
         image, given = split.pair(index)
         pixels = predictor.pixel_logits(predictor.whole_logits(image), image)

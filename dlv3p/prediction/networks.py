@@ -29,7 +29,7 @@ from cityscapes.files.checksums import check_recorded, file_sha256, read_json, r
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.inference import Predictor, load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.export import graphs, onnx_runtime, openvino_runtime
 from dlv3p.export.agreement import SMALLEST_AGREEMENT, probe, share_of_same
 from dlv3p.export.graphs import export_onnx
@@ -98,7 +98,7 @@ def open_network(
     if not run and not list_runs():
         run = install_trained_run()
         print("no run yet: this predicts with the trained run that comes with the suite", flush=True)
-    return load_predictor(RunParameters(run=run, checkpoint=checkpoint, device=device, threads=threads))
+    return load_run_predictor(RunParameters(run=run, checkpoint=checkpoint, device=device, threads=threads))
 
 
 @explain_out_of_memory(LOADING_ADVICE)

@@ -17,12 +17,16 @@ from dlv3p.weights.checkpoint import load_checkpoint
 
 
 def load_run_checkpoint(run: str, name: str = "best") -> dict[str, Any]:
-    """Read a run's checkpoint, `name` being "last" or "best", as `load_checkpoint` does.
+    """Read a run's checkpoint, `name` being "last" or "best", as `read_run_checkpoint` does."""
+    return read_run_checkpoint(checkpoint_path(run, name))
+
+
+def read_run_checkpoint(path: Path) -> dict[str, Any]:
+    """Read the file of a run's checkpoint, as `load_checkpoint` does.
 
     Raises IntegrityError, too, where run.json describes another training. A record that is missing or cannot be read
     says nothing; `dlv3p runs check` names it.
     """
-    path = checkpoint_path(run, name)
     state = load_checkpoint(path)
     refuse_other_record(path, state)
     return state

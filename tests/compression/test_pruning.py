@@ -28,7 +28,7 @@ from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, _has_start, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
 from dlv3p.compression.quantization import quantize_run
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
 from dlv3p.models.widths import apply_widths, widths_of
@@ -423,7 +423,7 @@ def test_the_result_is_a_run_that_describes_itself(pruned_run):
     state = load_checkpoint(run_folder("tiny-pruned") / "checkpoints" / "best.pt")
     model, _ = model_from_checkpoint(state)
     assert model.widths == pruned_run.start.widths != {}
-    predictor = load_predictor(RunParameters(run="tiny-pruned", device="cpu", threads=1))
+    predictor = load_run_predictor(RunParameters(run="tiny-pruned", device="cpu", threads=1))
     shared = load_model(run_folder("tiny-pruned") / "model.safetensors").model
     assert largest_difference(shared, predictor.model) < 1e-12
     assert largest_difference(shared, copy.deepcopy(pruned_run.start)) > 0
@@ -556,7 +556,7 @@ def test_taylor_needs_gradients_that_were_worked_out():
 def test_networks_of_other_channels_are_refused_before_anything_is_computed(monkeypatch):
     dense = SimpleNamespace(rule=PixelRule(4, (0.0, 4095.0), (2000.0,) * 4, (500.0,) * 4))
     monkeypatch.setattr(pruned_run_module, "dense_run", lambda run: run)
-    monkeypatch.setattr(pruned_run_module, "load_predictor", lambda parameters: dense)
+    monkeypatch.setattr(pruned_run_module, "load_run_predictor", lambda parameters: dense)
     words = "only for networks of RGB, and this one takes 4 channels .* or train a smaller backbone"
     with pytest.raises(ParameterError, match=f"pruning: {words}"):
         prune_run(PruneParameters(run="tiny"))

@@ -4,14 +4,14 @@ import pytest
 
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.parameters.notebooks import RunParameters
 
 
 @pytest.fixture(scope="module")
 def predictor(trained):
     """The best network of the tiny run."""
-    return load_predictor(RunParameters(device="cpu", threads=1))
+    return load_run_predictor(RunParameters(device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
 """From a finished run to label maps, scores, a zip and pictures."""
 
 import json
+import os
 import shutil
 import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cityscapes.errors import DivergedError, InputError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import DivergedError, InputError, IntegrityError, MachineError, MissingInputError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import read_image_counts
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.jupyter.demo import load_run
@@ -53,7 +56,7 @@ def test_results_that_cannot_be_written_are_told_before_they_are_made(trained, m
 
 def test_a_run_that_does_not_exist_is_told_with_those_that_do(trained):
     with pytest.raises(MissingInputError, match="did you mean 'done'"):
-        load_predictor(RunParameters(run="don"))
+        load_run_predictor(RunParameters(run="don"))
 
 
 @pytest.mark.parametrize("size", [(128, 64), (97, 65), (200, 100)])
@@ -75,7 +78,7 @@ def test_a_prediction_is_the_best_class_of_the_full_size_logits(predictor, city)
 
 
 def test_a_network_that_returns_nan_is_refused_instead_of_predicting_road(predictor):
-    model = load_predictor(RunParameters(run="done", threads=1)).model
+    model = load_run_predictor(RunParameters(run="done", threads=1)).model
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     with pytest.raises(DivergedError, match="not finite"):
         replace(predictor, model=model)(Image.new("RGB", (64, 64)))
@@ -148,6 +151,28 @@ def test_predicting_again_goes_on_where_it_stopped(city, predictor):
     assert save_predictions(predictor, split, progress="none") == folder
     assert first.stat().st_mtime_ns == kept
     assert second.read_bytes() == content
+
+
+def test_other_processes_make_the_same_predictions_wherever_they_run(city, predictor, tmp_path, monkeypatch):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    made = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for path in made:
+        path.unlink()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(tmp_path,)) as pool:
+        monkeypatch.setattr(Predictor, "__call__", None)  # this process predicts nothing
+        assert save_predictions(predictor, split, progress="none", executor=pool) == folder
+    assert {path: path.read_bytes() for path in folder.rglob("*.png")} == made
+
+
+def test_a_worker_refuses_another_checkpoint_than_the_one_that_names_the_predictions(city, predictor):
+    other = replace(predictor, weights_sha256="0" * 64)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(IntegrityError, match="best.pt: is another checkpoint than the one that was loaded"),
+    ):
+        save_predictions(other, open_images(city, "test"), progress="none", executor=pool)
+    assert not list(output_folder("done").glob("predictions/*-00000000/*/*.png"))
 
 
 @pytest.fixture
@@ -277,11 +302,11 @@ def test_predictions_are_named_after_the_weights_that_made_them(city, trained):
     """A training that saves between loading and predicting changes the file, not the network in memory."""
     shutil.copytree(trained.folder, trained.folder.with_name("goes_on"))
     parameters = RunParameters(run="goes_on", device="cpu", threads=1)
-    loaded = load_predictor(parameters)
+    loaded = load_run_predictor(parameters)
     state = load_checkpoint(loaded.checkpoint)
     state["model"] = {name: value + 1 for name, value in state["model"].items()}
     save_checkpoint(loaded.checkpoint, state)
-    later = load_predictor(parameters)
+    later = load_run_predictor(parameters)
     assert later.weights_sha256 != loaded.weights_sha256
     for one in (loaded, later):
         folder = save_predictions(one, open_images(city, "test"), progress="none")

@@ -14,7 +14,7 @@ from cityscapes.scores.truth_files import find_truth
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import Protocol
@@ -98,7 +98,7 @@ def test_data_with_other_classes_has_no_official_scores_and_no_submission(city, 
 
 
 def test_e5_logits_that_are_nan_are_refused_and_nothing_is_saved(city, predictor):
-    model = load_predictor(RunParameters(run="done", threads=1)).model
+    model = load_run_predictor(RunParameters(run="done", threads=1)).model
     torch.nn.init.constant_(model.classifier.bias, float("nan"))
     broken = replace(predictor, model=model)
     with pytest.raises(DivergedError, match="not finite"):

@@ -42,7 +42,7 @@ from dlv3p.compression.variants import (
 )
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_split, open_training
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.export import onnx_runtime
 from dlv3p.export.calibration import choose_calibration_images
 from dlv3p.export.onnx_runtime import convert_to_float16, convolutions, open_onnx, quantize_with_onnx_runtime
@@ -73,7 +73,7 @@ def trained(city, run, **switches):
             model.train()(images)
     state = {"epoch": 1, "model": model.state_dict(), "parameters": parameters.as_dict()}
     save_checkpoint(checkpoint_path(run, "best"), {**state, "class_names": list(CLASS_NAMES)})
-    return load_predictor(RunParameters(run=run, threads=1, device="cpu"))
+    return load_run_predictor(RunParameters(run=run, threads=1, device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_a_quantized_folder_that_is_given_as_a_run_is_called_what_it_is(workspac
     folder.mkdir(parents=True)
     (folder / QUANTIZED).write_text("{}")
     with pytest.raises(MissingInputError, match=r"holds quantized networks, not a run; give 'tiny'.*load_quantized"):
-        load_predictor(RunParameters(run="tiny-int8"))
+        load_run_predictor(RunParameters(run="tiny-int8"))
 
 
 def test_a_run_that_sees_other_images_or_classes_is_no_reference(predictor, quantized, image):

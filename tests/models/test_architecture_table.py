@@ -20,7 +20,7 @@ from dlv3p.models.anatomy import (
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.network import BACKBONES, NetworkParameters
 from dlv3p.pictures.anatomy import DRAWN, draw_fields, draw_shapes
-from dlv3p.pictures.visualize import png
+from dlv3p.pictures.figures import png
 
 
 def build(stride, architecture="deeplabv3plus", backbone="resnet18", **switches):

@@ -15,7 +15,7 @@ from cityscapes.labels import CLASS_NAMES
 from dlv3p.data.audit import audit, usable_pairs
 from dlv3p.data.demo import write_flawed_folder
 from dlv3p.pictures.audits import class_share_bars, class_table, overlays_picture, split_table
-from dlv3p.pictures.visualize import png
+from dlv3p.pictures.figures import png
 
 
 @pytest.fixture

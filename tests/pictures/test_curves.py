@@ -10,7 +10,7 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError
 from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures import curves
-from dlv3p.pictures.visualize import png
+from dlv3p.pictures.figures import png
 from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, write_metrics
 from dlv3p.runs.record import add_to_record, read_record
 

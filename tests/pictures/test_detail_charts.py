@@ -5,7 +5,8 @@ import pandas as pd
 
 from dlv3p.evaluation.calibration import Reliability
 from dlv3p.evaluation.details import Details
-from dlv3p.pictures.details import (
+from dlv3p.pictures.figures import png
+from dlv3p.pictures.scores import (
     NO_OBJECTS,
     NOT_ASKED,
     NOT_OFFICIAL,
@@ -15,7 +16,6 @@ from dlv3p.pictures.details import (
     reliability_chart,
     score_table,
 )
-from dlv3p.pictures.visualize import png
 
 
 def example():

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlv3p.pictures import visualize
+from dlv3p.pictures import figures, scores
 from dlv3p.pictures.figure_data import figure_data
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_bars_are_named_as_their_classes(tmp_path: Path) -> None:
-    figure = visualize.class_iou_bars({"road": 0.9, "sky": 0.25})
-    visualize.save_figure(figure, tmp_path / "iou.svg")
+    figure = scores.class_iou_bars({"road": 0.9, "sky": 0.25})
+    figures.save_figure(figure, tmp_path / "iou.svg")
     table = pd.read_csv(tmp_path / "iou_figure.csv")
     bars = table[table["kind"] == "bar"].set_index("y")["x"]
     assert bars.to_dict() == pytest.approx({"road": 0.9, "sky": 0.25})
@@ -24,14 +24,14 @@ def test_bars_are_named_as_their_classes(tmp_path: Path) -> None:
 
 
 def test_cells_are_the_shares_of_a_confusion_matrix(tmp_path: Path) -> None:
-    visualize.save_figure(visualize.confusion_heatmap(np.array([[3, 1], [0, 2]]), ["a", "b"]), tmp_path / "c.png")
+    figures.save_figure(scores.confusion_heatmap(np.array([[3, 1], [0, 2]]), ["a", "b"]), tmp_path / "c.png")
     table = pd.read_csv(tmp_path / "c_figure.csv")
     cells = table.set_index(["y", "x"])["value"].to_dict()
     assert cells == {("a", "a"): 75, ("a", "b"): 25, ("b", "a"): 0, ("b", "b"): 100}
 
 
 def test_lines_points_and_bands_are_told() -> None:
-    figure = visualize.new_figure(3, 3)
+    figure = figures.new_figure(3, 3)
     axes = figure.subplots()
     axes.plot([1, 2], [3, 4], label="first")
     axes.scatter([5], [6], label="second")
@@ -43,14 +43,14 @@ def test_lines_points_and_bands_are_told() -> None:
 
 
 def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:
-    figure = visualize.new_figure(3, 3)
+    figure = figures.new_figure(3, 3)
     figure.subplots().bar([1, 4], [0.25, 0.5], width=0.6)
     table = figure_data(figure)
     assert table[["x", "y"]].to_numpy() == pytest.approx(np.array([[1, 0.25], [4, 0.5]]))
 
 
 def test_numbers_stay_numbers_however_their_axis_writes_them() -> None:
-    figure = visualize.new_figure(3, 3)
+    figure = figures.new_figure(3, 3)
     axes = figure.subplots()
     axes.plot([0.5, 0.7], [1, 2])
     axes.set_xticks([0.5, 0.6], ["50 %", "60 %"])
@@ -58,8 +58,8 @@ def test_numbers_stay_numbers_however_their_axis_writes_them() -> None:
 
 
 def test_a_sentence_removes_figure_and_numbers(tmp_path: Path) -> None:
-    visualize.save_figure(visualize.class_iou_bars({"road": 0.9}), tmp_path / "a.png")
-    visualize.save_figure("nothing was measured", tmp_path / "a.png")
+    figures.save_figure(scores.class_iou_bars({"road": 0.9}), tmp_path / "a.png")
+    figures.save_figure("nothing was measured", tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,6 +72,6 @@ def test_one_function_saves_every_figure() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr == "savefig"
     }
-    assert calls == {"dlv3p/pictures/visualize.py", "dlv3p/runtime/widgets.py"}
+    assert calls == {"dlv3p/pictures/figures.py", "dlv3p/runtime/widgets.py"}
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     assert [path.name for path in notebooks if ".savefig(" in path.read_text(encoding="utf-8")] == []

@@ -14,8 +14,10 @@ from matplotlib import font_manager
 from cityscapes.audit_rules import AuditReport, SplitCounts
 from dlv3p.pictures.audits import class_share_bars
 from dlv3p.pictures.curves import plot_curves
+from dlv3p.pictures.figures import png
+from dlv3p.pictures.scores import class_iou_bars, confusion_heatmap
 from dlv3p.pictures.texts import DEFAULT, _font_with, font_of
-from dlv3p.pictures.visualize import class_iou_bars, confusion_heatmap, legend, png, text_lines
+from dlv3p.pictures.visualize import legend, text_lines
 
 NAMES = (r"$\frac{$", "cost $5$ or $6$", r"a\$b", "$x_1$", "plain")
 

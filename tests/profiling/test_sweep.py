@@ -18,8 +18,8 @@ from dlv3p.parameters.cases import Case, case_of
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.pictures.figures import png, save_figure
 from dlv3p.pictures.profiles import draw_energy, draw_latencies, draw_memory, draw_parts, draw_stages
-from dlv3p.pictures.visualize import png, save_figure
 from dlv3p.profiling import strides as strides_module
 from dlv3p.profiling import sweep as sweep_module
 from dlv3p.profiling.counters import NOT_MEASURED, NotMeasurable

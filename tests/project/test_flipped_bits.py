@@ -28,7 +28,7 @@ from dlv3p.data.sampling import class_regions
 from dlv3p.data.write_shards import write_shards
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.parameters.files import read_config
 from dlv3p.parameters.notebooks import RunParameters
@@ -70,7 +70,7 @@ def loaded() -> object:
 
 
 def predictor_of_run() -> object:
-    predictor = load_predictor(RunParameters(run=RUN, device="cpu"))
+    predictor = load_run_predictor(RunParameters(run=RUN, device="cpu"))
     parameters, names = predictor.parameters, tuple(predictor.class_names)
     return weights_sha256(predictor.model.state_dict()), parameters, names, predictor.epoch
 
@@ -97,7 +97,7 @@ def ways(trained, city, tmp_path_factory) -> dict[str, Way]:
 
     own = shutil.copytree(city, tmp_path_factory.mktemp("own") / "city")
     training, validation = (open_split(own, split) for split in ("train", "val"))
-    predictor = load_predictor(RunParameters(run=RUN, device="cpu"))
+    predictor = load_run_predictor(RunParameters(run=RUN, device="cpu"))
     evaluate(predictor, open_split(city, "val"), progress="none").save()
     predictions = save_predictions(predictor, validation, progress="none")
     pack_submission(predictor, validation, predictions)

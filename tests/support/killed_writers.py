@@ -71,7 +71,8 @@ def write_voc(data: Path, folder: Path) -> None:
 
 
 def write_evaluation(data: Path, folder: Path) -> None:
-    from dlv3p.pictures.visualize import class_iou_bars, save_figure
+    from dlv3p.pictures.figures import save_figure
+    from dlv3p.pictures.scores import class_iou_bars
     from dlv3p.runs.folders import write_json
 
     write_json(folder / "evaluation.json", {"mIoU": 0.5})

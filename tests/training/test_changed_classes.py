@@ -11,7 +11,7 @@ from dlv3p.compression.pruned_run import prune_run
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.details import score_details
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.parameters.notebooks import (
     ExplorePredictionsParameters,
     PredictParameters,
@@ -71,7 +71,7 @@ def stop(checkpoints):
 
 
 def predictor():
-    return load_predictor(RunParameters(run="done", threads=1, device="cpu"))
+    return load_run_predictor(RunParameters(run="done", threads=1, device="cpu"))
 
 
 def test_a_run_is_neither_resumed_nor_scored_nor_pruned(changed):

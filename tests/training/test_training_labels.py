@@ -11,7 +11,7 @@ from support.tiny import tiny
 from cityscapes.errors import InputError
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.inference import load_predictor
+from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.train import main, train
 from dlv3p.training import recovery
@@ -74,7 +74,7 @@ def test_a_score_over_one_class_says_so_in_training_and_in_evaluation(folder, wo
     assert f"best val mIoU {result.best_mean_iou:.4f} {said} at epoch 1" in capsys.readouterr().out
     main(["--config", str(result.folder / "run.json")])
     assert f"{said} at epoch 1" in capsys.readouterr().out.splitlines()[-1]
-    predictor = load_predictor(RunParameters(run="one", device="cpu", threads=1))
+    predictor = load_run_predictor(RunParameters(run="one", device="cpu", threads=1))
     evaluation = evaluate(predictor, open_split(folder, "val"), progress="none")
     assert evaluation.caution == f" {said}"
     assert json.loads(evaluation.save().read_text())["classes_that_occur"] == 1

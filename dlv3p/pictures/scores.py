@@ -1,11 +1,13 @@
-"""Draw what a mean hides: scores near edges, by distance from them and by the size of objects, and calibration."""
+"""Draw the scores of an evaluation: of each class, what is taken for what, near edges, by object size, calibration."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlv3p.evaluation.details import Details
-from dlv3p.pictures.visualize import Sentence, add_footer, new_figure
+from dlv3p.pictures.figures import Sentence, add_footer, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +30,54 @@ def describe_least_sure(details: Details) -> str:
     """Say how many of the errors are among the pixels of least confidence."""
     share = details.errors_among_least_sure()
     return NOT_ASKED if np.isnan(share) else f"errors among the least sure tenth of the pixels: {share:.0%}"
+
+
+def class_iou_bars(iou: Mapping[str, float], *, footer: str = "") -> "Figure":
+    """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked.
+
+    `footer` says in small print what the figure is about: run, split, protocol.
+    """
+    ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
+    values = np.array([value for _, value in ordered], float)
+    figure = new_figure(8, 1.2 + 0.28 * len(ordered))
+    axes = figure.subplots()
+    axes.barh(range(len(ordered)), np.nan_to_num(values), color="#0072B2")
+    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
+    for row, value in enumerate(values):
+        text = "does not occur" if math.isnan(value) else f"{value:.3f}"
+        axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9)
+    if np.isfinite(values).any():
+        mean = float(np.nanmean(values))
+        axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)
+        figure.legend(loc="outside upper right", frameon=False)
+    add_footer(figure, footer)
+    axes.set(xlim=(0, 1.1), xlabel="IoU", xticks=np.linspace(0, 1, 6), ylim=(-0.6, len(ordered) - 0.4))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, footer: str = "") -> "Figure":
+    """Draw `confusion[truth, prediction]` as percentages of each row; rows without pixels stay empty."""
+    import seaborn
+
+    total = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(100.0 * confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    # Cells that round to zero stay blank: 361 zeros would bury the few numbers that matter.
+    text = np.where(np.nan_to_num(share) >= 0.5, np.char.mod("%.0f", np.nan_to_num(share)), "")
+    side = 2.2 + 0.42 * len(class_names)
+    figure = new_figure(side + 0.8, side)
+    axes = figure.subplots()
+    axes.set_facecolor("#EEEEEE")
+    seaborn.heatmap(
+        share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, square=True, linewidths=0.5, linecolor="white",
+        xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8},
+        cbar_kws={"label": "share of the true pixels [%]", "shrink": 0.8}, ax=axes,
+    )  # fmt: skip
+    add_footer(figure, footer)
+    axes.set(xlabel="prediction", ylabel="truth")
+    axes.tick_params(axis="x", rotation=90)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
 
 
 def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":

@@ -59,7 +59,7 @@ def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Pr
     source = find_images(p.images, output=_asked(p))
     output = _asked(p) or output_folder(predictor.network.run) / f"predict_{source.title}"
     source = find_images(p.images, output=output)  # without what lies there from an earlier call
-    if source.left_out and p.progress != "none":
+    if source.left_out:
         print(f"{p.images}: files of other types are left out: {source.left_out}", flush=True)
     predictor = _as_recorded(predictor, p, output)
     if source.video:

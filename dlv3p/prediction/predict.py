@@ -35,7 +35,7 @@ from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.results import TABLE, Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
-from dlv3p.runtime.devices import keep_freed_memory
+from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
 from dlv3p.runtime.progress import track
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2
@@ -201,7 +201,8 @@ class _Pipeline:
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
             job.header, job.size = header, header.size[::-1]
             job.note = " and ".join(f"{what} ignored" for what in ignored)
-            self.predictor.needs_tiles(job.size, self.results.outputs.confidence)
+            if self.predictor.needs_tiles(job.size, self.results.outputs.confidence):
+                return_freed_memory()
             job.sha256 = file_sha256(image.path)
             job.done = self.results.is_done(image, job.sha256)
         except (UserError, OSError) as error:

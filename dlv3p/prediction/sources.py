@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,8 +97,7 @@ def _of_pattern(pattern: str, output: Path | None) -> Source:
     if not found:
         raise MissingInputError(f"images={pattern!r}: no file has such a name; `**/` matches folders at any depth")
     paths, others = _split_by_suffix(found, f"images={pattern!r}")
-    fixed = Path(pattern.split("*")[0].split("?")[0].split("[")[0])
-    base = fixed if fixed.is_dir() else fixed.parent
+    base = Path(os.path.dirname(re.split(r"[*?\[]", pattern)[0]))  # of day*/ not day/, which need not hold day2/
     return Source(_title(base.resolve().name), name_results(paths, base), left_out=others)
 
 

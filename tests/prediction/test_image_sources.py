@@ -38,6 +38,16 @@ def test_an_image_and_a_pattern_are_found(photos: Path) -> None:
     assert names(find_images(f"{photos}/**/*.png")) == ["a", "below/a"]
 
 
+def test_results_of_a_pattern_of_folders_lie_below_one_folder_whatever_folders_there_are(tmp_path: Path) -> None:
+    for name in ("day/a.png", "day2/a.png", "day2/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    source = find_images(f"{tmp_path}/day*/*.png")
+    assert names(source) == ["day/a", "day2/a", "day2/b"]
+    assert names(find_images(f"{tmp_path}/day[2]/*.png")) == ["day2/a", "day2/b"]
+    assert source.title == tmp_path.name
+
+
 def test_a_list_is_relative_to_its_folder_and_keeps_its_order(photos: Path) -> None:
     listed = photos.parent / "wanted.txt"
     listed.write_text("# first\nphotos/below/a.png\n\nphotos/gone.png\nphotos/b.jpg\nphotos/b.jpg\n")

@@ -16,6 +16,8 @@ from PIL import Image
 from cityscapes.errors import InputError
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.prediction.memory import MemoryLimit
+from dlv3p.prediction.predict import predict_images
+from dlv3p.prediction.sources import find_images
 from dlv3p.prediction.tiles import ALIGNED, Tiling, blend, fade, spread
 
 SIDE, OVERLAP = 96, 32
@@ -94,6 +96,18 @@ def test_the_limit_decides_by_the_image_alone_and_refuses_before_it_is_spent() -
     assert limit.needs_tiles((1024, 2048), 19, Protocol(scales=(1.0, 2.0)))
     with pytest.raises(InputError, match=r"30000 x 30000 pixels take .* GiB in tiles of 512, more than memory_gib=2;"):
         limit.needs_tiles((30000, 30000), 19, WHOLE_IMAGE)
+
+
+@pytest.mark.usefixtures("trained")
+def test_freed_memory_is_kept_unless_an_image_comes_near_the_limit(predictor, picture, tmp_path, monkeypatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr("dlv3p.prediction.predict.return_freed_memory", lambda: called.append(True))
+    picture.save(tmp_path / "a.png")
+    predict_images(predictor, find_images(tmp_path / "a.png"), tmp_path / "whole", progress="none")
+    assert not called
+    monkeypatch.setattr(MemoryLimit, "needs_tiles", lambda *size, **options: True)
+    predict_images(predictor, find_images(tmp_path / "a.png"), tmp_path / "tiles", progress="none")
+    assert called
 
 
 LARGE = """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlv3p.profiling.process_memory import resident_kib
-from dlv3p.runtime.devices import keep_freed_memory
+from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
 
 BLOCK = 48 * 2**20
 """Bytes of a block that glibc would map for itself and return at once, however it adapts its threshold."""
@@ -39,6 +39,14 @@ def test_the_memory_goes_back_after_an_error_as_well() -> None:
     with pytest.raises(MemoryError), keep_freed_memory():
         np.ones(BLOCK, np.uint8) + np.ones(2**60, np.uint8)
     assert (resident_kib() - before) / 2**10 < 10
+
+
+def test_near_a_limit_freed_memory_is_returned_within_the_block_too() -> None:
+    with keep_freed_memory():
+        return_freed_memory()
+        assert freed_mib() < 1
+    with keep_freed_memory():
+        assert freed_mib() > 40
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])

@@ -28,9 +28,9 @@ import torch
 from PIL import Image
 from cityscapes.errors import run_command
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation import predictions
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.inference import load_saved
-from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.export.graphs import export_program
 from dlv3p.parameters.notebooks import TrainParameters
 from dlv3p.profiling.latency import measure_latency
@@ -54,7 +54,7 @@ city, out, *everything = sys.argv[1:]
 predictor = load_saved("done", device="cpu", threads=1)
 split = open_split(Path(city), "val")
 huge = Image.new("RGB", (6000, 6000))
-split.image = lambda index: huge
+predictions.read_image = lambda path: huge
 split.pair = lambda index: (huge, np.zeros((6000, 6000), np.uint8))
 saved = Path(os.environ["DLV3P_WORKSPACE"], "saved", "done")
 
@@ -70,7 +70,7 @@ def main():
     elif what == "evaluate":
         evaluate(predictor, split, progress="none")
     elif what == "save":
-        save_predictions(predictor, split, progress="none")
+        predictions.save_predictions(predictor, split, progress="none")
     elif what == "train":
         train(TrainParameters(**json.loads(os.environ["TINY"]), data_root=city, run="too-large"))
     elif what == "export":

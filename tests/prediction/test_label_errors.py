@@ -103,7 +103,7 @@ def sharp(monkeypatch: pytest.MonkeyPatch):
         network = Sharp(known, split.num_classes)
         network.class_names = split.class_names
         monkeypatch.setattr(
-            label_errors, "load_predictor", lambda asked: network if asked.checkpoint == "last" else None
+            label_errors, "load_run_predictor", lambda asked: network if asked.checkpoint == "last" else None
         )
 
     return use

@@ -224,7 +224,10 @@ class MaskFolder:
         self._images, folder = images, path
         if (path / "SegmentationClass").is_dir():
             folder = path / "SegmentationClass"
-        self._masks = sorted(p for p in walk(folder) if p.suffix.lower() == ".png")
+        files = sorted(walk(folder))
+        self._masks = [found for found in files if found.suffix.lower() == ".png"]
+        if others := [found for found in files if found.suffix.lower() in OTHER_MASKS]:
+            self.problems += [f"{others[0]}: is no PNG, and so are {len(others) - 1} more; masks are stored as PNG"]
         self._folder = folder
         self._name_of = _read_colors(path)
         self.labels = tuple(Label(name, color) for color, name in self._name_of.items())
@@ -264,6 +267,8 @@ class MaskFolder:
         return (mask.width, mask.height), tuple(shapes)
 
 
+OTHER_MASKS = (*IMAGE_SUFFIXES[:-1], *UNREAD_SUFFIXES)
+"""Suffixes of what may be meant as a mask; JPEG changes ids and colors."""
 MASK_ENDS = ("_mask", "-mask", "_L", "_label", "_labels", "_gt", "_seg")
 """What names of masks have behind those of their images."""
 

@@ -170,7 +170,7 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
 
 
 def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
-    survey = _Survey()
+    survey, first = _Survey(), {}
     images = track(source, total=len(source), title="read annotations", mode=p.progress)
     for image in images:
         image = without_boxes(image, p.boxes)
@@ -182,11 +182,14 @@ def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
                 name = str(_name(source.images.name(picture)))
             except InputError as error:
                 problem = str(error)
-        if name in survey.subset_of:
-            problem = f"{image.name}: is annotated twice, or differs from another image in its suffix alone; keep one"
+        if name in first and not problem:  # neither mask would have all shapes, or one is of another image
+            survey.subset_of.pop(name, None)
+            survey.names[first[name]] = ""
+            problem = f"{image.name}: is annotated twice, or has another's name, and is left out; merge or rename them"
         survey.problems += [problem] * bool(problem)
         survey.names.append("" if problem else name)
         if not problem:
+            first[name] = len(survey.names) - 1
             survey.subset_of[name] = image.subset
             survey.labels.update(shape.label for shape in image.shapes)
             survey.left_out.update(image.notes)
@@ -351,9 +354,21 @@ def _describe(output: Path, source: Source, chosen: Classes, plan: Plan, survey:
         covered=found.covered,
         hidden=dict(found.hidden),
         outside=dict(found.outside),
-        notes=(*chosen.notes, *plan.notes, *notes, *_strays(output, plan)),
+        notes=(*chosen.notes, *plan.notes, *notes, *_without_annotation(source, survey), *_strays(output, plan)),
         problems=(*survey.problems, *found.problems),
     )
+
+
+def _without_annotation(source: Source, survey: _Survey) -> list[str]:
+    """Return a line where images lie that no annotation is of, or none that can be used."""
+    names = (source.images.name(path) for path in source.images)
+    left = [name for name in names if str(_name(name)) not in survey.subset_of]
+    if not left:
+        return []
+    return [
+        f"{len(left)} images of {source.images.folder} have no annotation that can be used, the first "
+        f"{sanitize(left[0])}; they are left out"
+    ]
 
 
 def _strays(output: Path, plan: Plan) -> list[str]:

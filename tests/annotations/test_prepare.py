@@ -533,3 +533,25 @@ def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path
     assert "1 labels do not occur and are no classes: lane" in found.notes
     mask = Image.open(found.folder / "masks" / "train" / "a.png")
     assert (mask.getpixel((30, 28)), mask.getpixel((5, 40))) == (2, 1)
+
+
+def test_an_image_that_two_annotations_claim_is_drawn_by_neither(photos: Path) -> None:
+    once = prepare(photos)
+    name = json.loads(sorted(photos.glob("*.json"))[0].read_text())["imagePath"]
+    (photos / "copy.json").write_text(sorted(photos.glob("*.json"))[0].read_text())
+    found = prepare(photos, output=photos.parent / "twice")
+    assert sum(found.splits.values()) == sum(once.splits.values()) - 1
+    assert [line for line in found.problems if "is annotated twice" in line and line.startswith(name)]
+    assert not list((photos.parent / "twice" / "masks").rglob(f"{Path(name).stem}.png"))
+    assert [note for note in found.notes if "1 images of" in note and f"the first {name}; they are left out" in note]
+
+
+def test_masks_that_are_no_png_and_images_without_masks_are_named(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path, *[np.tile(np.uint8([[0, 1]]), (4, 4))] * 6)
+    assert not prepare(folder, output=tmp_path / "a").notes
+    mask = sorted(folder.glob("*.png"))[-1]
+    Image.open(mask).convert("L").save(mask.with_suffix(".jpg"))
+    mask.unlink()
+    found = prepare(folder, output=tmp_path / "b")
+    assert found.problems == (f"{mask.with_suffix('.jpg')}: is no PNG, and so are 0 more; masks are stored as PNG",)
+    assert [note for note in found.notes if f"no annotation that can be used, the first {mask.stem}." in note]

@@ -46,7 +46,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**26
 """Larger blocks go back to the system: kept, they would leave gaps that no other block fits."""
 _SMALL_BYTES = 2**23
-"""Smaller blocks stay where memory is short: a tenth less is taken, for as many seconds. Pillow's have 16 MiB."""
+"""Smaller blocks stay even where memory is short, which costs no peak; those of Pillow have 16 MiB."""
 _CHOSEN_BY_THE_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 

@@ -1,4 +1,4 @@
-"""What makes the host wait for a GPU in a step of the real training, counted on a CPU, which runs the same operators."""
+"""What makes the host wait for a GPU in a step of the real training, counted on a CPU, which runs the same steps."""
 
 import sys
 from collections import Counter

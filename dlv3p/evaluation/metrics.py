@@ -9,10 +9,15 @@ from torch import Tensor
 
 
 def confusion_matrix(truth: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """Count pixels: int64 (C,C). Pixels whose truth is not a class (255) are left out, whatever is predicted there."""
-    valid = truth < num_classes
-    cells = truth[valid].long() * num_classes + prediction[valid].long()
-    return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+    """Count pixels: int64 (C,C). Pixels whose truth is not a class (255) are left out, whatever is predicted there.
+
+    They are counted in a cell of their own: a mask as an index, or bincount, would make the host wait for a GPU.
+    """
+    left_out = num_classes**2
+    cells = torch.where(truth < num_classes, truth.long() * num_classes + prediction, left_out).flatten()
+    counts = torch.zeros(left_out + 1, dtype=torch.int64, device=cells.device)
+    counts.scatter_add_(0, cells, counts.new_ones(()).expand_as(cells))
+    return counts[:left_out].reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,10 @@ class Interruption:
             raise KeyboardInterrupt
         if place().first and self._requested_in_folder():
             self.request()
-        asked = torch.tensor(float(self.kind is not None), device=device)
-        if sum_over_processes(asked) > 0:
-            self.kind = self.kind or TerminatedError
+        if place().ranks > 1:  # one process alone need not ask its GPU
+            asked = torch.tensor(float(self.kind is not None), device=device)
+            if sum_over_processes(asked) > 0:
+                self.kind = self.kind or TerminatedError
         return self.kind is not None
 
     def _requested_in_folder(self) -> bool:

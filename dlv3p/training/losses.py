@@ -202,8 +202,8 @@ class _BandByBand(torch.autograd.Function):
         learning = ctx.needs_input_grad[0]
         gradient = torch.zeros_like(logits) if learning else None
         whole, total = valid_weight(mask, class_weights), logits.new_zeros(())
-        for first, last, before, after, above, below in _bands(logits, mask, align_corners):
-            band, rows = mask[:, first:last], slice(int(before[0]), int(after[-1]) + 1)
+        for lines, rows, before, after, above, below in _bands(logits, mask, align_corners):
+            band = mask[:, lines]
             part = logits[:, :, rows].detach().requires_grad_(learning)
             with torch.set_grad_enabled(learning):
                 blended = above * part[:, :, before - rows.start] + below * part[:, :, after - rows.start]
@@ -224,13 +224,17 @@ class _BandByBand(torch.autograd.Function):
 
 def _bands(
     logits: Tensor, mask: Tensor, align_corners: bool
-) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor, Tensor]]:
-    """Yield each band's range of rows, and the rows of the logits, with weights, between which each of them lies."""
+) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor, Tensor]]:
+    """Yield each band's rows, those of the logits, and those, with weights, between which each of the band's lies.
+
+    The rows of the logits are found before the positions go to a GPU, from where reading them would make the host wait.
+    """
     images, height, width = mask.shape
     positions = source_positions(logits.shape[2], height, align_corners, fused=False)
     before, after, above, below = (torch.from_numpy(array).to(logits.device) for array in positions)
     above, below = above[:, None].to(logits.dtype), below[:, None].to(logits.dtype)
     band = max(1, BAND_PIXELS // (images * width))
     for first in range(0, height, band):
-        rows = slice(first, min(first + band, height))
-        yield rows.start, rows.stop, before[rows], after[rows], above[rows], below[rows]
+        lines = slice(first, min(first + band, height))
+        rows = slice(int(positions[0][first]), int(positions[1][lines.stop - 1]) + 1)
+        yield lines, rows, before[lines], after[lines], above[lines], below[lines]

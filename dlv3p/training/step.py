@@ -4,6 +4,7 @@ An exponential moving average (EMA) of the weights may follow; it often scores b
 (the idea of arXiv:1306.0239v3).
 """
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -200,13 +201,14 @@ class Stepper:
             predictions.append(prediction)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
-        if torch.isfinite(norm) and torch.isfinite(total):
+        # One read for all three: each read makes the host wait until a GPU has finished the step.
+        own_loss, loss, length = torch.stack([total, sum_over_processes(total.clone()), norm]).tolist()
+        if math.isfinite(length) and math.isfinite(own_loss):
             self.scaler.step(self.optimizer)
             if self.average:
                 self.average.update_parameters(self.model)
         self.scaler.update()
-        loss = sum_over_processes(total)
-        return StepResult(loss.item() / place().ranks, norm.item(), torch.cat(predictions))
+        return StepResult(loss / place().ranks, length, torch.cat(predictions))
 
     def overflowed(self, result: StepResult) -> bool:
         """Return whether the gradient has only overflowed float16, so that a smaller scale will avoid it."""

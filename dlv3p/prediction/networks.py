@@ -91,7 +91,7 @@ def open_network(
     """
     path = Path(source).expanduser() if source else None
     if path is not None and path.suffix.lower() in EXPORTED:
-        return _open_exported(path, runtime, threads)
+        return _open_exported(path, runtime, device, threads)
     if path is not None and (path.suffix.lower() in WEIGHTS or path.is_file()):
         return _open_weights(path, device)
     run = str(source)
@@ -116,7 +116,9 @@ def _open_weights(path: Path, device: str) -> Predictor:
     return Predictor(path.stem, path, 0, model, parameters, names, where, sha256)
 
 
-def _open_exported(path: Path, runtime: str, threads: int) -> LabelsFile:
+def _open_exported(path: Path, runtime: str, device: str, threads: int) -> LabelsFile:
+    if device == "cuda":
+        raise ParameterError(f"device={device!r}: {path} runs on the CPU; take auto or cpu, or give the run itself")
     usual = EXPORTED[path.suffix.lower()]
     chosen = usual if runtime in (EXACT, FASTEST) else runtime
     if chosen == FOLDED:

@@ -104,6 +104,11 @@ def test_an_exported_file_predicts_without_its_run(predictor, picture: Image.Ima
         load_predictor(path, threads=1, runtime="folded")
 
 
+def test_an_exported_file_is_not_run_on_the_cpu_where_a_gpu_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"device='cuda': .*network.onnx runs on the CPU; take auto or cpu"):
+        load_predictor(tmp_path / "network.onnx", device="cuda")
+
+
 def test_an_exported_file_that_was_changed_is_refused(trained, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     path = tmp_path / "network.onnx"

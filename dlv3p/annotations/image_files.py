@@ -71,7 +71,10 @@ class ImageIndex:
         for name in (stem, _normal(path.name), *(stem.removesuffix(end) for end in ends if stem.endswith(end))):
             if found := self._by_stem.get(name, []):
                 return _closest(found, [*path.parent.parts, name], str(path), whole=False)
-        raise MissingInputError(f"{path}: no image below {self.folder} has its name up to the suffix; give images=")
+        unread = f" ({self.unread} below it are of types that are not read: convert them to PNG)" if self.unread else ""
+        raise MissingInputError(
+            f"{path}: no image below {self.folder} has its name up to the suffix{unread}; give images="
+        )
 
     def find(self, name: str) -> Path:
         """Return the image that an annotation calls `name`: the one whose path ends most like it.

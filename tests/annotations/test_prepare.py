@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import InputError, MachineError, ParameterError
+from cityscapes.errors import InputError, MachineError, MissingInputError, ParameterError
 from dlv3p.annotations.__main__ import main
+from dlv3p.annotations.image_files import ImageIndex
 from dlv3p.annotations.prepare import Preparation, prepare_annotations
 from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
 from dlv3p.data.audit import audit
@@ -555,3 +556,13 @@ def test_masks_that_are_no_png_and_images_without_masks_are_named(tmp_path: Path
     found = prepare(folder, output=tmp_path / "b")
     assert found.problems == (f"{mask.with_suffix('.jpg')}: is no PNG, and so are 0 more; masks are stored as PNG",)
     assert [note for note in found.notes if f"no annotation that can be used, the first {mask.stem}." in note]
+
+
+def test_a_mask_whose_image_is_of_a_type_that_is_not_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingInputError, match=r"a.png: no image below .* has its name up to the suffix; give images="
+    ):
+        ImageIndex(tmp_path).find_named(Path("a.png"))
+    (tmp_path / "a.webp").touch()
+    with pytest.raises(MissingInputError, match=r"\(1 below it are of types that are not read: convert them to PNG\)"):
+        ImageIndex(tmp_path).find_named(Path("a.png"))

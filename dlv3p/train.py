@@ -113,8 +113,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         record_run(folder, p, splits, progress)
         if trains := not progress.finished:
             if place().first:
-                told = describe_absent(training, pixels[0]), describe_shared(validation, training)
-                print("".join(f"warning: {line}\n" for line in told if line), end="", flush=True)
+                for line in filter(None, (describe_absent(training, pixels[0]), describe_shared(validation, training))):
+                    print(f"warning: {line}", flush=True)
             done, history, stop = progress.done, progress.history, interruption.request
             callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=done, history=history, stop=stop)
 
@@ -170,15 +170,19 @@ def train(parameters: TrainParameters) -> "TrainingResult":
 def _sample_predictions(
     p: TrainParameters, validation: "Split", epoch: "Callable[[], int]"
 ) -> "Callable[[int, Tensor], None] | None":
-    """Return what draws the predictions of a few images, for a person or a film, from what a validation computes."""
+    """Return what draws the predictions of a few images, for a person or a film, from what a validation computes.
+
+    Pictures that an earlier training of this name has of epochs to come are removed.
+    """
     from dlv3p.runs.folders import cut_film, film_folder
     from dlv3p.runtime.processes import place
     from dlv3p.runtime.progress import resolve_mode
 
+    if not place().first:
+        return None
+    cut_film(p.run_name, epoch())
     shown = resolve_mode(p.progress) == "widgets"
-    if place().first:
-        cut_film(p.run_name, epoch())
-    if not place().first or not (shown or p.film):
+    if not (shown or p.film):
         return None
     from dlv3p.pictures.learning import SamplePredictions
 

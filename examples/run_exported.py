@@ -5,8 +5,8 @@
 
 The labels are a grayscale PNG of class numbers, as large as the image. The network's file describes how images are
 prepared, and the names of the classes (`class_names`). Images are read as in training: turned by EXIF, 16-bit gray is
-scaled to 8 bits, and CMYK is inverted with the marker of Adobe alone. A network that is not
-the one whose sha256 lies beside it, where one does, is refused.
+scaled to 8 bits, and CMYK is inverted with the marker of Adobe alone. A network that is not the one whose sha256 lies
+beside it, where one does, is refused.
 """
 
 import hashlib

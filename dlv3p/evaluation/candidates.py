@@ -308,8 +308,7 @@ def find_masks(folder: Path, split: Split) -> list[Path]:
     """Find the mask of each image in any subfolder: its PNG is named as the image, or begins so, with an underscore.
 
     Names are compared whatever their Unicode form. Where images in several folders share a name, it is the one in the
-    same folder. Raises MissingInputError for an
-    image without a mask, and InputError for two.
+    same folder. Raises MissingInputError for an image without a mask, and InputError for two.
     """
     whole = [normalize("NFC", split.name(index)) for index in range(len(split))]
     names = [name.rsplit("/", 1)[-1] for name in whole]

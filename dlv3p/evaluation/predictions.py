@@ -1,10 +1,9 @@
 """Predict a split as label-id PNGs, pack them for the official server, and check the zip without trusting it."""
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isnan
 from pathlib import Path
 
@@ -45,20 +44,6 @@ class Submission:
     report: SubmissionReport
 
 
-@dataclass(frozen=True)
-class _Job:
-    """An image to predict, the file to write, and the network for it, for a process that sees the same folders."""
-
-    image: Path
-    path: Path
-    run: str
-    checkpoint: Path
-    weights_sha256: str
-    protocol: Protocol
-    device: str
-    threads: int
-
-
 @explain_out_of_memory(SCORING_ADVICE)
 @keep_freed_memory()
 def save_predictions(
@@ -86,14 +71,17 @@ def save_predictions(
     name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
     folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
     remove_leftovers(folder)
-    images = [split.image_path(index) for index in range(len(split))]
-    paths = [folder / frame.city / f"{frame.name}_labelIds.png" for frame in split.frames]
+    images = (split.image_path(index) for index in range(len(split)))
+    paths = (folder / frame.city / f"{frame.name}_labelIds.png" for frame in split.frames)
     pairs = zip(images, paths, strict=True)
     if executor:
-        jobs = _jobs(predictor, protocol, pairs)
-        made = map_bounded(executor, _predict_elsewhere, jobs, in_flight=IN_FLIGHT)
+        # Paths are absolute, since a worker may run in another folder.
+        checkpoint, device, threads = predictor.checkpoint.absolute(), predictor.device.type, torch.get_num_threads()
+        network = predictor.run, checkpoint, predictor.weights_sha256, device, threads
+        absolute = ((image.absolute(), path.absolute()) for image, path in pairs)
+        made = map_bounded(executor, partial(_predict_elsewhere, network, protocol), absolute, in_flight=IN_FLIGHT)
     else:
-        made = (_predict_one(predictor, protocol, image, path) for image, path in pairs)
+        made = (_predict_one(predictor, protocol, pair) for pair in pairs)
     with closing(made):
         anew = sum(track(made, total=len(split), title=f"predict {split.split}", mode=progress))
     if anew:
@@ -101,8 +89,9 @@ def save_predictions(
     return folder
 
 
-def _predict_one(predictor: Predictor, protocol: Protocol, image: Path, path: Path) -> bool:
-    """Write the prediction of an image, unless it is there; return whether a file was there that was made anew."""
+def _predict_one(predictor: Predictor, protocol: Protocol, pair: tuple[Path, Path]) -> bool:
+    """Write the prediction of an image to a path, unless it is there; return whether another one was there."""
+    image, path = pair
     origin = origin_of(predictor.weights_sha256, protocol, file_sha256(image))
     if is_made_from(path, origin):
         return False
@@ -111,16 +100,9 @@ def _predict_one(predictor: Predictor, protocol: Protocol, image: Path, path: Pa
     return anew
 
 
-def _jobs(predictor: Predictor, protocol: Protocol, pairs: Iterable[tuple[Path, Path]]) -> Iterator[_Job]:
-    run, checkpoint, sha256 = predictor.run, predictor.checkpoint.absolute(), predictor.weights_sha256
-    device, threads = predictor.device.type, torch.get_num_threads()
-    for image, path in pairs:  # absolute, since a worker may run in another folder
-        yield _Job(image.absolute(), path.absolute(), run, checkpoint, sha256, protocol, device, threads)
-
-
-def _predict_elsewhere(job: _Job) -> bool:
-    predictor = _read_once(job.run, job.checkpoint, job.weights_sha256, job.device, job.threads)
-    return _predict_one(predictor, job.protocol, job.image, job.path)
+def _predict_elsewhere(network: tuple[str, Path, str, str, int], protocol: Protocol, pair: tuple[Path, Path]) -> bool:
+    """Do the same in a process that sees the same folders, by the network that `_read_once` takes."""
+    return _predict_one(_read_once(*network), protocol, pair)
 
 
 @lru_cache(maxsize=1)

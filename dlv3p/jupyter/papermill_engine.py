@@ -40,7 +40,7 @@ from cityscapes import errors
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
-from dlv3p.jupyter.executed_copy import NETWORK, SEAL, add_header, seal, what_is_used, without_header
+from dlv3p.jupyter.executed_copy import NETWORK, SEAL, add_header, network_sha256, seal, what_is_used, without_header
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, refuse_missing_notebook
 from dlv3p.parameters import notebooks as config
@@ -136,14 +136,13 @@ class SuiteEngine(NBClientEngine):
             parameters = check_parameters(nb)
         except errors.ParameterError as error:
             raise RefusedParameters(str(error)) from None
-        trains, before = isinstance(parameters, TrainParameters), what_is_used(parameters)
+        trains, network = isinstance(parameters, TrainParameters), network_sha256(parameters)
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
             _add_header(executed, parameters)
             _raise_for_failed_cell(executed)
-            used = what_is_used(parameters)  # of the data, whose masks may have been made first
-            used |= {} if trains else {NETWORK: before[NETWORK]}
-            seal(executed, used)
+            used = what_is_used(parameters)  # now: of the data, masks may have been made first
+            seal(executed, used if trains else {**used, NETWORK: network})
         except (DeadKernel, StoppedNotebook):
             _add_header(nb, parameters)
             with suppress(PapermillExecutionError):

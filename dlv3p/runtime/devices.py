@@ -1,4 +1,4 @@
-"""Choose the device for a `device` parameter, the memory layout and what becomes of freed memory; explain its lack."""
+"""Choose the device for a `device` parameter and the memory layout, keep freed memory, and explain a lack of it."""
 
 import ctypes
 import errno

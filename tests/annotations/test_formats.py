@@ -275,7 +275,7 @@ VIDEO = """<annotations><meta><task><size>4</size><start_frame>10</start_frame><
 <mask frame="12" keyframe="1" outside="0" rle="1, 3" left="2" top="2" width="2" height="2" z_order="1"></mask>
 <mask frame="14" keyframe="1" outside="1" rle="1, 3" left="2" top="2" width="2" height="2" z_order="1"></mask>
 </track></annotations>"""
-"""As the section "Interpolation" of CVAT's page "XML annotation format" describes it; a brushed mask lasts a frame."""
+"""By hand after the source of CVAT's exporter ("CVAT for video 1.1"), not by CVAT; a brushed mask lasts a frame."""
 
 
 def test_tracks_of_cvat_are_the_frames_that_the_file_states(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from jupyter_client.manager import KernelManager
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import run_kernel
 from PIL import Image
 
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
@@ -309,6 +310,12 @@ def test_waiting_shows_a_bar_with_its_title_until_it_ends(shown):
     assert len(shown) == 1
 
 
+def new_subshell(client: BlockingKernelClient) -> str:
+    """Ask a kernel for another thread, as JupyterLab does for messages of widgets, and return its id."""
+    client.control_channel.send(client.session.msg("create_subshell_request"))
+    return client.get_control_msg(timeout=60)["content"]["subshell_id"]
+
+
 STOPS = """
 from cityscapes.errors import StoppedError, TerminatedError
 from dlv3p.runtime.widgets import show_stops_neutrally
@@ -319,17 +326,9 @@ raise {}("run='a': stopped after step 5 of 120; run again to continue")
 
 @pytest.mark.parametrize("kind", ["StoppedError", "TerminatedError"])
 def test_a_kernel_prints_a_stop_as_a_sentence_and_still_ends_the_queue(kind):
-    manager = KernelManager()
-    manager.start_kernel()
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=240)
+    with run_kernel(startup_timeout=240) as client:
         outputs = []
         reply = client.execute_interactive(STOPS.format(kind), output_hook=outputs.append, timeout=240)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "error"  # no cell below runs
     contents = {message["msg_type"]: message["content"] for message in outputs}
     if kind == "StoppedError":
@@ -371,15 +370,8 @@ print(pressed.wait(60))
 
 def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
     """A kernel that is busy, and what JupyterLab sends: a thread to be made, and the press, addressed to it."""
-    manager = KernelManager()
-    manager.start_kernel()
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=120)
-        request = client.session.msg("create_subshell_request")
-        client.control_channel.send(request)
-        thread = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+    with run_kernel(startup_timeout=120) as client:
+        thread = new_subshell(client)
         client.execute(PRESSED)
         printed = ""
         while not printed.endswith("\n"):  # a busy machine sends a line in several parts
@@ -395,9 +387,6 @@ def test_a_press_of_the_stop_button_arrives_while_its_cell_runs():
             if message["msg_type"] in ("stream", "error"):
                 printed += content.get("text") or f"{content['ename']}\n"
         assert printed == "True\n"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def test_who_comes_late_sees_all_epochs_and_the_time_left_as_the_training_has_it(shown, capsys):
@@ -437,12 +426,7 @@ live.on_finish("done")
 
 def test_a_cell_that_is_run_again_while_it_runs_shows_at_once_how_it_is_doing():
     """As after a closed browser, in the same kernel: until the first run ends, the second would show nothing."""
-    manager = KernelManager()
-    manager.start_kernel()
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=120)
+    with run_kernel(startup_timeout=120) as client:
         again = ""
         client.execute(RUNS)
         told: list[tuple[str, dict]] = []
@@ -455,15 +439,10 @@ def test_a_cell_that_is_run_again_while_it_runs_shows_at_once_how_it_is_doing():
             elif again and message["parent_header"].get("msg_id") == again:
                 told.append((kind, content))
                 if "image/png" in content.get("data", {}):  # the last of what is shown at once
-                    request = client.session.msg("create_subshell_request")
-                    client.control_channel.send(request)
-                    thread = client.get_control_msg(timeout=60)["content"]["subshell_id"]
+                    thread = new_subshell(client)
                     press = client.session.msg("execute_request", {"code": "go.set()", "silent": True})
                     press["header"]["subshell_id"] = thread
                     client.shell_channel.send(press)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
     kinds = [kind for kind, _ in told]
     first = kinds.index("status")
     assert kinds[:first] == ["stream", "display_data", "display_data", "update_display_data", "clear_output"]

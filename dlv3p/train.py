@@ -46,7 +46,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
-    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory
+    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, move_batch
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
     from dlv3p.runtime.progress import preparing
     from dlv3p.training.callbacks import check_extras, make_callbacks
@@ -135,11 +135,12 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     model.train()
                     progress.begin_epoch()
                     for image, mask in islice(crops, steps - progress.done):  # a run may end within an epoch
+                        image, mask = move_batch(image, mask, device)
                         rate = rate_of(progress.done)
                         result = stepper(image, mask, rate=rate, step=progress.done)
                         keys = partial(crops.sampler.step_keys, sums.steps)
                         divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
-                        confusion = sum_over_processes(confusion_matrix(mask.to(device), result.prediction, classes))
+                        confusion = sum_over_processes(confusion_matrix(mask, result.prediction, classes))
                         progress.add_step(result.loss, confusion, rate=rate, data_wait=crops.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)
                         checkpoints.after_step()

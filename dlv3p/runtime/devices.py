@@ -27,6 +27,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def move_batch(image: torch.Tensor, mask: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch on a device, images in `LAYOUT`; what is there stays, and pinned memory is copied without a wait.
+
+    A batch is moved once, where it is taken from its loader.
+    """
+    image = image.to(device, non_blocking=True, memory_format=LAYOUT)
+    return image, mask.to(device, non_blocking=True)
+
+
 LOADING_ADVICE = "the network does not fit; end other programs that hold memory, or take device='cpu'"
 SCORING_ADVICE = "an image does not fit; predict it in windows (protocol='windows_769'), or take device='cpu'"
 EXPORT_ADVICE = "tracing the network does not fit; end other programs that hold memory, or take a larger machine"

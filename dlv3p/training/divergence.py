@@ -99,7 +99,7 @@ def crops_sha256(batch: Batch) -> str:
     """Return the hash of a batch's images and masks, to the bit."""
     digest = hashlib.sha256()
     for part in batch:
-        digest.update(part.contiguous().numpy().tobytes())
+        digest.update(part.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

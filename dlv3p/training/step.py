@@ -22,7 +22,7 @@ from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import PIXEL_MEANS
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runtime.devices import LAYOUT
+from dlv3p.runtime.devices import move_batch
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.distillation import distillation_loss, teach
 from dlv3p.training.losses import AUXILIARY_WEIGHT, Loss, make_chunked_loss, make_loss, valid_weight
@@ -192,7 +192,7 @@ class Stepper:
         self.scaler_before = self.scaler.state_dict()
         set_rates(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        images, masks = (value.chunk(self.accumulation) for value in (image, mask))
+        images, masks = (value.chunk(self.accumulation) for value in move_batch(image, mask, self.device))
         shares, total = self._shares(masks), torch.zeros((), device=self.device)
         predictions = []
         for part, share in enumerate(shares):
@@ -240,7 +240,7 @@ class Stepper:
             return [1.0]
         if self.part_weight is None:
             return [1 / len(masks)] * len(masks)
-        weights = torch.stack([self._weight(mask.to(self.device)) for mask in masks])
+        weights = torch.stack([self._weight(mask) for mask in masks])
         whole = sum_over_processes(weights.sum())
         return list(weights * place().ranks / whole.clamp(min=1e-6))
 
@@ -248,8 +248,6 @@ class Stepper:
         return self.part_weight(mask).float() * (mask != IGNORE).any()
 
     def _part(self, image: Tensor, mask: Tensor, share: float | Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
-        image = image.to(self.device, non_blocking=True, memory_format=LAYOUT)
-        mask = mask.to(self.device, non_blocking=True)
         local = place().ranks > 1 and not last  # gradients are reduced once a step, with the last part
         with self.forward.no_sync() if local else nullcontext():
             with self.autocast():

@@ -10,11 +10,12 @@ import torch
 from support.tiny import tiny
 
 from benchmarks import __main__ as command
-from benchmarks import side_by_side, training
+from benchmarks import scale, side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.label_errors import measure
 from benchmarks.training import Bench
 from cityscapes.errors import ParameterError
+from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from dlv3p.data.demo_mislabeled import Planted
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
@@ -117,8 +118,26 @@ def test_a_polygon_counts_once_for_recall_and_each_region_for_precision():
     assert table["of missing"].tolist() == pytest.approx([0, 0, 1 / 2])
 
 
+def test_every_stage_handles_all_linked_frames(city, tmp_path):
+    frames = find_frames(city, "val", suffix=POLYGONS_SUFFIX)
+    drawn = [(frame.image(city), frame.annotation(city, POLYGONS_SUFFIX)) for frame in frames]
+    count = len(drawn) + 1
+    scale.link(drawn, tmp_path / "data", count)
+    for stage in scale.STAGES:
+        assert scale.run_stage(stage, tmp_path)["frames"] == count, stage
+    assert len(list((tmp_path / "predictions" / "ids").rglob("*.png"))) == count
+
+
+def test_the_cost_of_a_frame_is_the_slope_of_a_line():
+    counts = [10, 100, 1000, 5000]
+    assert scale.fit(counts, [2 + 0.03 * count for count in counts]) == pytest.approx((2, 0.03, 0), abs=1e-9)
+    _, slope, error = scale.fit(counts, [2 + 0.03 * count * (1 + count / 5000) for count in counts])
+    assert error > 0.1 * slope
+
+
 @pytest.mark.parametrize(
-    ("words", "run"), [(["masks", "loader"], ["masks", "loader"]), ([], list(command.BENCHMARKS)[:-2])]
+    ("words", "run"),
+    [(["masks", "loader"], ["masks", "loader"]), ([], list(command.BENCHMARKS)[: -len(command.ONLY_BY_NAME)])],
 )
 def test_the_named_benchmarks_run_with_their_defaults(words, run, monkeypatch):
     called = []

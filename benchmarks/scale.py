@@ -11,7 +11,6 @@ everything else. Time is fitted by a line, whose slope is the cost of a frame.
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import run_command
@@ -116,30 +117,44 @@ STAGES: dict[str, Callable[[Path], int]] = {
 }
 
 
+class Watch(threading.Thread):
+    """Watch this process and those that it starts: processor seconds, peak memory of one, and open files of all."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.ended, self.files, self.peak = threading.Event(), 0, 0.0
+        self.processor: dict[int, float] = {}
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            self.look()
+
+    def look(self) -> None:
+        """Note what each process has used so far; one that has just ended keeps what was seen of it."""
+        files, this = 0, psutil.Process()
+        for process in (this, *this.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                used = process.cpu_times()
+                self.processor[process.pid] = used.user + used.system
+                self.peak = max(self.peak, process.memory_info().rss / 2**20)
+                files += process.num_fds()
+        self.files = max(self.files, files)
+
+
 def run_stage(stage: str, folder: Path) -> dict[str, float]:
     """Run a stage in this process; return frames, seconds, processor seconds, peak MiB, and most open files."""
-    most, ended = [0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
-
-    watching = threading.Thread(target=watch)
-    watching.start()
+    watch = Watch()
+    watch.start()
     began = time.perf_counter()
     try:
         frames = STAGES[stage](folder)
     finally:
-        ended.set()
-        watching.join()
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return {
-        "frames": frames,
-        "seconds": time.perf_counter() - began,
-        "processor": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
-        "memory": max(own.ru_maxrss, children.ru_maxrss) / 1024,
-        "files": most[0],
-    }
+        watch.ended.set()
+        watch.join()
+    seconds = time.perf_counter() - began
+    watch.look()
+    processor = sum(watch.processor.values())
+    return {"frames": frames, "seconds": seconds, "processor": processor, "memory": watch.peak, "files": watch.files}
 
 
 def measure(stage: str, folder: Path) -> dict[str, float]:
@@ -165,7 +180,7 @@ def report(stage: str, rows: Sequence[dict[str, float]]) -> None:
     for row in rows:
         spent = f"{row['seconds']:8.1f} s, processor {row['processor']:8.1f} s"
         print(
-            f"  {stage:<12} {row['frames']:6.0f} frames {spent}, peak {row['memory']:6.0f} MiB, {row['files']:3.0f} open files"
+            f"  {stage:<12} {row['frames']:6.0f} frames {spent}, peak {row['memory']:6.0f} MiB, {row['files']:3.0f} files"
         )
     if len(rows) > 2:
         start, slope, error = fit([row["frames"] for row in rows], [row["processor"] for row in rows])

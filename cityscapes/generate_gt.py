@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 COLOR_MODES = ("rgba", "palette")
 MANY_FRAMES = 64
 """The number of frames from which starting processes pays off."""
+MOST_IN_A_TASK = 16
+"""Frames of a task of an executor: a task costs about half a millisecond, a frame of 1024 x 2048 some six."""
 
 
 def generate_masks(
@@ -79,10 +81,11 @@ def generate_masks(
     job = partial(Job, root=root, output=output, color_mode=color_mode, force=force, instances=instances, table=table)
     if executor and not workers:
         count = 256
-    in_flight = 4 * count  # enough that no worker waits for the next frame
+    # Enough tasks that no worker waits for the next one, and that all end at about the same time.
+    tasks = {"in_flight": 4 * count, "batch": min(MOST_IN_A_TASK, 1 + len(frames) // (16 * count))}
     with _pool(executor, count, processes=processes and len(frames) >= MANY_FRAMES) as pool:
         tally, states = Tally(), dict.fromkeys(frames, State.DONE)
-        for inspection in map_bounded(pool, inspect_masks, map(job, frames), in_flight=in_flight):
+        for inspection in map_bounded(pool, inspect_masks, map(job, frames), **tasks):
             states[inspection.frame] = inspection.state
             if inspection.refused:
                 tally.add(inspection.refused)
@@ -93,7 +96,7 @@ def generate_masks(
                 refuse_another_source(output, [frame for frame in frames if states[frame] is State.STALE], root)
                 record_source(output, pending, root)
                 _remove_leftovers(frames, output)
-                results = map_bounded(pool, make_masks, map(job, pending), in_flight=in_flight)
+                results = map_bounded(pool, make_masks, map(job, pending), **tasks)
                 with closing(results):  # whatever happens, all writing ends before the lock is released
                     for result in _with_progress(results, len(pending), progress):
                         tally.add(result)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
@@ -18,34 +19,38 @@ Value = TypeVar("Value")
 
 
 def map_bounded(
-    executor: Executor, function: Callable[[Item], Value], items: Iterable[Item], *, in_flight: int
+    executor: Executor, function: Callable[[Item], Value], items: Iterable[Item], *, in_flight: int, batch: int = 1
 ) -> Iterator[Value]:
-    """Yield `function(item)` in order of completion, with at most `in_flight` items submitted at a time.
+    """Yield `function(item)` in order of completion, with at most `in_flight` tasks of `batch` items at a time.
 
-    Neither futures nor results pile up, however many items there are. When the loop over it ends early, items that have
-    not begun are canceled, and the others are waited for. Raises what the function raises, and MachineError when the
-    executor has lost a worker.
+    A task costs a message each way, so short work takes several items a task. Neither futures nor results pile up,
+    however many items there are. When the loop over it ends early, tasks that have not begun are canceled, and the
+    others are waited for. Raises what the function raises, and MachineError when the executor has lost a worker.
     """
-    waiting = iter(items)
+    waiting, work = iter(items), partial(_each_of, function)
     pending: set[Future] = set()
     finished: SimpleQueue[Future] = SimpleQueue()
     try:
         while True:
-            for item in islice(waiting, in_flight - len(pending)):
-                future = executor.submit(function, item)
+            while len(pending) < in_flight and (task := tuple(islice(waiting, batch))):
+                future = executor.submit(work, task)
                 pending.add(future)
                 future.add_done_callback(finished.put)
             if not pending:
                 return
             future = finished.get()
             pending.remove(future)
-            yield future.result()
+            yield from future.result()
     except BrokenExecutor as error:
         raise MachineError(
             f"a worker of the executor died ({reason(error)}); probably for lack of memory: run with fewer workers"
         ) from error
     finally:
         wait([future for future in pending if not future.cancel()])
+
+
+def _each_of(function: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
+    return [function(item) for item in items]
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:

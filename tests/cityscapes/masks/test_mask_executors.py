@@ -102,7 +102,7 @@ def test_no_more_than_so_many_items_are_ever_in_flight():
 
     class Lazy(Executor):
         def submit(self, function, item):
-            submitted.append(item)
+            submitted.extend(item)
             future = Future()
             if len(submitted) % 3 == 0:  # done in another order than begun
                 for earlier in (*waiting, future):
@@ -118,6 +118,19 @@ def test_no_more_than_so_many_items_are_ever_in_flight():
         assert len(submitted) - seen <= 3
     results.close()
     assert list(map_bounded(Lazy(), str, [], in_flight=3)) == []
+
+
+def test_a_task_has_several_items_and_none_is_lost():
+    tasks = []
+
+    class Counted(ThreadPoolExecutor):
+        def submit(self, function, items):
+            tasks.append(len(items))
+            return super().submit(function, items)
+
+    with Counted(2) as pool:
+        assert sorted(map_bounded(pool, abs, range(-10, 0), in_flight=2, batch=4)) == list(range(1, 11))
+    assert tasks == [4, 4, 2]
 
 
 def test_an_early_end_cancels_what_has_not_begun_and_waits_for_what_has():

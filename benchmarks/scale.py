@@ -179,9 +179,8 @@ def report(stage: str, rows: Sequence[dict[str, float]]) -> None:
     """Print what a stage took, and how that grows."""
     for row in rows:
         spent = f"{row['seconds']:8.1f} s, processor {row['processor']:8.1f} s"
-        print(
-            f"  {stage:<12} {row['frames']:6.0f} frames {spent}, peak {row['memory']:6.0f} MiB, {row['files']:3.0f} files"
-        )
+        most = f"peak {row['memory']:6.0f} MiB, {row['files']:3.0f} open files"
+        print(f"  {stage:<12} {row['frames']:6.0f} frames {spent}, {most}")
     if len(rows) > 2:
         start, slope, error = fit([row["frames"] for row in rows], [row["processor"] for row in rows])
         added = rows[-1]["memory"] - rows[0]["memory"]

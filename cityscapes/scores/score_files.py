@@ -1,6 +1,6 @@
 """Score a folder of prediction PNGs from any program against the truth of a split."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,19 +61,20 @@ def score_folder(
     by_name = {files.name: files for files in truth}
     files = [(path.name, path) for path in files_below(predictions, ".png")]
     matched, problems = match_names(files, list(by_name))
-    findings = list(_each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, count, progress))
-    problems += [finding.problem for finding in findings if finding.problem]
+    added, ids_of = {encoding: ScoreAccumulator() for encoding in ENCODINGS}, {}
+    for finding in _each(lambda item: _score(item[1][1], by_name[item[0]], ids), matched, count, progress):
+        problems += [finding.problem] * bool(finding.problem)
+        ids_of[finding.name] = finding.ids
+        for encoding, counts in finding.counts:
+            added[encoding].add_counts(finding.name, counts)
     if problems:
         raise ProblemsError(predictions, "not scored", problems)
-    encoding, because, warnings = _decide(ids, findings, predictions)
-    accumulator = ScoreAccumulator()
-    for finding in findings:
-        accumulator.add_counts(finding.name, dict(finding.counts)[encoding])
-    return FolderScores(accumulator.result(), encoding, because, warnings)
+    encoding, because, warnings = _decide(ids, ids_of, predictions)
+    return FolderScores(added[encoding].result(), encoding, because, warnings)
 
 
-def _decide(ids: str, findings: Sequence[_Prediction], source: Path) -> tuple[str, str, tuple[str, ...]]:
-    believed, because = recognize({finding.name: finding.ids for finding in findings})
+def _decide(ids: str, ids_of: Mapping[str, Collection[int]], source: Path) -> tuple[str, str, tuple[str, ...]]:
+    believed, because = recognize(ids_of)
     if ids == "auto":
         if believed is None:
             raise ProblemsError(source, "not scored", [because])

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "training": "a training step, against segmentation-models-pytorch and torchvision",
     "side_by_side": "two trainings at the same time, against one alone",
     "cost": "what a training is said to cost before it starts, against what it costs",
+    "gpu": "training and prediction on an NVIDIA GPU, into one JSON file",
     "scale": "time, memory and open files as the number of frames grows",
     "parallel": "two workers of one command, against two commands",
     "label_errors": "how many wrong polygons that are planted a search for label errors finds",
@@ -23,8 +24,8 @@ BENCHMARKS = {
 }
 """The modules whose `main(arguments)` runs each, and their help text."""
 
-ONLY_BY_NAME = ("scale", "parallel", "label_errors", "accuracy")
-"""Benchmarks that take many minutes, and are left out unless they are asked for."""
+ONLY_BY_NAME = ("gpu", "scale", "parallel", "label_errors", "accuracy")
+"""Benchmarks that take many minutes, or a GPU, and are left out unless they are asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -145,9 +145,17 @@ class Bench:
         return time_interleaved(steps, warmup=1, repeats=self.options.turns, clock=self.clock)
 
     def cost(self, step: Step) -> str:
-        """Format the peak memory of a step and the share of its time without a kernel; "" on a CPU."""
-        if self.device.type != "cuda":
-            return ""
+        """Format what `cost_on_gpu` measures; "" on a CPU."""
+        return (
+            ", peak {peak_mib:.0f} MiB, {share_without_kernel:.0%} of the step without a kernel".format(
+                **self.cost_on_gpu(step)
+            )
+            if self.device.type == "cuda"
+            else ""
+        )
+
+    def cost_on_gpu(self, step: Step) -> dict[str, float]:
+        """Return the peak memory of a step above that between steps, and the share of its time without a kernel."""
         torch.cuda.reset_peak_memory_stats()
         before, began = torch.cuda.memory_allocated(), self.clock()
         step()
@@ -156,7 +164,7 @@ class Bench:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             step()
         busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-        return f", peak {peak:.0f} MiB, {max(0.0, 1 - busy / seconds):.0%} of the step without a kernel"
+        return {"peak_mib": peak, "share_without_kernel": max(0.0, 1 - busy / seconds)}
 
 
 def compare_libraries(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """The benchmarks time what they say: the step of a run itself, and training without scoring."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from support.tiny import tiny
 
 from benchmarks import __main__ as command
-from benchmarks import scale, side_by_side, training
+from benchmarks import gpu, scale, side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.label_errors import measure
 from benchmarks.training import Bench
@@ -20,6 +21,7 @@ from dlv3p.data.demo_mislabeled import Planted
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.profiling.counters import NotMeasurable
 from dlv3p.train import train
 from dlv3p.training import step as step_module
 from dlv3p.training import validation
@@ -126,6 +128,36 @@ def test_every_stage_handles_all_linked_frames(city, tmp_path):
     for stage in scale.STAGES:
         assert scale.run_stage(stage, tmp_path)["frames"] == count, stage
     assert len(list((tmp_path / "predictions" / "ids").rglob("*.png"))) == count
+
+
+def test_the_benchmark_of_a_gpu_measures_every_part_and_leaves_the_settings_of_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "measure_energy", lambda *_, **__: pytest.fail("a counter was read"))
+    monkeypatch.setattr(gpu, "open_counter", missing_counter)
+    before = torch.backends.cudnn.conv.fp32_precision
+    words = "--device cpu --backbone resnet18 --batch 2 --crop 33 --height 64 --width 64 --turns 1 --threads 1"
+    threads = torch.get_num_threads()
+    try:
+        gpu.main([*words.split(), "--no-compile", "--output", str(tmp_path / "gpu.json")])
+    finally:
+        torch.set_num_threads(threads)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(found["training"]) == {"plain, TF32", "plain, float32", "ours, float32", "ours, bfloat16"}
+    assert found["training"]["plain, TF32"]["over_plain_tf32"] == [1, 1, 1]
+    assert [row["equal_twice"] for row in found["determinism"].values()] == [True, True]
+    assert found["prediction"]["stride 8, bfloat16, folded"]["energy_status"] == "not measured: no counter"
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_part_that_fails_on_a_gpu_leaves_the_others(tmp_path):
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    assert gpu.measured(fail) == {"failed": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."}
+
+
+def missing_counter(device):
+    raise NotMeasurable("no counter")
 
 
 def test_the_cost_of_a_frame_is_the_slope_of_a_line():

@@ -1,10 +1,11 @@
-"""Time training samples from PNG to tensors: this project against the usual way with torchvision's transforms.
+"""Time training samples from image files to tensors: this project against other libraries of today.
 
-    python -m benchmarks.loader [--root CITYSCAPES] [--frames 6 --repeats 7 --crop 768 --color-jitter 0]
+    python -m benchmarks.loader [--root DATA] [--jpeg] [--frames 6 --repeats 7 --crop 768 --color-jitter 0]
 
 All ways run on one thread, interleaved, on the same files and with the same random draws; files are in the page cache.
-The figure is the median of the ratios of process time of the same sample. The usual way decodes the whole image and
-mask, resizes both whole, and crops, flips and normalizes; that its samples agree is checked along the way.
+A ratio is the median over the samples of process time over that of ours, and comes with the agreement of the samples: a
+peer whose images differ by more than two levels of 255 does another operation. Peers that are not installed are named:
+pip install 'dlv3p[peers]'. `--cold` drops the files from the page cache before each sample, and times by the wall.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -23,6 +24,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=6, help="of the embedded city (default: 6)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count (default: 7)")
     parser.add_argument("--crop", type=int, default=768, help="height and width in pixels (default: 768)")
+    parser.add_argument("--jpeg", action="store_true", help="store the embedded city's images as JPEG, as VOC's are")
+    parser.add_argument("--cold", action="store_true", help="read each file from the disk, not from the page cache")
     parser.add_argument("--color-jitter", type=float, default=0.0, help="its strength (default: 0, none)")
     return parser.parse_args(arguments)
 
@@ -32,44 +35,40 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from torchvision.io import ImageReadMode, decode_image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
+from PIL import Image
 
+from benchmarks.loader_peers import Peer, usable_peers, versions
 from cityscapes.dataset import Split
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import run_command
 from cityscapes.workspace import WORKSPACE_VARIABLE
-from dlv3p.data.augment import MEAN, STD, Augmentation
+from dlv3p.data.augment import STD, Augmentation
 from dlv3p.data.decoded_cache import DecodedCache
 from dlv3p.data.loader import TrainingSamples
 from dlv3p.data.roots import open_split
-from dlv3p.data.sampling import sample_generator
+
+OURS, CACHED = "ours", "ours, decoded cache"
 
 
-def usual_way(split: Split, augmentation: Augmentation, seed: int, epoch: int, index: int):
-    """Make a sample as torchvision scripts do, with the window and flip that this project draws for it."""
-    image = decode_image(str(split.image_path(index)), ImageReadMode.RGB)
-    mask = decode_image(str(split.mask_path(index)), ImageReadMode.UNCHANGED)
-    rng, (height, width) = sample_generator(seed, epoch, index), image.shape[1:]
-    window = augmentation.window(height, width, rng)
-    size = [round(height * window.height / (window.bottom - window.top)), 0]
-    size[1] = round(width * window.width / (window.right - window.left))
-    top, left = round(window.top * size[0] / height), round(window.left * size[1] / width)
-    image = functional.resize(image, size, antialias=True)
-    mask = functional.resize(mask, size, interpolation=InterpolationMode.NEAREST_EXACT)
-    box = (top, left, window.height, window.width)
-    image, mask = functional.crop(image, *box), functional.crop(mask, *box)
-    if rng.random() < 0.5:
-        image, mask = functional.horizontal_flip(image), functional.horizontal_flip(mask)
-    if augmentation.color_jitter:
-        strength = augmentation.color_jitter
-        factors = rng.uniform(1 - strength, 1 + strength, size=3).tolist()
-        image = functional.adjust_brightness(image, factors[0])
-        image = functional.adjust_saturation(functional.adjust_contrast(image, factors[1]), factors[2])
-    image = functional.normalize(functional.to_dtype(image, torch.float32, scale=True), MEAN.tolist(), STD.tolist())
-    padding = [0, 0, augmentation.crop_width - window.width, augmentation.crop_height - window.height]
-    return functional.pad(image, padding), functional.pad(mask, padding, fill=255)[0].to(torch.int64)
+def write_jpeg_folder(city: Path, folder: Path) -> Path:
+    """Write the train split of a city as a plain folder with JPEG images of quality 95, and return it."""
+    split = open_split(city, "train")
+    for kind in ("images", "masks"):
+        (folder / kind / "train").mkdir(parents=True)
+    for index in range(len(split)):
+        image, mask = split.pair(index)
+        image.save(folder / "images" / "train" / f"{index}.jpg", quality=95)
+        Image.fromarray(mask).save(folder / "masks" / "train" / f"{index}.png")
+    rows = [f"{number},{name}" for number, name in enumerate(split.class_names)]
+    (folder / "classes.csv").write_text("\n".join(["id,name", *rows]) + "\n", encoding="utf-8")
+    return folder
+
+
+def drop_from_page_cache(split: Split, index: int) -> None:
+    """Have the next reading of a sample's files come from the disk."""
+    for path in (split.image_path(index), split.mask_path(index)):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def difference(one, other) -> tuple[float, float]:
@@ -78,53 +77,69 @@ def difference(one, other) -> tuple[float, float]:
     return float(levels.max()), float((one[1] != other[1]).float().mean())
 
 
-def measure(split: Split, augmentation: Augmentation, repeats: int) -> tuple[dict[str, list[float]], list]:
-    """Return process seconds per sample of each way, and the differences between samples of the usual way and ours."""
+def measure(
+    split: Split, augmentation: Augmentation, peers: dict[str, Peer], repeats: int, *, cold: bool
+) -> tuple[dict[str, list[float]], dict[str, list[tuple[float, float]]]]:
+    """Return seconds per sample of each way, and the differences between each peer's samples and ours."""
     plain = TrainingSamples(split, augmentation, seed=0)
     cached = TrainingSamples(split, augmentation, seed=0, cache=DecodedCache(split))
     cached.cache.prepare(progress="none")
-    ways = {
-        "usual": lambda key: usual_way(split, augmentation, 0, *key),
-        "ours": lambda key: plain[key],
-        "ours, decoded cache": lambda key: cached[key],
-    }
-    times, differences = {name: [] for name in ways}, []
+    ways: dict[str, Callable] = {OURS: lambda key: plain[key], CACHED: lambda key: cached[key]}
+    ways |= {name: lambda key, peer=peer: peer.make(split, augmentation, key) for name, peer in peers.items()}
+    times, differences = {name: [] for name in ways}, {name: [] for name in peers}
+    clock = time.perf_counter if cold else time.process_time
     for epoch in range(repeats + 1):  # the first round is not counted
         for index in range(len(split)):
             samples = {}
-            for name, way in ways.items():
-                began = time.process_time()
-                samples[name] = way((epoch, index))
+            for name in np.random.default_rng(epoch * len(split) + index).permutation(list(ways)).tolist():
+                if cold:
+                    drop_from_page_cache(split, index)
+                began = clock()
+                samples[name] = ways[name]((epoch, index))
                 if epoch:
-                    times[name].append(time.process_time() - began)
-            differences.append(difference(samples["usual"], samples["ours"]))
-            if not all(map(torch.equal, samples["ours"], samples["ours, decoded cache"])):
+                    times[name].append(clock() - began)
+            for name in peers:
+                differences[name].append(difference(samples[name], samples[OURS]))
+            if not all(map(torch.equal, samples[OURS], samples[CACHED])):
                 raise SystemExit("the cache changes a sample")
     return times, differences
 
 
+def report(times: dict[str, list[float]], differences: dict[str, list[tuple[float, float]]]) -> None:
+    """Print milliseconds a sample of each way, how many times as fast ours is, and how the samples agree."""
+    for name, values in times.items():
+        ratio = statistics.median(value / own for value, own in zip(values, times[OURS], strict=True))
+        line = f"  {name:<20} {1000 * statistics.median(values):6.1f} ms, ours is {ratio:5.2f} times as fast"
+        if name in differences:
+            levels, labels = np.array(differences[name]).T
+            line += f"; labels equal in {100 * (1 - labels.mean()):.3f} % of pixels, images within {levels.max():.1f}"
+        print(line)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print milliseconds per sample, samples per second, ratios, and the agreement of samples."""
+    """Print the time of every way, its ratio to ours, and the agreement of samples."""
     options = parse_options(arguments)
     torch.set_num_threads(1)
+    peers, left_out = usable_peers(jpeg=options.jpeg, jitter=options.color_jitter > 0)
+    if "cv2" in {package for peer in peers.values() for package in peer.packages}:
+        import cv2
+
+        cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[WORKSPACE_VARIABLE] = folder
         counts = {"train": options.frames, "val": 1, "test": 1}
         root = options.root or write_demo_city(Path(folder) / "city", height=1024, width=2048, frames=counts)
-        split = open_split(root, "train")
+        split = open_split(write_jpeg_folder(root, Path(folder) / "jpeg") if options.jpeg else root, "train")
         augmentation = Augmentation(options.crop, options.crop, color_jitter=options.color_jitter)
-        times, differences = measure(split, augmentation, options.repeats)
+        times, differences = measure(split, augmentation, peers, options.repeats, cold=options.cold)
         decoded = sum(path.stat().st_size for path in (Path(folder) / "data" / "decoded").rglob("*.npy"))
         stored = sum(split.image_path(index).stat().st_size for index in range(len(split)))
-    print(f"PNG to a training sample of {options.crop} x {options.crop}, {len(times['usual'])} samples, one thread")
-    for name, values in times.items():
-        ratios = [usual / value for usual, value in zip(times["usual"], values, strict=True)]
-        median = statistics.median(values)
-        ratio = statistics.median(ratios)
-        print(f"  {name:<20} {1000 * median:6.1f} ms  {1 / median:6.1f} samples/s  {ratio:5.2f} x usual")
-    levels, labels = np.array(differences).T
-    print(f"labels equal in {100 * (1 - labels.mean()):.3f} % of pixels, at least {100 * (1 - labels.max()):.3f} %")
-    print(f"image within {levels.max():.1f} of 255 levels")
+    kind = "wall time, files from the disk" if options.cold else "processor time"
+    print(f"{'JPEG' if options.jpeg else 'PNG'} to a training sample of {options.crop} x {options.crop}, "
+          f"{len(times[OURS])} samples, one thread, {kind}; {versions(peers)}")  # fmt: skip
+    report(times, differences)
+    for line in left_out:
+        print(f"  left out: {line}")
     print(f"a file has {stored / len(split) / 1e6:.2f} MB, a decoded image {decoded / len(split) / 1e6:.2f} MB")
     return 0
 

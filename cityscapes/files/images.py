@@ -229,7 +229,7 @@ def decode_ids(content: bytes, source: str) -> np.ndarray:
     """Decode the ids of a mask's file as `read_ids` does; `source` begins the messages."""
     from cityscapes.files.png_read import decode_gray_png  # loads numba, which images do not need
 
-    ids = decode_gray_png(content, bits=8)
+    ids = decode_gray_png(content, bits=8, palette=True)
     if ids is not None:
         return ids
     image = decode_mask(content, source)

@@ -25,6 +25,11 @@ def chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         position = end + 4
 
 
+def palette_of(content: bytes) -> bytes:
+    """Return the palette of a PNG file, three bytes a color; empty where it has none."""
+    return next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
+
+
 def is_sound(content: bytes, start: int, end: int) -> bool:
     """Return whether a chunk, given by where its data begin and end, is whole and has the checksum that it states."""
     view = memoryview(content)

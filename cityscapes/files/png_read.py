@@ -24,7 +24,7 @@ except ImportError:  # not built for every kind of processor
 
 MAX_FILE_BYTES = 16 * 2**20
 """The most bytes of a mask's file; any mask that is not noise takes less."""
-_GRAY, _RGB = 0, 2  # the header's numbers of color types
+_GRAY, _RGB, _PALETTE = 0, 2, 3  # the header's numbers of color types
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _BLOCK_BYTES = 2**17  # stays in the processor's cache
@@ -58,13 +58,16 @@ def read_instance_image(path: str | Path, *, size: tuple[int, int] | None = None
     return read.astype(np.uint16)
 
 
-def decode_gray_png(content: bytes, *, bits: int, size: tuple[int, int] | None = None) -> np.ndarray | None:
+def decode_gray_png(
+    content: bytes, *, bits: int, size: tuple[int, int] | None = None, palette: bool = False
+) -> np.ndarray | None:
     """Decode a PNG file of one channel of `bits` 8 or 16, and if given of `size` (height, width): uint8 or uint16.
 
-    Return None for everything else and for every fault. No more memory is spent than the pixels take, whatever the
+    With `palette`, also one of 8 bits with a palette, to its indices. Return None for everything else and for every
+    fault. No more memory is spent than the pixels take, whatever the
     file claims.
     """
-    found = _size_of(content, bits, _GRAY)
+    found = _size_of(content, bits, _GRAY) or (_size_of(content, bits, _PALETTE) if palette and bits == 8 else None)
     packed = None if found is None or (size and size != found) else _image_data(content)
     if packed is None:
         return None
@@ -159,13 +162,16 @@ def _may_be_turned(content: bytes) -> bool:
 def _image_data(content: bytes) -> bytes | None:
     """Return the packed pixels of a PNG that begins with its header; None where a chunk is damaged or unusual."""
     parts, view, first = [], memoryview(content), len(SIGNATURE) + 8
+    palettes = int(content[25] == _PALETTE)  # to come
     for kind, start, end in chunks(content):
         if not is_sound(content, start, end):
             return None
         if kind == b"IDAT":
             parts.append(view[start:end])
         elif kind == b"IEND":
-            return b"".join(parts)
+            return None if palettes else b"".join(parts)
+        elif kind == b"PLTE" and palettes and not parts:
+            palettes -= 1
         elif kind[:1].isupper() and start > first:  # a second header, or what no reader may skip
             return None
     return None

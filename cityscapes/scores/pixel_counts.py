@@ -82,13 +82,6 @@ def count_pixels(
     return PixelCounts(known, None if instances is None else _objects(name, objects, wrong_instance))
 
 
-def ids_in(ids: np.ndarray) -> frozenset[int]:
-    """List the ids that occur in an image, uint8 (H, W)."""
-    found = np.zeros(256, bool)
-    _mark(ids.ravel(), found)
-    return frozenset(np.flatnonzero(found).tolist())
-
-
 def _groups() -> np.ndarray:
     """Return which of OBJECT_CATEGORIES a label id belongs to, counted from 1, uint8 (256,); 0 for none."""
     groups = np.zeros(256, np.uint8)
@@ -160,9 +153,3 @@ def _count(truth, prediction, instances, label_ids, groups, confusion, objects):
                         objects[instance, 2] += length
         start = end
     return wrong_prediction, wrong_instance
-
-
-@compiled(f"void({_BYTES}, boolean[::1])")
-def _mark(ids, found):
-    for i in range(len(ids)):
-        found[ids[i]] = True

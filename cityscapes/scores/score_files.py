@@ -9,12 +9,12 @@ from cityscapes.errors import MissingInputError, ParameterError, UserError
 from cityscapes.files.listing import files_below
 from cityscapes.files.png_read import read_label_image
 from cityscapes.findings import ProblemsError
-from cityscapes.ids import ENCODINGS, explain_prediction, recognize
+from cityscapes.ids import ENCODINGS, explain_prediction, ids_in, recognize
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.layout import match_names
 from cityscapes.parallel import number_of_workers
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
-from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
+from cityscapes.scores.pixel_counts import PixelCounts, count_pixels
 from cityscapes.scores.truth_files import TruthFiles
 
 

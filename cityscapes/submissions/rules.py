@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from cityscapes.errors import UserError, reason
 from cityscapes.files.png_read import MAX_FILE_BYTES, read_label_bytes
+from cityscapes.ids import ids_in
 from cityscapes.layout import File, MatchedFile
-from cityscapes.scores.pixel_counts import PixelCounts, count_pixels, ids_in
+from cityscapes.scores.pixel_counts import PixelCounts, count_pixels
 from cityscapes.scores.truth_files import TruthFiles
 
 LIKE_TRAIN_IDS = (

@@ -26,6 +26,9 @@ from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.channels import PixelRule
 from cityscapes.files.images import decode_mask, read_file, stored_ids
 from cityscapes.files.listing import is_shown_folder, walk
+from cityscapes.files.png_chunks import palette_of
+from cityscapes.files.png_read import decode_gray_png
+from cityscapes.ids import ids_in
 from cityscapes.labels import IGNORE
 from dlv3p.data.class_table import CLASSES_FILE, ClassTable, read_class_table
 from dlv3p.data.data_file import measure, read_data_file
@@ -72,12 +75,14 @@ class FolderSplit(PairedSplit):
         Without colors in the table, three equal channels are ids. Raises InputError where the colors of a palette, or
         a white that is stored as gray, belong to another class than the ids.
         """
-        mask = decode_mask(read_file(path), str(path))
-        ids = stored_ids(mask)
+        content = read_file(path)
+        ids = decode_gray_png(content, bits=8, palette=True)  # fast, and None for what is rarer
+        mask = decode_mask(content, str(path)) if ids is None else None
+        ids = stored_ids(mask) if mask else ids
         if ids is not None:
             if self.label_rule:
                 return self._table.ids(ids, str(path))
-            self._refuse_contradiction(ids, mask.getpalette("RGB") if mask.mode == "P" else None, path)
+            self._refuse_contradiction(ids, palette_of(content), path)
             return ids
         if mask.mode not in RGB_MODES:
             raise InputError(f"{path}: has mode {mask.mode}; a mask holds one channel of ids, or RGB colors")
@@ -91,9 +96,9 @@ class FolderSplit(PairedSplit):
             )
         return self._table.ids(np.ascontiguousarray(pixels[..., 0]), str(path))
 
-    def _refuse_contradiction(self, ids: np.ndarray, palette: list[int] | None, path: Path) -> None:
+    def _refuse_contradiction(self, ids: np.ndarray, palette: bytes, path: Path) -> None:
         """Raise InputError where the colors under which ids are stored are those of other classes."""
-        of_color, found = self._table.id_of_color, np.unique(ids).tolist()
+        of_color, found = self._table.id_of_color, sorted(ids_in(ids))
         for index in found if palette and of_color else ():
             color = tuple(palette[3 * index : 3 * index + 3])
             wanted = of_color.get(color, index)

@@ -14,8 +14,9 @@ import numpy as np
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.images import decode_ids, read_file
 from cityscapes.files.listing import in_its_form
-from cityscapes.files.png_chunks import chunks
+from cityscapes.files.png_chunks import palette_of
 from cityscapes.files.untrusted import read_at_most, regular, sanitize
+from cityscapes.ids import ids_in
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import CLASS_NAMES, Classes, voc_palette
 from dlv3p.data.pairs import Pair, PairedSplit, inside
@@ -74,8 +75,8 @@ class VocSplit(PairedSplit):
         """Read a mask's ids; raises InputError where its palette shows one of them in a color that is not VOC's."""
         content = read_file(path)
         ids = decode_ids(content, str(path))
-        palette = next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
-        for index in np.unique(ids).tolist() if palette else ():
+        palette = palette_of(content)
+        for index in sorted(ids_in(ids)) if palette else ():
             color, usual = tuple(palette[3 * index : 3 * index + 3]), tuple(self.colors[index].tolist())
             if color != usual and len(set(color)) > 1 and (index < self.num_classes or index == IGNORE):
                 raise InputError(

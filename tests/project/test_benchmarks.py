@@ -11,13 +11,15 @@ import torch
 from support.tiny import tiny
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, scale, side_by_side, training
+from benchmarks import gpu, loader, loader_peers, scale, side_by_side, training
 from benchmarks.accuracy import scoring_times, training_seconds
 from benchmarks.label_errors import measure
 from benchmarks.training import Bench
 from cityscapes.errors import ParameterError
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
+from dlv3p.data.augment import Augmentation
 from dlv3p.data.demo_mislabeled import Planted
+from dlv3p.data.roots import open_split
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
@@ -158,6 +160,18 @@ def test_a_part_that_fails_on_a_gpu_leaves_the_others(tmp_path):
 
 def missing_counter(device):
     raise NotMeasurable("no counter")
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_the_loader_of_torchvision_is_given_what_ours_draws(city, tmp_path, jpeg):
+    root = loader.write_jpeg_folder(city, tmp_path / "jpeg") if jpeg else city
+    split, augmentation = open_split(root, "train"), Augmentation(64, 64)
+    peers = {"torchvision": loader_peers.PEERS["torchvision"]}
+    times, differences = loader.measure(split, augmentation, peers, 1, cold=False)
+    levels, labels = zip(*differences["torchvision"], strict=True)
+    assert max(levels) < 2.1
+    assert sum(labels) / len(labels) < 1e-2
+    assert {len(values) for values in times.values()} == {len(split)}
 
 
 def test_the_cost_of_a_frame_is_the_slope_of_a_line():

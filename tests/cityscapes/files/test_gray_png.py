@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cityscapes.errors import InputError, MissingInputError
+from cityscapes.files.png_chunks import chunks, palette_of
 from cityscapes.files.png_read import decode_gray_png, read_instance_image, read_label_bytes, read_label_image
 
 
@@ -108,6 +109,25 @@ def test_other_modes_are_left_to_pillow_which_names_them(tmp_path, mode):
         read_label_image(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"one 16-bit channel"):
         read_instance_image(tmp_path / "a.png")
+
+
+def test_a_palette_gives_its_indices_where_it_is_asked_for(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 50), np.uint8)
+    image = Image.fromarray(pixels, "P")
+    image.putpalette(list(range(255, -1, -1)) * 3)
+    image.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(decode_gray_png(content, bits=8, palette=True), pixels)
+    assert palette_of(content) == bytes(image.getpalette())
+    assert decode_gray_png(content, bits=8) is None
+    kinds = {kind: content[start - 8 : end + 4] for kind, start, end in chunks(content)}
+    for odd in (b"", 2 * kinds[b"PLTE"]):  # a palette is missing, or there are two
+        assert decode_gray_png(content.replace(kinds[b"PLTE"], odd), bits=8, palette=True) is None
+    late = content.replace(kinds[b"PLTE"], b"").replace(kinds[b"IDAT"], kinds[b"IDAT"] + kinds[b"PLTE"])
+    assert decode_gray_png(late, bits=8, palette=True) is None
+    damaged = bytearray(content)
+    damaged[content.index(b"PLTE") + 7] ^= 1
+    assert decode_gray_png(bytes(damaged), bits=8, palette=True) is None
 
 
 def test_what_is_not_an_image_is_explained_by_pillow(tmp_path):

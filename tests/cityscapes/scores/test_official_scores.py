@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from benchmarks import official_tool
 from cityscapes.errors import InputError, ParameterError
+from cityscapes.ids import ids_in
 from cityscapes.labels import LABELS, TRAIN_ID_TO_LABEL_ID, TRAINED_LABELS
 from cityscapes.scores.official_scores import AVERAGE_OBJECT_PIXELS, ScoreAccumulator
-from cityscapes.scores.pixel_counts import NUM_IDS, PixelCounts, count_pixels, ids_in
+from cityscapes.scores.pixel_counts import NUM_IDS, PixelCounts, count_pixels
 
 try:
     official_tool.load()

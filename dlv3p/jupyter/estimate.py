@@ -1,22 +1,19 @@
 """Estimate how long the demo takes on this machine, from a few steps of its training."""
 
-import statistics
-import time
 from typing import NamedTuple
 
 from cityscapes.demo.city import DEFAULT_FRAMES
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 
-PROBED_STEPS = 4
-BESIDE_STEPS = 0.4
-"""Processor time of loading, scoring and updating, in that of the forward and backward passes of the same epoch."""
-OTHER_NOTEBOOKS = 270
-"""Steps that take the processor time of the six notebooks beside `train`: 103 s at 0.385 s a step (EPYC, AVX-512)."""
+BESIDE_STEPS = 0.2
+"""Time of loading and scoring, in that of the steps of the same epoch: 8.4 s an epoch of 40 steps of 0.176 s."""
+OTHER_NOTEBOOKS = 415
+"""Steps that take the time of the six notebooks beside `train`: 73 s at 0.176 s a step (EPYC, AVX-512, 42cfec3)."""
 
 
 class Estimate(NamedTuple):
-    """Seconds of one forward and backward pass, and how many such passes the training has left."""
+    """Seconds of a training step, and how many steps the training has left."""
 
     step_seconds: float
     steps: int
@@ -51,25 +48,8 @@ def finished_epochs(run: str) -> int:
 
 
 def step_seconds(parameters: TrainParameters) -> float:
-    """Return the median time of a forward and backward pass of a new network, on noise; the first is not counted."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
+    """Return how long a training step takes here, on noise: the network's own step, tried in a process of its own."""
     from cityscapes.labels import NUM_CLASSES
-    from dlv3p.models.deeplab import build_network
-    from dlv3p.runtime.devices import choose_device
+    from dlv3p.training.trial import try_setting
 
-    device = choose_device(parameters.device)
-    torch.set_num_threads(parameters.threads)
-    size = (parameters.crop_height, parameters.crop_width)
-    model = build_network(parameters, NUM_CLASSES).train().to(device)
-    images = torch.rand(parameters.batch_size, 3, *size, device=device)
-    masks = torch.randint(NUM_CLASSES, (parameters.batch_size, *size), device=device)
-    times = []
-    for _ in range(1 + PROBED_STEPS):
-        began = time.perf_counter()
-        loss = cross_entropy(model(images), masks)
-        loss.backward()
-        loss.item()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    return try_setting(parameters.of_one_process(), NUM_CLASSES).seconds

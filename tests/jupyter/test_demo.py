@@ -20,7 +20,7 @@ def test_the_estimate_is_of_steps_measured_here(workspace, monkeypatch):
     assert fast.step_seconds == 0.2
     assert slow.minutes == pytest.approx(2 * Estimate(0.2, 1040).minutes)
     assert str(Estimate(0.2, 1040)) == (
-        "about 6 minutes, 5 of them to train: a training step takes 0.20 s here, measured just now; "
+        "about 6 minutes, 4 of them to train: a training step takes 0.20 s here, measured just now; "
         "other running programs slow it down"
     )
 

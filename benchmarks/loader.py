@@ -5,7 +5,7 @@
 All ways run on one thread, interleaved, on the same files and with the same random draws; files are in the page cache.
 A ratio is the median over the samples of process time over that of ours, and comes with the agreement of the samples: a
 peer whose images differ by more than two levels of 255 does another operation. Peers that are not installed are named:
-pip install 'dlv3p[peers]'. `--cold` drops the files from the page cache before each sample, and times by the wall.
+pip install 'dlv3p[bench]'. `--cold` drops the files from the page cache before each sample, and times by the wall.
 """
 
 import argparse

@@ -4,6 +4,7 @@ Each way reads the whole image and mask, resizes both, crops, flips, and normali
 behind the decoder of each library, or OpenCV's and albumentations' own, which resize without antialiasing.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,8 @@ from cityscapes.errors import UserError, require
 from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD, Augmentation
 from dlv3p.data.sampling import sample_generator
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for a newer one
 
 Sample = tuple[Tensor, Tensor]
 Decode = Callable[[Path, bool], Tensor]
@@ -189,7 +192,7 @@ def versions(peers: dict[str, Peer]) -> str:
 def _missing(name: str, peer: Peer) -> str:
     """Return why a peer cannot be imported, "" where it can."""
     try:
-        require(name, peer.packages, "peers")
+        require(name, peer.packages, "bench")
         for package in peer.packages:
             import_module(package)
     except UserError as error:

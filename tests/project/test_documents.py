@@ -29,6 +29,7 @@ AMERICAN_TOO = re.compile(r".*wise|(no|prom|ra|a?r|disgu|prec|exerc|rev|adv|surp
 AEROPLANE = "aeroplane"
 """A class of PASCAL VOC, wherever it occurs."""
 KEPT = {
+    "benchmarks/loader.py": {"fadvise"},  # of the operating system
     "cityscapes/demo/street.py": {"kerb"},  # seeds the random numbers: another name would be another city
     "cityscapes/masks/frame.py": {"grey"},  # part of the stamp in every mask ever written
     "dlv3p/annotations/coco.py": {"madvise"},  # a function of the operating system

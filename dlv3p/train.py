@@ -137,13 +137,14 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     for image, mask in islice(crops, steps - progress.done):  # a run may end within an epoch
                         image, mask = move_batch(image, mask, device)
                         rate = rate_of(progress.done)
-                        result = stepper(image, mask, rate=rate, step=progress.done)
+                        asked = interruption.asked()
+                        result = stepper(image, mask, rate=rate, step=progress.done, asked_to_stop=asked)
                         keys = partial(crops.sampler.step_keys, sums.steps)
                         divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
                         confusion = sum_over_processes(confusion_matrix(mask, result.prediction, classes))
                         progress.add_step(result.loss, confusion, rate=rate, data_wait=crops.waited)
                         callbacks.on_step(epoch, sums.steps, result.loss)
-                        checkpoints.after_step()
+                        checkpoints.after_step(result.asked_to_stop)
 
                     # Validation: the weights that are exported, on whole images.
                     scores = None

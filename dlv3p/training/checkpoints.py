@@ -35,9 +35,9 @@ class Checkpoints:
         self.minutes, self.facts = minutes, facts
         self.saved_at = time.monotonic()
 
-    def after_step(self) -> None:
-        """Save if a checkpoint is due; save and stop if a stop was requested."""
-        stopping = self.interruption.wanted(self.stepper.device)
+    def after_step(self, asked: float) -> None:
+        """Save if a checkpoint is due; save and stop if a stop was requested, of `asked` processes during the step."""
+        stopping = self.interruption.asked() if place().ranks == 1 else self.interruption.wanted_by(asked)
         if stopping or (time.monotonic() - self.saved_at) / 60 >= self.minutes:
             self.save("last")
         if stopping:

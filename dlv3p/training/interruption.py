@@ -68,8 +68,8 @@ class Interruption:
         """Request a stop, as SIGINT does."""
         self.kind = self.kind or StoppedError
 
-    def wanted(self, device: torch.device) -> bool:
-        """Return whether any process of the run was asked to stop; all processes get the same answer.
+    def asked(self) -> bool:
+        """Return whether this process was asked to stop.
 
         Raises KeyboardInterrupt after a second SIGINT whose own exception was lost, as in a callback of a library.
         """
@@ -77,11 +77,20 @@ class Interruption:
             raise KeyboardInterrupt
         if place().first and self._requested_in_folder():
             self.request()
-        if place().ranks > 1:  # one process alone need not ask its GPU
-            asked = torch.tensor(float(self.kind is not None), device=device)
-            if sum_over_processes(asked) > 0:
-                self.kind = self.kind or TerminatedError
         return self.kind is not None
+
+    def wanted(self, device: torch.device) -> bool:
+        """Return whether any process of the run was asked to stop, which they tell each other; the same for all."""
+        asked = self.asked()
+        if place().ranks == 1:  # one process alone need not ask its GPU
+            return asked
+        return self.wanted_by(sum_over_processes(torch.tensor(float(asked), device=device)).item())
+
+    def wanted_by(self, processes: float) -> bool:
+        """Return whether so many processes, more than none, were asked to stop, as all of them know."""
+        if processes:
+            self.kind = self.kind or TerminatedError
+        return processes > 0
 
     def _requested_in_folder(self) -> bool:
         if not self._noting or time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:

@@ -71,11 +71,15 @@ SMALLEST_SCALE = 2.0**-14
 
 
 class StepResult(NamedTuple):
-    """The loss over the step's whole batch, the gradient norm, and train ids (N,h,w) of this process's share."""
+    """The loss over the step's whole batch, the gradient norm, and train ids (N,h,w) of this process's share.
+
+    `asked_to_stop` is how many processes had been when the step began.
+    """
 
     loss: float
     gradient_norm: float
     prediction: Tensor
+    asked_to_stop: float = 0.0
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -182,9 +186,12 @@ class Stepper:
         """The network that is validated and exported: that of the averaged weights, if there is an average."""
         return self.average.module if self.average else self.model
 
-    def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
+    def __call__(
+        self, image: Tensor, mask: Tensor, *, rate: float, step: int, asked_to_stop: bool = False
+    ) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
 
+        What several processes tell each other, their losses and who was asked to stop, goes in one message.
         Dropout depends on the number of the `step`, not on earlier steps. A step whose gradient is not finite leaves
         the weights as they are, and its result shows it.
         """
@@ -201,14 +208,15 @@ class Stepper:
             predictions.append(prediction)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
-        # One read for all three: each read makes the host wait until a GPU has finished the step.
-        own_loss, loss, length = torch.stack([total, sum_over_processes(total.clone()), norm]).tolist()
+        told = sum_over_processes(torch.stack([total, torch.full_like(total, asked_to_stop)]))
+        # One read for all: each read makes the host wait until a GPU has finished the step.
+        own_loss, length, loss, asked = torch.stack([total, norm, *told]).tolist()
         if math.isfinite(length) and math.isfinite(own_loss):
             self.scaler.step(self.optimizer)
             if self.average:
                 self.average.update_parameters(self.model)
         self.scaler.update()
-        return StepResult(loss / place().ranks, length, torch.cat(predictions))
+        return StepResult(loss / place().ranks, length, torch.cat(predictions), asked)
 
     def overflowed(self, result: StepResult) -> bool:
         """Return whether the gradient has only overflowed float16, so that a smaller scale will avoid it."""

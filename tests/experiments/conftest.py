@@ -29,8 +29,8 @@ if fault.exists():
             chain.append(int(stat.read().rpartition(")")[2].split()[1]))
     told = chain[::-1] if number == signal.SIGKILL else chain[-1:]
 
-    def fail(self):
-        after_step(self)
+    def fail(self, asked):
+        after_step(self, asked)
         taken[0] += 1
         if taken[0] == 3:
             for process in told:

@@ -203,7 +203,7 @@ def test_a_run_json_of_before_has_no_hash_which_is_worth_a_note(folder, capsys):
 def test_going_on_does_not_make_an_edited_run_json_look_unchanged(city, workspace, monkeypatch, edited):
     stop = {"calls": 0}
 
-    def stop_once(run):
+    def stop_once(run, asked):
         stop["calls"] += 1
         if stop["calls"] == 4:  # in the second epoch
             raise StoppedError("here")

@@ -20,9 +20,9 @@ def around_each_step(
     """Call `before` and `after` around what a run does once a step is taken: to save and to stop."""
     genuine = Checkpoints.after_step
 
-    def after_step(run: Checkpoints) -> None:
+    def after_step(run: Checkpoints, asked: float) -> None:
         before(run)
-        genuine(run)
+        genuine(run, asked)
         after(run)
 
     patch.setattr(Checkpoints, "after_step", after_step)

@@ -97,8 +97,8 @@ import os, signal, time
 from dlv3p.training.checkpoints import Checkpoints
 def act(run, rank): {act}
 genuine = Checkpoints.after_step
-def after_step(self):
-    genuine(self)
+def after_step(self, asked):
+    genuine(self, asked)
     act(self, int(os.environ["RANK"]))
 Checkpoints.after_step = after_step
 """

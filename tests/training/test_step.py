@@ -30,11 +30,11 @@ def make_stepper(**changes):
     return build_stepper(parameters, model, build_loss(parameters, None), optimizer, CPU)
 
 
-def take_step(stepper, step=0):
+def take_step(stepper, step=0, **options):
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(2, 3, 33, 33, generator=generator)
     mask = torch.randint(0, 4, (2, 33, 33), generator=generator)
-    return stepper(image, mask, rate=1.0, step=step)
+    return stepper(image, mask, rate=1.0, step=step, **options)
 
 
 def weights(stepper):
@@ -133,3 +133,18 @@ def test_processes_share_gradients_and_not_the_statistics_of_norms_by_torchs_pre
         assert not getattr(stepper.forward, step_module._SYNC_BUFFERS)
     finally:
         distributed.destroy_process_group()
+
+
+def test_several_processes_tell_each_other_losses_and_requests_to_stop_in_one_message(monkeypatch):
+    """By a stand-in for the reduction, as of three processes of which each was asked."""
+    told = []
+
+    def tell(value):
+        told.append(value.clone())
+        return value.mul_(3)
+
+    monkeypatch.setattr(step_module, "sum_over_processes", tell)
+    result = take_step(make_stepper(), asked_to_stop=True)
+    assert len(told) == 1
+    assert told[0][1] == 1
+    assert (result.loss, result.asked_to_stop) == (pytest.approx(3 * float(told[0][0])), 3)

@@ -359,7 +359,7 @@ class QuickstartParameters(Parameters):
 
     data_root: str = text(DEMO_CITY, "the embedded city, or a folder in the layout of Cityscapes")
     output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32; 8 is finer and about three times slower than 16")
-    epochs: int = number(26, 1, 1000, "passes over the training images")
+    epochs: int = number(17, 1, 1000, "passes over the training images")
     seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")
     threads: int = threads_field()
     progress: str = progress_field()

@@ -75,8 +75,8 @@ def test_a_misspelled_name_in_the_parameters_cell_stops_the_notebook_with_one_li
     """As a person types it; papermill would refuse it before a kernel starts."""
     notebook = nbformat.read(ROOT / "notebooks" / "train.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assert "epochs: int = 26" in cell.source
-    cell.source = cell.source.replace("epochs: int = 26", "epoch: int = 3")
+    assert "epochs: int = 17" in cell.source
+    cell.source = cell.source.replace("epochs: int = 17", "epoch: int = 3")
     nbformat.write(notebook, tmp_path / "train.ipynb")
     seen = lab.run(tmp_path / "train.ipynb", screenshot=PICTURES / "misspelled.png", seconds=600)
     (told,) = seen.errors

@@ -74,8 +74,8 @@ def parameters_cell(kind, old: str = "", new: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("epochs: int = 26", "epoch: int = 3", "unknown parameter 'epoch': did you mean 'epochs'"),
-        ("epochs: int = 26", "epochs: int = 26\nlr = 0.1", "unknown parameter 'lr': did you mean 'learning_rate'"),
+        ("epochs: int = 17", "epoch: int = 3", "unknown parameter 'epoch': did you mean 'epochs'"),
+        ("epochs: int = 17", "epochs: int = 17\nlr = 0.1", "unknown parameter 'lr': did you mean 'learning_rate'"),
     ],
     ids=["annotated", "a line of one's own"],
 )
@@ -90,8 +90,8 @@ def test_the_parameters_cell_of_every_notebook_is_taken_as_it_is(kind):
 
 
 def test_a_cell_that_was_corrected_and_run_again_counts_and_the_earlier_one_does_not():
-    wrong = parameters_cell(TrainParameters, "epochs: int = 26", "epoch: int = 3")
-    right = parameters_cell(TrainParameters, "epochs: int = 26", "epochs: int = 3")
+    wrong = parameters_cell(TrainParameters, "epochs: int = 17", "epoch: int = 3")
+    right = parameters_cell(TrainParameters, "epochs: int = 17", "epochs: int = 3")
     assert TrainParameters.from_cell({**wrong, **right, "In": wrong["In"] + right["In"]}).epochs == 3
 
 
@@ -212,7 +212,7 @@ def test_a_notebook_shows_what_differs_from_the_defaults_and_folds_the_rest():
     page = TrainParameters(seed=3, blur=0.5, epochs=7)._repr_html_()
     open_table, folded = page.split("<details>")
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", open_table)
-    assert rows == [("epochs", "7", "26"), ("seed", "3", "0"), ("blur", "0.5", "0.0")]
+    assert rows == [("epochs", "7", "17"), ("seed", "3", "0"), ("blur", "0.5", "0.0")]
     others = len(dataclasses.fields(TrainParameters)) - 3
     assert folded.startswith(f"<summary>{others} others at their defaults</summary>")
     assert folded.endswith("</details>")

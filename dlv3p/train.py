@@ -251,7 +251,7 @@ def _report_range_test(parameters: TrainParameters) -> str:
 
     found = find_rate(parameters)
     path = output_folder(parameters.run_name) / "range_test.png"
-    save_figure(plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion), path)
+    save_figure(plot_range_test(found, parameters), path)
     return f"{found.describe(parameters)}\n{path}"
 
 

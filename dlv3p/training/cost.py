@@ -52,8 +52,8 @@ class Cost(NamedTuple):
             return "nothing is left to train"
         return (
             f"about {format_duration(self.seconds)} here: {self.steps} steps of {self.step_seconds:.2f} s, measured "
-            f"now, validation, and checkpoints; {self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of "
-            "disk"
+            "now, validation, and checkpoints\n"
+            f"{self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of disk"
         )
 
     def refuse_long(self, parameters: TrainParameters) -> None:

@@ -63,15 +63,14 @@ class TrainingResult:
 
     @property
     def next_steps(self) -> str:
-        """The commands that usually come next, filled in."""
+        """The commands that usually come next, filled in, each below what it is for."""
         notebooks = {
             f"evaluate.ipynb -p run {self.run}": "scores by class, and where it fails",
             f"visualize_training.ipynb -p runs {self.run}": "the curves, also of several runs",
             f"render_gif.ipynb -p run {self.run}": "predictions in motion",
             f"profile.ipynb -p run {self.run}": "time and memory on this machine",
         }
-        width = max(map(len, notebooks))
-        return "\n".join(f"papermill {words:<{width}}  # {purpose}" for words, purpose in notebooks.items())
+        return "\n".join(f"# {purpose}\npapermill {words}" for words, purpose in notebooks.items())
 
 
 class TrainingProgress:

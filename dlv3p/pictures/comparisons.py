@@ -56,7 +56,7 @@ def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
     axes.set(
         yticks=range(len(labels)),
         yticklabels=labels,
-        xlabel=f"{other.name} minus {comparison.reference.name} [points of IoU], 95 % intervals",
+        xlabel=f"{other.name}\nminus {comparison.reference.name}\n[points of IoU], 95 % intervals",
         ylim=(-0.7, len(labels) - 0.3),
     )
     axes.grid(axis="x", color="#EEEEEE")

@@ -5,6 +5,7 @@ cell. Where nothing was measured, a `Sentence` takes the place of one.
 """
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SCORED_WHILE_TRAINING = "val: whole images, after each epoch · train: the crops of its steps"
 """What the legend of a figure says that shows the scores of a training's epochs; a footer would be under it."""
+
+CHARACTERS_PER_INCH = 17
+"""So many characters of a footer fit into an inch, if they are not all wide."""
 
 _WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
@@ -33,7 +37,8 @@ def new_figure(width: float, height: float, *, footer: str) -> "Figure":
     figure = PlainFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     if footer:
-        figure.supxlabel(footer, fontsize=7, color="0.4", x=0.01, ha="left")
+        lines = textwrap.fill(footer, int(width * CHARACTERS_PER_INCH), break_on_hyphens=False)
+        figure.supxlabel(lines, fontsize=7, color="0.4", x=0.01, ha="left")
     # pyplot would show it, too, but it keeps every figure in memory and shows a returned one twice.
     figure._repr_png_ = lambda: png(figure, dpi=90)
     return figure

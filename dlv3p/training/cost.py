@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
     def __str__(self) -> str:
         if not self.steps:
-            return "nothing is left to train"
+            return "nothing is left to train, or another process trains this run"
         return (
             f"about {format_duration(self.seconds)} here: {self.steps} steps of {self.step_seconds:.2f} s, measured "
             "now, validation, and checkpoints\n"

@@ -1,10 +1,13 @@
-"""Locate the three folders that the suite writes to, `data/`, `outputs/` and `saved/`, wherever it is started from."""
+"""Locate the notebooks, and the three folders that the suite writes to, `data/`, `outputs/` and `saved/`."""
 
 import os
 from pathlib import Path
 
 WORKSPACE_VARIABLE = "DLV3P_WORKSPACE"
 """The environment variable that moves `data/`, `outputs/` and `saved/` elsewhere, for example to a large disk."""
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+"""The folder of the suite's notebooks, which exists where the repository was installed with -e."""
 
 
 def workspace() -> Path:
@@ -15,8 +18,7 @@ def workspace() -> Path:
     """
     if os.environ.get(WORKSPACE_VARIABLE):
         return Path(os.environ[WORKSPACE_VARIABLE]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+    return NOTEBOOKS.parent if NOTEBOOKS.is_dir() else Path.cwd()
 
 
 def data_folder() -> Path:

@@ -193,7 +193,7 @@ def _sample_predictions(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the parameters, train, and print the best score."""
+    """Read the parameters, train, and print the best score and what to do next."""
     parser = argparse.ArgumentParser(prog="dlv3p train", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", type=Path, help="saved/<run>/run.json, or a recipe of notebooks/recipes")
     parser.add_argument(
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say_cost(parameters)
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
-        print(f"saved/{result.run}: {result.summary}")
+        print(f"saved/{result.run}: {result.summary}\n\nWhat to do next:\n{result.next_steps}")
     return 0
 
 
@@ -253,7 +253,7 @@ def _report_range_test(parameters: TrainParameters) -> str:
 
     found = find_rate(parameters)
     path = output_folder(parameters.run_name) / "range_test.png"
-    save_figure(plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion), path)
+    save_figure(plot_range_test(found, parameters), path)
     return f"{found.describe(parameters)}\n{path}"
 
 

@@ -42,12 +42,6 @@ def voc_palette() -> np.ndarray:
     return colors
 
 
-def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """Return the color of each class, uint8 (C,3): those of Cityscapes for its classes, else PASCAL VOC's palette."""
-    colors = TRAIN_ID_TO_COLOR if tuple(class_names) == CITYSCAPES_CLASSES else voc_palette()
-    return colors[: len(class_names)]
-
-
 CONTRASTS = np.array(
     [
         *((255, 179, 0), (128, 62, 117), (255, 104, 0), (166, 189, 215), (193, 0, 32), (206, 162, 98), (129, 112, 102)),
@@ -73,3 +67,11 @@ CLASS_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv/monitor",
 )  # fmt: skip
+
+
+def class_colors(class_names: Sequence[str]) -> np.ndarray:
+    """Return the color of each class, uint8 (C,3): those of Cityscapes or VOC for their classes, else default ones."""
+    names = tuple(class_names)
+    if names in (CITYSCAPES_CLASSES, CLASS_NAMES):
+        return (TRAIN_ID_TO_COLOR if names == CITYSCAPES_CLASSES else voc_palette())[: len(names)]
+    return np.array([default_color(index, name) for index, name in enumerate(names)], np.uint8).reshape(-1, 3)

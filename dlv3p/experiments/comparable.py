@@ -12,12 +12,11 @@ from typing import Any
 
 from cityscapes.errors import MissingInputError
 from cityscapes.labels import CLASS_NAMES
-from cityscapes.workspace import run_folder
+from cityscapes.workspace import NOTEBOOKS, run_folder
 from dlv3p.data.classes import CLASS_NAMES as VOC_NAMES
 from dlv3p.evaluation.comparison import read_evaluations
 from dlv3p.evaluation.published_figures import SCORES, Figure, network_name
 from dlv3p.experiments.table import WHILE_TRAINING, trained_states
-from dlv3p.jupyter.demo import NOTEBOOKS
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.protocols import PUBLISHED

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError, UserError
-from cityscapes.workspace import output_folder, workspace
+from cityscapes.workspace import NOTEBOOKS, output_folder, workspace
 from dlv3p.experiments.jobs import Job, check_job, refuse_duplicates
-from dlv3p.jupyter.demo import NOTEBOOKS
 from dlv3p.jupyter.papermill_words import parameters_class
 from dlv3p.parameters.files import read_config, read_mapping
 from dlv3p.parameters.training import check_run_name

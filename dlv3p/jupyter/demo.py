@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cityscapes.errors import MissingInputError, run_command
 from cityscapes.files.atomic import check_writable
-from cityscapes.workspace import output_folder, run_folder, workspace
+from cityscapes.workspace import NOTEBOOKS, output_folder, run_folder, workspace
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.training import TrainParameters
 
@@ -35,8 +35,6 @@ WITHOUT_RUN = ("prepare_cityscapes", "train")
 
 FIRST_PICTURE = "examples.png"
 """The picture of a run's outputs to open first: image, prediction, truth and errors side by side."""
-
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def load_run(parameters: RunParameters):

@@ -16,8 +16,7 @@ from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError, run_command
 from cityscapes.files.atomic import write_bytes, write_text
-from cityscapes.workspace import output_folder
-from dlv3p.jupyter.demo import NOTEBOOKS
+from cityscapes.workspace import NOTEBOOKS, output_folder
 
 THUMBNAIL = 480
 """Width in pixels of a picture in the index."""

@@ -21,7 +21,7 @@ import yaml
 
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.untrusted import regular
-from cityscapes.workspace import output_folder, workspace
+from cityscapes.workspace import NOTEBOOKS, output_folder, workspace
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.files import read_config, read_text
@@ -157,8 +157,7 @@ def refuse_missing_notebook(words: Sequence[str], *, stdin_is_terminal: bool) ->
         return
     if path.is_dir():
         raise MissingInputError(f"{path}: a folder, not a notebook; name one of its .ipynb files")
-    suite = Path(__file__).resolve().parents[2] / "notebooks"
-    known = {file.stem: file for folder in (suite, path.parent) for file in sorted(folder.glob("*.ipynb"))}
+    known = {file.stem: file for folder in (NOTEBOOKS, path.parent) for file in sorted(folder.glob("*.ipynb"))}
     sure = difflib.get_close_matches(path.stem, known, n=1, cutoff=SURE)
     within = [name for name in known if path.stem in name][:NEAREST]
     near = sure or within or difflib.get_close_matches(path.stem, known, n=NEAREST, cutoff=0.5)

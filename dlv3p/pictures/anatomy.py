@@ -29,13 +29,13 @@ DRAWN = {
 """The parts that are drawn, and the key of each in `COLORS`."""
 
 
-def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
+def draw_shapes(tables: Mapping[int, pd.DataFrame], *, footer: str) -> "Figure":
     """Draw the tables of `part_shapes`, one row per output stride: box heights follow the maps on a square-root scale.
 
     Each box is labeled with its channels above, height x width below, and its stride inside; the arc shows the
     low-level features entering the decoder.
     """
-    figure = new_figure(9.5, 2.1 * len(tables))
+    figure = new_figure(9.5, 2.1 * len(tables), footer=footer)
     for axes, (stride, table) in zip(figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True):
         parts = [part for part in DRAWN if part in table.index]
         for x, part in enumerate(parts):
@@ -66,12 +66,12 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame]) -> "Figure":
     return figure
 
 
-def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int]) -> "Figure":
+def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, footer: str) -> "Figure":
     """Draw effective receptive fields by output stride on a logarithmic scale, bright where the gradient is large.
 
     The dashed square, `boxes[stride]` pixels wide, is the theoretical field of the backbone's last features.
     """
-    figure = new_figure(9.5, 3.1)
+    figure = new_figure(9.5, 3.1, footer=footer)
     for axes, (stride, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
         height, width = field.shape
         shown = axes.imshow(np.log10(np.maximum(field, 1e-3)), cmap="magma", vmin=-3, vmax=0)

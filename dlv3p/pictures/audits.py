@@ -12,7 +12,7 @@ from cityscapes.audit_rules import AuditReport
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
-from dlv3p.pictures.figures import add_footer, new_figure
+from dlv3p.pictures.figures import new_figure
 from dlv3p.pictures.visualize import overlay, side_by_side, text_lines, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
@@ -62,7 +62,7 @@ def class_share_bars(report: AuditReport) -> Figure:
     shares = class_table(report).filter(like="share of pixels")
     shares.columns = [f"{counts.split}, images: {counts.images}" for counts in report.splits]
     shares = shares.loc[shares.iloc[:, 0].sort_values(kind="stable").index]
-    figure = new_figure(8, 1.4 + 0.36 * len(shares))
+    figure = new_figure(8, 1.4 + 0.36 * len(shares), footer=Path(report.root).name)
     axes = figure.subplots()
     thickness = 0.8 / len(shares.columns)
     smallest = shares.to_numpy()[shares.to_numpy() > 0].min(initial=1)
@@ -77,7 +77,6 @@ def class_share_bars(report: AuditReport) -> Figure:
     axes.set_yticks(range(len(shares)), shares.index)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=len(shares.columns), frameon=False)
-    add_footer(figure, Path(report.root).name)
     return figure
 
 

@@ -10,7 +10,7 @@ from cityscapes.dataset import Split
 from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
-from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, Sentence, add_footer, new_figure
+from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, Sentence, new_figure
 from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, side_by_side, text_lines
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
     labels = [*table.index, "mean"]
     values, lows, highs = ([*table[name], mean[name]] for name in ("difference", "low", "high"))
     verdicts = [*table["verdict"], mean["verdict"]]
-    figure = new_figure(7.5, 1.6 + 0.27 * len(labels))
+    figure = new_figure(7.5, 1.6 + 0.27 * len(labels), footer=comparison.footer)
     axes = figure.subplots()
     axes.axvline(0, color="#202020", linewidth=0.8)
     axes.axhline(len(table) - 0.5, color="#CCCCCC", linewidth=0.8)
@@ -56,14 +56,13 @@ def difference_chart(comparison: RunComparison, which: int = 0) -> "Figure":
     axes.set(
         yticks=range(len(labels)),
         yticklabels=labels,
-        xlabel=f"{other.name} minus {comparison.reference.name} [points of IoU], 95 % intervals",
+        xlabel=f"{other.name}\nminus {comparison.reference.name}\n[points of IoU], 95 % intervals",
         ylim=(-0.7, len(labels) - 0.3),
     )
     axes.grid(axis="x", color="#EEEEEE")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    add_footer(figure, comparison.footer)
     return figure
 
 
@@ -103,7 +102,10 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
             "it, a run at a time."
         )
     front = table[table["on the front"] == "yes"].sort_values(price)
-    figure = new_figure(7, 4)
+    priced = comparison.reference.cost
+    where = ["size", "machine"] if price != "GMACs" else ["size"]
+    told = [str(priced[name]) for name in where if name in priced]
+    figure = new_figure(7, 4, footer=" · ".join([comparison.footer, *told]))
     axes = figure.subplots()
     axes.plot(front[price], 100 * front["mIoU"], color="#0072B2", linewidth=1, drawstyle="steps-post")
     for name, row in table.iterrows():
@@ -113,9 +115,6 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
     axes.set(xlabel=f"{price} of an image" if price != "GMACs" else price, ylabel="mIoU [%]")
     axes.margins(0.15)
     axes.spines[["top", "right"]].set_visible(False)
-    priced = comparison.reference.cost
-    where = ["size", "machine"] if price != "GMACs" else ["size"]
-    add_footer(figure, " · ".join([comparison.footer, *(f"{priced[name]}" for name in where if name in priced)]))
     return figure
 
 
@@ -126,7 +125,7 @@ def seeds_chart(results: "pd.DataFrame") -> "Figure":
     """
     groups = dict(list(results.groupby(["data", "protocol"], sort=False)))
     recipes = list(dict.fromkeys(results["recipe"]))
-    figure = new_figure(8, 1.2 + len(groups) * (0.6 + 0.45 * len(recipes)))
+    figure = new_figure(8, 1.2 + len(groups) * (0.6 + 0.45 * len(recipes)), footer="")
     for axes, (scored, group) in zip(np.atleast_1d(figure.subplots(len(groups))), groups.items(), strict=True):
         for row, recipe in enumerate(reversed(recipes)):
             values = 100 * group.loc[group["recipe"] == recipe, "mIoU"].to_numpy()
@@ -152,7 +151,7 @@ def ranking_chart(ranking: "pd.DataFrame") -> "Figure":
     group = ["images", "protocol", "trained on"]
     rows = list(dict.fromkeys(ranking[group].itertuples(index=False, name=None)))
     systems = list(dict.fromkeys(ranking.loc[~ranking["ours"], "from"].str.partition(",")[0]))
-    figure = new_figure(10, 1.6 + 0.42 * len(rows))
+    figure = new_figure(10, 1.6 + 0.42 * len(rows), footer="")
     axes = figure.subplots()
     for (name, ours), chosen in ranking.groupby([ranking["from"].str.partition(",")[0], "ours"], sort=False):
         heights = [rows.index(row) for row in chosen[group].itertuples(index=False, name=None)]
@@ -171,10 +170,10 @@ def ranking_chart(ranking: "pd.DataFrame") -> "Figure":
     return figure
 
 
-def tradeoff_chart(costs: "pd.DataFrame") -> "Figure":
+def tradeoff_chart(costs: "pd.DataFrame", *, footer: str) -> "Figure":
     """Draw mIoU over each cost, beside one another; `costs` has the mIoU in percent, then a column per cost."""
     score, *prices = costs.columns
-    figure = new_figure(5 * len(prices), 3.6)
+    figure = new_figure(5 * len(prices), 3.6, footer=footer)
     for axes, price in zip(np.atleast_1d(figure.subplots(1, len(prices), sharey=True)), prices, strict=True):
         axes.plot(costs[price], costs[score], "o", color="#0072B2")
         for name, row in costs.iterrows():
@@ -192,7 +191,7 @@ def overlaid_chart(
     first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], names: tuple[str, str]
 ) -> "Figure":
     """Draw loss and validation mIoU of two runs over the epochs, the second as a thin line over a wide one."""
-    figure = new_figure(9, 3.4)
+    figure = new_figure(9, 3.4, footer="")
     for axes, column in zip(figure.subplots(1, 2), ("train_loss", "val_mIoU"), strict=True):
         for history, name, style in (
             (first, names[0], {"color": "#9CCBEB", "linewidth": 7}),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from dlv3p.training.range_test import RangeTest
+
 METRICS = ("loss", "mIoU", "mDice", "mPA")
 """What `plot_curves` shows: the loss, and three means over the classes, from 0 to 1."""
 
@@ -66,7 +68,7 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
     palette = _run_colors(len(labels))
     statistics = {"estimator": "mean", "errorbar": ("pi", 100)} if join_seeds else {"estimator": None}
     few = table.epoch.max() <= _MARKED_EPOCHS
-    figure = new_figure(11, 7.2 + 0.25 * len(labels))
+    figure = new_figure(11, 7.2 + 0.25 * len(labels), footer="")
     for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
         seaborn.lineplot(
             table, x=over, y=metric, hue="label", hue_order=labels, palette=palette, style="split",
@@ -88,24 +90,25 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
         [], [], linestyle="", marker="*", markersize=10, color="0.6", markeredgecolor="0.2", label="best epoch"
     )
     splits = [_split_line(split, few) for split in _DASHES]
-    figure.axes[0].legend(handles=[*splits, star], frameon=False, loc="upper right")
     fits = max(map(len, labels)) <= _TWO_COLUMNS
     figure.legend(
         handles=[Line2D([], [], color=color, linewidth=3) for color in palette],
         labels=labels, loc="outside lower center", ncols=2 if len(labels) > 6 and fits else 1, frameon=False,
         title=SCORED_WHILE_TRAINING, title_fontsize=8,
     )  # fmt: skip
+    # Above the panels: inside one, the star of the legend would look like a mark of its curve.
+    figure.legend(handles=[*splits, star], loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
-def plot_range_test(
-    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float | None
-) -> "Figure":
-    """Plot the loss of a range test over its learning rates, and mark the suggestion."""
-    figure = new_figure(8, 4.2)
+def plot_range_test(found: "RangeTest", parameters: TrainParameters) -> "Figure":
+    """Plot the loss of a range test of `parameters` over its learning rates, and mark the suggestion."""
+    p, smoothed, suggestion = parameters, found.smoothed, found.suggestion
+    data = f"{Path(p.data_root).name} {p.train_split}, batch_size {p.batch_size}"
+    figure = new_figure(8, 4.2, footer=f"{p.run_name} · {data} · {p.optimizer}")
     axes = figure.subplots()
-    axes.plot(rates, losses, color="0.75", linewidth=1, label="loss of a step")
-    axes.plot(rates, smoothed, color="C0", linewidth=2, label="smoothed")
+    axes.plot(found.rates, found.losses, color="0.75", linewidth=1, label="loss of a step")
+    axes.plot(found.rates, smoothed, color="C0", linewidth=2, label="smoothed")
     if suggestion is not None:
         axes.axvline(suggestion, color="C3", linestyle="--", linewidth=1, label=f"suggestion: {suggestion:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 1.5 * max(smoothed[:10])))

@@ -1,10 +1,11 @@
-"""Make figures, note in small print what they are of, and save them with their numbers.
+"""Make figures that say in small print what they are of, and save them with their numbers.
 
 They are matplotlib `Figure`s outside pyplot's global state: a notebook shows one by naming it on the last line of a
 cell. Where nothing was measured, a `Sentence` takes the place of one.
 """
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,26 +18,30 @@ if TYPE_CHECKING:
 SCORED_WHILE_TRAINING = "val: whole images, after each epoch · train: the crops of its steps"
 """What the legend of a figure says that shows the scores of a training's epochs; a footer would be under it."""
 
+CHARACTERS_PER_INCH = 17
+"""So many characters of a footer fit into an inch, if they are not all wide."""
+
 _WITHOUT_DATE = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Create an empty figure, sized in inches, that a notebook shows when it ends a cell."""
+def new_figure(width: float, height: float, *, footer: str) -> "Figure":
+    """Create an empty figure, sized in inches, that a notebook shows when it ends a cell.
+
+    `footer` says in small print what it is of: run, split, protocol, and for times the machine; "" where legend or
+    labels say it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from dlv3p.pictures.texts import PlainFigure
 
     figure = PlainFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    if footer:
+        lines = textwrap.fill(footer, int(width * CHARACTERS_PER_INCH), break_on_hyphens=False)
+        figure.supxlabel(lines, fontsize=7, color="0.4", x=0.01, ha="left")
     # pyplot would show it, too, but it keeps every figure in memory and shows a returned one twice.
     figure._repr_png_ = lambda: png(figure, dpi=90)
     return figure
-
-
-def add_footer(figure: "Figure", text: str) -> None:
-    """Write in small print below a figure what it is of; "" for nothing."""
-    if text:
-        figure.supxlabel(text, fontsize=7, color="0.4", x=0.01, ha="left")
 
 
 def png(figure: "Figure", *, dpi: int = 120) -> bytes:

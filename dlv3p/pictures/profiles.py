@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlv3p.parameters.cases import case_of
-from dlv3p.pictures.figures import Sentence, add_footer, new_figure
+from dlv3p.pictures.figures import Sentence, new_figure
 from dlv3p.profiling.counters import NOT_MEASURED
 
 if TYPE_CHECKING:
@@ -46,15 +46,12 @@ Row = Mapping[str, Any]
 _POINT, _MEDIAN = "#0072B2", "#D55E00"
 
 
-def draw_parts(
-    rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]], *, footer: str = ""
-) -> "Figure":
+def draw_parts(rows: Sequence[Row], counts: Mapping[str, Mapping[str, Mapping[str, int]]], *, footer: str) -> "Figure":
     """Draw parameters, MACs, and median time of every case, each bar divided into the parts of the network.
 
     `counts` maps the title of a case to what `count_parts` returns; times are those of the whole batch.
     """
-    figure = new_figure(10, 1.3 + 0.42 * len(rows))
-    add_footer(figure, footer)
+    figure = new_figure(10, 1.3 + 0.42 * len(rows), footer=footer)
     left, middle, right = figure.subplots(1, 3, sharey=True)
     parameters = [_scaled(counts[_title(row)], "parameters", 1e6) for row in rows]
     macs = [_scaled(counts[_title(row)], "macs", 1e9) for row in rows]
@@ -65,20 +62,18 @@ def draw_parts(
     return figure
 
 
-def draw_stages(rows: Sequence[Row], *, footer: str = "") -> "Figure":
+def draw_stages(rows: Sequence[Row], *, footer: str) -> "Figure":
     """Draw the median milliseconds from a file's bytes to labels on the host, divided into stages."""
-    figure = new_figure(9, 1.3 + 0.42 * len(rows))
-    add_footer(figure, footer)
+    figure = new_figure(9, 1.3 + 0.42 * len(rows), footer=footer)
     stages = [{name: value for name, value in row["stages_ms"].items() if name in STAGES} for row in rows]
     _stack(figure.subplots(), rows, stages, STAGES, "from files to labels, per batch, ms")
     _legend(figure, STAGES, stages)
     return figure
 
 
-def draw_latencies(rows: Sequence[Row], *, footer: str = "") -> "Figure":
+def draw_latencies(rows: Sequence[Row], *, footer: str) -> "Figure":
     """Draw every timed repetition as a point, p10 to p90 as a line, and the median as a tick with its value."""
-    figure = new_figure(9, 1.3 + 0.42 * len(rows))
-    add_footer(figure, footer)
+    figure = new_figure(9, 1.3 + 0.42 * len(rows), footer=footer)
     axes = _rows(figure.subplots(), rows, "forward pass per batch, ms")
     highest = max((max(row["times_ms"], default=0.0) for row in rows), default=0.0)
     for y, row in enumerate(rows):
@@ -94,21 +89,21 @@ def draw_latencies(rows: Sequence[Row], *, footer: str = "") -> "Figure":
     return figure
 
 
-def draw_memory(rows: Sequence[Row], *, footer: str = "") -> "Figure | str":
+def draw_memory(rows: Sequence[Row], *, footer: str) -> "Figure | str":
     """Draw the peak memory of a prediction by each of its four definitions; a sentence where none was measured."""
     names = {name: name.removesuffix("_mib").replace("_", " ") for name in MEMORY}
     return _grouped(rows, MEMORY, names, "peak memory of a prediction, MiB", footer=footer)
 
 
-def draw_energy(rows: Sequence[Row], *, footer: str = "") -> "Figure | str":
+def draw_energy(rows: Sequence[Row], *, footer: str) -> "Figure | str":
     """Draw joules per image, in total and above idle; a sentence that says why where none were measured."""
     names = {"joules_per_image": "all", "net_joules_per_image": "above idle"}
     return _grouped(rows, ENERGY, names, "energy per image, J", reason="energy_status", footer=footer)
 
 
-def draw_widths(widths: "DataFrame", *, footer: str = "") -> "Figure":
+def draw_widths(widths: "DataFrame", *, footer: str) -> "Figure":
     """Draw the channels of every convolution, columns `dense` and `pruned`, what remains in front of what was there."""
-    figure = new_figure(9, 2.8)
+    figure = new_figure(9, 2.8, footer=footer)
     axes = figure.subplots()
     axes.bar(range(len(widths)), widths["dense"], color="#bbbbbb", label="dense")
     axes.bar(range(len(widths)), widths["pruned"], color="#0072B2", label="pruned")
@@ -116,20 +111,18 @@ def draw_widths(widths: "DataFrame", *, footer: str = "") -> "Figure":
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.legend()
-    add_footer(figure, footer)
     return figure
 
 
-def draw_speedups(speedups: Mapping[str, float], *, footer: str = "") -> "Figure":
+def draw_speedups(speedups: Mapping[str, float], *, footer: str) -> "Figure":
     """Draw how many times faster than PyTorch in float32 each network is, with a line at 1."""
-    figure = new_figure(7, 0.8 + 0.3 * len(speedups))
+    figure = new_figure(7, 0.8 + 0.3 * len(speedups), footer=footer)
     axes = figure.subplots()
     axes.barh(range(len(speedups)), list(speedups.values()), color="#0072B2")
     axes.set_yticks(range(len(speedups)), list(speedups))
     axes.invert_yaxis()
     axes.set(xlabel="times as fast as PyTorch in float32", ylabel="")
     axes.axvline(1, color="#000000", linewidth=1)
-    add_footer(figure, footer)
     return figure
 
 
@@ -147,8 +140,7 @@ def _grouped(
     if not colors:
         why = dict.fromkeys(row[reason] if reason else row["status"] for row in rows)
         return Sentence(f"{label.rsplit(', ', 1)[0]}: nothing was measured here ({'; '.join(why)}).")
-    figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows))
-    add_footer(figure, footer)
+    figure = new_figure(9, 1.3 + 0.24 * len(colors) * len(rows), footer=footer)
     axes = _rows(figure.subplots(), rows, label)
     height = 0.8 / len(colors)
     values = [row[key] for row in rows for key in colors if not isinstance(row[key], str)]

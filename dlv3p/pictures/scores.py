@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlv3p.evaluation.details import Details
-from dlv3p.pictures.figures import Sentence, add_footer, new_figure
+from dlv3p.pictures.figures import Sentence, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +32,14 @@ def describe_least_sure(details: Details) -> str:
     return NOT_ASKED if np.isnan(share) else f"errors among the least sure tenth of the pixels: {share:.0%}"
 
 
-def class_iou_bars(iou: Mapping[str, float], *, footer: str = "") -> "Figure":
+def class_iou_bars(iou: Mapping[str, float], *, footer: str) -> "Figure":
     """Draw one bar per class, best on top, with the mean as a line; classes that never occur (NaN) are marked.
 
     `footer` says in small print what the figure is about: run, split, protocol.
     """
     ordered = sorted(iou.items(), key=lambda item: -1 if math.isnan(item[1]) else item[1])
     values = np.array([value for _, value in ordered], float)
-    figure = new_figure(8, 1.2 + 0.28 * len(ordered))
+    figure = new_figure(8, 1.2 + 0.28 * len(ordered), footer=footer)
     axes = figure.subplots()
     axes.barh(range(len(ordered)), np.nan_to_num(values), color="#0072B2")
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
@@ -50,13 +50,12 @@ def class_iou_bars(iou: Mapping[str, float], *, footer: str = "") -> "Figure":
         mean = float(np.nanmean(values))
         axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)
         figure.legend(loc="outside upper right", frameon=False)
-    add_footer(figure, footer)
     axes.set(xlim=(0, 1.1), xlabel="IoU", xticks=np.linspace(0, 1, 6), ylim=(-0.6, len(ordered) - 0.4))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, footer: str = "") -> "Figure":
+def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, footer: str) -> "Figure":
     """Draw `confusion[truth, prediction]` as percentages of each row; rows without pixels stay empty."""
     import seaborn
 
@@ -65,7 +64,7 @@ def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, foot
     # Cells that round to zero stay blank: 361 zeros would bury the few numbers that matter.
     text = np.where(np.nan_to_num(share) >= 0.5, np.char.mod("%.0f", np.nan_to_num(share)), "")
     side = 2.2 + 0.42 * len(class_names)
-    figure = new_figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side, footer=footer)
     axes = figure.subplots()
     axes.set_facecolor("#EEEEEE")
     seaborn.heatmap(
@@ -73,19 +72,18 @@ def confusion_heatmap(confusion: np.ndarray, class_names: Sequence[str], *, foot
         xticklabels=class_names, yticklabels=class_names, annot_kws={"fontsize": 8},
         cbar_kws={"label": "share of the true pixels [%]", "shrink": 0.8}, ax=axes,
     )  # fmt: skip
-    add_footer(figure, footer)
     axes.set(xlabel="prediction", ylabel="truth")
     axes.tick_params(axis="x", rotation=90)
     axes.tick_params(axis="y", rotation=0)
     return figure
 
 
-def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":
+def edges_chart(details: Details, *, footer: str) -> "Figure | str":
     """Draw IoU and boundary IoU of each class that occurs, those that lose most at the edge on top."""
     if not details.known:
         return NOT_ASKED
     table = details.classes().dropna().sort_values("difference", kind="stable")
-    figure = new_figure(8, 1.2 + 0.28 * len(table))
+    figure = new_figure(8, 1.2 + 0.28 * len(table), footer=footer)
     axes = figure.subplots()
     rows = np.arange(len(table))
     axes.hlines(rows, table["boundary IoU"], table["IoU"], color="#BBBBBB", linewidth=2)
@@ -95,16 +93,15 @@ def edges_chart(details: Details, *, footer: str = "") -> "Figure | str":
     axes.grid(axis="x", color="#EEEEEE")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    add_footer(figure, footer)
     return figure
 
 
-def distances_chart(details: Details, *, footer: str = "") -> "Figure | str":
+def distances_chart(details: Details, *, footer: str) -> "Figure | str":
     """Draw mIoU and pixel accuracy over the distance to the nearest edge; bars are the share of the pixels."""
     if not details.known:
         return NOT_ASKED
     table = details.by_distance()
-    figure = new_figure(7, 3.4)
+    figure = new_figure(7, 3.4, footer=footer)
     axes = figure.subplots()
     places = np.arange(len(table))
     axes.bar(places, table["share of pixels"], color="#DDDDDD", label="share of pixels")
@@ -114,15 +111,14 @@ def distances_chart(details: Details, *, footer: str = "") -> "Figure | str":
     axes.set(xlabel="pixels from the nearest edge", ylim=(0, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
-    add_footer(figure, footer)
     return figure
 
 
-def reliability_chart(details: Details, *, footer: str = "") -> "Figure | str":
+def reliability_chart(details: Details, *, footer: str) -> "Figure | str":
     """Draw accuracy over confidence; on the diagonal, a network is as sure as it is right."""
     if details.reliability is None:
         return NOT_ASKED
-    figure = new_figure(5.2, 4.6)
+    figure = new_figure(5.2, 4.6, footer=footer)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
     curves = {"as it is": (details.reliability, "o-", BLUE)}
@@ -135,5 +131,4 @@ def reliability_chart(details: Details, *, footer: str = "") -> "Figure | str":
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", frameon=False)
-    add_footer(figure, footer)
     return figure

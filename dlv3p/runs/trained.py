@@ -15,6 +15,7 @@ from torch import Tensor
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import write_bytes
 from cityscapes.files.checksums import file_sha256, read_recorded
+from cityscapes.workspace import NOTEBOOKS
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import METRICS, checkpoint_path, hold_run, refuse_busy, write_metrics
 from dlv3p.runs.loading import load_run_checkpoint
@@ -22,7 +23,7 @@ from dlv3p.runs.record import read_record, read_unchanged_record, write_record
 from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
 from dlv3p.weights.loading import load_model, save_model
 
-TRAINED = Path(__file__).resolve().parents[2] / "notebooks" / "trained"
+TRAINED = NOTEBOOKS / "trained"
 """The folder of the run that comes with the repository."""
 
 

@@ -38,16 +38,12 @@ def make_progress(
 
 @contextmanager
 def preparing(mode: str, title: str) -> Iterator[Callable[[], None]]:
-    """Show by a bar that a job has begun, until the function that this yields is called or the block ends.
-
-    In front of a person, a stop that was asked for is from then on shown as a wish that was followed, not as an error.
-    """
+    """Show by a bar that a job has begun, until the function that this yields is called or the block ends."""
     if resolve_mode(mode) != "widgets":
         yield lambda: None
         return
-    from dlv3p.runtime.widgets import show_stops_neutrally, show_waiting
+    from dlv3p.runtime.widgets import show_waiting
 
-    show_stops_neutrally()
     box = show_waiting(title)
     try:
         yield box.close

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from cityscapes.errors import StoppedError
-from dlv3p.runtime.callbacks import Callback, describe_stop, is_wish
+from dlv3p.runtime.callbacks import Callback
 from dlv3p.runtime.lines import Item, describe_epoch, describe_rate, format_duration
 from dlv3p.runtime.waiting_cells import WaitingCells
 
@@ -147,7 +146,7 @@ class WidgetProgress(Callback):
         self._end("danger", message)
 
     def on_stop(self, message: str = "") -> None:
-        self._end("", message, printed=False)  # `show_stops_neutrally` prints it
+        self._end("", message, printed=False)  # `cell_errors` has it printed
 
     def _request_stop(self, button: "ipywidgets.Button") -> None:
         if button.disabled:  # the second click of two; a second request would stop at once, without a checkpoint
@@ -216,22 +215,6 @@ def show_waiting(title: str) -> "ipywidgets.HBox":
     box = ipywidgets.HBox([bar, ipywidgets.Label(title)])
     display(box)
     return box
-
-
-def show_stops_neutrally() -> None:
-    """Let this kernel print a stop that a person asked for as sentences; it still ends the cell and the queue."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if hasattr(shell, "set_custom_exc"):
-        shell.set_custom_exc((StoppedError,), _print_stop)
-
-
-def _print_stop(shell, kind: type, error: StoppedError, trace, tb_offset: int | None = None) -> None:
-    if is_wish(error):
-        print(describe_stop(error), flush=True)
-    else:
-        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
 def limit_axis(axes: "Axes", metric: str, values: Iterable[float]) -> None:

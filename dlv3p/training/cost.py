@@ -49,11 +49,11 @@ class Cost(NamedTuple):
 
     def __str__(self) -> str:
         if not self.steps:
-            return "nothing is left to train"
+            return "nothing is left to train, or another process trains this run"
         return (
             f"about {format_duration(self.seconds)} here: {self.steps} steps of {self.step_seconds:.2f} s, measured "
-            f"now, validation, and checkpoints; {self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of "
-            "disk"
+            "now, validation, and checkpoints\n"
+            f"{self.memory_mib / 1024:.1f} GiB of memory, {self.disk_mib:.0f} MiB of disk"
         )
 
     def refuse_long(self, parameters: TrainParameters) -> None:

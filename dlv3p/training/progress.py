@@ -1,6 +1,7 @@
 """Track the progress of a run: its finished epochs, the best of them, and the sums of the current one."""
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cityscapes.workspace import NOTEBOOKS
 from dlv3p.evaluation.metrics import scores
 from dlv3p.runs.record import patience_is_over
 
@@ -63,15 +65,16 @@ class TrainingResult:
 
     @property
     def next_steps(self) -> str:
-        """The commands that usually come next, filled in."""
+        """The commands that usually come next, filled in to be typed in this folder, each below what it is for."""
         notebooks = {
             f"evaluate.ipynb -p run {self.run}": "scores by class, and where it fails",
             f"visualize_training.ipynb -p runs {self.run}": "the curves, also of several runs",
             f"render_gif.ipynb -p run {self.run}": "predictions in motion",
             f"profile.ipynb -p run {self.run}": "time and memory on this machine",
         }
-        width = max(map(len, notebooks))
-        return "\n".join(f"papermill {words:<{width}}  # {purpose}" for words, purpose in notebooks.items())
+        folder = os.path.relpath(NOTEBOOKS) if NOTEBOOKS.is_dir() else ""
+        paths = {os.path.join("" if folder == "." else folder, words): purpose for words, purpose in notebooks.items()}
+        return "\n".join(f"# {purpose}\npapermill {words}" for words, purpose in paths.items())
 
 
 class TrainingProgress:

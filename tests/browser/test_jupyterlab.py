@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -19,7 +20,7 @@ from playwright.sync_api import Page
 from run_notebook import CLIPPED, JupyterLab, Seen, jupyterlab
 from support.tiny import STEPS_PER_EPOCH, TINY
 
-from dlv3p.parameters.training import TRAINED_RUN
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.trained import install_trained_run
 from dlv3p.weights.checkpoint import load_checkpoint
 
@@ -32,6 +33,7 @@ PIXELS = """() => {
 }"""
 """The pixels of the last picture among the widgets, as the browser draws them."""
 
+DEFAULTS = TrainParameters().as_dict()
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "outputs" / "browser"
 
@@ -67,6 +69,80 @@ def test_quickstart_draws_its_progress_and_curves(city: Path, lab: JupyterLab) -
     assert len({look.share for look in training}) > 3, "the bar did not move"
     assert any(look.height > 100 for look in training), "no curve was seen while the cell ran"
     assert len({look.picture for look in seen.looks if look.height > 100}) > 1, "no curve was seen to change"
+
+
+READ = """() => {
+    const shown = (element) => element.checkVisibility({visibilityProperty: true});
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
+    const code = cells.filter((cell) => cell.matches('.jp-CodeCell'));
+    const texts = (element, selector) => [...element.querySelectorAll(selector)].filter(shown).map((e) => e.innerText);
+    const scroller = code[0].querySelector('.cm-scroller');
+    const printed = [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.stdout"] pre')];
+    return {
+        first: cells[0].innerText,
+        parameters: texts(code[0], '.cm-line'),
+        cut_off: scroller.scrollWidth - scroller.clientWidth,
+        rows: texts(document, 'table tr').map((row) => row.split('\\t')[0]),
+        folded: code.filter((cell) => !cell.querySelector('.cm-editor') || !shown(cell.querySelector('.cm-editor')))
+            .map((cell) => code.indexOf(cell) - code.length),
+        next: printed.flatMap((pre) => pre.textContent.split('\\n').filter((line) => line.startsWith('papermill '))
+            .map((line) => [line.split(' ')[1], line.split(' ').at(-1)])),
+    };
+}"""
+"""What a person reads in the notebook `train`: texts that are drawn, and cells whose code is not."""
+
+
+def test_the_notebook_train_reads_well_and_a_restarted_kernel_says_what_to_run_first(
+    city: Path, lab: JupyterLab
+) -> None:
+    """Its parameters, the table of what differs, the check that is folded, and commands that are filled in."""
+    found, unfolded, told = [], [], []
+
+    def use(page: Page) -> None:
+        page.set_viewport_size({"width": 1280, "height": 8000})  # lines out of sight are not drawn
+        page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTo(0, 0)")
+        page.wait_for_timeout(1000)
+        found.append(page.evaluate(READ))
+        page.locator("details summary").click()
+        unfolded.append(page.evaluate(READ)["rows"])
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_text("Restart Kernel…", exact=True).click()
+        page.locator(".jp-Dialog button", has_text="Restart").click()
+        page.wait_for_timeout(1000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
+        cell = page.locator(".jp-CodeCell", has_text="result = train(config)")
+        cell.locator(".jp-InputArea-editor").click()
+        page.keyboard.press("Control+Enter")
+        error = cell.locator('[data-mime-type="application/vnd.jupyter.stderr"]')
+        error.wait_for(timeout=120_000)
+        told.append(error.inner_text())
+
+    changed = {"run": "read", "data_root": str(city), "epochs": 1, "progress": "auto"}
+    seen = lab.run(
+        ROOT / "notebooks" / "train.ipynb",
+        parameters=TINY | changed,
+        screenshot=PICTURES / "read.png",
+        seconds=600,
+        afterwards=use,
+    )
+    assert seen.errors == []
+    (read,) = found
+    assert re.search(r"minutes? on two CPU cores\. Pictures: ", read["first"])
+    headings = [line for line in read["parameters"] if line.startswith("# --- ")]
+    assert [line.strip("# -") for line in headings[:2]] == ["What people change first", "Data"]
+    assert len(headings) == len(TrainParameters.groups())
+    assert read["cut_off"] <= 0, "comments are cut off at the right edge"
+    listed = [item.name for item in fields(TrainParameters)]
+    differ = {"run", *(name for name, value in (TINY | changed).items() if value != DEFAULTS[name])}
+    assert {*read["rows"]} & {*listed} == differ
+    assert sorted({*unfolded[0]} & {*listed}) == sorted(listed)
+    assert read["folded"] == [-1], "the check alone is folded"
+    names = ("evaluate", "visualize_training", "render_gif", "profile")
+    assert [(Path(path).stem, run) for path, run in read["next"]] == [(name, "read") for name in names]
+    assert re.search(r"note: 3 steps in all, 3 per epoch, are few ", "\n".join(seen.printed))
+    (sentence,) = told
+    assert sentence.strip().startswith("NameError: 'config' is not known: the cell above that sets it has not been run")
+    assert len(sentence.strip().splitlines()) == 1
 
 
 def test_a_misspelled_name_in_the_parameters_cell_stops_the_notebook_with_one_line(

@@ -235,12 +235,13 @@ def test_a_real_folder_opens_with_every_mask_in_the_table():
 
 
 def test_classes_without_colors_get_different_ones_and_the_background_a_quiet_one():
-    from dlv3p.data.classes import default_color
+    from dlv3p.data.classes import class_colors, default_color
 
     colors = [default_color(index, f"class {index}") for index in range(40)]
     assert len(set(colors)) == 40
     assert default_color(0, "Background") == (64, 64, 64)
     assert (0, 0, 0) not in colors
+    assert class_colors([f"class {index}" for index in range(40)]).tolist() == [list(color) for color in colors]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_the_chart_has_a_row_for_each_class_and_the_mean():
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert set(labels) == {*CLASSES, "mean"}
     assert labels[-1] == "mean"
-    assert "second minus first" in axes.get_xlabel()
+    assert "second\nminus first" in axes.get_xlabel()
 
 
 def test_a_change_map_tells_mended_from_broken():

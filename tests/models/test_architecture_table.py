@@ -177,11 +177,11 @@ def test_the_table_of_models_has_them_all_with_the_counts_of_each(monkeypatch, b
 
 def test_pictures_show_every_part_that_there_is():
     tables = {stride: part_shapes(partial(build, stride), 128, 256) for stride in (8, 32)}
-    figure = draw_shapes(tables)
+    figure = draw_shapes(tables, footer="")
     assert len(figure.axes) == 2
     words = " ".join(text.get_text() for text in figure.axes[1].texts)
     for part in set(DRAWN) & set(tables[32].index):
         assert part in words
     assert "4 x 8" in words
     field = np.ones((33, 65))
-    assert png(draw_fields({8: field, 16: field}, {8: 21, 16: 21})).startswith(b"\x89PNG")
+    assert png(draw_fields({8: field, 16: field}, {8: 21, 16: 21}, footer="")).startswith(b"\x89PNG")

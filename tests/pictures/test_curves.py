@@ -168,12 +168,12 @@ def test_the_best_epoch_of_each_run_is_marked():
     figure = curves.plot_curves(curves.read_metrics())
     stars = [tuple(mark.get_offsets()[0]) for mark in figure.axes[1].collections if len(mark.get_offsets())]
     assert stars == [(2, 0.3), (1, 0.6)]
-    assert "best epoch" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "best epoch" in [text.get_text() for text in figure.legends[1].get_texts()]
 
 
 def test_the_legend_says_what_the_scores_are_of():
     make_run("a", val_miou=(0.2, 0.3))
-    (legend,) = curves.plot_curves(curves.read_metrics()).legends
+    legend, _ = curves.plot_curves(curves.read_metrics()).legends
     assert legend.get_title().get_text() == "val: whole images, after each epoch · train: the crops of its steps"
 
 

@@ -38,7 +38,7 @@ def test_charts_have_a_row_for_each_class_that_occurs_and_a_place_for_each_band(
     assert {lowest, top} == {"road", "sky"}
     assert losses[top] > losses[lowest]
     assert edges.get_supxlabel() == "run · split"
-    bands = distances_chart(details)
+    bands = distances_chart(details, footer="")
     (accuracy, score) = bands.axes[0].get_lines()
     assert accuracy.get_ydata()[0] < 1
     assert accuracy.get_ydata()[4] == score.get_ydata()[4] == 1, "17 to 32 pixels from the edge all is right"
@@ -49,9 +49,9 @@ def test_charts_have_a_row_for_each_class_that_occurs_and_a_place_for_each_band(
 
 def test_the_curve_of_calibration_names_its_error_and_the_temperature():
     details = example()
-    assert len(reliability_chart(details).axes[0].get_lines()) == 2, "the diagonal and the network"
+    assert len(reliability_chart(details, footer="").axes[0].get_lines()) == 2, "the diagonal and the network"
     details.temperature, details.tempered = 1.5, details.reliability
-    figure = reliability_chart(details)
+    figure = reliability_chart(details, footer="")
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert legend.get_window_extent().y0 >= figure.axes[0].get_window_extent().y1 - 1, "it hides no curve"
@@ -69,7 +69,7 @@ def test_a_table_of_scores_has_three_digits_and_a_dash_where_there_is_none():
 
 def test_a_sentence_stands_where_no_details_were_asked_for():
     nothing = Details.empty(("road",))
-    assert {chart(nothing) for chart in (edges_chart, distances_chart, reliability_chart)} == {NOT_ASKED}
+    assert {chart(nothing, footer="") for chart in (edges_chart, distances_chart, reliability_chart)} == {NOT_ASKED}
     assert describe_least_sure(nothing) == NOT_ASKED
     assert repr(NOT_ASKED) == str(NOT_ASKED), "without quotation marks"
     sizes = nothing.by_size().pivot(index="class", columns="size", values="IoU")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_bars_are_named_as_their_classes(tmp_path: Path) -> None:
-    figure = scores.class_iou_bars({"road": 0.9, "sky": 0.25})
+    figure = scores.class_iou_bars({"road": 0.9, "sky": 0.25}, footer="")
     figures.save_figure(figure, tmp_path / "iou.svg")
     table = pd.read_csv(tmp_path / "iou_figure.csv")
     bars = table[table["kind"] == "bar"].set_index("y")["x"]
@@ -24,14 +24,14 @@ def test_bars_are_named_as_their_classes(tmp_path: Path) -> None:
 
 
 def test_cells_are_the_shares_of_a_confusion_matrix(tmp_path: Path) -> None:
-    figures.save_figure(scores.confusion_heatmap(np.array([[3, 1], [0, 2]]), ["a", "b"]), tmp_path / "c.png")
+    figures.save_figure(scores.confusion_heatmap(np.array([[3, 1], [0, 2]]), ["a", "b"], footer=""), tmp_path / "c.png")
     table = pd.read_csv(tmp_path / "c_figure.csv")
     cells = table.set_index(["y", "x"])["value"].to_dict()
     assert cells == {("a", "a"): 75, ("a", "b"): 25, ("b", "a"): 0, ("b", "b"): 100}
 
 
 def test_lines_points_and_bands_are_told() -> None:
-    figure = figures.new_figure(3, 3)
+    figure = figures.new_figure(3, 3, footer="")
     axes = figure.subplots()
     axes.plot([1, 2], [3, 4], label="first")
     axes.scatter([5], [6], label="second")
@@ -43,14 +43,14 @@ def test_lines_points_and_bands_are_told() -> None:
 
 
 def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:
-    figure = figures.new_figure(3, 3)
+    figure = figures.new_figure(3, 3, footer="")
     figure.subplots().bar([1, 4], [0.25, 0.5], width=0.6)
     table = figure_data(figure)
     assert table[["x", "y"]].to_numpy() == pytest.approx(np.array([[1, 0.25], [4, 0.5]]))
 
 
 def test_numbers_stay_numbers_however_their_axis_writes_them() -> None:
-    figure = figures.new_figure(3, 3)
+    figure = figures.new_figure(3, 3, footer="")
     axes = figure.subplots()
     axes.plot([0.5, 0.7], [1, 2])
     axes.set_xticks([0.5, 0.6], ["50 %", "60 %"])
@@ -58,7 +58,7 @@ def test_numbers_stay_numbers_however_their_axis_writes_them() -> None:
 
 
 def test_a_sentence_removes_figure_and_numbers(tmp_path: Path) -> None:
-    figures.save_figure(scores.class_iou_bars({"road": 0.9}), tmp_path / "a.png")
+    figures.save_figure(scores.class_iou_bars({"road": 0.9}, footer=""), tmp_path / "a.png")
     figures.save_figure("nothing was measured", tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 

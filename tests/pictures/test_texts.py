@@ -23,11 +23,11 @@ NAMES = (r"$\frac{$", "cost $5$ or $6$", r"a\$b", "$x_1$", "plain")
 
 
 def bars():
-    return class_iou_bars(dict(zip(NAMES, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)))
+    return class_iou_bars(dict(zip(NAMES, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)), footer="")
 
 
 def heatmap():
-    return confusion_heatmap(np.eye(5, dtype=np.int64), NAMES)
+    return confusion_heatmap(np.eye(5, dtype=np.int64), NAMES, footer="")
 
 
 def shares():
@@ -115,7 +115,7 @@ def test_characters_that_the_default_font_lacks_come_from_an_installed_one(squar
     assert dark(strips[1]) - dark(strips[0]) > 80, "another full square"
     lines = [text_lines([name], width=300) for name in ("道", "道路")]
     assert dark(lines[1]) - dark(lines[0]) > 80
-    charts = [class_iou_bars({name: 0.5, "road": 0.6}) for name in ("道", "道路")]
+    charts = [class_iou_bars({name: 0.5, "road": 0.6}, footer="") for name in ("道", "道路")]
     drawn = [png(chart) for chart in charts]
     assert drawn[0] != drawn[1]
     assert charts[0].axes[0].get_yticklabels()[0].get_fontfamily()[-1] == "Squares"
@@ -126,7 +126,7 @@ def test_one_line_says_which_characters_no_font_has(no_other_font):
         legend(["道路"], np.array([(255, 0, 0)]), width=300)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png(class_iou_bars({"道路": 0.5}))  # neither once more, nor matplotlib's line for each character
+        png(class_iou_bars({"道路": 0.5}, footer=""))  # neither once more, nor matplotlib's line for each character
 
 
 def test_a_line_of_wide_characters_is_continued_before_the_edge(squares):

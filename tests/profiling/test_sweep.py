@@ -408,22 +408,22 @@ def test_pictures_have_a_row_a_case_and_say_what_is_not_there():
     )
     counts |= {f"{title}, bfloat16": parts for title, parts in counts.items()}
     rows[1] |= {"p50_ms": 1042.5}
-    assert "1042" in [text.get_text() for text in draw_latencies(rows).axes[0].texts], "no power of ten"
-    for figure in (draw_latencies(rows), draw_parts(rows, counts), draw_stages(rows)):
+    assert "1042" in [text.get_text() for text in draw_latencies(rows, footer="").axes[0].texts], "no power of ten"
+    for figure in (draw_latencies(rows, footer=""), draw_parts(rows, counts, footer=""), draw_stages(rows, footer="")):
         words = [text.get_text() for axes in figure.axes for text in axes.texts]
         assert words.count("out of memory") == 1
         assert len(figure.axes[0].get_yticks()) == len(rows)
         assert png(figure).startswith(b"\x89PNG")
-    words = [text.get_text() for text in draw_energy(rows).axes[0].texts]
+    words = [text.get_text() for text in draw_energy(rows, footer="").axes[0].texts]
     assert words == ["all 3", "above idle 2", *[NOT_MEASURED] * (len(rows) - 1)]
-    words = [text.get_text() for text in draw_memory(rows).axes[0].texts]
+    words = [text.get_text() for text in draw_memory(rows, footer="").axes[0].texts]
     assert words[:2] == ["process 100", "above weights 20"], "what no row has measured is not drawn"
 
 
 def test_a_sentence_stands_for_a_figure_of_what_was_not_measured(tmp_path):
     names = ("joules_per_image", "net_joules_per_image")
     rows = [row | dict.fromkeys(names, NOT_MEASURED) | {"energy_status": "no counter"} for row in example_rows()]
-    sentence = draw_energy(rows)
+    sentence = draw_energy(rows, footer="")
     assert repr(sentence) == sentence == "energy per image: nothing was measured here (no counter)."
     (tmp_path / "energy.png").write_bytes(b"of an older profile")
     save_figure(sentence, tmp_path / "energy.png")

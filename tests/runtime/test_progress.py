@@ -263,7 +263,7 @@ def test_a_stop_that_was_asked_for_leaves_the_bar_neutral_and_says_how_to_go_on(
     bar, text = shown[0].children[0].children
     assert bar.bar_style == ""
     assert text.value == "Stopped after step 5 of 120. Run this cell again to resume."
-    assert capsys.readouterr().out == ""  # the kernel prints it, see `show_stops_neutrally`
+    assert capsys.readouterr().out == ""  # the kernel prints it, see `cell_errors`
 
 
 @pytest.mark.parametrize(
@@ -318,8 +318,7 @@ def new_subshell(client: BlockingKernelClient) -> str:
 
 STOPS = """
 from cityscapes.errors import StoppedError, TerminatedError
-from dlv3p.runtime.widgets import show_stops_neutrally
-show_stops_neutrally()
+import dlv3p
 raise {}("run='a': stopped after step 5 of 120; run again to continue")
 """
 
@@ -337,6 +336,27 @@ def test_a_kernel_prints_a_stop_as_a_sentence_and_still_ends_the_queue(kind):
         assert contents["stream"]["text"] == "Stopped after step 5 of 120. Run this cell again to resume.\n"
     else:
         assert contents["error"]["ename"] == kind
+
+
+NAMES = {
+    "result = dlv3p.__name__ + config": "is not known: the cell above that sets it has not been run",
+    "confg = 1\nprint(config)": "Traceback",  # misspelled
+    "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
+}
+
+
+def test_a_name_that_no_cell_has_set_in_this_kernel_is_one_sentence_and_other_errors_keep_their_traceback():
+    with run_kernel(startup_timeout=240) as client:
+        for source, told in NAMES.items():
+            client.execute_interactive("%reset -f", timeout=240)
+            outputs = []
+            reply = client.execute_interactive(
+                f"import dlv3p\n{source}", output_hook=outputs.append, timeout=240, stop_on_error=False
+            )
+            assert reply["content"]["status"] == "error"
+            (shown,) = [message["content"] for message in outputs if message["msg_type"] == "error"]
+            assert told in "\n".join(shown["traceback"])
+            assert (len(shown["traceback"]) == 1) is (told != "Traceback")
 
 
 def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):

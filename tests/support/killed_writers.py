@@ -76,7 +76,7 @@ def write_evaluation(data: Path, folder: Path) -> None:
     from dlv3p.runs.folders import write_json
 
     write_json(folder / "evaluation.json", {"mIoU": 0.5})
-    save_figure(class_iou_bars({"road": 0.5, "sky": 0.25}), folder / "class_iou.png")
+    save_figure(class_iou_bars({"road": 0.5, "sky": 0.25}, footer=""), folder / "class_iou.png")
 
 
 def write_masks(data: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from support.tiny import TINY, tiny
 
 from cityscapes.errors import DivergedError
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.curves import plot_range_test
 from dlv3p.train import main
 from dlv3p.training import range_test as module
@@ -67,7 +68,7 @@ def test_the_command_says_the_suggestion_and_saves_the_curve(city, workspace, ca
 
 def test_the_curve_marks_the_suggestion():
     found = curve(1e-3)
-    (axes,) = plot_range_test(found.rates, found.losses, found.smoothed, found.suggestion).axes
+    (axes,) = plot_range_test(found, TrainParameters(run="a")).axes
     assert [line.get_label() for line in axes.lines] == [
         "loss of a step",
         "smoothed",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.tiny import tiny
 
+from cityscapes.workspace import NOTEBOOKS
 from dlv3p.train import train
 from dlv3p.training.callbacks import Hints
 from dlv3p.training.progress import TrainingProgress, TrainingResult
@@ -75,9 +76,11 @@ def test_nothing_learned_says_what_to_do(score, classes, learned):
         assert "ended at 2.5" in advice
 
 
-def test_the_next_steps_name_the_run():
+def test_the_next_steps_name_the_run(monkeypatch):
+    monkeypatch.chdir(NOTEBOOKS)
     steps = TrainingResult("mine", Path("saved/mine"), [], 1, 0.5).next_steps.splitlines()
-    assert [line.split("#")[0].split() for line in steps[:2]] == [
+    assert all(line.startswith("# ") for line in steps[::2])
+    assert [line.split() for line in steps[1:4:2]] == [
         ["papermill", "evaluate.ipynb", "-p", "run", "mine"],
         ["papermill", "visualize_training.ipynb", "-p", "runs", "mine"],
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, UserError, reason
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
@@ -24,7 +24,7 @@ from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
-from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pair
+from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, hash_scored, scored_pair
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
@@ -42,12 +42,16 @@ SMALLER = 0.75
 IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 """What the pixels of a folder's masks mean: train ids, or the label ids of Cityscapes."""
 
+NO_GROUP = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
+"""What a table holds where a value is missing."""
+
 
 @dataclass(frozen=True)
 class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
-    `made_from` identifies the images, masks and checkpoint that were scored. `training` holds the parameters that a run
+    `made_from` identifies the images, masks and checkpoint that were scored, and `changed` says in a sentence that the
+    files are others now. `training` holds the parameters that a run
     was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes the split and
     an index.
     """
@@ -63,6 +67,7 @@ class Candidate:
     image_scale: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, float | str] = field(default_factory=dict)
+    changed: str = ""
 
     def open_split(self) -> Split:
         """Open the split that was scored."""
@@ -171,6 +176,8 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
     runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
     options = {"device": config.device, "threads": config.threads}
     found = dict(zip(runs, from_runs(runs, config.protocol, **options), strict=True)) if runs else {}
+    if runs and not folders:  # whose masks are scored on the files as they are now
+        found[runs[0]] = replace(found[runs[0]], changed=_describe_change(found[runs[0]], config.progress))
     if folders:
         training = found[runs[0]].training if runs else {}
         root = config.data_root or training.get("data_root", "")
@@ -227,6 +234,21 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
         training,
         _cost(stored.run, training),
     )
+
+
+def _describe_change(one: Candidate, progress: str) -> str:
+    """Say what of the data is not as it was scored, "" where all is; all that is compared has the same hashes."""
+    if not one.made_from.image_contents_sha256:
+        return ""  # which is said of each candidate
+    again = f"the scores are of what it held then; evaluate {one.name} and the others again"
+    try:
+        hashed = hash_scored(one.open_split(), one.protocol, progress=progress)
+    except (UserError, OSError) as error:
+        return f"Changed since: {one.root} cannot be read any more ({reason(error)}); {again}."
+    now = replace(one.made_from, image_contents_sha256=hashed.images, mask_contents_sha256=hashed.masks)
+    what = {"image_contents_sha256": "images", "mask_contents_sha256": "masks"}
+    other = [word for name, word in what.items() if getattr(now, name) != getattr(one.made_from, name)]
+    return f"Changed since: {one.root} has other {' and '.join(other)} now; {again}." if other else ""
 
 
 def _training(run: str) -> dict[str, Any]:
@@ -349,10 +371,15 @@ def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
                 raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
             for row in rows:
                 check_row(row, f"{path}, line {rows.line_num}")
-                image = normalize("NFC", row["image"])
+                image, group_name = (normalize("NFC", row[name] or "") for name in ("image", "group"))
                 if image in group:
                     raise InputError(f"{path}: duplicate image {image!r}")
-                group[image] = row["group"] or ""
+                group[image] = group_name.strip()
+                if group[image].casefold() in NO_GROUP:
+                    raise InputError(
+                        f"{path}, line {rows.line_num}: {group_name!r} is no group of the image {image!r}, and images "
+                        "without one would count as one block; name what it belongs to, or a group of its own"
+                    )
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
     except InputError:

@@ -36,6 +36,7 @@ from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
+from dlv3p.evaluation.results import split_word
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run, write_json
@@ -103,7 +104,7 @@ class LabelErrors:
     @property
     def folder(self) -> Path:
         """Where the results belong: a folder for each split, with a hash of its path where the data is one's own."""
-        root, split = str(self.split.root), self.split.split.replace("/", "-")
+        root, split = str(self.split.root), split_word(self.split.split)
         name = Path(root).name
         if name not in EMBEDDED or not is_root_of(name, self.split.root):
             split += f"-{hashlib.sha256(root.encode(errors='surrogateescape')).hexdigest()[:8]}"

@@ -72,7 +72,7 @@ class Exploration:
         path, stamp = self.folder / TABLE, self._stamp
         if path.is_file() and (read_stored(path.with_suffix(".json")) or {}).get("made_from") == stamp:
             with suppress(OSError, ValueError, IntegrityError):
-                return pd.read_csv(io.BytesIO(read_recorded(path)), dtype={"image": str, "group": str})
+                return _read_table(read_recorded(path))
         table = self._score()
         write_recorded(path, table.to_csv(index=False).encode())
         write_json(path.with_suffix(".json"), {"made_from": stamp})
@@ -115,8 +115,9 @@ class Exploration:
 
     @property
     def _stamp(self) -> str:
-        """A digest of the names, sizes and times of all files, none of which is opened for it."""
-        digest = hashlib.sha256(labels_fingerprint(self.split, version=TABLE).encode())
+        """A digest of what ids mean and of the names, sizes and times of all files, none of which is opened for it."""
+        version = " ".join([TABLE, *(one.ids for one in self.masks)])
+        digest = hashlib.sha256(labels_fingerprint(self.split, version=version).encode())
         for path in (path for one in self.masks for path in (*one.paths, *one.confidence)):
             digest.update(f"{file_state(path)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -140,6 +141,12 @@ class Exploration:
     def _disagreement(self, index: int) -> float:
         first, second = (one.read(index) for one in self.masks)
         return float((first != second)[self.split.mask(index) < self.split.num_classes].mean())
+
+
+def _read_table(content: bytes) -> pd.DataFrame:
+    """Read a stored table; an image or its folder may be called `NA` or `nan`, which pandas takes for missing."""
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    return table.apply(lambda column: column if column.name in ("image", "group") else pd.to_numeric(column))
 
 
 def explore(config: ExplorePredictionsParameters, names: Sequence[str]) -> Exploration:

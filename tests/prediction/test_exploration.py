@@ -1,6 +1,7 @@
 """The order of images by what was predicted of them: what is read, what is stored, and what is exported."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,29 @@ def test_a_table_is_made_again_when_a_prediction_of_the_same_size_and_time_chang
     os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
     assert path.stat().st_size == then.st_size
     assert explore(config, folders).table["IoU road"][0] < before
+
+
+def test_a_table_is_made_again_for_ids_of_another_kind(config, split, tmp_path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for index in range(len(split)):
+        Image.fromarray(np.full(split.mask(index).shape, 7, np.uint8)).save(folder / f"{split.name(index)}.png")
+    as_train, as_label = (explore(replace(config, ids=ids), [str(folder)]).table for ids in ("train", "label"))
+    assert as_train["IoU traffic sign"].max() > 0 == as_train["IoU road"].max()
+    assert as_label["IoU road"].max() > 0, "label id 7"
+
+
+def test_images_that_are_called_as_a_missing_value_keep_their_names(config, tmp_path) -> None:
+    for kind in ("images", "masks", "found"):
+        for name in ("NA", "nan", "null", "1"):
+            (tmp_path / kind / "val" / name).mkdir(parents=True)
+            picture = Image.new("RGB" if kind == "images" else "L", (8, 8))
+            picture.save(tmp_path / kind / "val" / name / f"{name}.png")
+    (tmp_path / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    config = replace(config, data_root=str(tmp_path))
+    made, read = (explore(config, [str(tmp_path / "found")]).table for _ in range(2))
+    assert made["image"].tolist() == read["image"].tolist() == ["1/1", "NA/NA", "nan/nan", "null/null"]
+    assert made["group"].tolist() == read["group"].tolist() == ["1", "NA", "nan", "null"]
 
 
 def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:

@@ -1,6 +1,5 @@
 """Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -16,16 +15,15 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
-from cityscapes.files.untrusted import check_row, regular, why_no_heading
 from cityscapes.ids import EVALUATED_IDS
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.classes import numbered_otherwise
-from dlv3p.data.fingerprints import ContentHash
+from dlv3p.data.fingerprints import ContentHash, describe_others, predicted_files
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
 from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, hash_scored, scored_pair
-from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
+from dlv3p.evaluation.image_counts import ImageCounts, read_groups, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
@@ -42,16 +40,13 @@ SMALLER = 0.75
 IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 """What the pixels of a folder's masks mean: train ids, or the label ids of Cityscapes."""
 
-NO_GROUP = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
-"""What a table holds where a value is missing."""
-
 
 @dataclass(frozen=True)
 class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
     `made_from` identifies the images, masks and checkpoint that were scored, and `changed` says in a sentence that the
-    files are others now. `training` holds the parameters that a run
+    files are others now, or were when they were predicted. `training` holds the parameters that a run
     was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes the split and
     an index.
     """
@@ -118,10 +113,13 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
 
+    made_of, others = predicted_files(masks.parent), []
     confusions, hashed = [], ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
         truth, prediction = split.mask(index), predict(split, index)
         hashed.add(split, index, truth)
+        known = made_of.get(paths[index].relative_to(masks).as_posix(), "")
+        others += [split.name(index)] * (known not in ("", hashed.image(split, index)))
         if truth.shape != prediction.shape:
             sizes = " and the truth ".join(f"{mask.shape[1]} x {mask.shape[0]}" for mask in (prediction, truth))
             raise InputError(f"{paths[index]}: has {sizes} pixels; both must have the same size")
@@ -138,7 +136,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
         print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)
     where = (data_name(split), str(split.root), split.split)
-    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed))
+    changed = describe_others(folder, others, str(split.root))
+    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed), changed=changed)
 
 
 def from_runs(
@@ -358,39 +357,6 @@ def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], f
     if len(paths) > 1:
         raise InputError(f"{folder}: holds {len(paths)} masks of the image {name}, {paths[0].name} and {paths[1].name}")
     return paths[0]
-
-
-def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Read the group of each image from a CSV table with the columns image and group; raises InputError."""
-    group: dict[str, str] = {}
-    try:
-        with open(regular(path), newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"image", "group"} <= set(rows.fieldnames or ()):
-                why = why_no_heading(rows.fieldnames)
-                raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
-            for row in rows:
-                check_row(row, f"{path}, line {rows.line_num}")
-                image, group_name = (normalize("NFC", row[name] or "") for name in ("image", "group"))
-                if image in group:
-                    raise InputError(f"{path}: duplicate image {image!r}")
-                group[image] = group_name.strip()
-                if group[image].casefold() in NO_GROUP:
-                    raise InputError(
-                        f"{path}, line {rows.line_num}: {group_name!r} is no group of the image {image!r}, and images "
-                        "without one would count as one block; name what it belongs to, or a group of its own"
-                    )
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
-        ) from error
-    if absent := [name for name in names if normalize("NFC", name) not in group]:
-        raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
-    return tuple(group[normalize("NFC", name)] for name in names)
 
 
 def with_groups(candidates: Sequence[Candidate], path: Path) -> list[Candidate]:

@@ -26,6 +26,7 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.png_write import encode_png, pack_pixels
 from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.fingerprints import PREDICTIONS
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.choices import EXACT, OWN_IDS
@@ -35,7 +36,7 @@ from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import provenance
 
-TABLE = "predictions.csv"
+TABLE = PREDICTIONS
 OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
 """Rows that are mixed at a time, so that a large image needs no second one in floating point."""

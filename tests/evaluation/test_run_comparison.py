@@ -15,10 +15,10 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.__main__ import main
-from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates, read_groups
+from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.image_counts import ImageCounts
+from dlv3p.evaluation.image_counts import ImageCounts, read_groups
 from dlv3p.evaluation.results import MadeFrom
 from dlv3p.evaluation.run_comparison import compare_candidates
 from dlv3p.evaluation.statistics import compare_seeds

@@ -1,6 +1,7 @@
 """The order of images by what was predicted of them: what is read, what is stored, and what is exported."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from support.stored_predictions import write_predictions
 import dlv3p.prediction.exploration as module
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.images import read_ids
+from dlv3p.annotations.correct import write_corrections
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.candidates import from_folder
 from dlv3p.evaluation.metrics import scores
+from dlv3p.evaluation.run_comparison import compare_candidates
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
 from dlv3p.prediction.exploration import explore
 from dlv3p.prediction.explorer import Explorer
@@ -122,6 +126,29 @@ def test_images_that_are_called_as_a_missing_value_keep_their_names(config, tmp_
     made, read = (explore(config, [str(tmp_path / "found")]).table for _ in range(2))
     assert made["image"].tolist() == read["image"].tolist() == ["1/1", "NA/NA", "nan/nan", "null/null"]
     assert made["group"].tolist() == read["group"].tolist() == ["1", "NA", "nan", "null"]
+
+
+def test_predictions_of_other_images_are_said_whenever_they_are_scored(city, tmp_path, capsys) -> None:
+    own = shutil.copytree(city, tmp_path / "own")
+    split, config = open_split(own, "val"), ExplorePredictionsParameters(data_root=str(own), progress="none")
+    folder = write_predictions(tmp_path / "predicted", split, shares=[0.5] * len(split))
+    first = explore(config, [str(folder)]).table
+    assert from_folder(folder, split, progress="none").changed == ""
+    assert "Other images" not in capsys.readouterr().out
+
+    path = split.image_path(1)
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    said = f"were predicted of other files than {own} holds now under their names, the first {split.name(1)}"
+    for _ in range(2):  # the second time the table is read back
+        assert first.equals(explore(config, [str(folder)]).table)
+        assert f"warning: Other images: 1 masks of {folder}/ids {said}" in capsys.readouterr().out
+    candidates = [from_folder(one, split, progress="none") for one in (folder, folder / "ids")]
+    assert all(said in one.changed for one in candidates)
+    assert said in compare_candidates(candidates).sentences()[1]
+
+    written = write_corrections(folder, own, output=tmp_path / "corrected.xml", progress="none")
+    assert written.images == len(split)
+    assert "warning: Other images: 1 masks of" in capsys.readouterr().out
 
 
 def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:

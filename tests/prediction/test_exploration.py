@@ -14,7 +14,6 @@ from support.stored_predictions import write_predictions
 import dlv3p.prediction.exploration as module
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.images import read_ids
-from dlv3p.annotations.correct import write_corrections
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.candidates import from_folder
 from dlv3p.evaluation.metrics import scores
@@ -145,10 +144,6 @@ def test_predictions_of_other_images_are_said_whenever_they_are_scored(city, tmp
     candidates = [from_folder(one, split, progress="none") for one in (folder, folder / "ids")]
     assert all(said in one.changed for one in candidates)
     assert said in compare_candidates(candidates).sentences()[1]
-
-    written = write_corrections(folder, own, output=tmp_path / "corrected.xml", progress="none")
-    assert written.images == len(split)
-    assert "warning: Other images: 1 masks of" in capsys.readouterr().out
 
 
 def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:

@@ -121,7 +121,7 @@ def test_ignored_pixels_of_ones_own_masks_stay_ignored(tmp_path: Path) -> None:
 
 def test_predictions_of_other_files_than_the_images_are_said(predictions: Path, capsys: pytest.CaptureFixture) -> None:
     photos = predictions.parent / "photos"
-    rows = {path.stem: file_sha256(path) for path in photos.iterdir()}
+    rows = {path.stem: file_sha256(path) for path in photos.rglob("*.*")}
     for changed in ({}, {"b": "0" * 64}):
         lines = [f"{name},{digest}\n" for name, digest in (rows | changed).items()]
         write_recorded(predictions / "predictions.csv", f"image,sha256\n{''.join(lines)}".encode())

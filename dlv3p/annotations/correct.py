@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
 from cityscapes.files.atomic import open_atomically
-from cityscapes.files.checksums import read_json
+from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import inspect_picture, read_ids
 from cityscapes.files.listing import walk
 from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID
@@ -24,6 +24,7 @@ from dlv3p.annotations.image_files import ImageIndex
 from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
 from dlv3p.data.class_table import CLASSES_FILE, read_class_table
+from dlv3p.data.fingerprints import describe_others, predicted_files
 from dlv3p.runtime.progress import track
 
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml"}
@@ -74,20 +75,25 @@ def write_corrections(
     kept = _Masks(folder)
     index = ImageIndex(Path(images).expanduser() if images else folder / "images")
     path = Path(output).expanduser() if output else folder / FILES[format]
+    made_of, others = predicted_files(folder), []
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
     shapes = points = differing = pixels = done = 0
     problems: list[str] = []
     with open_writer(path, format, kept.class_names, kept.colors) as writer:
         for mask_path in track(kept.paths, title=f"write {format}", mode=progress, unit="images"):
             try:
-                image, mask = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
+                image, mask, image_sha256 = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
             except InputError as error:
                 problems.append(str(error))
                 continue
             writer.add(image)
+            if made_of.get(mask_path.relative_to(kept.folder).as_posix(), "") not in ("", image_sha256):
+                others.append(image.name)
             differing += int((draw(image, ids, unlabeled=IGNORE).mask != mask).sum())
             shapes, pixels, done = shapes + len(image.shapes), pixels + mask.size, done + 1
             points += sum(len(ring) for shape in image.shapes for ring in shape.rings)
+    if others:
+        print(f"warning: {describe_others(folder, others, str(index.folder))}", flush=True)
     return Correction(path, done, shapes, points, differing / max(1, pixels), tuple(problems))
 
 
@@ -143,7 +149,7 @@ class _Masks:
 
 def _trace_file(
     path: Path, kept: _Masks, index: ImageIndex, *, tolerance: float, smallest: int
-) -> tuple[AnnotatedImage, np.ndarray]:
+) -> tuple[AnnotatedImage, np.ndarray, str]:
     picture = index.find_named(path)
     mask = kept.read(path)
     size = inspect_picture(picture)[0].size
@@ -151,7 +157,8 @@ def _trace_file(
         raise InputError(f"{path}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image {size[0]} x {size[1]}")
     cleaned = without_specks(mask, smallest)
     names = [*kept.class_names, *[IGNORE_CLASS] * (IGNORE + 1 - len(kept.class_names))]
-    return AnnotatedImage(index.name(picture), size, trace(cleaned, names, tolerance=tolerance)), mask
+    shapes = trace(cleaned, names, tolerance=tolerance)
+    return AnnotatedImage(index.name(picture), size, shapes), mask, file_sha256(picture)
 
 
 def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> tuple[Shape, ...]:

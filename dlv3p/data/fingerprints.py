@@ -6,7 +6,9 @@ among them: copies and archives may give two files the same time of modification
 content and of the files that they were made from.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +21,7 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError
 from cityscapes.files.atomic import write_text
-from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, with_checksum
+from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, read_recorded, with_checksum
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import data_folder
 
@@ -31,6 +33,9 @@ WORTH_REMEMBERING = 2**28
 
 BLOCK = 4096
 """Bytes at the start, the middle, and the end of a file that tell most images apart."""
+
+PREDICTIONS = "predictions.csv"
+"""The table in which `predict` says of which file each mask was made."""
 
 KNOWN_BY = 3
 """The number of images, evenly spaced, that distinguish one data set from another."""
@@ -94,6 +99,10 @@ class ContentHash:
         if mask is not None:
             self._masks[name] = _sha256([f"{mask.shape}", mask.tobytes()])
 
+    def image(self, split: Split, index: int) -> str:
+        """Return the sha256 of the bytes of an image that was added."""
+        return self._images[split.name(index)]
+
     @property
     def images(self) -> str:
         """One sha256 over the names of the images and the bytes of their files, the same for shards of them."""
@@ -106,6 +115,28 @@ class ContentHash:
 
     def _whole(self, hashes: dict[str, str]) -> str:
         return _sha256(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
+
+
+def predicted_files(folder: Path) -> dict[str, str]:
+    """Return the sha256 of the file of which `predict` made each mask in a folder, by the mask's path below `ids/`.
+
+    {} for a folder of other programs; raises IntegrityError for a damaged table.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(read_recorded(folder / PREDICTIONS).decode(), newline=""))
+    except FileNotFoundError:
+        return {}
+    return {f"{row['image']}.png": row["sha256"] for row in rows if row.get("image") and row.get("sha256")}
+
+
+def describe_others(folder: Path, others: Sequence[str], images: str) -> str:
+    """Return a sentence about predictions of other files than the images of these names; "" for none."""
+    if not others:
+        return ""
+    return (
+        f"Other images: {len(others)} masks of {folder} were predicted of other files than {images} holds now under "
+        f"their names, the first {others[0]}; unless that is meant, predict again."
+    )
 
 
 def shared_images(split: Split, other: Split) -> set[int]:

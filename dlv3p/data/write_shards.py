@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from cityscapes.errors import IntegrityError, ParameterError, run_command
 from cityscapes.files.atomic import open_atomically, write_text
 from cityscapes.files.checksums import HASH_KEY, file_sha256, read_json, with_checksum
-from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.leftovers import remove_leftovers, remove_others
 from cityscapes.files.locks import lock_folder
 from cityscapes.files.untrusted import regular
 
@@ -62,7 +62,7 @@ def write_shards(
         known = {} if force else _known_shards(folder)
         shards, notes = [], []
         for number, part in enumerate(track(parts, title="shards", mode=progress)):
-            name = f"{split.split}-{number:06d}.tar"
+            name = f"{split.split.replace('/', '-')}-{number:06d}.tar"  # beside the index of a split within another
             source = part_fingerprint(split, part)
             shard, note = known.get(name), folder / f".{name}.json"
             if shard is None or shard["source"] != source or _sha256(folder / name) != shard["sha256"]:
@@ -84,6 +84,7 @@ def write_shards(
         write_text(folder / "index.json", json.dumps(with_checksum(index), indent=1) + "\n")
         for path in notes:
             path.unlink(missing_ok=True)
+        remove_others([folder / shard["name"] for shard in shards], "*-[0-9][0-9][0-9][0-9][0-9][0-9].tar")
     return folder / "index.json"
 
 

@@ -1,6 +1,5 @@
 """Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -12,20 +11,19 @@ import numpy as np
 import torch
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, UserError, reason
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
-from cityscapes.files.untrusted import check_row, regular, why_no_heading
 from cityscapes.ids import EVALUATED_IDS
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.classes import numbered_otherwise
-from dlv3p.data.fingerprints import ContentHash
+from dlv3p.data.fingerprints import ContentHash, describe_others, predicted_files
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
-from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, scored_pair
-from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
+from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, hash_scored, scored_pair
+from dlv3p.evaluation.image_counts import ImageCounts, read_groups, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
@@ -47,7 +45,8 @@ IDS = {"train": np.arange(256, dtype=np.uint8), "label": LABEL_ID_TO_TRAIN_ID}
 class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
-    `made_from` identifies the images, masks and checkpoint that were scored. `training` holds the parameters that a run
+    `made_from` identifies the images, masks and checkpoint that were scored, and `changed` says in a sentence that the
+    files are others now, or were when they were predicted. `training` holds the parameters that a run
     was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes the split and
     an index.
     """
@@ -63,6 +62,7 @@ class Candidate:
     image_scale: float = 1.0
     training: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, float | str] = field(default_factory=dict)
+    changed: str = ""
 
     def open_split(self) -> Split:
         """Open the split that was scored."""
@@ -113,10 +113,13 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     def predict(split: Split, index: int) -> np.ndarray:
         return np.take(IDS[ids], read_ids(paths[index]))
 
+    made_of, others = predicted_files(masks.parent), []
     confusions, hashed = [], ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
         truth, prediction = split.mask(index), predict(split, index)
         hashed.add(split, index, truth)
+        known = made_of.get(paths[index].relative_to(masks).as_posix(), "")
+        others += [split.name(index)] * (known not in ("", hashed.image(split, index)))
         if truth.shape != prediction.shape:
             sizes = " and the truth ".join(f"{mask.shape[1]} x {mask.shape[0]}" for mask in (prediction, truth))
             raise InputError(f"{paths[index]}: has {sizes} pixels; both must have the same size")
@@ -133,7 +136,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
         print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)
     where = (data_name(split), str(split.root), split.split)
-    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed))
+    changed = describe_others(folder, others, str(split.root))
+    return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed), changed=changed)
 
 
 def from_runs(
@@ -171,6 +175,8 @@ def read_candidates(config: CompareRunsParameters, names: Sequence[str]) -> list
     runs = [find_run(name, parameter="candidates") for name in names if name not in folders]
     options = {"device": config.device, "threads": config.threads}
     found = dict(zip(runs, from_runs(runs, config.protocol, **options), strict=True)) if runs else {}
+    if runs and not folders:  # whose masks are scored on the files as they are now
+        found[runs[0]] = replace(found[runs[0]], changed=_describe_change(found[runs[0]], config.progress))
     if folders:
         training = found[runs[0]].training if runs else {}
         root = config.data_root or training.get("data_root", "")
@@ -227,6 +233,21 @@ def _from_stored(stored: StoredEvaluation, device: str, threads: int) -> Candida
         training,
         _cost(stored.run, training),
     )
+
+
+def _describe_change(one: Candidate, progress: str) -> str:
+    """Say what of the data is not as it was scored, "" where all is; all that is compared has the same hashes."""
+    if not one.made_from.image_contents_sha256:
+        return ""  # which is said of each candidate
+    again = f"the scores are of what it held then; evaluate {one.name} and the others again"
+    try:
+        hashed = hash_scored(one.open_split(), one.protocol, progress=progress)
+    except (UserError, OSError) as error:
+        return f"Changed since: {one.root} cannot be read any more ({reason(error)}); {again}."
+    now = replace(one.made_from, image_contents_sha256=hashed.images, mask_contents_sha256=hashed.masks)
+    what = {"image_contents_sha256": "images", "mask_contents_sha256": "masks"}
+    other = [word for name, word in what.items() if getattr(now, name) != getattr(one.made_from, name)]
+    return f"Changed since: {one.root} has other {' and '.join(other)} now; {again}." if other else ""
 
 
 def _training(run: str) -> dict[str, Any]:
@@ -336,34 +357,6 @@ def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], f
     if len(paths) > 1:
         raise InputError(f"{folder}: holds {len(paths)} masks of the image {name}, {paths[0].name} and {paths[1].name}")
     return paths[0]
-
-
-def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Read the group of each image from a CSV table with the columns image and group; raises InputError."""
-    group: dict[str, str] = {}
-    try:
-        with open(regular(path), newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not {"image", "group"} <= set(rows.fieldnames or ()):
-                why = why_no_heading(rows.fieldnames)
-                raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
-            for row in rows:
-                check_row(row, f"{path}, line {rows.line_num}")
-                image = normalize("NFC", row["image"])
-                if image in group:
-                    raise InputError(f"{path}: duplicate image {image!r}")
-                group[image] = row["group"] or ""
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
-    except InputError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
-        ) from error
-    if absent := [name for name in names if normalize("NFC", name) not in group]:
-        raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
-    return tuple(group[normalize("NFC", name)] for name in names)
 
 
 def with_groups(candidates: Sequence[Candidate], path: Path) -> list[Candidate]:

@@ -18,6 +18,7 @@ from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
 from cityscapes.labels import IGNORE
 from cityscapes.scores.truth_files import truth_of_frames
+from dlv3p.data.fingerprints import shared_images
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.calibration import FITTED_PIXELS, Reliability, fit_temperature, softmax
 from dlv3p.evaluation.edges import (
@@ -247,8 +248,7 @@ def _check_pair(truth: np.ndarray, prediction: np.ndarray, num_classes: int, whe
 
 
 def _temperature(predictor: Predictor, fitted: Split, scored: Split, progress: str) -> float:
-    shared = {scored.image_path(index).resolve() for index in range(len(scored))}
-    if any(fitted.image_path(index).resolve() in shared for index in range(len(fitted))):
+    if shared_images(fitted, scored):
         raise ParameterError(f"temperature_split={fitted.split!r}: holds images that are scored; name another split")
     some, labels, generator = [], [], np.random.default_rng(0)
     for index in track(range(len(fitted)), total=len(fitted), title=f"temperature {fitted.split}", mode=progress):

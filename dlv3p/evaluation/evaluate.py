@@ -4,7 +4,10 @@ On Cityscapes the official scores are accumulated along the way, from the same p
 iIoU and categories, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +21,12 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.demo.city import DESCRIPTION
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
+from cityscapes.files.checksums import read_json
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
+from dlv3p.data.classes import CLASS_NAMES as VOC_NAMES
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import is_root_of
@@ -29,7 +34,7 @@ from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
-from dlv3p.evaluation.results import MadeFrom, result_path
+from dlv3p.evaluation.results import MadeFrom, result_path, split_word
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -38,6 +43,9 @@ from dlv3p.runtime.progress import track
 
 BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
 """Standard benchmarks, by kind of split, its name and number of images."""
+
+CITIES = {"frankfurt": 267, "lindau": 59, "munster": 174}
+"""The cities of Cityscapes val and their images, which other data sets in its layout do not have."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +151,19 @@ class Evaluation:
             "official": None if self.official is None else self.official.as_official_json(),
         }
         path = self.path("evaluation.json")
+        self._remove_former()
         self.counts.save(self.path("evaluation_images.npz"))
         write_text(self.path("evaluation_images.csv"), self.counts.table().to_csv(index=False))
         write_json(path, content)
         return path
+
+    def _remove_former(self) -> None:
+        """Remove what an earlier version stored of the same split under a name that another split may have as well."""
+        path = self.path("evaluation.json")
+        former = path.with_name(path.name.replace(split_word(self.split.split), self.split.split.replace("/", "-")))
+        with suppress(OSError, ValueError, AttributeError):
+            if former != path and read_json(former).get("split") == self.split.split:
+                former.unlink()
 
 
 @explain_out_of_memory(SCORING_ADVICE)
@@ -223,25 +240,51 @@ def _json(value: float) -> float | None:
 def scored_pair(split: Split, index: int, protocol: Protocol) -> tuple[Image.Image, np.ndarray]:
     """Read an image and its mask, both center-cropped where the protocol says so."""
     image, mask = split.pair(index)
-    side = protocol.center_crop
-    if not side:
+    if not protocol.center_crop:
         return image, mask
+    size, box = _center(image.size, protocol.center_crop)
+    return image.resize(size, Image.Resampling.BILINEAR).crop(box), _scored_part(mask, protocol)
+
+
+def hash_scored(split: Split, protocol: Protocol, *, progress: str = "auto") -> ContentHash:
+    """Hash images and masks as `evaluate` does, without decoding an image; raises as reading them does."""
+    hashed, title = ContentHash(), f"check {split.split}"
+    for index in track(range(len(split)), total=len(split), title=title, mode=progress):
+        hashed.add(split, index, _scored_part(split.mask(index), protocol))
+    return hashed
+
+
+def _scored_part(mask: np.ndarray, protocol: Protocol) -> np.ndarray:
+    if not protocol.center_crop:
+        return mask
+    size, box = _center(mask.shape[::-1], protocol.center_crop)
+    return np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).crop(box))
+
+
+def _center(whole: tuple[int, int], side: int) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Return the size to which an image of that size is resized, and the box of its center square."""
     # Short side and rounding as in torchvision's Resize and CenterCrop, which VainF/DeepLabV3Plus-Pytorch uses.
-    size = tuple(side * length // min(image.size) for length in image.size)
-    left, top = (round((length - side) / 2) for length in size)
-    box = (left, top, left + side, top + side)
-    labels = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).crop(box)
-    return image.resize(size, Image.Resampling.BILINEAR).crop(box), np.array(labels)
+    width, height = (side * length // min(whole) for length in whole)
+    left, top = (round((length - side) / 2) for length in (width, height))
+    return (width, height), (left, top, left + side, top + side)
 
 
 def data_name(split: Split) -> str:
     """Name the scored images, so that two runs share the name only where they are the same images.
 
-    An embedded city is never a benchmark, however many frames it has.
+    An embedded city is never a benchmark, however many frames it has, nor is other data in the layout of one.
     """
-    drawn = (Path(split.root) / DESCRIPTION).exists()
-    benchmark = None if drawn else BENCHMARKS.get((type(split), split.split, len(split)))
-    return benchmark or f"{Path(split.root).name} {split.split}, {len(split)} images"
+    benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
+    if benchmark and not (Path(split.root) / DESCRIPTION).exists() and _has_names_of_benchmark(split):
+        return benchmark
+    return f"{Path(split.root).name} {split.split}, {len(split)} images"
+
+
+def _has_names_of_benchmark(split: Split) -> bool:
+    if isinstance(split, CityscapesSplit):
+        return Counter(frame.city for frame in split.frames) == CITIES
+    named = all(re.fullmatch(r"\d{4}_\d{6}", split.name(index)) for index in range(len(split)))
+    return named and tuple(split.class_names) == tuple(VOC_NAMES)
 
 
 def scores_apply(predictor: Predictor, split: Split) -> bool:

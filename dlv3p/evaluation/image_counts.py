@@ -5,10 +5,12 @@ of an image's confusion matrix that is not zero one entry in `image`, `truth`, `
 `evaluation_images.csv` has a row per image: name, group, mIoU, pixel accuracy and the IoU of each class.
 """
 
+import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,11 @@ import pandas as pd
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, MissingInputError, UserError, reason
 from cityscapes.files.atomic import write_bytes
-from cityscapes.files.untrusted import regular
+from cityscapes.files.untrusted import check_row, regular, why_no_heading
 from dlv3p.evaluation.metrics import scores
+
+NO_GROUP = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
+"""What a table holds where a value is missing."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,36 @@ def read_image_counts(path: Path) -> ImageCounts:
     if len(counts.groups) != most[0] or (cells[:, :3] >= most).any() or (cells < 0).any():
         raise InputError(f"{path}: counts of images or classes that it does not name; evaluate again")
     return counts
+
+
+def read_groups(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Read the group of each image from a CSV table with the columns image and group; raises InputError."""
+    group: dict[str, str] = {}
+    try:
+        with open(regular(path), newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"image", "group"} <= set(rows.fieldnames or ()):
+                why = why_no_heading(rows.fieldnames)
+                raise InputError(f"{path}: not a table with the columns image,group in its first line{why}")
+            for row in rows:
+                check_row(row, f"{path}, line {rows.line_num}")
+                image, group_name = (normalize("NFC", row[name] or "") for name in ("image", "group"))
+                if image in group:
+                    raise InputError(f"{path}: duplicate image {image!r}")
+                group[image] = group_name.strip()
+                if group[image].casefold() in NO_GROUP:
+                    raise InputError(
+                        f"{path}, line {rows.line_num}: {group_name!r} is no group of the image {image!r}, and images "
+                        "without one would count as one block; name what it belongs to, or a group of its own"
+                    )
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path}: no such table of groups; its columns are image,group") from error
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a table with the columns image,group ({reason(error)}); save it as CSV in UTF-8"
+        ) from error
+    if absent := [name for name in names if normalize("NFC", name) not in group]:
+        raise InputError(f"{path}: names no group of {len(absent)} images, the first {absent[0]!r}")
+    return tuple(group[normalize("NFC", name)] for name in names)

@@ -22,7 +22,7 @@ from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.inference import Predictor, read_predictor
-from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path
+from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path, split_word
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
@@ -68,8 +68,8 @@ def save_predictions(
     split = _cityscapes(split)
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server expects whole images")
-    name = f"{split.split}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
-    folder = output_folder(predictor.run) / "predictions" / (name.replace("/", "-") + data_suffix(predictor, split))
+    name = f"{split_word(split.split)}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
+    folder = output_folder(predictor.run) / "predictions" / (name + data_suffix(predictor, split))
     remove_leftovers(folder)
     images = (split.image_path(index) for index in range(len(split)))
     paths = (folder / frame.city / f"{frame.name}_labelIds.png" for frame in split.frames)
@@ -127,7 +127,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
     Another split than test, another protocol, checkpoint or data is in the name too: see `result_path`.
     """
     split = _cityscapes(split)
-    name = "submission.zip" if split.split == "test" else f"submission_{split.split}.zip"
+    name = "submission.zip" if split.split == "test" else f"submission_{split_word(split.split)}.zip"
     path = result_path(predictor, split, name, protocol, usual=split.split)
     size = split.image(0).size[::-1]
     manifest = build_submission(folder, path, expected=split.frames, size=size)

@@ -1,6 +1,7 @@
 """Name the results of a run, so that they never replace one another, and record what each was made from."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,13 +12,27 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.fingerprints import ContentHash, data_fingerprint
 from dlv3p.data.roots import is_root_of
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
 
 CHECKPOINT = "checkpoint_sha256"
 """The key of the checkpoint whose network a profile measured; those of earlier versions lack it."""
 
 RECORD = "predictions.json"
 """The file in which `predict` says how it made a folder of predictions, and of what network."""
+
+_WORDS = {word for name in PUBLISHED.keys() - {WHOLE_IMAGE.name} for word in name.split("_")} - {"voc"}
+_MISTAKABLE = re.compile(rf"/|-[0-9a-f]{{8}}$|(^|_)(last|{'|'.join(sorted(_WORDS))})([_-]|$)")
+"""What the name of a split has in common with a protocol, the checkpoint "last", data, or a split within another."""
+
+
+def split_word(split: str) -> str:
+    """Return what stands for a split in names of files: its name, and a hash where that could be something else's.
+
+    So `a/b` and `a-b`, or a split called `last` and the checkpoint, never share a file.
+    """
+    if not _MISTAKABLE.search(split):
+        return split
+    return f"{split.replace('/', '-')}-{hashlib.sha256(split.encode()).hexdigest()[:8]}"
 
 
 def result_path(
@@ -29,12 +44,12 @@ def result_path(
     where it is not the run's own, as in `evaluation_six_scales_flip_train_last_camvid-1f3a9c02.json`. The `usual` split
     is by default the run's validation split.
     """
-    path = Path(name.replace("/", "-"))  # a split may lie within another one
+    path = Path(name)
     usual = predictor.parameters.validation_split if usual is None else usual
     words = [path.stem + protocol.suffix]
-    words += [other for other in (split.split, predictor.checkpoint.stem) if other not in (usual, "best")]
-    stem = "_".join(words).replace("/", "-") + data_suffix(predictor, split)
-    return output_folder(predictor.run) / (stem + path.suffix)
+    words += [split_word(split.split)] if split.split != usual else []
+    words += [predictor.checkpoint.stem] if predictor.checkpoint.stem != "best" else []
+    return output_folder(predictor.run) / ("_".join(words) + data_suffix(predictor, split) + path.suffix)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class RunComparison:
         return table.sort_values("change", kind="stable").reset_index(drop=True)
 
     def sentences(self) -> list[str]:
-        """Return what can be said, a sentence or two for each of the others, and of whom the images are unchecked."""
+        """Return a sentence or two for each of the others, and what is unchecked or has changed since."""
         pairs = zip(self.others, self.comparisons, self.means, strict=True)
         said = [self._sentence(one, comparison, mean) for one, comparison, mean in pairs]
         unchecked = [one.name for one in self.candidates if not one.made_from.image_contents_sha256]
@@ -120,7 +120,7 @@ class RunComparison:
                 f"Unchecked: {', '.join(unchecked)} did not record the bytes of the images and masks, as earlier "
                 "versions did not; evaluate again to be sure that they are the same."
             )
-        return said
+        return said + [one.changed for one in self.candidates if one.changed]
 
     def _sentence(self, other: Candidate, comparison: Comparison, mean: Estimate) -> str:
         if not mean.known:

@@ -18,7 +18,14 @@ from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
-from dlv3p.runs.folders import METRICS, checkpoint_path, find_run, list_runs, refuse_other_parameters
+from dlv3p.runs.folders import (
+    METRICS,
+    checkpoint_path,
+    find_run,
+    holds_only_a_start,
+    list_runs,
+    refuse_other_parameters,
+)
 from dlv3p.runs.listing import FINISHED, read_history, read_state
 from dlv3p.runs.record import read_record
 
@@ -148,7 +155,7 @@ def check_job(job: Job) -> None:
         if getattr(p, "run", "") and not hasattr(p, "weights"):
             find_run(p.run)
         return
-    if (run_folder(job.run) / "run.json").is_file():
+    if (run_folder(job.run) / "run.json").is_file() and not holds_only_a_start(run_folder(job.run)):
         refuse_other_parameters(job.run, read_record(run_folder(job.run) / "run.json")["parameters"], p)
     if p.initial_weights not in ("random", "imagenet") and not _path(job, p.initial_weights).is_file():
         raise MissingInputError(

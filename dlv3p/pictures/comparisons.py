@@ -89,7 +89,8 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
         panels[f"{row}. change"] = change_map(before, after, truth)
     picture = side_by_side(panels, width=PICTURE_WIDTH, columns=5)
     changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
-    listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)])
+    changed = [one.changed for one in comparison.candidates if one.changed]
+    listed = text_lines([*(f"{row}. {name}" for row, name in enumerate(names, start=1)), *changed])
     return Image.fromarray(np.concatenate([picture, changes, listed]))
 
 

@@ -19,7 +19,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import read_recorded, write_recorded
 from cityscapes.files.images import read_ids
 from cityscapes.workspace import output_folder
-from dlv3p.data.fingerprints import file_state, labels_fingerprint
+from dlv3p.data.fingerprints import file_state, image_fingerprint, labels_fingerprint
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.candidates import IDS, find_masks, from_folder, masks_of, read_stored
@@ -70,12 +70,16 @@ class Exploration:
         It is made once, in a pass over all files, and stored; then it is read back until a file changes.
         """
         path, stamp = self.folder / TABLE, self._stamp
-        if path.is_file() and (read_stored(path.with_suffix(".json")) or {}).get("made_from") == stamp:
+        stored = read_stored(path.with_suffix(".json")) or {}
+        if path.is_file() and stored.get("made_from") == stamp:
             with suppress(OSError, ValueError, IntegrityError):
-                return pd.read_csv(io.BytesIO(read_recorded(path)), dtype={"image": str, "group": str})
-        table = self._score()
+                table = _read_table(read_recorded(path))
+                _warn(stored.get("changed", ""))
+                return table
+        table, changed = self._score()
         write_recorded(path, table.to_csv(index=False).encode())
-        write_json(path.with_suffix(".json"), {"made_from": stamp})
+        write_json(path.with_suffix(".json"), {"made_from": stamp, "changed": changed})
+        _warn(changed)
         return table
 
     @property
@@ -115,20 +119,24 @@ class Exploration:
 
     @property
     def _stamp(self) -> str:
-        """A digest of the names, sizes and times of all files, none of which is opened for it."""
-        digest = hashlib.sha256(labels_fingerprint(self.split, version=TABLE).encode())
+        """A digest of what ids mean and of the names, sizes and times of all files, none of which is opened for it."""
+        version = " ".join([TABLE, *(one.ids for one in self.masks)])
+        digest = hashlib.sha256(labels_fingerprint(self.split, version=version).encode())
+        for index in range(len(self.split)):
+            digest.update(image_fingerprint(self.split, index).encode())
         for path in (path for one in self.masks for path in (*one.paths, *one.confidence)):
             digest.update(f"{file_state(path)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _score(self) -> pd.DataFrame:
+    def _score(self) -> tuple[pd.DataFrame, str]:
         first = self.masks[0]
-        table = from_folder(first.folder, self.split, ids=first.ids, progress=self.progress).counts.table()
+        scored = from_folder(first.folder, self.split, ids=first.ids, progress=self.progress)
+        table = scored.counts.table()
         if first.confidence:
             table[CONFIDENCE] = self._measure(CONFIDENCE, self._mean_confidence)
         if len(self.masks) > 1:
             table[DISAGREEMENT] = self._measure(DISAGREEMENT, self._disagreement)
-        return table
+        return table, scored.changed
 
     def _measure(self, title: str, of_image: Callable[[int], float]) -> list[float]:
         indices = range(len(self.split))
@@ -140,6 +148,17 @@ class Exploration:
     def _disagreement(self, index: int) -> float:
         first, second = (one.read(index) for one in self.masks)
         return float((first != second)[self.split.mask(index) < self.split.num_classes].mean())
+
+
+def _warn(changed: str) -> None:
+    if changed:
+        print(f"warning: {changed}", flush=True)
+
+
+def _read_table(content: bytes) -> pd.DataFrame:
+    """Read a stored table; an image or its folder may be called `NA` or `nan`, which pandas takes for missing."""
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    return table.apply(lambda column: column if column.name in ("image", "group") else pd.to_numeric(column))
 
 
 def explore(config: ExplorePredictionsParameters, names: Sequence[str]) -> Exploration:

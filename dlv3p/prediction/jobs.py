@@ -14,7 +14,7 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.classes import class_colors
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.results import result_path
+from dlv3p.evaluation.results import result_path, split_word
 from dlv3p.parameters.choices import FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.pictures.gallery import choose_frames, drive_frames
@@ -93,7 +93,7 @@ def predict_split(run: str, config: ExplorePredictionsParameters) -> Path:
     paths = [split.image_path(index) for index in range(len(split))]
     images = name_results(paths, Path(os.path.commonpath([path.parent for path in paths])))
     predictor = load_predictor(run, device=config.device, threads=config.threads)
-    folder = output_folder(run) / f"predict_{config.split.replace('/', '-')}"
+    folder = output_folder(run) / f"predict_{split_word(config.split)}"
     outputs = Outputs(colors=False, overlays=False, confidence=True)
     return predict_images(predictor, Source(config.split, images), folder, outputs, progress=config.progress).folder
 
@@ -113,7 +113,7 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         root = resolve_data_root(p.data_root or predictor.parameters.data_root)
         split = (open_images if p.split == "test" else open_for_viewing)(root, p.split)
         indices = choose_frames(split, city=p.city, sequence=p.sequence, count=p.frames)
-        chosen = "_".join(filter(None, (split.split, p.city, p.sequence)))
+        chosen = "_".join(filter(None, (split_word(split.split), p.city, p.sequence)))
         path = result_path(predictor, split, f"{chosen}.{p.animation}", usual=split.split)
         names = tuple(split.name(index) for index in indices)
         return Drive(path, names, drive_frames(predictor, split, indices, p))

@@ -11,34 +11,34 @@ import argparse
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cityscapes.dataset import Split
-from cityscapes.errors import ParameterError, run_command
+from cityscapes.errors import IntegrityError, ParameterError, run_command
 from cityscapes.files.atomic import write_text
-from cityscapes.files.checksums import file_sha256
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
 from dlv3p.annotations.correct import FILES, open_writer, trace
 from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape
 from dlv3p.data.demo_mislabeled import read_planted, read_planted_pixels
-from dlv3p.data.fingerprints import data_fingerprint, masks_fingerprint, shared_images
+from dlv3p.data.fingerprints import ContentHash, shared_images
 from dlv3p.data.roots import EMBEDDED, is_root_of, open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
+from dlv3p.evaluation.results import MadeFrom, split_word
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
-from dlv3p.runs.folders import checkpoint_path, find_run, write_json
+from dlv3p.runs.folders import find_run, write_json
 from dlv3p.runs.inputs import open_trained_on, unknown_origins
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
@@ -57,7 +57,7 @@ class LabelErrors:
     """What was found in a split: the most suspicious regions first, of `found` in all, and the confident joint.
 
     `joint` counts pixels by given class and the one that a network is confident of, int64 (C,C). `runs` names the
-    network that judged each image.
+    network that judged each image, `weights` the bytes of each, and `hashed` the images and masks.
     """
 
     split: Split
@@ -66,6 +66,8 @@ class LabelErrors:
     joint: np.ndarray
     thresholds: np.ndarray
     runs: Sequence[str]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    hashed: ContentHash = field(default_factory=ContentHash)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -103,7 +105,7 @@ class LabelErrors:
     @property
     def folder(self) -> Path:
         """Where the results belong: a folder for each split, with a hash of its path where the data is one's own."""
-        root, split = str(self.split.root), self.split.split.replace("/", "-")
+        root, split = str(self.split.root), split_word(self.split.split)
         name = Path(root).name
         if name not in EMBEDDED or not is_root_of(name, self.split.root):
             split += f"-{hashlib.sha256(root.encode(errors='surrogateescape')).hexdigest()[:8]}"
@@ -113,11 +115,9 @@ class LabelErrors:
         """Write the table and, unless `polygons` is none, the regions in a tool's format; return the paths."""
         path = self.folder / TABLE
         write_text(path, self.table.to_csv(index=False))
-        weights = {run: checkpoint_path(run, CHECKPOINT) for run in dict.fromkeys(self.runs)}
-        judges = {run: file_sha256(path) for run, path in weights.items() if path.is_file()}
-        images, masks = data_fingerprint(self.split), masks_fingerprint(self.split)
-        made_from = {"data_root": str(self.split.root), "split": self.split.split, "images": images, "masks": masks}
-        write_json(path.with_suffix(".json"), {"made_from": {**made_from, "checkpoints": judges}})
+        where = {"data_root": str(self.split.root), "split": self.split.split}
+        judged = MadeFrom.of(self.split, self.hashed).as_dict() | {"checkpoints": dict(self.weights)}
+        write_json(path.with_suffix(".json"), {"made_from": where | judged})
         return [path] if polygons == "none" else [path, self.write_polygons(polygons)]
 
     def write_polygons(self, format: str) -> Path:
@@ -184,12 +184,14 @@ def fold_parameters(config: FindLabelErrorsParameters, fold: int) -> TrainParame
 def judge(split: Split, runs: Sequence[str], config: FindLabelErrorsParameters) -> LabelErrors:
     """Judge each label of a split by the first of the runs that was not trained on its image, in two passes."""
     judged_by = find_judges(split, runs)
-    thresholds = Thresholds(split.num_classes)
-    for _, given, pixels in _predicted(split, runs, judged_by, config, "learn thresholds"):
+    thresholds, weights, hashed = Thresholds(split.num_classes), {}, ContentHash()
+    predicted = partial(_predicted, split, runs, judged_by, config, weights)
+    for index, given, pixels in predicted("learn thresholds"):
+        hashed.add(split, index, given)
         for part, probabilities in pixels:
             thresholds.add(given[part].ravel(), probabilities)
     joint, best = ConfidentJoint(thresholds.values), BestRegions(config.count)
-    for index, given, pixels in _predicted(split, runs, judged_by, config, "judge labels"):
+    for index, given, pixels in predicted("judge labels"):
         suggested, odds, differing = np.full_like(given, IGNORE), np.zeros(given.shape, np.float32), 0
         for part, probabilities in pixels:
             doubts, shape = joint.add(given[part].ravel(), probabilities), given[part].shape
@@ -200,7 +202,7 @@ def judge(split: Split, runs: Sequence[str], config: FindLabelErrorsParameters) 
         for region in find_regions(index, given, suggested, odds, mistakes, **limits):
             best.add(region)
     names = [runs[number] for number in judged_by]
-    return LabelErrors(split, best.ranked(), best.found, joint.counts, thresholds.values, names)
+    return LabelErrors(split, best.ranked(), best.found, joint.counts, thresholds.values, names, weights, hashed)
 
 
 def find_judges(split: Split, runs: Sequence[str]) -> list[int]:
@@ -221,9 +223,17 @@ def find_judges(split: Split, runs: Sequence[str]) -> list[int]:
 
 
 def _predicted(
-    split: Split, runs: Sequence[str], judged_by: Sequence[int], config: FindLabelErrorsParameters, title: str
+    split: Split,
+    runs: Sequence[str],
+    judged_by: Sequence[int],
+    config: FindLabelErrorsParameters,
+    weights: dict[str, str],
+    title: str,
 ) -> Iterator[tuple[int, np.ndarray, Iterator]]:
-    """Yield each image's index, its mask, and its probabilities, some rows at a time; one network is in memory."""
+    """Yield each image's index, its mask, and its probabilities, some rows at a time; one network is in memory.
+
+    `weights` receives the hash of each network as it was read; raises IntegrityError where a later pass reads others.
+    """
     order = sorted(range(len(split)), key=lambda index: judged_by[index])
     predictor: Predictor | None = None
     for index in track(order, total=len(split), title=title, mode=config.progress):
@@ -232,6 +242,8 @@ def _predicted(
             options = {"checkpoint": CHECKPOINT, "device": config.device, "threads": config.threads}
             predictor = load_run_predictor(RunParameters(run=run, **options))
             refuse_other_classes(predictor, split)
+            if weights.setdefault(run, predictor.weights_sha256) != predictor.weights_sha256:
+                raise IntegrityError(f"run={run!r}: was trained on while it judged; wait until it has ended, run again")
         image, given = split.pair(index)
         pixels = predictor.pixel_logits(predictor.whole_logits(image), image)
         yield index, given, ((part, softmax(logits)) for part, logits in pixels)

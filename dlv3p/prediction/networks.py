@@ -168,8 +168,8 @@ def exported_sha256(path: Path) -> str:
 def _description(path: Path, usual: str) -> dict[str, Any]:
     """Return run, class names and image scale of an exported file, from itself or from a quantized run's record."""
     record = path.with_name(QUANTIZED)
-    if record.is_file():
-        content = read_json(record)
+    content = read_json(record) if record.is_file() else {}
+    if path.name in content.get("sha256", {}):  # else it was laid beside the run's own files
         return {**content, "image_scale": content["input"]["image_scale"]}
     found = _onnx_metadata(path) if usual == "onnxruntime" else {}
     if "class_names" not in found:

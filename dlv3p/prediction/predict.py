@@ -117,16 +117,14 @@ def predict_images(
             results.save_table([image.name for image in source.images])
         described = {"source": source.title, "count": len(source.images), "sha256": hashes.hexdigest()}
         results.save_record(described, problems)
-    names = [image.name for image in source.images]
-    say_others(results, names)
-    say_nearly_black(results, names)
-    broken = set(pipeline.broken)
-    done = tuple(image.name for image in source.images if image.name in results.rows and image.name not in broken)
+    done = tuple(image.name for image in source.images if image.name in results.rows)
+    say_others(results, done)
+    say_nearly_black(results, done)
     return Predictions(output, done, pipeline.made, tuple(problems))
 
 
 def say_others(results: Results, names: Sequence[str]) -> None:
-    """Say where the folder also holds results of images that were not asked for, since they stay."""
+    """Say where the folder also holds results of images that were not asked for, or cannot be read, since they stay."""
     if others := results.others(names):
         print(
             f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
@@ -145,7 +143,7 @@ class _Pipeline:
     def __init__(self, predictor: ImagePredictor, results: Results, batch_size: int) -> None:
         self.predictor, self.results, self.batch_size = predictor, results, batch_size
         self.budget = _Budget(IN_FLIGHT_BYTES)
-        self.made, self.broken = 0, []
+        self.made = 0
 
     def run(self, images: Sequence[ImageFile]) -> Iterator[_Job]:
         """Yield each image when the network is done with it, or when it turns out to be finished or broken."""
@@ -241,7 +239,7 @@ class _Pipeline:
 
     def _write(self, job: _Job, found: Prediction | None, seconds: float) -> None:
         if job.problem:
-            self.broken.append(job.image.name)
+            self.results.rows.pop(job.image.name, None)  # of the file that was there before
         if job.pixels is None:
             return
         if found is not None and not job.done:

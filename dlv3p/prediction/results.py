@@ -26,6 +26,7 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.png_write import encode_png, pack_pixels
 from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
+from dlv3p.data.fingerprints import PREDICTIONS
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.choices import EXACT, OWN_IDS
@@ -35,7 +36,7 @@ from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import provenance
 
-TABLE = "predictions.csv"
+TABLE = PREDICTIONS
 OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
 """Rows that are mixed at a time, so that a large image needs no second one in floating point."""
@@ -87,10 +88,14 @@ class Results:
     def write(
         self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
     ) -> None:
-        """Write all files of one image, and its row of the table."""
+        """Write all files of one image, and its row of the table; what lies there of other pixels is removed."""
+        origin = self._origin(sha256, (pixels.height, pixels.width))
+        for kind in FOLDERS.keys() - set(self.outputs.folders):
+            if (path := self.path(kind, image.name)).is_file() and not is_made_from(path, origin):
+                path.unlink()
         packed = pack_pixels(found.labels)
         for kind in self.outputs.folders:
-            content = self._encode(kind, pixels, found, packed, sha256)
+            content = self._encode(kind, pixels, found, packed, origin)
             write_bytes(self.path(kind, image.name), content, durable=False)
         counts = np.bincount(found.labels.ravel(), minlength=len(self.predictor.class_names))
         mean = "" if found.confidence is None else f"{found.confidence.mean() / 255:.4f}"
@@ -125,8 +130,7 @@ class Results:
     def _columns(self) -> list[str]:
         return [*FIRST_COLUMNS, *(f"share of {name}" for name in self.predictor.class_names)]
 
-    def _encode(self, kind: str, pixels: Image.Image, found: Prediction, packed: bytes, sha256: str) -> bytes:
-        stamp = self._origin(sha256, (pixels.height, pixels.width))
+    def _encode(self, kind: str, pixels: Image.Image, found: Prediction, packed: bytes, stamp: bytes) -> bytes:
         if kind == "ids" and self._as_label_ids:
             return encode_png(TRAIN_ID_TO_LABEL_ID[found.labels], made_from=stamp)
         if kind == "ids":

@@ -62,6 +62,8 @@ def predict_video(
                     pass
         finally:
             results.save_table(frames.names)
+        if not outputs.overlays and (frames.made or results.others(frames.names)):
+            (output / OVERLAY).unlink(missing_ok=True)  # which an earlier call made of other frames
         results.save_record({**described, "count": len(frames.names)}, frames.problems)
         say_others(results, frames.names)
     return Predictions(output, tuple(frames.names), frames.made, tuple(frames.problems))

@@ -12,7 +12,7 @@ from typing import Any
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
-from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.leftovers import LEFTOVER, remove_leftovers
 from cityscapes.files.locks import holder_of, is_lock, lock_folder
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
@@ -122,14 +122,23 @@ def hold_run(run: str) -> Iterator[Path]:
 
 def _remove_start(folder: Path) -> None:
     """Remove what a run has in its folder before its first checkpoint, if nothing else is there."""
-    paths = list(folder.rglob("*"))
-    started = [path for path in paths if path.is_file() and not is_lock(path.name)]
-    if all(path.parent == folder and path.name in STARTED for path in started):
+    if holds_only_a_start(folder):
         with suppress(OSError):
-            for path in started:
-                path.unlink()
-            for path in sorted((path for path in paths if path.is_dir()), reverse=True):
+            for name in STARTED:
+                (folder / name).unlink(missing_ok=True)
+            for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
                 path.rmdir()
+
+
+def holds_only_a_start(folder: Path) -> bool:
+    """Return whether a run's folder has nothing from which it could go on, as where its start was killed."""
+    return all(
+        path.is_dir()
+        or is_lock(path.name)
+        or LEFTOVER.fullmatch(path.name)
+        or (path.parent == folder and path.name in STARTED)
+        for path in folder.rglob("*")
+    )
 
 
 def request_stop(run: str) -> str:

@@ -22,7 +22,7 @@ from cityscapes.files.locks import LOCK, holder_of, lock_folder
 from cityscapes.files.untrusted import regular
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
-from dlv3p.runs.folders import METRICS, QUANTIZED, checkpoint_path, hold_run, name_runs
+from dlv3p.runs.folders import METRICS, QUANTIZED, checkpoint_path, hold_run, holds_only_a_start, name_runs
 from dlv3p.runs.record import add_to_record, planned_epochs, read_record, read_unchanged_record
 from dlv3p.runtime.lines import format_duration
 
@@ -242,6 +242,7 @@ def _move(old: Path, new: Path) -> Path:
 def _require_run(run: str) -> None:
     """Raise for a name that is not that of a run folder: nothing else is to be deleted or moved."""
     check_run_name(run)
-    state = read_state(run)
-    if not run or (state.state == NEW and not state.parameters and not (run_folder(run) / "checkpoints").is_dir()):
+    folder, state = run_folder(run), read_state(run)
+    known = state.state != NEW or state.parameters or (folder / "checkpoints").is_dir() or holds_only_a_start(folder)
+    if not run or not known:
         raise MissingInputError(f"{run_folder(run)}: holds no run, and is left as it is")

@@ -18,7 +18,7 @@ from cityscapes.files.untrusted import regular
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.parts import Part, image_list
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import TRAIN_IMAGES, refuse_other_parameters, write_metrics
+from dlv3p.runs.folders import TRAIN_IMAGES, holds_only_a_start, refuse_other_parameters, write_metrics
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, add_to_record, read_record, write_record
 from dlv3p.runtime.devices import choose_device
@@ -61,7 +61,7 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
         raise BusyError(
             f"{folder}: has no checkpoint, but holds {', '.join(foreign[:5])}; choose another run, or empty the folder"
         )
-    if (folder / "run.json").is_file():
+    if (folder / "run.json").is_file() and not holds_only_a_start(folder):
         refuse_other_parameters(folder.name, _read(folder)["parameters"], parameters)
     content = {
         "format": FORMAT,
@@ -74,6 +74,8 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
     }
     if splits[0].part:
         write_text(folder / TRAIN_IMAGES, image_list(splits[0], range(len(splits[0]))))
+    else:
+        (folder / TRAIN_IMAGES).unlink(missing_ok=True)  # of a start that was killed
     write_record(folder / "run.json", content)
 
 

@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.files.checksums import file_sha256, write_recorded
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
 from dlv3p.annotations.__main__ import main
 from dlv3p.annotations.coco import CocoFile
@@ -116,6 +117,17 @@ def test_ignored_pixels_of_ones_own_masks_stay_ignored(tmp_path: Path) -> None:
     written = write_corrections(tmp_path, "", tolerance=0, smallest=0, progress="none")
     assert (written.images, written.differing) == (2, 0.0)
     assert [shape.label for shape in next(iter(CvatFile(written.path))).shapes] == ["background", "cell", "ignore"]
+
+
+def test_predictions_of_other_files_than_the_images_are_said(predictions: Path, capsys: pytest.CaptureFixture) -> None:
+    photos = predictions.parent / "photos"
+    rows = {path.stem: file_sha256(path) for path in photos.rglob("*.*")}
+    for changed in ({}, {"b": "0" * 64}):
+        lines = [f"{name},{digest}\n" for name, digest in (rows | changed).items()]
+        write_recorded(predictions / "predictions.csv", f"image,sha256\n{''.join(lines)}".encode())
+        write_corrections(predictions, photos, progress="none")
+        said = f"warning: Other images: 1 masks of {predictions} were predicted of other files than {photos} holds now"
+        assert (said in capsys.readouterr().out) == bool(changed)
 
 
 def test_bad_masks_are_a_line_each_and_the_others_are_written(predictions: Path, capsys: pytest.CaptureFixture) -> None:

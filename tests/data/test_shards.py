@@ -21,6 +21,7 @@ from dlv3p.data import write_shards as shards
 from dlv3p.data.augment import Augmentation
 from dlv3p.data.fingerprints import data_fingerprint, image_fingerprint, labels_fingerprint
 from dlv3p.data.loader import TrainingSamples, training_loader
+from dlv3p.data.parts import Part
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.data.shards import is_sharded, open_shards
 from dlv3p.data.write_shards import check_shards, main, write_shards
@@ -190,6 +191,23 @@ def test_writing_that_was_interrupted_goes_on_with_the_shards_that_are_finished(
     write_shards(split, tmp_path / "shards", samples=2)
     assert len(done) == 3
     assert len(open_shards(tmp_path / "shards", "train")) == 6
+
+
+def test_shards_of_an_earlier_call_do_not_stay_for_those_who_read_all_of_a_folder(split, tmp_path):
+    folder = write_shards(split, tmp_path, samples=1).parent
+    (folder / "mine.tar").touch()
+    assert len(list(folder.glob("*.tar"))) == len(split) + 1
+    write_shards(split, tmp_path, samples=len(split))
+    assert sorted(path.name for path in folder.glob("*.tar")) == ["mine.tar", f"{split.split}-000000.tar"]
+
+
+def test_a_split_within_another_one_can_be_written_and_read(split, tmp_path):
+    inner = Part(split, [1, 0], "val/inner")
+    write_shards(inner, tmp_path, samples=1)
+    assert check_shards(tmp_path / "val" / "inner") == []
+    read = open_shards(tmp_path, "val/inner")
+    assert np.array_equal(read.mask(0), split.mask(1))
+    assert not list((tmp_path / "val" / "inner").glob(".val*"))
 
 
 def test_a_full_disk_leaves_no_shard_and_no_index(split, tmp_path, monkeypatch):

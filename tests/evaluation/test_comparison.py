@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from cityscapes.dataset import CityscapesSplit
 from cityscapes.demo.city import DESCRIPTION
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.workspace import output_folder
+from dlv3p.data.demo import write_demo_voc
 from dlv3p.data.roots import open_split
+from dlv3p.data.voc import VocSplit
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import BENCHMARKS, data_name, evaluate, scored_pair
 from dlv3p.evaluation.inference import Predictor
@@ -203,7 +206,22 @@ def test_an_embedded_city_of_the_size_of_a_benchmark_is_none(city, tmp_path, mon
     monkeypatch.setitem(BENCHMARKS, (CityscapesSplit, "val", 3), "Cityscapes val")
     assert data_name(open_split(city, "val")) == f"{city.name} val, 3 images"
     real = shutil.copytree(city, tmp_path / "real", ignore=shutil.ignore_patterns(DESCRIPTION))
+    assert data_name(open_split(real, "val")) == f"{real.name} val, 3 images", "of other cities"
+    cities = Counter(frame.city for frame in open_split(real, "val").frames)
+    monkeypatch.setattr("dlv3p.evaluation.evaluate.CITIES", cities)
     assert data_name(open_split(real, "val")) == "Cityscapes val"
+
+
+def test_photographs_in_the_layout_of_voc_are_not_voc(tmp_path, workspace, monkeypatch):
+    voc = write_demo_voc(tmp_path / "voc")
+    split = open_split(voc, "val")
+    monkeypatch.setitem(BENCHMARKS, (VocSplit, "val", len(split)), "PASCAL VOC 2012 val")
+    assert data_name(split) == "PASCAL VOC 2012 val", "which the demo imitates"
+    split.class_names = [*split.class_names[:-1], "sofa"]
+    assert data_name(split) == f"VOC2012 val, {len(split)} images"
+    split = open_split(voc, "val")
+    monkeypatch.setattr(type(split), "name", lambda self, index: f"holiday_{index:06d}")
+    assert data_name(split) == f"VOC2012 val, {len(split)} images"
 
 
 def test_the_server_gets_whole_images_only(predictor, city):

@@ -1,5 +1,6 @@
 """What a mean hides, each beside a small implementation of another kind: edges, distances, objects, calibration."""
 
+import shutil
 from itertools import product
 
 import numpy as np
@@ -209,3 +210,6 @@ def test_the_details_of_a_run_add_up_to_its_evaluation(trained, tmp_path):
     }
     with pytest.raises(ParameterError, match="holds images that are scored"):
         score_details(predictor, validation, temperature_split=validation, progress="none")
+    copies = shutil.copytree(validation.root, tmp_path / "copies")
+    with pytest.raises(ParameterError, match="holds images that are scored"):
+        score_details(predictor, validation, temperature_split=open_split(copies, "val"), progress="none")

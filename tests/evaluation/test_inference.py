@@ -5,9 +5,11 @@ import os
 import shutil
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,13 +22,16 @@ from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
+from dlv3p.evaluation.comparison import read_evaluations
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
+from dlv3p.evaluation.results import result_path, split_word
 from dlv3p.jupyter.demo import load_run
 from dlv3p.parameters.notebooks import RenderGifParameters, RunParameters, TrainParameters
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.gallery import (
     choose_frames,
     class_shares,
@@ -258,6 +263,41 @@ def test_scores_of_other_data_do_not_replace_the_runs_own(city, copied, predicto
     assert other.name.startswith("evaluation_other-")
     assert own.read_bytes() == before
     assert json.loads(before)["made_from"]["checkpoint_sha256"] == predictor.weights_sha256
+
+
+def test_no_two_splits_share_a_file_whatever_they_are_called(predictor, evaluation):
+    odd = ("a/b", "a-b", "a_b", "last", "a_last", "a", "flip", "six_scales", "six_scales_flip", "five_scales", "test")
+    half = replace(WHOLE_IMAGE, scales=(0.5,))
+    protocols = [*PUBLISHED.values(), half, replace(half, flip=True)]
+    last = replace(predictor, checkpoint=predictor.checkpoint.with_name("last.pt"))
+    names = [*odd, *(split_word(name) for name in odd)]
+    paths = [
+        result_path(network, SimpleNamespace(split=split, root=evaluation.split.root), "evaluation.json", protocol)
+        for network in (predictor, last)
+        for split in dict.fromkeys(names)
+        for protocol in protocols
+    ]
+    assert len(set(paths)) == len(paths)
+    names = {path.name for path in paths}
+    assert {"evaluation_a.json", "evaluation_a_b.json"} <= names, "others keep the names of earlier versions"
+
+
+def test_a_result_under_an_ambiguous_name_of_earlier_versions_loads_until_it_is_made_again(evaluation):
+    folder = evaluation.save().parent
+    former = folder / "evaluation_a-b.json"
+    content = json.loads((folder / "evaluation.json").read_text())
+    del content["content_sha256"]
+    odd = replace(evaluation, split=copy(evaluation.split))
+    odd.split.split = "a/b"
+    try:
+        for split, kept in (("a-b", True), ("a/b", False)):
+            former.write_text(json.dumps({**content, "split": split}))
+            assert former in [one.path for one in read_evaluations([folder.name])]
+            odd.save()
+            assert former.is_file() == kept
+    finally:
+        for path in folder.glob("evaluation*a-b*"):
+            path.unlink()
 
 
 def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained, evaluation):

@@ -15,10 +15,10 @@ from cityscapes.errors import InputError, IntegrityError, MissingInputError, Par
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.__main__ import main
-from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates, read_groups
+from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
-from dlv3p.evaluation.image_counts import ImageCounts
+from dlv3p.evaluation.image_counts import ImageCounts, read_groups
 from dlv3p.evaluation.results import MadeFrom
 from dlv3p.evaluation.run_comparison import compare_candidates
 from dlv3p.evaluation.statistics import compare_seeds
@@ -139,6 +139,44 @@ def test_images_whose_bytes_an_earlier_version_did_not_record_are_called_uncheck
     said = compare_candidates(read_candidates(config, two_runs)).sentences()
     assert said[-1].startswith("Unchecked: copy did not record the bytes of the images and masks")
     assert len(compare_candidates([FIRST, SECOND]).sentences()) == 1
+
+
+def stored_as(run, **made_from):
+    path = output_folder(run) / "evaluation.json"
+    content = json.loads(path.read_text())
+    content.pop("content_sha256", None)
+    content["made_from"] |= made_from
+    path.write_text(json.dumps(content))
+
+
+def test_data_that_has_changed_since_both_runs_were_scored_is_said(two_runs, city, capsys):
+    config = CompareRunsParameters(device="cpu", threads=1, progress="none")
+    assert len(compare_candidates(read_candidates(config, two_runs)).sentences()) == 1
+
+    image = open_split(city, "val").image_path(1)
+    content = image.read_bytes()
+    try:
+        image.write_bytes(content + b"mended")
+        assert main([*two_runs]) == 0
+        assert f"Changed since: {city} has other images now; the scores are of what it held then" in (
+            capsys.readouterr().out
+        )
+        image.unlink()
+        assert (
+            f"Changed since: {city} has other images and masks now"
+            in (compare_candidates(read_candidates(config, two_runs)).sentences()[-1])
+        )
+    finally:
+        image.write_bytes(content)
+
+    for run in two_runs:
+        stored_as(run, mask_contents_sha256="0" * 64)
+    comparison = compare_candidates(read_candidates(config, two_runs))
+    assert f"Changed since: {city} has other masks now" in comparison.sentences()[-1]
+    split = comparison.reference.open_split()
+    silent = compare_candidates([replace(one, changed="") for one in comparison.candidates])
+    with_line, without = (changed_picture(one, split, [split.name(0)]) for one in (comparison, silent))
+    assert with_line.height > without.height, "the line is below the pictures, which show the files as they are"
 
 
 def test_images_of_equal_sizes_and_masks_of_equal_counts_are_told_apart(tmp_path):
@@ -262,6 +300,19 @@ def test_groups_come_from_a_table_of_images(tmp_path):
     path.write_text("image,group\na,Springfield, east\n")
     with pytest.raises(InputError, match="line 2: more values than columns"):
         read_groups(path, ["a"])
+
+
+@pytest.mark.parametrize("group", ["", "  ", "\t", "\u3000", "nan", "NaN", "None", "<NA>"])
+def test_images_without_a_group_are_not_taken_as_one_block(tmp_path, group):
+    path = tmp_path / "groups.csv"
+    path.write_text(f"image,group\na,street\nb,{group}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 3: .* is no group of the image 'b', and images without one would"):
+        read_groups(path, ["a", "b"])
+    path.write_text("image,group\na,street\nb\n")
+    with pytest.raises(InputError):
+        read_groups(path, ["a", "b"])
+    path.write_text("image,group\na,street\nb, street \n")
+    assert read_groups(path, ["a", "b"]) == ("street", "street")
 
 
 @pytest.fixture

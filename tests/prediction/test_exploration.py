@@ -1,6 +1,8 @@
 """The order of images by what was predicted of them: what is read, what is stored, and what is exported."""
 
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ import dlv3p.prediction.exploration as module
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.images import read_ids
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.candidates import from_folder
 from dlv3p.evaluation.metrics import scores
+from dlv3p.evaluation.run_comparison import compare_candidates
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
 from dlv3p.prediction.exploration import explore
 from dlv3p.prediction.explorer import Explorer
@@ -98,6 +102,48 @@ def test_a_table_is_made_again_when_a_prediction_of_the_same_size_and_time_chang
     os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
     assert path.stat().st_size == then.st_size
     assert explore(config, folders).table["IoU road"][0] < before
+
+
+def test_a_table_is_made_again_for_ids_of_another_kind(config, split, tmp_path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for index in range(len(split)):
+        Image.fromarray(np.full(split.mask(index).shape, 7, np.uint8)).save(folder / f"{split.name(index)}.png")
+    as_train, as_label = (explore(replace(config, ids=ids), [str(folder)]).table for ids in ("train", "label"))
+    assert as_train["IoU traffic sign"].max() > 0 == as_train["IoU road"].max()
+    assert as_label["IoU road"].max() > 0, "label id 7"
+
+
+def test_images_that_are_called_as_a_missing_value_keep_their_names(config, tmp_path) -> None:
+    for kind in ("images", "masks", "found"):
+        for name in ("NA", "nan", "null", "1"):
+            (tmp_path / kind / "val" / name).mkdir(parents=True)
+            picture = Image.new("RGB" if kind == "images" else "L", (8, 8))
+            picture.save(tmp_path / kind / "val" / name / f"{name}.png")
+    (tmp_path / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    config = replace(config, data_root=str(tmp_path))
+    made, read = (explore(config, [str(tmp_path / "found")]).table for _ in range(2))
+    assert made["image"].tolist() == read["image"].tolist() == ["1/1", "NA/NA", "nan/nan", "null/null"]
+    assert made["group"].tolist() == read["group"].tolist() == ["1", "NA", "nan", "null"]
+
+
+def test_predictions_of_other_images_are_said_whenever_they_are_scored(city, tmp_path, capsys) -> None:
+    own = shutil.copytree(city, tmp_path / "own")
+    split, config = open_split(own, "val"), ExplorePredictionsParameters(data_root=str(own), progress="none")
+    folder = write_predictions(tmp_path / "predicted", split, shares=[0.5] * len(split))
+    first = explore(config, [str(folder)]).table
+    assert from_folder(folder, split, progress="none").changed == ""
+    assert "Other images" not in capsys.readouterr().out
+
+    path = split.image_path(1)
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    said = f"were predicted of other files than {own} holds now under their names, the first {split.name(1)}"
+    for _ in range(2):  # the second time the table is read back
+        assert first.equals(explore(config, [str(folder)]).table)
+        assert f"warning: Other images: 1 masks of {folder}/ids {said}" in capsys.readouterr().out
+    candidates = [from_folder(one, split, progress="none") for one in (folder, folder / "ids")]
+    assert all(said in one.changed for one in candidates)
+    assert said in compare_candidates(candidates).sentences()[1]
 
 
 def test_the_list_of_chosen_images_is_one_that_predict_takes(config, folders, split) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from support.tiny import tiny
 
 from cityscapes.dataset import Split
-from cityscapes.errors import InputError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, ParameterError
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.png_write import encode_png
 from cityscapes.labels import IGNORE
@@ -21,7 +21,10 @@ from dlv3p.annotations.coco import CocoFile
 from dlv3p.annotations.cvat import CvatFile
 from dlv3p.annotations.shapes import draw
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.evaluate import hash_scored
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.label_errors import regions_picture, save_pictures
 from dlv3p.prediction import label_errors
@@ -34,7 +37,7 @@ from dlv3p.train import train
 class Sharp:
     """A stand-in for a network that knows the truth of an image by its pixels, and doubts little."""
 
-    parameters, meaning = TrainParameters(), None
+    parameters, meaning, weights_sha256 = TrainParameters(), None, "1" * 64
 
     def __init__(self, truths: dict[bytes, np.ndarray], classes: int, run: str = "sharp") -> None:
         self.truths, self.run, self.class_names = truths, run, tuple(map(str, range(classes)))
@@ -69,6 +72,9 @@ class Frames(Split):
         return Path(f"{index:06d}.png")
 
     mask_path = image_path
+
+    def image_bytes(self, index: int) -> bytes:
+        return self.image(index).tobytes()
 
     def has_mask(self, index: int) -> bool:
         return True
@@ -148,6 +154,26 @@ def test_a_wrong_polygon_is_found_and_written_for_correction(city, spoiled, shar
         (image,) = kind(path)
         assert image.name == f"{truths.name(1)}.png"
         np.testing.assert_array_equal(draw(image, ids, unlabeled=IGNORE).mask, expected)
+
+
+def test_what_judged_is_recorded_as_it_was_read(city, spoiled, sharp, workspace, monkeypatch) -> None:
+    split, truths = open_split(spoiled, "train"), open_split(city, "val")
+    sharp(split, truths)
+    errors = judge(split, ["sharp"], config(border=0, smallest=1))
+    made_from = json.loads(errors.save("none")[0].with_suffix(".json").read_text())["made_from"]
+    assert made_from["checkpoints"] == {"sharp": "1" * 64}, "not of what lies there at the end"
+    assert made_from["mask_contents_sha256"] == hash_scored(split, WHOLE_IMAGE, progress="none").masks
+    assert made_from["image_contents_sha256"] == MadeFrom.of(split).image_contents_sha256
+
+    load, digits = label_errors.load_run_predictor, iter("12")
+    monkeypatch.setattr(label_errors, "load_run_predictor", lambda asked: replaced(load(asked), next(digits) * 64))
+    with pytest.raises(IntegrityError, match="run='sharp': was trained on while it judged"):
+        judge(split, ["sharp"], config(border=0, smallest=1))
+
+
+def replaced(network: Sharp, sha256: str) -> Sharp:
+    network.weights_sha256 = sha256
+    return network
 
 
 def test_data_of_one_name_in_two_folders_have_results_of_their_own(tmp_path, workspace) -> None:
@@ -277,7 +303,7 @@ def peak_kib(count: int, use) -> float:
 
 def test_memory_does_not_grow_with_the_frames(sharp) -> None:
     few, many = peak_kib(10, sharp), peak_kib(400, sharp)
-    assert many - few < 390 * 0.3  # KiB: a frame has its number and its judge; its mask alone has 2
+    assert many - few < 390 * 0.6  # KiB: a frame has its number, its judge, and two hashes; its mask alone has 2
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from dlv3p.prediction.sources import find_images
 
 pytestmark = pytest.mark.usefixtures("trained")
 
-ALL = Outputs(confidence=True)
+ALL, IDS_ALONE = Outputs(confidence=True), Outputs(colors=False, overlays=False)
 VARYING = (".lock", "predictions.csv.json")
 
 
@@ -204,6 +204,24 @@ def test_results_of_images_that_are_gone_are_said(predictor, photos: Path, tmp_p
     (photos / "b.jpg").unlink()
     predict(predictor, photos, tmp_path / "out")
     assert "also holds results of 1 images that are not among these, the first ids/b.png" in capsys.readouterr().out
+
+
+def test_what_is_not_asked_for_does_not_stay_of_other_pixels(predictor, photos: Path, tmp_path: Path, capsys) -> None:
+    predict(predictor, photos, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
+    assert predict(predictor, photos, tmp_path / "out", IDS_ALONE).made == 1
+    left = contents(tmp_path / "out")
+    assert {name for name in before if name not in left} == {"colors/b.png", "overlays/b.jpg", "confidence/b.png"}
+    (tmp_path / "out" / "ids" / "a.png").unlink()
+    assert predict(predictor, photos, tmp_path / "out", IDS_ALONE).made == 1
+    assert "overlays/a.jpg" in contents(tmp_path / "out"), "of the same pixels"
+
+    (photos / "b.jpg").write_bytes(b"damaged since")
+    capsys.readouterr()
+    found = predict(predictor, photos, tmp_path / "out", IDS_ALONE)
+    assert "also holds results of 1 images that are not among these, the first ids/b.png" in capsys.readouterr().out
+    assert "b," not in found.table.read_text()
 
 
 def test_tiles_of_another_size_are_predicted_again(predictor, photos: Path, tmp_path: Path, monkeypatch) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from support.tiny import tiny
 
-from cityscapes.errors import BusyError, MachineError, UserError
-from cityscapes.files.locks import lock_folder
+from cityscapes.errors import BusyError, IntegrityError, MachineError, ParameterError, UserError
+from cityscapes.files.locks import LOCK, lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.runs.folders import hold_run
-from dlv3p.runs.listing import all_runs
+from dlv3p.runs.listing import all_runs, read_state, remove_run
+from dlv3p.runs.record import read_unchanged_record, write_record
 from dlv3p.train import train
 
 
@@ -63,6 +64,46 @@ def test_whatever_else_is_there_stays_with_the_record(workspace, name):
 def test_a_folder_that_was_there_before_stays(workspace):
     run_folder("before").mkdir(parents=True)
     assert (fail_after("before", "run.json") / "run.json").is_file()
+
+
+def killed_start(city, run: str) -> Path:
+    """Leave what a start that is killed after its record leaves: nothing but that has a checkpoint's folder."""
+    folder = run_folder(run)
+    (folder / "checkpoints").mkdir(parents=True)
+    write_record(folder / "run.json", {"format": 1, "parameters": tiny(city, run=run).as_dict()})
+    (folder / "train_images.txt").write_text("a.png\n")
+    (folder / LOCK).touch()
+    (folder / ".run.json.12345678-4321.0a1b2c3d.tmp").touch()
+    return folder
+
+
+def test_a_killed_start_is_replaced_by_the_next_one_whatever_its_parameters(city, workspace):
+    folder = killed_start(city, "killed")
+    assert read_state("killed").state == "not started"
+    train(tiny(city, run="killed", seed=5, epochs=1))
+    assert read_unchanged_record(folder / "run.json")["parameters"]["seed"] == 5
+    assert not (folder / "train_images.txt").exists()
+    assert not list(folder.rglob("*.tmp"))
+    (folder / "metrics.csv").unlink()
+    with pytest.raises(ParameterError, match="was trained with seed=5"):
+        train(tiny(city, run="killed", seed=6, epochs=1))
+
+
+@pytest.mark.parametrize("name", ["checkpoints/best.pt", "pruning/start.safetensors"])
+def test_a_start_with_anything_to_go_on_from_keeps_its_parameters(city, workspace, name):
+    path = killed_start(city, "begun") / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises((ParameterError, IntegrityError)):
+        train(tiny(city, run="begun", seed=5))
+
+
+def test_a_killed_start_can_be_removed(city, workspace):
+    folder = killed_start(city, "killed")
+    (folder / "run.json").unlink()
+    (folder / "checkpoints").rmdir()
+    remove_run("killed")
+    assert not folder.exists()
 
 
 def test_any_folder_that_a_writer_created_and_left_empty_goes_when_it_fails(tmp_path):

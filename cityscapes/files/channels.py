@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import InputError, ParameterError
+from cityscapes.errors import InputError
 
 MOST_CHANNELS = 64
 KEYS = ("channels", "value_range", "mean", "deviation")
@@ -94,15 +94,6 @@ def refuse_other_rule(trained: PixelRule | None, given: PixelRule | None, source
         raise InputError(
             f"{source}: takes images of {was}, and given are images of {now}; restore the data.yaml of the training, "
             "or train anew"
-        )
-
-
-def require_colors(rule: PixelRule | None, what: str) -> None:
-    """Raise ParameterError for `what` is done with networks of RGB only."""
-    if rule is not None:
-        raise ParameterError(
-            f"{what}: only for networks of RGB, and this one takes {rule}; export it as it is, or train a smaller "
-            "backbone on the same images"
         )
 
 

@@ -4,6 +4,7 @@ Each connected region becomes one polygon with its holes filled, and what lies i
 tolerance=0, the polygons give back every pixel when `prepare.py` draws them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from dlv3p.runtime.progress import track
 
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml"}
 """The tools' formats, and what the file is called that each expects."""
+FRAME = re.compile("frame_[0-9]{6,}")
+"""What `dlv3p predict` and CVAT call the frames of a video."""
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 """Right, down, left, up: a turn to the right each, where y grows downward."""
 
@@ -65,14 +68,21 @@ def write_corrections(
 
     `masks` is a folder of `dlv3p predict`, or a plain folder with classes.csv. Outlines deviate by at most `tolerance`
     pixels, which saves a person from moving thousands of points; regions of fewer than `smallest` pixels go to what is
-    around them. `output` is the file, by default beside the masks. Raises ParameterError, InputError and
-    MissingInputError; what is wrong with single masks is in `problems`.
+    around them. For the frames of a video, `images` is the video, and CVAT calls them as `masks` does. `output` is the
+    file, by default beside the masks. Raises ParameterError, InputError and MissingInputError; what is wrong with
+    single masks is in `problems`.
     """
     if format not in FILES:
         raise ParameterError(f"format={format!r}: allowed are {', '.join(FILES)}")
     folder = Path(masks).expanduser()
     kept = _Masks(folder)
-    index = ImageIndex(Path(images).expanduser() if images else folder / "images")
+    pictures = Path(images).expanduser() if images else folder / "images"
+    index = None if pictures.is_file() else ImageIndex(pictures)
+    if index is None and (other := next((one for one in kept.paths if not FRAME.fullmatch(one.stem)), None)):
+        raise ParameterError(
+            f"images={str(images)!r}: is a file, as for frames of a video, and {other} is no frame; give the folder of "
+            "the images"
+        )
     path = Path(output).expanduser() if output else folder / FILES[format]
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
     shapes = points = differing = pixels = done = 0
@@ -142,16 +152,18 @@ class _Masks:
 
 
 def _trace_file(
-    path: Path, kept: _Masks, index: ImageIndex, *, tolerance: float, smallest: int
+    path: Path, kept: _Masks, index: ImageIndex | None, *, tolerance: float, smallest: int
 ) -> tuple[AnnotatedImage, np.ndarray]:
-    picture = index.find_named(path)
     mask = kept.read(path)
-    size = inspect_picture(picture)[0].size
+    name, size = path.stem, mask.shape[::-1]
+    if index is not None:
+        picture = index.find_named(path)
+        name, size = index.name(picture), inspect_picture(picture)[0].size
     if size != mask.shape[::-1]:
         raise InputError(f"{path}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image {size[0]} x {size[1]}")
     cleaned = without_specks(mask, smallest)
     names = [*kept.class_names, *[IGNORE_CLASS] * (IGNORE + 1 - len(kept.class_names))]
-    return AnnotatedImage(index.name(picture), size, trace(cleaned, names, tolerance=tolerance)), mask
+    return AnnotatedImage(name, size, trace(cleaned, names, tolerance=tolerance)), mask
 
 
 def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> tuple[Shape, ...]:

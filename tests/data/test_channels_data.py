@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from dlv3p.export.__main__ import main as export
 from dlv3p.models.deeplab import build_model, build_network
 from dlv3p.models.inputs import adapt_filters, first_convolution, input_channels, take_channels
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.prediction.memory import bytes_of_held_pixel
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import load_predictor
 from dlv3p.prediction.results import Outputs
@@ -401,3 +403,14 @@ def test_colors_of_16_bits_in_a_png_and_damaged_tiffs_are_refused(tmp_path: Path
 
 def test_the_record_of_an_export_states_the_rule(tmp_path: Path) -> None:
     assert json.loads(json.dumps(RULE.as_dict())) == RULE.as_dict()
+
+
+def test_an_image_of_channels_takes_no_more_memory_than_is_predicted(tmp_path: Path) -> None:
+    rule = PixelRule(5, (0.0, 65535.0), (0.0,) * 5, (1.0,) * 5)
+    values = np.zeros((600, 800, 5), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    tracemalloc.start()
+    normalize(read_image(tmp_path / "a.tif", rule=rule))
+    taken = tracemalloc.get_traced_memory()[1] / (600 * 800)
+    tracemalloc.stop()
+    assert bytes_of_held_pixel(None) < taken < bytes_of_held_pixel(rule)

@@ -1,8 +1,8 @@
 """Images of any number of channels and any range of values, by a rule that a data set states about its files.
 
-Stored values between the rule's lowest and highest become the levels 0 to 255 of a channel, values beyond them the
-nearest level; a network sees levels minus mean over deviation. Shown are the first three channels as red, green and
-blue, or the first one as gray where there are fewer.
+Stored values between the rule's lowest and highest become shares of that range, 0 to 1 in float32, values beyond them
+the nearest share: 16 bits, and whatever else fits into 24, stay as they are until a network sees value minus mean over
+deviation. Shown are the first three channels as red, green and blue, or the first one as gray where there are fewer.
 """
 
 import hashlib
@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import InputError, ParameterError
+from cityscapes.errors import InputError
 
 MOST_CHANNELS = 64
-FEW_LEVELS = 8
-"""A channel that deviates by fewer of the 256 levels, or has no more, has lost detail that its file may have."""
 KEYS = ("channels", "value_range", "mean", "deviation")
 
 
@@ -43,15 +41,15 @@ class PixelRule:
     @property
     def key(self) -> str:
         """A digest of the rule, which belongs to the key of whatever is made from its pixels."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        content = {"pixels": "shares", **asdict(self)}  # earlier versions made levels, 0 to 255
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
-    def table(self) -> np.ndarray:
-        """The normalized value of each level of each channel, float32 (n,256)."""
+    def normalization(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factor and offset of each channel, float64 (n,): a network sees share * factor + offset."""
         low, high = self.value_range
-        values = low + np.arange(256) / 255 * (high - low)
-        mean, deviation = np.array(self.mean)[:, None], np.array(self.deviation)[:, None]
-        return np.ascontiguousarray(((values - mean) / deviation).astype(np.float32))
+        mean, deviation = np.array(self.mean), np.array(self.deviation)
+        return (high - low) / deviation, (low - mean) / deviation
 
     def image(self, values: np.ndarray, source: str) -> "ChannelImage":
         """Return the image of stored values (H,W) or (H,W,n); `source` begins the error for another number, and nan."""
@@ -64,8 +62,10 @@ class PixelRule:
             )
         refuse_not_finite(values, source)
         low, high = self.value_range
-        levels = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-        return ChannelImage(np.rint(levels.clip(0, 255)).astype(np.uint8), self)
+        shares = np.empty(values.shape, np.float32)
+        for index in range(self.channels):  # one at a time, since float64 takes twice the memory
+            shares[..., index] = ((values[..., index].astype(np.float64) - low) / (high - low)).clip(0, 1)
+        return ChannelImage(shares, self)
 
 
 def pixel_rule(content: Mapping[str, Any], source: str) -> PixelRule:
@@ -97,15 +97,6 @@ def refuse_other_rule(trained: PixelRule | None, given: PixelRule | None, source
         )
 
 
-def require_colors(rule: PixelRule | None, what: str) -> None:
-    """Raise ParameterError for `what` is done with networks of RGB only."""
-    if rule is not None:
-        raise ParameterError(
-            f"{what}: only for networks of RGB, and this one takes {rule}; export it as it is, or train a smaller "
-            "backbone on the same images"
-        )
-
-
 def channels_of(content: Mapping[str, Any], source: str) -> int:
     """Return the number of channels that a file states; raises InputError, which `source` begins."""
     channels = content.get("channels")
@@ -122,7 +113,7 @@ def _numbers(values: Any, count: int, key: str, source: str) -> tuple[float, ...
 
 
 class ChannelImage:
-    """Levels, uint8 (H,W,n), with the part of Pillow's interface that readers of RGB images use."""
+    """Shares of the range, float32 (H,W,n), with the part of Pillow's interface that readers of RGB images use."""
 
     def __init__(self, pixels: np.ndarray, rule: PixelRule) -> None:
         self.pixels, self.rule = pixels, rule
@@ -134,21 +125,22 @@ class ChannelImage:
         return np.array(self.pixels, dtype=dtype, copy=copy)
 
     @property
-    def levels_used(self) -> int:
-        """How many of the 256 levels there are between the lowest and the highest of the channel that has most."""
-        return max(int(np.ptp(self.pixels[..., index])) + 1 for index in range(self.pixels.shape[2]))
+    def spread(self) -> float:
+        """How many deviations lie between the lowest and the highest value of the channel where it is most."""
+        factors, _ = self.rule.normalization
+        return max(float(np.ptp(self.pixels[..., index])) * factor for index, factor in enumerate(factors))
 
     def tobytes(self) -> bytes:
-        """Return the levels, row by row."""
+        """Return the shares, row by row."""
         return self.pixels.tobytes()
 
     def convert(self, mode: str) -> Image.Image:
         """Show the first three channels as red, green and blue, or the first as gray, in Pillow's `mode`."""
         shown = self.pixels[..., :3] if self.pixels.shape[2] >= 3 else self.pixels[..., 0]
-        return Image.fromarray(np.ascontiguousarray(shown)).convert(mode)
+        return Image.fromarray(np.rint(shown * np.float32(255)).astype(np.uint8)).convert(mode)
 
     def resize(self, size: tuple[int, int], resample: int = Image.Resampling.BILINEAR) -> "ChannelImage":
-        """Resize each channel as Pillow resizes gray."""
+        """Resize each channel as Pillow resizes gray, in floats."""
         channels = [Image.fromarray(self.pixels[..., i]).resize(size, resample) for i in range(self.pixels.shape[2])]
         return ChannelImage(np.stack(channels, axis=2), self.rule)
 

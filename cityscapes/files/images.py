@@ -38,7 +38,7 @@ TOO_LARGE = f"more than {MAX_PIXELS >> 20} million pixels; cut the image and its
 
 NEARLY_BLACK, FEWEST_LEVELS = "nearly black", 64
 """What is said of an image of 16 bits that reaches none of these levels of 256: its values fill at most 14 bits."""
-STRETCH = "stretch the values to 0 to 65535, or train with a data.yaml of channels and value_range (colors as TIFF)"
+STRETCH = "stretch the values to 0 to 65535, or train with a data.yaml of channels and value_range"
 """What to do with such images."""
 
 _ORIENTATION = 0x0112
@@ -112,12 +112,24 @@ def stored_values(
     if is_tiff(content) and not _keeps_all(BytesIO(content)):
         return read_values(content, source, most_pixels=most_pixels), None
     image = _load(BytesIO(content), source, (*FORMATS, "TIFF"), remedy, most_pixels)
-    if image.format == "PNG" and content[24] == 16 and not image.mode.startswith("I"):
-        raise InputError(f"{source}: is a PNG of 16-bit colors, of which eight bits would be read; store it as TIFF")
     if image.mode in ("P", "PA"):
         raise InputError(f"{source}: has a palette, whose indices are no values; store it as gray or in colors")
     values = np.asarray(image)
+    if image.format == "PNG" and content[24] == 16 and not image.mode.startswith("I"):
+        values = _wide_values(content, source)
     return values.astype(np.uint8) * 255 if image.mode == "1" else values, _TURNS.get(_orientation(image))
+
+
+def _wide_values(content: bytes, source: str) -> np.ndarray:
+    """Return the values of a PNG of colors of 16 bits, of which Pillow keeps eight."""
+    from cityscapes.files.png_read import decode_wide_png  # loads numba, which other images do not need
+
+    values = decode_wide_png(content)
+    if values is None:
+        raise InputError(
+            f"{source}: is a PNG of 16-bit colors that is interlaced or has {TOO_LARGE}, or store it as TIFF"
+        )
+    return values
 
 
 def _keeps_all(file: Path | BytesIO) -> bool:
@@ -172,7 +184,7 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
             cut = header.mode != image.mode
             others = f"frames 2 to {frames}" if frames > 2 else "frame 2"
             ignored = ("alpha",) * alpha + (others,) * (frames > 1) + ("the lower 8 bits of its colors",) * cut
-            return header, ignored
+            return header, ignored if not any_channels else ignored[alpha : len(ignored) - cut]
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file") from error
     except InputError:

@@ -1,5 +1,7 @@
 """Read PNG files fast: a mask's one channel of 8 or 16 bits, or the corner of an RGB image that a crop needs.
 
+Also colors of 16 bits, of which Pillow keeps eight.
+
 Masks are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. A crop needs the rows down
 to its bottom, and of them the columns up to its right. Unusual and damaged files are left to Pillow, which explains
 them.
@@ -25,6 +27,7 @@ except ImportError:  # not built for every kind of processor
 MAX_FILE_BYTES = 16 * 2**20
 """The most bytes of a mask's file; any mask that is not noise takes less."""
 _GRAY, _RGB, _PALETTE = 0, 2, 3  # the header's numbers of color types
+_CHANNELS = {_GRAY: 1, _RGB: 3, 4: 2, 6: 4}
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _BLOCK_BYTES = 2**17  # stays in the processor's cache
@@ -64,20 +67,28 @@ def decode_gray_png(
     """Decode a PNG file of one channel of `bits` 8 or 16, and if given of `size` (height, width): uint8 or uint16.
 
     With `palette`, also one of 8 bits with a palette, to its indices. Return None for everything else and for every
-    fault. No more memory is spent than the pixels take, whatever the
-    file claims.
+    fault. No more memory is spent than the pixels take, whatever the file claims.
     """
     found = _size_of(content, bits, _GRAY) or (_size_of(content, bits, _PALETTE) if palette and bits == 8 else None)
-    packed = None if found is None or (size and size != found) else _image_data(content)
+    lines = None if found is None or (size and size != found) else _whole_lines(content, *found, bits // 8)
+    return lines if lines is None or bits == 8 else lines.view(">u2").astype(np.uint16)
+
+
+def decode_wide_png(content: bytes) -> np.ndarray | None:
+    """Decode a PNG file of any channels of 16 bits, uint16 (H,W,n), as `decode_gray_png` does."""
+    channels = _CHANNELS.get(content[25], 0)
+    found = _size_of(content, 16, content[25])
+    lines = _whole_lines(content, *found, 2 * channels) if found and channels else None
+    return None if lines is None else lines.view(">u2").astype(np.uint16).reshape(*found, channels)
+
+
+def _whole_lines(content: bytes, height: int, width: int, pixel_bytes: int) -> np.ndarray | None:
+    packed = _image_data(content)
     if packed is None:
         return None
-    height, width = found
-    pixel_bytes = bits // 8
     lines = np.empty((height, width * pixel_bytes), np.uint8)
     rows = max(1, _BLOCK_BYTES // (1 + lines.shape[1]))
-    if not _unpack(packed, 1 + lines.shape[1], lines, pixel_bytes, rows=rows, whole=True):
-        return None
-    return lines if bits == 8 else lines.view(">u2").astype(np.uint16)
+    return lines if _unpack(packed, 1 + lines.shape[1], lines, pixel_bytes, rows=rows, whole=True) else None
 
 
 def png_size(content: bytes) -> tuple[int, int] | None:

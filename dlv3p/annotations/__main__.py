@@ -66,7 +66,9 @@ def _correct(arguments: Sequence[str]) -> int:
     description = "Write masks of ids as polygons, for a person to correct in an annotation tool."
     parser = argparse.ArgumentParser(prog=f"dlv3p annotations {CORRECT}", description=description)
     parser.add_argument("masks", help="a folder of dlv3p predict, or one with classes.csv and masks/")
-    parser.add_argument("--images", default="", help="folder of the images (default: images/ in the folder)")
+    parser.add_argument(
+        "--images", default="", help="folder of the images, or the video (default: images/ in the folder)"
+    )
     parser.add_argument("--format", default="cvat", help="cvat or coco (default: %(default)s)")
     parser.add_argument("--output", default="", help="file to write (default: annotations.xml or .json in the folder)")
     parser.add_argument("--tolerance", type=float, default=1.0, help="pixels by which outlines may deviate; 0 is exact")

@@ -4,6 +4,7 @@ Each connected region becomes one polygon with its holes filled, and what lies i
 tolerance=0, the polygons give back every pixel when `prepare.py` draws them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from dlv3p.runtime.progress import track
 
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml"}
 """The tools' formats, and what the file is called that each expects."""
+FRAME = re.compile("frame_[0-9]{6,}")
+"""What `dlv3p predict` and CVAT call the frames of a video."""
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 """Right, down, left, up: a turn to the right each, where y grows downward."""
 
@@ -66,14 +69,21 @@ def write_corrections(
 
     `masks` is a folder of `dlv3p predict`, or a plain folder with classes.csv. Outlines deviate by at most `tolerance`
     pixels, which saves a person from moving thousands of points; regions of fewer than `smallest` pixels go to what is
-    around them. `output` is the file, by default beside the masks. Raises ParameterError, InputError and
-    MissingInputError; what is wrong with single masks is in `problems`.
+    around them. For the frames of a video, `images` is the video, and CVAT calls them as `masks` does. `output` is the
+    file, by default beside the masks. Raises ParameterError, InputError and MissingInputError; what is wrong with
+    single masks is in `problems`.
     """
     if format not in FILES:
         raise ParameterError(f"format={format!r}: allowed are {', '.join(FILES)}")
     folder = Path(masks).expanduser()
     kept = _Masks(folder)
-    index = ImageIndex(Path(images).expanduser() if images else folder / "images")
+    pictures = Path(images).expanduser() if images else folder / "images"
+    index = None if pictures.is_file() else ImageIndex(pictures)
+    if index is None and (other := next((one for one in kept.paths if not FRAME.fullmatch(one.stem)), None)):
+        raise ParameterError(
+            f"images={str(images)!r}: is a file, as for frames of a video, and {other} is no frame; give the folder of "
+            "the images"
+        )
     path = Path(output).expanduser() if output else folder / FILES[format]
     made_of, others = predicted_files(folder), []
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
@@ -87,7 +97,8 @@ def write_corrections(
                 problems.append(str(error))
                 continue
             writer.add(image)
-            if made_of.get(mask_path.relative_to(kept.folder).as_posix(), "") not in ("", image_sha256):
+            predicted_of = made_of.get(mask_path.relative_to(kept.folder).as_posix(), "")
+            if index is not None and predicted_of not in ("", image_sha256):
                 others.append(image.name)
             differing += int((draw(image, ids, unlabeled=IGNORE).mask != mask).sum())
             shapes, pixels, done = shapes + len(image.shapes), pixels + mask.size, done + 1
@@ -148,17 +159,18 @@ class _Masks:
 
 
 def _trace_file(
-    path: Path, kept: _Masks, index: ImageIndex, *, tolerance: float, smallest: int
+    path: Path, kept: _Masks, index: ImageIndex | None, *, tolerance: float, smallest: int
 ) -> tuple[AnnotatedImage, np.ndarray, str]:
-    picture = index.find_named(path)
     mask = kept.read(path)
-    size = inspect_picture(picture)[0].size
+    name, size, made_of = path.stem, mask.shape[::-1], ""
+    if index is not None:
+        picture = index.find_named(path)
+        name, size, made_of = index.name(picture), inspect_picture(picture)[0].size, file_sha256(picture)
     if size != mask.shape[::-1]:
         raise InputError(f"{path}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image {size[0]} x {size[1]}")
     cleaned = without_specks(mask, smallest)
     names = [*kept.class_names, *[IGNORE_CLASS] * (IGNORE + 1 - len(kept.class_names))]
-    shapes = trace(cleaned, names, tolerance=tolerance)
-    return AnnotatedImage(index.name(picture), size, shapes), mask, file_sha256(picture)
+    return AnnotatedImage(name, size, trace(cleaned, names, tolerance=tolerance)), mask, made_of
 
 
 def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> tuple[Shape, ...]:

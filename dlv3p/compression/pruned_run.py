@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, ParameterError
-from cityscapes.files.channels import require_colors
+from cityscapes.files.channels import refuse_other_rule
 from cityscapes.files.checksums import read_json
 from cityscapes.workspace import run_folder
 from dlv3p.compression.acceptance import Variant, check_acceptance, size_on_disk
@@ -112,7 +112,7 @@ class PrunedRun:
     def _variant(self, title: str, model: DeepLab, file: Path, size: tuple[int, int]) -> Variant:
         trained = self.dense.parameters
         model = model.to(self.dense.device, memory_format=LAYOUT)
-        build = partial(build_network, trained, len(self.dense.class_names), widths=model.widths)
+        build = partial(build_network, trained, len(self.dense.class_names), widths=model.widths, rule=model.rule)
         return Variant(
             title,
             TorchPredictor(model, image_scale=trained.image_scale),
@@ -130,7 +130,6 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     BusyError while another process trains it, and the errors of `prune_model`; the dense run is only read.
     """
     dense = load_run_predictor(replace(parameters, run=dense_run(parameters.run)))
-    require_colors(dense.rule, "pruning")
     trained = dense.parameters
     name = parameters.pruned_run or f"{dense.run}-pruned"
     if name == dense.run:
@@ -138,6 +137,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     data_root = parameters.data_root or trained.data_root
     training_split, _ = open_training(replace(trained, data_root=data_root))
     refuse_other_classes(dense, training_split)
+    refuse_other_rule(dense.rule, training_split.pixel_rule, f"run={dense.run!r}")
     record = {
         "run": dense.run,
         "weights_sha256": weights_sha256(dense.model.state_dict()),

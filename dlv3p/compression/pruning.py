@@ -14,6 +14,7 @@ from cityscapes.errors import IntegrityError, ParameterError, reason
 from dlv3p.compression.channels import ChannelGroups, all_logits
 from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.models.deeplab import DeepLab, build_network
+from dlv3p.models.inputs import input_channels
 from dlv3p.models.widths import widths_of
 from dlv3p.parameters.choices import PRUNED_PARTS, PRUNING_CRITERIA, check_choice
 from dlv3p.parameters.network import TIMM, NetworkParameters
@@ -147,9 +148,9 @@ def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
     """Rebuild the network from its description alone, as every reader of its file will, and compare the two."""
     num_classes = smaller.classifier.out_channels
     with torch.device("cpu" if parameters.backbone.startswith(TIMM) else "meta"):
-        dense = build_network(parameters, num_classes)
+        dense = build_network(parameters, num_classes, rule=smaller.rule)
     try:
-        model = build_network(parameters, num_classes, widths=widths_of(smaller, dense))
+        model = build_network(parameters, num_classes, widths=widths_of(smaller, dense), rule=smaller.rule)
         model.load_state_dict(smaller.state_dict())
     except (IntegrityError, RuntimeError) as error:
         why = reason(error.__cause__ or error)  # without the remedy for readers of a file
@@ -165,7 +166,7 @@ def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
 def _compare(found: DeepLab, rebuilt: DeepLab) -> None:
     generator = torch.Generator().manual_seed(0)
     for height, width in COMPARED_SIZES:
-        image = torch.randn(1, 3, height, width, generator=generator)
+        image = torch.randn(1, input_channels(found), height, width, generator=generator)
         for one, other in zip(all_logits(found, image), all_logits(rebuilt, image), strict=True):
             if one.shape != other.shape or not (one - other).abs().max() <= TOLERANCE * one.abs().max():
                 raise ParameterError(

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, ParameterError, require
-from cityscapes.files.channels import require_colors
+from cityscapes.files.channels import refuse_other_rule
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
@@ -105,8 +105,8 @@ def quantize_run(
     and BusyError while another process writes there.
     """
     require_backends(backends)
-    require_colors(predictor.rule, "quantizing")
     refuse_other_classes(predictor, images.split)
+    refuse_other_rule(predictor.rule, images.split.pixel_rule, f"run={predictor.run!r}")
     folder = run_folder(f"{predictor.run}-int8")
     if foreign := [name for name in OF_A_RUN if (folder / name).exists()]:
         raise ParameterError(
@@ -143,7 +143,7 @@ def _quantize_into(
         "epoch": predictor.epoch,
         "parameters": predictor.parameters.as_dict(),
         "class_names": list(predictor.class_names),
-        "input": {"name": "image", "mean": MEAN.tolist(), "standard_deviation": STD.tolist(), "image_scale": scale},
+        **_input(predictor),
         "calibration": {
             "data_root": str(images.split.root),
             "split": images.split.split,
@@ -157,6 +157,14 @@ def _quantize_into(
     }
     write_json(folder / QUANTIZED, description)
     return QuantizedRun(folder, description)
+
+
+def _input(predictor: Predictor) -> dict[str, Any]:
+    """Describe how an image becomes the network's input; of other images than RGB, by their rule."""
+    shared = {"name": "image", "image_scale": predictor.parameters.image_scale}
+    if predictor.rule:
+        return {"input": shared, "pixels": predictor.rule.as_dict()}
+    return {"input": shared | {"mean": MEAN.tolist(), "standard_deviation": STD.tolist()}}
 
 
 def _contents(images: CalibrationImages) -> str:

@@ -33,7 +33,7 @@ from cityscapes.audit_rules import (
 )
 from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError, UserError
-from cityscapes.files.channels import FEW_LEVELS, ChannelImage, PixelRule
+from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.images import FORMATS, NEARLY_BLACK, STRETCH, Header, explain_nearly_black, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
@@ -46,7 +46,9 @@ from dlv3p.runtime.progress import track
 UNREADABLE = "image that cannot be read"
 
 HALF, NEARLY_ALL = 0.5, 0.99
-"""Shares of a channel's pixels at the highest level, to which values beyond the range are clipped."""
+"""Shares of a channel's pixels at the highest value, to which values beyond the range are clipped."""
+LITTLE, NOTHING = 1 / 32, 1e-6
+"""Parts of the range: a channel that deviates by less is shown flat, and one that float32 hardly holds is lost."""
 FAR = 10
 """A mean so far from 0, or a deviation so many times 1 or that part of it, is not what a network can be trained on."""
 
@@ -64,7 +66,7 @@ class _Pair:
     mode: str = ""
     look: Look | None = None
     pixels: list[int] | None = None
-    levels: np.ndarray | None = None
+    sums: np.ndarray | None = None
 
 
 def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: str = "auto") -> AuditReport:
@@ -80,7 +82,7 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
     for split in open_audited(root, splits, image_list):
         name = split.split
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
-        levels = np.zeros((0, IDS), np.int64)
+        sums = None
         with ThreadPoolExecutor() as pool:
             for pair in track(_pairs(split, pool), total=len(split), title=f"audit {name}", mode=progress):
                 findings += pair.findings
@@ -90,9 +92,9 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
                     looks[name].append(pair.look)
                 if pair.pixels:
                     counts[-1].add_mask(pair.pixels, pair.name)
-                if pair.levels is not None:
-                    levels = levels + pair.levels if len(levels) else pair.levels
-        findings += find_lost_values(name, split.pixel_rule, levels) if len(levels) else []
+                if pair.sums is not None:
+                    sums = pair.sums if sums is None else sums + pair.sums
+        findings += [] if sums is None else find_lost_values(name, split.pixel_rule, sums)
         findings += _find_missing(split) + find_in_classes(counts[-1], trained=name == splits[0])
     findings += find_duplicates(contents) + find_alike_in_splits(looks) + find_nothing_to_learn(counts[0])
     findings += find_unlearnable(counts[0], counts[1:]) + find_unscored(counts[0], counts[1:])
@@ -152,8 +154,7 @@ def _read_pair(split: Split, index: int) -> _Pair:
         image = split.image(index)
         stored = Header(image.size, image.mode, False)
         if isinstance(image, ChannelImage):
-            channels = np.moveaxis(image.pixels, 2, 0)
-            pair.levels = np.stack([np.bincount(channel.ravel(), minlength=IDS) for channel in channels])
+            pair.sums = np.stack([_sums(channel) for channel in np.moveaxis(image.pixels, 2, 0)], axis=1)
         else:
             stored = inspect_image(Image.open(BytesIO(split.image_bytes(index)), formats=FORMATS))
             pair.findings += find_mode(split.split, pair.name, stored.mode)
@@ -180,22 +181,26 @@ def _read_pair(split: Split, index: int) -> _Pair:
     return pair
 
 
-def find_lost_values(split: str, rule: PixelRule, levels: np.ndarray) -> list[Finding]:
+def find_lost_values(split: str, rule: PixelRule, sums: np.ndarray) -> list[Finding]:
     """Find channels of which a network would see hardly anything, or far from what it can be trained on.
 
-    `levels` has the number of pixels of each channel at each level of the rule, (n,256).
+    `sums` has, for each channel, what `_sums` returns of all images added up, (4,n).
     """
-    _, deviations = _moments(levels, np.broadcast_to(np.arange(IDS), levels.shape))
-    means, seen = _moments(levels, rule.table)
-    brightest = levels[:, -1] / levels.sum(axis=1)
-    nothing_left = bool(((deviations < 1) | (brightest > NEARLY_ALL)).all())
+    count, total, squares, clipped = sums
+    factors, offsets = rule.normalization
+    means, deviations = total / count, np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    nothing_left = bool(((deviations < NOTHING) | (clipped > NEARLY_ALL * count)).all())
     found = []
-    for index, (mean, deviation) in enumerate(zip(means, seen, strict=True)):
+    seen = zip(means * factors + offsets, deviations * factors, strict=True)
+    for index, (mean, deviation) in enumerate(seen):
         where = f"channel {index}"
-        if deviations[index] < FEW_LEVELS or brightest[index] > HALF:
-            problem = f"deviates by {deviations[index]:.1f} of 256 levels; {brightest[index]:.0%} are at the highest"
-            remedy = "set value_range in data.yaml to the values that matter, neither wider nor narrower"
-            found.append(Finding("channel of few levels", split, where, problem, remedy, is_error=nothing_left))
+        if deviations[index] < LITTLE or clipped[index] > HALF * count[index]:
+            highest = clipped[index] / count[index]
+            problem = f"deviates by {deviations[index]:.2%} of value_range; {highest:.0%} are at the highest"
+            remedy = "set value_range in data.yaml to the values that matter, or color jitter and pictures hide them"
+            found.append(
+                Finding("channel in a part of its range", split, where, problem, remedy, is_error=nothing_left)
+            )
         elif abs(mean) > FAR or not 1 / FAR < deviation < FAR:
             problem = f"a network sees a mean of {mean:.3g} and a deviation of {deviation:.3g}, not about 0 and 1"
             remedy = "give mean and deviation in data.yaml in stored values, or remove both lines to have them measured"
@@ -203,11 +208,10 @@ def find_lost_values(split: str, rule: PixelRule, levels: np.ndarray) -> list[Fi
     return found
 
 
-def _moments(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each row of values, which occur as often as `counts` says."""
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = (shares * values).sum(axis=1)
-    return mean, np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
+def _sums(channel: np.ndarray) -> list[float]:
+    """Return the number of values, their sum, that of their squares, and how many are at the highest."""
+    values = channel.ravel().astype(np.float64)
+    return [len(values), values.sum(), values @ values, np.count_nonzero(values == 1)]
 
 
 def _find_missing(split: Split) -> list[Finding]:

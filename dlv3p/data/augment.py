@@ -1,10 +1,12 @@
 """Augment an image and its mask into a training crop, and normalize pixels for a network.
 
 Every random choice comes from the generator that is passed in, never from a global state: a sample is a function of
-(seed, epoch, index), whatever process makes it. Color jitter and normalization are one pass over the pixels: everything
-that maps one color value to another is a table of 256 entries, and only saturation mixes the three channels.
+(seed, epoch, index), whatever process makes it. Of RGB, color jitter and normalization are one pass over the pixels:
+everything that maps one color value to another is a table of 256 entries, and only saturation mixes the three channels.
+Other channels are floats, which no table holds.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,29 +51,32 @@ def jitter_crop(pixels: np.ndarray, factors: np.ndarray, out: np.ndarray) -> Non
 
 
 def finish_channels(pixels: np.ndarray, rule: PixelRule, factors: np.ndarray | None, out: np.ndarray) -> None:
-    """Normalize pixels, uint8 (h,w,n), by a rule into the upper left corner of `out`, float32 (n,H,W).
+    """Normalize pixels, float32 (h,w,n), by a rule into the upper left corner of `out`, float32 (n,H,W).
 
     `factors` change brightness and contrast as `jitter_crop` does, alike in all channels; channels have no saturation.
     """
     height, width, _ = pixels.shape
-    levels = np.arange(256, dtype=np.float32)
     if factors is not None:
         brightness, contrast, _ = factors
-        levels = levels * brightness
-        mean = np.float32(np.take(levels, pixels).mean())
-        levels = ((levels - mean) * contrast + mean).clip(0, 255)
-    for index, normalized in enumerate(rule.table):
-        table = np.interp(levels, np.arange(256), normalized).astype(np.float32)
-        out[index, :height, :width] = table[pixels[..., index]]
+        pixels = pixels * brightness
+        mean = np.float32(pixels.mean(dtype=np.float64))
+        pixels = ((pixels - mean) * contrast + mean).clip(0, 1)
+    for index, (factor, offset) in enumerate(zip(*rule.normalization, strict=True)):
+        out[index, :height, :width] = pixels[..., index] * np.float32(factor) + np.float32(offset)
 
 
 def blur_crop(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur pixels, uint8 (h,w,n), by a Gaussian of `sigma` pixels."""
-    if pixels.shape[2] != 3:
-        channels = np.split(pixels, pixels.shape[2], axis=2)
-        blurred = [Image.fromarray(one[..., 0]).filter(ImageFilter.GaussianBlur(sigma)) for one in channels]
-        return np.stack(blurred, axis=2)
-    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
+    """Blur pixels, uint8 (h,w,3) or float32 (h,w,n), by a Gaussian of `sigma` pixels; edges are continued."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
+    reach = math.ceil(4 * sigma)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    for axis in (0, 1):  # Pillow blurs no floats
+        length = pixels.shape[axis]
+        longer = pixels.take(np.arange(-reach, length + reach).clip(0, length - 1), axis=axis)
+        pixels = sum(w * longer.take(range(k, k + length), axis=axis) for k, w in enumerate(weights))
+    return pixels
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,10 @@ class Augmentation:
     def crop(
         self, pixels: np.ndarray, mask: np.ndarray, window: Window, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Make the crop of a window: `pixels`, uint8 (H,W,3), may be a corner (see `Window`); `mask` is uint8 (H,W)."""
+        """Make the crop of a window: `pixels`, uint8 (H,W,3), may be a corner (see `Window`); `mask` is uint8 (H,W).
+
+        With a rule, `pixels` are its shares, float32 (H,W,n).
+        """
         flip = bool(rng.random() < 0.5)
         colors = resize_pixels(pixels, window, flip=flip)
         factors = rng.uniform(1 - self.color_jitter, 1 + self.color_jitter, size=3).astype(np.float32)

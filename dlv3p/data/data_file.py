@@ -2,7 +2,7 @@
 
 mask_suffix: _mask              the mask of a.jpg is a_mask.png
 channels: 4                     images of one, four or any number of channels, PNG, JPEG or TIFF, not of RGB
-value_range: [0, 4095]          stored values that become the darkest and the brightest level; others are clipped
+value_range: [0, 4095]          the lowest and the highest stored value; others are clipped
 mean: [812.5, ...]              of each channel, in stored values
 deviation: [301.2, ...]         of each channel, in stored values
 

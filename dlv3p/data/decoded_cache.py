@@ -1,10 +1,11 @@
 """Cache decoded images on disk, so that a training crop reads its window from a memory map.
 
-An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975. It is found by the
-path, size and modification time of its file and by the rule of decoding, so a changed image is decoded again, and so is
-one that an earlier version turned into other pixels, or whose checksum does not match when it is opened; delete the
-folder to remove entries of images that no longer exist. Masks decode fast and are not cached. Without the cache only as
-much of an image is decoded as a crop needs: its size from the header, its pixels down to a corner.
+An image takes height x width x 3 bytes: 6.3 MB for 1024 x 2048, 18.7 GB for Cityscapes' 2,975; by a rule that its data
+set states, 4 bytes a channel. It is found by the path, size and modification time of its file and by the rule of
+decoding, so a changed image is decoded again, and so is one that an earlier version turned into other pixels, or whose
+checksum does not match when it is opened; delete the folder to remove entries of images that no longer exist. Masks
+decode fast and are not cached. Without the cache only as much of an image is decoded as a crop needs: its size from the
+header, its pixels down to a corner.
 """
 
 import shutil
@@ -27,7 +28,10 @@ from dlv3p.runtime.progress import track
 
 
 class LazyImage(NamedTuple):
-    """An image's size, and `corner(rows, columns)`, at least its upper left corner, uint8 (h,w,3), or (h,w,n)."""
+    """An image's size, and `corner(rows, columns)`, at least its upper left corner.
+
+    Its pixels are uint8 (h,w,3), or the shares of a rule, float32 (h,w,n).
+    """
 
     height: int
     width: int
@@ -49,7 +53,7 @@ def open_image(split: Split, index: int) -> LazyImage:
 
 
 def decoded(pixels: np.ndarray) -> LazyImage:
-    """Return an image whose pixels, uint8 (H,W,3), are in memory or in a memory map."""
+    """Return an image whose pixels, uint8 (H,W,3) or float32 (H,W,n), are in memory or in a memory map."""
     return LazyImage(*pixels.shape[:2], lambda rows, columns: pixels)
 
 
@@ -69,7 +73,8 @@ class DecodedCache:
 
     def __init__(self, split: Split) -> None:
         self.split, self.folder = split, data_folder() / "decoded"
-        self.channels = split.pixel_rule.channels if split.pixel_rule else 3
+        rule = split.pixel_rule
+        self.kind = (rule.channels, np.dtype(np.float32)) if rule else (3, np.dtype(np.uint8))
 
     def open(self, index: int) -> LazyImage:
         """Open an image, decoding it first if it is not cached, or damaged there.
@@ -77,7 +82,7 @@ class DecodedCache:
         Raises MachineError when the disk is full.
         """
         path = self.path(index)
-        pixels = _mapped(path, self.channels)
+        pixels = _mapped(path, self.kind)
         return decoded(self._keep(index, path) if pixels is None else pixels)
 
     def prepare(self, *, progress: str = "auto", skip_bad: bool = False) -> None:
@@ -108,10 +113,11 @@ class DecodedCache:
         return pixels
 
     def _is_missing(self, index: int) -> bool:
-        return _mapped(self.path(index), self.channels, checked=False) is None  # `open` compares the checksum
+        return _mapped(self.path(index), self.kind, checked=False) is None  # `open` compares the checksum
 
     def _refuse_full_disk(self, image: Image.Image, count: int) -> None:
-        needed = self.channels * image.width * image.height * count
+        channels, values = self.kind
+        needed = channels * values.itemsize * image.width * image.height * count
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free - RESERVE
         if needed > free:
@@ -121,8 +127,6 @@ class DecodedCache:
             )
 
 
-def _mapped(path: Path, channels: int, *, checked: bool = True) -> np.ndarray | None:
+def _mapped(path: Path, kind: tuple[int, np.dtype], *, checked: bool = True) -> np.ndarray | None:
     pixels = read_array(path, checked=checked)
-    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != channels:
-        return None
-    return pixels
+    return None if pixels is None or pixels.ndim != 3 or (pixels.shape[2], pixels.dtype) != kind else pixels

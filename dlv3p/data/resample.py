@@ -4,13 +4,14 @@ Pillow needs a whole image in its own layout. Here the pixels may be a memory ma
 read, or an upper left corner, of which the rest was never decoded. The arithmetic is Pillow's: triangle weights in
 fixed point, columns first, rounded to 8 bits between the two passes. Results are identical, except for wide flat
 windows, where recent versions of Pillow take rows first: there a value may differ by one level. Sums are of integers,
-so the order of addition does not change a sample.
+so the order of addition does not change a sample. Floats, which RGB never is, are resized by Pillow itself.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from cityscapes.compiled import compiled
 
@@ -117,12 +118,12 @@ class Window:
 
 
 def resize_pixels(pixels: np.ndarray, window: Window, *, flip: bool = False) -> np.ndarray:
-    """Resize a window of an image, uint8 (H,W,n), to uint8 (h,w,n), bilinear and antialiased; `flip` swaps its sides.
+    """Resize a window of an image, uint8 (H,W,3), to uint8 (h,w,3), bilinear and antialiased; `flip` swaps its sides.
 
-    `pixels` may be a corner of at least `window.corner()` rows and columns.
+    `pixels` may be a corner of at least `window.corner()` rows and columns. Float32 (H,W,n) becomes float32 (h,w,n).
     """
-    if pixels.shape[2] != 3:
-        return _resize_channels(pixels, window, flip)
+    if pixels.dtype == np.float32:
+        return _resize_floats(pixels, window, flip)
     starts, weights = _weights(window.image_width, window.left, window.right, window.width)
     if flip:
         starts, weights = np.ascontiguousarray(starts[::-1]), np.ascontiguousarray(weights[::-1])
@@ -136,12 +137,19 @@ def resize_pixels(pixels: np.ndarray, window: Window, *, flip: bool = False) -> 
     return resized.reshape(window.height, window.width, 3)
 
 
-def _resize_channels(pixels: np.ndarray, window: Window, flip: bool) -> np.ndarray:
-    """Resize any number of channels, three at a time, each as red, green and blue are."""
-    channels = pixels.shape[2]
-    filled = np.pad(pixels, ((0, 0), (0, 0), (0, -channels % 3)))
-    parts = [np.ascontiguousarray(filled[..., first : first + 3]) for first in range(0, channels, 3)]
-    return np.concatenate([resize_pixels(part, window, flip=flip) for part in parts], axis=2)[..., :channels]
+def _resize_floats(pixels: np.ndarray, window: Window, flip: bool) -> np.ndarray:
+    """Resize each channel with the same weights, without rounding; hardly more than the window is read."""
+    rows, columns = window.corner()
+    down, across = (window.bottom - window.top) / window.height, (window.right - window.left) / window.width
+    top, left = (
+        max(0, math.floor(low - max(1, step)) - 1) for low, step in ((window.top, down), (window.left, across))
+    )
+    part = np.asarray(pixels[top:rows, left:columns])
+    size, box = (window.width, window.height), (window.left, window.top, window.right, window.bottom)
+    box = tuple(edge - start for edge, start in zip(box, (left, top, left, top), strict=True))
+    channels = [Image.fromarray(one).resize(size, Image.Resampling.BILINEAR, box) for one in np.moveaxis(part, 2, 0)]
+    resized = np.stack(channels, axis=2)
+    return resized[:, ::-1] if flip else resized
 
 
 def resize_ids(ids: np.ndarray, window: Window, out: np.ndarray, *, flip: bool = False) -> None:

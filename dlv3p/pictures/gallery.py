@@ -66,10 +66,9 @@ def shown_input(image: np.ndarray, rule: PixelRule | None) -> np.ndarray:
     if rule is None:
         colors = 255 * (image.transpose(1, 2, 0) * STD + MEAN).clip(0, 1)
         return np.round(colors).astype(np.uint8)
-    low, high = rule.value_range
-    values = image.transpose(1, 2, 0) * np.array(rule.deviation) + np.array(rule.mean)
-    levels = np.round(255 * ((values - low) / (high - low)).clip(0, 1)).astype(np.uint8)
-    return np.asarray(ChannelImage(levels, rule).convert("RGB"))
+    factors, offsets = rule.normalization
+    shares = ((image.transpose(1, 2, 0) - offsets) / factors).clip(0, 1)
+    return np.asarray(ChannelImage(shares, rule).convert("RGB"))
 
 
 def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: bool = False) -> Image.Image:

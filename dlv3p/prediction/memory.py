@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cityscapes.errors import InputError
+from cityscapes.files.channels import PixelRule
 from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.protocols import Protocol
 from dlv3p.profiling.live_bytes import LiveBytes
@@ -23,10 +24,18 @@ PROCESS_BYTES = 2**30
 """What the process itself takes: Python, torch, compiled code and the weights."""
 IMAGE_BYTES = 12
 """What each pixel of an image takes outside of the network: decoded, converted, labels, and what is written of it."""
+CHANNEL_BYTES, COUNTED_BYTES = 12, 24
+"""What it takes in addition for each channel of a rule, as stored, as a share and normalized, and for one of them in
+float64."""
 IN_FLIGHT_BYTES = 2**28
 """What the images take that are read ahead and written behind."""
 UNKNOWN_PIXEL_BYTES = 600.0
 """What a pixel takes in a network that cannot be traced, one in an exported file: more than most."""
+
+
+def bytes_of_held_pixel(rule: PixelRule | None) -> int:
+    """Return how many bytes each pixel of an image takes outside of the network."""
+    return IMAGE_BYTES + (COUNTED_BYTES + CHANNEL_BYTES * rule.channels if rule else 0)
 
 
 def bytes_of_image_pixel(model: nn.Module) -> float:
@@ -47,8 +56,9 @@ def _traced(model: nn.Module) -> float:
 class MemoryLimit:
     """The memory that a process may take in all, and the tiles that larger images are cut into.
 
-    `pixel_bytes` is what the network needs for a pixel of its input, which is an image times `image_scale`. The
-    decision depends on nothing else than these and the image, so that it is the same on every machine.
+    `pixel_bytes` is what the network needs for a pixel of its input, which is an image times `image_scale`, and
+    `held_bytes` what a pixel of the image takes beside it. The decision depends on nothing else than these and the
+    image, so that it is the same on every machine.
     """
 
     gib: float
@@ -56,6 +66,7 @@ class MemoryLimit:
     overlap: int
     pixel_bytes: float = UNKNOWN_PIXEL_BYTES
     image_scale: float = 1.0
+    held_bytes: int = IMAGE_BYTES
 
     def of_network(self, pixel_bytes: float, image_scale: float) -> "MemoryLimit":
         """Return the same limit for a network."""
@@ -82,7 +93,7 @@ class MemoryLimit:
         """Return the bytes that the process is predicted to take for an image, whole or in tiles."""
         pixels = size[0] * size[1]
         # The image decoded and once more while it is converted, its labels, and what is written of it.
-        held = PROCESS_BYTES + IN_FLIGHT_BYTES + pixels * (IMAGE_BYTES + confidence)
+        held = PROCESS_BYTES + IN_FLIGHT_BYTES + pixels * (self.held_bytes + confidence)
         if not tiled:
             return held + self._looked_at(pixels, classes, protocol)
         seen = min(size[0], self.tile + 31) * min(size[1], self.tile + 31)

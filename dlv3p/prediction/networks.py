@@ -48,6 +48,7 @@ from dlv3p.weights.loading import build_recognized, drop_void
 from dlv3p.weights.reading import read_weights
 from dlv3p.weights.recognition import recognize
 
+TORCH_EXPORT = ".pt2"
 EXPORTED = {".onnx": "onnxruntime", ".xml": "openvino"}
 """By suffix: the runtime that opens an exported file, unless another one is asked for."""
 NEEDED = {"onnxruntime": onnx_runtime.NEEDED, "openvino": openvino_runtime.NEEDED}
@@ -92,6 +93,11 @@ def open_network(
     path = Path(source).expanduser() if source else None
     if path is not None and path.suffix.lower() in EXPORTED:
         return _open_exported(path, runtime, device, threads)
+    if path is not None and path.suffix.lower() == TORCH_EXPORT:
+        raise ParameterError(
+            f"{path}: a file of torch.export is for programs in torch, and cannot be predicted with; give the run, its "
+            "weights, or the file that dlv3p export --output network.onnx writes"
+        )
     if path is not None and (path.suffix.lower() in WEIGHTS or path.is_file()):
         return _open_weights(path, device)
     run = str(source)

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError, UserError, reason
-from cityscapes.files.channels import FEW_LEVELS, ChannelImage
+from cityscapes.files.channels import ChannelImage
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import (
     NEARLY_BLACK,
@@ -30,7 +30,7 @@ from cityscapes.files.images import (
 )
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
-from dlv3p.prediction.memory import IMAGE_BYTES, IN_FLIGHT_BYTES
+from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.results import TABLE, Outputs, Results, check_output, open_results
@@ -42,6 +42,8 @@ READ_AHEAD, WRITTEN_BEHIND = 2, 2
 """Groups of images that are decoded before, and written after, the one that the network sees."""
 TABLE_SECONDS, TABLE_SHARE = 2.0, 20
 """The table is written at most so often, and takes at most one part in so many of the time."""
+LITTLE_SPREAD = 1 / 8
+"""An image whose values span less of a deviation is told, for a network was trained on others."""
 HEIF_SUFFIXES = (".heic", ".heif")
 
 
@@ -73,9 +75,7 @@ class _Job:
     problem: str = ""
     pixels: Image.Image | None = field(default=None, repr=False)
 
-    @property
-    def cost(self) -> int:
-        return self.size[0] * self.size[1] * IMAGE_BYTES
+    cost: int = 0
 
 
 @keep_freed_memory()
@@ -198,6 +198,7 @@ class _Pipeline:
                 register_heif()
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
             job.header, job.size = header, header.size[::-1]
+            job.cost = job.size[0] * job.size[1] * self.predictor.limit.held_bytes
             job.note = " and ".join(f"{what} ignored" for what in ignored)
             if self.predictor.needs_tiles(job.size, self.results.outputs.confidence):
                 return_freed_memory()
@@ -215,8 +216,8 @@ class _Pipeline:
             told = ""
             if not isinstance(job.pixels, ChannelImage):
                 told = explain_nearly_black(job.header, job.pixels)
-            elif (levels := job.pixels.levels_used) < FEW_LEVELS:
-                told = f"its values are {levels} of the 256 levels of value_range"
+            elif (spread := job.pixels.spread) < LITTLE_SPREAD:
+                told = f"its values span {spread:.2g} of the deviation in data.yaml"
             job.note = " and ".join(filter(None, (job.note, told)))
         except (UserError, OSError) as error:
             job.problem = _line(job.image, error)

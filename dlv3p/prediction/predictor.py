@@ -27,7 +27,7 @@ from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_view
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
-from dlv3p.prediction.memory import MemoryLimit, bytes_of_image_pixel
+from dlv3p.prediction.memory import MemoryLimit, bytes_of_held_pixel, bytes_of_image_pixel
 from dlv3p.prediction.networks import LabelsFile, open_network, with_runtime
 from dlv3p.prediction.tiles import Box, Tiling, blend
 from dlv3p.runtime.devices import LAYOUT, SCORING_ADVICE, explain_out_of_memory
@@ -195,7 +195,7 @@ def load_predictor(
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and every pixel is to be predicted")
     network = open_network(source, checkpoint=checkpoint, runtime=runtime, device=device, threads=threads)
-    limit = MemoryLimit(memory_gib, tile, tile_overlap)
+    limit = MemoryLimit(memory_gib, tile, tile_overlap, held_bytes=bytes_of_held_pixel(network.rule))
     if isinstance(network, LabelsFile):
         if protocol != WHOLE_IMAGE:
             raise ParameterError(f"{network.checkpoint}: ends in labels, which several views cannot be summed from; "

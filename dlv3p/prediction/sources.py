@@ -17,6 +17,7 @@ from dlv3p.parameters.training import DEMO_CITY
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+OTHER_VIDEO_SUFFIXES = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
 LIST_SUFFIX = ".txt"
 
 
@@ -76,6 +77,11 @@ def _of_file(path: Path) -> Source:
         return Source(_title(path.stem), video=path)
     if path.suffix.lower() == LIST_SUFFIX:
         return _of_list(path)
+    if path.suffix.lower() in OTHER_VIDEO_SUFFIXES:
+        raise InputError(
+            f"{path}: is a video of a type that is not read; allowed are {' '.join(VIDEO_SUFFIXES)}; convert it, as by "
+            f"ffmpeg -i {path.name} {path.stem}.mp4"
+        )
     return Source(_title(path.stem), name_results([path], path.parent))
 
 

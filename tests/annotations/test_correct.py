@@ -145,6 +145,20 @@ def test_bad_masks_are_a_line_each_and_the_others_are_written(predictions: Path,
     assert len(json.loads((predictions / "annotations.json").read_text())["images"]) == 2
 
 
+@pytest.mark.parametrize("format", ["coco", "cvat"])
+def test_frames_of_a_video_are_called_as_cvat_calls_them(format: str, predictions: Path, tmp_path: Path) -> None:
+    (video := tmp_path / "clip.mp4").write_bytes(b"is not read")
+    with pytest.raises(ParameterError, match="clip.mp4': is a file, as for frames of a video, and .*.png is no frame"):
+        write_corrections(predictions, video, format=format)
+    frames = [(predictions / "ids" / name).rename(predictions / "ids" / f"frame_00000{number}.png")
+              for number, name in enumerate(("below/a.png", "b.png"))]  # fmt: skip
+    written = write_corrections(predictions, video, format=format, tolerance=0, smallest=0)
+    read = list((CocoFile if format == "coco" else CvatFile)(written.path))
+    assert [image.name for image in read] == ["frame_000000", "frame_000001"]
+    assert (written.images, written.differing, written.problems) == (2, 0, ())
+    assert read[0].size == Image.open(frames[0]).size
+
+
 def test_what_holds_no_masks_is_refused_in_words(predictions: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="format='xml': allowed are coco, cvat"):
         write_corrections(predictions, tmp_path, format="xml")

@@ -4,6 +4,7 @@
 wrote `labelme/` (`write_label_file`), Datumaro 1.13.12 `coco/`, `cvat/`, `voc/` and `camvid/` (`Dataset.export` as
 coco_instances, cvat, voc_segmentation and camvid; CVAT's own exports are made by it), and Ultralytics 8.4.190
 `ultralytics/labels/` from the COCO file beside it (`convert_coco`), where a post of three parts is one outline.
+`cvat_video/` are tracks of a car and a sign in four frames, by the same version of Datumaro (cvat, use_track=True).
 """
 
 import json
@@ -287,6 +288,29 @@ def test_tracks_of_cvat_are_the_frames_that_the_file_states(tmp_path: Path) -> N
     assert not any(image.problem for image in read)
     assert {image.size for image in read} == {(8, 6)}
     assert [shape.order for shape in read[1].shapes] == [0, 1]
+
+
+def test_tracks_that_a_tool_wrote_are_read_frame_by_frame() -> None:
+    car, sign = np.array([[2, 3], [20, 3], [20, 20], [2, 20]]), np.array([[30, 10], [42, 10], [42, 19], [30, 19]])
+    read = list(CvatFile(WRITTEN / "cvat_video" / "default.xml"))
+    assert [image.name for image in read] == [f"frame_00000{number}" for number in range(4)]
+    assert {(image.size, image.problem) for image in read} == {((64, 48), "")}
+    for number, image in enumerate(read):
+        found = {shape.label: shape.rings[0].tolist() for shape in image.shapes}
+        expected = {"car": (car + [number, 0]).tolist(), "sign": (sign + [0, number]).tolist()}
+        assert found == (expected if number < 2 else {"sign": expected["sign"]})  # the car is outside from then on
+
+
+def test_parts_of_a_skeleton_that_is_tracked_are_left_out(tmp_path: Path) -> None:
+    """As in a file of CVAT's server, where a track of a skeleton holds a track for each of its points."""
+    path = tmp_path / "annotations.xml"
+    skeleton = '<skeleton frame="10" outside="0" points="1,1;2,2"></skeleton><track id="0" label="1">'
+    skeleton += '<points frame="10" outside="0" points="1,1"></points></track>'
+    path.write_text(VIDEO.replace("</annotations>", f'<track id="2" label="person">{skeleton}</track></annotations>'))
+    read = list(CvatFile(path))
+    assert [len(image.shapes) for image in read] == [1, 2, 0, 0]
+    assert not any(image.problem for image in read)
+    assert read[0].notes == ("points", "skeleton")
 
 
 def test_frames_that_would_have_to_be_interpolated_are_refused_by_name(tmp_path: Path) -> None:

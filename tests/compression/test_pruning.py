@@ -15,11 +15,12 @@ import pytest
 import torch
 import yaml
 from support.backbone_checks import shake
+from support.channel_folder import SWITCHES, write_folder
+from support.tiny import tiny
 from torch import nn
 from torch.nn import functional
 
-from cityscapes.errors import IntegrityError, MachineError, ParameterError
-from cityscapes.files.channels import PixelRule
+from cityscapes.errors import InputError, IntegrityError, MachineError, ParameterError
 from cityscapes.workspace import run_folder
 from dlv3p.compression import pruned_run as pruned_run_module
 from dlv3p.compression.acceptance_report import Limits
@@ -27,8 +28,8 @@ from dlv3p.compression.channels import ChannelGroup, ChannelGroups, all_logits
 from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, _has_start, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
-from dlv3p.compression.quantization import quantize_run
-from dlv3p.evaluation.inference import load_run_predictor
+from dlv3p.data.audit import audit
+from dlv3p.evaluation.inference import load_run_predictor, load_saved
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
 from dlv3p.models.widths import apply_widths, widths_of
@@ -553,12 +554,17 @@ def test_taylor_needs_gradients_that_were_worked_out():
     torch.testing.assert_close(model.backbone.conv1.weight.grad, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_networks_of_other_channels_are_refused_before_anything_is_computed(monkeypatch):
-    dense = SimpleNamespace(rule=PixelRule(4, (0.0, 4095.0), (2000.0,) * 4, (500.0,) * 4))
-    monkeypatch.setattr(pruned_run_module, "dense_run", lambda run: run)
-    monkeypatch.setattr(pruned_run_module, "load_run_predictor", lambda parameters: dense)
-    words = "only for networks of RGB, and this one takes 4 channels .* or train a smaller backbone"
-    with pytest.raises(ParameterError, match=f"pruning: {words}"):
-        prune_run(PruneParameters(run="tiny"))
-    with pytest.raises(ParameterError, match=f"quantizing: {words}"):
-        quantize_run(dense, None, backends=())
+def test_networks_of_other_channels_are_pruned_for_the_same_images(workspace, tmp_path):
+    root = write_folder(tmp_path / "data", count=2)
+    audit(root, ["train"], progress="none")
+    train(tiny(root, run="five", epochs=1, backbone="resnet18", channels=16, **SWITCHES | {"batch_size": 2}))
+    asked = PruneParameters(run="five", batches=1, epochs=1, repeats=5, threads=1, device="cpu", progress="none")
+    pruned = prune_run(asked)
+    assert pruned.start.rule == pruned.dense.rule
+    assert pruned.start.backbone.conv1.weight.shape[:2] == (32, 5)
+    pruned.fine_tune()
+    assert load_saved("five-pruned", device="cpu", threads=1).rule == pruned.dense.rule
+    stated = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(stated.replace("value_range: [0", "value_range: [1"))
+    with pytest.raises(InputError, match="run='five': takes images of 5 channels of 0 to .* are images of 5 channels"):
+        prune_run(replace(asked, pruned_run="other"))

@@ -2,6 +2,9 @@
 
 import json
 import re
+import struct
+import tracemalloc
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +14,15 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from support.channel_folder import SIDE, SWITCHES, write_folder
 from support.tiny import tiny
 
 from cityscapes.errors import InputError
 from cityscapes.files.channels import ChannelImage, PixelRule
-from cityscapes.files.images import read_image
+from cityscapes.files.images import inspect_picture, read_image
+from cityscapes.files.png_chunks import SIGNATURE, chunk
 from dlv3p.data.audit import audit
-from dlv3p.data.augment import Augmentation, normalize
+from dlv3p.data.augment import Augmentation, blur_crop, normalize
 from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.resample import Window, resize_pixels
 from dlv3p.data.roots import open_split
@@ -29,6 +34,7 @@ from dlv3p.export.__main__ import main as export
 from dlv3p.models.deeplab import build_model, build_network
 from dlv3p.models.inputs import adapt_filters, first_convolution, input_channels, take_channels
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.prediction.memory import bytes_of_held_pixel
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import load_predictor
 from dlv3p.prediction.results import Outputs
@@ -37,36 +43,6 @@ from dlv3p.train import train
 from dlv3p.training import trial
 from dlv3p.training.cost import estimate_cost
 from dlv3p.training.memory import predict_disk_bytes
-
-CHANNELS, SIDE = 5, 64
-SWITCHES = {"crop_height": 48, "crop_width": 48, "batch_size": 4, "learning_rate": 0.05, "image_scale": 1.0}
-SWITCHES |= {"checkpoint_minutes": 60.0}
-
-
-def write_folder(root: Path, channels: int = CHANNELS, count: int = 4) -> Path:
-    """Write 12-bit images whose second class is bright in the last channel, with masks of 0 and 255 by a suffix.
-
-    One channel becomes 16-bit gray, in PNG files.
-    """
-    generator = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for index in range(count):
-            mask = np.zeros((SIDE, SIDE), np.uint8)
-            top, left = generator.integers(0, SIDE // 2, 2)
-            mask[top : top + SIDE // 2, left : left + SIDE // 2] = 255
-            values = generator.integers(0, 1000, (SIDE, SIDE, channels)).astype(np.uint16)
-            values[..., -1] += np.where(mask == 255, 3000, 0).astype(np.uint16)
-            for kind in ("images", "masks"):
-                (root / kind / split).mkdir(parents=True, exist_ok=True)
-            path = root / "images" / split / f"{index}.tif"
-            if channels == 1:
-                Image.fromarray(values[..., 0] * 16).save(path.with_suffix(".png"))
-            else:
-                tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig")
-            Image.fromarray(mask).save(root / "masks" / split / f"{index}_mask.png")
-    (root / "classes.csv").write_text("id,name,stored\n0,ground,0\n1,object,255\n")
-    (root / "data.yaml").write_text(f"mask_suffix: _mask\nchannels: {channels}\n")
-    return root
 
 
 def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Path, tmp_path: Path) -> None:
@@ -97,7 +73,7 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     with pytest.raises(InputError, match="image: has 3 channels, and data.yaml says channels: 5"):
         predictor(np.zeros((SIDE, SIDE, 3), np.uint8))
     rule = replace(predictor.rule, value_range=(0.0, 9.0))
-    for other in (Image.new("RGB", (SIDE, SIDE)), ChannelImage(np.zeros((SIDE, SIDE, 5), np.uint8), rule)):
+    for other in (Image.new("RGB", (SIDE, SIDE)), ChannelImage(np.zeros((SIDE, SIDE, 5), np.float32), rule)):
         for predict in (predictor.network.predict, predictor.network.whole_logits):  # as find_label_errors does
             with pytest.raises(InputError, match="takes images of 5 channels of 0 to .*, and given are images of"):
                 predict(other)
@@ -139,19 +115,22 @@ def test_gray_of_16_bits_is_audited_trained_evaluated_exported_and_predicted(wor
     found = predict_images(
         predictor, find_images(tmp_path / "eight bits.png"), tmp_path / "dark", Outputs(), progress="none"
     )
-    assert "its values are 1 of the 256 levels of value_range" in found.table.read_text()
+    assert "its values span 0 of the deviation in data.yaml" in found.table.read_text()
 
     export(["--run", "gray", "--output", str(tmp_path / "gray.onnx")])
     assert (load_predictor(tmp_path / "gray.onnx", threads=1)(opened) == labels).mean() > 0.999
 
 
+NARROW = "channel in a part of its range"
+
+
 @pytest.mark.parametrize(
     ("stated", "kind", "problem", "is_error"),
     [
-        ("value_range: [0, 15]", "channel of few levels", "deviates by [0-9.]+ of 256 levels; 100% are at", True),
-        ("value_range: [0, 4000]", "channel of few levels", "deviates by [0-9.]+ of 256 levels; [6-9].% are", False),
-        ("value_range: [0, 40000000]", "channel of few levels", "deviates by 0.[0-9] of 256 levels", True),
-        ("value_range: [0, 800000]", "channel of few levels", "deviates by [4-7].[0-9] of 256 levels", False),
+        ("value_range: [0, 15]", NARROW, "deviates by [0-9.]+% of value_range; 100% are at", True),
+        ("value_range: [0, 4000]", NARROW, "deviates by [0-9.]+% of value_range; [6-9].% are", False),
+        ("value_range: [0, 4000000000000]", NARROW, "deviates by 0.00% of value_range", True),
+        ("value_range: [0, 800000]", NARROW, "deviates by [1-3].[0-9]+% of value_range", False),
         ("mean: [0.25]", "", "", False),
         (
             "mean: [0.25]\ndeviation: [0.2]",
@@ -203,27 +182,90 @@ RULE = PixelRule(2, (0.0, 4095.0), (1000.0, 2000.0), (500.0, 100.0))
 
 def test_values_are_stretched_clipped_and_normalized_by_the_rule() -> None:
     image = RULE.image(np.array([[[0, 4095], [5000, 2000]]], np.uint16), "a")
-    assert image.pixels.tolist() == [[[0, 255], [255, 125]]]
+    assert image.pixels.tolist() == [[[0, 1], [1, np.float32(2000 / 4095)]]]
     values = normalize(image).numpy()
     assert values.shape == (2, 1, 2)
     assert values[0].ravel() == pytest.approx([-2.0, 6.19])
-    assert values[1].ravel() == pytest.approx([20.95, (125 / 255 * 4095 - 2000) / 100], abs=1e-4)
+    assert values[1].ravel() == pytest.approx([20.95, 0], abs=1e-4)
+
+
+def test_what_only_the_low_byte_tells_reaches_the_network(tmp_path: Path) -> None:
+    values = np.full((8, 8), 0x8000, np.uint16)
+    values[:, 4:] += 1
+    rule = PixelRule(1, (0.0, 65535.0), (30000.0,), (500.0,))
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        seen = normalize(read_image(tmp_path / name, rule=rule)).numpy()[0]
+        assert seen[:, 4:] - seen[:, :4] == pytest.approx(1 / 500, abs=2e-5)
+    doubled = normalize(read_image(tmp_path / "a.tif", rule=rule), image_scale=2.0).numpy()[0]
+    assert sorted(np.rint((doubled[5] * 500 + 30000 - 0x8000) * 4)) == [0] * 7 + [1, 3] + [4] * 7
+
+
+def test_a_class_that_only_the_low_byte_tells_is_learned(workspace: Path, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", channels=1, count=8)
+    for path in root.glob("images/*/*.png"):
+        values = np.asarray(Image.open(path)) // 256 + 30000  # 30000 to 30250 of 65535
+        Image.fromarray(values.astype(np.uint16)).save(path)
+    inputs = []
+    for low, high, jitter in ((0, 65535, 0.0), (30000, 30255, 0.3)):
+        (root / "data.yaml").write_text(f"mask_suffix: _mask\nchannels: 1\nvalue_range: [{low}, {high}]\n")
+        report = audit(root, ["train"], progress="none")
+        assert [finding.kind for finding in report.findings] == [NARROW] * (high == 65535)
+        assert report.errors == ()
+        inputs.append(normalize(open_split(root, "train").image(0)).numpy())
+        train(tiny(root, run=f"to{high}", epochs=10, validate_every=10, color_jitter=jitter, **SWITCHES))
+        network = load_saved(f"to{high}", device="cpu", threads=1)
+        assert evaluate(network, open_split(root, "val"), progress="none").scores.mean_iou > 0.6
+    assert inputs[1] == pytest.approx(inputs[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colors_of_16_bits_in_a_png_keep_all_of_them(tmp_path: Path, mode: str) -> None:
+    channels, color_type = {"RGB": (3, 2), "RGBA": (4, 6), "LA": (2, 4)}[mode]
+    values = np.random.default_rng(4).integers(0, 2**16, (7, 9, channels), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", 9, 7, 16, color_type, 0, 0, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        SIGNATURE
+        + b"".join(chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")))
+    )
+    rule = PixelRule(channels, (0.0, 65535.0), (0.0,) * channels, (1.0,) * channels)
+    assert np.array_equal(normalize(read_image(path, rule=rule)).numpy().transpose(1, 2, 0), values)
+    assert inspect_picture(path, any_channels=True)[1] == ()
 
 
 def test_what_pillow_does_for_rgb_is_done_for_every_channel() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     rgb = Image.fromarray(pixels)
-    image = ChannelImage(pixels, PixelRule(3, (0.0, 255.0), (0.0,) * 3, (1.0,) * 3))
-    assert np.array_equal(
-        np.asarray(image.resize((20, 11))), np.asarray(rgb.resize((20, 11), Image.Resampling.BILINEAR))
-    )
-    assert np.array_equal(np.asarray(image.crop((3, 4, 20, 30))), np.asarray(rgb.crop((3, 4, 20, 30))))
+    image = PixelRule(3, (0.0, 255.0), (0.0,) * 3, (1.0,) * 3).image(pixels, "a")
     assert np.array_equal(np.asarray(image.convert("RGB")), pixels)
-    window = Window(30, 40, 3.0, 2.0, 33.5, 27.0, 19, 23)
-    five = np.concatenate([pixels, pixels[..., :2]], axis=2)
-    resized = resize_pixels(np.ascontiguousarray(five), window, flip=True)
-    assert np.array_equal(resized[..., :3], resize_pixels(pixels, window, flip=True))
-    assert np.array_equal(resized[..., 3:], resized[..., :2])
+    for method in Image.Transpose:
+        assert np.array_equal(np.asarray(image.transpose(method).convert("RGB")), np.asarray(rgb.transpose(method)))
+    assert np.array_equal(np.asarray(image.crop((3, 4, 20, 30)).convert("RGB")), np.asarray(rgb.crop((3, 4, 20, 30))))
+    reduced = np.asarray(rgb.resize((20, 11), Image.Resampling.BILINEAR))
+    assert np.asarray(image.resize((20, 11))) * 255 == pytest.approx(reduced, abs=1)  # two roundings of half a level
+
+
+@pytest.mark.parametrize("box", [(3.0, 2.0, 33.5, 27.0), (10.2, 11.7, 40.0, 30.0), (0.0, 0.0, 40.0, 30.0)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_of_floats_is_resized_as_one_of_colors(box: tuple[float, ...], flip: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    shares, window = pixels / np.float32(255), Window(30, 40, *box, 19, 23)
+    resized = resize_pixels(shares, window, flip=flip)
+    assert resized * 255 == pytest.approx(resize_pixels(pixels, window, flip=flip), abs=1)
+    rows, columns = window.corner()
+    assert np.array_equal(resize_pixels(shares[:rows, :columns], window, flip=flip), resized)
+
+
+def test_floats_are_blurred_by_a_gaussian() -> None:
+    dot = np.zeros((21, 21, 2), np.float32)
+    dot[10, 10] = 1
+    blurred = blur_crop(dot, 2.0)
+    assert blurred[10, 12] / blurred[10, 10] == pytest.approx(np.exp(-0.5), rel=1e-5)
+    assert blurred.sum() == pytest.approx(2, rel=1e-5)
+    assert blur_crop(np.full((5, 6, 1), 0.3, np.float32), 1.5) == pytest.approx(0.3)
+    assert np.array_equal(blur_crop(dot, 0.0), dot)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.3])
@@ -253,7 +295,7 @@ def test_every_family_takes_other_channels(backbone: str) -> None:
     assert model(torch.zeros(1, 2, 64, 64)).shape == (1, 2, 64, 64)
 
 
-def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_path: Path) -> None:
+def test_shards_and_the_decoded_cache_hold_the_same_values(workspace: Path, tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", channels=2, count=2)
     audit(root, ["train"], progress="none")
     split = open_split(root, "train")
@@ -261,6 +303,7 @@ def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_
     sharded = open_split(tmp_path / "shards", "train")
     assert sharded.pixel_rule == split.pixel_rule
     expected = np.asarray(split.image(1))
+    assert len(np.unique(expected)) > 1000
     assert np.array_equal(np.asarray(sharded.image(1)), expected)
     for one in (split, sharded):
         cache = DecodedCache(one)
@@ -268,16 +311,16 @@ def test_shards_and_the_decoded_cache_hold_the_same_levels(workspace: Path, tmp_
             assert np.array_equal(cache.open(1).corner(SIDE, SIDE), expected)
 
 
-def test_the_decoded_cache_serves_no_levels_of_another_rule(workspace: Path, tmp_path: Path) -> None:
+def test_the_decoded_cache_serves_no_values_of_another_rule(workspace: Path, tmp_path: Path) -> None:
     root = write_folder(tmp_path, channels=2, count=1)
     stated = (root / "data.yaml").read_text()
-    levels = []
+    shares = []
     for high in (4095, 2000):
         (root / "data.yaml").write_text(f"{stated}value_range: [0, {high}]\nmean: [0, 0]\ndeviation: [1, 1]\n")
         split = open_split(root, "train")
-        levels.append(np.asarray(split.image(0)))
-        assert np.array_equal(DecodedCache(split).open(0).corner(SIDE, SIDE), levels[-1])
-    assert not np.array_equal(*levels)
+        shares.append(np.asarray(split.image(0)))
+        assert np.array_equal(DecodedCache(split).open(0).corner(SIDE, SIDE), shares[-1])
+    assert not np.array_equal(*shares)
 
 
 def test_a_crop_of_a_png_follows_the_rule_too(tmp_path: Path) -> None:
@@ -287,7 +330,7 @@ def test_a_crop_of_a_png_follows_the_rule_too(tmp_path: Path) -> None:
     path.unlink()
     with (root / "data.yaml").open("a") as file:
         file.write("value_range: [0, 100]\nmean: [0, 0, 0]\ndeviation: [1, 1, 1]\n")
-    assert open_image(open_split(root, "train"), 0).corner(1, 1)[0, 0].tolist() == [128, 255, 255]
+    assert open_image(open_split(root, "train"), 0).corner(1, 1)[0, 0].tolist() == [0.5, 1, 1]
 
 
 @pytest.mark.parametrize("values", ["uint8", "uint16", "float32"])
@@ -298,7 +341,7 @@ def test_tiffs_of_every_layout_give_their_values(tmp_path: Path, values: str, la
     options = {} if layout == "pages" else {"planarconfig": layout}
     tifffile.imwrite(tmp_path / "a.tif", content, photometric="minisblack", **options)
     image = read_image(tmp_path / "a.tif", rule=PixelRule(5, (0.0, 255.0), (0.0,) * 5, (1.0,) * 5))
-    assert np.array_equal(image.pixels, stored.astype(np.uint8))
+    assert np.array_equal(image.pixels, (stored / 255).astype(np.float32))
 
 
 def test_gray_of_16_bits_keeps_its_range(tmp_path: Path) -> None:
@@ -306,7 +349,7 @@ def test_gray_of_16_bits_keeps_its_range(tmp_path: Path) -> None:
     rule = PixelRule(1, (0.0, 4095.0), (0.0,), (1.0,))
     for name in ("a.png", "a.tif"):
         Image.fromarray(stored).save(tmp_path / name)
-        assert np.array_equal(read_image(tmp_path / name, rule=rule).pixels[..., 0], np.rint(stored / 4095 * 255))
+        assert np.array_equal(read_image(tmp_path / name, rule=rule).pixels[..., 0], (stored / 4095).astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -360,3 +403,14 @@ def test_colors_of_16_bits_in_a_png_and_damaged_tiffs_are_refused(tmp_path: Path
 
 def test_the_record_of_an_export_states_the_rule(tmp_path: Path) -> None:
     assert json.loads(json.dumps(RULE.as_dict())) == RULE.as_dict()
+
+
+def test_an_image_of_channels_takes_no_more_memory_than_is_predicted(tmp_path: Path) -> None:
+    rule = PixelRule(5, (0.0, 65535.0), (0.0,) * 5, (1.0,) * 5)
+    values = np.zeros((600, 800, 5), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    tracemalloc.start()
+    normalize(read_image(tmp_path / "a.tif", rule=rule))
+    taken = tracemalloc.get_traced_memory()[1] / (600 * 800)
+    tracemalloc.stop()
+    assert bytes_of_held_pixel(None) < taken < bytes_of_held_pixel(rule)

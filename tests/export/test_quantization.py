@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.channel_folder import SWITCHES, write_folder
+from support.tiny import tiny
 
 from cityscapes import errors
 from cityscapes.errors import (
@@ -40,9 +42,10 @@ from dlv3p.compression.variants import (
     gains,
     load_reference,
 )
+from dlv3p.data.audit import audit
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_split, open_training
-from dlv3p.evaluation.inference import load_run_predictor
+from dlv3p.evaluation.inference import load_run_predictor, load_saved
 from dlv3p.export import onnx_runtime
 from dlv3p.export.calibration import choose_calibration_images
 from dlv3p.export.onnx_runtime import convert_to_float16, convolutions, open_onnx, quantize_with_onnx_runtime
@@ -52,7 +55,9 @@ from dlv3p.export.torch_runtime import TorchPredictor
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.notebooks import QuantizeParameters, RunParameters, TrainParameters
 from dlv3p.parameters.training import TrainingDataParameters
+from dlv3p.prediction.predictor import load_predictor
 from dlv3p.runs.folders import checkpoint_path
+from dlv3p.train import train
 from dlv3p.weights.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -467,3 +472,21 @@ def test_what_was_quantized_is_named_by_the_bytes_that_were_read(predictor, spli
     moved = replace(predictor, run="moved", checkpoint=path)
     made = quantize_run(moved, choose_calibration_images(splits[0], 1), backends=["onnxruntime"])
     assert made.description["checkpoint"]["sha256"] == read != file_sha256(path)
+
+
+def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule(workspace, tmp_path):
+    root = write_folder(tmp_path / "data", count=2)
+    audit(root, ["train"], progress="none")
+    train(tiny(root, run="five", epochs=1, **SWITCHES | {"batch_size": 2}))
+    predictor, split = load_saved("five", device="cpu", threads=1), open_split(root, "train")
+    images = choose_calibration_images(split, 2)
+    quantized = quantize_run(predictor, images, backends=("onnxruntime",))
+    opened = load_predictor(quantized.path("onnxruntime"), threads=1)
+    assert opened.rule == predictor.rule
+    path = split.image_path(0)
+    assert (opened(path) == load_predictor("five", device="cpu", threads=1)(path)).mean() > 0.9
+    stated = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(stated.replace("value_range: [0", "value_range: [1"))
+    other = choose_calibration_images(open_split(root, "train"), 2)
+    with pytest.raises(InputError, match="run='five': takes images of 5 channels of 0 to .* are images of 5 channels"):
+        quantize_run(predictor, other, backends=())

@@ -217,7 +217,7 @@ def test_a_notebook_shows_what_differs_from_the_defaults_and_folds_the_rest():
     assert folded.startswith(f"<summary>{others} others at their defaults</summary>")
     assert folded.endswith("</details>")
     assert folded.count("<tr><td>") == others
-    assert "<tr><td>learning_rate</td><td>0.003</td></tr>" in folded
+    assert "<tr><td>learning_rate</td><td>0.008</td></tr>" in folded
 
 
 def plain_text(parameters):

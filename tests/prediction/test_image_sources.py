@@ -87,6 +87,13 @@ def test_nothing_to_predict_is_one_line(tmp_path: Path) -> None:
         find_images(f"{tmp_path}/*.png")
 
 
+@pytest.mark.parametrize("name", ["clip.ts", "clip.MPG"])
+def test_a_video_of_another_type_is_not_taken_for_an_image(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"G")
+    with pytest.raises(InputError, match=r"a video of a type that is not read; allowed are \.mp4 .*ffmpeg -i clip"):
+        find_images(tmp_path / name)
+
+
 def test_a_circle_of_links_is_named(photos: Path) -> None:
     (photos / "below" / "up").symlink_to(photos)
     with pytest.raises(InputError, match="up: a circular link; remove it"):

@@ -150,6 +150,10 @@ def test_a_tiff_of_32_bits_is_refused_not_taken_for_16(predictor, picture: Image
 
 
 def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ParameterError, match="network.pt2: a file of torch.export is for programs in torch, and cannot"
+    ):
+        load_predictor(tmp_path / "network.pt2")
     with pytest.raises(MissingInputError, match="no such exported file; write one with: dlv3p export"):
         load_predictor(tmp_path / "gone.onnx")
     with pytest.raises(MissingInputError, match="no such weights file"):

@@ -152,6 +152,8 @@ class Results:
         """Return what a result is made from: on the exact path without tiles, that of `save_predictions`."""
         predictor, limit = self.predictor, self.predictor.limit
         origin = origin_of(predictor.network.weights_sha256, predictor.protocol, sha256)
+        if predictor.rule is not None:
+            origin += f" as {predictor.rule.key}".encode()
         if predictor.needs_tiles(size, self.outputs.confidence):
             origin += f" in tiles of {limit.tile} overlapping by {limit.overlap}".encode()
         exact = predictor.runtime == EXACT and self.settings["batch_size"] == 1

@@ -65,6 +65,11 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     source = root / "images" / "val"
     found = predict_images(predictor, find_images(source), tmp_path / "out", Outputs(), progress="none")
     assert found.problems == ()
+    again = predict_images(predictor, find_images(source), tmp_path / "out", Outputs(), progress="none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PixelRule, "key", "of another version, which made other pixels")
+        other = predict_images(predictor, find_images(source), tmp_path / "out", Outputs(), progress="none")
+    assert (again.made, other.made) == (0, found.made)
     labels = np.array(Image.open(tmp_path / "out" / "ids" / "0.png"))
     truth = open_split(root, "val").mask(0)
     assert (labels == truth).mean() > 0.8

@@ -13,6 +13,7 @@ from dlv3p.export.__main__ import main as export
 from dlv3p.parameters.protocols import Protocol
 from dlv3p.prediction.networks import LabelsFile, exported_sha256
 from dlv3p.prediction.predictor import load_predictor
+from dlv3p.runs.folders import QUANTIZED, write_json
 
 pytestmark = pytest.mark.usefixtures("trained")
 
@@ -98,6 +99,10 @@ def test_an_exported_file_predicts_without_its_run(predictor, picture: Image.Ima
     assert isinstance(exported.network, LabelsFile)
     assert (exported.runtime, exported.class_names) == ("onnxruntime", predictor.class_names)
     assert (exported(picture) == predictor(picture)).mean() >= 0.999
+    # Beside the files of a quantized run, it still is described by itself.
+    others = {"sha256": {"model.onnx": "0"}, "run": "other-int8", "class_names": ["a"], "input": {"image_scale": 0.5}}
+    write_json(tmp_path / QUANTIZED, others)
+    assert load_predictor(path, threads=1).class_names == predictor.class_names
     with pytest.raises(ParameterError, match="ends in labels, which several views cannot be summed from"):
         load_predictor(path, threads=1, protocol=Protocol(flip=True))
     with pytest.raises(ParameterError, match="network.onnx is run by onnxruntime or openvino"):

@@ -110,14 +110,14 @@ def test_within_the_band_nothing_is_said(band, capsys):
 
 
 def test_each_metric_that_leaves_the_band_is_told_once_with_likely_causes(band, capsys):
-    watch = watch_of(band, learning_rate=0.03, loss="focal", seed=5, threads=1)
+    watch = watch_of(band, learning_rate=0.08, loss="focal", seed=5, threads=1)
     watch.on_start(9, 3)
     watch.on_epoch({"epoch": 1, "train_loss": 2.1, "val_mIoU": 0.0})
     watch.on_epoch({"epoch": 2, "train_loss": 2.1, "val_mIoU": 0.1})
     first, second = warnings(capsys)
     assert first.startswith("warning: epoch 1: train_loss 2.100 is above the reference band 1.000 to 2.000")
     assert second.startswith("warning: epoch 2: val_mIoU 0.100 is below the reference band 0.200 to 0.400")
-    assert "learning_rate (now 0.03, in the band 0.003), or loss (now focal, in the band cross_entropy)" in first
+    assert "learning_rate (now 0.08, in the band 0.008), or loss (now focal, in the band cross_entropy)" in first
     assert "wrong ids" in first
     assert "seed" not in first
     assert "threads" not in first
@@ -303,7 +303,7 @@ def test_wrong_ids_are_told_before_the_first_step(city, workspace, recorded, cap
 
 WRONG = {
     "a new seed": ({"seed": 4}, None, False),
-    "a tenfold rate": ({"learning_rate": 0.03}, None, True),
+    "a tenfold rate": ({"learning_rate": 0.08}, None, True),
     "shifted ids": ({}, (shift, NUM_CLASSES), True),
     "label ids": ({}, (TRAIN_ID_TO_LABEL_ID.__getitem__, 34), True),
 }

@@ -15,6 +15,7 @@ from cityscapes.errors import BusyError, MissingInputError, StoppedError
 from cityscapes.files.locks import lock_folder
 from dlv3p.data import fingerprints as content_fingerprint
 from dlv3p.data.roots import open_split
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs import provenance
 from dlv3p.runs.__main__ import main
 from dlv3p.runs.check import check_run
@@ -231,7 +232,9 @@ def test_json_that_others_would_not_read_is_damaged(folder, text):
 def test_other_parameters_or_classes_than_those_of_run_json_are_named(folder):
     edit_record(folder, lambda record: record["parameters"].update(learning_rate=0.5))
     assert {problem for _, _, problem in errors(folder)} == {"its parameters are not those of run.json: learning_rate"}
-    edit_record(folder, lambda record: record["parameters"].update(learning_rate=0.003, threads=7))
+    edit_record(
+        folder, lambda record: record["parameters"].update(learning_rate=TrainParameters().learning_rate, threads=7)
+    )
     assert errors(folder) == []  # threads do not say what is trained
     edit_record(folder, lambda record: record["class_names"].reverse())
     assert {problem for _, _, problem in errors(folder)} == {"its class_names are not those of run.json"}

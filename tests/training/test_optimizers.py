@@ -8,6 +8,7 @@ from support.tiny import tiny
 from torch import nn
 
 from cityscapes.errors import DivergedError, ParameterError
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
 from dlv3p.training.optimizers import make_optimizer, rate_factor, set_rates
@@ -93,7 +94,7 @@ def test_steps_end_a_run_within_an_epoch_and_validation_can_be_rare(city, worksp
     result = train(parameters)  # three steps an epoch
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert [math.isnan(row["val_mIoU"]) for row in result.history] == [True, False, False]
-    assert result.history[-1]["learning_rate"] == pytest.approx(0.003 * (1 - 7 / 8) ** 0.9)
+    assert result.history[-1]["learning_rate"] == pytest.approx(TrainParameters().learning_rate * (1 - 7 / 8) ** 0.9)
 
 
 def test_float16_trains_and_a_gradient_that_overflows_is_left_out(city, workspace):

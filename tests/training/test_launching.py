@@ -130,7 +130,9 @@ def test_t7_t9_two_forked_processes_that_are_killed_and_stopped_end_the_same(
     assert log == f"error: run='run': stopped after step 5 of {WHOLE}; run again to continue\n"
     assert steps_of(checkpoint_path("run", "last")) == 5
     status, log, _ = trainings.train(asked(city), workspace)
-    assert (status, [line[:14] for line in log.splitlines()]) == (0, ["saved/run: bes"]), log
+    result, *more = log.splitlines()
+    assert (status, result[:14], more[:2]) == (0, "saved/run: bes", ["", "What to do next:"]), log
+    assert {line.split(" ")[0] for line in more[2:]} == {"#", "papermill"}, log
     assert outcome(run_folder("run")) == forked_undisturbed
 
 

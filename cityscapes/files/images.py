@@ -239,16 +239,22 @@ def read_ids(path: Path) -> np.ndarray:
 
 def decode_ids(content: bytes, source: str) -> np.ndarray:
     """Decode the ids of a mask's file as `read_ids` does; `source` begins the messages."""
+    found = ids_or_colors(content, source)
+    if isinstance(found, Image.Image):
+        raise InputError(f"{source}: has mode {found.mode}; a mask is a PNG with one channel of ids (mode L or P)")
+    return found
+
+
+def ids_or_colors(content: bytes, source: str) -> np.ndarray | Image.Image:
+    """Decode a mask's file: its ids as they are stored, uint8 (H,W), or the image where it has more channels."""
     from cityscapes.files.png_read import decode_gray_png  # loads numba, which images do not need
 
-    ids = decode_gray_png(content, bits=8, palette=True)
+    ids = decode_gray_png(content, bits=8, palette=True)  # fast, and None for what is rarer
     if ids is not None:
         return ids
     image = decode_mask(content, source)
     ids = stored_ids(image)
-    if ids is None:
-        raise InputError(f"{source}: has mode {image.mode}; a mask is a PNG with one channel of ids (mode L or P)")
-    return ids
+    return image if ids is None else ids
 
 
 def decode_mask(content: bytes, source: str) -> Image.Image:

@@ -1,10 +1,8 @@
 """Read PNG files fast: a mask's one channel of 8 or 16 bits, or the corner of an RGB image that a crop needs.
 
-Also colors of 16 bits, of which Pillow keeps eight.
-
 Masks are huge, nearly empty files: some ten kilobytes that become millions of equal pixels. A crop needs the rows down
 to its bottom, and of them the columns up to its right. Unusual and damaged files are left to Pillow, which explains
-them.
+them. Colors of 16 bits, of which Pillow keeps eight, are read here too.
 """
 
 import struct

@@ -92,13 +92,13 @@ def write_corrections(
     with open_writer(path, format, kept.class_names, kept.colors) as writer:
         for mask_path in track(kept.paths, title=f"write {format}", mode=progress, unit="images"):
             try:
-                image, mask, image_sha256 = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
+                image, mask = _trace_file(mask_path, kept, index, tolerance=tolerance, smallest=smallest)
             except InputError as error:
                 problems.append(str(error))
                 continue
             writer.add(image)
-            predicted_of = made_of.get(mask_path.relative_to(kept.folder).as_posix(), "")
-            if index is not None and predicted_of not in ("", image_sha256):
+            predicted_of = made_of.get(mask_path.relative_to(kept.folder).as_posix())
+            if index is not None and predicted_of and file_sha256(index.find_named(mask_path)) != predicted_of:
                 others.append(image.name)
             differing += int((draw(image, ids, unlabeled=IGNORE).mask != mask).sum())
             shapes, pixels, done = shapes + len(image.shapes), pixels + mask.size, done + 1
@@ -160,17 +160,17 @@ class _Masks:
 
 def _trace_file(
     path: Path, kept: _Masks, index: ImageIndex | None, *, tolerance: float, smallest: int
-) -> tuple[AnnotatedImage, np.ndarray, str]:
+) -> tuple[AnnotatedImage, np.ndarray]:
     mask = kept.read(path)
-    name, size, made_of = path.stem, mask.shape[::-1], ""
+    name, size = path.stem, mask.shape[::-1]
     if index is not None:
         picture = index.find_named(path)
-        name, size, made_of = index.name(picture), inspect_picture(picture)[0].size, file_sha256(picture)
+        name, size = index.name(picture), inspect_picture(picture)[0].size
     if size != mask.shape[::-1]:
         raise InputError(f"{path}: has {mask.shape[1]} x {mask.shape[0]} pixels and its image {size[0]} x {size[1]}")
     cleaned = without_specks(mask, smallest)
     names = [*kept.class_names, *[IGNORE_CLASS] * (IGNORE + 1 - len(kept.class_names))]
-    return AnnotatedImage(name, size, trace(cleaned, names, tolerance=tolerance)), mask, made_of
+    return AnnotatedImage(name, size, trace(cleaned, names, tolerance=tolerance)), mask
 
 
 def trace(mask: np.ndarray, names: Sequence[str], *, tolerance: float = 0.0) -> tuple[Shape, ...]:

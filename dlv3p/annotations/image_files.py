@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.images import decode_mask, read_file, stored_ids
+from cityscapes.files.images import decode_mask, ids_or_colors, read_file, stored_ids
 from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import load_json_fast, read_at_most, safe_reason, sanitize
 from dlv3p.annotations.shapes import (
@@ -198,8 +198,8 @@ def _labelme_mask(text: Any, left: int, top: int, where: str) -> Region:
 
 
 def _decode_labelme_mask(content: bytes, where: str) -> np.ndarray:
-    ids = stored_ids(decode_mask(content, f"{where}/mask"))
-    if ids is None:
+    ids = ids_or_colors(content, f"{where}/mask")
+    if not isinstance(ids, np.ndarray):
         raise InputError(f"{where}/mask: has colors; expected one channel of 0 and 1")
     return ids > 0
 

@@ -24,10 +24,9 @@ import numpy as np
 
 from cityscapes.errors import InputError, MissingInputError
 from cityscapes.files.channels import PixelRule
-from cityscapes.files.images import decode_mask, read_file, stored_ids
+from cityscapes.files.images import decode_mask, ids_or_colors, read_file
 from cityscapes.files.listing import is_shown_folder, walk
 from cityscapes.files.png_chunks import palette_of
-from cityscapes.files.png_read import decode_gray_png
 from cityscapes.ids import ids_in
 from cityscapes.labels import IGNORE
 from dlv3p.data.class_table import CLASSES_FILE, ClassTable, read_class_table
@@ -76,14 +75,12 @@ class FolderSplit(PairedSplit):
         a white that is stored as gray, belong to another class than the ids.
         """
         content = read_file(path)
-        ids = decode_gray_png(content, bits=8, palette=True)  # fast, and None for what is rarer
-        mask = decode_mask(content, str(path)) if ids is None else None
-        ids = stored_ids(mask) if mask else ids
-        if ids is not None:
+        mask = ids_or_colors(content, str(path))
+        if isinstance(mask, np.ndarray):
             if self.label_rule:
-                return self._table.ids(ids, str(path))
-            self._refuse_contradiction(ids, palette_of(content), path)
-            return ids
+                return self._table.ids(mask, str(path))
+            self._refuse_contradiction(mask, palette_of(content), path)
+            return mask
         if mask.mode not in RGB_MODES:
             raise InputError(f"{path}: has mode {mask.mode}; a mask holds one channel of ids, or RGB colors")
         pixels = np.asarray(mask.convert("RGB"))

@@ -46,9 +46,8 @@ class Candidate:
     """One of the compared: its confusion counts by image, what was scored, and how to predict an image again.
 
     `made_from` identifies the images, masks and checkpoint that were scored, and `changed` says in a sentence that the
-    files are others now, or were when they were predicted. `training` holds the parameters that a run
-    was trained with, and `cost` what its stored profile measured, at what size and where. `predict` takes the split and
-    an index.
+    files are others now, or were when they were predicted. `training` holds the parameters that a run was trained with,
+    and `cost` what its stored profile measured, at what size and where. `predict` takes the split and an index.
     """
 
     name: str
@@ -244,9 +243,8 @@ def _describe_change(one: Candidate, progress: str) -> str:
         hashed = hash_scored(one.open_split(), one.protocol, progress=progress)
     except (UserError, OSError) as error:
         return f"Changed since: {one.root} cannot be read any more ({reason(error)}); {again}."
-    now = replace(one.made_from, image_contents_sha256=hashed.images, mask_contents_sha256=hashed.masks)
-    what = {"image_contents_sha256": "images", "mask_contents_sha256": "masks"}
-    other = [word for name, word in what.items() if getattr(now, name) != getattr(one.made_from, name)]
+    other = ["images"] * (hashed.images != one.made_from.image_contents_sha256)
+    other += ["masks"] * (hashed.masks != one.made_from.mask_contents_sha256)
     return f"Changed since: {one.root} has other {' and '.join(other)} now; {again}." if other else ""
 
 

@@ -30,10 +30,11 @@ from cityscapes.files.images import (
 )
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
+from dlv3p.data.fingerprints import PREDICTIONS
 from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
-from dlv3p.prediction.results import TABLE, Outputs, Results, check_output, open_results
+from dlv3p.prediction.results import Outputs, Results, check_output, open_results
 from dlv3p.prediction.sources import ImageFile, Source
 from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
 from dlv3p.runtime.progress import track
@@ -59,7 +60,7 @@ class Predictions:
     @property
     def table(self) -> Path:
         """The CSV file with a line per image."""
-        return self.folder / TABLE
+        return self.folder / PREDICTIONS
 
 
 @dataclass
@@ -128,7 +129,7 @@ def say_others(results: Results, names: Sequence[str]) -> None:
     if others := results.others(names):
         print(
             f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
-            f"{others[0].relative_to(results.folder)}; {TABLE} lists only these"
+            f"{others[0].relative_to(results.folder)}; {PREDICTIONS} lists only these"
         )
 
 

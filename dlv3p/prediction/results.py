@@ -36,7 +36,6 @@ from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
 from dlv3p.runs.provenance import provenance
 
-TABLE = PREDICTIONS
 OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
 """Rows that are mixed at a time, so that a large image needs no second one in floating point."""
@@ -65,7 +64,7 @@ class Results:
 
     def __init__(self, folder: Path, predictor: ImagePredictor, outputs: Outputs, settings: dict[str, Any]) -> None:
         self.folder, self.predictor, self.outputs, self.settings = folder, predictor, outputs, settings
-        self.rows = _read_rows(folder / TABLE, self._columns)
+        self.rows = _read_rows(folder / PREDICTIONS, self._columns)
 
     def path(self, kind: str, name: str) -> Path:
         """Return the file of a result: `kind` is its folder."""
@@ -117,7 +116,7 @@ class Results:
         writer.writeheader()
         writer.writerows(self.rows[name] for name in names if name in self.rows)
         content = text.getvalue().encode(errors="backslashreplace").decode()
-        write_recorded(self.folder / TABLE, content.encode())
+        write_recorded(self.folder / PREDICTIONS, content.encode())
 
     def save_record(self, images: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
         """Write how the results were made, of which images, and what could not be predicted."""

@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.tiny import tiny
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, loader, loader_peers, scale, side_by_side, training
-from benchmarks.accuracy import scoring_times, training_seconds
+from benchmarks import accuracy, gpu, loader, loader_peers, plain_loop, scale, side_by_side, training
 from benchmarks.label_errors import measure
 from benchmarks.training import Bench
 from cityscapes.errors import ParameterError
@@ -20,13 +18,12 @@ from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from dlv3p.data.augment import Augmentation
 from dlv3p.data.demo_mislabeled import Planted
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models.deeplab import build_model
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.counters import NotMeasurable
-from dlv3p.train import train
 from dlv3p.training import step as step_module
-from dlv3p.training import validation
 from dlv3p.training.step import Stepper
 
 
@@ -55,17 +52,59 @@ def test_our_step_is_that_of_a_run_and_counts_its_predictions(monkeypatch):
     assert all(torch.equal(one, result.prediction) for one, result in zip(counted, steps, strict=True))
 
 
-def test_seconds_of_training_leave_scoring_out(city, workspace):
-    with scoring_times() as scoring:
-        history = train(tiny(city, run="a")).history
-    assert len(scoring) == 2
-    assert sum(scoring) > 0
-    whole = sum(row["seconds"] for row in history)
-    assert training_seconds(history, scoring) == pytest.approx(whole - sum(scoring))
-    assert math.isnan(training_seconds(history, scoring[:1]))  # who went on was not timed from the start
-    unscored = [{**history[0], "val_loss": math.nan}, history[1]]
-    assert training_seconds(unscored, scoring[:1]) == pytest.approx(whole - scoring[0])
-    assert validation.validate.__name__ == "validate"  # and is as it was
+def test_kept_counts_are_those_of_the_same_settings(city, workspace):
+    split, works = open_split(city, "val"), []
+
+    def work():
+        works.append(len(works))
+        diagonal = np.diag(np.full(split.num_classes, len(works)))
+        return ImageCounts.of(split, [diagonal] * len(split), split.class_names)
+
+    path = workspace / "counts.npz"
+    first = accuracy.kept_counts(path, {"seed": 0, "scales": (1.0, 2.0)}, work)
+    again = accuracy.kept_counts(path, {"seed": 0, "scales": (1.0, 2.0)}, work)
+    assert works == [0]
+    assert np.array_equal(first.confusions(), again.confusions())
+    other = accuracy.kept_counts(path, {"seed": 1, "scales": (1.0, 2.0)}, work)
+    assert works == [0, 1]
+    assert other.confusions()[0, 0, 0] == 2
+    path.with_suffix(".json").unlink()  # as if killed between the two files
+    accuracy.kept_counts(path, {"seed": 1, "scales": (1.0, 2.0)}, work)
+    assert works == [0, 1, 2]
+
+
+def test_a_comparison_of_seeds_gives_intervals_from_blocks():
+    good, bad = np.array([[95, 5], [0, 100]]), np.array([[60, 40], [0, 100]])
+    names = tuple(f"{number:02d}" for number in range(20))
+
+    def counts(confusion):
+        places = np.argwhere(confusion)
+        pixels = confusion[tuple(places.T)]
+        cells = [np.column_stack([np.full(len(places), image), places, pixels]) for image in range(20)]
+        return ImageCounts(names, names, ("road", "sky"), np.concatenate(cells))
+
+    table = accuracy.report({"ours": [counts(good)] * 2, "smp": [counts(bad)] * 2}, (0, 1)).splitlines()
+    assert table[1].split()[:3] == ["0", "95.12", "65.71"]
+    change = next(line for line in table if line.startswith("ours - smp"))
+    assert "from 20 blocks: +29.40 [29.4, 29.4]" in change
+    assert [line.split()[:2] for line in table[-2:]] == [["road", "+35.00"], ["sky", "+23.81"]]
+
+
+def test_every_recipe_of_the_peer_trains_another_network(city):
+    sizes = {"channels": 8, "image_scale": 0.5, "crop_height": 32, "crop_width": 32, "batch_size": 2, "epochs": 1}
+    split = open_split(city, "train")
+    weights = set()
+    for recipe in plain_loop.PEER_RECIPES.values():
+        settings = {"backbone": "mobilenet_v2", "output_stride": 16, **sizes, "precision": "float32", "workers": 0}
+        model = plain_loop.train_plainly(plain_loop.PlainSettings(**{**settings, **recipe}), split)
+        weights.add(sum(value.detach().abs().sum().item() for value in model.parameters()))
+    assert len(weights) == len(plain_loop.PEER_RECIPES) == len(accuracy.OURS)
+
+
+def test_crops_that_the_peer_cannot_take_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        accuracy.parse_options(["--crop-height", "100"])
+    assert "multiples of 16" in capsys.readouterr().err
 
 
 def test_jobs_beside_each_other_are_compared_with_one_alone(trained_once, monkeypatch, capsys):

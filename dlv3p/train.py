@@ -44,6 +44,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.data.loader import opened_batches
     from dlv3p.data.roots import open_training
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
+    from dlv3p.profiling.energy import open_meter
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, move_batch
@@ -101,7 +102,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         rate_of = build_schedule(p, steps, per_epoch)
 
         # Progress, resumed from the last checkpoint, and the checkpoints to come, which state facts beside the weights.
-        progress = TrainingProgress(classes, device, steps=steps, steps_per_epoch=per_epoch, patience=p.patience)
+        planned = {"steps": steps, "steps_per_epoch": per_epoch, "patience": p.patience}
+        progress = TrainingProgress(classes, device, meter=open_meter(device), **planned)
         progress.caution = describe_one_class(pixels[1], validation.class_names, validation.split)
         if saved:
             stepper.load_state_dict(saved)

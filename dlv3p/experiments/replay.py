@@ -52,7 +52,7 @@ KINDS = {
 """What can make a run another one, likely causes first, and the beginnings of its fields in run.json."""
 
 METRICS = "metrics.csv"
-TIMES = ("seconds", "data_wait")
+TIMES = ("seconds", "data_wait", "joules")
 """Columns of metrics.csv that differ from run to run."""
 
 

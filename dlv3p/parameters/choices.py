@@ -32,7 +32,7 @@ EXACT, FOLDED, FASTEST = "exact", "folded", "fastest"
 RUNTIMES = (EXACT, FOLDED, FASTEST, *BACKENDS)
 """What predicts images: torch on the path that gives the same pixels everywhere, torch with batch norms folded into
 convolutions, the fastest here, or another by name."""
-CURVES_OVER = ("epoch", "step", "hours")
+CURVES_OVER = ("epoch", "step", "hours", "joules")
 """What the curves of runs are drawn over; batches of other sizes make steps and hours differ."""
 ANIMATIONS = ("gif", "webp", "mp4")
 OWN_IDS, TRAIN_IDS = "own", "train"

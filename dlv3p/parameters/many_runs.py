@@ -13,7 +13,7 @@ class VisualizeTrainingParameters(Parameters):
     """Overlay the curves of several runs."""
 
     runs: str = several("", 'folders below saved/, separated by spaces; "" takes all of them')
-    over: str = choice("epoch", CURVES_OVER, "epoch, step, or hours of training, for batches of several sizes")
+    over: str = choice("epoch", CURVES_OVER, "epoch; or step, hours, or joules so far, for batches of several sizes")
     join_seeds: bool = switch(False, "draws runs that differ only in their seed as a mean and a band")
     figures: str = figures_field()
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ _MARKED_EPOCHS = 40  # more points than this merge into a thick line
 def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
     """Read saved/<run>/metrics.csv of each run, or of all runs that have one: a row per run, epoch, and split.
 
-    Columns: run, output_stride, epoch, step and hours (since the run began, at the end of the epoch), split ("train" or
-    "val"), loss, mIoU, mDice, mPA, pixel_accuracy, learning_rate, seconds (of the epoch, both splits). Raises
-    MissingInputError, which names the existing runs, and InputError or IntegrityError for a damaged file.
+    Columns: run, output_stride, epoch, step, hours and joules (since the run began, at the end of the epoch; nan where
+    not known), split ("train" or "val"), loss, mIoU, mDice, mPA, pixel_accuracy, learning_rate, seconds (of the epoch,
+    both splits). Raises MissingInputError, which names the existing runs, and InputError or IntegrityError for a
+    damaged file.
     """
     runs = list(dict.fromkeys(runs)) or sorted(path.parent.name for path in run_folder("").glob("*/metrics.csv"))
     if not runs:
@@ -54,10 +56,10 @@ def read_metrics(runs: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool = False) -> "Figure":
-    """Plot loss, mIoU, mDice, and mPA over epochs, steps or hours: one color per run, val solid and train dashed.
+    """Plot loss, mIoU, mDice, and mPA over epochs, steps, hours or joules: a color per run, val solid, train dashed.
 
     With `join_seeds`, runs that differ only in their seed share a color: their mean, and a band from the lowest to the
-    highest. Raises InputError where a run does not say how many steps its epochs have.
+    highest. Raises InputError where a run does not say how many steps its epochs have, or what energy they took.
     """
     import seaborn
     from matplotlib.lines import Line2D
@@ -67,7 +69,7 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
     labels = list(dict.fromkeys(table.label))
     palette = _run_colors(len(labels))
     statistics = {"estimator": "mean", "errorbar": ("pi", 100)} if join_seeds else {"estimator": None}
-    few = table.epoch.max() <= _MARKED_EPOCHS
+    few, measured = table.epoch.max() <= _MARKED_EPOCHS, over in ("hours", "joules")
     figure = new_figure(11, 7.2 + 0.25 * len(labels), footer="")
     for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
         seaborn.lineplot(
@@ -76,13 +78,11 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
             markersize=5, markeredgewidth=0, ax=axes, **statistics,
         )  # fmt: skip
         margin = 0.5 * table[over].max() / table.epoch.max()
-        axes.set(
-            title=metric, xlabel=over, ylabel="", xlim=(0 if over == "hours" else margin, table[over].max() + margin)
-        )
+        axes.set(title=metric, xlabel=over, ylabel="", xlim=(0 if measured else margin, table[over].max() + margin))
         limit_axis(axes, metric, table[metric])
         if metric == "mIoU":
             _mark_best(axes, table, over, dict(zip(labels, palette, strict=True)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=over != "hours", min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=not measured, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.get_legend().remove()
@@ -154,6 +154,8 @@ def _labeled(metrics: pd.DataFrame, over: str, *, join_seeds: bool) -> pd.DataFr
     table = metrics.assign(label=metrics.run.map(labels))
     if table[over].isna().any():
         run = table.run[table[over].isna()].iloc[0]
+        if over == "joules":
+            raise InputError(f"{run_folder(run)}/metrics.csv: states no joules of some epoch; draw over='hours'")
         raise InputError(f"{run_folder(run)}/run.json: does not say how many steps an epoch has; draw over='epoch'")
     table[over] = table.groupby(["label", "epoch"])[over].transform("mean")
     return table
@@ -219,7 +221,11 @@ def _read_run(run: str) -> pd.DataFrame:
     splits = []
     for split in ("train", "val"):
         scores = {name: wide[f"{split}_{name}"] for name in _SCORES}
-        rest = {name: wide[name] for name in ("learning_rate", "seconds")}
+        rest = {
+            "learning_rate": wide.learning_rate,
+            "seconds": wide.seconds,
+            "joules_of_epoch": wide.get("joules", nan),
+        }
         splits.append(pd.DataFrame({"epoch": wide.epoch, "split": split, **scores, **rest}))
     table = pd.concat(splits).sort_values("epoch", kind="stable")
     output_stride, steps = _read_facts(path.with_name("run.json"))
@@ -227,6 +233,7 @@ def _read_run(run: str) -> pd.DataFrame:
         table.insert(place, name, values)
     table.insert(3, "step", table.epoch * (steps or float("nan")))
     table.insert(4, "hours", table.groupby("split").seconds.cumsum() / 3600)
+    table.insert(5, "joules", table.pop("joules_of_epoch").groupby(table.split).cumsum(skipna=False))
     return table
 
 

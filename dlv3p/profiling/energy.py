@@ -1,12 +1,14 @@
-"""Measure the energy of a prediction, from a hardware counter or not at all.
+"""Measure the energy of a prediction or of a training, from a hardware counter or not at all.
 
-First the machine idles, which gives the power that would have been drawn anyway; then it predicts without a pause. The
-counter's difference over the second interval is the gross energy, and what exceeds idle power is the net energy. Power
-is never sampled, and no figure from a data sheet is multiplied by a time: such numbers look measured and are not.
+Before predictions the machine idles, which gives the power that would have been drawn anyway; then it predicts without
+a pause. The counter's difference over the second interval is the gross energy, and what exceeds idle power is the net
+energy. Of a training, the gross energy of each epoch is known. Power is never sampled, and no figure from a data sheet
+is multiplied by a time: such numbers look measured and are not.
 """
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -14,12 +16,16 @@ import torch
 
 from cityscapes.errors import ParameterError
 from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, open_rapl
+from dlv3p.runtime.processes import place
 
 SHORTEST_SECONDS = 1.0
 """NVML refreshes its counter about ten times a second, so shorter intervals mean nothing."""
 TOLERANCE = 1.05
 """Mean watts above this times the limit are implausible: a board holds its limit on average, with some ripple."""
 _CATCH_UP_SECONDS = 10.0
+_REFRESH_SECONDS = 0.1  # of NVML's counter
+LONGEST_SILENCE = 100.0
+"""After this many seconds a processor's counter may have begun again unseen: the smallest do so after 65 kJ."""
 
 
 class Counter(Protocol):
@@ -57,6 +63,49 @@ def open_counter(device: str | torch.device) -> Counter:
     counter: Counter = NvmlBoard(device) if device.type == "cuda" else open_rapl()
     counter.joules()
     return counter
+
+
+class EnergyMeter:
+    """The joules that several counters have counted since the meter was made, whatever the machine did.
+
+    They are nan without a counter, once one cannot be read, and once nobody has asked for LONGEST_SILENCE seconds.
+    """
+
+    def __init__(self, counters: Sequence[Counter], clock: Callable[[], float] = time.monotonic) -> None:
+        self._counters, self._clock, self._read_at = list(counters), clock, clock()
+        self._joules = 0.0
+        self._began = self._read()
+
+    def joules(self) -> float:
+        """Return the joules so far, at most a tenth of a second old."""
+        silence = self._clock() - self._read_at
+        if silence > LONGEST_SILENCE:
+            self._counters = []
+        if silence > _REFRESH_SECONDS:
+            self._joules, self._read_at = self._read() - self._began, self._clock()
+        return self._joules if self._counters else float("nan")
+
+    def _read(self) -> float:
+        try:
+            return sum(counter.joules() for counter in self._counters)
+        except NotMeasurable:
+            self._counters = []
+            return float("nan")
+
+
+def open_meter(device: str | torch.device) -> EnergyMeter:
+    """Return the meter of a training on `device`, in the first of its processes: of all GPUs, or of all processors.
+
+    In other processes, with several machines, and where no counter can be read, it says nan.
+    """
+    here = place()
+    if not here.first or here.ranks > int(os.environ.get("LOCAL_WORLD_SIZE", 1)):
+        return EnergyMeter([])
+    boards = [torch.device("cuda", index) for index in range(here.ranks)] if here.ranks > 1 else [device]
+    try:
+        return EnergyMeter([open_counter(one) for one in (boards if torch.device(device).type == "cuda" else [device])])
+    except NotMeasurable:
+        return EnergyMeter([])
 
 
 def unmeasured(reason: object) -> Energy:

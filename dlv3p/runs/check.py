@@ -178,7 +178,7 @@ class _RunCheck:
             yield self._error(DAMAGED, where, f"cannot be read: {reason(error)}")
             return
         header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
-        if tuple(header) not in (HISTORY_COLUMNS, tuple(n for n in HISTORY_COLUMNS if n not in LATER_COLUMNS)):
+        if header != [name for name in HISTORY_COLUMNS if name in header or name not in LATER_COLUMNS]:
             yield self._error(DAMAGED, where, f"its header is not {','.join(HISTORY_COLUMNS)}")
             return
         if not text.endswith("\n"):

@@ -22,10 +22,11 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
     "data_wait",
+    "joules",
     *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "mIoU", "mDice", "mPA", "pixel_accuracy")),
 )
-"""The columns of metrics.csv, a line per epoch."""
-LATER_COLUMNS = ("data_wait",)
+"""The columns of metrics.csv, a line per epoch; `joules` is empty where no counter could be read."""
+LATER_COLUMNS = ("data_wait", "joules")
 """Columns that runs of earlier versions lack."""
 METRICS = "metrics.csv"
 STOP_REQUEST = "stop_requested"

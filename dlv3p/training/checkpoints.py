@@ -44,7 +44,8 @@ class Checkpoints:
             self._stop()
 
     def after_image(self) -> None:
-        """Save the epoch before its validation is done, and stop, if a stop was requested."""
+        """Read the energy; save the epoch before its validation is done, and stop, if a stop was requested."""
+        self.progress.read_meter()
         if self.interruption.wanted(self.stepper.device):
             self.save("last")
             self._stop()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cityscapes.workspace import NOTEBOOKS
 from dlv3p.evaluation.metrics import scores
+from dlv3p.profiling.energy import EnergyMeter
 from dlv3p.runs.record import patience_is_over
 
 
@@ -26,6 +27,7 @@ class EpochSums:
     rate: float = 0.0
     seconds: float = 0.0
     data_wait: float = 0.0
+    joules: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,16 @@ class TrainingProgress:
     """The finished steps and epochs of a run of `steps` in total; `history` has a dict per finished epoch."""
 
     def __init__(
-        self, num_classes: int, device: torch.device, *, steps: int, steps_per_epoch: int, patience: int = 0
+        self,
+        num_classes: int,
+        device: torch.device,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        patience: int = 0,
+        meter: EnergyMeter | None = None,
     ) -> None:
+        self.meter = meter or EnergyMeter([])
         self.patience = patience
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.epochs = math.ceil(steps / steps_per_epoch)
@@ -90,7 +100,7 @@ class TrainingProgress:
         self.best_epoch, self.best_mean_iou = 0, -1.0
         self.caution = ""
         self._no_confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        self.sums = EpochSums(self._no_confusion.clone())
+        self.sums = self._no_sums()
 
     @property
     def done(self) -> int:
@@ -108,7 +118,8 @@ class TrainingProgress:
         return len(self.history) >= self.epochs or patience_is_over(self.history, self.best_epoch, self.patience)
 
     def begin_epoch(self) -> None:
-        """Start the clock of an epoch, or resume that of an interrupted one."""
+        """Start the clock and the energy of an epoch, or resume those of an interrupted one."""
+        self._joules = self.sums.joules - self.meter.joules()
         self._seconds, self._data_wait, self._began = self.sums.seconds, self.sums.data_wait, time.monotonic()
 
     def add_step(self, loss: float, confusion: Tensor, *, rate: float, data_wait: float) -> None:
@@ -119,6 +130,11 @@ class TrainingProgress:
         self.sums.steps += 1
         self.sums.seconds = self._seconds + time.monotonic() - self._began
         self.sums.data_wait = self._data_wait + data_wait
+        self.read_meter()
+
+    def read_meter(self) -> None:
+        """Note the energy of the epoch so far, nan where it is not known."""
+        self.sums.joules = self._joules + self.meter.joules()
 
     def close_epoch(self, validation: Mapping[str, float] | None, *, learning_rate: float) -> bool:
         """Add the epoch to `history`; return whether it is the best so far. `validation` is None if it was skipped."""
@@ -127,10 +143,12 @@ class TrainingProgress:
         row = {"epoch": self.epoch, "learning_rate": learning_rate * sums.rate}
         row["seconds"] = round(self._seconds + time.monotonic() - self._began, 3)
         row["data_wait"] = round(sums.data_wait, 3)
+        self.read_meter()
+        row |= {} if math.isnan(sums.joules) else {"joules": round(sums.joules, 3)}
         row |= {f"train_{name}": value for name, value in train.items()}
         row |= {f"val_{name}": value for name, value in (validation or dict.fromkeys(train, math.nan)).items()}
         self.history.append(row)
-        self.sums = EpochSums(self._no_confusion.clone())
+        self.sums = self._no_sums()
         # The mean IoU is NaN where nothing is labeled; such an epoch counts, or no epoch would be the best.
         improved = validation is not None and not row["val_mIoU"] <= self.best_mean_iou
         if improved:
@@ -148,6 +166,9 @@ class TrainingProgress:
         """Return the entries of a checkpoint."""
         best = {"best_epoch": self.best_epoch, "best_mean_iou": self.best_mean_iou}
         return {"sums": asdict(self.sums), "history": self.history, **best}
+
+    def _no_sums(self) -> EpochSums:
+        return EpochSums(self._no_confusion.clone(), joules=0.0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint; earlier versions saved only between epochs, without sums."""

@@ -11,7 +11,7 @@ from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures import curves
 from dlv3p.pictures.figures import png
-from dlv3p.runs.folders import HISTORY_COLUMNS, checkpoint_path, write_metrics
+from dlv3p.runs.folders import HISTORY_COLUMNS, LATER_COLUMNS, checkpoint_path, write_metrics
 from dlv3p.runs.record import add_to_record, read_record
 
 
@@ -76,9 +76,13 @@ def test_a_run_from_before_a_column_was_added_is_read():
     path = run_folder("old") / "metrics.csv"
     path.with_name("metrics.csv.json").unlink()  # older than these, too
     lines = [line.split(",") for line in path.read_text().splitlines()]
-    later = lines[0].index("data_wait")
-    path.write_text("".join(",".join(line[:later] + line[later + 1 :]) + "\n" for line in lines))
-    assert len(curves.read_metrics(["old"])) == 6
+    later = [lines[0].index(name) for name in LATER_COLUMNS]
+    kept = [[cell for place, cell in enumerate(line) if place not in later] for line in lines]
+    path.write_text("".join(",".join(line) + "\n" for line in kept))
+    table = curves.read_metrics(["old"])
+    assert len(table) == 6
+    with pytest.raises(InputError, match=r"old/metrics\.csv: states no joules of some epoch; draw over='hours'"):
+        curves.plot_curves(table, over="joules")
 
 
 @pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n", ",".join(HISTORY_COLUMNS) + "\n", "\0\1\2"])

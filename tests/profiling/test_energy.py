@@ -1,5 +1,6 @@
 """Joules come from a counter with a known integral, or not at all."""
 
+import math
 import sys
 from types import SimpleNamespace
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from cityscapes.errors import ParameterError
+from dlv3p.profiling import energy
 from dlv3p.profiling.counters import IMPLAUSIBLE, NOT_MEASURED, NotMeasurable, NvmlBoard, open_rapl
-from dlv3p.profiling.energy import measure_energy, open_counter
+from dlv3p.profiling.energy import LONGEST_SILENCE, EnergyMeter, measure_energy, open_counter, open_meter
+from dlv3p.runtime.processes import Place
 
 FIGURES = ("joules_per_image", "net_joules_per_image", "mean_watts", "idle_watts")
 
@@ -259,3 +262,57 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(NotMeasurable, match=r"pip install 'dlv3p\[energy\]'"):
         NvmlBoard(torch.device("cuda", 0))
+
+
+def test_a_meter_adds_its_counters_up_from_its_beginning():
+    board, other = Machine(busy=100.0), Machine(busy=40.0)
+    meter = EnergyMeter([board, other], clock=board.clock)
+    for machine in (board, other):
+        machine.predict()  # a quarter of a second
+    assert meter.joules() == pytest.approx(25 + 10)
+    board.step = 0.05
+    board.predict()
+    assert meter.joules() == pytest.approx(35)  # the counter is not asked again within a tenth of a second
+    board.step = 1.0
+    board.predict()
+    assert meter.joules() == pytest.approx(35 + 5 + 100)
+
+
+def test_a_meter_that_missed_something_says_nan_for_good():
+    machine = Machine()
+    meter = EnergyMeter([machine], clock=machine.clock)
+    machine.sleep(LONGEST_SILENCE)
+    assert meter.joules() == pytest.approx(20 * LONGEST_SILENCE)
+    machine.sleep(LONGEST_SILENCE + 1)  # a counter may have begun again
+    assert math.isnan(meter.joules())
+    machine.predict()
+    assert math.isnan(meter.joules())
+
+
+def test_a_counter_that_fails_later_makes_the_meter_say_nan():
+    machine = Machine()
+    meter = EnergyMeter([machine], clock=machine.clock)
+    machine.joules = lambda: (_ for _ in ()).throw(NotMeasurable("gone"))
+    machine.predict()
+    assert math.isnan(meter.joules())
+
+
+def test_a_training_of_several_machines_has_no_meter(monkeypatch):
+    monkeypatch.setattr(energy, "open_rapl", Machine)
+    assert open_meter("cpu").joules() == 0
+    monkeypatch.setattr(energy, "place", lambda: Place(0, 4, 0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert open_meter("cpu").joules() == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert math.isnan(open_meter("cpu").joules())
+    monkeypatch.setattr(energy, "place", lambda: Place(1, 2, 1))
+    assert math.isnan(open_meter("cpu").joules())  # the first process counts for all
+
+
+def test_a_meter_of_several_processes_counts_all_their_boards(monkeypatch):
+    opened = []
+    monkeypatch.setattr(energy, "open_counter", lambda device: opened.append(device) or Machine())
+    monkeypatch.setattr(energy, "place", lambda: Place(0, 2, 0))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    open_meter("cuda")
+    assert [(device.type, device.index) for device in opened] == [("cuda", 0), ("cuda", 1)]

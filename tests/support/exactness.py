@@ -10,7 +10,7 @@ from support.tiny import STEPS_PER_EPOCH
 from dlv3p.weights.checkpoint import load_checkpoint
 from dlv3p.weights.checksums import weights_sha256
 
-TIMES = ("seconds", "data_wait")
+TIMES = ("seconds", "data_wait", "joules")
 """Columns of metrics.csv that differ from run to run."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.exactness import TIMES
 from support.tiny import tiny
 
 from cityscapes.errors import BusyError, DivergedError, IntegrityError, MissingInputError, ParameterError
@@ -53,7 +54,7 @@ def uninterrupted(city, tmp_path_factory):
 
 
 def without_seconds(history):
-    return [{name: value for name, value in row.items() if name not in ("seconds", "data_wait")} for row in history]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in history]
 
 
 class Stop(Exception):

@@ -209,3 +209,21 @@ def test_the_time_of_a_frame_is_what_the_format_can_say_and_is_told(tmp_path, su
         image.seek(1)
         image.load()
         assert image.info["duration"] == round(1000 * stays)
+
+
+def test_a_palette_is_chosen_from_few_pixels_and_is_as_good(tmp_path, monkeypatch):
+    quantize, sizes = Image.Image.quantize, []
+
+    def counted(image, *arguments, **options):
+        if options.get("kmeans"):
+            sizes.append(image.width * image.height)
+        return quantize(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "quantize", counted)
+    ramps = np.stack(np.meshgrid(np.arange(300), np.arange(300)), axis=-1) * 255 // 299
+    frames = [np.dstack([ramps, np.full((300, 300), 12 * number)]).astype(np.uint8) for number in range(16)]
+    write_gif(frames, tmp_path / "a.gif")
+    assert sizes == [39_980]  # every fourth of those that are not flat
+    with Image.open(tmp_path / "a.gif") as animation:
+        error = np.abs(np.asarray(animation.convert("RGB"), int) - frames[0]).mean()
+    assert error < 13

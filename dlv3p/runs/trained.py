@@ -91,4 +91,4 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float | int]:
-    return {name: int(value) if value.isdecimal() else float(value) for name, value in row.items()}
+    return {name: int(value) if value.isdecimal() else float(value) for name, value in row.items() if value}

@@ -6,8 +6,8 @@ Both start from random weights and see the same images equally often, in batches
 tries the six recipes of `OURS` and `benchmarks.plain_loop.PEER_RECIPES` with the first seed, and trains its best one
 with the other seeds. The validation split is scored in the same way for both: the weights of the last epoch, whole
 images, at the size of their masks. The recipes are chosen on the images that score them, for both sides alike.
-Intervals come from blocks of images (`dlv3p.evaluation.statistics`). What is finished is not trained again; results
-are in outputs/<name>/. The peer needs: pip install 'dlv3p[bench]'.
+Intervals come from blocks of images and, from five seeds on, from seeds (`dlv3p.evaluation.statistics`). What is
+finished is not trained again; results are in outputs/<name>/. The peer needs: pip install 'dlv3p[bench]'.
 """
 
 import argparse
@@ -56,7 +56,7 @@ from dlv3p.data.loader import WholeImages
 from dlv3p.data.roots import open_training
 from dlv3p.evaluation.image_counts import ImageCounts, read_image_counts
 from dlv3p.evaluation.metrics import confusion_matrix, scores
-from dlv3p.evaluation.statistics import compare, score_interval
+from dlv3p.evaluation.statistics import FEWEST_SEEDS, compare, compare_seeds, score_interval
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model
 from dlv3p.runs.folders import checkpoint_path
@@ -174,13 +174,16 @@ def report(results: dict[str, list[ImageCounts]], seeds: Sequence[int]) -> str:
         one = compare(*(results[side][index].confusions() for side in ("smp", "ours")), results["ours"][index].groups)
         lines.append(f"{seed:<6} {ours:7.2f} {smp:7.2f}   {one.mean.value:+.2f} {one.mean}")
     lines.append(f"mIoU in percent, mean ± sd over the seeds: {', '.join(spreads)}")
+    by_seed = compare_seeds(means["smp"], means["ours"])
+    interval = str(by_seed) if by_seed.known else f"no interval from fewer than {FEWEST_SEEDS} seeds"
+    lines.append(f"ours - smp, in points, from seeds on these images: {by_seed.value:+.2f} {interval}")
     groups, class_names = results["ours"][0].groups, results["ours"][0].class_names
     summed = {side: np.sum([one.confusions() for one in counts], axis=0) for side, counts in results.items()}
     for side, counts in summed.items():
         interval = score_interval(counts, groups)
         lines.append(f"{side}, the counts of all seeds summed: mIoU {100 * interval.value:.2f} {interval} of 1")
     change = compare(summed["smp"], summed["ours"], groups)
-    lines.append(f"ours - smp, in points, from {change.mean.blocks} blocks: {change.mean.value:+.2f} {change.mean}")
+    lines.append(f"ours - smp, in points, from blocks of images: {change.mean.value:+.2f} {change.mean}")
     lines += [f"  {name:<14} {one.value:+7.2f} {one}" for name, one in zip(class_names, change.classes, strict=True)]
     return "\n".join(lines)
 

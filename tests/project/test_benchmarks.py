@@ -85,8 +85,9 @@ def test_a_comparison_of_seeds_gives_intervals_from_blocks():
 
     table = accuracy.report({"ours": [counts(good)] * 2, "smp": [counts(bad)] * 2}, (0, 1)).splitlines()
     assert table[1].split()[:3] == ["0", "95.12", "65.71"]
-    change = next(line for line in table if line.startswith("ours - smp"))
-    assert "from 20 blocks: +29.40 [29.4, 29.4]" in change
+    change = next(line for line in table if "from blocks" in line)
+    assert "from seeds on these images: +29.40 no interval from fewer than 5 seeds" in table[4]
+    assert change == "ours - smp, in points, from blocks of images: +29.40 [29.4, 29.4]"
     assert [line.split()[:2] for line in table[-2:]] == [["road", "+35.00"], ["sky", "+23.81"]]
 
 

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from support.channel_folder import SIDE, SWITCHES, write_folder
+from support.channel_folder import COLORS, SIDE, SWITCHES, write_folder
 from support.tiny import tiny
 
 from cityscapes.errors import InputError
@@ -86,6 +86,7 @@ def test_five_channels_are_audited_trained_exported_and_predicted(workspace: Pat
     export(["--run", "five", "--output", str(tmp_path / "five.onnx")])
     exported = load_predictor(tmp_path / "five.onnx", threads=1)
     assert (exported(source / "0.tif") == labels).mean() > 0.999
+    assert exported.colors.tolist() == predictor.colors.tolist() == COLORS
 
     (root / "data.yaml").write_text(stated.replace("value_range: [0", "value_range: [1"))
     with pytest.raises(InputError, match="takes images of 5 channels of 0 to .* restore the data.yaml of the training"):

@@ -40,6 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     import torch
 
     from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
+    from dlv3p.data.classes import own_colors
     from dlv3p.data.fingerprints import describe_shared
     from dlv3p.data.loader import opened_batches
     from dlv3p.data.roots import open_training
@@ -62,6 +63,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.recording import memory_advice, record_run
     from dlv3p.training.recovery import build_for_training, build_run_stepper, last_checkpoint
     from dlv3p.training.validation import refuse_tiny_images, validate
+    from dlv3p.weights.checkpoint import stated_of
 
     p = parameters
     follow_elsewhere(p)  # the rest then finds the run finished
@@ -108,8 +110,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if saved:
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
-        facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), "widths": model.widths}
-        facts |= {"pixels": model.rule.as_dict()} if model.rule else {}
+        model.colors = own_colors(training.class_names, training.colors)
+        facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), **stated_of(model)}
         facts |= {"meaning": training.meaning, "teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)
         record_run(folder, p, splits, progress)

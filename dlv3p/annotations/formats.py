@@ -11,7 +11,7 @@ from cityscapes.files.listing import walk
 from cityscapes.files.untrusted import sanitize
 from dlv3p.annotations.coco import CocoFile
 from dlv3p.annotations.cvat import CvatFile
-from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder
+from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder, mask_folders
 from dlv3p.annotations.shapes import AnnotatedImage, Label, named_split
 from dlv3p.annotations.yolo import YoloFolder
 from dlv3p.parameters.annotations import FORMATS
@@ -72,7 +72,7 @@ def open_source(annotations: str | Path, images: str | Path = "", format: str = 
         raise InputError(f"annotations={str(annotations)!r}: is an archive; unpack it, and give the folder")
     format = _recognize(path) if format == "auto" else format
     folder = Path(os.path.expandvars(images)).expanduser() if images else _image_folder(path, format)
-    left_out = [without, *([_mask_folder(path)] if format == "masks" else [])]
+    left_out = [without, *(_own_mask_folders(path, folder) if format == "masks" else [])]
     index = ImageIndex(folder, [place for place in left_out if place.exists()])
     return Source(path.name, format, _readers(path, format, index), index)
 
@@ -131,9 +131,18 @@ def _image_folder(path: Path, format: str) -> Path:
         places = [place / name for place in (folder, folder.parent) for name in IMAGE_FOLDERS]
         if found := next((place for place in places if place.is_dir()), None):
             return found
+        if path not in mask_folders(path):  # as in CamVid, where masks are in trainannot/ and so on
+            return path
         raise ParameterError(f"images='': the images of {path} are not in a folder images/ beside it; name theirs")
     return folder.parent if format == "coco" and folder.name == "annotations" else folder
 
 
-def _mask_folder(path: Path) -> Path:
-    return path / "SegmentationClass" if (path / "SegmentationClass").is_dir() else path
+def _own_mask_folders(path: Path, images: Path) -> list[Path]:
+    """Return the folders of the masks; raises ParameterError where the images are in one, too: who could tell them?"""
+    folders = mask_folders(path)
+    if any(images.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        raise ParameterError(
+            f"annotations={str(path)!r}: its images and masks lie in one folder; put the masks into a folder masks/ "
+            "there, or name the folder that holds the masks alone"
+        )
+    return folders

@@ -224,15 +224,13 @@ class MaskFolder:
 
     def __init__(self, path: Path, images: ImageIndex) -> None:
         self.problems: list[str] = []
-        self._images, folder = images, path
-        if (path / "SegmentationClass").is_dir():
-            folder = path / "SegmentationClass"
-        files = sorted(walk(folder))
+        self._images, folders = images, mask_folders(path)
+        files = sorted(found for folder in folders for found in walk(folder))
         self._masks = [found for found in files if found.suffix.lower() == ".png"]
         if others := [found for found in files if found.suffix.lower() in OTHER_MASKS]:
             self.problems += [f"{others[0]}: is no PNG, and so are {len(others) - 1} more; masks are stored as PNG"]
-        self._folder = folder
-        self._name_of = _read_colors(path)
+        self._folder = folders[0] if len(folders) == 1 else path
+        self._name_of = _read_colors([*folders, path, path.parent])
         self.labels = tuple(Label(name, color) for color, name in self._name_of.items())
 
     def __len__(self) -> int:
@@ -270,15 +268,23 @@ class MaskFolder:
         return (mask.width, mask.height), tuple(shapes)
 
 
+def mask_folders(path: Path) -> list[Path]:
+    """Return the folders of the masks: those below `path` that are called so, or `path` itself."""
+    kinds = (sorted(found for found in path.glob(name) if found.is_dir()) for name in MASK_FOLDERS)
+    return next((folders for folders in kinds if folders), [path])
+
+
+MASK_FOLDERS = ("SegmentationClass", "masks", "*annot")
+"""Where masks lie beside their images: in exports of VOC's kind, in plain folders, and of CamVid's kind, by split."""
 OTHER_MASKS = (*IMAGE_SUFFIXES[:-1], *UNREAD_SUFFIXES)
 """Suffixes of what may be meant as a mask; JPEG changes ids and colors."""
 MASK_ENDS = ("_mask", "-mask", "_L", "_label", "_labels", "_gt", "_seg")
 """What names of masks have behind those of their images."""
 
 
-def _read_colors(folder: Path) -> dict[tuple[int, int, int], str]:
+def _read_colors(places: Sequence[Path]) -> dict[tuple[int, int, int], str]:
     """Return names by color from the table beside masks; none where there is no table."""
-    for place in (folder, folder.parent):
+    for place in places:
         for file, pattern in COLOR_TABLES.items():
             if (place / file).is_file():
                 lines = file_bytes(place / file).decode("utf-8-sig", "replace").splitlines()

@@ -151,6 +151,7 @@ def _rebuilt(smaller: DeepLab, parameters: NetworkParameters) -> DeepLab:
         dense = build_network(parameters, num_classes, rule=smaller.rule)
     try:
         model = build_network(parameters, num_classes, widths=widths_of(smaller, dense), rule=smaller.rule)
+        model.colors = smaller.colors
         model.load_state_dict(smaller.state_dict())
     except (IntegrityError, RuntimeError) as error:
         why = reason(error.__cause__ or error)  # without the remedy for readers of a file

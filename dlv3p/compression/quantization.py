@@ -143,6 +143,7 @@ def _quantize_into(
         "epoch": predictor.epoch,
         "parameters": predictor.parameters.as_dict(),
         "class_names": list(predictor.class_names),
+        **({} if predictor.own_colors is None else {"colors": predictor.own_colors.tolist()}),
         **_input(predictor),
         "calibration": {
             "data_root": str(images.split.root),

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cityscapes.errors import IntegrityError
 from cityscapes.labels import CLASS_NAMES as CITYSCAPES_CLASSES
 from cityscapes.labels import TRAIN_ID_TO_COLOR
 
@@ -69,9 +70,30 @@ CLASS_NAMES = (
 )  # fmt: skip
 
 
-def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """Return the color of each class, uint8 (C,3): those of Cityscapes or VOC for their classes, else default ones."""
+def class_colors(class_names: Sequence[str], own: np.ndarray | None = None) -> np.ndarray:
+    """Return the color of each class, uint8 (C,3): its data's `own`, those of Cityscapes or VOC, else default ones."""
     names = tuple(class_names)
+    if own is not None:
+        return own
     if names in (CITYSCAPES_CLASSES, CLASS_NAMES):
         return (TRAIN_ID_TO_COLOR if names == CITYSCAPES_CLASSES else voc_palette())[: len(names)]
     return np.array([default_color(index, name) for index, name in enumerate(names)], np.uint8).reshape(-1, 3)
+
+
+def own_colors(class_names: Sequence[str], colors: np.ndarray) -> np.ndarray | None:
+    """Return the colors, uint8 (C,3), that a data set gives its classes; None where the names alone say them."""
+    given = np.asarray(colors, np.uint8)[: len(class_names)]
+    return None if np.array_equal(given, class_colors(class_names)) else given
+
+
+def read_own_colors(stated: Any, class_names: Sequence[str], source: str) -> np.ndarray | None:
+    """Return the `colors` that a network's file states, None where it states none; raises IntegrityError for others."""
+    if stated is None:
+        return None
+    try:
+        colors = np.array(stated, np.uint8)
+    except (OverflowError, TypeError, ValueError):
+        colors = np.empty(0)
+    if colors.shape != (len(class_names), 3) or colors.tolist() != stated:
+        raise IntegrityError(f"{source}: its colors are not red, green, and blue of each class; write it again")
+    return colors

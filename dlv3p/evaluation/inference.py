@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cityscapes.errors import DivergedError, InputError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
 from cityscapes.files.locks import holder_of
+from dlv3p.data.classes import class_colors
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import RunParameters
@@ -92,6 +93,16 @@ class Predictor:
     def rule(self) -> PixelRule | None:
         """How images become the network's input; None for RGB, as of a network that says nothing of it."""
         return getattr(self.model, "rule", None)
+
+    @property
+    def own_colors(self) -> np.ndarray | None:
+        """The colors that the training's data gave the classes, uint8 (C,3); None where their names say them."""
+        return getattr(self.model, "colors", None)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """The color of each class, uint8 (C,3)."""
+        return class_colors(self.class_names, self.own_colors)
 
     def logits(self, batch: Tensor) -> Tensor:
         """Return the network's logits (N,C,h',w') for a normalized batch (N,3,h,w) on the predictor's device.

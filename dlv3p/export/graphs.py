@@ -124,7 +124,8 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
     """Return the metadata of an exported file, each entry as JSON.
 
     An image is resized by `image_scale`, scaled to 0 to 1, reduced by `mean` and divided by `standard_deviation`; label
-    n is `class_names[n]`. Of a network of other images than RGB, `pixels` is their rule in place of the last two.
+    n is `class_names[n]`, shown in `colors[n]` where its data gave it a color. Of a network of other images than RGB,
+    `pixels` is their rule in place of `mean` and `standard_deviation`.
     """
     parameters = predictor.parameters
     rule = predictor.rule
@@ -136,6 +137,8 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
         "class_names": list(predictor.class_names),
         "output_stride": parameters.output_stride,
     }
+    if predictor.own_colors is not None:
+        content["colors"] = predictor.own_colors.tolist()
     if rule:
         del content["mean"], content["standard_deviation"]
         content["pixels"] = rule.as_dict()

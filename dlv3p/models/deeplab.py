@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -175,15 +176,16 @@ class DeepLab(nn.Module):
     """Base of both networks, a backbone and a head: image (N,3,H,W) to logits (N,num_classes,H,W).
 
     `logits_at_stride` is for callers who upsample themselves; `upsample` is the network's own way. `auxiliary` is a
-    second, small head on the middle features, or None. `rule` says how images become its input where they are not RGB,
-    and `widths` lists the layers that are narrower than the switches
-    make them, and is needed to build the network again.
+    second, small head on the middle features, or None. What its files state of it: `rule` says how images become its
+    input where they are not RGB, `colors`, uint8 (C,3), are those that its data gives the classes, and `widths` lists
+    the layers that are narrower than the switches make them, and is needed to build the network again.
     """
 
     def __init__(self, backbone: Backbone, aspp: ASPP, *, align_corners: bool = False) -> None:
         super().__init__()
         self.widths: Widths = {}
         self.rule: PixelRule | None = None
+        self.colors: np.ndarray | None = None
         self.auxiliary: nn.Module | None = None
         self.align_corners = align_corners
         self.backbone = backbone

@@ -12,7 +12,6 @@ from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
-from dlv3p.data.classes import class_colors
 from dlv3p.data.loader import make_samples
 from dlv3p.evaluation.evaluate import Evaluation, refuse_other_classes, scores_apply
 from dlv3p.evaluation.inference import Predictor
@@ -99,7 +98,7 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
     """Show images next to a network's predictions, in the colors of its own classes, with a legend."""
-    colors = class_colors(predictor.class_names)
+    colors = predictor.colors
     panels, seen = {}, set()
     for index in range(min(count, len(split))):
         row = index + 1
@@ -147,7 +146,7 @@ def drive_frames(
     if alike:
         refuse_other_classes(predictor, split)
     else:
-        names, colors = predictor.class_names, class_colors(predictor.class_names)
+        names, colors = predictor.class_names, predictor.colors
         print(f"{split.root}: has other classes than the run {predictor.run!r}, whose names and colors are shown")
     truths = alike and parameters.show_truth and all(_is_labeled(split, index) for index in indices)
     for index in track(indices, total=len(indices), title="render", mode=parameters.progress):

@@ -11,7 +11,6 @@ from PIL import Image
 
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.workspace import output_folder
-from dlv3p.data.classes import class_colors
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path, split_word
@@ -139,7 +138,7 @@ def _composed(
             width=parameters.width,
             alpha=parameters.alpha,
             class_names=predictor.class_names,
-            colors=class_colors(predictor.class_names),
+            colors=predictor.colors,
             title=name,
             name_classes=parameters.name_classes,
         )

@@ -29,6 +29,7 @@ from cityscapes.files.checksums import check_recorded, file_sha256, read_json, r
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
+from dlv3p.data.classes import class_colors, read_own_colors
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.export import graphs, onnx_runtime, openvino_runtime
 from dlv3p.export.agreement import SMALLEST_AGREEMENT, probe, share_of_same
@@ -72,6 +73,12 @@ class LabelsFile:
     runtime: str
     predict: Callable[[Tensor], Any]
     rule: PixelRule | None = None
+    own_colors: np.ndarray | None = None
+
+    @property
+    def colors(self) -> np.ndarray:
+        """The color of each class, uint8 (C,3)."""
+        return class_colors(self.class_names, self.own_colors)
 
     def labels(self, image: Image.Image) -> np.ndarray:
         """Predict an RGB image: uint8 (H,W) train ids."""
@@ -149,8 +156,8 @@ def _open_exported(path: Path, runtime: str, device: str, threads: int) -> Label
         raise IntegrityError(f"{path}: was written while it was read; run again")
     names, scale = tuple(description["class_names"]), float(description["image_scale"])
     run = f"{description.get('run') or path.stem}-{path.stem}"
-    rule = rule_of(description)
-    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict, rule)
+    rule, colors = rule_of(description), read_own_colors(description.get("colors"), names, str(path))
+    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict, rule, colors)
 
 
 def exported_sha256(path: Path) -> str:
@@ -193,7 +200,7 @@ def _onnx_metadata(path: Path) -> dict[str, Any]:
         properties = onnx.load(path, load_external_data=False).metadata_props
     except Exception as error:  # protobuf's errors, which depend on its version
         raise IntegrityError(f"{path}: cannot be read as an ONNX file; export it again") from error
-    known = ("run", "class_names", "image_scale", "pixels")
+    known = ("run", "class_names", "image_scale", "pixels", "colors")
     return {entry.key: json.loads(entry.value) for entry in properties if entry.key in known}
 
 
@@ -215,6 +222,7 @@ class ExportedNetwork:
     run: Callable[[Tensor], object]
     align_corners: bool
     rule: PixelRule | None = None
+    colors: np.ndarray | None = None
 
     def logits_at_stride(self, batch: Tensor) -> Tensor:
         """Return the logits of normalized images (N,3,h,w)."""
@@ -255,7 +263,8 @@ def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
     require(f"runtime={runtime!r}", graphs.NEEDED, "export")
     path = _exported(predictor)
     opened = open_onnx if runtime == "onnxruntime" else open_openvino
-    network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners, predictor.rule)
+    stated = {"rule": predictor.rule, "colors": predictor.own_colors}
+    network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners, **stated)
     return replace(predictor, model=network)
 
 

@@ -35,7 +35,7 @@ from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.results import Outputs, Results, check_output, open_results
-from dlv3p.prediction.sources import ImageFile, Source
+from dlv3p.prediction.sources import ImageFile, Source, why_unread
 from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
 from dlv3p.runtime.progress import track
 
@@ -206,7 +206,8 @@ class _Pipeline:
             job.sha256 = file_sha256(image.path)
             job.done = self.results.is_done(image, job.sha256)
         except (UserError, OSError) as error:
-            job.problem = _line(image, error)
+            why = why_unread(image.path) if isinstance(error, InputError) else ""
+            job.problem = f"{image.path}: {why}" if why else _line(image, error)
         return job
 
     def _decode(self, job: _Job) -> None:

@@ -21,7 +21,6 @@ from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
 from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
 from dlv3p.data.augment import normalize
-from dlv3p.data.classes import class_colors
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
 from dlv3p.models.upsampling import upsample_argmax
@@ -60,7 +59,7 @@ class ImagePredictor:
     @property
     def colors(self) -> np.ndarray:
         """The color of each class, uint8 (C,3)."""
-        return class_colors(self.class_names)
+        return self.network.colors
 
     @property
     def rule(self) -> PixelRule | None:

@@ -63,6 +63,22 @@ def find_images(images: str | Path, *, output: Path | None = None) -> Source:
     )
 
 
+def why_unread(path: Path) -> str:
+    """Return why a path that was taken for an image is none, by what it is called; "" for one that is called an image.
+
+    Lists name such paths, and so does who gives a single file; folders and patterns leave them out.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return "is a folder, and a list names files; give the folder itself"
+    if suffix in (*VIDEO_SUFFIXES, *OTHER_VIDEO_SUFFIXES):
+        return "is a video, and a list names images; give the video itself"
+    if suffix == LIST_SUFFIX:
+        return "is no image; give a list itself, not in another list"
+    allowed = f"is no image of a type that is read; allowed are {' '.join(IMAGE_SUFFIXES)}; convert it, as to PNG"
+    return "" if suffix in IMAGE_SUFFIXES or not path.exists() else allowed
+
+
 def name_results(paths: Sequence[Path], base: Path) -> tuple[ImageFile, ...]:
     """Name each image by its path below `base`, without its suffix, unless two images then had the same name."""
     whole = [os.path.relpath(path, base) for path in paths]

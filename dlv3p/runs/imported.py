@@ -17,7 +17,7 @@ from dlv3p.runs.folders import checkpoint_path, hold_run, list_runs
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.provenance import provenance
 from dlv3p.runs.record import FORMAT, write_record
-from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, stated_of
 from dlv3p.weights.describe import describe
 from dlv3p.weights.loading import LoadedModel, save_model
 from dlv3p.weights.names import to_theirs
@@ -73,7 +73,7 @@ def save_run(
             "parameters": parameters.as_dict(),
             "class_names": class_names,
             "model": loaded.model.state_dict(),
-            "widths": loaded.model.widths,
+            **stated_of(loaded.model),
         }
         content = {
             "format": FORMAT,

@@ -20,7 +20,7 @@ from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import METRICS, checkpoint_path, hold_run, refuse_busy, write_metrics
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.record import read_record, read_unchanged_record, write_record
-from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights
+from dlv3p.weights.checkpoint import model_from_checkpoint, save_checkpoint, save_weights, stated_of
 from dlv3p.weights.loading import load_model, save_model
 
 TRAINED = NOTEBOOKS / "trained"
@@ -73,7 +73,7 @@ def install_trained_run(folder: Path = TRAINED) -> str:
         "parameters": parameters.as_dict(),
         "class_names": record["class_names"],
         "model": model.state_dict(),
-        "widths": model.widths,
+        **stated_of(model),
     }
     with hold_run(TRAINED_RUN) as run:
         write_record(run / "run.json", record | {"run": TRAINED_RUN})

@@ -18,6 +18,7 @@ from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.checksums import check_recorded, write_recorded
+from dlv3p.data.classes import read_own_colors
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.checksums import HASH_KEY, described_sha256
@@ -55,7 +56,9 @@ def model_from_checkpoint(state: dict[str, Any]) -> tuple[DeepLab, TrainParamete
     A pruned network's checkpoint also has `widths`, those of `DeepLab.widths`.
     """
     parameters = TrainParameters.from_mapping(TrainParameters.recorded(state["parameters"]))
-    model = build_network(parameters, len(state["class_names"]), widths=state.get("widths"), rule=rule_of(state))
+    names = state["class_names"]
+    model = build_network(parameters, len(names), widths=state.get("widths"), rule=rule_of(state))
+    model.colors = read_own_colors(state.get("colors"), names, "checkpoint")
     model.load_state_dict(state["model"])
     return model.eval(), parameters
 
@@ -65,15 +68,20 @@ def rule_of(description: Mapping[str, Any]) -> PixelRule | None:
     return pixel_rule(description["pixels"], "pixels") if description.get("pixels") else None
 
 
+def stated_of(model: DeepLab) -> dict[str, Any]:
+    """Return what files state of a network beside parameters and classes: its `widths`, `pixels`, and `colors`."""
+    widths = {"widths": model.widths} if model.widths else {}
+    pixels = {"pixels": model.rule.as_dict()} if model.rule else {}
+    return widths | pixels | ({} if model.colors is None else {"colors": model.colors.tolist()})
+
+
 def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:
     """Write the weights as safetensors, which runs no code when read; `metadata` goes into its header as JSON.
 
-    Of a pruned network the header also holds the `widths`. A hash in it covers the weights and all of the header.
+    The header also holds `stated_of` the network. A hash in it covers the weights and all of the header.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    widths = {"widths": model.widths} if model.widths else {}
-    pixels = {"pixels": model.rule.as_dict()} if model.rule else {}
-    description = json.loads(json.dumps({"format": FORMAT} | metadata | widths | pixels))  # as it will be read
+    description = json.loads(json.dumps({"format": FORMAT} | metadata | stated_of(model)))  # as it will be read
     description[HASH_KEY] = described_sha256(description, state)
     header = {OURS: json.dumps(description, sort_keys=True)}
     with open_atomically(path) as file:

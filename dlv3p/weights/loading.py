@@ -78,7 +78,7 @@ def build_recognized(
     class_names = found.class_names
     if wanted != found.num_classes:
         _reinitialize_classifiers(model, wanted, state, found.parameters.classifier_initialization)
-        class_names = None
+        class_names, model.colors = None, None
     model.load_state_dict(state, assign=True)
     return LoadedModel(model.eval(), found.parameters, class_names)
 
@@ -89,6 +89,7 @@ def empty_network(found: Recognized) -> DeepLab:
         model = build_network(found.parameters, found.num_classes, rule=found.rule)
         if found.widths:
             apply_widths(model, found.widths, source=str(found.file.path))
+    model.colors = found.colors
     return model
 
 
@@ -167,6 +168,7 @@ def drop_void(loaded: LoadedModel) -> LoadedModel:
         classifier.out_channels -= 1
         for name, value in list(classifier.named_parameters()):
             setattr(classifier, name, nn.Parameter(value[:-1].detach().clone()))
+    model.colors = None if model.colors is None else model.colors[:-1]
     return loaded._replace(class_names=loaded.class_names[:-1])
 
 

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.untrusted import safe_reason, sanitize
+from dlv3p.data.classes import read_own_colors
 from dlv3p.parameters.network import OUTPUT_STRIDES, NetworkParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.names import MINDSPORE_LEAVES, Names, join_dotted, to_ours, to_theirs, without_wrappers
@@ -50,7 +52,7 @@ class Recognized:
     `state` holds the weights under our names, mapped from the file where possible; `unknown` lists entries that have no
     counterpart here. `stride_from` says in words where the output stride is from. `widths` are those of a pruned
     network, unchecked: `apply_widths` checks them. `written` has the entries' names in the file by the usual ones.
-    `rule` is that of images that are not RGB.
+    `rule` is that of images that are not RGB, and `colors` are those that its data gave the classes.
     """
 
     file: WeightsFile
@@ -66,6 +68,7 @@ class Recognized:
     widths: Mapping[str, Mapping[str, int]] | None = None
     written: Mapping[str, str] = field(default_factory=dict)
     rule: PixelRule | None = None
+    colors: np.ndarray | None = None
 
     @property
     def norm(self) -> str:
@@ -246,6 +249,8 @@ def _own(file: WeightsFile, description: Mapping[str, object], given: Mapping[st
     rule = pixel_rule(description["pixels"], str(file.path)) if description.get("pixels") else None
     if not isinstance(widths, dict | None):
         raise IntegrityError(f"{file.path}: its widths are not a table; write it again")
+    colors = read_own_colors(description.get("colors"), names, str(file.path))
+    stated = {"widths": widths, "rule": rule, "colors": colors}
     return Recognized(
-        file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, widths, rule=rule
+        file, OWN, None, parameters.backbone, parameters, num_classes, names, state, (), stride_from, **stated
     )

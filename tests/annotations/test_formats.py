@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cityscapes.errors import InputError
+from cityscapes.errors import InputError, ParameterError
 from cityscapes.labels import CITYSCAPES
 from cityscapes.layout import POLYGONS_SUFFIX, find_frames
 from cityscapes.masks.draw import draw_label_ids
@@ -117,6 +117,27 @@ def test_masks_of_colors_are_read_by_the_table_beside_them(name: str, street: Pa
     for mask in masks(source).values():
         np.testing.assert_array_equal(mask == IDS["sign"], sign())
         assert (mask != expected_street()).mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("masks_in", "images_in"),
+    [("masks", "images"), ("SegmentationClass", "JPEGImages"), ("trainannot", "train"), ("masks/train", "img/train")],
+)
+def test_a_folder_of_images_and_masks_is_read_as_a_whole(tmp_path: Path, masks_in: str, images_in: str) -> None:
+    for folder in (masks_in, images_in):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / images_in / "street.png")
+    Image.new("RGB", (64, 48), (0, 0, 142)).save(tmp_path / masks_in / "street.png")
+    (tmp_path / masks_in.split("/")[0] / "label_colors.txt").write_text("0 0 142 car\n")
+    (image,) = source = open_source(tmp_path, without=NOWHERE)
+    assert (source.format, image.problem, source.images.find(image.name).parent) == ("masks", "", tmp_path / images_in)
+    assert [label.name for label in source.labels] == ["car"]
+
+
+def test_images_and_masks_in_one_folder_are_refused(street: Path) -> None:
+    Image.new("L", (64, 48), 2).save(street / "street_mask.png")
+    with pytest.raises(ParameterError, match=r"its images and masks lie in one folder; put the masks into a folder"):
+        open_source(street, street, without=NOWHERE)
 
 
 def test_the_parts_that_ultralytics_joins_in_one_outline_are_those_of_coco(street: Path) -> None:

@@ -22,7 +22,7 @@ from dlv3p.prediction.__main__ import main
 from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.results import FOLDERS, Outputs
-from dlv3p.prediction.sources import find_images
+from dlv3p.prediction.sources import IMAGE_SUFFIXES, find_images
 
 pytestmark = pytest.mark.usefixtures("trained")
 
@@ -151,6 +151,24 @@ def test_a_bad_image_is_named_and_the_others_are_done(predictor, photos: Path, t
     assert "not predicted: " in (shown := capsys.readouterr()).err
     assert "gone.png: no such file" in shown.err
     assert "1 predicted, 0 kept, 1 not predicted" in shown.out
+
+
+def test_what_a_list_names_that_is_no_image_is_told_by_its_kind(predictor, photos: Path, tmp_path: Path) -> None:
+    types = " ".join(IMAGE_SUFFIXES)
+    named = {
+        "clip.mp4": "is a video, and a list names images; give the video itself",
+        "clip.ts": "is a video, and a list names images; give the video itself",
+        "other.txt": "is no image; give a list itself, not in another list",
+        "below": "is a folder, and a list names files; give the folder itself",
+        "moving.gif": f"is no image of a type that is read; allowed are {types}; convert it, as to PNG",
+        "missing.gif": "no such file",
+    }
+    for name in ("clip.mp4", "clip.ts", "other.txt", "moving.gif"):
+        (photos / name).write_bytes(b"?")
+    (photos / "list.txt").write_text("a.png\n" + "\n".join(named))
+    found = predict_images(predictor, find_images(photos / "list.txt"), tmp_path / "out", progress="none")
+    assert found.done == ("a",)
+    assert found.problems == tuple(f"{photos / name}: {why}" for name, why in named.items())
 
 
 def test_an_interrupted_call_ends_in_the_same_files(predictor, photos: Path, tmp_path: Path, interrupted) -> None:

@@ -7,6 +7,8 @@ import tifffile
 from PIL import Image
 
 CHANNELS, SIDE = 5, 64
+COLORS = [[12, 200, 34], [250, 1, 99]]
+"""Of the two classes, none of them by default."""
 SWITCHES = {"crop_height": 48, "crop_width": 48, "batch_size": 4, "learning_rate": 0.05, "image_scale": 1.0}
 SWITCHES |= {"checkpoint_minutes": 60.0}
 
@@ -32,6 +34,8 @@ def write_folder(root: Path, channels: int = CHANNELS, count: int = 4) -> Path:
             else:
                 tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig")
             Image.fromarray(mask).save(root / "masks" / split / f"{index}_mask.png")
-    (root / "classes.csv").write_text("id,name,stored\n0,ground,0\n1,object,255\n")
+    rows = zip(("0,ground", "1,object"), COLORS, (0, 255), strict=True)
+    table = "".join(f"{row},{red},{green},{blue},{stored}\n" for row, (red, green, blue), stored in rows)
+    (root / "classes.csv").write_text("id,name,red,green,blue,stored\n" + table)
     (root / "data.yaml").write_text(f"mask_suffix: _mask\nchannels: {channels}\n")
     return root

@@ -155,9 +155,8 @@ class _Pipeline:
             try:
                 for group in _ahead(self._decoded(images), reader, READ_AHEAD):
                     found, seconds = self._predict(group)
-                    for job in group:
-                        writing.append(writer.submit(self._write, job, found.get(job.image.name), seconds))
-                    while len(writing) > WRITTEN_BEHIND * self.batch_size:
+                    writing.append(writer.submit(self._write, group, found, seconds))
+                    while len(writing) > WRITTEN_BEHIND:
                         writing.popleft().result()
                     if time.monotonic() - saved > pause:
                         began = time.monotonic()
@@ -174,6 +173,9 @@ class _Pipeline:
         """Yield groups of images to predict together, decoded; finished and broken ones are in groups of their own."""
         for group in self._groups(images):
             if not all(job.done or job.problem for job in group):
+                for job in group:
+                    job.cost = job.size[0] * job.size[1] * self.predictor.limit.held_bytes
+                self.budget.take(sum(job.cost for job in group))  # at once: a part of it would wait for itself
                 for job in group:
                     self._decode(job)
             yield group
@@ -199,7 +201,6 @@ class _Pipeline:
                 register_heif()
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
             job.header, job.size = header, header.size[::-1]
-            job.cost = job.size[0] * job.size[1] * self.predictor.limit.held_bytes
             job.note = " and ".join(f"{what} ignored" for what in ignored)
             if self.predictor.needs_tiles(job.size, self.results.outputs.confidence):
                 return_freed_memory()
@@ -210,7 +211,6 @@ class _Pipeline:
         return job
 
     def _decode(self, job: _Job) -> None:
-        self.budget.take(job.cost)
         try:
             most = {"most_pixels": job.size[0] * job.size[1]}
             job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, rule=self.predictor.rule, **most)
@@ -222,8 +222,6 @@ class _Pipeline:
             job.note = " and ".join(filter(None, (job.note, told)))
         except (UserError, OSError) as error:
             job.problem = _line(job.image, error)
-        if job.problem:
-            self.budget.give(job.cost)
 
     def _predict(self, group: list[_Job]) -> tuple[dict[str, Prediction], float]:
         jobs = [job for job in group if job.pixels is not None]
@@ -239,21 +237,20 @@ class _Pipeline:
         seconds = (time.perf_counter() - began) / len(jobs)
         return dict(zip([job.image.name for job in jobs], found, strict=True)), seconds
 
-    def _write(self, job: _Job, found: Prediction | None, seconds: float) -> None:
-        if job.problem:
-            self.results.rows.pop(job.image.name, None)  # of the file that was there before
-        if job.pixels is None:
-            return
-        if found is not None and not job.done:
-            how = {"sha256": job.sha256, "seconds": seconds, "note": job.note}
-            self.results.write(job.image, job.pixels, found, **how)
-            self.made += 1
-        job.pixels = None
-        self.budget.give(job.cost)
+    def _write(self, group: list[_Job], found: dict[str, Prediction], seconds: float) -> None:
+        for job in group:
+            if job.problem:
+                self.results.rows.pop(job.image.name, None)  # of the file that was there before
+            elif job.pixels is not None and not job.done:
+                how = {"sha256": job.sha256, "seconds": seconds, "note": job.note}
+                self.results.write(job.image, job.pixels, found[job.image.name], **how)
+                self.made += 1
+            job.pixels = None
+        self.budget.give(sum(job.cost for job in group))
 
 
 class _Budget:
-    """Bytes that images on their way may take together; one that is larger than all waits until it is alone."""
+    """Bytes that groups on their way may take together; one that is larger than all waits until it is alone."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size

@@ -287,6 +287,15 @@ def test_batches_hold_neighbors_of_one_size(predictor, photos: Path, tmp_path: P
     assert seen == [[(96, 64)] * 2, [(96, 64)], [(80, 60)]]
 
 
+def test_a_batch_larger_than_the_memory_of_images_on_their_way_is_predicted(predictor, photos, tmp_path) -> None:
+    """In a process of its own, since what it is about is a wait without end."""
+    limit = "import dlv3p.prediction.predict as it; it.IN_FLIGHT_BYTES = 2 * 96 * 64 * 12"
+    words = [str(photos), "--run", "done", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
+    code = f"{limit}; from dlv3p.prediction.__main__ import main; main()"
+    command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "out")]
+    assert "3 predicted" in subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 def test_a_damaged_image_does_not_take_its_batch_along(predictor, photos: Path, tmp_path: Path) -> None:
     whole = (photos / "a.png").read_bytes()
     (photos / "aa.png").write_bytes(whole[: len(whole) // 2])

@@ -108,12 +108,17 @@ def _predict_elsewhere(network: tuple[str, Path, str, str, int], protocol: Proto
 @lru_cache(maxsize=1)
 def _read_once(run: str, checkpoint: Path, weights_sha256: str, device: str, threads: int) -> Predictor:
     predictor = read_predictor(run, checkpoint, device=device, threads=threads)
-    if predictor.weights_sha256 != weights_sha256:
-        raise IntegrityError(
-            f"{checkpoint}: is another checkpoint than the one that was loaded (a training goes on, or the folders are "
-            "not the same here); load it again"
-        )
+    refuse_other_weights(checkpoint, predictor.weights_sha256, weights_sha256)
     return predictor
+
+
+def refuse_other_weights(path: Path, found: str, loaded: str) -> None:
+    """Raise IntegrityError where a worker has `found` other weights in a file than were `loaded`, both as sha256."""
+    if found != loaded:
+        raise IntegrityError(
+            f"{path}: is another checkpoint than the one that was loaded (a training goes on, or the folders are not "
+            "the same here); load it again"
+        )
 
 
 def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:

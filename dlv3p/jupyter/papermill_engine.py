@@ -166,6 +166,7 @@ class SuiteEngine(NBClientEngine):
         with KernelSignals(cell_seconds=options.get("execution_timeout")) as signals, private_sockets() as sockets:
             ours = {"config": sockets, "kernel_manager_class": signals.manager_class}
             ours |= {"on_cell_start": signals.refuse_next_cell, "on_cell_executed": signals.end_cell}
+            ours |= {"on_cell_error": _show_error}
             if _runs_as_papermill() and not options.get("log_output") and options.get("stdout_file") is None:
                 options["stdout_file"] = lines = LinesAboveBar()
                 ours["on_cell_executed"] = partial(_end_cell, signals, lines)
@@ -178,6 +179,15 @@ class SuiteEngine(NBClientEngine):
             if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):
                 raise signals.stopped()
             return executed
+
+
+async def _show_error(cell: nbformat.NotebookNode, execute_reply: dict[str, Any], **_: object) -> None:
+    """Give a failed cell the error that its kernel names, where it shows none: a stop is told there in a sentence."""
+    told = execute_reply["content"]
+    if not any(output.output_type == "error" for output in cell.outputs):
+        line = f"{told['ename']}: {told['evalue']}"
+        error = {"ename": told["ename"], "evalue": told["evalue"], "traceback": [line]}
+        cell.outputs.append(nbformat.v4.new_output("error", **error))
 
 
 async def _end_cell(signals: KernelSignals, lines: LinesAboveBar, **facts: Any) -> None:

@@ -167,9 +167,10 @@ class PredictParameters(ProtocolParameters, RunParameters):
     overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")
     confidence: bool = switch(False, "also writes the probability of the best class, 255 for 1")
     batch_size: int = number(1, 1, 256, "images per batch, of one size; above 1, last bits may differ")
-    memory_gib: float = number(4.0, 1.25, 4096.0, "of the process; larger images are predicted in tiles")
+    memory_gib: float = number(4.0, 1.25, 4096.0, "of a process; larger images are predicted in tiles")
     tile: int = number(1024, 256, 8192, "side of a tile, in pixels")
     tile_overlap: int = number(128, 32, 4096, "pixels over which neighboring tiles are blended")
+    workers: int = number(1, 1, 1024, "processes that predict images, each with its own threads")
     progress: str = progress_field()
 
     def check(self) -> None:

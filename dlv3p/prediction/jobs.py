@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from cityscapes.errors import ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 def predict(parameters: PredictParameters) -> Predictions:
     """Load the network, find the images, and predict them; the images are looked for first, which is quick."""
-    find_images(parameters.images, output=_asked(parameters))
+    _find(parameters, _asked(parameters))
     return predict_with(predictor_of(parameters), parameters)
 
 
@@ -55,7 +58,7 @@ def predictor_of(parameters: PredictParameters) -> ImagePredictor:
 def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Predictions:
     """Predict what the parameters name with a loaded network; what the fastest runtime began, the same one resumes."""
     p, outputs = parameters, _outputs(parameters)
-    source = find_images(p.images, output=_asked(p))
+    source = _find(p, _asked(p))
     output = _asked(p) or output_folder(predictor.network.run) / f"predict_{source.title}"
     source = find_images(p.images, output=output)  # without what lies there from an earlier call
     if source.left_out:
@@ -63,7 +66,9 @@ def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Pr
     predictor = _as_recorded(predictor, p, output)
     if source.video:
         return predict_video(predictor, source, output, outputs, progress=p.progress)
-    return predict_images(predictor, source, output, outputs, batch_size=p.batch_size, progress=p.progress)
+    with worker_processes(p.workers) if p.workers > 1 else nullcontext() as executor:
+        options = {"batch_size": p.batch_size, "progress": p.progress, "executor": executor}
+        return predict_images(predictor, source, output, outputs, **options)
 
 
 def first_image(source: Source, rule: PixelRule | None = None) -> Image.Image | ChannelImage:
@@ -150,6 +155,17 @@ def _as_recorded(predictor: ImagePredictor, parameters: PredictParameters, outpu
     if parameters.runtime != FASTEST or recorded in (None, predictor.runtime):
         return predictor
     return predictor_of(replace(parameters, runtime=recorded))
+
+
+def _find(parameters: PredictParameters, output: Path | None) -> Source:
+    """Find the images; raises ParameterError for workers that a video cannot have."""
+    source = find_images(parameters.images, output=output)
+    if source.video and parameters.workers > 1:
+        raise ParameterError(
+            f"workers={parameters.workers}: {source.video} is a video, whose frames one process predicts one after "
+            "another; leave workers at 1"
+        )
+    return source
 
 
 def _asked(parameters: PredictParameters) -> Path | None:

@@ -1,51 +1,26 @@
-"""Predict many images into a folder: reading, network and writing overlap, and what is finished is not made again.
+"""Predict many images into a folder: what is finished is not made again, and a damaged image costs no other.
 
-Images are read ahead by one thread and written by another, as many at a time as fit into a fixed amount of memory, so
-that a thousand images take no more of it than ten. A damaged image is named, and the others are done.
+A thousand images take no more memory than ten, and any executor's workers can do the work: see `pipeline.py`.
 """
 
 import hashlib
-import threading
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from cityscapes.errors import InputError, ParameterError, UserError, reason
-from cityscapes.files.channels import ChannelImage
-from cityscapes.files.checksums import file_sha256
-from cityscapes.files.images import (
-    NEARLY_BLACK,
-    PICTURE_FORMATS,
-    STRETCH,
-    Header,
-    explain_nearly_black,
-    inspect_picture,
-    read_image,
-    register_heif,
-)
+from cityscapes.errors import ParameterError
+from cityscapes.files.images import NEARLY_BLACK, STRETCH
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from dlv3p.data.fingerprints import PREDICTIONS
-from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.networks import LabelsFile
-from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
+from dlv3p.prediction.pipeline import Pipeline
+from dlv3p.prediction.predictor import ImagePredictor
 from dlv3p.prediction.results import Outputs, Results, check_output, open_results
-from dlv3p.prediction.sources import ImageFile, Source, why_unread
-from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
+from dlv3p.prediction.sources import Source
+from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
-
-READ_AHEAD, WRITTEN_BEHIND = 2, 2
-"""Groups of images that are decoded before, and written after, the one that the network sees."""
-TABLE_SECONDS, TABLE_SHARE = 2.0, 20
-"""The table is written at most so often, and takes at most one part in so many of the time."""
-LITTLE_SPREAD = 1 / 8
-"""An image whose values span less of a deviation is told, for a network was trained on others."""
-HEIF_SUFFIXES = (".heic", ".heif")
 
 
 @dataclass(frozen=True)
@@ -63,22 +38,6 @@ class Predictions:
         return self.folder / PREDICTIONS
 
 
-@dataclass
-class _Job:
-    """An image on its way: what its header says, then its pixels, or the problem that ends it."""
-
-    image: ImageFile
-    header: Header | None = None
-    size: Size = (0, 0)
-    sha256: str = ""
-    note: str = ""
-    done: bool = False
-    problem: str = ""
-    pixels: Image.Image | None = field(default=None, repr=False)
-
-    cost: int = 0
-
-
 @keep_freed_memory()
 def predict_images(
     predictor: ImagePredictor,
@@ -88,12 +47,17 @@ def predict_images(
     *,
     batch_size: int = 1,
     progress: str = "auto",
+    executor: Executor | None = None,
 ) -> Predictions:
     """Predict the images of a source into the folder `output`, see `results.py`; a killed call is resumed.
 
-    With `batch_size` above 1, neighbors in the list that have the same size are predicted together. Raises
-    ParameterError where the folder holds results of other weights, another runtime or other settings, and MachineError
-    where nothing can be written; what is wrong with single images is in `problems`.
+    With `batch_size` above 1, neighbors in the list that have the same size are predicted together. `executor` is any
+    `concurrent.futures.Executor` that does the work in other processes or on other machines that see the same folders;
+    each worker reads the network once, and the files are the same.
+
+    Raises ParameterError where the folder holds results of other weights, another runtime or other settings,
+    MachineError where nothing can be written or the executor has lost a worker, and IntegrityError where a worker
+    finds another network; what is wrong with single images is in `problems`.
     """
     output, outputs = Path(output), outputs or Outputs()
     if outputs.confidence and isinstance(predictor.network, LabelsFile):
@@ -105,17 +69,19 @@ def predict_images(
         remove_leftovers(output, locked=True)
         results = open_results(output, predictor, outputs, batch_size=batch_size)
         results.save_record({"source": source.title, "count": len(source.images)})
-        pipeline = _Pipeline(predictor, results, batch_size)
-        images = pipeline.run(source.images)
+        pipeline = Pipeline(predictor, results, batch_size)
+        images = pipeline.run_by(executor, source.images) if executor else pipeline.run(source.images)
         jobs = track(images, total=len(source.images), title=f"predict {source.title}", mode=progress, unit="images")
         try:
-            hashes, problems = hashlib.sha256(), []
-            for job in jobs:
-                hashes.update(f"{job.image.name} {job.sha256}\n".encode(errors="surrogateescape"))
-                problems += [job.problem] * bool(job.problem)
+            ended = {job.image.name: (job.sha256, job.problem) for job in jobs}
         finally:
             images.close()
             results.save_table([image.name for image in source.images])
+        hashes, problems = hashlib.sha256(), []
+        for image in source.images:
+            sha256, problem = ended[image.name]
+            hashes.update(f"{image.name} {sha256}\n".encode(errors="surrogateescape"))
+            problems += [problem] * bool(problem)
         described = {"source": source.title, "count": len(source.images), "sha256": hashes.hexdigest()}
         results.save_record(described, problems)
     done = tuple(image.name for image in source.images if image.name in results.rows)
@@ -138,162 +104,3 @@ def say_nearly_black(results: Results, names: Sequence[str]) -> None:
     dark = [name for name in names if NEARLY_BLACK in results.rows.get(name, {}).get("note", "")]
     if dark:
         print(f"warning: {len(dark)} images of 16 bits came out {NEARLY_BLACK}, the first {dark[0]}; {STRETCH}")
-
-
-class _Pipeline:
-    def __init__(self, predictor: ImagePredictor, results: Results, batch_size: int) -> None:
-        self.predictor, self.results, self.batch_size = predictor, results, batch_size
-        self.budget = _Budget(IN_FLIGHT_BYTES)
-        self.made = 0
-
-    def run(self, images: Sequence[ImageFile]) -> Iterator[_Job]:
-        """Yield each image when the network is done with it, or when it turns out to be finished or broken."""
-        names = [image.name for image in images]
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            writing: deque[Future] = deque()
-            saved, pause = time.monotonic(), TABLE_SECONDS
-            try:
-                for group in _ahead(self._decoded(images), reader, READ_AHEAD):
-                    found, seconds = self._predict(group)
-                    for job in group:
-                        writing.append(writer.submit(self._write, job, found.get(job.image.name), seconds))
-                    while len(writing) > WRITTEN_BEHIND * self.batch_size:
-                        writing.popleft().result()
-                    if time.monotonic() - saved > pause:
-                        began = time.monotonic()
-                        writer.submit(self.results.save_table, names).result()
-                        saved = time.monotonic()
-                        pause = max(TABLE_SECONDS, TABLE_SHARE * (saved - began))
-                    yield from group
-                while writing:
-                    writing.popleft().result()
-            finally:
-                self.budget.close()
-
-    def _decoded(self, images: Sequence[ImageFile]) -> Iterator[list[_Job]]:
-        """Yield groups of images to predict together, decoded; finished and broken ones are in groups of their own."""
-        for group in self._groups(images):
-            if not all(job.done or job.problem for job in group):
-                for job in group:
-                    self._decode(job)
-            yield group
-
-    def _groups(self, images: Sequence[ImageFile]) -> Iterator[list[_Job]]:
-        group: list[_Job] = []
-        for job in map(self._inspect, images):
-            alike = group and not job.problem and job.size == group[0].size and len(group) < self.batch_size
-            if group and not alike:
-                yield group
-                group = []
-            group.append(job)
-            if job.problem or not self.predictor.sees_whole(job.size, self.results.outputs.confidence):
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def _inspect(self, image: ImageFile) -> _Job:
-        job = _Job(image)
-        try:
-            if image.path.suffix.lower() in HEIF_SUFFIXES:
-                register_heif()
-            header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
-            job.header, job.size = header, header.size[::-1]
-            job.cost = job.size[0] * job.size[1] * self.predictor.limit.held_bytes
-            job.note = " and ".join(f"{what} ignored" for what in ignored)
-            if self.predictor.needs_tiles(job.size, self.results.outputs.confidence):
-                return_freed_memory()
-            job.sha256 = file_sha256(image.path)
-            job.done = self.results.is_done(image, job.sha256)
-        except (UserError, OSError) as error:
-            why = why_unread(image.path) if isinstance(error, InputError) else ""
-            job.problem = f"{image.path}: {why}" if why else _line(image, error)
-        return job
-
-    def _decode(self, job: _Job) -> None:
-        self.budget.take(job.cost)
-        try:
-            most = {"most_pixels": job.size[0] * job.size[1]}
-            job.pixels = read_image(job.image.path, formats=PICTURE_FORMATS, rule=self.predictor.rule, **most)
-            told = ""
-            if not isinstance(job.pixels, ChannelImage):
-                told = explain_nearly_black(job.header, job.pixels)
-            elif (spread := job.pixels.spread) < LITTLE_SPREAD:
-                told = f"its values span {spread:.2g} of the deviation in data.yaml"
-            job.note = " and ".join(filter(None, (job.note, told)))
-        except (UserError, OSError) as error:
-            job.problem = _line(job.image, error)
-        if job.problem:
-            self.budget.give(job.cost)
-
-    def _predict(self, group: list[_Job]) -> tuple[dict[str, Prediction], float]:
-        jobs = [job for job in group if job.pixels is not None]
-        if not jobs:
-            return {}, 0.0
-        began = time.perf_counter()
-        try:
-            found = self.predictor.predict([job.pixels for job in jobs], confidence=self.results.outputs.confidence)
-        except InputError as error:
-            for job in jobs:
-                job.problem = _line(job.image, error)
-            found = [None] * len(jobs)
-        seconds = (time.perf_counter() - began) / len(jobs)
-        return dict(zip([job.image.name for job in jobs], found, strict=True)), seconds
-
-    def _write(self, job: _Job, found: Prediction | None, seconds: float) -> None:
-        if job.problem:
-            self.results.rows.pop(job.image.name, None)  # of the file that was there before
-        if job.pixels is None:
-            return
-        if found is not None and not job.done:
-            how = {"sha256": job.sha256, "seconds": seconds, "note": job.note}
-            self.results.write(job.image, job.pixels, found, **how)
-            self.made += 1
-        job.pixels = None
-        self.budget.give(job.cost)
-
-
-class _Budget:
-    """Bytes that images on their way may take together; one that is larger than all waits until it is alone."""
-
-    def __init__(self, size: int) -> None:
-        self._size = self._free = size
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def take(self, size: int) -> None:
-        size = min(size, self._size)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= size or self._closed)
-            self._free -= size
-
-    def give(self, size: int) -> None:
-        with self._changed:
-            self._free += min(size, self._size)
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
-def _ahead(groups: Iterator[list[_Job]], reader: ThreadPoolExecutor, count: int) -> Iterator[list[_Job]]:
-    """Yield what an iterator gives, whose next items are made in another thread meanwhile."""
-    pending = deque(reader.submit(next, groups, None) for _ in range(count))
-    try:
-        while (group := pending.popleft().result()) is not None:
-            pending.append(reader.submit(next, groups, None))
-            yield group
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _line(image: ImageFile, error: Exception) -> str:
-    """Return the one line of an image's problem, which begins with its path."""
-    text = reason(error)
-    if isinstance(error, UserError) and not isinstance(error, InputError):
-        text = str(error)
-    known = isinstance(error, InputError) and text.startswith(str(image.path))
-    return text if known else f"{image.path}: {text.removeprefix('image: ')}"

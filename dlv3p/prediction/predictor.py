@@ -7,7 +7,8 @@ The network is a run's, a weights file's of any known kind, or an exported file'
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
 from dlv3p.data.augment import normalize
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
+from dlv3p.evaluation.predictions import refuse_other_weights
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -203,6 +205,39 @@ def load_predictor(
     limit = limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
     network, runtime = with_runtime(network, runtime, threads=threads)
     return ImagePredictor(network, runtime, protocol, limit)
+
+
+class PredictorFile(NamedTuple):
+    """What it takes to load a predictor again in a process that sees the same folders, with the same pixels."""
+
+    run: str
+    checkpoint: Path
+    weights_sha256: str
+    runtime: str
+    device: str
+    threads: int
+    protocol: Protocol
+    limit: MemoryLimit
+
+
+def file_of(predictor: ImagePredictor) -> PredictorFile:
+    """Return from what a predictor can be loaded again."""
+    network = predictor.network
+    device = "cpu" if isinstance(network, LabelsFile) else network.device.type
+    file = network.run, network.checkpoint.absolute(), network.weights_sha256, predictor.runtime, device
+    return PredictorFile(*file, torch.get_num_threads(), predictor.protocol, predictor.limit)
+
+
+@lru_cache(maxsize=1)
+def load_again(file: PredictorFile) -> ImagePredictor:
+    """Load a predictor in a worker, once; raises IntegrityError where the file holds other weights now."""
+    how = {"runtime": file.runtime, "device": file.device, "threads": file.threads}
+    torch.set_num_threads(file.threads)
+    network = open_network(file.checkpoint, checkpoint="", **how)
+    refuse_other_weights(file.checkpoint, network.weights_sha256, file.weights_sha256)
+    if isinstance(network, Predictor):
+        network, _ = with_runtime(replace(network, run=file.run), file.runtime, threads=file.threads)
+    return ImagePredictor(network, file.runtime, file.protocol, file.limit)
 
 
 def as_image(image: str | Path | Image.Image | np.ndarray, rule: PixelRule | None = None) -> Image.Image | ChannelImage:

@@ -12,6 +12,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,11 @@ class Results:
 
     def __init__(self, folder: Path, predictor: ImagePredictor, outputs: Outputs, settings: dict[str, Any]) -> None:
         self.folder, self.predictor, self.outputs, self.settings = folder, predictor, outputs, settings
-        self.rows = _read_rows(folder / PREDICTIONS, self._columns)
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, str]]:
+        """The finished rows of the table by the images' names; a worker, which only makes others, reads none."""
+        return _read_rows(self.folder / PREDICTIONS, self._columns)
 
     def path(self, kind: str, name: str) -> Path:
         """Return the file of a result: `kind` is its folder."""
@@ -87,7 +92,13 @@ class Results:
     def write(
         self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
     ) -> None:
-        """Write all files of one image, and its row of the table; what lies there of other pixels is removed."""
+        """Write all files of one image, and note its row of the table, see `make`."""
+        self.rows[image.name] = self.make(image, pixels, found, sha256=sha256, seconds=seconds, note=note)
+
+    def make(
+        self, image: ImageFile, pixels: Image.Image, found: Prediction, *, sha256: str, seconds: float, note: str
+    ) -> dict[str, str]:
+        """Write all files of one image, and return its row; what lies there of other pixels is removed."""
         origin = self._origin(sha256, (pixels.height, pixels.width))
         for kind in FOLDERS.keys() - set(self.outputs.folders):
             if (path := self.path(kind, image.name)).is_file() and not is_made_from(path, origin):
@@ -100,7 +111,7 @@ class Results:
         mean = "" if found.confidence is None else f"{found.confidence.mean() / 255:.4f}"
         facts = (image.name, pixels.width, pixels.height, f"{seconds:.4f}", mean, note, sha256)
         shares = [f"{count / found.labels.size:.6f}" for count in counts[: len(self.predictor.class_names)]]
-        self.rows[image.name] = dict(zip(self._columns, [*map(str, facts), *shares], strict=True))
+        return dict(zip(self._columns, [*map(str, facts), *shares], strict=True))
 
     def read(self, image: ImageFile) -> Prediction:
         """Read the finished results of an image back: its train ids, and its confidence where that is written."""

@@ -545,6 +545,17 @@ def test_a_cell_that_saves_upon_a_signal_has_the_last_word(workspace: Path) -> N
     assert [output.ename for output in nbformat.read(copy, as_version=4).cells[-2].outputs] == ["TerminatedError"]
 
 
+def test_a_cell_that_tells_of_a_stop_in_a_sentence_ends_the_notebook_as_a_stop(workspace: Path) -> None:
+    """Such as training upon Ctrl-C, its button, or `dlv3p runs stop`: in JupyterLab that is no error."""
+    interrupted = SAVES.replace("TerminatedError", "StoppedError").replace("SIGTERM", "SIGINT")
+    known = "import signal, threading, dlv3p\n" + interrupted
+    status, line, copy = stop(workspace, signal.SIGINT, known, "print('later')")
+    assert (status, line) == (130, "Error: stopped after step 3; run again to continue")
+    cell = nbformat.read(copy, as_version=4).cells[-2]
+    assert [output.get("ename") for output in cell.outputs] == [None, "StoppedError"]
+    assert cell.outputs[0].text == "Stopped after step 3. Run this cell again to resume.\n"
+
+
 def test_a_signal_that_a_cell_survives_ends_the_notebook_before_the_next_one(workspace: Path) -> None:
     survives = SAVES.replace("raise TerminatedError", "print")
     status, line, copy = stop(workspace, signal.SIGTERM, "import signal, threading\n" + survives, "print('later')")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.prediction_folders import contents, predict
 
 from cityscapes.errors import MachineError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
@@ -26,22 +27,7 @@ from dlv3p.prediction.sources import IMAGE_SUFFIXES, find_images
 
 pytestmark = pytest.mark.usefixtures("trained")
 
-ALL, IDS_ALONE = Outputs(confidence=True), Outputs(colors=False, overlays=False)
-VARYING = (".lock", "predictions.csv.json")
-
-
-def predict(predictor, images: Path | str, output: Path, outputs: Outputs = ALL, **options):
-    """Predict without showing progress."""
-    return predict_images(predictor, find_images(images, output=output), output, outputs, progress="none", **options)
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Every file below a folder, the table without seconds; its checksum and locks are left out."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    found: dict[str, object] = {name: path.read_bytes() for name, path in files.items() if name not in VARYING}
-    with open(folder / "predictions.csv", newline="") as file:
-        found["predictions.csv"] = [{**row, "seconds": ""} for row in csv.DictReader(file)]
-    return found
+IDS_ALONE = Outputs(colors=False, overlays=False)
 
 
 def test_predictions_of_a_split_are_those_of_save_predictions_byte_for_byte(predictor, city, tmp_path: Path) -> None:
@@ -303,6 +289,15 @@ def test_batches_hold_neighbors_of_one_size(predictor, photos: Path, tmp_path: P
         found = predict(predictor, photos, tmp_path / "out", batch_size=2)
     assert found.done == ("a", "b", "below/a", "c")
     assert seen == [[(96, 64)] * 2, [(96, 64)], [(80, 60)]]
+
+
+def test_a_batch_larger_than_the_memory_of_images_on_their_way_is_predicted(predictor, photos, tmp_path) -> None:
+    """In a process of its own, since what it is about is a wait without end."""
+    limit = "import dlv3p.prediction.pipeline as it; it.IN_FLIGHT_BYTES = 2 * 96 * 64 * 12"
+    words = [str(photos), "--run", "done", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
+    code = f"{limit}; from dlv3p.prediction.__main__ import main; main()"
+    command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "out")]
+    assert "3 predicted" in subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_a_damaged_image_does_not_take_its_batch_along(predictor, photos: Path, tmp_path: Path) -> None:

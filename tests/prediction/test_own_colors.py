@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,10 +11,11 @@ from support.tiny import tiny
 
 from cityscapes.errors import IntegrityError
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR
+from cityscapes.workspace import NOTEBOOKS
 from dlv3p.compression.pruning import prune_model
 from dlv3p.data.classes import own_colors, read_own_colors
 from dlv3p.export.graphs import metadata_of
-from dlv3p.parameters.notebooks import RenderGifParameters
+from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.prediction import networks
 from dlv3p.prediction.jobs import drive_of
 from dlv3p.prediction.predict import predict_images
@@ -76,6 +78,19 @@ def test_pictures_of_predictions_are_in_the_colors_of_the_data(run, tmp_path):
     (frame,) = drive_of(predictor.network, RenderGifParameters(**given)).frames
     colors = {tuple(color) for color in frame.reshape(-1, 3).tolist()}
     assert {tuple(COLORS[index]) for index in np.unique(labels)} <= colors
+
+
+def test_the_notebook_shows_images_of_other_channels(run, tmp_path):
+    images, output = str(run / "images" / "val"), str(tmp_path / "out")
+    config = PredictParameters(run="own", images=images, output=output, threads=1, device="cpu", progress="none")
+    names = {"config": config}
+    cells = [
+        cell for cell in nbformat.read(NOTEBOOKS / "predict.ipynb", as_version=4).cells if cell.cell_type == "code"
+    ]
+    for cell in cells[2:]:  # after the parameters and their check
+        exec(cell.source, names)
+    assert names["pixels"].shape == (*names["labels"].shape, 3)
+    assert len(names["predictions"].done) == 4
 
 
 def test_only_colors_that_the_names_do_not_say_are_stated():

@@ -20,19 +20,19 @@ def predictor(trained) -> ImagePredictor:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager]:
-    """Within a block, Ctrl-C comes as the third result is written; after it, results are written as usual."""
-    write, written = Results.write, []
+    """Within a block, Ctrl-C comes as the third result is made; after it, results are made as usual."""
+    make, made = Results.make, []
 
-    def write_two(self, *arguments, **options) -> None:
-        if len(written) == 2:
+    def make_two(self, *arguments, **options) -> dict[str, str]:
+        if len(made) == 2:
             raise KeyboardInterrupt
-        written.append(arguments[0].name)
-        write(self, *arguments, **options)
+        made.append(arguments[0].name)
+        return make(self, *arguments, **options)
 
     @contextmanager
     def block() -> Iterator[None]:
         with monkeypatch.context() as patch:
-            patch.setattr(Results, "write", write_two)
+            patch.setattr(Results, "make", make_two)
             yield
 
     return block

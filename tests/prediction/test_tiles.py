@@ -101,7 +101,7 @@ def test_the_limit_decides_by_the_image_alone_and_refuses_before_it_is_spent() -
 @pytest.mark.usefixtures("trained")
 def test_freed_memory_is_kept_unless_an_image_comes_near_the_limit(predictor, picture, tmp_path, monkeypatch) -> None:
     called: list[bool] = []
-    monkeypatch.setattr("dlv3p.prediction.predict.return_freed_memory", lambda: called.append(True))
+    monkeypatch.setattr("dlv3p.prediction.pipeline.return_freed_memory", lambda: called.append(True))
     picture.save(tmp_path / "a.png")
     predict_images(predictor, find_images(tmp_path / "a.png"), tmp_path / "whole", progress="none")
     assert not called

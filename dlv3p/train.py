@@ -20,6 +20,7 @@ from cityscapes.errors import run_command
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.record import refuse_other_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
     parameters = TrainParameters.from_mapping(values)
+    parameters.find_inputs()
+    refuse_other_run(parameters)
     if options.trial:
         from dlv3p.training.trial import report_trials
 

@@ -23,6 +23,7 @@ from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.listing import read_state
+from dlv3p.runs.record import refuse_other_run
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.processes import started_in_group
@@ -69,9 +70,11 @@ class Cost(NamedTuple):
 def estimate_cost(parameters: TrainParameters) -> Cost:
     """Estimate what is left of a training; nothing for one that is finished, or that another process is doing.
 
-    Raises OutOfMemoryError or MachineError, with what would fit, for one that cannot fit into memory or on the disk.
+    Raises OutOfMemoryError or MachineError, with what would fit, for one that cannot fit into memory or on the disk,
+    and ParameterError where the run was started with other parameters.
     """
     p, run = parameters, run_folder(parameters.run_name)
+    refuse_other_run(p)
     if started_in_group() or holder_of(run):
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
     training, validation = open_training(p)

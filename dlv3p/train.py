@@ -49,7 +49,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, move_batch
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
-    from dlv3p.runtime.progress import preparing
+    from dlv3p.runtime.progress import preparing, show_finished
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import refuse_other_teacher
@@ -64,13 +64,14 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.training.validation import refuse_tiny_images, validate
 
     p = parameters
-    follow_elsewhere(p)  # the rest then finds the run finished
+    seen = follow_elsewhere(p)  # the rest then finds the run finished
     torch.set_num_threads(p.threads)
     opened = partial(open_training, p)
     splits = training, validation = in_turn(opened)  # of a data set without masks, one process makes them
     check_extras(p)
     if p.processes > 1 and not started_in_group():
         launch(p)  # the rest then finds the run finished
+        seen = True
     with (
         joined_processes(choose_device(p.device).type),
         reported_errors(),
@@ -165,6 +166,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     callbacks.on_epoch(progress.history[-1])
                     checkpoints.stop_between_epochs()
             callbacks.on_finish(progress.result(folder).summary)
+        elif place().first and not seen:
+            prepared()
+            told = f"finished before, nothing is left to train: {progress.result(folder).summary}"
+            show_finished(p.progress, progress.history, told)
         if place().first:
             export_best(folder, anew=trains)
         return progress.result(folder)

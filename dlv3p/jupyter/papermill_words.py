@@ -146,8 +146,9 @@ def _as_typed(line: CommandLine, kind: type[Parameters]) -> list[str]:
 def with_notebook_found(words: Sequence[str], *, stdin_is_terminal: bool) -> list[str]:
     """Return the words with a notebook that exists: a bare name that is not here is that of one of the suite's.
 
-    Raises MissingInputError, with the nearest, for one that does not exist. With a pipe as stdin, a single path is where papermill writes what comes through the pipe, if that is a notebook;
-    what was read of it is then there to be read again.
+    Raises MissingInputError, with the nearest, for one that does not exist. With a pipe as stdin, a single path is
+    where papermill writes what comes through the pipe, if that is a notebook; what was read of it is then there to be
+    read again.
     """
     line = parse(words)
     path = line.notebook

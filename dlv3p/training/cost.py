@@ -27,6 +27,7 @@ from dlv3p.runs.record import refuse_other_run
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.processes import started_in_group
+from dlv3p.runtime.progress import preparing
 from dlv3p.training.memory import BESIDE_BYTES, free_bytes, predict_disk_bytes, refuse_memory, what_fits
 from dlv3p.training.trial import Trial, try_setting
 
@@ -83,10 +84,11 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     steps = max(0, (p.steps or p.epochs * per_epoch) - done * per_epoch)
     if not steps:
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
-    refuse_memory(p, training.num_classes, training.pixel_rule)
-    disk = _refuse_disk(p, training, run)
-    tried = _try(p, training)
-    step = step_seconds(p, tried.seconds, read_seconds(p, training))
+    with preparing(p.progress, "taking a few steps, to say what the training costs"):
+        refuse_memory(p, training.num_classes, training.pixel_rule)
+        disk = _refuse_disk(p, training, run)
+        tried = _try(p, training)
+        step = step_seconds(p, tried.seconds, read_seconds(p, training))
     epochs = max(1, steps // per_epoch)
     validations = -(-epochs // p.validate_every)
     image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0

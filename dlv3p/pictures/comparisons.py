@@ -91,8 +91,8 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
     changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
     changed = [one.changed for one in comparison.candidates if one.changed]
     listed = [f"{row}. {name}" for row, name in enumerate(names, start=1)]
-    compared = f"reference: {first.name} · other: {other.name} · {comparison.footer}"
-    told = text_lines([*listed, compared, *changed])
+    compared = [f"reference: {first.name}", f"other: {other.name}", comparison.footer]
+    told = text_lines([*listed, *compared, *changed])
     return Image.fromarray(np.concatenate([picture, changes, told]))
 
 

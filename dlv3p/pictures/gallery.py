@@ -93,9 +93,8 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
         seen.update(np.unique(prediction).tolist(), np.unique(truth).tolist())
     picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=columns)
     errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
-    listed = [f"{row}. {name}" for row, name in enumerate(names, start=1)]
-    told = text_lines([*listed, evaluation.footer], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([picture, errors, told]))
+    listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)], width=PICTURE_WIDTH)
+    return Image.fromarray(np.concatenate([picture, errors, listed]))
 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:

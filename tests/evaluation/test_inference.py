@@ -40,7 +40,6 @@ from dlv3p.pictures.gallery import (
     examples_picture,
     samples_picture,
 )
-from dlv3p.pictures.visualize import text_lines
 from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("trained")
@@ -312,17 +311,6 @@ def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained
     ):
         assert picture.width == 1200
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
-
-
-def test_examples_say_below_them_what_they_are_of(evaluation, monkeypatch):
-    told = []
-    monkeypatch.setattr(
-        "dlv3p.pictures.gallery.text_lines", lambda lines, **how: told.append(lines) or text_lines(lines)
-    )
-    name = evaluation.images["image"][0]
-    examples_picture(evaluation, [name])
-    assert told == [[f"1. {name}", evaluation.footer]]
-    assert evaluation.footer.startswith(f"{evaluation.predictor.run}, epoch ")
 
 
 def test_a_drive_shows_the_truth_only_where_there_is_one(city, predictor):

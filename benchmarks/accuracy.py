@@ -18,7 +18,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from dlv3p.parameters.training import DEMO_CITY, TrainingDataParameters, TrainParameters
+from dlv3p.parameters.data_roots import DEMO_CITY
+from dlv3p.parameters.training import TrainingDataParameters, TrainParameters
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -10,6 +10,6 @@ if os.environ.setdefault("OMP_WAIT_POLICY", "passive") == "passive":
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if "ipykernel" in sys.modules:  # a notebook
-    from dlv3p.runtime.cell_errors import explain_errors_of_cells
+    from dlv3p.runtime.cell_outputs import explain_cells
 
-    explain_errors_of_cells()
+    explain_cells()

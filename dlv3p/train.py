@@ -20,6 +20,7 @@ from cityscapes.errors import run_command
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.record import refuse_other_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
     from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, move_batch
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
-    from dlv3p.runtime.progress import preparing
+    from dlv3p.runtime.progress import preparing, show_finished
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import refuse_other_teacher
@@ -66,13 +67,14 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.weights.checkpoint import stated_of
 
     p = parameters
-    follow_elsewhere(p)  # the rest then finds the run finished
+    seen = follow_elsewhere(p)  # the rest then finds the run finished
     torch.set_num_threads(p.threads)
     opened = partial(open_training, p)
     splits = training, validation = in_turn(opened)  # of a data set without masks, one process makes them
     check_extras(p)
     if p.processes > 1 and not started_in_group():
         launch(p)  # the rest then finds the run finished
+        seen = True
     with (
         joined_processes(choose_device(p.device).type),
         reported_errors(),
@@ -168,6 +170,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     callbacks.on_epoch(progress.history[-1])
                     checkpoints.stop_between_epochs()
             callbacks.on_finish(progress.result(folder).summary)
+        elif place().first and not seen:
+            prepared()
+            told = f"finished before, nothing is left to train: {progress.result(folder).summary}"
+            show_finished(p.progress, progress.history, told)
         if place().first:
             export_best(folder, anew=trains)
         return progress.result(folder)
@@ -224,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     values = read_config(options.config) if options.config else {}
     values |= {name: read_value(name, text) for name, text in options.parameter}
     parameters = TrainParameters.from_mapping(values)
+    parameters.find_inputs()
+    refuse_other_run(parameters)
     if options.trial:
         from dlv3p.training.trial import report_trials
 

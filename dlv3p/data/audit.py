@@ -39,8 +39,8 @@ from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.folder import is_folder, measure_data_file
 from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
 from dlv3p.data.parts import choose_listed
-from dlv3p.data.roots import Root, open_images
-from dlv3p.data.shards import is_url
+from dlv3p.data.roots import open_images
+from dlv3p.parameters.data_roots import Root, is_url
 from dlv3p.runtime.progress import track
 
 UNREADABLE = "image that cannot be read"

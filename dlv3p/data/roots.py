@@ -1,7 +1,6 @@
 """Open a `data_root` parameter as the splits of a data set, whatever its kind."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,19 +14,22 @@ from cityscapes.generate_gt import generate_masks
 from cityscapes.layout import POLYGONS_SUFFIX, check_split_name, find_frames
 from cityscapes.masks.frame import Job, is_of_its_polygons
 from cityscapes.masks.report import cities_of_others
-from cityscapes.workspace import data_folder, demo_city_folder, generated_masks_folder, workspace
+from cityscapes.workspace import generated_masks_folder
 from dlv3p.data.folder import is_folder, open_folder
 from dlv3p.data.parts import choose_listed, read_fold
-from dlv3p.data.shards import is_sharded, is_url, open_shards
+from dlv3p.data.shards import is_sharded, open_shards
 from dlv3p.data.voc import is_voc, open_voc
-from dlv3p.parameters.notebooks import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY
+from dlv3p.parameters.data_roots import (
+    DEMO_CITY,
+    DEMO_VOC,
+    EMBEDDED,
+    MISLABELED_CITY,
+    Root,
+    embedded_folder,
+    find_data_root,
+    is_url,
+)
 from dlv3p.parameters.training import TrainingDataParameters
-
-EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
-"""The data roots that are no folders: their data is drawn on first use."""
-
-Root = Path | str
-"""The root of a data set: a folder, or for shards a URL."""
 
 
 class Kind(NamedTuple):
@@ -42,56 +44,35 @@ class Kind(NamedTuple):
 
 
 def resolve_data_root(data_root: str) -> Root:
-    """Return the folder of a `data_root` parameter; the embedded ones are written on first use.
-
-    A relative path starts at the current folder, else at the workspace; `~` and `$VARIABLES` are expanded. A URL,
-    such as s3://bucket/shards, is returned as it is.
-    """
-    if data_root in EMBEDDED:
-        return _write_embedded(data_root)
-    if is_url(data_root):
-        return data_root
-    expanded = Path(os.path.expandvars(data_root)).expanduser()
-    candidates = [expanded.absolute(), workspace() / expanded]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder.resolve()
-    if file := next((path for path in candidates if path.is_file()), None):
-        raise MissingInputError(
-            f"data_root={data_root!r}: a file, not a folder of data; of annotations, make one with: "
-            f"dlv3p annotations prepare {shlex.quote(str(file))}"
-        )
-    raise MissingInputError(
-        f"data_root={data_root!r}: no such folder; give {DEMO_CITY!r}, {DEMO_VOC!r}, or a folder that {_layouts()}"
-    )
+    """Return what `find_data_root` finds, with the data of an embedded data root written on first use."""
+    return _write_embedded(data_root) if data_root in EMBEDDED else find_data_root(data_root)
 
 
 def _write_embedded(data_root: str) -> Path:
     # Imported here: no data set of one's own needs what draws these.
+    folder = embedded_folder(data_root)
     if data_root == DEMO_CITY:
         from cityscapes.demo.city import write_demo_city
 
-        return write_demo_city(demo_city_folder())
+        return write_demo_city(folder)
     if data_root == DEMO_VOC:
         from dlv3p.data.demo import write_demo_voc
 
-        return write_demo_voc(data_folder() / DEMO_VOC)
+        return write_demo_voc(folder)
     if data_root == MISLABELED_CITY:
         from dlv3p.data.demo_mislabeled import write_mislabeled_city
 
-        return write_mislabeled_city(data_folder() / MISLABELED_CITY)
+        return write_mislabeled_city(folder)
     from dlv3p.data.demo import write_flawed_folder
 
-    return write_flawed_folder(data_folder() / FLAWED_FOLDER)
+    return write_flawed_folder(folder)
 
 
 def is_root_of(data_root: str, root: Root) -> bool:
     """Return whether `root` is where a `data_root` parameter leads; nothing is written to find out."""
-    embedded = {name: data_folder() / name for name in EMBEDDED} | {DEMO_CITY: demo_city_folder()}
-    if data_root in embedded:
-        return not is_url(root) and Path(root).resolve() == embedded[data_root].resolve()
     with suppress(MissingInputError):
-        return str(resolve_data_root(data_root)) == str(root if is_url(root) else Path(root).resolve())
+        found, asked = (one if is_url(one) else Path(one).resolve() for one in (find_data_root(data_root), root))
+        return str(found) == str(asked)
     return data_root == str(root)
 
 

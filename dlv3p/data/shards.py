@@ -26,6 +26,7 @@ from cityscapes.files.checksums import check_content
 from cityscapes.files.images import decode_ids, decode_image
 from cityscapes.files.untrusted import parse_json, regular
 from cityscapes.workspace import data_folder
+from dlv3p.parameters.data_roots import is_url
 
 INDEX = "index.json"
 FORMAT = 1
@@ -203,11 +204,6 @@ def _fetch(url: str) -> Iterator[bytes]:
 
 def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError:
     return IntegrityError(f"{path}: {what}; sha256 expected {expected}, found {found}; copy or write it again")
-
-
-def is_url(root: str | Path) -> bool:
-    """Return whether a data root is a URL, such as s3://bucket/shards."""
-    return "://" in str(root)
 
 
 def _open_url(url: str):

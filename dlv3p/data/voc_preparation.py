@@ -10,7 +10,7 @@ from cityscapes.workspace import data_folder
 from dlv3p.data.demo import write_demo_voc
 from dlv3p.data.voc import LISTS, PUBLISHED_COUNTS, find_kit, is_voc, read_voc_list
 from dlv3p.data.voc_archives import SBD, VOC, augment_voc, unpack_archive
-from dlv3p.parameters.notebooks import DEMO_VOC
+from dlv3p.parameters.data_roots import DEMO_VOC
 
 
 def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str = "auto") -> Path:

@@ -190,9 +190,8 @@ class RunComparison:
 
     @property
     def footer(self) -> str:
-        """What a figure of this comparison is of, in a line: images, their number, and the protocol."""
-        first = self.reference
-        return f"{first.data} · images: {len(first.counts.names)} · {first.protocol.name}"
+        """What a figure of this comparison is of, in a line: the images and the protocol."""
+        return f"{self.reference.data} · {self.reference.protocol.name}"
 
     @property
     def folder(self) -> Path:

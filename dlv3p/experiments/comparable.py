@@ -20,7 +20,7 @@ from dlv3p.experiments.table import WHILE_TRAINING, trained_states
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.protocols import PUBLISHED
-from dlv3p.parameters.training import TrainParameters
+from dlv3p.parameters.training import WITHOUT_FILE, TrainParameters
 from dlv3p.runs.record import read_record
 
 TRAINED_ON = {
@@ -29,9 +29,6 @@ TRAINED_ON = {
     (tuple(VOC_NAMES), 1464): "PASCAL VOC 2012 train",
 }
 """The training splits of published results, by their classes and number of images."""
-
-OWN_START = ("random", "imagenet")
-"""The initial weights that saw no image of a published training split."""
 
 FREE = {*TrainParameters.NOT_IDENTITY, "data_root", "seed", "precision", "initial_weights"}
 """Parameters in which a run may differ from its recipe; initial weights are compared by their file."""
@@ -179,7 +176,7 @@ def _trained_on(run: str, parameters: dict[str, Any]) -> str:
         return "images of whoever published its weights"
     split = f"{Path(str(parameters['data_root'])).name} {parameters['train_split']}, {images} images"
     known = TRAINED_ON.get((names, images), split)
-    other = [parameters[name] for name in ("initial_weights", "teacher") if parameters[name] not in ("", *OWN_START)]
+    other = [parameters[name] for name in ("initial_weights", "teacher") if parameters[name] not in ("", *WITHOUT_FILE)]
     return f"{known}, after the images of {' and '.join(other)}" if other else known
 
 

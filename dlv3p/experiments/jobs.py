@@ -16,18 +16,17 @@ from cityscapes.workspace import output_folder, run_folder, workspace
 from dlv3p.jupyter.executed_copy import is_current
 from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.data_roots import EMBEDDED, is_url
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.parameters.training import TRAINED_RUN, WITHOUT_FILE, TrainParameters
 from dlv3p.runs.folders import (
     METRICS,
     checkpoint_path,
     find_run,
-    holds_only_a_start,
     list_runs,
-    refuse_other_parameters,
 )
 from dlv3p.runs.listing import FINISHED, read_history, read_state
-from dlv3p.runs.record import read_record
+from dlv3p.runs.record import read_record, refuse_other_run
 
 NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed"
 """States of a job beside `FINISHED`."""
@@ -155,9 +154,8 @@ def check_job(job: Job) -> None:
         if getattr(p, "run", "") and not hasattr(p, "weights"):
             find_run(p.run)
         return
-    if (run_folder(job.run) / "run.json").is_file() and not holds_only_a_start(run_folder(job.run)):
-        refuse_other_parameters(job.run, read_record(run_folder(job.run) / "run.json")["parameters"], p)
-    if p.initial_weights not in ("random", "imagenet") and not _path(job, p.initial_weights).is_file():
+    refuse_other_run(p)
+    if p.initial_weights not in WITHOUT_FILE and not _path(job, p.initial_weights).is_file():
         raise MissingInputError(
             f"initial_weights={p.initial_weights!r}: no such file; allowed are random, imagenet too"
         )
@@ -172,8 +170,7 @@ def check_job(job: Job) -> None:
 
 @cache
 def _check_data(data_root: str, splits: tuple[str, ...]) -> None:
-    from dlv3p.data.roots import EMBEDDED, open_images, resolve_data_root
-    from dlv3p.data.shards import is_url
+    from dlv3p.data.roots import open_images, resolve_data_root
 
     if data_root not in EMBEDDED and not is_url(data_root):
         for split in splits:

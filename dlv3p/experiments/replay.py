@@ -32,6 +32,7 @@ from cityscapes.errors import (
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
+from dlv3p.parameters.data_roots import EMBEDDED
 from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _kind(field: str) -> str:
 
 def _same_place(field: str, then: Any, now: Any) -> bool:
     """Return whether a data root is the same folder, or the same embedded data, whatever its path."""
-    from dlv3p.data.roots import EMBEDDED, resolve_data_root
+    from dlv3p.data.roots import resolve_data_root
 
     if field != "parameters.data_root" or then in EMBEDDED:
         return False
@@ -283,7 +284,7 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
 
 def _data_root(record: Mapping[str, Any], data_root: str) -> str:
     """Return where a run's data is: where its parameter leads from here, else where it was found then."""
-    from dlv3p.data.roots import EMBEDDED, resolve_data_root
+    from dlv3p.data.roots import resolve_data_root
 
     if data_root in EMBEDDED:
         return data_root

@@ -22,6 +22,7 @@ from cityscapes.errors import IntegrityError, MissingInputError, UserError
 from cityscapes.files.checksums import content_sha256, file_sha256
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.data_roots import EMBEDDED
 from dlv3p.parameters.training import TRAINED_RUN
 from dlv3p.runs.folders import checkpoint_path, list_runs
 from dlv3p.runs.provenance import git_commit, processor
@@ -94,7 +95,7 @@ def _data_sha256(parameters: Parameters) -> str:
     if root is None or not split:
         return ""
     from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint
-    from dlv3p.data.roots import EMBEDDED, open_images, resolve_data_root
+    from dlv3p.data.roots import open_images, resolve_data_root
 
     with suppress(UserError, OSError, ValueError, LookupError):  # what is wrong with it, the notebook says
         root = root or read_record(_checkpoint(parameters).parents[1] / "run.json")["parameters"]["data_root"]

@@ -5,7 +5,8 @@ class of `dlv3p.parameters.notebooks` that its parameters cell mirrors. For thes
 
 * `papermill train.ipynb -p output_stride 8` needs no OUTPUT_PATH: the executed copy goes to `outputs/<run>/`, and text
   arrives as typed, see `papermill_words.py`. What cells print appears on stderr as it comes, above papermill's bar.
-* Unknown parameters and invalid values are refused before a kernel starts and before anything is written.
+* Unknown parameters, invalid values, and data, weights, and runs that do not exist are refused before a kernel starts
+  and before anything is written.
 * The executed copy of a training run is also kept with the run, as `saved/<run>/train.ipynb`.
 * An error that the user can fix ends with one line and the exit status of its kind, not with a traceback.
 
@@ -42,10 +43,12 @@ from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.jupyter.executed_copy import NETWORK, SEAL, add_header, network_sha256, seal, what_is_used, without_header
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
-from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, refuse_missing_notebook
+from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, with_notebook_found
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runs.folders import find_run
+from dlv3p.runs.record import refuse_other_run
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
@@ -69,6 +72,12 @@ class RefusedParameters(click.ClickException, errors.ParameterError):
     """Parameters that a notebook does not accept: one line at the command line, a ValueError elsewhere."""
 
     exit_code = errors.ParameterError.exit_status
+
+
+class MissingNamed(click.ClickException, errors.MissingInputError):
+    """Data, weights, or a run that the parameters name and that do not exist: one line and the status of an input."""
+
+    exit_code = errors.MissingInputError.exit_status
 
 
 class UnwritableCopy(click.ClickException, errors.MachineError):
@@ -125,7 +134,10 @@ class SuiteEngine(NBClientEngine):
 
     @classmethod
     def execute_notebook(cls, nb: nbformat.NotebookNode, kernel_name: str, **options: Any) -> nbformat.NotebookNode:
-        """Execute a notebook; raises RefusedParameters before a kernel starts, FailedNotebook for a user's error."""
+        """Execute a notebook.
+
+        Raises RefusedParameters or MissingNamed before a kernel starts, FailedNotebook for a user's error in a cell.
+        """
         _check_kernel(kernel_name)
         options["execution_timeout"] = cell_seconds(options.get("execution_timeout"))
         if "dlv3p" not in nb.metadata:
@@ -134,8 +146,11 @@ class SuiteEngine(NBClientEngine):
         nb.metadata["dlv3p"].pop(SEAL, None)
         try:
             parameters = check_parameters(nb)
+            refuse_missing(parameters)
         except errors.ParameterError as error:
             raise RefusedParameters(str(error)) from None
+        except errors.MissingInputError as error:
+            raise MissingNamed(str(error)) from None
         trains, network = isinstance(parameters, TrainParameters), network_sha256(parameters)
         try:
             executed = super().execute_notebook(nb, kernel_name, **options)
@@ -287,6 +302,16 @@ def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
     return getattr(config, kind).from_mapping({name: values[name] for name in values if name not in PATH_PARAMETERS})
 
 
+def refuse_missing(parameters: Parameters) -> None:
+    """Raise a user's error for data, weights, or a run that are named and do not exist, or a run that is another."""
+    parameters.find_inputs()
+    with suppress(errors.IntegrityError):  # what a damaged record is, the cells tell
+        if isinstance(parameters, TrainParameters):
+            refuse_other_run(parameters)
+        elif isinstance(parameters, config.RunParameters) and parameters.run:
+            find_run(parameters.run)
+
+
 def assigned_literals(source: str) -> dict[str, Any]:
     """Return the names and values that a cell assigns; raises ParameterError for anything but `name = literal`."""
     try:
@@ -358,7 +383,8 @@ for _name in (None, "dlv3p"):
     papermill_engines.register(_name, SuiteEngine)
 if _runs_as_papermill():
     try:
-        refuse_missing_notebook(sys.argv[1:], stdin_is_terminal=sys.stdin is not None and sys.stdin.isatty())
+        _terminal = sys.stdin is not None and sys.stdin.isatty()
+        sys.argv[1:] = with_notebook_found(sys.argv[1:], stdin_is_terminal=_terminal)
         check_sources(sys.argv[1:])
         sys.argv[1:] = completed(sys.argv[1:])
     except errors.UserError as refusal:

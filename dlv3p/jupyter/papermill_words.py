@@ -1,4 +1,4 @@
-"""Complete papermill's command line for a notebook of the suite: where the executed copy goes, and text as typed.
+"""Complete papermill's command line for a notebook of the suite: its folder, where the copy goes, and text as typed.
 
 papermill 2.7 requires an OUTPUT_PATH in a terminal, writes to stdout in a pipe and, with a pipe as stdin, takes the
 notebook for the path and overwrites it. And it reads `-p run 001` as the number 1.
@@ -143,18 +143,21 @@ def _as_typed(line: CommandLine, kind: type[Parameters]) -> list[str]:
     return [*words, *line.words[end:]]
 
 
-def refuse_missing_notebook(words: Sequence[str], *, stdin_is_terminal: bool) -> None:
-    """Raise MissingInputError for a notebook that does not exist.
+def with_notebook_found(words: Sequence[str], *, stdin_is_terminal: bool) -> list[str]:
+    """Return the words with a notebook that exists: a bare name that is not here is that of one of the suite's.
 
-    With a pipe as stdin, a single path is where papermill writes what comes through the pipe, if that is a notebook;
-    what was read of it is then there to be read again.
+    Raises MissingInputError, with the nearest, for one that does not exist. With a pipe as stdin, a single path is
+    where papermill writes what comes through the pipe, if that is a notebook; what was read of it is then there to be
+    read again.
     """
     line = parse(words)
     path = line.notebook
     if path is None or path.is_file():
-        return
+        return list(words)
     if len(line.paths) == 1 and not stdin_is_terminal and not line.informative and _brings_notebook():
-        return
+        return list(words)
+    if path.parent == Path() and (NOTEBOOKS / path).is_file():
+        return _from_notebooks(line)
     if path.is_dir():
         raise MissingInputError(f"{path}: a folder, not a notebook; name one of its .ipynb files")
     known = {file.stem: file for folder in (NOTEBOOKS, path.parent) for file in sorted(folder.glob("*.ipynb"))}
@@ -164,6 +167,19 @@ def refuse_missing_notebook(words: Sequence[str], *, stdin_is_terminal: bool) ->
     named = " or ".join(os.path.relpath(known[name]) for name in near)
     hint = f"; did you mean {named}?" if near else "; the suite's are in notebooks/"
     raise MissingInputError(f"{path}: no such notebook{hint}")
+
+
+def _from_notebooks(line: CommandLine) -> list[str]:
+    """Return the words with the notebook, and with recipes that are not here, as named from the current folder.
+
+    So the commands of the README do the same whether or not `cd notebooks` was typed before.
+    """
+    words = list(line.words)
+    for place in (line.paths[0], *(option.end - 1 for option in line.options if option.name in YAML_FILE)):
+        beside = NOTEBOOKS / words[place]
+        if not Path(words[place]).is_file() and beside.is_file():
+            words[place] = os.path.relpath(beside)
+    return words
 
 
 def _brings_notebook() -> bool:

@@ -8,7 +8,7 @@ import ast
 import difflib
 import html
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
@@ -23,9 +23,9 @@ Row = tuple[str, Any, Any]
 """A parameter's name, its value and its default."""
 
 
-def text(default: str, help: str) -> Any:
-    """Return a field that takes any text."""
-    return field(default=default, metadata={"help": help})
+def text(default: str, help: str, *, find: Callable[[str], Any] | None = None) -> Any:
+    """Return a field that takes any text, or with `find` one that names something, which raises where that is not."""
+    return field(default=default, metadata={"help": help, "find": find})
 
 
 def several(default: str, help: str, *, least: int = 0) -> Any:
@@ -81,7 +81,7 @@ class Parameters:
 
     @classmethod
     def from_cell(cls, variables: Mapping[str, Any]) -> Self:
-        """Build the set from a notebook's variables (`globals()`).
+        """Build the set from a notebook's variables (`globals()`), and find the inputs that it names.
 
         Raises ParameterError for a name that the parameters cell sets and that is not a parameter, which would leave
         the one that was meant at its default, and where that cell has not been run. All other variables are ignored.
@@ -92,7 +92,19 @@ class Parameters:
             raise ParameterError("no parameter has been set since the kernel started; run the parameters cell above")
         for name in _names_of_cell(variables.get("In", ()), names):
             values.setdefault(name, None)
-        return cls.from_mapping(values)
+        parameters = cls.from_mapping(values)
+        parameters.find_inputs()
+        return parameters
+
+    def find_inputs(self) -> None:
+        """Raise MissingInputError for an input that is named and is not there, before anything heavy is loaded.
+
+        It is no part of the checks of a new set: that of a stored run may name data that has moved.
+        """
+        for item in fields(self):
+            find, named = item.metadata.get("find"), getattr(self, item.name)
+            if find and named:
+                find(named)
 
     @classmethod
     def groups(cls) -> dict[str, list[Field]]:

@@ -6,9 +6,10 @@ from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import CORRECTIONS
 from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import MASK_IDS
+from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field
 from dlv3p.parameters.protocols import PUBLISHED
 from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
-from dlv3p.parameters.training import DEMO_CITY, check_run_name
+from dlv3p.parameters.training import check_run_name
 
 SHARED = "shared"
 """The `protocol` of a comparison that takes the one by which all runs were scored."""
@@ -21,7 +22,7 @@ class CompareRunsParameters(Parameters):
     candidates: str = several("", 'runs or folders of masks, reference first; "": a run at two sizes')
     protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
     image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
-    data_root: str = text("", 'what folders of masks are scored on; "": the data of the first run')
+    data_root: str = data_root_field("", 'what folders of masks are scored on; "": the data of the first run')
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
     examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
@@ -36,7 +37,7 @@ class ExplorePredictionsParameters(Parameters):
     """Look at predictions of a labeled split, the images worth a look first."""
 
     predictions: str = several("", 'one folder of masks or two to compare; "": predicts with the newest run')
-    data_root: str = text(DEMO_CITY, "the data set of the images, with masks")
+    data_root: str = data_root_field(DEMO_CITY, "the data set of the images, with masks")
     split: str = text("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")
     sort: str = text("mIoU", "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement")
@@ -49,7 +50,7 @@ class ExplorePredictionsParameters(Parameters):
 class FindLabelErrorsParameters(Parameters):
     """Find regions whose labels networks that have not seen them contradict with confidence."""
 
-    data_root: str = text(DEMO_CITY, "the data set; mislabeled_city: demo_city with 50 wrong polygons")
+    data_root: str = data_root_field(DEMO_CITY, "the data set; mislabeled_city: demo_city with 50 wrong polygons")
     split: str = text("val", "the split whose labels are judged")
     runs: str = several("", 'runs that judge what they were not trained on; "": the newest')
     folds: int = number(0, 0, 100, "trains so many runs, each judges the part that it has not seen; 0: none")

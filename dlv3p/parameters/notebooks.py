@@ -31,6 +31,7 @@ from dlv3p.parameters.comparisons import (
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
 )
+from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field
 from dlv3p.parameters.many_runs import (
     ReplayParameters,
     ReportParameters,
@@ -41,7 +42,7 @@ from dlv3p.parameters.many_runs import (
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
-from dlv3p.parameters.training import DEMO_CITY, TrainParameters, check_run_name
+from dlv3p.parameters.training import TrainParameters, check_run_name
 
 __all__ = [
     "SHARED",
@@ -60,12 +61,6 @@ __all__ = [
 SMALLEST_IMAGE = 33
 """The smallest height and width, in pixels, that every network accepts."""
 
-DEMO_VOC = "demo_voc"
-"""The `data_root` of the embedded PASCAL VOC, written on first use."""
-MISLABELED_CITY = "mislabeled_city"
-"""The `data_root` of the embedded city with wrong polygons, for a search for label errors to find."""
-FLAWED_FOLDER = "flawed_folder"
-"""The `data_root` of an embedded plain folder with flaws for the audit to find."""
 
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
@@ -77,14 +72,14 @@ def _name_classes() -> Any:
 
 
 def _data_of_run() -> Any:
-    return text("", "a data set other than the run's; \"\" is the run's own")
+    return data_root_field("", "a data set other than the run's; \"\" is the run's own")
 
 
 @dataclass(frozen=True)
 class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
-    data_root: str = text(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
+    data_root: str = data_root_field(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
     splits: str = several("train val", "separated by spaces; the test split has no public masks", least=1)
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     force: bool = switch(False, "redraws masks that are up to date")
@@ -108,7 +103,7 @@ class PrepareVocParameters(Parameters):
 class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
-    data_root: str = text(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
+    data_root: str = data_root_field(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
     splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
     image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
@@ -270,7 +265,7 @@ class PruneParameters(RunParameters):
 
     run: str = text("", 'folder below saved/; "" is the newest unpruned run, or the stored one if none')
     pruned_run: str = text("", 'folder below saved/ for the result; "" is the run\'s name and -pruned')
-    data_root: str = text("", 'where the run\'s data is now; "" is where it was')
+    data_root: str = data_root_field("", 'where the run\'s data is now; "" is where it was')
     sparsity: float = number(0.5, 0.01, 0.99, "share of the channels to remove")
     criterion: str = choice("magnitude", PRUNING_CRITERIA, "of channels, by magnitude, fpgm, bn_scale or taylor")
     ranking: str = choice("uniform", PRUNING_RANKINGS, "uniform (the same share of every layer), global or isomorphic")
@@ -342,7 +337,7 @@ class ImportWeightsParameters(Parameters):
     run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
     weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')
-    data_root: str = text(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
+    data_root: str = data_root_field(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
     split: str = text("val", "a split with masks")
     examples: int = number(2, 1, 50, "images shown with their predictions")
     device: str = device_field()
@@ -358,7 +353,7 @@ class ImportWeightsParameters(Parameters):
 class QuickstartParameters(Parameters):
     """The whole story on the embedded city."""
 
-    data_root: str = text(DEMO_CITY, "the embedded city, or a folder in the layout of Cityscapes")
+    data_root: str = data_root_field(DEMO_CITY, "the embedded city, or a folder in the layout of Cityscapes")
     output_stride: int = choice(16, OUTPUT_STRIDES, "8, 16 or 32; 8 is finer and about three times slower than 16")
     epochs: int = number(17, 1, 1000, "passes over the training images")
     seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")

@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import MissingInputError, ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.choices import (
     BAD_SAMPLES,
@@ -20,14 +21,22 @@ from dlv3p.parameters.choices import (
     check_batch_size,
     check_chunked_loss,
 )
+from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field
 from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
 from dlv3p.parameters.shared_fields import device_field, progress_field
 
 TRAINED_RUN = "trained_demo"
 """The name of the trained run that comes with the repository; no training may have it."""
 
-DEMO_CITY = "demo_city"
-"""The `data_root` of the embedded city, written on first use."""
+
+WITHOUT_FILE = ("random", "imagenet")
+"""The `initial_weights` that are no file, and saw no image of a data set for segmentation."""
+
+
+def find_weights(source: str) -> None:
+    """Raise MissingInputError where `initial_weights` names a file that is not there."""
+    if source not in WITHOUT_FILE and not Path(source).expanduser().is_file():
+        raise MissingInputError(f"initial_weights={source!r}: no such file; allowed are 'random', 'imagenet' or a path")
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class TrainingDataParameters(Parameters):
     """The data to train on, and the run's folder."""
 
     run: str = text("", 'name of the folder below saved/; "" derives one from the parameters')
-    data_root: str = text(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
+    data_root: str = data_root_field(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
     train_split: str = text("train", "split to train on")
     val_split: str = text("val", "split whose score is measured after each epoch")
     train_list: str = text("", 'list.txt of images of train_split, all others are left out; "": none')
@@ -59,7 +68,9 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
     backbone: str = choice("mobilenet_v2", tuple(BACKBONES), BACKBONE_HELP, prefix=TIMM)
     channels: int = number(64, 8, 1024, "width of ASPP and decoder; 256 in V3, section 3.3")
-    initial_weights: str = text("random", "random, imagenet, or any file that import_weights.ipynb takes")
+    initial_weights: str = text(
+        "random", "random, imagenet, or any file that import_weights.ipynb takes", find=find_weights
+    )
     new_classifier: bool = switch(False, "reinitializes the classifier of initial_weights, for other classes")
 
     image_scale: float = number(1.0, 0.05, 2.0, "images are resized by this before anything else")

@@ -90,8 +90,10 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
     picture = side_by_side(panels, width=PICTURE_WIDTH, columns=5)
     changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
     changed = [one.changed for one in comparison.candidates if one.changed]
-    listed = text_lines([*(f"{row}. {name}" for row, name in enumerate(names, start=1)), *changed])
-    return Image.fromarray(np.concatenate([picture, changes, listed]))
+    listed = [f"{row}. {name}" for row, name in enumerate(names, start=1)]
+    compared = [f"reference: {first.name}", f"other: {other.name}", comparison.footer]
+    told = text_lines([*listed, *compared, *changed])
+    return Image.fromarray(np.concatenate([picture, changes, told]))
 
 
 def cost_chart(comparison: RunComparison) -> "Figure | str":

@@ -45,7 +45,8 @@ def class_iou_bars(iou: Mapping[str, float], *, footer: str) -> "Figure":
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
     for row, value in enumerate(values):
         text = "does not occur" if math.isnan(value) else f"{value:.3f}"
-        axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9)
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the line of the mean may cross it
+        axes.text(np.nan_to_num(value) + 0.01, row, text, va="center", fontsize=9, bbox=behind)
     if np.isfinite(values).any():
         mean = float(np.nanmean(values))
         axes.axvline(mean, color="#D55E00", linestyle="--", label=f"mean {mean:.3f}", zorder=0)

@@ -41,7 +41,7 @@ class PlainFigure(Figure):
 def font_of(text: str) -> Path:
     """Return the file of a font that has all characters of a text: the default one, or an installed one, by name.
 
-    Warns, once for the same characters, where no font has them; they are then drawn as boxes.
+    Says in a line, once for the same characters, where no font has them; they are then drawn as boxes.
     """
     return _font_with(frozenset(character for character in text if character.isprintable()) - _characters(DEFAULT))
 
@@ -61,10 +61,10 @@ def _font_with(characters: frozenset[str]) -> Path:
     for entry in sorted(font_manager.fontManager.ttflist, key=_order):
         if not entry.name.startswith(LAST_RESORT) and characters <= _characters(Path(entry.fname)):
             return Path(entry.fname)
-    warnings.warn(
-        f"no installed font has {''.join(sorted(characters))!r}, drawn as boxes; install one and start again, "
+    print(
+        f"note: no installed font has {''.join(sorted(characters))!r}, drawn as boxes; install one and start again, "
         "for example by: apt-get install fonts-noto-cjk",
-        stacklevel=2,
+        flush=True,  # no warning, which a notebook would show in red, with the line of code
     )
     return DEFAULT
 

@@ -46,7 +46,7 @@ class Browser:
             False, description="confidence", indent=False, disabled=not results.outputs.confidence
         )
         self.classes = [
-            ipywidgets.Checkbox(True, description=name, indent=False, layout=_in_color(color))
+            ipywidgets.Checkbox(True, description=plain(name), indent=False, layout=_in_color(color))
             for name, color in zip(predictor.class_names, predictor.colors, strict=False)
         ]
         for widget in (self.opacity, self.confidence, *self.classes):
@@ -90,6 +90,11 @@ def _in_color(color: np.ndarray) -> dict[str, str]:
     """Return the layout of a class's checkbox, whose left edge has the color of the class."""
     red, green, blue = map(int, color)
     return {"width": "150px", "border_left": f"8px solid #{red:02x}{green:02x}{blue:02x}", "padding": "0 0 0 4px"}
+
+
+def plain(name: str) -> str:
+    r"""Return a name that a checkbox in JupyterLab shows as it is: two `$` enclose a formula there, and `\$` do not."""
+    return name.replace("$", r"\$") if name.count("$") > 1 else name
 
 
 def encode(picture: np.ndarray) -> bytes:

@@ -29,13 +29,14 @@ from dlv3p.annotations.plan import IGNORE_CLASS
 from dlv3p.annotations.shapes import AnnotatedImage, Shape
 from dlv3p.data.demo_mislabeled import read_planted, read_planted_pixels
 from dlv3p.data.fingerprints import ContentHash, shared_images
-from dlv3p.data.roots import EMBEDDED, is_root_of, open_split, resolve_data_root
+from dlv3p.data.roots import is_root_of, open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 from dlv3p.evaluation.results import MadeFrom, split_word
+from dlv3p.parameters.data_roots import EMBEDDED
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
 from dlv3p.runs.folders import find_run, write_json

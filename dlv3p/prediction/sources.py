@@ -13,7 +13,7 @@ from cityscapes.files.listing import refuse_circles, walk
 from cityscapes.files.untrusted import sanitize
 from dlv3p.data.parts import read_image_list
 from dlv3p.data.roots import resolve_data_root
-from dlv3p.parameters.training import DEMO_CITY
+from dlv3p.parameters.data_roots import DEMO_CITY
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")

@@ -9,9 +9,9 @@ from cityscapes.findings import Finding
 from cityscapes.workspace import run_folder
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.parts import choose_listed
-from dlv3p.data.roots import Root, open_images, resolve_data_root
-from dlv3p.data.shards import is_url
-from dlv3p.parameters.training import TrainParameters
+from dlv3p.data.roots import open_images, resolve_data_root
+from dlv3p.parameters.data_roots import Root, is_url
+from dlv3p.parameters.training import WITHOUT_FILE, TrainParameters
 from dlv3p.runs.folders import TRAIN_IMAGES
 from dlv3p.runs.provenance import git_commit, lock_sha256
 from dlv3p.runs.record import read_unchanged_record
@@ -124,7 +124,7 @@ def unknown_origins(run: str) -> list[str]:
     """Return the weights file and the teacher that a run began with, of which its record does not say on what data."""
     parameters = TrainParameters.recorded(read_unchanged_record(run_folder(run) / "run.json")["parameters"])
     named = (parameters["initial_weights"], parameters["teacher"])
-    return [name for name in named if name not in ("", "random", "imagenet")]
+    return [name for name in named if name not in ("", *WITHOUT_FILE)]
 
 
 def open_recorded(run: str, root: Root, split: str, described: Mapping[str, Any]) -> Split:

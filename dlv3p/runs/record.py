@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.files.checksums import check_content, content_sha256
 from cityscapes.files.untrusted import parse_json, regular
+from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import write_json
+from dlv3p.runs.folders import holds_only_a_start, refuse_other_parameters, write_json
 
 
 class Key(NamedTuple):
@@ -247,3 +248,10 @@ def _is_a(value: Any, types: tuple[type, ...]) -> bool:
 def _name(kind: type) -> str:
     names = {int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "an object"}
     return names.get(kind, "null")
+
+
+def refuse_other_run(parameters: TrainParameters) -> None:
+    """Raise ParameterError where the run of a training's name was started with other parameters."""
+    path = run_folder(parameters.run_name) / "run.json"
+    if path.is_file() and not holds_only_a_start(path.parent):
+        refuse_other_parameters(parameters.run_name, read_record(path)["parameters"], parameters)

@@ -6,7 +6,7 @@ widgets would leave nothing to read; or nothing.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,6 +34,13 @@ def make_progress(
 
         return WidgetProgress(stop=stop, history=history, spent=spent)
     return LineProgress(spent=spent) if mode == "lines" else Callback()
+
+
+def show_finished(mode: str, history: Sequence[Mapping[str, float]], message: str) -> None:
+    """Show a training that was finished before as it looked then: a full bar, its curves, and a message."""
+    progress, epochs = make_progress(mode, history=history), len(history)
+    progress.on_start(epochs, 1, epochs + 1)
+    progress.on_finish(message)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class WidgetProgress(Callback):
         self._end("danger", message)
 
     def on_stop(self, message: str = "") -> None:
-        self._end("", message, printed=False)  # `cell_errors` has it printed
+        self._end("", message, printed=False)  # `cell_outputs` has it printed
 
     def _request_stop(self, button: "ipywidgets.Button") -> None:
         if button.disabled:  # the second click of two; a second request would stop at once, without a checkpoint

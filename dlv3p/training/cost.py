@@ -23,9 +23,11 @@ from dlv3p.models.anatomy import count_macs
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.listing import read_state
+from dlv3p.runs.record import refuse_other_run
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.processes import started_in_group
+from dlv3p.runtime.progress import preparing
 from dlv3p.training.memory import BESIDE_BYTES, free_bytes, predict_disk_bytes, refuse_memory, what_fits
 from dlv3p.training.trial import Trial, try_setting
 
@@ -69,9 +71,11 @@ class Cost(NamedTuple):
 def estimate_cost(parameters: TrainParameters) -> Cost:
     """Estimate what is left of a training; nothing for one that is finished, or that another process is doing.
 
-    Raises OutOfMemoryError or MachineError, with what would fit, for one that cannot fit into memory or on the disk.
+    Raises OutOfMemoryError or MachineError, with what would fit, for one that cannot fit into memory or on the disk,
+    and ParameterError where the run was started with other parameters.
     """
     p, run = parameters, run_folder(parameters.run_name)
+    refuse_other_run(p)
     if started_in_group() or holder_of(run):
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
     training, validation = open_training(p)
@@ -80,10 +84,11 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     steps = max(0, (p.steps or p.epochs * per_epoch) - done * per_epoch)
     if not steps:
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
-    refuse_memory(p, training.num_classes, training.pixel_rule)
-    disk = _refuse_disk(p, training, run)
-    tried = _try(p, training)
-    step = step_seconds(p, tried.seconds, read_seconds(p, training))
+    with preparing(p.progress, "taking a few steps, to say what the training costs"):
+        refuse_memory(p, training.num_classes, training.pixel_rule)
+        disk = _refuse_disk(p, training, run)
+        tried = _try(p, training)
+        step = step_seconds(p, tried.seconds, read_seconds(p, training))
     epochs = max(1, steps // per_epoch)
     validations = -(-epochs // p.validate_every)
     image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0

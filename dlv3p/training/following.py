@@ -21,15 +21,15 @@ from dlv3p.runtime.progress import make_progress, preparing, resolve_mode
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def follow_elsewhere(parameters: TrainParameters) -> None:
-    """Follow the run until it is finished if another process trains it and a person watches; else return at once.
+def follow_elsewhere(parameters: TrainParameters) -> bool:
+    """Follow the run until it is finished if another process trains it and a person watches; return whether it was so.
 
     Raises ParameterError when that training has other parameters, and StoppedError when it ended early, or when this
     cell was interrupted, which leaves the training alone.
     """
     run, mode = parameters.run_name, parameters.progress
     if resolve_mode(mode) != "widgets" or not (holder := holder_of(run_folder(run))):
-        return
+        return False
     print(f"{holder} is training this run; this cell follows it. Stop asks it to stop, with a checkpoint.", flush=True)
     _wait_for_record(run, mode)
     with suppress(FileNotFoundError):
@@ -40,6 +40,7 @@ def follow_elsewhere(parameters: TrainParameters) -> None:
         if state.state != FINISHED:
             raise StoppedError(f"run={run!r}: stopped elsewhere after epoch {state.epoch} of {state.epochs}; run again")
     progress.on_finish("the training that this cell followed has finished")
+    return True
 
 
 def run_to_watch(run: str) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MachineError, MissingInputError, ParameterError
+from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.files.untrusted import safe_reason, sanitize
 from dlv3p.models.backbones.features import Backbone
 from dlv3p.models.inputs import adapted_to
 from dlv3p.parameters.network import TIMM
+from dlv3p.parameters.training import find_weights
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.names import join_dotted, without_wrappers
 from dlv3p.weights.reading import read_weights
@@ -158,8 +159,5 @@ def _download(name: str) -> Mapping[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise MissingInputError(
-            f"initial_weights={str(path)!r}: no such file; allowed are 'random', 'imagenet' or a path"
-        )
+    find_weights(str(path))
     return read_weights(path).tensors

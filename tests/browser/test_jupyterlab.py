@@ -18,6 +18,7 @@ pytest.importorskip("playwright", reason="the browser test needs the Python pack
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
 from run_notebook import CLIPPED, JupyterLab, Seen, jupyterlab
+from support.own_folder import COLORS, write_own_folder
 from support.tiny import STEPS_PER_EPOCH, TINY
 
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
@@ -85,6 +86,9 @@ READ = """() => {
         rows: texts(document, 'table tr').map((row) => row.split('\\t')[0]),
         folded: code.filter((cell) => !cell.querySelector('.cm-editor') || !shown(cell.querySelector('.cm-editor')))
             .map((cell) => code.indexOf(cell) - code.length),
+        // Below the training cell: the curves, a widget, and samples of predictions.
+        pictures: [...cells.find((cell) => cell.innerText.includes('result = train(config)'))
+            .querySelectorAll('.jp-OutputArea img')].filter(shown).filter((image) => image.clientHeight > 100).length,
         next: printed.flatMap((pre) => pre.textContent.split('\\n').filter((line) => line.startsWith('papermill '))
             .map((line) => [line.split(' ')[1], line.split(' ').at(-1)])),
     };
@@ -92,11 +96,14 @@ READ = """() => {
 """What a person reads in the notebook `train`: texts that are drawn, and cells whose code is not."""
 
 
-def test_the_notebook_train_reads_well_and_a_restarted_kernel_says_what_to_run_first(
-    city: Path, lab: JupyterLab
+def test_the_notebook_train_reads_well_and_shows_what_to_do_after_a_restart_and_what_was_trained_before(
+    lab: JupyterLab, tmp_path: Path
 ) -> None:
-    """Its parameters, the table of what differs, the check that is folded, and commands that are filled in."""
-    found, unfolded, told = [], [], []
+    """Its parameters, the table of what differs, the check that is folded, samples, and commands that are filled in.
+
+    On a folder as people have it; `evaluate` then scores what was trained.
+    """
+    found, unfolded, told, again = [], [], [], []
 
     def use(page: Page) -> None:
         page.set_viewport_size({"width": 1280, "height": 8000})  # lines out of sight are not drawn
@@ -116,8 +123,15 @@ def test_the_notebook_train_reads_well_and_a_restarted_kernel_says_what_to_run_f
         error = cell.locator('[data-mime-type="application/vnd.jupyter.stderr"]')
         error.wait_for(timeout=120_000)
         told.append(error.inner_text())
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Above Selected Cell", exact=True).click()
+        cell.locator(".jp-InputArea-editor").click()
+        page.keyboard.press("Control+Enter")
+        cell.locator(".progress-bar-success").wait_for(timeout=120_000)
+        again.append((cell.locator(".jp-OutputArea").inner_text(), page.evaluate(READ)["pictures"]))
 
-    changed = {"run": "read", "data_root": str(city), "epochs": 1, "progress": "auto"}
+    own = write_own_folder(tmp_path / "my data")
+    changed = {"run": "read", "data_root": str(own), "epochs": 2, "progress": "auto"}
     seen = lab.run(
         ROOT / "notebooks" / "train.ipynb",
         parameters=TINY | changed,
@@ -139,10 +153,36 @@ def test_the_notebook_train_reads_well_and_a_restarted_kernel_says_what_to_run_f
     assert read["folded"] == [-1], "the check alone is folded"
     names = ("evaluate", "visualize_training", "render_gif", "profile")
     assert [(Path(path).stem, run) for path, run in read["next"]] == [(name, "read") for name in names]
-    assert re.search(r"note: 3 steps in all, 3 per epoch, are few ", "\n".join(seen.printed))
+    assert re.search(r"note: 2 steps in all, 1 per epoch, are few ", "\n".join(seen.printed))
+    assert read["pictures"] == 2, "curves and samples of predictions"
     (sentence,) = told
     assert sentence.strip().startswith("NameError: 'config' is not known: the cell above that sets it has not been run")
     assert len(sentence.strip().splitlines()) == 1
+    ((text, pictures),) = again
+    assert "finished before, nothing is left to train: best val mIoU " in text
+    assert "after epoch 2 " in text
+    assert pictures == 1, "the curves of the stored run"
+    assert_scores_read_well(lab, "read")
+
+
+def assert_scores_read_well(lab: JupyterLab, run: str) -> None:
+    """Run `evaluate`: names are shown as they are, every figure is seen, and scores are saved before anything else."""
+    tables = []
+    seen = lab.run(
+        ROOT / "notebooks" / "evaluate.ipynb",
+        parameters={"run": run, "threads": 1, "device": "cpu"},
+        screenshot=PICTURES / "evaluate.png",
+        seconds=600,
+        afterwards=lambda page: tables.append(page.locator("table").all_inner_texts()),
+    )
+    assert seen.errors == [], "a name that no font has is no warning"
+    assert seen.figures == 6, "classes, confusion, edges, distances, calibration, examples"
+    rows = [line.split("\t")[0] for line in "\n".join(tables[0]).splitlines()]
+    assert {*COLORS} <= {*rows}, "a name is shown as a formula"
+    saved = [line for text in seen.printed for line in text.splitlines() if line.endswith("evaluation.json")]
+    assert [*map(Path, saved)] == [lab.workspace / "outputs" / run / "evaluation.json"] * 2, (
+        "the second protocol is off"
+    )
 
 
 def test_a_misspelled_name_in_the_parameters_cell_stops_the_notebook_with_one_line(

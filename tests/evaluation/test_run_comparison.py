@@ -25,6 +25,7 @@ from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
+from dlv3p.pictures.visualize import text_lines
 from dlv3p.profiling.report import save_profile
 from dlv3p.runs.folders import write_json
 
@@ -240,6 +241,7 @@ def test_the_front_has_those_whom_nobody_beats_in_quality_and_price():
     assert comparison.costs()["on the front"].to_dict() == {"a": "yes", "bb": "yes", "c": "no"}
     assert cost_chart(comparison).axes[0].get_xlabel() == "latency, ms of an image"
     assert cost_chart(comparison).get_supxlabel() == comparison.footer
+    assert comparison.footer == f"{comparison.reference.data} · {comparison.reference.protocol.name}"
     unknown = compare_candidates([FIRST, SECOND])
     assert set(unknown.costs()["on the front"]) == {"unknown"}
     assert "profile.ipynb measures it" in cost_chart(unknown)
@@ -344,13 +346,17 @@ def test_runs_and_a_folder_of_their_masks_agree(two_runs, evaluation, city, tmp_
     assert (pd.read_csv(tmp_path / "tables" / "compared_images_2.csv")["change"] == 0).all()
 
 
-def test_pictures_show_what_changed_in_chosen_images(two_runs):
+def test_pictures_show_what_changed_in_chosen_images_and_say_of_which_networks(two_runs, monkeypatch):
+    told = []
+    monkeypatch.setattr("dlv3p.pictures.comparisons.text_lines", lambda lines: told.append(lines) or text_lines(lines))
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
     comparison = compare_candidates(read_candidates(config, two_runs))
     split = comparison.reference.open_split()
     picture = np.asarray(changed_picture(comparison, split, [split.name(1)]))
     for color in CHANGE_COLORS[1:3]:  # in the legend, and nowhere in the picture of two equal networks
         assert (picture[: picture.shape[0] // 2] == color).all(axis=-1).sum() == 0
+    names = [one.name for one in comparison.candidates]
+    assert told == [[f"1. {split.name(1)}", f"reference: {names[0]}", f"other: {names[1]}", comparison.footer]]
 
 
 def test_a_run_that_was_trained_on_since_is_not_compared(two_runs):

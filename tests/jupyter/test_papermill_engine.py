@@ -213,6 +213,34 @@ def test_a_misspelled_parameter_names_the_nearest_five_and_no_noise_before_anyth
     assert len(line) < 250
 
 
+MISSING = {
+    "data": ("train", ["data_root", "my_dat"], 3, "data_root='my_dat': no such folder; did you mean '{}/my_data'? "),
+    "weights": ("train", ["initial_weights", "a.pth"], 3, "initial_weights='a.pth': no such file; "),
+    "run": ("evaluate", ["run", "mien"], 3, "run='mien': no such run; did you mean 'mine'? Existing runs: mine"),
+    "a run of others": ("train", ["run", "mine"], 2, "run='mine' was trained with epochs=3 (asked for 17); choose "),
+}
+
+
+@pytest.mark.parametrize(("notebook", "words", "status", "told"), MISSING.values(), ids=MISSING)
+def test_what_does_not_exist_is_refused_before_anything_slow_is_loaded(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, notebook: str, words: list[str], status: int, told: str
+) -> None:
+    (workspace / "my_data").mkdir()
+    run_folder = workspace / "saved" / "mine"
+    (run_folder / "checkpoints").mkdir(parents=True)
+    for name in ("checkpoints/best.pt", "metrics.csv"):
+        (run_folder / name).touch()
+    (run_folder / "run.json").write_text(json.dumps({"parameters": TrainParameters(run="mine", epochs=3).as_dict()}))
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    path = str(ROOT / "notebooks" / f"{notebook}.ipynb")
+    seen, shown = in_terminal(PAPERMILL, path, "-p", *words, cwd=workspace)
+    assert seen == status
+    assert last_line(shown).startswith("Error: " + told.format(workspace))
+    imported = set(re.findall(r"^import time:.*\| +(\S+)\r?$", shown, re.MULTILINE))
+    assert imported & {"torch", "matplotlib", "numba", "ipykernel.kernelapp"} == set()
+    assert not (workspace / "outputs").exists()
+
+
 def test_what_cells_print_appears_in_a_terminal_as_it_comes(workspace: Path) -> None:
     """The second line is printed only once the first has been seen."""
     wait = "import time, pathlib\nprint('epoch 1')\nwhile not pathlib.Path('seen').exists(): time.sleep(0.1)"

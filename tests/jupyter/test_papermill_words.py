@@ -23,7 +23,7 @@ from dlv3p.jupyter.papermill_words import (
     check_sources,
     completed,
     parameters_class,
-    refuse_missing_notebook,
+    with_notebook_found,
 )
 from dlv3p.parameters.notebooks import TrainParameters
 
@@ -185,15 +185,38 @@ def test_a_notebook_of_the_suite_is_found_from_anywhere(folder: Path, tmp_path: 
     with pytest.raises(
         MissingInputError, match=r"^save_prediction\.ipynb: .* mean .*notebooks/save_predictions\.ipynb\?"
     ):
-        refuse_missing_notebook(["save_prediction.ipynb"], stdin_is_terminal=True)
+        with_notebook_found(["save_prediction.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r"render_gif\.ipynb or .*/prepare_voc\.ipynb\?$"):
-        refuse_missing_notebook(["render_voc.ipynb"], stdin_is_terminal=True)
+        with_notebook_found(["render_voc.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r"^gif\.ipynb: .*notebooks/render_gif\.ipynb\?$"):
-        refuse_missing_notebook(["gif.ipynb"], stdin_is_terminal=True)
+        with_notebook_found(["gif.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r"^qqqq\.ipynb: no such notebook; the suite's are in notebooks/$"):
-        refuse_missing_notebook(["qqqq.ipynb"], stdin_is_terminal=True)
+        with_notebook_found(["qqqq.ipynb"], stdin_is_terminal=True)
     with pytest.raises(MissingInputError, match=r": a folder, not a notebook"):
-        refuse_missing_notebook([str(folder), "x.ipynb"], stdin_is_terminal=False)
+        with_notebook_found([str(folder), "x.ipynb"], stdin_is_terminal=False)
+
+
+RECIPE = "recipes/cityscapes_deeplabv3_resnet101_os16_chenxi.yaml"
+
+
+@pytest.mark.parametrize("words", [["train.ipynb"], ["train.ipynb", "x.ipynb"], ["-f", RECIPE, "train.ipynb"]])
+def test_the_bare_name_of_a_notebook_of_the_suite_is_taken_from_anywhere(tmp_path: Path, monkeypatch, words) -> None:
+    """A person who forgot `cd notebooks` gets the notebook and the recipe that the README's command means."""
+    monkeypatch.chdir(tmp_path)
+    assert (ROOT / "notebooks" / RECIPE).is_file()
+    taken = with_notebook_found(words, stdin_is_terminal=True)
+    meant = [os.path.relpath(ROOT / "notebooks" / word) if word in ("train.ipynb", RECIPE) else word for word in words]
+    assert taken == meant
+    write_notebook(tmp_path, "train")
+    assert with_notebook_found(["train.ipynb"], stdin_is_terminal=True) == ["train.ipynb"], "one that is here is meant"
+    with pytest.raises(MissingInputError, match=r"^own/train\.ipynb: no such notebook"):
+        with_notebook_found(["own/train.ipynb"], stdin_is_terminal=True)
+
+
+def test_the_commands_of_the_readme_work_in_the_root_as_well() -> None:
+    status, shown = in_terminal(PAPERMILL, "train.ipynb", "--help-notebook", cwd=ROOT)
+    assert status == 0, shown
+    assert "Parameters inferred for notebook 'notebooks/train.ipynb'" in shown
 
 
 @pytest.mark.parametrize("words", [["trian.ipynb"], ["trian.ipynb", "x.ipynb"]])
@@ -216,10 +239,10 @@ def test_a_notebook_that_comes_through_a_pipe_is_written_to_the_single_path(fold
 
 def test_a_single_path_with_a_pipe_as_stdin_is_where_papermill_writes(folder: Path, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"cells": []}'))
-    refuse_missing_notebook(["new.ipynb"], stdin_is_terminal=False)
+    with_notebook_found(["new.ipynb"], stdin_is_terminal=False)
     assert sys.stdin.read() == '{"cells": []}', "papermill still has to read it"
-    refuse_missing_notebook(["-", "new.ipynb"], stdin_is_terminal=True)
-    refuse_missing_notebook(["https://example.org/a.ipynb", "new.ipynb"], stdin_is_terminal=True)
+    with_notebook_found(["-", "new.ipynb"], stdin_is_terminal=True)
+    with_notebook_found(["https://example.org/a.ipynb", "new.ipynb"], stdin_is_terminal=True)
 
 
 @pytest.fixture

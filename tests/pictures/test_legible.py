@@ -1,6 +1,7 @@
 """Every figure that the suite draws can be read: it says what it is of, and no text hides another or is cut off."""
 
 import ast
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -206,3 +207,16 @@ def test_the_mark_of_the_best_epoch_is_on_the_curve_of_the_score_and_nowhere_els
     assert [drawn.get_offsets().tolist() for drawn in by_title["mIoU"].collections] == [[[2, 0.5]]] * 2
     for legend in figure.legends:
         assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+
+def test_the_line_of_the_mean_does_not_cross_the_value_of_a_class() -> None:
+    """Values near the mean are written where its dashed line would go through them."""
+    figure = scores.class_iou_bars({"a": 0.98, "b": 0.92, "c": 0.88}, footer="")
+    figure.savefig(io.BytesIO(), dpi=100)
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    orange = (abs(pixels - (213, 94, 0)) < 60).all(axis=2)
+    values = [text for text in figure.axes[0].texts if text.get_text().startswith("0.")]
+    assert len(values) == 3
+    for text in values:
+        left, bottom, right, top = text.get_window_extent().extents.astype(int)
+        assert not orange[len(pixels) - top : len(pixels) - bottom, left:right].any(), text.get_text()

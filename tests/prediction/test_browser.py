@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.labels import TRAIN_ID_TO_COLOR
-from dlv3p.prediction.browser import Browser, draw
+from dlv3p.prediction.browser import Browser, draw, plain
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import Prediction
 from dlv3p.prediction.results import Outputs, open_results
@@ -66,3 +66,9 @@ def test_every_control_changes_the_picture(browser: Browser, predictor, photos: 
     assert not np.array_equal(shown(browser), before)
     browser.step(-2)
     assert browser.title.value == "below/a  (3 of 3)"
+
+
+def test_a_name_is_no_formula(browser: Browser) -> None:
+    """JupyterLab shows what is between two `$` as one, and `\\$` as `$`."""
+    assert [plain(name) for name in ("a $5 to $6", "in $", "sky")] == [r"a \$5 to \$6", "in $", "sky"]
+    assert [box.description for box in browser.classes] == [*map(plain, browser.results.predictor.class_names)]

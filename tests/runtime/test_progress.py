@@ -7,14 +7,18 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import run_kernel
 from PIL import Image
 
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime import progress, widgets
 from dlv3p.runtime.callbacks import failure_reported
+from dlv3p.runtime.cell_outputs import show_dollars
 from dlv3p.runtime.lines import LineProgress, format_duration, track_with_lines
 from dlv3p.runtime.progress import make_progress, track
 
@@ -263,7 +267,7 @@ def test_a_stop_that_was_asked_for_leaves_the_bar_neutral_and_says_how_to_go_on(
     bar, text = shown[0].children[0].children
     assert bar.bar_style == ""
     assert text.value == "Stopped after step 5 of 120. Run this cell again to resume."
-    assert capsys.readouterr().out == ""  # the kernel prints it, see `cell_errors`
+    assert capsys.readouterr().out == ""  # the kernel prints it, see `cell_outputs`
 
 
 @pytest.mark.parametrize(
@@ -513,3 +517,31 @@ def test_curves_can_be_drawn_from_one_epoch_and_with_gaps():
     rows = [{"epoch": 1, "train_loss": 1.0, "val_loss": None}, {"epoch": 2, "train_loss": np.nan, "val_mIoU": 0.5}]
     for count in (1, 2):
         assert widgets.draw_curves(rows[:count], epochs=2).startswith(b"\x89PNG")
+
+
+def test_a_training_that_was_finished_before_is_shown_as_it_looked_then(shown, capsys):
+    rows = [ROW | {"epoch": 1}, ROW | {"epoch": 2}]
+    progress.show_finished("widgets", rows, "finished before, nothing is left to train: best val mIoU 0.3123")
+    box, last, curves = shown[0].children
+    bar, text = box.children  # no button to stop what is over
+    assert (bar.bar_style, bar.value) == ("success", bar.max)
+    assert text.value.startswith("finished before, nothing is left to train")
+    assert last.value.startswith("after epoch 2")
+    assert curves.layout.visibility == "visible"
+    assert bytes(curves.value) == widgets.draw_curves(rows, 2)
+    assert capsys.readouterr().out == f"{text.value}\n"
+    progress.show_finished("none", rows, "finished before")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["a $5 and $6", "plain"])
+def test_a_dollar_in_a_table_is_no_formula(name):
+    """In JupyterLab; a table without one is stored as pandas writes it."""
+    formatter = DisplayFormatter()
+    frame = pd.DataFrame({"IoU": [0.5]}, index=[name])
+    tables = [frame, frame.style.set_uuid("a"), TrainParameters(data_root=name)]
+    before = [formatter.format(table)[0]["text/html"] for table in tables]
+    show_dollars(formatter)
+    after = [formatter.format(table)[0]["text/html"] for table in tables]
+    marked = [f'<div class="mathjax_ignore">{html}</div>' for html in before]
+    assert after == (marked if "$" in name else before)

@@ -48,6 +48,27 @@ def test_time_is_that_of_steps_of_validations_and_of_checkpoints(city, workspace
     assert "1.0 GiB of memory" in str(cost)
 
 
+def test_a_person_sees_what_is_waited_for_and_that_it_is_over(city, workspace, untried, monkeypatch):
+    """The steps take half a minute on a busy machine."""
+    shown = []
+    monkeypatch.setattr("dlv3p.runtime.progress.in_kernel", lambda: True)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    during = []
+    monkeypatch.setattr(module, "read_seconds", lambda *_: during.append(shown[-1].comm is not None) or 0.1)
+    estimate_cost(tiny(city, progress="widgets"))
+    (box,) = shown
+    assert box.children[1].value == "taking a few steps, to say what the training costs"
+    assert during == [True]
+    assert box.comm is None, "closed"
+
+
+def test_a_run_of_other_parameters_is_refused_before_a_step_is_taken(city, workspace, untried, monkeypatch):
+    train(tiny(city, run="run", epochs=1))
+    monkeypatch.setattr(module, "try_setting", None)
+    with pytest.raises(ParameterError, match=r"run='run' was trained with epochs=1 \(asked for 2\)"):
+        estimate_cost(tiny(city, run="run", epochs=2))
+
+
 @pytest.mark.parametrize(
     ("workers", "threads", "cores", "seconds"),
     [(0, 1, 4, 1.8), (1, 1, 4, 1.0), (1, 2, 2, 1.4), (8, 1, 1, 1.8)],

@@ -6,31 +6,18 @@ import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from support.own_folder import write_own_folder
 from support.terminal import in_terminal
 from support.tiny import TINY
 
-COLORS = {"石 price in $": (128, 64, 128), "sky": (70, 130, 180)}
 NEXT = ("evaluate", "visualize_training", "render_gif", "profile")
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as people have it: four small photos, masks in colors."""
-    root = tmp_path_factory.mktemp("own") / "my data"
-    random = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for index in range(2):
-            sky = random.random((48, 64)) > 0.5
-            mask = np.where(sky[..., None], *(np.array(color, np.uint8) for color in reversed(COLORS.values())))
-            for kind, pixels in (("images", mask // 2 + 20), ("masks", mask)):
-                (root / kind / split).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels.astype(np.uint8)).save(root / kind / split / f"photo {index}.png")
-    rows = [f"{index},{name},{red},{green},{blue}" for index, (name, (red, green, blue)) in enumerate(COLORS.items())]
-    (root / "classes.csv").write_text("\n".join(["id,name,red,green,blue", *rows]) + "\n", encoding="utf-8")
-    return root
+    """A folder as people have it, whose name has a space."""
+    return write_own_folder(tmp_path_factory.mktemp("own") / "my data")
 
 
 @pytest.fixture(scope="module")

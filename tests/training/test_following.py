@@ -81,7 +81,9 @@ def test_the_epochs_of_the_other_process_are_shown_until_it_has_finished(trained
     assert shown.epochs == [1, 2]
     assert shown.end == "the training that this cell followed has finished"
     assert len(result.history) == 2
-    assert "is training this run; this cell follows it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is training this run; this cell follows it" in said
+    assert "finished before" not in said
 
 
 def test_a_training_that_ended_early_elsewhere_is_no_result(trained, city, shown):

@@ -91,11 +91,13 @@ def test_a_run_that_dies_in_any_save_continues_to_the_same_weights(city, workspa
     assert (final_hash("stopped"), without_seconds(result.history)) == uninterrupted
 
 
-def test_a_finished_run_returns_at_once_and_touches_nothing(city, workspace, monkeypatch):
+def test_a_finished_run_returns_at_once_says_so_and_touches_nothing(city, workspace, monkeypatch, capsys):
     first = train(tiny(city, run="done", epochs=1))
     before = {path: path.stat().st_mtime_ns for path in run_folder("done").rglob("*") if path.name != ".lock"}
     monkeypatch.setattr(loader, "training_loader", None)
-    again = train(tiny(city, run="done", epochs=1))
+    capsys.readouterr()
+    again = train(tiny(city, run="done", epochs=1, progress="lines"))
+    assert capsys.readouterr().out == f"finished before, nothing is left to train: {first.summary}\n"
     assert again.history == first.history
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -1,6 +1,7 @@
-"""Show errors below a cell as a sentence: a stop that was wished for, and a name that no cell has set in this kernel.
+"""Show below a cell what a person can read: two errors as a sentence, and tables in which `$` is not a formula.
 
-The second is what a person meets who restarts the kernel, or opens a notebook, and runs a cell in its middle alone.
+The errors are a stop that was wished for, and a name that no cell has set in this kernel. The second is what a person
+meets who restarts the kernel, or opens a notebook, and runs a cell in its middle alone.
 """
 
 import builtins
@@ -12,19 +13,38 @@ from cityscapes.errors import StoppedError
 from dlv3p.runtime.callbacks import describe_stop, is_wish
 
 if TYPE_CHECKING:
+    from IPython.core.formatters import DisplayFormatter
     from IPython.core.interactiveshell import InteractiveShell
 
+TABLES = (
+    *(("pandas", "DataFrame"), ("pandas.io.formats.style", "Styler")),
+    ("dlv3p.parameters.base", "Parameters"),
+)
+"""What is shown as a table, by module and name, so that none of them has to be loaded."""
 
-def explain_errors_of_cells() -> None:
-    """Let this kernel explain these errors; they still end the cell and the queue. Outside a kernel, nothing happens.
 
-    IPython keeps one function for errors, so it serves both kinds.
+def explain_cells() -> None:
+    """Let this kernel explain these errors, which still end the cell and the queue, and show tables as they are.
+
+    IPython keeps one function for errors, so it serves both kinds. Outside a kernel, nothing happens.
     """
     from IPython import get_ipython
 
     shell = get_ipython()
     if hasattr(shell, "kernel"):
         shell.set_custom_exc((StoppedError, NameError), _show)
+        show_dollars(shell.display_formatter)
+
+
+def show_dollars(formatter: "DisplayFormatter") -> None:
+    """Let tables be shown with each `$` as it is, as in a name of a class or a path; JupyterLab would read formulas."""
+    for module, name in TABLES:
+        formatter.formatters["text/html"].for_type_by_name(module, name, lambda table: as_written(table._repr_html_()))
+
+
+def as_written(html: str) -> str:
+    """Return HTML in which a front end leaves every `$` as it is; where there is none, it is unchanged."""
+    return f'<div class="mathjax_ignore">{html}</div>' if "$" in (html or "") else html
 
 
 def _show(

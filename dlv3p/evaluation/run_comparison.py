@@ -191,8 +191,9 @@ class RunComparison:
     @property
     def footer(self) -> str:
         """What a figure of this comparison is of, in a line: images, their number, and the protocol."""
-        first = self.reference
-        return f"{first.data} · images: {len(first.counts.names)} · {first.protocol.name}"
+        first, count = self.reference, f"{len(self.reference.counts.names)} images"
+        images = first.data if count in first.data else f"{first.data}, {count}"
+        return f"{images} · {first.protocol.name}"
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,7 @@
 `score_details` takes a run and a split; `score` takes anyone's masks, as arrays or as folders of PNGs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import EvaluateParameters
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
+
+MOST_CHANNELS = 4
+"""An array whose last axis is no longer than this is a picture, not a stack of masks."""
 
 LEAST_SURE = 0.1
 """The share of pixels, those of least confidence, among which errors are looked for."""
@@ -196,12 +199,21 @@ def score(truth: Any, prediction: Any, *, num_classes: int | None = None, class_
     """Score masks of ids, 255 ignored: two arrays (H, W), two sequences of arrays, or two folders of PNGs.
 
     Files belong together by their path in the folder. The classes are those named, or `num_classes`, or as many as the
-    largest id says. Raises InputError for sizes and ids that do not fit, and MissingInputError for a missing file.
+    largest id says. Raises InputError for sizes, types, and ids that do not fit, and MissingInputError for a missing
+    file.
     """
-    pairs = list(_pairs(truth, prediction)) if not isinstance(truth, str | Path) else _FolderPairs(truth, prediction)
+    folders = {isinstance(one, str | Path) for one in (truth, prediction)}
+    if len(folders) > 1:
+        raise InputError("score: masks on one side and a folder on the other; give two of a kind")
+    pairs = _FolderPairs(truth, prediction) if True in folders else _pairs(truth, prediction)
+    if class_names and num_classes not in (None, len(class_names)):
+        raise InputError(f"score: {len(class_names)} class_names and num_classes={num_classes}; give one of them")
     if not (class_names or num_classes):
         largest = (int(mask[mask != IGNORE].max(initial=0)) for pair in pairs for mask in pair)
         num_classes = 1 + max(largest, default=0)
+    if max(len(class_names), num_classes or 0) > IGNORE:
+        most = max(len(class_names), num_classes or 0) - 1
+        raise InputError(f"score: the largest id is {most}; ids are 0 to {IGNORE - 1}, or {IGNORE}, ignored")
     names = tuple(class_names) or tuple(f"class {index}" for index in range(num_classes or 0))
     details = Details.empty(names)
     for number, (one, other) in enumerate(pairs):
@@ -229,12 +241,25 @@ class _FolderPairs:
             yield read_ids(path), read_ids(other)
 
 
-def _pairs(truth: Any, prediction: Any) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    single = isinstance(truth, np.ndarray) and truth.ndim == 2
-    first, second = ([truth], [prediction]) if single else (list(truth), list(prediction))
-    if len(first) != len(second):
+def _pairs(truth: Any, prediction: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    first, second = _masks(truth), _masks(prediction)
+    if len(first) != len(second) or not first:
         raise InputError(f"score: {len(first)} true masks and {len(second)} predictions; give as many of both")
-    return ((np.asarray(one), np.asarray(other)) for one, other in zip(first, second, strict=True))
+    return list(zip(first, second, strict=True))
+
+
+def _masks(given: Any) -> list[np.ndarray]:
+    """Return the masks of an array (H, W), of a stack (N, H, W), or of a sequence; raises InputError for others."""
+    try:
+        masks = [np.asarray(one) for one in ([given] if getattr(given, "ndim", 0) == 2 else given)]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"score: {type(given).__name__} is no mask; give arrays (H, W), or two folders") from error
+    if getattr(given, "ndim", 0) == 3 and given.shape[2] <= MOST_CHANNELS:
+        raise InputError(f"score: shape {tuple(given.shape)} looks like (H, W, channels); give ids (H, W)")
+    for number, mask in enumerate(masks, start=1):
+        if mask.dtype.kind not in "bui":
+            raise InputError(f"image {number}: holds {mask.dtype}; a mask holds ids, which are whole numbers")
+    return masks
 
 
 def _check_pair(truth: np.ndarray, prediction: np.ndarray, num_classes: int, where: str) -> None:
@@ -242,9 +267,9 @@ def _check_pair(truth: np.ndarray, prediction: np.ndarray, num_classes: int, whe
         raise InputError(f"{where}: shapes {truth.shape} and {prediction.shape}; both must be the same (H, W)")
     strange = np.setdiff1d(truth, [*range(num_classes), IGNORE])
     judged = np.setdiff1d(prediction[truth != IGNORE], range(num_classes))
-    for what, ids in (("truth", strange), ("prediction", judged)):
+    for what, ids, more in (("truth", strange, ", or 255, ignored"), ("prediction", judged, "; only truth is ignored")):
         if ids.size:
-            raise InputError(f"{where}: the {what} holds id {ids[0]}; ids are 0 to {num_classes - 1}, or 255, ignored")
+            raise InputError(f"{where}: the {what} holds id {ids[0]}; ids are 0 to {num_classes - 1}{more}")
 
 
 def _temperature(predictor: Predictor, fitted: Split, scored: Split, progress: str) -> float:

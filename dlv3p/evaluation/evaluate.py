@@ -91,8 +91,16 @@ class Evaluation:
     @property
     def footer(self) -> str:
         """What a figure of these scores is of, in a line: run, epoch, images, and protocol."""
+        return self._footer(self.protocol)
+
+    @property
+    def details_footer(self) -> str:
+        """What a figure of the details is of, which are scored on whole images whatever the protocol."""
+        return self._footer(WHOLE_IMAGE)
+
+    def _footer(self, protocol: Protocol) -> str:
         run = f"{self.predictor.run}, epoch {self.predictor.epoch}"
-        return f"{run} · {data_name(self.split)} · {self.protocol.name}"
+        return f"{run} · {data_name(self.split)} · {protocol.name}"
 
     def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""
@@ -112,6 +120,10 @@ class Evaluation:
     def path(self, name: str) -> Path:
         """Return where a file about this evaluation belongs, such as `class_iou.png`: see `result_path`."""
         return result_path(self.predictor, self.split, name, self.protocol)
+
+    def details_path(self, name: str) -> Path:
+        """Return where a file about the details belongs: that of whole images, whatever the protocol."""
+        return result_path(self.predictor, self.split, name, WHOLE_IMAGE)
 
     def save(self) -> Path:
         """Write `outputs/<run>/evaluation.json` and return its path; a class that does not occur is null there.

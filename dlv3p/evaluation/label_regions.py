@@ -83,7 +83,9 @@ def find_regions(
                 region = _grown(doubted[wider], core, part, wider, border)
                 corner = [whole.start + side.start for whole, side in zip(near, wider, strict=True)]
                 odds = float(log_odds[near][wider][region].mean())
-                coverage = int(region.sum()) / objects.size(classes[0], *(np.argwhere(region)[0] + corner).tolist())
+                box = tuple(slice(start, start + side) for start, side in zip(corner, region.shape, strict=True))
+                start = [whole.start + side.start for whole, side in zip(near, part, strict=True)]
+                coverage = objects.coverage(classes[0], np.argwhere(core)[0] + start, box, region)
                 facts = (int(region.sum()), odds, coverage, *corner, region.shape, np.packbits(region).tobytes())
                 score = odds + math.log(coverage) / 2 - math.log(mistakes[classes])
                 yield LabelRegion(score, image, *classes, *facts)
@@ -129,19 +131,17 @@ class _Objects:
         self._given = given
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def size(self, class_id: int, row: int, column: int) -> int:
-        """Return the number of connected pixels of a class that a pixel of it belongs to."""
+    def coverage(self, class_id: int, inside: np.ndarray, box: tuple[slice, slice], region: np.ndarray) -> float:
+        """Return the share of an object that a region (h,w) in its box has; `inside` is a pixel of both.
+
+        A region grows over its border, where it may reach pixels of another object: they do not count.
+        """
         if class_id not in self._found:
             numbers, _ = ndimage.label(self._given == class_id)
             self._found[class_id] = numbers, np.bincount(numbers.ravel())
         numbers, sizes = self._found[class_id]
-        return int(sizes[numbers[row, column]])
-
-
-def _explained(given: np.ndarray, suggested: int, border: int) -> np.ndarray:
-    """Return the pixels (h,w) that a shift of a border by `border` pixels would give the suggested class."""
-    there = (given == suggested) | (given == IGNORE)
-    return ndimage.binary_dilation(there, AROUND, iterations=border) if border else there
+        number = numbers[tuple(inside)]
+        return float((region & (numbers[box] == number)).sum() / sizes[number])
 
 
 @dataclass

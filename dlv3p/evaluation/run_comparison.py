@@ -190,8 +190,10 @@ class RunComparison:
 
     @property
     def footer(self) -> str:
-        """What a figure of this comparison is of, in a line: the images and the protocol."""
-        return f"{self.reference.data} · {self.reference.protocol.name}"
+        """What a figure of this comparison is of, in a line: images, their number, and the protocol."""
+        first, count = self.reference, f"{len(self.reference.counts.names)} images"
+        images = first.data if count in first.data else f"{first.data}, {count}"
+        return f"{images} · {first.protocol.name}"
 
     @property
     def folder(self) -> Path:

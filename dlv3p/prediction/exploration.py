@@ -47,10 +47,14 @@ class Masks(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is shown of an image: its pixels, its truth, and of each folder the classes and, if stored, confidence."""
+    """What is shown of an image: its pixels, its truth, and of each folder the classes and, if stored, confidence.
+
+    `stored` are the ids as they stand in the files: several label ids are no class, and ignored in `predictions`.
+    """
 
     image: Image.Image
     truth: np.ndarray
+    stored: list[np.ndarray]
     predictions: list[np.ndarray]
     confidence: list[np.ndarray | None]
 
@@ -98,9 +102,10 @@ class Exploration:
     def view(self, index: int) -> View:
         """Read the files of one image."""
         image, truth = self.split.pair(index)
-        predictions = [one.read(index) for one in self.masks]
+        stored = [read_ids(one.paths[index]) for one in self.masks]
+        predictions = [np.take(IDS[one.ids], ids) for one, ids in zip(self.masks, stored, strict=True)]
         sure = [read_ids(one.confidence[index]) if one.confidence else None for one in self.masks]
-        return View(image, truth, predictions, sure)
+        return View(image, truth, stored, predictions, sure)
 
     def export(self, indices: Sequence[int], path: Path) -> Path:
         """Write the paths of images as a list, one per line; raises ParameterError where there is none to write."""

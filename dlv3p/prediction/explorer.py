@@ -104,11 +104,10 @@ class Explorer:
     def _layers(self) -> list[dict[str, Any]]:
         names, view = list(self.exploration.split.class_names), self._view
         layers = [{"title": "truth", "ids": view.truth.tobytes(), "confidence": None, "names": names}]
-        found_by = zip(TITLES, self.exploration.masks, view.predictions, view.confidence, strict=False)
-        for title, masks, found, sure in found_by:
-            stored, called = found, dict(enumerate(names))
-            if masks.ids == "label":  # name the ids as they stand in the file
-                stored = TRAIN_ID_TO_LABEL_ID[found].astype(np.uint8)
+        stored_by = zip(TITLES, self.exploration.masks, view.stored, view.confidence, strict=False)
+        for title, masks, stored, sure in stored_by:
+            called = dict(enumerate(names))
+            if masks.ids == "label":
                 called = {int(TRAIN_ID_TO_LABEL_ID[index]): name for index, name in enumerate(names)}
             confidence = None if sure is None else sure.tobytes()
             by_id = [called.get(index, "ignored") for index in range(256)]

@@ -1,10 +1,12 @@
 """What a mean hides, each beside a small implementation of another kind: edges, distances, objects, calibration."""
 
 import shutil
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -17,6 +19,7 @@ from dlv3p.evaluation.edges import DISTANCES, boundary_counts, boundary_width, d
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.evaluation.metrics import scores
+from dlv3p.parameters.protocols import PUBLISHED
 
 SIZE = (24, 40)
 RANDOM = np.random.default_rng(0)
@@ -171,7 +174,7 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path):
         score(mask, mask[:, 1:])
     with pytest.raises(InputError, match="2 true masks and 1 predictions"):
         score([mask, mask], [mask])
-    with pytest.raises(InputError, match="the prediction holds id 3; ids are 0 to 1, or 255, ignored"):
+    with pytest.raises(InputError, match="the prediction holds id 3; ids are 0 to 1; only truth is ignored"):
         score(mask % 2, np.full_like(mask, 3), num_classes=2)
     with pytest.raises(MissingInputError, match="holds no PNG"):
         score(tmp_path, tmp_path)
@@ -181,6 +184,40 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path):
         score(tmp_path / "truth", tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("truth", "prediction", "said"),
+    [
+        (np.zeros((8, 9), np.float32), np.zeros((8, 9), np.uint8), "image 1: holds float32; a mask holds ids"),
+        (np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9, 3), np.uint8), r"shape \(8, 9, 3\) looks like \(H, W, chann"),
+        (np.full((8, 9), 26001), np.zeros((8, 9), int), "the largest id is 26001; ids are 0 to 254, or 255, ignored"),
+        (np.zeros((8, 9), np.uint8), "folder", "masks on one side and a folder on the other"),
+        ("folder", np.zeros((8, 9), np.uint8), "masks on one side and a folder on the other"),
+        (7, 7, "int is no mask; give arrays"),
+        ([], [], "0 true masks and 0 predictions"),
+        (np.zeros((8, 9), np.uint8), np.full((8, 9), 255, np.uint8), "prediction holds id 255; .* only truth is ign"),
+    ],
+)
+def test_what_is_no_mask_is_refused_in_a_line(truth, prediction, said):
+    with pytest.raises(InputError, match=said):
+        score(truth, prediction)
+
+
+def test_names_and_a_number_of_classes_that_disagree_are_refused():
+    mask = patches(ignored=False) % 2
+    assert score(mask, mask, num_classes=2, class_names=("a", "b")).scores.mean_iou == 1
+    with pytest.raises(InputError, match="2 class_names and num_classes=4; give one of them"):
+        score(mask, mask, num_classes=4, class_names=("a", "b"))
+
+
+def test_tensors_and_stacks_are_scored_as_arrays():
+    masks = np.stack([patches(), patches(ignored=False)])
+    seen = np.where(masks == 255, 0, masks)
+    expected = score(list(masks), list(seen)).bands
+    assert np.array_equal(score(masks, seen).bands, expected)
+    one = score(torch.tensor(masks[0]), torch.tensor(seen[0])).bands
+    assert np.array_equal(one, score(masks[0], seen[0]).bands)
+
+
 def test_the_details_of_a_run_add_up_to_its_evaluation(trained, tmp_path):
     predictor = load_saved(trained.run, device="cpu", threads=1)
     root = resolve_data_root(predictor.parameters.data_root)
@@ -188,6 +225,10 @@ def test_the_details_of_a_run_add_up_to_its_evaluation(trained, tmp_path):
     details = score_details(predictor, validation, temperature_split=training, progress="none")
     evaluation = evaluate(predictor, validation, progress="none")
     assert np.array_equal(details.bands.sum(axis=0), evaluation.confusion)
+    scaled = replace(evaluation, protocol=PUBLISHED["six_scales_flip"])
+    assert "six_scales_flip" in scaled.footer
+    assert scaled.details_footer == evaluation.footer, "the details are of whole images, and say so"
+    assert scaled.details_path("details.csv") == evaluation.path("details.csv")
     means = details.means()
     assert means["mIoU"] == evaluation.scores.mean_iou
     assert details.reliability.pixels.sum() == evaluation.confusion.sum()

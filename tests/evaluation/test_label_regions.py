@@ -67,6 +67,17 @@ def test_a_missing_object_is_found_and_parts_of_an_object_count_less() -> None:
     assert missing.score == pytest.approx(2 + np.log(70 / 1200) / 2 - USUAL)
 
 
+def test_a_region_that_reaches_another_object_has_its_share_of_its_own() -> None:
+    given = street()
+    given[:10, 30:] = 3
+    seen = given.copy()
+    given[10:20, 40:50] = given[8, 45] = 4  # an object, and a pixel of the same class before it
+    seen[8, 45] = 2
+    (region,) = regions_of(given, seen)
+    assert region.pixels == 101
+    assert region.coverage == 1, "not 101 times the single pixel"
+
+
 def test_regions_touch_neither_over_corners_nor_over_classes_and_small_ones_are_left_out() -> None:
     given, seen = street(), street()
     seen[5:10, 5:10] = seen[10:15, 10:15] = 5

@@ -167,6 +167,18 @@ def test_ids_under_the_pointer_are_those_of_the_file(config, folders, split) -> 
     assert (layer["names"][7], layer["names"][26], layer["names"][0]) == ("road", "car", "ignored")
 
 
+def test_a_label_id_that_is_no_class_is_read_under_the_pointer_as_well(config, folders, split) -> None:
+    path = Path(folders[1]) / "ids" / f"{split.name(0)}.png"
+    ids = read_ids(path).copy()
+    ids[split.mask(0) == 255] = 4  # static, where nothing is judged
+    assert (ids == 4).any()
+    Image.fromarray(ids).save(path)
+    explorer = Explorer(explore(config, folders[1:]))
+    while explorer.index:
+        explorer.step(1)
+    assert explorer.panels.view["layers"][1]["ids"] == ids.tobytes()
+
+
 def test_the_opacity_changes_the_picture_of_the_truth(config, folders) -> None:
     explorer = Explorer(explore(config, folders[:1]))
     before = explorer.panels.view["panels"]

@@ -241,7 +241,9 @@ def test_the_front_has_those_whom_nobody_beats_in_quality_and_price():
     assert comparison.costs()["on the front"].to_dict() == {"a": "yes", "bb": "yes", "c": "no"}
     assert cost_chart(comparison).axes[0].get_xlabel() == "latency, ms of an image"
     assert cost_chart(comparison).get_supxlabel() == comparison.footer
-    assert comparison.footer.count(" images") == 1, "their number is said once"
+    images = f"city val, {len(NAMES)} images"
+    named = compare_candidates([candidate(name, data=images) for name in ("a", "b")])
+    assert named.footer == f"{images} · whole_image", "their number is said once"
     unknown = compare_candidates([FIRST, SECOND])
     assert set(unknown.costs()["on the front"]) == {"unknown"}
     assert "profile.ipynb measures it" in cost_chart(unknown)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cityscapes.errors import DivergedError, InputError
+from cityscapes.errors import DivergedError, InputError, IntegrityError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
 from cityscapes.files.locks import holder_of
 from dlv3p.data.classes import class_colors
@@ -147,6 +147,15 @@ def read_predictor(run: str, checkpoint: Path, *, device: str, threads: int) -> 
     return Predictor(
         run, checkpoint, state["epoch"], model, trained_with, names, chosen, state["sha256"], state.get("meaning")
     )
+
+
+def refuse_other_weights(path: Path, found: str, loaded: str) -> None:
+    """Raise IntegrityError where a worker has `found` other weights in a file than were `loaded`, both as sha256."""
+    if found != loaded:
+        raise IntegrityError(
+            f"{path}: is another checkpoint than the one that was loaded (a training goes on, or the folders are not "
+            "the same here); load it again"
+        )
 
 
 def load_saved(run: str, *, device: str, threads: int) -> Predictor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cityscapes.dataset import CityscapesSplit, Split
-from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.errors import ParameterError
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import RULE, read_image
 from cityscapes.files.leftovers import remove_leftovers
@@ -21,7 +21,7 @@ from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
-from dlv3p.evaluation.inference import Predictor, read_predictor
+from dlv3p.evaluation.inference import Predictor, read_predictor, refuse_other_weights
 from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path, split_word
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -110,15 +110,6 @@ def _read_once(run: str, checkpoint: Path, weights_sha256: str, device: str, thr
     predictor = read_predictor(run, checkpoint, device=device, threads=threads)
     refuse_other_weights(checkpoint, predictor.weights_sha256, weights_sha256)
     return predictor
-
-
-def refuse_other_weights(path: Path, found: str, loaded: str) -> None:
-    """Raise IntegrityError where a worker has `found` other weights in a file than were `loaded`, both as sha256."""
-    if found != loaded:
-        raise IntegrityError(
-            f"{path}: is another checkpoint than the one that was loaded (a training goes on, or the folders are not "
-            "the same here); load it again"
-        )
 
 
 def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:

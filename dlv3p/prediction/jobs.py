@@ -23,9 +23,9 @@ from dlv3p.pictures.gallery import choose_frames, drive_frames
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser
-from dlv3p.prediction.predict import Predictions, predict_images
+from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
-from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
+from dlv3p.prediction.results import Outputs, Predictions, open_results, recorded_runtime
 from dlv3p.prediction.sources import Source, find_images, name_results
 from dlv3p.prediction.videos import OVERLAY, predict_video
 from dlv3p.runtime.progress import track

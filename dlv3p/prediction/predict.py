@@ -6,36 +6,19 @@ A thousand images take no more memory than ten, and any executor's workers can d
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 
 from cityscapes.errors import ParameterError
 from cityscapes.files.images import NEARLY_BLACK, STRETCH
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
-from dlv3p.data.fingerprints import PREDICTIONS
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.pipeline import Pipeline
 from dlv3p.prediction.predictor import ImagePredictor
-from dlv3p.prediction.results import Outputs, Results, check_output, open_results
+from dlv3p.prediction.results import Outputs, Predictions, Results, check_output, open_results, say_others
 from dlv3p.prediction.sources import Source
 from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What is in the folder: the images that are done, those of them that were made now, and a line per problem."""
-
-    folder: Path
-    done: tuple[str, ...]
-    made: int
-    problems: tuple[str, ...]
-
-    @property
-    def table(self) -> Path:
-        """The CSV file with a line per image."""
-        return self.folder / PREDICTIONS
 
 
 @keep_freed_memory()
@@ -88,15 +71,6 @@ def predict_images(
     say_others(results, done)
     say_nearly_black(results, done)
     return Predictions(output, done, pipeline.made, tuple(problems))
-
-
-def say_others(results: Results, names: Sequence[str]) -> None:
-    """Say where the folder also holds results of images that were not asked for, or cannot be read, since they stay."""
-    if others := results.others(names):
-        print(
-            f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
-            f"{others[0].relative_to(results.folder)}; {PREDICTIONS} lists only these"
-        )
 
 
 def say_nearly_black(results: Results, names: Sequence[str]) -> None:

@@ -22,9 +22,8 @@ from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
 from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
 from dlv3p.data.augment import normalize
-from dlv3p.evaluation.inference import Predictor
+from dlv3p.evaluation.inference import Predictor, refuse_other_weights
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
-from dlv3p.evaluation.predictions import refuse_other_weights
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol

@@ -60,6 +60,21 @@ class Outputs:
         return [name for name in FOLDERS if name != "ids" and getattr(self, name)] + ["ids"]
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What is in the folder: the images that are done, those of them that were made now, and a line per problem."""
+
+    folder: Path
+    done: tuple[str, ...]
+    made: int
+    problems: tuple[str, ...]
+
+    @property
+    def table(self) -> Path:
+        """The CSV file with a line per image."""
+        return self.folder / PREDICTIONS
+
+
 class Results:
     """The results of a predictor in a folder, some of which may be finished; `open_results` opens them."""
 
@@ -195,6 +210,15 @@ def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, b
                 "same settings"
             )
     return Results(folder, predictor, outputs, settings)
+
+
+def say_others(results: Results, names: Sequence[str]) -> None:
+    """Say where the folder also holds results of images that were not asked for, or cannot be read, since they stay."""
+    if others := results.others(names):
+        print(
+            f"{results.folder}: also holds results of {len(others)} images that are not among these, the first "
+            f"{others[0].relative_to(results.folder)}; {PREDICTIONS} lists only these"
+        )
 
 
 def _named_as(before: Any, now: dict[str, Any]) -> Any:

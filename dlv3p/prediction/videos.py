@@ -19,9 +19,16 @@ from cityscapes.files.locks import lock_folder
 from dlv3p.pictures.video import Video, open_video, write_video
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.pipeline import TABLE_SECONDS
-from dlv3p.prediction.predict import Predictions, say_others
 from dlv3p.prediction.predictor import ImagePredictor, Prediction
-from dlv3p.prediction.results import OVERLAY_ALPHA, Outputs, Results, check_output, open_results
+from dlv3p.prediction.results import (
+    OVERLAY_ALPHA,
+    Outputs,
+    Predictions,
+    Results,
+    check_output,
+    open_results,
+    say_others,
+)
 from dlv3p.prediction.sources import ImageFile, Source
 from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track

@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
-from dlv3p.prediction.predict import Predictions, predict_images
+from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor
-from dlv3p.prediction.results import Outputs
+from dlv3p.prediction.results import Outputs, Predictions
 from dlv3p.prediction.sources import find_images
 
 ALL = Outputs(confidence=True)

@@ -78,6 +78,10 @@ class RunComparison:
             {"IoU, reference": before[index], "IoU": after[index], **_columns(estimate), "verdict": _verdict(estimate)}
             for index, estimate in enumerate(self.comparisons[which].classes)
         ]
+        for row, one, two in zip(rows, before, after, strict=True):
+            if math.isnan(one) != math.isnan(two):  # it lowers the mean of whoever predicts it
+                by = other.name if math.isnan(one) else self.reference.name
+                row["verdict"] = f"does not occur, predicted by {by} alone"
         return pd.DataFrame(rows, index=pd.Index(names, name="class"))
 
     def flows(self, which: int = 0, *, count: int = 10) -> pd.DataFrame:

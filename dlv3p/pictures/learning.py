@@ -15,6 +15,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import MissingInputError
 from cityscapes.files.images import read_image
 from cityscapes.workspace import output_folder
+from dlv3p.pictures.figures import Sentence
 from dlv3p.pictures.gif import write_gif
 from dlv3p.pictures.visualize import colorize, save_picture, side_by_side
 from dlv3p.runs.folders import film_folder
@@ -98,7 +99,7 @@ def film_of(run: str, *, seconds_per_frame: float = 0.25) -> "display.Image | st
     try:
         path = write_film(run, seconds_per_frame=seconds_per_frame)
     except MissingInputError:
-        return f"{run} keeps no film; a training with film=True does"
+        return Sentence(f"{run} keeps no film; a training with film=True does")
     return display.Image(path.read_bytes(), format="gif")
 
 

@@ -109,7 +109,7 @@ def distances_chart(details: Details, *, footer: str) -> "Figure | str":
     axes.plot(places, table["pixel accuracy"], "s--", color=ORANGE, label="pixel accuracy")
     axes.plot(places, table["mIoU"], "o-", color=BLUE, label="mIoU")
     axes.set_xticks(places, table.index)
-    axes.set(xlabel="pixels from the nearest edge", ylim=(0, 1.02))
+    axes.set(xlabel="pixels from the nearest edge", ylabel="share, or score from 0 to 1", ylim=(0, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure

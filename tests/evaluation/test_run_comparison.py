@@ -70,6 +70,17 @@ def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
     assert mean["verdict"] == "worse"
 
 
+def test_a_class_that_only_one_predicts_where_it_does_not_occur_is_called_so():
+    without_cars = np.delete(FIRST.counts.cells, np.any(FIRST.counts.cells[:, 1:3] == 2, axis=1).nonzero(), axis=0)
+    plain = candidate("plain", counts=replace(FIRST.counts, cells=without_cars))
+    stray = np.vstack([without_cars, [0, 0, 2, 5]])
+    stray[(stray[:, :3] == 0).all(axis=1), 3] -= 5  # five pixels of road are called car
+    wrong = candidate("wrong", counts=replace(FIRST.counts, cells=stray))
+    forth, back = (compare_candidates(pair).classes().verdict["car"] for pair in ([plain, wrong], [wrong, plain]))
+    assert forth == back == "does not occur, predicted by wrong alone"
+    assert compare_candidates([plain, plain]).classes().verdict["car"] == "does not occur"
+
+
 def test_tables_of_an_earlier_comparison_do_not_stay_beside_those_of_another(tmp_path):
     (tmp_path / "compared.txt").touch()
     compare_candidates([FIRST, SECOND, candidate("third one")]).save(tmp_path)

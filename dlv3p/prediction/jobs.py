@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import ParameterError
+from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
@@ -26,7 +26,7 @@ from dlv3p.prediction.browser import Browser
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
 from dlv3p.prediction.results import Outputs, Predictions, open_results, recorded_runtime
-from dlv3p.prediction.sources import Source, find_images, name_results
+from dlv3p.prediction.sources import Source, find_images, name_results, why_unread
 from dlv3p.prediction.videos import OVERLAY, predict_video
 from dlv3p.runtime.progress import track
 
@@ -127,8 +127,12 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
         pictures = map(Image.fromarray, video.frames())
     else:
-        names = tuple(image.name for image in source.images)[: p.frames]
-        pictures = (as_image(image.path, predictor.rule) for image in source.images)
+        images = source.images[: p.frames]
+        for image in images:
+            if why := why_unread(image.path):
+                raise InputError(f"{image.path}: {why}")
+        names = tuple(image.name for image in images)
+        pictures = (as_image(image.path, predictor.rule) for image in images)
     path = output_folder(predictor.run) / f"{source.title}.{p.animation}"
     return Drive(path, names, _composed(predictor, zip(names, pictures, strict=False), len(names), p))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, ParameterError
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.pictures.gif import animation_size, write_animation
@@ -43,6 +43,15 @@ def test_a_split_and_a_video_are_drives_too(network, city: Path, tmp_path: Path,
     given = {"images": str(tmp_path / "drive.mp4"), "width": 320, "frames": 2, "progress": "none"}
     drive = drive_of(network, RenderGifParameters(**given))
     assert [frame.shape[1] for frame in drive.frames] == [320, 320]
+
+
+def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(network, photos: Path) -> None:
+    (photos / "drive.mp4").touch()
+    (photos / "list.txt").write_text("a.png\ndrive.mp4\n")
+    given = {"images": str(photos / "list.txt"), "progress": "none"}
+    with pytest.raises(InputError, match=r"drive\.mp4: is a video, and a list names images; give the video itself"):
+        drive_of(network, RenderGifParameters(**given))
+    assert drive_of(network, RenderGifParameters(**given, frames=1)).names == ("a",)
 
 
 def test_a_video_of_an_odd_width_is_refused_before_it_is_made() -> None:

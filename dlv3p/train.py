@@ -96,6 +96,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         # Model: new, with the chosen initial weights, or as in the last checkpoint.
         torch.manual_seed(p.seed)
         model = build_for_training(p, training.class_names, device, saved, training.pixel_rule)
+        model.colors = own_colors(training.class_names, training.colors)
         refuse_tiny_images(model, validation, device, image_scale=p.image_scale)
 
         # Loss and optimizer, in a stepper: against the labels and, with a teacher, against its predictions; with a
@@ -112,7 +113,6 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if saved:
             stepper.load_state_dict(saved)
             progress.load_state_dict(saved)
-        model.colors = own_colors(training.class_names, training.colors)
         facts = {"parameters": p.as_dict(), "class_names": list(training.class_names), **stated_of(model)}
         facts |= {"meaning": training.meaning, "teacher_sha256": refuse_other_teacher(stepper.teacher, saved)}
         checkpoints = Checkpoints(folder, stepper, progress, interruption, minutes=p.checkpoint_minutes, facts=facts)

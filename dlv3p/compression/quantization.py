@@ -26,6 +26,7 @@ from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
 from cityscapes.workspace import run_folder
 from dlv3p.data.augment import MEAN, STD
+from dlv3p.data.classes import stated_colors
 from dlv3p.data.fingerprints import ContentHash, data_fingerprint
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor
@@ -143,7 +144,7 @@ def _quantize_into(
         "epoch": predictor.epoch,
         "parameters": predictor.parameters.as_dict(),
         "class_names": list(predictor.class_names),
-        **({} if predictor.own_colors is None else {"colors": predictor.own_colors.tolist()}),
+        **stated_colors(predictor.own_colors),
         **_input(predictor),
         "calibration": {
             "data_root": str(images.split.root),

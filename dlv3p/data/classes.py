@@ -86,6 +86,11 @@ def own_colors(class_names: Sequence[str], colors: np.ndarray) -> np.ndarray | N
     return None if np.array_equal(given, class_colors(class_names)) else given
 
 
+def stated_colors(own: np.ndarray | None) -> dict[str, list[list[int]]]:
+    """Return what a network's file states of its `own_colors`: nothing, or `colors` as `read_own_colors` takes them."""
+    return {} if own is None else {"colors": own.tolist()}
+
+
 def read_own_colors(stated: Any, class_names: Sequence[str], source: str) -> np.ndarray | None:
     """Return the `colors` that a network's file states, None where it states none; raises IntegrityError for others."""
     if stated is None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cityscapes.errors import ParameterError, require
 from cityscapes.files.atomic import write_bytes
 from dlv3p.data.augment import MEAN, STD
+from dlv3p.data.classes import stated_colors
 from dlv3p.models.inputs import input_channels
 from dlv3p.runtime.devices import EXPORT_ADVICE, explain_out_of_memory
 
@@ -136,9 +137,8 @@ def metadata_of(predictor: "Predictor") -> dict[str, str]:
         "standard_deviation": STD.tolist(),
         "class_names": list(predictor.class_names),
         "output_stride": parameters.output_stride,
+        **stated_colors(predictor.own_colors),
     }
-    if predictor.own_colors is not None:
-        content["colors"] = predictor.own_colors.tolist()
     if rule:
         del content["mean"], content["standard_deviation"]
         content["pixels"] = rule.as_dict()

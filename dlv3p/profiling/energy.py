@@ -101,9 +101,10 @@ def open_meter(device: str | torch.device) -> EnergyMeter:
     here = place()
     if not here.first or here.ranks > int(os.environ.get("LOCAL_WORLD_SIZE", 1)):
         return EnergyMeter([])
-    boards = [torch.device("cuda", index) for index in range(here.ranks)] if here.ranks > 1 else [device]
+    several = here.ranks > 1 and torch.device(device).type == "cuda"
+    counted = [torch.device("cuda", index) for index in range(here.ranks)] if several else [device]
     try:
-        return EnergyMeter([open_counter(one) for one in (boards if torch.device(device).type == "cuda" else [device])])
+        return EnergyMeter([open_counter(one) for one in counted])
     except NotMeasurable:
         return EnergyMeter([])
 

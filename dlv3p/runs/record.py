@@ -112,6 +112,13 @@ def read_unchanged_record(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_other_run(parameters: TrainParameters) -> None:
+    """Raise ParameterError where the run of a training's name was started with other parameters."""
+    path = run_folder(parameters.run_name) / "run.json"
+    if path.is_file() and not holds_only_a_start(path.parent):
+        refuse_other_parameters(parameters.run_name, read_record(path)["parameters"], parameters)
+
+
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a run.json with its own hash."""
     write_json(path, content, key=HASH_KEY)
@@ -248,10 +255,3 @@ def _is_a(value: Any, types: tuple[type, ...]) -> bool:
 def _name(kind: type) -> str:
     names = {int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "an object"}
     return names.get(kind, "null")
-
-
-def refuse_other_run(parameters: TrainParameters) -> None:
-    """Raise ParameterError where the run of a training's name was started with other parameters."""
-    path = run_folder(parameters.run_name) / "run.json"
-    if path.is_file() and not holds_only_a_start(path.parent):
-        refuse_other_parameters(parameters.run_name, read_record(path)["parameters"], parameters)

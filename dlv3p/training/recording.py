@@ -18,9 +18,9 @@ from cityscapes.files.untrusted import regular
 from dlv3p.data.fingerprints import content_fingerprint, data_fingerprint, masks_fingerprint
 from dlv3p.data.parts import Part, image_list
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import TRAIN_IMAGES, holds_only_a_start, refuse_other_parameters, write_metrics
+from dlv3p.runs.folders import TRAIN_IMAGES, write_metrics
 from dlv3p.runs.provenance import provenance
-from dlv3p.runs.record import FORMAT, add_to_record, read_record, write_record
+from dlv3p.runs.record import FORMAT, add_to_record, read_record, refuse_other_run, write_record
 from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
 from dlv3p.training.progress import TrainingProgress
@@ -45,7 +45,7 @@ def record_run(folder: Path, parameters: TrainParameters, splits: Sequence[Split
         write_metrics(folder, progress.history)
     if progress.finished:
         with suppress(MissingInputError, FileNotFoundError):  # without its record or a file, nothing can be said
-            _refuse_other_data(folder, _read(folder), splits)
+            _refuse_other_data(folder, read_record(folder / "run.json"), splits)
         return
     if progress.done:
         record_resumption(folder, parameters, splits, steps=progress.done)
@@ -61,8 +61,7 @@ def record_start(folder: Path, parameters: TrainParameters, splits: Sequence[Spl
         raise BusyError(
             f"{folder}: has no checkpoint, but holds {', '.join(foreign[:5])}; choose another run, or empty the folder"
         )
-    if (folder / "run.json").is_file() and not holds_only_a_start(folder):
-        refuse_other_parameters(folder.name, _read(folder)["parameters"], parameters)
+    refuse_other_run(parameters)
     content = {
         "format": FORMAT,
         "run": folder.name,
@@ -87,7 +86,7 @@ def record_resumption(folder: Path, parameters: TrainParameters, splits: Sequenc
     if not (folder / "run.json").is_file():
         print(f"warning: {folder / 'run.json'} is missing: the provenance of this run is lost", flush=True)
         return
-    content = _read(folder)
+    content = read_record(folder / "run.json")
     _refuse_other_data(folder, content, splits)
     now, then = _environment(parameters), (content.get("continued") or [content])[-1]
     differing = [name for name in SAME_BITS if name in then and _differ(now[name], then[name])]
@@ -204,10 +203,3 @@ def _environment(parameters: TrainParameters) -> dict[str, Any]:
         "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     }
     return {**provenance(), "determinism": determinism}
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        return read_record(folder / "run.json")
-    except ValueError:
-        raise IntegrityError(f"{folder / 'run.json'}: not a JSON file; restore it, or delete it") from None

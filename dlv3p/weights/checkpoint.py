@@ -18,7 +18,7 @@ from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.checksums import check_recorded, write_recorded
-from dlv3p.data.classes import read_own_colors
+from dlv3p.data.classes import read_own_colors, stated_colors
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.weights.checksums import HASH_KEY, described_sha256
@@ -72,7 +72,7 @@ def stated_of(model: DeepLab) -> dict[str, Any]:
     """Return what files state of a network beside parameters and classes: its `widths`, `pixels`, and `colors`."""
     widths = {"widths": model.widths} if model.widths else {}
     pixels = {"pixels": model.rule.as_dict()} if model.rule else {}
-    return widths | pixels | ({} if model.colors is None else {"colors": model.colors.tolist()})
+    return widths | pixels | stated_colors(model.colors)
 
 
 def save_weights(path: Path, model: DeepLab, metadata: dict[str, Any]) -> None:

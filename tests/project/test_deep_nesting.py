@@ -18,7 +18,7 @@ from dlv3p.pictures import curves
 from dlv3p.profiling import report as profile_report
 from dlv3p.profiling import sweep
 from dlv3p.runs.bands import read_band
-from dlv3p.training import recording
+from dlv3p.runs.record import read_record
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -29,7 +29,7 @@ READERS = {
     "shards/index.json": lambda path: write_shards._known_shards(path.parent),
     "shards/.a.tar.json": lambda path: write_shards._known_shards(path.parent),
     "saved/a/run.json": lambda path: curves._read_facts(path),
-    "saved/b/run.json": lambda path: recording._read(path.parent),
+    "saved/b/run.json": read_record,
     "saved/c/pruning/settings.json": lambda path: pruned_run._read(path, path.parents[1]),
     "saved/d-int8/quantization.json": lambda path: quantization.load_quantized("d"),
     "outputs/a/evaluation.json": lambda path: read_evaluations(["a"]),

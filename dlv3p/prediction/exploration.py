@@ -23,6 +23,7 @@ from dlv3p.data.fingerprints import file_state, image_fingerprint, labels_finger
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.candidates import IDS, find_masks, from_folder, masks_of, read_stored
+from dlv3p.evaluation.evaluate import data_name
 from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
 from dlv3p.runs.folders import write_json
@@ -85,6 +86,11 @@ class Exploration:
         write_json(path.with_suffix(".json"), {"made_from": stamp, "changed": changed})
         _warn(changed)
         return table
+
+    @property
+    def footer(self) -> str:
+        """What a picture of these predictions is of: their folders, and the images."""
+        return " · ".join(["/".join(one.folder.parts[-2:]) for one in self.masks] + [data_name(self.split)])
 
     @property
     def keys(self) -> list[str]:

@@ -31,7 +31,7 @@ from dlv3p.parameters.comparisons import (
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
 )
-from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field
+from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field, split_field, splits_field
 from dlv3p.parameters.many_runs import (
     ReplayParameters,
     ReportParameters,
@@ -80,7 +80,7 @@ class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = data_root_field(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
-    splits: str = several("train val", "separated by spaces; the test split has no public masks", least=1)
+    splits: str = splits_field("train val", "separated by spaces; the test split has no public masks")
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     force: bool = switch(False, "redraws masks that are up to date")
     color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
@@ -104,7 +104,7 @@ class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
     data_root: str = data_root_field(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
-    splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
+    splits: str = splits_field("train val", "separated by spaces, the one to train on first")
     image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = progress_field()
@@ -130,9 +130,9 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     """Score a run on a labeled split."""
 
     data_root: str = _data_of_run()
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     details: bool = switch(True, "edges, object sizes and calibration too, in a second pass")
-    temperature_split: str = text("", 'fits a temperature on another split with masks; "": none')
+    temperature_split: str = split_field("", 'fits a temperature on another split with masks; "": none')
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     name_classes: bool = _name_classes()
@@ -145,7 +145,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
     data_root: str = _data_of_run()
-    split: str = text("test", "the split; the server expects test")
+    split: str = split_field("test", "the split; the server expects test")
     progress: str = progress_field()
 
 
@@ -182,7 +182,7 @@ class RenderGifParameters(RunParameters):
     """Show a drive: image, prediction, overlay and, where there is one, the truth."""
 
     data_root: str = _data_of_run()
-    split: str = text("val", "which images")
+    split: str = split_field("val", "which images", unless="images")
     city: str = text("", 'one city; "" takes all')
     sequence: str = text("", 'six digits, in quotes in a cell, as in 000001; "" takes all')
     frames: int = number(20, 1, 10_000, "at most this many")
@@ -300,7 +300,7 @@ class QuantizeParameters(RunParameters):
     threads: int = number(2, 1, 256, "CPU threads, of every runtime")
     compared_with: str = text("", 'baseline run, such as the one before pruning; "" is the run itself')
     data_root: str = _data_of_run()
-    split: str = text("val", "a split with masks, to score; calibration takes the train split")
+    split: str = split_field("val", "a split with masks, to score; calibration takes the train split")
     calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
     backends: str = several("onnxruntime openvino", "separated by spaces")
     keep_float: str = choice("first", KEPT_FLOAT, "convolutions not quantized: none, first, last or first last")
@@ -338,7 +338,7 @@ class ImportWeightsParameters(Parameters):
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
     weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')
     data_root: str = data_root_field(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     examples: int = number(2, 1, 50, "images shown with their predictions")
     device: str = device_field()
     threads: int = threads_field()

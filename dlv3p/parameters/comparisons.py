@@ -8,7 +8,7 @@ from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import MASK_IDS
 from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field, split_field
 from dlv3p.parameters.protocols import PUBLISHED
-from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
+from dlv3p.parameters.shared_fields import device_field, figures_field, path_field, progress_field, threads_field
 from dlv3p.parameters.training import check_run_name
 
 SHARED = "shared"
@@ -36,11 +36,17 @@ class CompareRunsParameters(Parameters):
 class ExplorePredictionsParameters(Parameters):
     """Look at predictions of a labeled split, the images worth a look first."""
 
-    predictions: str = several("", 'one folder of masks or two to compare; "": predicts with the newest run')
+    predictions: str = path_field(
+        "", 'one folder of masks or two to compare; "": predicts with the newest run',
+        parameter="predictions", remedy="predict.ipynb writes one", many=True,
+    )  # fmt: skip
     data_root: str = data_root_field(DEMO_CITY, "the data set of the images, with masks")
     split: str = split_field("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")
-    sort: str = text("mIoU", "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement")
+    sort: str = choice(
+        "mIoU", ("mIoU", "confidence", "disagreement"),
+        "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement", prefix="IoU ",
+    )  # fmt: skip
     device: str = device_field()
     threads: int = threads_field()
     progress: str = progress_field()

@@ -41,7 +41,7 @@ from dlv3p.parameters.many_runs import (
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
-from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
+from dlv3p.parameters.shared_fields import device_field, figures_field, path_field, progress_field, threads_field
 from dlv3p.parameters.training import TrainParameters, check_run_name
 
 __all__ = [
@@ -69,6 +69,15 @@ KEPT_FLOAT = ("none", "first", "last", "first last")
 
 def _name_classes() -> Any:
     return switch(False, "outlines the classes and writes their names on them")
+
+
+def _images(default: str, help: str) -> Any:
+    remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"
+    return path_field(default, help, parameter="images", remedy=remedy)
+
+
+def _weights(help: str) -> Any:
+    return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
 
 
 def _data_of_run() -> Any:
@@ -153,8 +162,8 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 class PredictParameters(ProtocolParameters, RunParameters):
     """Predict images of any kind: one, a folder, a list, a video."""
 
-    weights: str = text("", 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
-    images: str = text(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
+    weights: str = _weights('a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
+    images: str = _images(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
     runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
     ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
@@ -191,7 +200,7 @@ class RenderGifParameters(RunParameters):
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
     name_classes: bool = _name_classes()
-    images: str = text("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    images: str = _images("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = progress_field()
 
@@ -333,7 +342,7 @@ class QuantizeParameters(RunParameters):
 class ImportWeightsParameters(Parameters):
     """Bring a weights file from elsewhere, see what it is, score it, and keep it as a run."""
 
-    weights: str = text("", 'path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
+    weights: str = _weights('path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
     run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
     weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')

@@ -100,8 +100,10 @@ class Exploration:
     def order(self, key: str) -> list[int]:
         """Return the images' indices, those to look at first in front: low scores, or high disagreement.
 
-        Images in which a class does not occur come last.
+        Images in which a class does not occur come last. Raises ParameterError for a key that is none.
         """
+        if key not in self.keys:
+            raise ParameterError(f"sort={key!r}: allowed are {', '.join(self.keys)}")
         values = self.table[key].to_numpy()
         return np.argsort(-values if key == DISAGREEMENT else values, kind="stable").tolist()
 

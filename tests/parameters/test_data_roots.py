@@ -136,4 +136,4 @@ def test_a_split_is_refused_wherever_it_is_a_parameter_and_left_to_the_data_wher
         find_split("vall", root, "split")
     find_split("train.fold0of5", str(city), "split")
     TrainParameters(data_root=str(city), val_split="none", folds=2).find_inputs()
-    RenderGifParameters(split="none", images="picture.png").find_inputs(data_root=str(city))
+    RenderGifParameters(split="none", images=__file__).find_inputs(data_root=str(city))

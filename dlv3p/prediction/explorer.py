@@ -11,6 +11,7 @@ from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from dlv3p.pictures.visualize import error_map, overlay
 from dlv3p.prediction.browser import LARGEST_SIDE, encode, smaller
 from dlv3p.prediction.exploration import Exploration, View
+from dlv3p.runtime.widgets import plain_label
 
 if TYPE_CHECKING:
     import anywidget
@@ -44,7 +45,7 @@ class Explorer:
         self.sort = ipywidgets.Dropdown(options=exploration.keys, value=sort, description="sort by")
         self.opacity = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.1, description="opacity")
         self.choose = ipywidgets.ToggleButton(description="Choose", layout={"width": "90px"})
-        self.title, self.told = ipywidgets.Label(""), ipywidgets.Label("")
+        self.title, self.told = plain_label(), plain_label()
         self.panels = panels_class()()
         self.sort.observe(lambda change: self._sort(), names="value")
         self.opacity.observe(lambda change: self._draw(), names="value")

@@ -30,6 +30,7 @@ from dlv3p.prediction.results import Outputs, Predictions, open_results, recorde
 from dlv3p.prediction.sources import Source, find_images, name_results, why_unread
 from dlv3p.prediction.videos import OVERLAY, predict_video
 from dlv3p.runtime.progress import track
+from dlv3p.runtime.widgets import plain_label
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -81,13 +82,12 @@ def first_image(source: Source, rule: PixelRule | None = None) -> Image.Image | 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":
     """Return the widgets that show the finished images of a folder; for a video, where it is."""
-    import ipywidgets
 
     source = find_images(parameters.images, output=predictions.folder)
     done = set(predictions.done)
     images = [image for image in source.images if image.name in done]
     if not images:
-        return ipywidgets.Label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
+        return plain_label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
     predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
     return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
 

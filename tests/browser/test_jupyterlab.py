@@ -317,9 +317,14 @@ def test_a_fresh_notebook_watches_the_training_of_another_process_and_shows_its_
     assert (lab.workspace / "outputs" / "watched" / "learning.gif").is_file()
 
 
-def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab) -> None:
-    """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again."""
-    drawn = []
+def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab, tmp_path: Path) -> None:
+    """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again.
+
+    A name with two `$` is shown as it is, not as a formula.
+    """
+    drawn, names = [], ["cost $5 or $6, first", "cost $5 or $6, second"]
+    for name, path in zip(names, sorted((city / "leftImg8bit" / "val").rglob("*.png")), strict=False):
+        shutil.copy(path, tmp_path / f"{name}.png")
 
     def use(page: Page) -> None:
         def changed(act: Callable[[], None]) -> None:
@@ -333,6 +338,8 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
         button = page.locator("button.jupyter-button")
         assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
         drawn.append(page.evaluate(PIXELS))
+        (title,) = page.locator(".widget-label", has_text="(1 of 2)").all()
+        assert title.text_content() == f"{names[0]}  (1 of 2)"
         changed(button.filter(has_text="Next").click)
         changed(button.filter(has_text="Previous").click)
         changed(page.get_by_label("road", exact=True).uncheck)
@@ -340,7 +347,7 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
 
     seen = lab.run(
         ROOT / "notebooks" / "predict.ipynb",
-        parameters={"run": TRAINED_RUN, "images": str(city / "leftImg8bit" / "val"), "threads": 1, "device": "cpu"},
+        parameters={"run": TRAINED_RUN, "images": str(tmp_path), "threads": 1, "device": "cpu"},
         screenshot=PICTURES / "predict.png",
         seconds=600,
         afterwards=use,

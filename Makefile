@@ -48,8 +48,11 @@ lint: $(ready)  ## check the style of code and notebooks
 # Jupyter refuses to run as root, as most containers do, unless it is asked to.
 as_root = $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Notebooks that only name their kernel are not shown as changed when they are opened.
+opened = --ServerApp.contents_manager_class=dlv3p.jupyter.opened_notebooks.OpenedNotebooks
+
 lab: $(ready)  ## open JupyterLab in notebooks/
-	@$(python) -m jupyter lab --notebook-dir=notebooks $(as_root)
+	@$(python) -m jupyter lab --notebook-dir=notebooks $(opened) $(as_root)
 
 bench: $(ready)  ## time the packages against the libraries that one might use instead
 	@$(python) -m benchmarks

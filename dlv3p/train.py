@@ -196,10 +196,13 @@ def _sample_predictions(
     shown = resolve_mode(p.progress) == "widgets"
     if not (shown or p.film):
         return None
+    from dlv3p.evaluation.evaluate import data_name
     from dlv3p.pictures.learning import SamplePredictions
 
     film = film_folder(p.run_name) if p.film else None
-    return SamplePredictions(validation, epoch, shown=shown, film=film).look
+    return SamplePredictions(
+        validation, epoch, shown=shown, film=film, footer=f"{p.run_name} · {data_name(validation)}"
+    ).look
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,12 +21,12 @@ from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import read_at_most, sanitize
+from dlv3p.parameters.data_roots import FOLD
 
 LARGEST_LIST = 64 * 2**20
 """Bytes of a list of images, about half a million lines."""
 MOST_UNEQUAL = 1.25
 """A fold may have this many times as many images as the mean of all folds."""
-FOLD = re.compile(r"(?P<split>.+)\.(?P<kind>fold|without)(?P<fold>\d{1,3})of(?P<folds>\d{1,3})")
 LAST_NUMBER = re.compile(r"\d+\D*$")
 
 

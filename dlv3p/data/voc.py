@@ -20,6 +20,7 @@ from cityscapes.ids import ids_in
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import CLASS_NAMES, Classes, voc_palette
 from dlv3p.data.pairs import Pair, PairedSplit, inside
+from dlv3p.parameters.data_roots import AUGMENTED_TRAIN, KITS
 
 
 def read_list(path: Path, root: Path, *, images: str, masks: str) -> list[Pair]:
@@ -63,7 +64,6 @@ def _below(root: Path, word: str, where: str) -> Path:
 
 IMAGES, MASKS, AUGMENTED_MASKS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
 LISTS = "ImageSets/Segmentation"
-AUGMENTED_TRAIN = "train_aug"
 PUBLISHED_COUNTS = {"train": 1464, "val": 1449, "trainval": 2913, AUGMENTED_TRAIN: 10582}
 """The number of images in the published lists."""
 
@@ -127,7 +127,7 @@ def read_voc_list(kit: Path, split: str) -> list[Pair]:
 
 
 def _kit(root: Path) -> Path | None:
-    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+    for folder in (root / kit for kit in KITS):
         if (folder / IMAGES).is_dir() and (folder / LISTS).is_dir():
             return inside(root, folder)
     return None

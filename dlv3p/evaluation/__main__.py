@@ -19,12 +19,13 @@ from dlv3p.parameters.protocols import PUBLISHED
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare what the command line names, and print sentences and tables."""
     options = _parser().parse_args(arguments)
+    values = {name: value for name, value in vars(options).items() if name != "output"}
+    config = CompareRunsParameters.from_mapping(values | {"candidates": " ".join(options.candidates)})
+    config.find_inputs()
 
     from dlv3p.evaluation.candidates import read_candidates  # not for --help
     from dlv3p.evaluation.run_comparison import compare_candidates
 
-    values = {name: value for name, value in vars(options).items() if name != "output"}
-    config = CompareRunsParameters.from_mapping(values | {"candidates": " ".join(options.candidates)})
     comparison = compare_candidates(read_candidates(config, options.candidates))
     print(f"{comparison.reference.data}; {comparison.reference.protocol}", *comparison.sentences(), sep="\n")
     titles = [f"{other.name} against {comparison.reference.name}" for other in comparison.others]

@@ -99,8 +99,7 @@ class Evaluation:
         return self._footer(WHOLE_IMAGE)
 
     def _footer(self, protocol: Protocol) -> str:
-        run = f"{self.predictor.run}, epoch {self.predictor.epoch}"
-        return f"{run} · {data_name(self.split)} · {protocol.name}"
+        return f"{self.predictor.name} · {data_name(self.split)} · {protocol.name}"
 
     def official_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the official tables, IoU and iIoU by class and by category; the last row of each is the average."""

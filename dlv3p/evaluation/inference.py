@@ -47,6 +47,11 @@ class Predictor:
     weights_sha256: str = ""
     meaning: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The run and the epoch of its checkpoint, as the small print of pictures tells them."""
+        return f"{self.run}, epoch {self.epoch}"
+
     def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""
         return self.predict(image, protocol).cpu().numpy()

@@ -47,8 +47,8 @@ from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_c
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import find_run
-from dlv3p.runs.record import refuse_other_run
+from dlv3p.runs.folders import find_named_runs, find_run
+from dlv3p.runs.record import data_root_of, refuse_other_run
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
@@ -304,12 +304,14 @@ def check_parameters(nb: nbformat.NotebookNode) -> Parameters:
 
 def refuse_missing(parameters: Parameters) -> None:
     """Raise a user's error for data, weights, or a run that are named and do not exist, or a run that is another."""
-    parameters.find_inputs()
+    uses_run = isinstance(parameters, config.RunParameters)
+    if uses_run and parameters.run:
+        find_run(parameters.run)
+    find_named_runs(parameters)
+    parameters.find_inputs(data_root=data_root_of(parameters.run) if uses_run else "")
     with suppress(errors.IntegrityError):  # what a damaged record is, the cells tell
         if isinstance(parameters, TrainParameters):
             refuse_other_run(parameters)
-        elif isinstance(parameters, config.RunParameters) and parameters.run:
-            find_run(parameters.run)
 
 
 def assigned_literals(source: str) -> dict[str, Any]:

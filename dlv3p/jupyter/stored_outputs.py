@@ -28,6 +28,7 @@ PICTURES = ("image/png", "image/jpeg", "image/gif")
 
 PATTERNS = {
     r"(?m)^.*\d+/\d+  \(eta [^)]*\)\n?|^.* (\d+)/\1  \d+\.\d s\n?|^.* \d+/\d+  \S+ \w+/s\b.*\n?": "",  # of `track`
+    r"(?m)^finished before, nothing is left to train: .*\n?": "",  # of the one training for two notebooks
     r"  \d+\.\d s(?: waiting for data)?|  \(eta [^)]*\)": "",  # of an epoch
     r"(?m)^measured with \d+ threads: .*\n?|^about .* here: \d+ steps of .*\n(?:.* of disk\n?)?": "",  # of costs
     r"(?<![\w/:.])(?:/[\w.+-]+)+/(?=(?:data|outputs|saved|notebooks)/)": "",

@@ -23,14 +23,23 @@ Row = tuple[str, Any, Any]
 """A parameter's name, its value and its default."""
 
 
-def text(default: str, help: str, *, find: Callable[[str], Any] | None = None) -> Any:
-    """Return a field that takes any text, or with `find` one that names something, which raises where that is not."""
-    return field(default=default, metadata={"help": help, "find": find})
+def text(default: str, help: str, *, find: Callable[..., Any] | None = None, within: str = "", unless: str = "") -> Any:
+    """Return a field that takes any text, or with `find` one that names something, which raises where that is not.
+
+    What is named `within` another field's value is found by (name, that value, this field); a name that does not count,
+    because the field `unless` is set, need not exist.
+    """
+    return field(default=default, metadata={"help": help, "find": find, "within": within, "unless": unless})
 
 
-def several(default: str, help: str, *, least: int = 0) -> Any:
-    """Return a field that takes several values, separated by spaces, or a list of them, and at least so many."""
-    return field(default=default, metadata={"help": help, "list": True, "least": least})
+def several(
+    default: str, help: str, *, least: int = 0, find: Callable[..., Any] | None = None, within: str = ""
+) -> Any:
+    """Return a field that takes several values, separated by spaces, or a list of them, and at least so many.
+
+    Each is found as that of `text` is.
+    """
+    return field(default=default, metadata={"help": help, "list": True, "least": least, "find": find, "within": within})
 
 
 def switch(default: bool, help: str) -> Any:
@@ -96,15 +105,20 @@ class Parameters:
         parameters.find_inputs()
         return parameters
 
-    def find_inputs(self) -> None:
+    def find_inputs(self, **known: str) -> None:
         """Raise MissingInputError for an input that is named and is not there, before anything heavy is loaded.
 
-        It is no part of the checks of a new set: that of a stored run may name data that has moved.
+        `known` are fields that are left empty and follow from a run. It is no part of the checks of a new set: that of
+        a stored run may name data that has moved.
         """
         for item in fields(self):
-            find, named = item.metadata.get("find"), getattr(self, item.name)
-            if find and named:
-                find(named)
+            find, within, unless = (item.metadata.get(key) for key in ("find", "within", "unless"))
+            named = getattr(self, item.name)
+            if not find or (unless and getattr(self, unless)):
+                continue
+            for name in named.split() if item.metadata.get("list") else [named] if named else []:
+                where = (getattr(self, within) or known.get(within, ""), item.name) if within else ()
+                find(name, *where)
 
     @classmethod
     def groups(cls) -> dict[str, list[Field]]:

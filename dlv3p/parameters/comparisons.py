@@ -6,9 +6,9 @@ from cityscapes.errors import ParameterError
 from dlv3p.parameters.annotations import CORRECTIONS
 from dlv3p.parameters.base import Parameters, choice, number, several, text
 from dlv3p.parameters.choices import MASK_IDS
-from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field
+from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field, split_field
 from dlv3p.parameters.protocols import PUBLISHED
-from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
+from dlv3p.parameters.shared_fields import device_field, figures_field, path_field, progress_field, threads_field
 from dlv3p.parameters.training import check_run_name
 
 SHARED = "shared"
@@ -23,7 +23,7 @@ class CompareRunsParameters(Parameters):
     protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
     image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
     data_root: str = data_root_field("", 'what folders of masks are scored on; "": the data of the first run')
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "what the pixels of a folder's masks are: train or label ids")
     examples: int = number(2, 1, 50, "images shown that got better, and that got worse")
     figures: str = figures_field()
@@ -36,11 +36,17 @@ class CompareRunsParameters(Parameters):
 class ExplorePredictionsParameters(Parameters):
     """Look at predictions of a labeled split, the images worth a look first."""
 
-    predictions: str = several("", 'one folder of masks or two to compare; "": predicts with the newest run')
+    predictions: str = path_field(
+        "", 'one folder of masks or two to compare; "": predicts with the newest run',
+        parameter="predictions", remedy="predict.ipynb writes one", many=True,
+    )  # fmt: skip
     data_root: str = data_root_field(DEMO_CITY, "the data set of the images, with masks")
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     ids: str = choice("train", MASK_IDS, "pixels of masks without a predictions.json: train or label ids")
-    sort: str = text("mIoU", "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement")
+    sort: str = choice(
+        "mIoU", ("mIoU", "confidence", "disagreement"),
+        "what comes first: low mIoU, 'IoU rider', confidence; or high disagreement", prefix="IoU ",
+    )  # fmt: skip
     device: str = device_field()
     threads: int = threads_field()
     progress: str = progress_field()
@@ -51,7 +57,7 @@ class FindLabelErrorsParameters(Parameters):
     """Find regions whose labels networks that have not seen them contradict with confidence."""
 
     data_root: str = data_root_field(DEMO_CITY, "the data set; mislabeled_city: demo_city with 50 wrong polygons")
-    split: str = text("val", "the split whose labels are judged")
+    split: str = split_field("val", "the split whose labels are judged")
     runs: str = several("", 'runs that judge what they were not trained on; "": the newest')
     folds: int = number(0, 0, 100, "trains so many runs, each judges the part that it has not seen; 0: none")
     recipe: str = text("", 'how folds are trained: a recipe, or a run.json; "": as the demo')

@@ -1,17 +1,21 @@
 """Find the data that a `data_root` parameter means, without opening it, and the nearest folder where there is none.
 
-It needs nothing heavy, so that a misspelt folder is refused together with the other parameters.
+Whether it has a split, its folders tell. All this needs nothing heavy, so that a misspelt folder or split is refused
+together with the other parameters.
 """
 
 import difflib
 import os
+import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MissingInputError
+from cityscapes.layout import SPLITS, check_split_name
 from cityscapes.workspace import data_folder, demo_city_folder, workspace
-from dlv3p.parameters.base import text
+from dlv3p.parameters.base import several, text
 
 DEMO_CITY = "demo_city"
 """The embedded city."""
@@ -24,6 +28,13 @@ FLAWED_FOLDER = "flawed_folder"
 EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
 """The data roots that are no folders of one's own: their data is drawn on first use."""
 
+AUGMENTED_TRAIN = "train_aug"
+"""The list of PASCAL VOC's images to train on together with SBD's, which is yet to be made where it is missing."""
+FOLD = re.compile(r"(?P<split>.+)\.(?P<kind>fold|without)(?P<fold>\d{1,3})of(?P<folds>\d{1,3})")
+"""The name of a fold of a split, see `dlv3p/data/parts.py`."""
+KITS = ("", "VOC2012/", "VOCdevkit/VOC2012/")
+"""Where the development kit of PASCAL VOC may lie below its root."""
+
 Root = Path | str
 """The root of a data set: a folder, or for shards a URL."""
 
@@ -31,6 +42,16 @@ Root = Path | str
 def data_root_field(default: str, help: str) -> Any:
     """Return a field that takes a data root, which has to exist once a notebook or a command begins."""
     return text(default, help, find=find_data_root)
+
+
+def split_field(default: str, help: str, *, unless: str = "") -> Any:
+    """Return a field that takes a split, which `data_root` has to have, where the field `unless` is not set."""
+    return text(default, help, find=find_split, within="data_root", unless=unless)
+
+
+def splits_field(default: str, help: str) -> Any:
+    """Return a field that takes one split or several of `data_root`."""
+    return several(default, help, least=1, find=find_split, within="data_root")
 
 
 def is_url(root: Root) -> bool:
@@ -69,6 +90,48 @@ def find_data_root(data_root: str) -> Root:
         f"data_root={data_root!r}: no such folder{hint} {DEMO_CITY!r}, {DEMO_VOC!r}, and folders of data (Cityscapes, "
         "PASCAL VOC, a plain folder, shards: docs/data.md)"
     )
+
+
+def find_split(split: str, data_root: str, parameter: str) -> None:
+    """Raise MissingInputError, with the nearest name, for a split that the folders of a data root do not have.
+
+    Where only opening the data could tell, as behind a URL, nothing is raised. Raises ParameterError for a name that is
+    none of a split.
+    """
+    check_split_name(split)
+    fold = FOLD.fullmatch(split)
+    name, found = fold["split"] if fold else split, _splits_of(data_root)
+    if not found or name in found or "/" in name or name == AUGMENTED_TRAIN:
+        return
+    near = difflib.get_close_matches(name, found, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise MissingInputError(
+        f"{parameter}={split!r}: no such split; {hint}{find_data_root(data_root)} has {', '.join(sorted(found))}"
+    )
+
+
+def _splits_of(data_root: str) -> set[str]:
+    """Return the splits of a data root, by the folders and lists that each layout keeps them in; none if unknown."""
+    with suppress(MissingInputError, OSError):
+        root = find_data_root(data_root) if data_root else ""
+        if data_root == DEMO_CITY and not Path(root).is_dir():
+            return {*SPLITS}
+        if root and not is_url(root):
+            return _splits_below(Path(root))
+    return set()
+
+
+def _splits_below(root: Path) -> set[str]:
+    """Return the splits of a folder; the layouts are in the order of `KINDS` in `dlv3p/data/roots.py`."""
+    folders = [root / kind for kind in ("leftImg8bit", "gtFine")]
+    layouts = (
+        {path.parent.name for path in root.glob("*/index.json")},
+        {entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()},
+        {path.stem for kit in KITS for path in root.glob(f"{kit}ImageSets/Segmentation/*.txt")},
+        {entry.name for entry in root.glob("images/*") if entry.is_dir()},
+    )
+    found = next(filter(None, layouts), set())
+    return {name for name in found if not name.startswith(".")}
 
 
 def _nearest(missing: Path) -> Path | None:

@@ -114,7 +114,8 @@ def read_options(
 ) -> Set:
     """Read a parameter set from a command line: `positional` stands alone, all others but `without` are options.
 
-    Texts are taken as they are, numbers as YAML. Raises ParameterError for invalid values.
+    Texts are taken as they are, numbers as YAML. Raises ParameterError for invalid values,
+    and MissingInputError for inputs that are not there.
     """
     options = {item.name: item for item in fields(kind) if item.name not in without}
     parser.add_argument(positional, help=options[positional].metadata["help"].replace("%", "%%"))
@@ -123,9 +124,11 @@ def read_options(
             parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **_as_option(item))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     texts = {name for name, item in options.items() if item.type in (str, "str", bool, "bool")}
-    return kind.from_mapping(
+    parameters = kind.from_mapping(
         {name: value if name in texts else read_value(name, value) for name, value in given.items()}
     )
+    parameters.find_inputs()
+    return parameters
 
 
 def _as_option(item: Field) -> dict[str, Any]:

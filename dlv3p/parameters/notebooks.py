@@ -31,7 +31,7 @@ from dlv3p.parameters.comparisons import (
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
 )
-from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field
+from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field, split_field, splits_field
 from dlv3p.parameters.many_runs import (
     ReplayParameters,
     ReportParameters,
@@ -41,7 +41,7 @@ from dlv3p.parameters.many_runs import (
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
-from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field, threads_field
+from dlv3p.parameters.shared_fields import device_field, figures_field, path_field, progress_field, threads_field
 from dlv3p.parameters.training import TrainParameters, check_run_name
 
 __all__ = [
@@ -71,6 +71,15 @@ def _name_classes() -> Any:
     return switch(False, "outlines the classes and writes their names on them")
 
 
+def _images(default: str, help: str) -> Any:
+    remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"
+    return path_field(default, help, parameter="images", remedy=remedy)
+
+
+def _weights(help: str) -> Any:
+    return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
+
+
 def _data_of_run() -> Any:
     return data_root_field("", "a data set other than the run's; \"\" is the run's own")
 
@@ -80,7 +89,7 @@ class PrepareCityscapesParameters(Parameters):
     """Draw masks from polygons, compare them with provided ones and audit the data set before anyone trains."""
 
     data_root: str = data_root_field(DEMO_CITY, "demo_city (embedded), or a folder with leftImg8bit/ and gtFine/")
-    splits: str = several("train val", "separated by spaces; the test split has no public masks", least=1)
+    splits: str = splits_field("train val", "separated by spaces; the test split has no public masks")
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     force: bool = switch(False, "redraws masks that are up to date")
     color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
@@ -104,7 +113,7 @@ class AuditDataParameters(Parameters):
     """Look through a data set of any kind before anyone trains on it."""
 
     data_root: str = data_root_field(FLAWED_FOLDER, "flawed_folder (embedded), demo_city, demo_voc, or your folder")
-    splits: str = several("train val", "separated by spaces, the one to train on first", least=1)
+    splits: str = splits_field("train val", "separated by spaces, the one to train on first")
     image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
     progress: str = progress_field()
@@ -130,9 +139,9 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     """Score a run on a labeled split."""
 
     data_root: str = _data_of_run()
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     details: bool = switch(True, "edges, object sizes and calibration too, in a second pass")
-    temperature_split: str = text("", 'fits a temperature on another split with masks; "": none')
+    temperature_split: str = split_field("", 'fits a temperature on another split with masks; "": none')
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
     name_classes: bool = _name_classes()
@@ -145,7 +154,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
     data_root: str = _data_of_run()
-    split: str = text("test", "the split; the server expects test")
+    split: str = split_field("test", "the split; the server expects test")
     progress: str = progress_field()
 
 
@@ -153,8 +162,8 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 class PredictParameters(ProtocolParameters, RunParameters):
     """Predict images of any kind: one, a folder, a list, a video."""
 
-    weights: str = text("", 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
-    images: str = text(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
+    weights: str = _weights('a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
+    images: str = _images(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
     runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
     ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
@@ -182,7 +191,7 @@ class RenderGifParameters(RunParameters):
     """Show a drive: image, prediction, overlay and, where there is one, the truth."""
 
     data_root: str = _data_of_run()
-    split: str = text("val", "which images")
+    split: str = split_field("val", "which images", unless="images")
     city: str = text("", 'one city; "" takes all')
     sequence: str = text("", 'six digits, in quotes in a cell, as in 000001; "" takes all')
     frames: int = number(20, 1, 10_000, "at most this many")
@@ -191,7 +200,7 @@ class RenderGifParameters(RunParameters):
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
     name_classes: bool = _name_classes()
-    images: str = text("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    images: str = _images("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = progress_field()
 
@@ -300,7 +309,7 @@ class QuantizeParameters(RunParameters):
     threads: int = number(2, 1, 256, "CPU threads, of every runtime")
     compared_with: str = text("", 'baseline run, such as the one before pruning; "" is the run itself')
     data_root: str = _data_of_run()
-    split: str = text("val", "a split with masks, to score; calibration takes the train split")
+    split: str = split_field("val", "a split with masks, to score; calibration takes the train split")
     calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
     backends: str = several("onnxruntime openvino", "separated by spaces")
     keep_float: str = choice("first", KEPT_FLOAT, "convolutions not quantized: none, first, last or first last")
@@ -333,12 +342,12 @@ class QuantizeParameters(RunParameters):
 class ImportWeightsParameters(Parameters):
     """Bring a weights file from elsewhere, see what it is, score it, and keep it as a run."""
 
-    weights: str = text("", 'path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
+    weights: str = _weights('path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
     run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
     weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')
     data_root: str = data_root_field(DEMO_CITY, "demo_city, demo_voc, or the folder of a data set")
-    split: str = text("val", "a split with masks")
+    split: str = split_field("val", "a split with masks")
     examples: int = number(2, 1, 50, "images shown with their predictions")
     device: str = device_field()
     threads: int = threads_field()

@@ -1,8 +1,12 @@
-"""The fields that most parameter sets share: how progress is shown, where networks run, how figures are saved."""
+"""The fields that many parameter sets share: how progress is shown, where networks run, paths, formats of figures."""
 
+import glob
+import os
+from functools import partial
 from typing import Any
 
-from dlv3p.parameters.base import choice, number
+from cityscapes.errors import MissingInputError
+from dlv3p.parameters.base import choice, number, several, text
 from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 
 
@@ -19,6 +23,21 @@ def device_field() -> Any:
 def figures_field() -> Any:
     """Return the field that says in which format figures are saved."""
     return choice("png", FIGURES, "format of the figures that are saved: png, svg or pdf")
+
+
+def path_field(default: str, help: str, *, parameter: str, remedy: str, many: bool = False) -> Any:
+    """Return a field that takes the path of a file or folder, or a pattern, which has to exist; or with `many` several.
+
+    `remedy` is what the error says beyond that.
+    """
+    kind = several if many else text
+    return kind(default, help, find=partial(_find_path, parameter=parameter, remedy=remedy, default=default))
+
+
+def _find_path(path: str, *, parameter: str, remedy: str, default: str) -> None:
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if path != default and not os.path.lexists(expanded) and not glob.has_magic(expanded):
+        raise MissingInputError(f"{parameter}={path!r}: no such file or folder; {remedy}")
 
 
 def threads_field() -> Any:

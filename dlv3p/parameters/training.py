@@ -21,7 +21,7 @@ from dlv3p.parameters.choices import (
     check_batch_size,
     check_chunked_loss,
 )
-from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field
+from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field, split_field
 from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
 from dlv3p.parameters.shared_fields import device_field, progress_field
 
@@ -45,8 +45,8 @@ class TrainingDataParameters(Parameters):
 
     run: str = text("", 'name of the folder below saved/; "" derives one from the parameters')
     data_root: str = data_root_field(DEMO_CITY, "demo_city, demo_voc, a URL or a folder: Cityscapes, VOC, own, shards")
-    train_split: str = text("train", "split to train on")
-    val_split: str = text("val", "split whose score is measured after each epoch")
+    train_split: str = split_field("train", "split to train on")
+    val_split: str = split_field("val", "split whose score is measured after each epoch", unless="folds")
     train_list: str = text("", 'list.txt of images of train_split, all others are left out; "": none')
     folds: int = number(0, 0, 100, "parts of train_split, by city, video or drive; 0: no cross-validation")
     fold: int = number(0, 0, 99, "the part that is left out, and scored in place of val_split")

@@ -13,7 +13,7 @@ from cityscapes.dataset import Split
 from cityscapes.errors import UserError
 from cityscapes.findings import Finding
 from dlv3p.pictures.figures import new_figure
-from dlv3p.pictures.visualize import overlay, side_by_side, text_lines, with_legend
+from dlv3p.pictures.visualize import overlay, side_by_side, text_lines, with_footer, with_legend
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73")
 _MOST_VALUES = 4
@@ -95,7 +95,8 @@ def overlays_picture(pairs: Sequence[tuple[Split, int]]) -> Image.Image:
         seen.update(i for i in np.unique(mask).tolist() if i < split.num_classes)
     classes = sorted(seen)
     names = [first.class_names[i] for i in classes]
-    return Image.fromarray(with_legend(panels, names, first.colors[classes], columns=2))
+    picture = with_legend(panels, names, first.colors[classes], columns=2)
+    return Image.fromarray(with_footer(picture, Path(first.root).name))
 
 
 def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]]) -> Image.Image:
@@ -107,13 +108,14 @@ def findings_picture(shown: Sequence[tuple[Finding, Sequence[tuple[Split, int]]]
         return Image.fromarray(text_lines(["No finding can be shown by an image."]))
     panels = {}
     for finding, places in shown:
+        (split, _), *_ = places
         images = [split.image(index).convert("RGB") for split, index in places]
         if len(places) == 1:
             images.append(_under_its_mask(images[0], *places[0]))
         names = " | ".join(split.name(index) for split, index in places)
         about = "" if finding.where in names else f" {finding.where}"
         panels[f"{finding.kind}{about}: {names}"] = _beside(*images)
-    return Image.fromarray(side_by_side(panels, columns=2))
+    return Image.fromarray(with_footer(side_by_side(panels, columns=2), Path(split.root).name))
 
 
 def _under_its_mask(image: Image.Image, split: Split, index: int) -> Image.Image:

@@ -11,7 +11,7 @@ from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
 from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, Sentence, new_figure
-from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, side_by_side, text_lines
+from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, side_by_side, text_lines, with_footer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,9 +91,8 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
     changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
     changed = [one.changed for one in comparison.candidates if one.changed]
     listed = [f"{row}. {name}" for row, name in enumerate(names, start=1)]
-    compared = [f"reference: {first.name}", f"other: {other.name}", comparison.footer]
-    told = text_lines([*listed, *compared, *changed])
-    return Image.fromarray(np.concatenate([picture, changes, told]))
+    told = text_lines([*listed, f"reference: {first.name}", f"other: {other.name}", *changed])
+    return Image.fromarray(with_footer(np.concatenate([picture, changes, told]), comparison.footer))
 
 
 def cost_chart(comparison: RunComparison) -> "Figure | str":

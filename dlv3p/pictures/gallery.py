@@ -13,9 +13,10 @@ from cityscapes.labels import IGNORE
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
 from dlv3p.data.loader import make_samples
-from dlv3p.evaluation.evaluate import Evaluation, refuse_other_classes, scores_apply
+from dlv3p.evaluation.evaluate import Evaluation, data_name, refuse_other_classes, scores_apply
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.parameters.notebooks import RenderGifParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.regions import name_regions
@@ -30,20 +31,22 @@ from dlv3p.pictures.visualize import (
     overlay,
     side_by_side,
     text_lines,
+    with_footer,
     with_legend,
 )
 from dlv3p.runtime.progress import track
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:
-    """Show images next to their masks, with a legend of the classes that occur."""
+    """Show images next to their masks, with a legend of the classes that occur, and say of which data they are."""
     panels, seen = {}, set()
     for index in indices:
         image, mask = split.pair(index)
         panels[split.name(index)] = np.asarray(image.convert("RGB"))
         panels[f"{split.name(index)}, mask"] = colorize(mask, split.colors)
         seen.update(np.unique(mask).tolist())
-    return Image.fromarray(_with_legend(panels, sorted(seen - {IGNORE}), split, columns=2))
+    picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=2)
+    return Image.fromarray(with_footer(picture, data_name(split)))
 
 
 def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) -> Image.Image:
@@ -57,7 +60,9 @@ def crops_picture(parameters: TrainParameters, split: Split, *, count: int = 4) 
         image, mask, _ = sample
         picture = shown_input(image.numpy(), split.pixel_rule)
         panels[split.name(index)] = overlay(picture, mask.numpy().astype(np.uint8), alpha=0.4, colors=split.colors)
-    return Image.fromarray(side_by_side(panels, width=PICTURE_WIDTH, columns=2))
+    size = f"crops of {parameters.crop_height} x {parameters.crop_width}"
+    footer = f"{parameters.run_name} · {data_name(split)} · {size}, as in epoch 1"
+    return Image.fromarray(with_footer(side_by_side(panels, width=PICTURE_WIDTH, columns=2), footer))
 
 
 def shown_input(image: np.ndarray, rule: PixelRule | None) -> np.ndarray:
@@ -93,7 +98,7 @@ def examples_picture(evaluation: Evaluation, names: list[str], *, name_classes: 
     picture = _with_legend(panels, sorted(seen - {IGNORE}), split, columns=columns)
     errors = legend(ERROR_NAMES, ERROR_COLORS, width=PICTURE_WIDTH)
     listed = text_lines([f"{row}. {name}" for row, name in enumerate(names, start=1)], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([picture, errors, listed]))
+    return Image.fromarray(with_footer(np.concatenate([picture, errors, listed]), evaluation.footer))
 
 
 def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Image.Image:
@@ -110,7 +115,8 @@ def predictions_picture(predictor: Predictor, split: Split, *, count: int) -> Im
         seen.update(np.unique(prediction).tolist())
     classes = sorted(seen)
     names = [predictor.class_names[index] for index in classes]
-    return Image.fromarray(with_legend(panels, names, colors[classes], columns=3))
+    picture = with_legend(panels, names, colors[classes], columns=3)
+    return Image.fromarray(with_footer(picture, f"{predictor.name} · {data_name(split)} · {WHOLE_IMAGE.name}"))
 
 
 def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: int) -> list[int]:
@@ -160,6 +166,7 @@ def drive_frames(
             class_names=names,
             colors=colors,
             title=split.name(index),
+            footer=f"{predictor.name} · {data_name(split)} · {WHOLE_IMAGE.name}",
             name_classes=parameters.name_classes,
         )
 

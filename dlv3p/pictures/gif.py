@@ -25,6 +25,7 @@ from dlv3p.pictures.visualize import (
     ignored_color,
     legend,
     overlay,
+    with_footer,
     with_legend,
 )
 
@@ -49,14 +50,15 @@ def compose_frame(
     colors: np.ndarray = TRAIN_ID_TO_COLOR,
     alpha: float = 0.5,
     title: str = "",
+    footer: str = "",
     name_classes: bool = False,
 ) -> np.ndarray:
     """Lay out one frame, uint8 (h, `width`, 3): titled panels in a grid above a legend of the classes.
 
     `image` is uint8 (H, W, 3), `prediction` and `truth` are train ids (H, W). `panels` names what to show, of `PANELS`;
     by default everything but the errors. `alpha` is the share of class color in the overlay. `title` follows the name
-    of the first panel. With `name_classes`, the classes are outlined and named. Raises ParameterError for an unknown
-    panel, and for one that needs a missing truth.
+    of the first panel, and `footer` says in small print what the frame is of. With `name_classes`, the classes are
+    outlined and named. Raises ParameterError for an unknown panel, and for one that needs a missing truth.
     """
     panels = tuple(panels) or ("image", "prediction", "overlay", *(("truth",) if truth is not None else ()))
     for name in panels:
@@ -85,7 +87,7 @@ def compose_frame(
     frame = with_legend(pictures, class_names, colors, width=width, columns=columns)
     if "errors" in panels:
         frame = np.concatenate([frame, legend(ERROR_NAMES, ERROR_COLORS, width=width)])
-    return frame
+    return with_footer(frame, footer)
 
 
 LARGEST = {".gif": 2**16 - 1, ".webp": 2**14 - 1}

@@ -10,7 +10,15 @@ from scipy import ndimage
 from cityscapes.dataset import Split
 from cityscapes.files.leftovers import remove_others
 from dlv3p.evaluation.label_regions import LabelRegion
-from dlv3p.pictures.visualize import PICTURE_WIDTH, column_width, legend, overlay, save_picture, side_by_side
+from dlv3p.pictures.visualize import (
+    PICTURE_WIDTH,
+    column_width,
+    legend,
+    overlay,
+    save_picture,
+    side_by_side,
+    with_footer,
+)
 
 AROUND = 1.0
 """What is shown around a region, on each side, as a share of its box."""
@@ -21,8 +29,11 @@ OUTLINE = ((255, 255, 255), (0, 0, 0))
 """RGB of the inner and the outer line around a region, which show on any image."""
 
 
-def regions_picture(split: Split, regions: Sequence[LabelRegion], *, first: int = 1) -> Image.Image:
-    """Show regions by rank, a row each, above a legend of the classes that occur; the first has rank `first`."""
+def regions_picture(split: Split, regions: Sequence[LabelRegion], *, footer: str, first: int = 1) -> Image.Image:
+    """Show regions by rank, a row each, above a legend of the classes that occur; the first has rank `first`.
+
+    `footer` says in small print who judged which images.
+    """
     panels, seen = {}, set()
     for rank, region in enumerate(regions, start=first):
         image, given = split.pair(region.image)
@@ -43,14 +54,15 @@ def regions_picture(split: Split, regions: Sequence[LabelRegion], *, first: int 
         return Image.fromarray(np.full((40, PICTURE_WIDTH, 3), 255, np.uint8))
     classes = sorted(seen)
     strip = legend([split.class_names[index] for index in classes], split.colors[classes], width=PICTURE_WIDTH)
-    return Image.fromarray(np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=COLUMNS), strip]))
+    picture = np.concatenate([side_by_side(panels, width=PICTURE_WIDTH, columns=COLUMNS), strip])
+    return Image.fromarray(with_footer(picture, footer))
 
 
-def save_pictures(split: Split, regions: Sequence[LabelRegion], folder: Path) -> list[Path]:
+def save_pictures(split: Split, regions: Sequence[LabelRegion], folder: Path, *, footer: str) -> list[Path]:
     """Write a picture of each region, named by its rank, to `regions/` in a folder; return the paths."""
     paths = [folder / "regions" / f"{rank:04d}.png" for rank in range(1, len(regions) + 1)]
     for rank, (region, path) in enumerate(zip(regions, paths, strict=True), start=1):
-        save_picture(np.asarray(regions_picture(split, [region], first=rank)), path)
+        save_picture(np.asarray(regions_picture(split, [region], footer=footer, first=rank)), path)
     remove_others(paths, "[0-9][0-9][0-9][0-9].png")
     return paths
 

@@ -17,7 +17,7 @@ from cityscapes.files.images import read_image
 from cityscapes.workspace import output_folder
 from dlv3p.pictures.figures import Sentence
 from dlv3p.pictures.gif import write_gif
-from dlv3p.pictures.visualize import colorize, save_picture, side_by_side
+from dlv3p.pictures.visualize import colorize, save_picture, side_by_side, with_footer
 from dlv3p.runs.folders import film_folder
 from dlv3p.runtime.processes import place
 
@@ -42,10 +42,12 @@ class SamplePredictions:
         *,
         shown: bool = True,
         film: Path | None = None,
+        footer: str = "",
         count: int = 3,
         width: int = 720,
     ) -> None:
         self._split, self._epoch, self._shown, self._film, self._width = split, epoch, shown, film, width
+        self._footer = footer
         every, last = place().ranks, (len(split) - 1) // place().ranks  # a process sees its share of the images
         self.indices = sorted({every * round(index) for index in np.linspace(0, last, min(count, last + 1))})
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -81,7 +83,7 @@ class SamplePredictions:
             panels[f"{row}. {self._split.name(index)}"] = image
             panels[f"{row}. epoch {self._epoch()}"] = colorize(self._found[index], self._split.colors)
             panels[f"{row}. truth"] = truth
-        return side_by_side(panels, width=self._width, columns=3)
+        return with_footer(side_by_side(panels, width=self._width, columns=3), self._footer)
 
     def _display(self, picture: Image.Image) -> None:
         from IPython.display import display

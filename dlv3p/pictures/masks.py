@@ -17,7 +17,7 @@ from cityscapes.labels import (
 from cityscapes.layout import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from cityscapes.masks.draw import to_label_ids
 from cityscapes.masks.report import Agreement
-from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, with_legend
+from dlv3p.pictures.visualize import PICTURE_WIDTH, legend, with_footer, with_legend
 
 DIFFERENCE_COLORS = np.array([(235, 235, 235), (213, 94, 0)], np.uint8)
 """RGB of pixels that agree and differ: light and dark, so that they can be told apart in print."""
@@ -62,7 +62,11 @@ def differences_picture(agreements: Sequence[Agreement], *, count: int = 3) -> I
     """Show the worst region of up to `count` masks that differ, worst first; None if all agree."""
     worst = sorted((pair for pair in agreements if pair.differing), key=lambda pair: -pair.differing)[:count]
     pictures = [difference_picture(*pair.read(), name=pair.frame.name, suffix=pair.suffix) for pair in worst]
-    return Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])) if pictures else None
+    if not pictures:
+        return None
+    splits, kinds = (", ".join(dict.fromkeys(said)) for said in ((p.frame.split for p in worst), map(_kind, worst)))
+    picture = np.concatenate([np.asarray(picture) for picture in pictures])
+    return Image.fromarray(with_footer(picture, f"{splits} · {kinds} · where most pixels of a mask differ"))
 
 
 def difference_picture(

@@ -2,6 +2,7 @@
 
 import io
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ PICTURE_WIDTH = 1200
 
 _CREAM = (224, 224, 192)  # of ignored pixels in PASCAL VOC, whose background is black
 _INK = (32, 32, 32)
+_SMALL_PRINT = (102, 102, 102)
 _PAPER = (255, 255, 255)
 
 
@@ -94,17 +96,33 @@ def legend(class_names: Sequence[str], colors: np.ndarray, *, width: int, column
     return np.asarray(picture)
 
 
-def text_lines(lines: Sequence[str], *, width: int = PICTURE_WIDTH) -> np.ndarray:
-    """Write lines of text on a strip uint8 (h, `width`, 3); a line that is too long is continued on the next."""
+def with_footer(picture: np.ndarray, footer: str) -> np.ndarray:
+    """Return a picture uint8 (h, w, 3) above small print that says what it is of: run, split, protocol.
+
+    That of a figure is told in the same way, see `figures.py`. With no words, it is returned as it is.
+    """
+    if not footer:
+        return picture
+    width = picture.shape[1]
+    return np.concatenate([picture, text_lines([footer], width=width, size=_small_print(width), ink=_SMALL_PRINT)])
+
+
+def text_lines(
+    lines: Sequence[str], *, width: int = PICTURE_WIDTH, size: int = 0, ink: tuple[int, int, int] = _INK
+) -> np.ndarray:
+    """Write lines of text on a strip uint8 (h, `width`, 3); a line that is too long is continued on the next.
+
+    They are `size` pixels high, by default as high as titles are.
+    """
     from PIL import Image, ImageDraw
 
-    size = _text_size(width)
+    size = size or _text_size(width)
     letters = font(size, "".join(lines))
     wrapped = [part for line in lines for part in _wrapped(line, letters, width - 2 * size)]
     picture = Image.new("RGB", (width, round((1.4 * len(wrapped) + 0.8) * size)), _PAPER)
     draw = ImageDraw.Draw(picture)
     for row, line in enumerate(wrapped):
-        draw.text((size // 2, round((1.4 * row + 0.4) * size)), line, fill=_INK, font=letters)
+        draw.text((size // 2, round((1.4 * row + 0.4) * size)), line, fill=ink, font=letters)
     return np.asarray(picture)
 
 
@@ -194,6 +212,10 @@ def _text_size(width: int) -> int:
     return min(36, max(10, round(width / 60)))
 
 
+def _small_print(width: int) -> int:
+    return max(10, round(0.75 * _text_size(width)))
+
+
 @cache
 def _open_font(path: Path, size: int) -> "ImageFont.FreeTypeFont":
     from PIL import ImageFont
@@ -202,9 +224,16 @@ def _open_font(path: Path, size: int) -> "ImageFont.FreeTypeFont":
 
 
 def _wrapped(line: str, font: "ImageFont.FreeTypeFont", room: float) -> list[str]:
-    widest = max(map(font.getlength, {*line, "0"}))
-    fitting = max(1, int(room / widest))
-    return [line[at : at + fitting] for at in range(0, max(1, len(line)), fitting)]
+    """Break a line at blanks, and a word that is longer than a line wherever the line is full."""
+    parts = []
+    while font.getlength(line) > room and len(line) > 1:
+        fitting = bisect_right(range(2, len(line) + 1), room, key=lambda count: font.getlength(line[:count])) + 1
+        blank = line.rfind(" ", 1, fitting + 1)
+        fits_alone = font.getlength(line[blank + 1 :].partition(" ")[0]) <= room
+        end = blank if blank > 0 and fits_alone else fitting
+        parts.append(line[:end])
+        line = line[end:].lstrip(" ")
+    return [*parts, line]
 
 
 def _shortened(text: str, font: "ImageFont.FreeTypeFont", room: float) -> str:

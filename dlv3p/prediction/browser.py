@@ -12,6 +12,7 @@ from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import Prediction, as_image
 from dlv3p.prediction.results import Results
 from dlv3p.prediction.sources import ImageFile
+from dlv3p.runtime.widgets import plain_label
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -39,7 +40,7 @@ class Browser:
 
         self.results, self.images, self.index = results, list(images), 0
         predictor = results.predictor
-        self.title = ipywidgets.Label("")
+        self.title = plain_label()
         self.picture = ipywidgets.Image(format="png")
         self.opacity = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.1, description="opacity")
         self.confidence = ipywidgets.Checkbox(

@@ -23,6 +23,7 @@ from dlv3p.data.fingerprints import file_state, image_fingerprint, labels_finger
 from dlv3p.data.parts import image_list
 from dlv3p.data.roots import open_split, resolve_data_root
 from dlv3p.evaluation.candidates import IDS, find_masks, from_folder, masks_of, read_stored
+from dlv3p.evaluation.evaluate import data_name
 from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters
 from dlv3p.runs.folders import write_json
@@ -87,6 +88,11 @@ class Exploration:
         return table
 
     @property
+    def footer(self) -> str:
+        """What a picture of these predictions is of: their folders, and the images."""
+        return " · ".join(["/".join(one.folder.parts[-2:]) for one in self.masks] + [data_name(self.split)])
+
+    @property
     def keys(self) -> list[str]:
         """The columns by which images can be ordered."""
         return [name for name in self.table.columns if name not in ("image", "group")]
@@ -94,8 +100,10 @@ class Exploration:
     def order(self, key: str) -> list[int]:
         """Return the images' indices, those to look at first in front: low scores, or high disagreement.
 
-        Images in which a class does not occur come last.
+        Images in which a class does not occur come last. Raises ParameterError for a key that is none.
         """
+        if key not in self.keys:
+            raise ParameterError(f"sort={key!r}: allowed are {', '.join(self.keys)}")
         values = self.table[key].to_numpy()
         return np.argsort(-values if key == DISAGREEMENT else values, kind="stable").tolist()
 

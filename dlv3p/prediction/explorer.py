@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cityscapes.errors import ParameterError, UserError
+from cityscapes.errors import UserError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from dlv3p.pictures.visualize import error_map, overlay
 from dlv3p.prediction.browser import LARGEST_SIDE, encode, smaller
 from dlv3p.prediction.exploration import Exploration, View
+from dlv3p.runtime.widgets import plain_label
 
 if TYPE_CHECKING:
     import anywidget
@@ -39,13 +40,12 @@ class Explorer:
     def __init__(self, exploration: Exploration, *, sort: str = "mIoU") -> None:
         import ipywidgets
 
-        if sort not in exploration.keys:
-            raise ParameterError(f"sort={sort!r}: allowed are {', '.join(exploration.keys)}")
+        exploration.order(sort)  # which refuses one that is no key
         self.exploration, self.chosen = exploration, set()
         self.sort = ipywidgets.Dropdown(options=exploration.keys, value=sort, description="sort by")
         self.opacity = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.1, description="opacity")
         self.choose = ipywidgets.ToggleButton(description="Choose", layout={"width": "90px"})
-        self.title, self.told = ipywidgets.Label(""), ipywidgets.Label("")
+        self.title, self.told = plain_label(), plain_label()
         self.panels = panels_class()()
         self.sort.observe(lambda change: self._sort(), names="value")
         self.opacity.observe(lambda change: self._draw(), names="value")

@@ -19,6 +19,7 @@ from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path, split_word
 from dlv3p.parameters.choices import FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.pictures.gallery import choose_frames, drive_frames
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
@@ -29,6 +30,7 @@ from dlv3p.prediction.results import Outputs, Predictions, open_results, recorde
 from dlv3p.prediction.sources import Source, find_images, name_results, why_unread
 from dlv3p.prediction.videos import OVERLAY, predict_video
 from dlv3p.runtime.progress import track
+from dlv3p.runtime.widgets import plain_label
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -80,13 +82,12 @@ def first_image(source: Source, rule: PixelRule | None = None) -> Image.Image | 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":
     """Return the widgets that show the finished images of a folder; for a video, where it is."""
-    import ipywidgets
 
     source = find_images(parameters.images, output=predictions.folder)
     done = set(predictions.done)
     images = [image for image in source.images if image.name in done]
     if not images:
-        return ipywidgets.Label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
+        return plain_label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
     predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
     return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
 
@@ -134,11 +135,17 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         names = tuple(image.name for image in images)
         pictures = (as_image(image.path, predictor.rule) for image in images)
     path = output_folder(predictor.run) / f"{source.title}.{p.animation}"
-    return Drive(path, names, _composed(predictor, zip(names, pictures, strict=False), len(names), p))
+    named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
+    return Drive(path, names, _composed(predictor, named, len(names), p, footer=footer))
 
 
 def _composed(
-    predictor: Predictor, images: Iterable[tuple[str, Image.Image]], count: int, parameters: RenderGifParameters
+    predictor: Predictor,
+    images: Iterable[tuple[str, Image.Image]],
+    count: int,
+    parameters: RenderGifParameters,
+    *,
+    footer: str,
 ) -> Iterator[np.ndarray]:
     for name, image in track(images, total=count, title="render", mode=parameters.progress):
         yield compose_frame(
@@ -149,6 +156,7 @@ def _composed(
             class_names=predictor.class_names,
             colors=predictor.colors,
             title=name,
+            footer=footer,
             name_classes=parameters.name_classes,
         )
 

@@ -32,13 +32,14 @@ from dlv3p.data.fingerprints import ContentHash, shared_images
 from dlv3p.data.roots import is_root_of, open_split, resolve_data_root
 from dlv3p.evaluation.calibration import softmax
 from dlv3p.evaluation.confident_learning import ConfidentJoint, Thresholds
-from dlv3p.evaluation.evaluate import refuse_other_classes
+from dlv3p.evaluation.evaluate import data_name, refuse_other_classes
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.label_regions import BestRegions, LabelRegion, find_regions, usual_mistakes
 from dlv3p.evaluation.results import MadeFrom, split_word
 from dlv3p.parameters.data_roots import EMBEDDED
 from dlv3p.parameters.files import read_config, read_options
 from dlv3p.parameters.notebooks import FindLabelErrorsParameters, RunParameters, TrainParameters
+from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.runs.folders import find_run, write_json
 from dlv3p.runs.inputs import open_trained_on, unknown_origins
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
@@ -69,6 +70,11 @@ class LabelErrors:
     runs: Sequence[str]
     weights: Mapping[str, str] = field(default_factory=dict)
     hashed: ContentHash = field(default_factory=ContentHash)
+
+    @property
+    def footer(self) -> str:
+        """What a picture of these regions is of: the networks that judged, and the images."""
+        return f"{', '.join(dict.fromkeys(self.runs))} · {data_name(self.split)} · {WHOLE_IMAGE.name}"
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -273,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(errors.regions)} of {errors.found} regions in {len(errors.split)} images:")
     from dlv3p.pictures.label_errors import save_pictures
 
-    shown = save_pictures(errors.split, errors.regions[: config.examples], errors.folder)
+    shown = save_pictures(errors.split, errors.regions[: config.examples], errors.folder, footer=errors.footer)
     for path in (*errors.save(config.polygons), *shown):
         print(path)
     return 0

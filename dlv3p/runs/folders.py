@@ -15,6 +15,7 @@ from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, wri
 from cityscapes.files.leftovers import LEFTOVER, remove_leftovers
 from cityscapes.files.locks import holder_of, is_lock, lock_folder
 from cityscapes.workspace import output_folder, run_folder
+from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
 
 HISTORY_COLUMNS = (
@@ -88,6 +89,17 @@ def find_run(run: str, *, parameter: str = "run") -> str:
         asked = f"{parameter}={run!r}: no such run; " if run else ""
         raise MissingInputError(f"{asked}{run_folder('').resolve()}: no run yet; run train.ipynb first")
     raise MissingInputError(f"{parameter}={run!r}: no such run; {name_runs(run, runs)}")
+
+
+def find_named_runs(parameters: Parameters) -> None:
+    """Raise as `find_run` does for a run that is one of several, or stands beside the run, and is not there.
+
+    Where a file or a folder may stand for a run, it is left to whoever reads it.
+    """
+    for parameter in ("runs", "candidates", "compared_with", "teacher"):
+        for name in getattr(parameters, parameter, "").split():
+            if not run_folder(name).is_dir() and not Path(name).expanduser().exists():
+                find_run(name, parameter=parameter)
 
 
 def name_runs(run: str, runs: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from cityscapes.errors import IntegrityError, ParameterError, reason
 from cityscapes.files.checksums import check_content, content_sha256
 from cityscapes.files.untrusted import parse_json, regular
 from cityscapes.workspace import run_folder
-from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import holds_only_a_start, refuse_other_parameters, write_json
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.runs.folders import holds_only_a_start, list_runs, refuse_other_parameters, write_json
 
 
 class Key(NamedTuple):
@@ -110,6 +110,15 @@ def read_unchanged_record(path: Path) -> dict[str, Any]:
     content = read_record(path)
     check_content(content, path, HASH_KEY)
     return content
+
+
+def data_root_of(run: str) -> str:
+    """Return the data root that a run, or the newest one, was trained on; "" where its record does not tell."""
+    run = run or next(reversed(list_runs()), TRAINED_RUN)
+    with suppress(IntegrityError, OSError):
+        parameters = read_record(run_folder(run) / "run.json").get("parameters")
+        return str(parameters["data_root"]) if isinstance(parameters, dict) and "data_root" in parameters else ""
+    return TrainParameters().data_root if run == TRAINED_RUN else ""
 
 
 def refuse_other_run(parameters: TrainParameters) -> None:

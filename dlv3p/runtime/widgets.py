@@ -42,7 +42,7 @@ class Bar:
         self.total = total
         self.done = self._offset = 0
         self.bar = ipywidgets.FloatProgress(min=0, max=total or 1, layout={"width": "320px"})
-        self.text = ipywidgets.Label(title)
+        self.text = plain_label(title)
         self.box = ipywidgets.HBox([self.bar, self.text])
 
     def begin_at(self, done: int, spent: float = 0.0) -> None:
@@ -106,7 +106,7 @@ class WidgetProgress(Callback):
         if self._stop is not None:
             self._button.on_click(self._request_stop)
             self._bar.box.children = (self._bar.bar, self._button, self._bar.text)
-        self._last = ipywidgets.Label("")
+        self._last = plain_label()
         # Hidden until there is a picture; a browser would show a broken one.
         hidden = {"width": CURVES_WIDTH, "height": "0px", "visibility": "hidden"}
         self._curves = ipywidgets.Image(format="png", layout=hidden)
@@ -206,13 +206,25 @@ def draw_curves(rows: Iterable[Mapping[str, float]], epochs: int) -> bytes:
     return content.getvalue()
 
 
+def plain_label(text: str = "") -> "ipywidgets.Label":
+    """Return a label that shows what is written: in others, JupyterLab takes what stands between two `$` for a formula.
+
+    No other label is made, as `tests/runtime/test_progress.py` checks.
+    """
+    import ipywidgets
+
+    label = ipywidgets.Label(text)
+    label.add_class("mathjax_ignore")
+    return label
+
+
 def show_waiting(title: str) -> "ipywidgets.HBox":
     """Display a bar without an end beside its title, until somebody closes the box."""
     import ipywidgets
     from IPython.display import display
 
     bar = ipywidgets.FloatProgress(value=1, min=0, max=1, bar_style="info", layout={"width": "320px"})
-    box = ipywidgets.HBox([bar, ipywidgets.Label(title)])
+    box = ipywidgets.HBox([bar, plain_label(title)])
     display(box)
     return box
 

@@ -9,6 +9,7 @@ temporary folder, as are Jupyter's settings and what the notebook writes.
 import argparse
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+MAKEFILE = Path(__file__).parents[2] / "Makefile"
 TOKEN = secrets.token_hex(32)
 """A secret of this run: the server is open to everyone on this machine."""
 SETTINGS = {
@@ -162,6 +164,20 @@ class JupyterLab:
             self.end_kernels()
         return seen
 
+    @contextmanager
+    def opened(self, notebook: Path) -> Iterator[Page]:
+        """Open a copy of a notebook as it is stored, and yield the page once its kernel is ready; no cell is run."""
+        copy = shutil.copy(notebook, tempfile.mkdtemp(dir=self.folder))
+        page = self.browser.new_page()
+        page.goto(f"{self.url}lab/tree/{Path(copy).relative_to(self.folder)}?token={TOKEN}&reset")
+        try:
+            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=240_000)
+            page.wait_for_timeout(1000)
+            yield page
+        finally:
+            page.close()
+            self.end_kernels()
+
     def end_kernels(self) -> None:
         """End the kernels that the server has started, which would outlive their pages."""
         request, authorized = self.browser.request, {"Authorization": f"token {TOKEN}"}
@@ -202,6 +218,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
     environment |= {"DLV3P_WORKSPACE": str(workspace), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
+    options += re.findall(r"^opened = (\S+)$", MAKEFILE.read_text(), re.MULTILINE)
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:
         words = [sys.executable, "-c", JUPYTERLAB, *options]

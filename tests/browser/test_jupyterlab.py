@@ -165,6 +165,42 @@ def test_the_notebook_train_reads_well_and_shows_what_to_do_after_a_restart_and_
     assert_scores_read_well(lab, "read")
 
 
+OPENED = """() => {
+    const shown = (element) => Boolean(element) && element.checkVisibility({visibilityProperty: true});
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
+    const code = cells.filter((cell) => cell.matches('.jp-CodeCell'));
+    return {
+        first: cells[0].innerText,
+        folded: code.filter((cell) => !shown(cell.querySelector('.cm-editor'))).map((cell) => code.indexOf(cell)),
+        lines: code.map((cell) => [...cell.querySelectorAll('.cm-line')].filter(shown).map((line) => line.innerText)),
+        changed: document.querySelectorAll('.lm-TabBar-tab.jp-mod-dirty').length,
+    };
+}"""
+"""What a person sees of a notebook before any cell is run."""
+
+
+@pytest.mark.parametrize("name", ["evaluate", "prune", "quantize", "find_label_errors"])
+def test_a_notebook_that_is_opened_says_what_comes_folds_its_checks_and_is_not_changed(
+    lab: JupyterLab, name: str
+) -> None:
+    """The first cell says minutes and pictures; cells that serve the tests alone are folded, all others are short."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    with lab.opened(path) as page:
+        page.set_viewport_size({"width": 1280, "height": 8000})  # lines out of sight are not drawn
+        page.wait_for_timeout(1000)
+        seen = page.evaluate(OPENED)
+    assert re.search(r"(minute|second).* on two CPU cores.*\. Pictures?: ", seen["first"])
+    checks = [index for index, cell in enumerate(cells) if "check" in cell.metadata.get("tags", [])]
+    assert checks == [len(cells) - 1]
+    assert seen["folded"] == checks
+    first, *others = seen["lines"]
+    assert first == cells[0].source.split("\n")
+    assert max(map(len, others)) <= 15, "plumbing"
+    assert not [line for lines in others for line in lines if re.match(r"(def|class|try|with|while) ", line)]
+    assert seen["changed"] == 0, "shown as changed, and nobody has"
+
+
 def assert_scores_read_well(lab: JupyterLab, run: str) -> None:
     """Run `evaluate`: names are shown as they are, every figure is seen, and scores are saved before anything else."""
     tables = []
@@ -317,9 +353,14 @@ def test_a_fresh_notebook_watches_the_training_of_another_process_and_shows_its_
     assert (lab.workspace / "outputs" / "watched" / "learning.gif").is_file()
 
 
-def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab) -> None:
-    """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again."""
-    drawn = []
+def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab, tmp_path: Path) -> None:
+    """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again.
+
+    A name with two `$` is shown as it is, not as a formula.
+    """
+    drawn, names = [], ["cost $5 or $6, first", "cost $5 or $6, second"]
+    for name, path in zip(names, sorted((city / "leftImg8bit" / "val").rglob("*.png")), strict=False):
+        shutil.copy(path, tmp_path / f"{name}.png")
 
     def use(page: Page) -> None:
         def changed(act: Callable[[], None]) -> None:
@@ -333,6 +374,8 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
         button = page.locator("button.jupyter-button")
         assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
         drawn.append(page.evaluate(PIXELS))
+        (title,) = page.locator(".widget-label", has_text="(1 of 2)").all()
+        assert title.text_content() == f"{names[0]}  (1 of 2)"
         changed(button.filter(has_text="Next").click)
         changed(button.filter(has_text="Previous").click)
         changed(page.get_by_label("road", exact=True).uncheck)
@@ -340,7 +383,7 @@ def test_the_controls_over_predictions_change_the_picture(city: Path, lab: Jupyt
 
     seen = lab.run(
         ROOT / "notebooks" / "predict.ipynb",
-        parameters={"run": TRAINED_RUN, "images": str(city / "leftImg8bit" / "val"), "threads": 1, "device": "cpu"},
+        parameters={"run": TRAINED_RUN, "images": str(tmp_path), "threads": 1, "device": "cpu"},
         screenshot=PICTURES / "predict.png",
         seconds=600,
         afterwards=use,

@@ -32,6 +32,7 @@ from dlv3p.evaluation.results import result_path, split_word
 from dlv3p.jupyter.demo import load_run
 from dlv3p.parameters.notebooks import RenderGifParameters, RunParameters, TrainParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
+from dlv3p.pictures import gallery
 from dlv3p.pictures.gallery import (
     choose_frames,
     class_shares,
@@ -300,7 +301,11 @@ def test_a_result_under_an_ambiguous_name_of_earlier_versions_loads_until_it_is_
             path.unlink()
 
 
-def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained, evaluation):
+def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked_and_say_what_they_are_of(
+    city, trained, evaluation, monkeypatch
+):
+    said, draw = [], gallery.with_footer
+    monkeypatch.setattr(gallery, "with_footer", lambda picture, footer: said.append(footer) or draw(picture, footer))
     split = open_split(city, "val")
     parameters = TrainParameters(data_root=str(city), crop_height=64, crop_width=128)
     names = list(evaluation.images["image"][:2])
@@ -311,6 +316,9 @@ def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked(city, trained
     ):
         assert picture.width == 1200
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
+    data = f"{city.name} val, {len(split)} images"
+    crops = f"{parameters.run_name} · {data} · crops of 64 x 128, as in epoch 1"
+    assert said == [data, crops, f"done, epoch {evaluation.predictor.epoch} · {data} · whole_image"]
 
 
 def test_a_drive_shows_the_truth_only_where_there_is_one(city, predictor):

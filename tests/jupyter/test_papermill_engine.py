@@ -217,6 +217,18 @@ MISSING = {
     "data": ("train", ["data_root", "my_dat"], 3, "data_root='my_dat': no such folder; did you mean '{}/my_data'? "),
     "weights": ("train", ["initial_weights", "a.pth"], 3, "initial_weights='a.pth': no such file; "),
     "run": ("evaluate", ["run", "mien"], 3, "run='mien': no such run; did you mean 'mine'? Existing runs: mine"),
+    "a split": ("train", ["val_split", "vall"], 3, "val_split='vall': no such split; did you mean 'val'? {}/data/demo"),
+    "a split of a run's data": ("evaluate", ["split", "vall"], 3, "split='vall': no such split; did you mean 'val'? "),
+    "one of several runs": (
+        "visualize_training",
+        ["runs", "mine thine"],
+        3,
+        "runs='thine': no such run; did you mean ",
+    ),
+    "a candidate": ("compare_runs", ["candidates", "mine thine"], 3, "candidates='thine': no such run; did you"),
+    "predictions": ("explore_predictions", ["predictions", "mine"], 3, "predictions='mine': no such file or folder; "),
+    "an order": ("explore_predictions", ["sort", "mIuO"], 2, "sort='mIuO': allowed are mIoU, confidence, disagree"),
+    "pictures": ("predict", ["images", "my_pictures"], 3, "images='my_pictures': no such file or folder; give an "),
     "a run of others": ("train", ["run", "mine"], 2, "run='mine' was trained with epochs=3 (asked for 17); choose "),
 }
 

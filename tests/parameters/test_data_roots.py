@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from cityscapes.errors import MissingInputError
-from dlv3p.parameters.data_roots import find_data_root
-from dlv3p.parameters.notebooks import AuditDataParameters, PrepareVocParameters, TrainParameters
+from cityscapes.errors import MissingInputError, ParameterError
+from dlv3p.data.roots import open_images, open_split
+from dlv3p.data.write_shards import write_shards
+from dlv3p.parameters import notebooks
+from dlv3p.parameters.data_roots import find_data_root, find_split
+from dlv3p.parameters.notebooks import (
+    AuditDataParameters,
+    EvaluateParameters,
+    PrepareVocParameters,
+    RenderGifParameters,
+    TrainParameters,
+)
 
 
 @pytest.fixture
@@ -53,3 +62,78 @@ def test_a_parameters_cell_is_refused_and_the_record_of_data_that_has_moved_is_n
     assert PrepareVocParameters.from_cell(moved).data_root == moved["data_root"], "which is yet to be made"
     with pytest.raises(MissingInputError, match=r"initial_weights='nope\.pth': no such file; allowed are 'random'"):
         TrainParameters.from_cell({"initial_weights": "nope.pth"})
+
+
+def make_voc(city: Path, folder: Path) -> Path:
+    kit = folder / "VOCdevkit" / "VOC2012"
+    for below in ("JPEGImages", "ImageSets/Segmentation"):
+        (kit / below).mkdir(parents=True)
+    for split in ("train", "val", "trainval"):
+        (kit / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("a\n")
+    return folder
+
+
+def make_folder(city: Path, folder: Path) -> Path:
+    for below in ("images/train", "images/val", "images/.ipynb_checkpoints", "masks/train"):
+        (folder / below).mkdir(parents=True)
+    return folder
+
+
+def write_city_shards(city: Path, folder: Path) -> Path:
+    for split in ("train", "val"):
+        write_shards(open_split(city, split), folder)
+    return folder
+
+
+LAYOUTS = {
+    "cityscapes": (lambda city, folder: city, {"train", "val", "test"}),
+    "voc": (make_voc, {"train", "val", "trainval"}),
+    "folder": (make_folder, {"train", "val"}),
+    "shards": (write_city_shards, {"train", "val"}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_split_is_refused_by_a_look_at_the_folders_exactly_where_opening_it_would(
+    city: Path, tmp_path: Path, layout: str
+) -> None:
+    make, splits = LAYOUTS[layout]
+    root = make(city, tmp_path / layout)
+    for split in sorted({*splits, "vall", "Train", "testt"}):
+        if split in splits:
+            find_split(split, str(root), "split")
+            continue
+        with pytest.raises(MissingInputError):
+            open_images(root, split)
+        with pytest.raises(MissingInputError) as refusal:
+            find_split(split, str(root), "split")
+        assert str(refusal.value).startswith(f"split={split!r}: no such split; ")
+        assert str(refusal.value).endswith(f" has {', '.join(sorted(splits))}")
+    with pytest.raises(MissingInputError, match=r"^split='vall': no such split; did you mean 'val'\? "):
+        find_split("vall", str(root), "split")
+
+
+def test_a_split_is_refused_wherever_it_is_a_parameter_and_left_to_the_data_where_folders_do_not_tell(
+    city: Path, mine: Path
+) -> None:
+    for kind in vars(notebooks).values():
+        for name in ("split", "splits", "train_split", "val_split", "temperature_split"):
+            known = getattr(kind, "__dataclass_fields__", {})
+            if name in known and "data_root" in known:
+                metadata = known[name].metadata
+                assert (metadata["find"], metadata["within"]) == (find_split, "data_root"), f"{kind.__name__}.{name}"
+    wrong = {"data_root": str(city), "train_split": "trian"}
+    with pytest.raises(MissingInputError, match=r"^train_split='trian': no such split; did you mean 'train'\?"):
+        TrainParameters.from_cell(wrong)
+    with pytest.raises(MissingInputError, match=r"^splits='vall': "):
+        AuditDataParameters.from_cell({"data_root": str(city), "splits": "train vall"})
+    with pytest.raises(MissingInputError, match=r"^split='vall': .*/demo_city has test, train, val"):
+        EvaluateParameters(split="vall").find_inputs(data_root="demo_city")
+    with pytest.raises(ParameterError, match=r"^split='\.\./val': "):
+        EvaluateParameters(split="../val").find_inputs(data_root="demo_city")
+    find_split("train_aug", str(make_voc(city, mine / "voc")), "split")  # of which opening it tells how it is made
+    for root in ("", str(mine), "https://nowhere.example/shards"):
+        find_split("vall", root, "split")
+    find_split("train.fold0of5", str(city), "split")
+    TrainParameters(data_root=str(city), val_split="none", folds=2).find_inputs()
+    RenderGifParameters(split="none", images=__file__).find_inputs(data_root=str(city))

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -196,6 +197,31 @@ def test_there_is_one_for_each_function_that_draws_a_figure() -> None:
         and node.returns is not None and "Figure" in ast.unparse(node.returns)
     ]  # fmt: skip
     assert sorted(drawing) == sorted(DRAWN)
+
+
+OF_NO_DATA = {"palette_picture", "difference_picture"}
+"""Pictures of a table of classes, and of what `differences_picture` writes the small print under."""
+
+
+def test_every_picture_has_small_print_that_says_what_it_is_of() -> None:
+    root = Path(figures.__file__).parents[2]
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (root / "dlv3p" / "pictures").glob("*.py")}
+    drawing = [
+        node
+        for source in sources.values()
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None
+        and "Image.Image" in ast.unparse(node.returns)
+    ]  # fmt: skip
+    assert len(drawing) > 8
+    assert {node.name for node in drawing if "with_footer(" not in ast.unparse(node)} == OF_NO_DATA
+    cells = [
+        cell.source
+        for path in sorted((root / "notebooks").glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code" and "Image.fromarray(" in cell.source
+    ]
+    assert [cell for cell in cells if "with_footer(" not in cell and "legend(split.class_names" not in cell] == []
 
 
 def test_the_mark_of_the_best_epoch_is_on_the_curve_of_the_score_and_nowhere_else() -> None:

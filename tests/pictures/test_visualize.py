@@ -181,6 +181,27 @@ def test_a_footer_says_what_a_figure_is_of():
         assert figure.get_supxlabel() == footer
 
 
+def test_a_long_line_is_broken_at_blanks_and_only_a_word_longer_than_a_line_within():
+    letters = visualize.font(20, "")
+    room = letters.getlength("whole words are") + 1
+    words = "whole words are kept together, and a " + "w" * 60 + " is not"
+    lines = visualize._wrapped(words, letters, room)
+    assert lines[:3] == ["whole words are", "kept together,", "and a " + "w" * lines[2].count("w")]
+    assert all(letters.getlength(line) <= room for line in lines)
+    assert "".join(lines).replace(" ", "") == words.replace(" ", "")
+    assert visualize._wrapped("", letters, room) == [""]
+    assert "".join(visualize._wrapped("道" * 9, visualize.font(20, "道"), -1)) == "道" * 9, "a letter a line at least"
+
+
+def test_small_print_below_a_picture_leaves_it_as_it_is_and_is_smaller_than_its_titles(image):
+    wide = np.repeat(image, 1200 // image.shape[1], axis=1)
+    footed = visualize.with_footer(wide, "demo, epoch 3 · city val, 8 images · whole_image")
+    assert np.array_equal(footed[: len(wide)], wide)
+    assert 0 < len(footed) - len(wide) < len(visualize.text_lines(["demo"], width=wide.shape[1]))
+    assert (footed[len(wide) :] < 200).any()
+    assert visualize.with_footer(wide, "") is wide
+
+
 def test_long_lines_of_text_are_continued_rather_than_cut():
     short, long = (visualize.text_lines(["x" * count], width=600) for count in (10, 300))
     assert short.shape[1] == long.shape[1] == 600

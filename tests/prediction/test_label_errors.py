@@ -252,7 +252,7 @@ def test_each_fold_judges_what_it_has_not_seen_and_is_not_trained_twice(city, wo
     told = capsys.readouterr().out
     assert f"regions in {len(errors.split)} images" in told
     assert sorted(path.name for path in (errors.folder / "regions").iterdir()) == ["0001.png", "0002.png"]
-    save_pictures(errors.split, errors.regions[:1], errors.folder)
+    save_pictures(errors.split, errors.regions[:1], errors.folder, footer=errors.footer)
     assert [path.name for path in (errors.folder / "regions").iterdir()] == ["0001.png"]
     made_from = json.loads((errors.folder / "label_errors.json").read_text())["made_from"]
     assert made_from["checkpoints"]["mine-fold0"] == file_sha256(checkpoint_path("mine-fold0", "last"))
@@ -283,10 +283,10 @@ def test_pictures_show_a_region_of_any_size_and_place(sharp, tmp_path) -> None:
     truth = type("Truth", (Frames,), {"mask": lambda self, index: self.truth()})(2)
     sharp(split, truth)
     errors = judge(split, ["sharp"], config(border=0))
-    picture = regions_picture(split, errors.regions)
+    picture = regions_picture(split, errors.regions, footer=errors.footer)
     assert picture.width == 1200
-    assert [path.name for path in save_pictures(split, errors.regions, tmp_path)] == ["0001.png", "0002.png"]
-    assert regions_picture(split, []).width == 1200
+    assert [path.name for path in save_pictures(split, errors.regions, tmp_path, footer="")] == ["0001.png", "0002.png"]
+    assert regions_picture(split, [], footer="").width == 1200
 
 
 def peak_kib(count: int, use) -> float:

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -532,6 +533,17 @@ def test_a_training_that_was_finished_before_is_shown_as_it_looked_then(shown, c
     assert capsys.readouterr().out == f"{text.value}\n"
     progress.show_finished("none", rows, "finished before")
     assert capsys.readouterr().out == ""
+
+
+def test_a_dollar_in_a_label_is_no_formula():
+    """Image names, class names and paths come there, so no label is made in another way."""
+    label = widgets.plain_label("a $5 and $6")
+    assert label.value == "a $5 and $6"
+    assert "mathjax_ignore" in label._dom_classes
+    package = Path(widgets.__file__).parents[1]
+    made = {path.name: path.read_text(encoding="utf-8").count("ipywidgets.Label(") for path in package.rglob("*.py")}
+    assert {name: count for name, count in made.items() if count} == {"widgets.py": 1}
+    assert not any("ipywidgets.HTML" in path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
 
 
 @pytest.mark.parametrize("name", ["a $5 and $6", "plain"])

@@ -54,7 +54,8 @@ def test_a_training_says_of_few_images_which_were_saved_twice(streets, tmp_path,
             Image.new("L", image.size).save(tmp_path / "masks" / split / f"{split}{index}.png")
     training, validation = (open_split(tmp_path, split) for split in ("train", "val"))
     line = describe_alike(validation, training)
-    assert line.startswith(f"{tmp_path}: 1 images of 'val' look nearly like images of 'train', the first val0 like train4")
+    said = f"{tmp_path}: 1 images of 'val' look nearly like images of 'train', the first val0 like train4; "
+    assert line.startswith(said)
     monkeypatch.setattr("dlv3p.data.likeness.CHEAP", 1)
     assert describe_alike(validation, training) == "", "which the audit says of many"
 

@@ -40,7 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     # Imported here, since neither --help nor the refusal of a parameter is to wait for torch.
     import torch
 
-    from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
+    from dlv3p.data.class_pixels import class_pixels, describe_absent, describe_palettes, refuse_one_class
     from dlv3p.data.classes import own_colors
     from dlv3p.data.fingerprints import describe_shared
     from dlv3p.data.likeness import describe_alike
@@ -121,7 +121,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         if trains := not progress.finished:
             if place().first:
                 copies = describe_shared(validation, training) or describe_alike(validation, training)
-                for line in filter(None, (describe_absent(training, pixels[0]), copies)):
+                labels = describe_absent(training, pixels[0]), describe_palettes(training, validation)
+                for line in filter(None, (*labels, copies)):
                     print(f"warning: {line}", flush=True)
             done, history, stop = progress.done, progress.history, interruption.request
             callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=done, history=history, stop=stop)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,11 @@ class Part(Split):
     def meaning(self) -> str:
         """What turns stored masks into classes, as in the whole split."""
         return self.whole.meaning
+
+    @property
+    def shown(self) -> Mapping[tuple[int, tuple[int, ...]], str]:
+        """The colors in which palettes have shown ids so far, as in the whole split."""
+        return self.whole.shown
 
     def __len__(self) -> int:
         return len(self.indices)

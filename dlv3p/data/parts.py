@@ -20,7 +20,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import given_path, read_at_most, sanitize
 
 LARGEST_LIST = 64 * 2**20
 """Bytes of a list of images, about half a million lines."""
@@ -147,7 +147,7 @@ def choose_listed(listed: str, splits: Sequence[Split], *, parameter: str) -> li
 
     Raises InputError for a line that no split has an image for, which the `parameter` is to explain.
     """
-    path = Path(os.path.expandvars(listed)).expanduser()
+    path = given_path(listed, variables=True)
     lines = _read_lines(path)
     left = {line: os.path.realpath(_located(path, line)) for line in lines}
     parts, found = [], set()
@@ -195,4 +195,4 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _located(path: Path, line: str) -> Path:
-    return Path(os.path.normpath((path.parent / Path(line).expanduser()).absolute()))
+    return Path(os.path.normpath((path.parent / os.path.expanduser(line)).absolute()))

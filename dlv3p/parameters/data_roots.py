@@ -4,12 +4,12 @@ It needs nothing heavy, so that a misspelt folder is refused together with the o
 """
 
 import difflib
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MissingInputError
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import data_folder, demo_city_folder, workspace
 from dlv3p.parameters.base import text
 
@@ -53,7 +53,7 @@ def find_data_root(data_root: str) -> Root:
         return embedded_folder(data_root)
     if is_url(data_root):
         return data_root
-    expanded = Path(os.path.expandvars(data_root)).expanduser()
+    expanded = given_path(data_root, variables=True)
     candidates = [expanded.absolute(), workspace() / expanded]
     for folder in candidates:
         if folder.is_dir():

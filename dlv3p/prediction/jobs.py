@@ -13,6 +13,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.files.untrusted import given_path
 from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
@@ -185,7 +186,7 @@ def _find(parameters: PredictParameters, output: Path | None) -> Source:
 
 
 def _asked(parameters: PredictParameters) -> Path | None:
-    return Path(parameters.output).expanduser() if parameters.output else None
+    return given_path(parameters.output) if parameters.output else None
 
 
 def _outputs(parameters: PredictParameters) -> Outputs:

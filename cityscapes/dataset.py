@@ -1,9 +1,10 @@
 """Read the images and masks of one split, one at a time and without torch: the base class, and Cityscapes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -56,6 +57,10 @@ class Split(ABC):
 
     source_fingerprint: str = ""
     """The data fingerprint of the files that a packed data set was made from; "" for those files themselves."""
+
+    shown: Mapping[tuple[int, tuple[int, ...]], str] = MappingProxyType({})
+    """The ids and the colors in which palettes have shown them so far, where no table says which are right, and the
+    first mask of each."""
 
     part: str = ""
     """A digest of the names of the images, of what is only a part of a split; "" for a whole one."""

@@ -19,6 +19,9 @@ ROOT_VARIABLE = "CITYSCAPES_DATASET"
 
 SPLITS = ("train", "val", "test")
 
+LONGEST_SPLIT = 180
+"""Bytes of the longest name of a split: names of results, of at most 255 bytes, hold it among other words."""
+
 IMAGE_SUFFIX = "_leftImg8bit.png"
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
@@ -72,13 +75,16 @@ def check_splits(splits: Sequence[str]) -> list[str]:
 def check_split_name(split: str) -> None:
     """Refuse a name that leads elsewhere: what is made from a split lies in folders named after it.
 
-    Raises ParameterError for an empty or absolute name, a backslash, a control character, or a part with a leading dot.
+    Raises ParameterError for an empty or absolute name, a backslash, a control character, or a part with a leading dot,
+    and for a name that is too long.
     """
     if "\\" in split or not split.isprintable() or any(not part or part[0] == "." for part in split.split("/")):
         raise ParameterError(
             f"split={split!r}: expected the name of a folder of the data set, such as 'val', with no part "
             "that is empty or begins with '.'"
         )
+    if len(split.encode()) > LONGEST_SPLIT:
+        raise ParameterError(f"split={split[:40]!r}...: too long for the name of a folder")
 
 
 def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name: bool = False) -> list[Frame]:
@@ -149,7 +155,7 @@ def default_root() -> Path:
     `data/demo_city/`, the embedded city, which may not be written yet.
     """
     if os.environ.get(ROOT_VARIABLE):
-        return Path(os.environ[ROOT_VARIABLE]).expanduser()
+        return Path(os.path.expanduser(os.environ[ROOT_VARIABLE]))
     for folder in (data_folder(), data_folder() / "cityscapes"):
         if (folder / "gtFine").is_dir():
             return folder

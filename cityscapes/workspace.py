@@ -17,7 +17,7 @@ def workspace() -> Path:
     the current folder.
     """
     if os.environ.get(WORKSPACE_VARIABLE):
-        return Path(os.environ[WORKSPACE_VARIABLE]).expanduser().resolve()
+        return Path(os.path.expanduser(os.environ[WORKSPACE_VARIABLE])).resolve()
     return NOTEBOOKS.parent if NOTEBOOKS.is_dir() else Path.cwd()
 
 

@@ -40,9 +40,10 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     # Imported here, since neither --help nor the refusal of a parameter is to wait for torch.
     import torch
 
-    from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
+    from dlv3p.data.class_pixels import class_pixels, describe_absent, describe_palettes, refuse_one_class
     from dlv3p.data.classes import own_colors
     from dlv3p.data.fingerprints import describe_shared
+    from dlv3p.data.likeness import describe_alike
     from dlv3p.data.loader import opened_batches
     from dlv3p.data.roots import open_training
     from dlv3p.evaluation.metrics import confusion_matrix, describe_one_class
@@ -119,7 +120,9 @@ def train(parameters: TrainParameters) -> "TrainingResult":
         record_run(folder, p, splits, progress)
         if trains := not progress.finished:
             if place().first:
-                for line in filter(None, (describe_absent(training, pixels[0]), describe_shared(validation, training))):
+                copies = describe_shared(validation, training) or describe_alike(validation, training)
+                labels = describe_absent(training, pixels[0]), describe_palettes(training, validation)
+                for line in filter(None, (*labels, copies)):
                     print(f"warning: {line}", flush=True)
             done, history, stop = progress.done, progress.history, interruption.request
             callbacks = make_callbacks(p, folder, training, pixels=pixels[0], done=done, history=history, stop=stop)

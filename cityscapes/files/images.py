@@ -3,7 +3,7 @@
 An image becomes 8-bit RGB, or the channels of a rule that its data set states (`channels.py`). It is turned as its
 EXIF orientation says; 16-bit gray is scaled to 8 bits (divided by 257 and rounded); CMYK of a JPEG is taken as inverted
 only where Adobe's marker says so; alpha is ignored. A mask is a PNG whose ids are taken as they are stored, whatever
-the bits of a pixel, and is never turned. A bad file is a one-line error that names it.
+the bits of a pixel; one that EXIF would turn is refused. A bad file is a one-line error that names it.
 """
 
 import threading
@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from cityscapes.errors import InputError, MissingInputError, reason, require
 from cityscapes.files.channels import ChannelImage, PixelRule
-from cityscapes.files.png_chunks import has_damaged_chunk
+from cityscapes.files.png_chunks import has_damaged_chunk, may_be_turned
 from cityscapes.files.tiff_read import is_tiff, keeps_all, read_values, tiff_shape
 from cityscapes.files.untrusted import MAX_PIXELS, regular
 
@@ -249,6 +249,11 @@ def ids_or_colors(content: bytes, source: str) -> np.ndarray | Image.Image:
     """Decode a mask's file: its ids as they are stored, uint8 (H,W), or the image where it has more channels."""
     from cityscapes.files.png_read import decode_gray_png  # loads numba, which images do not need
 
+    if may_be_turned(content) and (orientation := _orientation(decode_mask(content, source))) in _TURNS:
+        raise InputError(
+            f"{source}: has the EXIF orientation {orientation}, and masks are read as they are stored; save it "
+            "upright, without EXIF"
+        )
     ids = decode_gray_png(content, bits=8, palette=True)  # fast, and None for what is rarer
     if ids is not None:
         return ids

@@ -8,6 +8,8 @@ from pathlib import Path
 from cityscapes.files.checksums import crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -28,6 +30,14 @@ def chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 def palette_of(content: bytes) -> bytes:
     """Return the palette of a PNG file, three bytes a color; empty where it has none."""
     return next((content[start:end] for kind, start, end in chunks(content) if kind == b"PLTE"), b"")
+
+
+def may_be_turned(content: bytes) -> bool:
+    """Return whether a PNG has EXIF, or a text in which programs keep an orientation; a walk from chunk to chunk."""
+    return any(
+        kind == b"eXIf" or (kind in _TEXTS and content.startswith(_ORIENTED, start))
+        for kind, start, _ in chunks(content)
+    )
 
 
 def is_sound(content: bytes, start: int, end: int) -> bool:

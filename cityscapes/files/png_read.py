@@ -14,7 +14,7 @@ import numpy as np
 
 from cityscapes.compiled import compiled
 from cityscapes.errors import InputError, MissingInputError, UserError, reason
-from cityscapes.files.png_chunks import SIGNATURE, chunks, has_damaged_chunk, is_sound
+from cityscapes.files.png_chunks import SIGNATURE, chunks, has_damaged_chunk, is_sound, may_be_turned
 from cityscapes.files.untrusted import MAX_PIXELS, regular
 
 try:
@@ -26,8 +26,6 @@ MAX_FILE_BYTES = 16 * 2**20
 """The most bytes of a mask's file; any mask that is not noise takes less."""
 _GRAY, _RGB, _PALETTE = 0, 2, 3  # the header's numbers of color types
 _CHANNELS = {_GRAY: 1, _RGB: 3, 4: 2, 6: 4}
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_ORIENTED = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _BLOCK_BYTES = 2**17  # stays in the processor's cache
 
 
@@ -94,7 +92,7 @@ def png_size(content: bytes) -> tuple[int, int] | None:
 
     An image whose metadata may turn it is left to `cityscapes.files.images`.
     """
-    return None if _may_be_turned(content) else _size_of(content, 8, _RGB)
+    return None if may_be_turned(content) else _size_of(content, 8, _RGB)
 
 
 def decode_corner(content: bytes, bottom: int, right: int) -> np.ndarray | None:
@@ -158,14 +156,6 @@ def _size_of(content: bytes, bits: int, color_type: int) -> tuple[int, int] | No
         return None
     width, height, *kind = struct.unpack(">IIBBBBB", content[16:29])
     return (height, width) if kind == [bits, color_type, 0, 0, 0] and 0 < width * height <= MAX_PIXELS else None
-
-
-def _may_be_turned(content: bytes) -> bool:
-    """Return whether a PNG has EXIF, or a text in which programs keep an orientation; a walk from chunk to chunk."""
-    return any(
-        kind == b"eXIf" or (kind in _TEXTS and content.startswith(_ORIENTED, start))
-        for kind, start, _ in chunks(content)
-    )
 
 
 def _image_data(content: bytes) -> bytes | None:

@@ -1,6 +1,8 @@
 """Read files and JSON from untrusted sources: bound sizes, refuse ambiguous JSON, and quote only printable text."""
 
+import errno
 import json
+import os
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from cityscapes.errors import InputError, MissingInputError, reason
+from cityscapes.errors import InputError, MissingInputError, ParameterError, reason
 
 MAX_PIXELS = 64 * 2**20
 """The most pixels that an image, a mask or an annotation may claim, 32 times those of a Cityscapes frame; a file that
@@ -100,6 +102,26 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def given_path(text: str | Path, *, variables: bool = False) -> Path:
+    """Return the path that a user gave, with `~`, and if asked for environment variables, replaced.
+
+    It need not lead anywhere. Raises ParameterError where no file can have that name, InputError where it may not be
+    looked up.
+    """
+    path = Path(os.path.expanduser(os.path.expandvars(text) if variables else text))
+    shown = f"{sanitize(str(text))[:80]}"
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ParameterError(f"{shown}...: too long for the name of a file") from error
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise InputError(f"{path}: {reason(error)}") from error
+    except ValueError as error:
+        raise ParameterError(f"{shown}: holds a character that no file's name can have") from error
+    return path
 
 
 def regular(path: Path) -> Path:

@@ -18,6 +18,7 @@ from cityscapes.files.atomic import open_atomically
 from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import inspect_picture, read_ids
 from cityscapes.files.listing import walk
+from cityscapes.files.untrusted import given_path
 from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID
 from dlv3p.annotations.coco import CocoWriter
 from dlv3p.annotations.cvat import CvatWriter
@@ -75,16 +76,16 @@ def write_corrections(
     """
     if format not in FILES:
         raise ParameterError(f"format={format!r}: allowed are {', '.join(FILES)}")
-    folder = Path(masks).expanduser()
+    folder = given_path(masks)
     kept = _Masks(folder)
-    pictures = Path(images).expanduser() if images else folder / "images"
+    pictures = given_path(images) if images else folder / "images"
     index = None if pictures.is_file() else ImageIndex(pictures)
     if index is None and (other := next((one for one in kept.paths if not FRAME.fullmatch(one.stem)), None)):
         raise ParameterError(
             f"images={str(images)!r}: is a file, as for frames of a video, and {other} is no frame; give the folder of "
             "the images"
         )
-    path = Path(output).expanduser() if output else folder / FILES[format]
+    path = given_path(output) if output else folder / FILES[format]
     made_of, others = predicted_files(folder), []
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
     shapes = points = differing = pixels = done = 0

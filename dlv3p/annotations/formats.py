@@ -1,6 +1,5 @@
 """Open annotations of any known format, recognized by their files, together with the images that they belong to."""
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Protocol
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.listing import walk
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.annotations.coco import CocoFile
 from dlv3p.annotations.cvat import CvatFile
 from dlv3p.annotations.image_files import ImageIndex, LabelMeFolder, MaskFolder, mask_folders
@@ -65,13 +64,13 @@ def open_source(annotations: str | Path, images: str | Path = "", format: str = 
     The images are looked for below `images`, by default where the annotations are, but not below `without`, where
     results go. Raises MissingInputError where there is nothing, InputError for what is not the format.
     """
-    path = Path(os.path.expandvars(annotations)).expanduser()
+    path = given_path(annotations, variables=True)
     if not path.exists():
         raise MissingInputError(f"annotations={str(annotations)!r}: no such file or folder")
     if path.suffix.lower() in ARCHIVES and path.is_file():
         raise InputError(f"annotations={str(annotations)!r}: is an archive; unpack it, and give the folder")
     format = _recognize(path) if format == "auto" else format
-    folder = Path(os.path.expandvars(images)).expanduser() if images else _image_folder(path, format)
+    folder = given_path(images, variables=True) if images else _image_folder(path, format)
     left_out = [without, *(_own_mask_folders(path, folder) if format == "masks" else [])]
     index = ImageIndex(folder, [place for place in left_out if place.exists()])
     return Source(path.name, format, _readers(path, format, index), index)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cityscapes.errors import InputError, MissingInputError
-from cityscapes.files.untrusted import check_row, read_at_most, sanitize, why_no_heading
+from cityscapes.files.untrusted import check_row, given_path, read_at_most, sanitize, why_no_heading
 from cityscapes.labels import IGNORE
 from cityscapes.layout import check_split_name
 from dlv3p.annotations.shapes import Label
@@ -76,7 +76,7 @@ def choose_classes(
     """
     notes: list[str] = []
     if class_table:
-        class_of, given = _read_table(Path(class_table).expanduser())
+        class_of, given = _read_table(given_path(class_table))
         _refuse_unknown(used, class_of, class_table)
         if idle := [label for label in class_of if label not in used]:
             notes.append(f"{len(idle)} labels of the table do not occur: {_listed(idle)}")
@@ -233,7 +233,7 @@ def plan_splits(
     group_of = find_groups(list(subset_of), groups)
     own = len(set(subset_of.values()) - {""}) > 1 and not shares
     if split_list:
-        split_of, notes = _of_list(list(subset_of), Path(split_list).expanduser())
+        split_of, notes = _of_list(list(subset_of), given_path(split_list))
     elif own:
         split_of, notes = {name: subset for name, subset in subset_of.items() if subset}, []
         if left := len(subset_of) - len(split_of):
@@ -256,7 +256,7 @@ def find_groups(names: Sequence[str], groups: str) -> dict[str, str]:
     if groups == NONE:
         return {name: name for name in names}
     if groups.lower().endswith(".csv"):
-        return _of_table(names, Path(groups).expanduser(), "group")
+        return _of_table(names, given_path(groups), "group")
     return _of_pattern(names, groups)
 
 

@@ -25,7 +25,7 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.locks import lock_folder
 from cityscapes.files.png_write import encode_png
 from cityscapes.files.stamps import is_made_from
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from cityscapes.parallel import map_bounded, usable_cores
 from cityscapes.workspace import data_folder
 from dlv3p.annotations.demo import write_demo_annotations
@@ -146,7 +146,7 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
     annotations, images = Path(p.annotations), Path(p.images) if p.images else ""
     if p.annotations in DEMO_ANNOTATIONS:
         annotations, images = write_demo_annotations(p.annotations)
-    output = Path(p.output).expanduser() if p.output else data_folder() / Path(p.annotations).stem
+    output = given_path(p.output) if p.output else data_folder() / Path(p.annotations).stem
     source = open_source(annotations, images, p.format, without=output)
     for place in (annotations.resolve(), source.images.folder.resolve()):
         if place.is_relative_to(output.resolve()):
@@ -309,8 +309,8 @@ class _Writer:
 def _settings(p: PrepareAnnotationsParameters, source: Source, chosen: Classes) -> dict[str, Any]:
     """Return what the results depend on beside the annotations and the images."""
     listed = ""
-    if p.split_list and Path(p.split_list).expanduser().is_file():
-        listed = hashlib.sha256(Path(p.split_list).expanduser().read_bytes()).hexdigest()
+    if p.split_list and given_path(p.split_list).is_file():
+        listed = hashlib.sha256(given_path(p.split_list).read_bytes()).hexdigest()
     names = ("unlabeled", "draw_order", "boxes", "image_files", "splits", "split_list", "image_groups", "seed")
     classes = [list(chosen.names), [list(color) for color in chosen.colors], dict(chosen.id_of)]
     return {"format": FORMAT, "kind": source.format, "classes": classes, "list": listed} | {

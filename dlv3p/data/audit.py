@@ -36,6 +36,7 @@ from cityscapes.errors import MissingInputError, UserError
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.images import FORMATS, NEARLY_BLACK, STRETCH, Header, explain_nearly_black, inspect_image
 from cityscapes.findings import Finding, worst_of_each_kind
+from dlv3p.data.class_pixels import describe_palettes
 from dlv3p.data.folder import is_folder, measure_data_file
 from dlv3p.data.likeness import Look, find_alike_in_splits, look_at
 from dlv3p.data.parts import choose_listed
@@ -79,7 +80,8 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
     if not is_url(root) and is_folder(Path(root)):
         measure_data_file(Path(root), splits[0])
     counts, findings, contents, looks = [], [], defaultdict(list), defaultdict(list)
-    for split in open_audited(root, splits, image_list):
+    opened = open_audited(root, splits, image_list)
+    for split in opened:
         name = split.split
         counts.append(SplitCounts(name, split.class_names, images=len(split)))
         sums = None
@@ -96,6 +98,8 @@ def audit(root: Root, splits: Sequence[str], *, image_list: str = "", progress: 
                     sums = pair.sums if sums is None else sums + pair.sums
         findings += [] if sums is None else find_lost_values(name, split.pixel_rule, sums)
         findings += _find_missing(split) + find_in_classes(counts[-1], trained=name == splits[0])
+    if problem := describe_palettes(*opened):
+        findings.append(Finding("palettes that disagree", opened[0].split, "masks", *problem.split("; ", 1)))
     findings += find_duplicates(contents) + find_alike_in_splits(looks) + find_nothing_to_learn(counts[0])
     findings += find_unlearnable(counts[0], counts[1:]) + find_unscored(counts[0], counts[1:])
     return AuditReport(root, tuple(counts), errors_first(findings), time.monotonic() - start)

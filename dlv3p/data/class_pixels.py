@@ -4,6 +4,7 @@ The counts are kept on disk, by the state of the masks.
 """
 
 from contextlib import suppress
+from itertools import chain
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def class_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray:
             if not skip_bad:
                 raise
             whole = False  # the loader warns of it
-    if whole:
+    if whole and not describe_palettes(split):  # which is to be said of every training
         write_array(path, counts)
     return counts
 
@@ -61,3 +62,19 @@ def describe_absent(split: Split, pixels: np.ndarray) -> str:
         f"{split.root}: no pixel of {split.split!r} is labeled {', '.join(absent[:MOST_NAMES])}{more}, "
         f"{len(absent)} of {split.num_classes} classes, which cannot be learned; check the masks and the class table"
     )
+
+
+def describe_palettes(*splits: Split) -> str:
+    """Return a line about masks that were read and whose palettes show one id in two colors; "" where there is none.
+
+    So does a program that gives each mask a palette of its own, and then one id stands for several classes.
+    """
+    first: dict[int, tuple[tuple[int, ...], str]] = {}
+    for (index, color), mask in chain.from_iterable(split.shown.items() for split in splits):
+        usual, other = first.setdefault(index, (color, mask))
+        if color != usual:
+            return (
+                f"{mask}: its palette shows id {index} in the color {color}, that of {other} in {usual}; if colors are "
+                "what the masks mean, add them to classes.csv and store the masks as RGB, else store them as gray"
+            )
+    return ""

@@ -165,6 +165,12 @@ def _row(where: str, fields: dict[str | None, Any]) -> _Row:
         raise InputError(f"{where}: give red, green and blue together, or none of them")
     values = [_number(text, f"{where}: a color") for text in texts if text]
     color = (values[0], values[1], values[2]) if values else None
+    for key in ("train_id", "trainid", "train id"):
+        if (other := (fields.get(key) or "").strip()) not in ("", (fields.get("id") or "").strip()):
+            raise InputError(
+                f"{where}: {key} is {other}, which is not read; give the class's number in training as its id, "
+                f"{IGNORE} where it is ignored, and the values of the masks under stored"
+            )
     stored = tuple(_number(text, f"{where}: a stored value") for text in (fields.get("stored") or "").split())
     return _Row(where, _number(fields.get("id"), f"{where}: id"), name, color, stored)
 

@@ -85,8 +85,19 @@ def measure(root: Path, images: Iterable[Path]) -> PixelRule:
 
 def _content(root: Path) -> dict[str, Any]:
     path = root / DATA_FILE
-    if not path.is_file():
-        return {}
+    _refuse_misnamed(root, path)
+    return _read(path) if path.is_file() else {}
+
+
+def _refuse_misnamed(root: Path, path: Path) -> None:
+    """Raise InputError for a file of another name, such as data.yml, that states what only `path` is read for."""
+    for other in root.iterdir():
+        misnamed = other.name.lower() in (DATA_FILE, "data.yml") and other.name != DATA_FILE and other.is_file()
+        if misnamed and not (path.exists() and path.samefile(other)) and _read(other).keys() & set(ALLOWED):
+            raise InputError(f"{other}: is not read under this name; call it {DATA_FILE}")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         return read_mapping(path, option="", wanted=f"allowed are lines of {', '.join(ALLOWED)}")
     except ParameterError as error:

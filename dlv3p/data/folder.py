@@ -57,6 +57,7 @@ class FolderSplit(PairedSplit):
         super().__init__(root, split, pairs, table.classes, **more)
         self.pixel_rule = rule
         self._table, self.label_rule = table, table.rule
+        self.shown: dict[tuple[int, tuple[int, ...]], str] = {}
 
     @cached_property
     def meaning(self) -> str:
@@ -96,10 +97,14 @@ class FolderSplit(PairedSplit):
     def _refuse_contradiction(self, ids: np.ndarray, palette: bytes, path: Path) -> None:
         """Raise InputError where the colors under which ids are stored are those of other classes."""
         of_color, found = self._table.id_of_color, sorted(ids_in(ids))
-        for index in found if palette and of_color else ():
+        for index in found if palette else ():
             color = tuple(palette[3 * index : 3 * index + 3])
+            if len(set(color)) == 1:  # the gray ramp of a palette says nothing
+                continue
+            if not of_color:
+                self.shown.setdefault((index, color), str(path))
             wanted = of_color.get(color, index)
-            if wanted != index and len(set(color)) > 1:  # the gray ramp of a palette says nothing
+            if wanted != index:
                 raise InputError(
                     f"{path}: its palette shows id {index} ({self._called(index)}) in the color {color} of id {wanted} "
                     f"({self._called(wanted)}) in {CLASSES_FILE}; correct the table, or store the ids of the table"

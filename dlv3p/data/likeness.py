@@ -6,12 +6,15 @@ flat ones, whose bits are noise, never are, nor are those of fewer pixels than t
 measured distributions (docs/data.md). An image is kept as 320 bytes, so that memory hardly grows.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from cityscapes.audit_rules import find_alike
+from cityscapes.dataset import Split
+from cityscapes.errors import InputError
 from cityscapes.findings import Finding
 
 SIDE = 16
@@ -23,6 +26,9 @@ LEAST_CORRELATION = 0.96
 
 FLAT = 4.0
 """The deviation, in levels of 255, of a reduced image below which it has nothing to compare."""
+
+CHEAP = 2**26
+"""The most bytes of two splits' image files that are decoded before a training, a few seconds of one core."""
 
 
 class Look(NamedTuple):
@@ -56,6 +62,32 @@ def find_alike_in_splits(looks: dict[str, list[Look]]) -> list[Finding]:
                 if likeness and others[index].digest != look.digest:
                     findings.append(find_alike(split, look.name, other_split, others[index].name, likeness))
     return findings
+
+
+def describe_alike(split: Split, other: Split) -> str:
+    """Return a line about images of a split that look nearly like another's, such as one saved anew; "" for none.
+
+    Only splits of at most `CHEAP` bytes are looked into, and no shards: the audit looks at all of them.
+    """
+    if split.fingerprint or other.fingerprint:
+        return ""
+    looks: dict[str, list[Look]] = {}
+    with suppress(OSError, InputError):  # an image is gone or damaged, which reading it explains
+        paths = (one.image_path(index) for one in (other, split) for index in range(len(one)))
+        if sum(path.stat().st_size for path in paths) > CHEAP:
+            return ""
+        # A digest of its own for each image: those of equal pixels are alike, too.
+        for kind, one in (("other", other), ("own", split)):
+            looks[kind] = [look_at(one.name(i), f"{kind}{i}".encode(), one.image(i)) for i in range(len(one))]
+    found = find_alike_in_splits(looks)
+    if not found:
+        return ""
+    (_, first), (_, second) = found[0].shows
+    return (
+        f"{split.root}: {len(found)} images of {split.split!r} look nearly like images of {other.split!r}, the first "
+        f"{second} like {first}; a score on one image saved twice, or on neighboring frames, says little about new "
+        "images: look at them in audit_data, and split by video, place or patient"
+    )
 
 
 def _nearest(look: Look, bits: np.ndarray, levels: np.ndarray) -> tuple[int, float]:

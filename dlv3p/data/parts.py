@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from PIL import Image
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage
-from cityscapes.files.untrusted import read_at_most, sanitize
+from cityscapes.files.untrusted import given_path, read_at_most, sanitize
 from dlv3p.parameters.data_roots import FOLD
 
 LARGEST_LIST = 64 * 2**20
@@ -49,6 +49,11 @@ class Part(Split):
     def meaning(self) -> str:
         """What turns stored masks into classes, as in the whole split."""
         return self.whole.meaning
+
+    @property
+    def shown(self) -> Mapping[tuple[int, tuple[int, ...]], str]:
+        """The colors in which palettes have shown ids so far, as in the whole split."""
+        return self.whole.shown
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -142,7 +147,7 @@ def choose_listed(listed: str, splits: Sequence[Split], *, parameter: str) -> li
 
     Raises InputError for a line that no split has an image for, which the `parameter` is to explain.
     """
-    path = Path(os.path.expandvars(listed)).expanduser()
+    path = given_path(listed, variables=True)
     lines = _read_lines(path)
     left = {line: os.path.realpath(_located(path, line)) for line in lines}
     parts, found = [], set()
@@ -190,4 +195,4 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _located(path: Path, line: str) -> Path:
-    return Path(os.path.normpath((path.parent / Path(line).expanduser()).absolute()))
+    return Path(os.path.normpath((path.parent / os.path.expanduser(line)).absolute()))

@@ -1,11 +1,11 @@
 """Prepare PASCAL VOC and SBD: unpack their archives into a development kit to train on, and count its images."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from cityscapes.files.leftovers import remove_leftovers
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import data_folder
 from dlv3p.data.demo import write_demo_voc
 from dlv3p.data.voc import LISTS, PUBLISHED_COUNTS, find_kit, is_voc, read_voc_list
@@ -22,8 +22,8 @@ def prepare_voc(data_root: str, *, archives: str, with_sbd: bool, progress: str 
     """
     if data_root == DEMO_VOC:
         return find_kit(write_demo_voc(data_folder() / DEMO_VOC))
-    root = Path(os.path.expandvars(data_root)).expanduser()
-    source = Path(os.path.expandvars(archives)).expanduser() if archives else root / "archives"
+    root = given_path(data_root, variables=True)
+    source = given_path(archives, variables=True) if archives else root / "archives"
     for folder in (source, *((root / archive.folder).parent for archive in (VOC, SBD))):
         remove_leftovers(folder, below=False)
     kit = find_kit(root) if is_voc(root) else unpack_archive(VOC, source, root)

@@ -21,8 +21,9 @@ from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash, describe_others, predicted_files
 from dlv3p.data.roots import open_split, resolve_data_root
+from dlv3p.evaluation.benchmarks import data_name
 from dlv3p.evaluation.comparison import StoredEvaluation, read_evaluations
-from dlv3p.evaluation.evaluate import Evaluation, data_name, evaluate, hash_scored, scored_pair
+from dlv3p.evaluation.evaluate import Evaluation, evaluate, hash_scored, scored_pair
 from dlv3p.evaluation.image_counts import ImageCounts, read_groups, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores

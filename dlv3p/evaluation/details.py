@@ -16,6 +16,7 @@ from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
+from cityscapes.files.untrusted import given_path
 from cityscapes.labels import IGNORE
 from cityscapes.scores.truth_files import truth_of_frames
 from dlv3p.data.fingerprints import shared_images
@@ -230,7 +231,7 @@ class _FolderPairs:
     prediction: str | Path
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        truth, prediction = Path(self.truth).expanduser(), Path(self.prediction).expanduser()
+        truth, prediction = given_path(self.truth), given_path(self.prediction)
         paths = files_below(truth, ".png")
         if not paths:
             raise MissingInputError(f"{truth}: holds no PNG; give the folder of the true masks")

@@ -4,8 +4,6 @@ On Cityscapes the official scores are accumulated along the way, from the same p
 iIoU and categories, and the official class IoU equals the mIoU, since the network predicts evaluated classes only.
 """
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ import torch
 from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit, Split
-from cityscapes.demo.city import DESCRIPTION
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import read_json
@@ -26,11 +23,10 @@ from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
-from dlv3p.data.classes import CLASS_NAMES as VOC_NAMES
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
 from dlv3p.data.roots import is_root_of
-from dlv3p.data.voc import VocSplit
+from dlv3p.evaluation.benchmarks import data_name
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
@@ -40,12 +36,6 @@ from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
 from dlv3p.runtime.progress import track
-
-BENCHMARKS = {(CityscapesSplit, "val", 500): "Cityscapes val", (VocSplit, "val", 1449): "PASCAL VOC 2012 val"}
-"""Standard benchmarks, by kind of split, its name and number of images."""
-
-CITIES = {"frankfurt": 267, "lindau": 59, "munster": 174}
-"""The cities of Cityscapes val and their images, which other data sets in its layout do not have."""
 
 
 @dataclass(frozen=True)
@@ -278,24 +268,6 @@ def _center(whole: tuple[int, int], side: int) -> tuple[tuple[int, int], tuple[i
     width, height = (side * length // min(whole) for length in whole)
     left, top = (round((length - side) / 2) for length in (width, height))
     return (width, height), (left, top, left + side, top + side)
-
-
-def data_name(split: Split) -> str:
-    """Name the scored images, so that two runs share the name only where they are the same images.
-
-    An embedded city is never a benchmark, however many frames it has, nor is other data in the layout of one.
-    """
-    benchmark = BENCHMARKS.get((type(split), split.split, len(split)))
-    if benchmark and not (Path(split.root) / DESCRIPTION).exists() and _has_names_of_benchmark(split):
-        return benchmark
-    return f"{Path(split.root).name} {split.split}, {len(split)} images"
-
-
-def _has_names_of_benchmark(split: Split) -> bool:
-    if isinstance(split, CityscapesSplit):
-        return Counter(frame.city for frame in split.frames) == CITIES
-    named = all(re.fullmatch(r"\d{4}_\d{6}", split.name(index)) for index in range(len(split)))
-    return named and tuple(split.class_names) == tuple(VOC_NAMES)
 
 
 def scores_apply(predictor: Predictor, split: Split) -> bool:

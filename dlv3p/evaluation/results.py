@@ -25,12 +25,13 @@ _MISTAKABLE = re.compile(rf"/|-[0-9a-f]{{8}}$|(^|_)(last|{'|'.join(sorted(_WORDS
 """What the name of a split has in common with a protocol, the checkpoint "last", data, or a split within another."""
 
 
-def split_word(split: str) -> str:
+def split_word(split: str, *, also: re.Pattern[str] | None = None) -> str:
     """Return what stands for a split in names of files: its name, and a hash where that could be something else's.
 
-    So `a/b` and `a-b`, or a split called `last` and the checkpoint, never share a file.
+    So `a/b` and `a-b`, or a split called `last` and the checkpoint, never share a file. `also` is found in names that
+    are mistakable in one place alone.
     """
-    if not _MISTAKABLE.search(split):
+    if not _MISTAKABLE.search(split) and not (also and also.search(split)):
         return split
     return f"{split.replace('/', '-')}-{hashlib.sha256(split.encode()).hexdigest()[:8]}"
 

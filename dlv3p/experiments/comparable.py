@@ -14,6 +14,7 @@ from cityscapes.errors import MissingInputError
 from cityscapes.labels import CLASS_NAMES
 from cityscapes.workspace import NOTEBOOKS, run_folder
 from dlv3p.data.classes import CLASS_NAMES as VOC_NAMES
+from dlv3p.evaluation.benchmarks import is_variant
 from dlv3p.evaluation.comparison import read_evaluations
 from dlv3p.evaluation.published_figures import SCORES, Figure, network_name
 from dlv3p.experiments.table import WHILE_TRAINING, trained_states
@@ -175,7 +176,7 @@ def _trained_on(run: str, parameters: dict[str, Any]) -> str:
     if "imported" in record:
         return "images of whoever published its weights"
     split = f"{Path(str(parameters['data_root'])).name} {parameters['train_split']}, {images} images"
-    known = TRAINED_ON.get((names, images), split)
+    known = split if is_variant(str(parameters["data_root"])) else TRAINED_ON.get((names, images), split)
     other = [parameters[name] for name in ("initial_weights", "teacher") if parameters[name] not in ("", *WITHOUT_FILE)]
     return f"{known}, after the images of {' and '.join(other)}" if other else known
 

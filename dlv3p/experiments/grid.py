@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError, UserError
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import NOTEBOOKS, output_folder, workspace
 from dlv3p.experiments.jobs import Job, check_job, refuse_duplicates
 from dlv3p.jupyter.papermill_words import parameters_class
@@ -45,6 +46,7 @@ def read_sweep(path: Path) -> Sweep:
 
     A relative path starts at the current folder, else at `notebooks/`.
     """
+    path = given_path(path)
     path = path if path.is_file() or not (NOTEBOOKS / path).is_file() else NOTEBOOKS / path
     content = read_mapping(path, option="sweep", wanted=WANTED)
     for key in content:
@@ -70,7 +72,7 @@ def find_notebook(name: str) -> Path:
     """Return the path of a notebook of the suite, given its name or path; raises a user's error for any other."""
     if not NOTEBOOKS.is_dir():
         raise MissingInputError(f"{NOTEBOOKS}: no such folder; a sweep needs the repository, installed with -e")
-    path = NOTEBOOKS / f"{name}.ipynb" if name.isidentifier() else Path(name).expanduser().absolute()
+    path = NOTEBOOKS / f"{name}.ipynb" if name.isidentifier() else given_path(name).absolute()
     known = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb") if path.stem not in NOT_SWEPT)
     if not parameters_class(path) or path.stem in NOT_SWEPT:
         near = difflib.get_close_matches(path.stem, known, n=1)
@@ -98,7 +100,7 @@ def _recipe(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of the recipe that the sweep starts from, none where it names none."""
     if "recipe" not in content:
         return {}
-    name = Path(str(content["recipe"])).expanduser()
+    name = given_path(str(content["recipe"]))
     places = [path.parent / name, NOTEBOOKS / name, NOTEBOOKS / "recipes" / name]
     return read_config(next((place for place in places if place.is_file()), places[0]), option=f"sweep {path}: recipe")
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.locks import holder_of
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import output_folder, run_folder, workspace
 from dlv3p.jupyter.executed_copy import is_current
 from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
@@ -205,7 +206,7 @@ def prepare_data(jobs: Iterable[Job]) -> None:
 
 
 def _path(job: Job, text: str) -> Path:
-    return job.folder / Path(text).expanduser()
+    return job.folder / given_path(text)
 
 
 def costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict[int, float]:

@@ -5,7 +5,6 @@ together with the other parameters.
 """
 
 import difflib
-import os
 import re
 import shlex
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cityscapes.errors import MissingInputError
+from cityscapes.files.untrusted import given_path
 from cityscapes.layout import SPLITS, check_split_name
 from cityscapes.workspace import data_folder, demo_city_folder, workspace
 from dlv3p.parameters.base import several, text
@@ -74,7 +74,7 @@ def find_data_root(data_root: str) -> Root:
         return embedded_folder(data_root)
     if is_url(data_root):
         return data_root
-    expanded = Path(os.path.expandvars(data_root)).expanduser()
+    expanded = given_path(data_root, variables=True)
     candidates = [expanded.absolute(), workspace() / expanded]
     for folder in candidates:
         if folder.is_dir():

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Self
 
 from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.files.untrusted import given_path
 from dlv3p.parameters.base import Parameters, choice, number, switch, text
 from dlv3p.parameters.choices import (
     BAD_SAMPLES,
@@ -35,7 +35,7 @@ WITHOUT_FILE = ("random", "imagenet")
 
 def find_weights(source: str) -> None:
     """Raise MissingInputError where `initial_weights` names a file that is not there."""
-    if source not in WITHOUT_FILE and not Path(source).expanduser().is_file():
+    if source not in WITHOUT_FILE and not given_path(source).is_file():
         raise MissingInputError(f"initial_weights={source!r}: no such file; allowed are 'random', 'imagenet' or a path")
 
 

@@ -18,6 +18,7 @@ from cityscapes.errors import IntegrityError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import read_recorded, write_recorded
 from cityscapes.files.images import read_ids
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import output_folder
 from dlv3p.data.fingerprints import file_state, image_fingerprint, labels_fingerprint
 from dlv3p.data.parts import image_list
@@ -184,7 +185,7 @@ def explore(config: ExplorePredictionsParameters, names: Sequence[str]) -> Explo
 
 def open_masks(folder: Path, split: Split, ids: str = "train") -> Masks:
     """Find the masks of a split in a folder of any program, or in what `predict` wrote, whose record says which ids."""
-    folder = folder.expanduser()
+    folder = given_path(folder)
     if not folder.is_dir():
         raise MissingInputError(f"predictions={str(folder)!r}: no such folder; predict.ipynb writes one")
     masks, ids = masks_of(folder, split, ids)

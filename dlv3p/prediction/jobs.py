@@ -1,6 +1,7 @@
 """Predict what a notebook's or a command's parameters ask for, choose where its results go, and show them."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,6 +13,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.files.untrusted import given_path
 from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
@@ -103,6 +105,17 @@ def predict_split(run: str, config: ExplorePredictionsParameters) -> Path:
     return predict_images(predictor, Source(config.split, images), folder, outputs, progress=config.progress).folder
 
 
+_LIKE_A_DRIVE = re.compile(r"_([A-Za-z-]+|\d{6})$|^predict_")
+"""What the name of a split has in common with a city or sequence of another split, or with images of no split."""
+
+
+def drive_word(parameters: RenderGifParameters) -> str:
+    """Return what stands for a drive in names of files: split, city and sequence, so that no two drives share it."""
+    p = parameters
+    split = split_word(p.split, also=_LIKE_A_DRIVE)
+    return "_".join([split, *(split_word(word) for word in (p.city, p.sequence) if word)])
+
+
 class Drive(NamedTuple):
     """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3)."""
 
@@ -118,8 +131,7 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         root = resolve_data_root(p.data_root or predictor.parameters.data_root)
         split = (open_images if p.split == "test" else open_for_viewing)(root, p.split)
         indices = choose_frames(split, city=p.city, sequence=p.sequence, count=p.frames)
-        chosen = "_".join(filter(None, (split_word(split.split), p.city, p.sequence)))
-        path = result_path(predictor, split, f"{chosen}.{p.animation}", usual=split.split)
+        path = result_path(predictor, split, f"{drive_word(p)}.{p.animation}", usual=split.split)
         names = tuple(split.name(index) for index in indices)
         return Drive(path, names, drive_frames(predictor, split, indices, p))
     source = find_images(p.images)
@@ -134,7 +146,8 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
                 raise InputError(f"{image.path}: {why}")
         names = tuple(image.name for image in images)
         pictures = (as_image(image.path, predictor.rule) for image in images)
-    path = output_folder(predictor.run) / f"{source.title}.{p.animation}"
+    words = ["predict", source.title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
+    path = output_folder(predictor.run) / f"{'_'.join(words)}.{p.animation}"
     named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
     return Drive(path, names, _composed(predictor, named, len(names), p, footer=footer))
 
@@ -181,7 +194,7 @@ def _find(parameters: PredictParameters, output: Path | None) -> Source:
 
 
 def _asked(parameters: PredictParameters) -> Path | None:
-    return Path(parameters.output).expanduser() if parameters.output else None
+    return given_path(parameters.output) if parameters.output else None
 
 
 def _outputs(parameters: PredictParameters) -> Outputs:

@@ -22,6 +22,7 @@ import pandas as pd
 from cityscapes.dataset import Split
 from cityscapes.errors import IntegrityError, ParameterError, run_command
 from cityscapes.files.atomic import write_text
+from cityscapes.files.untrusted import given_path
 from cityscapes.labels import IGNORE
 from cityscapes.workspace import output_folder
 from dlv3p.annotations.correct import FILES, open_writer, trace
@@ -179,7 +180,7 @@ def train_folds(config: FindLabelErrorsParameters) -> list[str]:
 
 def fold_parameters(config: FindLabelErrorsParameters, fold: int) -> TrainParameters:
     """Return how a fold is trained: by the recipe, on all of the split that is not judged by it."""
-    values = read_config(Path(config.recipe).expanduser(), option="recipe") if config.recipe else {}
+    values = read_config(given_path(config.recipe), option="recipe") if config.recipe else {}
     values |= {"data_root": config.data_root, "train_split": config.split, "folds": config.folds, "fold": 0, "run": ""}
     values |= {name: getattr(config, name) for name in ("device", "threads", "progress")}
     values |= {"epochs": config.epochs, "steps": 0} if config.epochs else {}

@@ -27,6 +27,7 @@ from cityscapes.errors import (
 from cityscapes.files.channels import PixelRule
 from cityscapes.files.checksums import check_recorded, file_sha256, read_json, record_path, write_recorded
 from cityscapes.files.leftovers import temporary_folder
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.classes import class_colors, read_own_colors
@@ -97,7 +98,7 @@ def open_network(
 
     Without any run, "" is the stored one. Raises MissingInputError for what is not there.
     """
-    path = Path(source).expanduser() if source else None
+    path = given_path(source) if source else None
     if path is not None and path.suffix.lower() in EXPORTED:
         return _open_exported(path, runtime, device, threads)
     if path is not None and path.suffix.lower() == TORCH_EXPORT:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
 from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
+from cityscapes.files.untrusted import given_path
 from dlv3p.data.augment import normalize
 from dlv3p.evaluation.inference import Predictor, refuse_other_weights
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
@@ -246,7 +247,7 @@ def as_image(image: str | Path | Image.Image | np.ndarray, rule: PixelRule | Non
     stored values become its channels.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser(), formats=PICTURE_FORMATS, most_pixels=2**40, rule=rule)
+        return read_image(given_path(image), formats=PICTURE_FORMATS, most_pixels=2**40, rule=rule)
     if rule is not None:
         return image if isinstance(image, ChannelImage) else rule.image(np.asarray(image), "image")
     if isinstance(image, Image.Image):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cityscapes.errors import InputError, MissingInputError, ParameterError
 from cityscapes.files.listing import refuse_circles, walk
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.data.parts import read_image_list
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.parameters.data_roots import DEMO_CITY
@@ -50,7 +50,7 @@ def find_images(images: str | Path, *, output: Path | None = None) -> Source:
     """
     if str(images) == DEMO_CITY:
         return find_images(Path(resolve_data_root(DEMO_CITY)) / "leftImg8bit" / "test", output=output)
-    path = Path(os.path.expandvars(images)).expanduser()
+    path = given_path(images, variables=True)
     if path.is_dir():
         return _of_folder(path, output)
     if path.is_file() or path.is_symlink():

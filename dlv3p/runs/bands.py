@@ -23,6 +23,7 @@ import numpy as np
 from cityscapes.dataset import Split
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError, reason
 from cityscapes.files.checksums import HASH_KEY, read_json, read_recorded
+from cityscapes.files.untrusted import given_path
 from dlv3p.data.class_pixels import class_pixels
 from dlv3p.data.fingerprints import pixels_fingerprint
 from dlv3p.data.roots import open_training
@@ -89,7 +90,7 @@ def band_for(parameters: TrainParameters, training: Split) -> Band | None:
     if parameters.band == "none":
         return None
     if parameters.band != "auto":
-        return read_band(Path(parameters.band).expanduser())
+        return read_band(given_path(parameters.band))
     stored = map(read_band, sorted(STORED.glob("*.json")))
     return next((band for band in stored if band.applies_to(parameters, training)), None)
 

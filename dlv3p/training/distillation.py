@@ -1,7 +1,6 @@
 """Knowledge distillation: softened predictions of another network as targets beside the labels (arXiv:1503.02531)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch.nn import functional
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule, refuse_other_rule
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from cityscapes.labels import IGNORE
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.models.deeplab import DeepLab, upsample
@@ -40,7 +39,7 @@ def load_teacher(
     """
     if not name:
         return None
-    path = Path(name).expanduser()
+    path = given_path(name)
     if path.is_file() or path.suffix in (".pt", ".pth", ".safetensors", ".npz") or len(path.parts) > 1:
         teacher, _, taught = load_model(path)
     else:

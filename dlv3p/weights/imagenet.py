@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
-from cityscapes.files.untrusted import safe_reason, sanitize
+from cityscapes.files.untrusted import given_path, safe_reason, sanitize
 from dlv3p.models.backbones.features import Backbone
 from dlv3p.models.inputs import adapted_to
 from dlv3p.parameters.network import TIMM
@@ -56,7 +56,7 @@ def load_imagenet_weights(
     MachineError when the weights cannot be downloaded, and ParameterError when no library offers any under this name.
     """
     if state is None and source != "imagenet":
-        state = _read(Path(source).expanduser())
+        state = _read(given_path(source))
     if name.startswith(TIMM):
         state = timm_weights(name, state, source)
     elif state is None:

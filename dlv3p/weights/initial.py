@@ -1,13 +1,12 @@
 """The initial weights of a training run: ImageNet weights for the backbone, or a whole pretrained network."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.channels import PixelRule
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.models.inputs import adapted_to
@@ -73,7 +72,7 @@ def load_initial_weights(
     ParameterError when it has other classes, as far as `class_names` and the file tell, and no new classifier was
     requested.
     """
-    path = Path(source).expanduser()
+    path = given_path(source)
     if source == "imagenet" or not path.is_file():
         load_imagenet_weights(model.backbone, parameters.backbone, source)
         return f"initial weights: the backbone {parameters.backbone}, from {source}"

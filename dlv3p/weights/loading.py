@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
-from cityscapes.files.untrusted import sanitize
+from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes, initialize
 from dlv3p.models.widths import apply_widths
 from dlv3p.parameters.network import TIMM, NetworkParameters
@@ -52,7 +52,7 @@ def load_model(
     """
     if num_classes is not None:
         check_num_classes(num_classes)
-    file = read_weights(Path(path).expanduser())
+    file = read_weights(given_path(path))
     found = recognize(file, output_stride=output_stride, weight_standardization=weight_standardization)
     return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
 

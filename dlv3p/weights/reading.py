@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError
+from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, reason
 from cityscapes.files.checksums import check_recorded, file_sha256
 from cityscapes.files.untrusted import parse_json, safe_reason, sanitize
 from dlv3p.weights.checksums import check_described
@@ -75,8 +75,11 @@ def read_weights(path: Path) -> WeightsFile:
         raise IntegrityError(f"{path}: a folder, not a weights file; give one of the files in it")
     if not path.is_file():
         raise MissingInputError(f"{path}: no such weights file")
-    with open(path, "rb") as file:
-        start = file.read(512)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read ({reason(error)})") from error
     if not start:
         raise IntegrityError(f"{path}: empty; fetch it again")
     if start[7:9] == b"\0{":  # after the length of the header, which is below 2^56 bytes

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from cityscapes.errors import MissingInputError, ParameterError
-from cityscapes.layout import IMAGE_SUFFIX, LABEL_IDS_SUFFIX, POLYGONS_SUFFIX, Frame, default_root, find_frames
+from cityscapes.layout import (
+    IMAGE_SUFFIX,
+    LABEL_IDS_SUFFIX,
+    POLYGONS_SUFFIX,
+    Frame,
+    check_split_name,
+    default_root,
+    find_frames,
+)
 
 FRAME = Frame("val", "frankfurt", "000000", "000576")
 
@@ -80,3 +88,10 @@ def test_root_is_the_named_one_then_data_then_the_embedded_city(tmp_path, monkey
     assert default_root() == data
     monkeypatch.setenv("CITYSCAPES_DATASET", "/elsewhere")
     assert default_root() == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("split", ["a" * 181, "a/" * 100 + "b"])
+def test_a_split_whose_name_fits_no_file_is_refused(split):
+    with pytest.raises(ParameterError, match="too long for the name of a folder"):
+        check_split_name(split)
+    check_split_name("a" * 180)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cityscapes.errors import InputError
 from dlv3p.data.audit import audit
-from dlv3p.data.class_pixels import class_pixels, describe_absent, refuse_one_class
+from dlv3p.data.class_pixels import class_pixels, describe_absent, describe_palettes, refuse_one_class
 from dlv3p.data.roots import open_split
 
 PLAIN = "id,name\n0,road\n1,car\n2,sky\n"
@@ -71,6 +71,43 @@ def test_a_palette_in_the_colors_of_other_classes_is_refused_by_name(folder):
 )
 def test_a_palette_that_agrees_or_says_nothing_is_no_reason(folder, palette):
     assert np.array_equal(write(folder, table=COLORED, palette=palette).mask(0), IDS)
+
+
+def test_palettes_that_show_one_id_in_two_colors_are_an_error_and_a_line(folder, workspace):
+    split = write(folder, masks=[IDS, IDS], palette=[128, 64, 128, 0, 0, 142, 70, 130, 180])
+    class_pixels(split)
+    assert describe_palettes(split) == ""
+    path = folder / "masks" / "train" / "1.png"
+    swapped = Image.fromarray(IDS, mode="P")
+    swapped.putpalette([0, 0, 142, 128, 64, 128, 70, 130, 180] + [0] * 249 * 3)
+    swapped.save(path)
+    for _ in range(2):  # counts that are kept would say nothing
+        split = open_split(folder, "train")
+        class_pixels(split)
+        line = describe_palettes(split)
+        assert line.startswith(
+            f"{path}: its palette shows id 0 in the color (0, 0, 142), that of {folder}/masks/train/0"
+        )
+    (finding,) = [one for one in audit(folder, ["train", "val"]).findings if one.kind == "palettes that disagree"]
+    assert finding.is_error
+
+
+def test_a_column_of_train_ids_is_not_passed_over(folder):
+    split = write(folder, table="id,name,trainId\n0,road,0\n1,car,1\n2,sky,\n")
+    assert np.array_equal(split.mask(0), IDS), "which says nothing else"
+    (folder / "classes.csv").write_text("id,name,trainId\n0,road,0\n1,car,255\n2,sky,1\n")
+    with pytest.raises(InputError, match=r"classes\.csv, line 3: trainid is 255, which is not read; give the class's"):
+        open_split(folder, "train")
+
+
+@pytest.mark.parametrize("name", ["data.yml", "Data.yaml"])
+def test_what_a_misnamed_data_file_states_is_not_passed_over(folder, name):
+    write(folder)
+    (folder / name).write_text("names: [road, car, sky]\n")
+    open_split(folder, "train")  # YOLO's says nothing of this
+    (folder / name).write_text("channels: 3\nvalue_range: [0, 128]\n")
+    with pytest.raises(InputError, match=rf"{name}: is not read under this name; call it data\.yaml"):
+        open_split(folder, "train")
 
 
 def test_gray_255_that_the_table_shows_as_a_white_class_is_refused(folder):

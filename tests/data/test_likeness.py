@@ -10,7 +10,8 @@ from cityscapes.audit_rules import SplitCounts, find_nothing_to_learn, find_unsc
 from cityscapes.findings import Finding, worst_of_each_kind
 from dlv3p.data.audit import audit, worst_pictures
 from dlv3p.data.demo import city_pictures
-from dlv3p.data.likeness import find_alike_in_splits, look_at
+from dlv3p.data.likeness import describe_alike, find_alike_in_splits, look_at
+from dlv3p.data.roots import open_split
 from dlv3p.pictures.audits import findings_picture
 
 CLASSES = "id,name\n0,ground\n1,thing\n"
@@ -41,6 +42,22 @@ def moved(image):
 
 def brighter(image):
     return image.point(lambda level: level * 0.7 + 20)
+
+
+def test_a_training_says_of_few_images_which_were_saved_twice(streets, tmp_path, monkeypatch) -> None:
+    (tmp_path / "classes.csv").write_text(CLASSES)
+    for split, images in (("train", streets[:6]), ("val", [saved_anew(streets[4]), *streets[6:8]])):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for index, image in enumerate(images):
+            image.save(tmp_path / "images" / split / f"{split}{index}.png")
+            Image.new("L", image.size).save(tmp_path / "masks" / split / f"{split}{index}.png")
+    training, validation = (open_split(tmp_path, split) for split in ("train", "val"))
+    line = describe_alike(validation, training)
+    said = f"{tmp_path}: 1 images of 'val' look nearly like images of 'train', the first val0 like train4; "
+    assert line.startswith(said)
+    monkeypatch.setattr("dlv3p.data.likeness.CHEAP", 1)
+    assert describe_alike(validation, training) == "", "which the audit says of many"
 
 
 @pytest.mark.parametrize("change", [saved_anew, moved, brighter])

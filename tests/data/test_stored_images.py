@@ -133,10 +133,13 @@ def test_a_very_large_image_is_refused_by_every_reader(folder, workspace):
     assert "into tiles" in finding.problem
 
 
-def test_a_folder_is_read_by_the_rules_of_masks(folder):
-    """A mask is never turned, not even where its image is."""
+def test_a_mask_that_exif_would_turn_is_refused(folder):
+    """Nobody can tell whether its pixels are turned already, as those of most masks of turned images."""
     add(folder, "half a turn.png")
     path = folder / "masks/train/half a turn.png"
-    ids = np.asarray(Image.open(path))
+    ids, split = np.asarray(Image.open(path)), open_folder(folder, "train", labeled=True)
+    Image.fromarray(ids).save(path, exif=oriented(1))
+    assert np.array_equal(split.mask(0), ids)
     Image.fromarray(ids).save(path, exif=oriented(3))
-    assert np.array_equal(open_folder(folder, "train", labeled=True).mask(0), ids)
+    with pytest.raises(InputError, match=r"has the EXIF orientation 3, and masks are read as they are stored; save it"):
+        split.mask(0)

@@ -19,8 +19,9 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.demo import write_demo_voc
 from dlv3p.data.roots import open_split
 from dlv3p.data.voc import VocSplit
+from dlv3p.evaluation.benchmarks import BENCHMARKS, data_name
 from dlv3p.evaluation.comparison import read_evaluations, score_table
-from dlv3p.evaluation.evaluate import BENCHMARKS, data_name, evaluate, scored_pair
+from dlv3p.evaluation.evaluate import evaluate, scored_pair
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.predictions import save_predictions
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
@@ -208,8 +209,33 @@ def test_an_embedded_city_of_the_size_of_a_benchmark_is_none(city, tmp_path, mon
     real = shutil.copytree(city, tmp_path / "real", ignore=shutil.ignore_patterns(DESCRIPTION))
     assert data_name(open_split(real, "val")) == f"{real.name} val, 3 images", "of other cities"
     cities = Counter(frame.city for frame in open_split(real, "val").frames)
-    monkeypatch.setattr("dlv3p.evaluation.evaluate.CITIES", cities)
+    monkeypatch.setattr("dlv3p.evaluation.benchmarks.CITIES", cities)
+    assert data_name(open_split(real, "val")) == f"{real.name} val, 3 images", "smaller ones"
+    monkeypatch.setattr("dlv3p.evaluation.benchmarks.SIZE", (128, 64))
     assert data_name(open_split(real, "val")) == "Cityscapes val"
+
+
+@pytest.mark.parametrize("linked", ["images", "one image", "a folder", "the root's name"])
+def test_a_variant_of_the_images_of_a_benchmark_is_none(city, tmp_path, monkeypatch, linked):
+    monkeypatch.setenv("DLV3P_FOLLOW_LINKS", "1")
+    monkeypatch.setitem(BENCHMARKS, (CityscapesSplit, "val", 3), "Cityscapes val")
+    monkeypatch.setattr("dlv3p.evaluation.benchmarks.SIZE", (128, 64))
+    name = "cityscapes_foggy" if linked == "the root's name" else "real"
+    real = shutil.copytree(city, tmp_path / name, ignore=shutil.ignore_patterns(DESCRIPTION))
+    cities = Counter(frame.city for frame in open_split(real, "val").frames)
+    monkeypatch.setattr("dlv3p.evaluation.benchmarks.CITIES", cities)
+    assert (data_name(open_split(real, "val")) == "Cityscapes val") == (name == "real")
+    foggy = tmp_path / "leftImg8bit_foggy"
+    shutil.copytree(real / "leftImg8bit", foggy)
+    images = sorted((real / "leftImg8bit" / "val").rglob("*.png"))
+    for image in {"images": images, "one image": images[1:2]}.get(linked, []):
+        copy = foggy / image.relative_to(real / "leftImg8bit")
+        image.unlink()
+        image.symlink_to(copy.rename(copy.with_name(f"{copy.stem}_foggy_beta_0.02.png")))
+    if linked == "a folder":
+        shutil.rmtree(real / "leftImg8bit")
+        (real / "leftImg8bit").symlink_to(foggy)
+    assert data_name(open_split(real, "val")) == f"{name} val, 3 images"
 
 
 def test_photographs_in_the_layout_of_voc_are_not_voc(tmp_path, workspace, monkeypatch):

@@ -181,6 +181,14 @@ def test_a_run_of_a_recipe_on_cityscapes_is_ranked_from_its_files_alone(trained)
     assert {one.written for one in FIGURES if stands_beside(result, one)} == {"81.13", "81.44"}
 
 
+def test_a_run_that_was_trained_in_the_rain_is_not_ranked(trained):
+    parameters = SOUND.parameters | {"data_root": "/data/cityscapes_rain"}
+    with planted_run("rain", "six_scales_flip", parameters=parameters, images=2975):
+        (result,) = read_results(["rain"])
+    assert result.trained_on == "cityscapes_rain train, 2975 images"
+    assert objection(result, FIGURES).startswith("trained on cityscapes_rain train")
+
+
 def test_an_imported_network_was_trained_on_images_of_others(trained):
     with planted_run("imported", imported={"source": "vainf_plus"}, parameters=SOUND.parameters, images=2975):
         (result,) = read_results(["imported"])

@@ -1,5 +1,6 @@
 """What parameters ask for: animations of a split, of any images and of a video, in each format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.pictures.gif import animation_size, write_animation
 from dlv3p.pictures.video import write_video
 from dlv3p.prediction import networks
-from dlv3p.prediction.jobs import drive_of, predict
+from dlv3p.prediction.jobs import drive_of, drive_word, predict
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
 
 pytest.importorskip("imageio_ffmpeg", reason="videos need the extra video")
@@ -30,7 +31,7 @@ def test_any_images_become_an_animation_of_each_kind(network, photos: Path, anim
     Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
     given = {"images": str(photos), "animation": animation, "width": 320, "frames": 2, "progress": "none"}
     drive = drive_of(network, RenderGifParameters(**given))
-    assert (drive.path.name, drive.names) == (f"photos.{animation}", ("a", "b"))
+    assert (drive.path.name, drive.names) == (f"predict_photos.{animation}", ("a", "b"))
     write_animation(drive.frames, drive.path)
     assert animation_size(drive.path) == (2, 320)
 
@@ -43,6 +44,19 @@ def test_a_split_and_a_video_are_drives_too(network, city: Path, tmp_path: Path,
     given = {"images": str(tmp_path / "drive.mp4"), "width": 320, "frames": 2, "progress": "none"}
     drive = drive_of(network, RenderGifParameters(**given))
     assert [frame.shape[1] for frame in drive.frames] == [320, 320]
+
+
+def test_no_two_drives_share_an_animation() -> None:
+    splits, cities, sequences = ("a", "a_b", "a_b_000001", "a_last", "predict_a"), ("", "b", "last"), ("", "000001")
+    drives = [RenderGifParameters(split=s, city=c, sequence=n) for s in splits for c in cities for n in sequences]
+    words = {drive_word(drive) for drive in drives}
+    assert len(words | {"predict_a", "a_last"}) == len(drives) + 2, "nor with images of a folder or the last checkpoint"
+    assert {"a", "a_b", "a_b_000001"} <= words, "cities and sequences keep the names of earlier versions"
+
+
+def test_an_animation_of_any_images_is_of_its_checkpoint(network, photos: Path) -> None:
+    last = replace(network, checkpoint=network.checkpoint.with_name("last.pt"))
+    assert drive_of(last, RenderGifParameters(images=str(photos))).path.name == "predict_photos_last.gif"
 
 
 def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(network, photos: Path) -> None:

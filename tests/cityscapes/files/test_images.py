@@ -127,9 +127,12 @@ def test_an_image_of_few_bits_is_stretched(tmp_path):
     assert np.asarray(read_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 85, 170, 255]
 
 
-def test_a_mask_is_never_turned(tmp_path):
-    Image.fromarray(IDS).save(tmp_path / "a.png", exif=oriented(6))
+def test_a_mask_is_never_turned_and_one_that_exif_would_turn_is_refused(tmp_path):
+    Image.fromarray(IDS).save(tmp_path / "a.png", exif=oriented(1))
     assert np.array_equal(read_ids(tmp_path / "a.png"), IDS)
+    Image.fromarray(IDS).save(tmp_path / "a.png", exif=oriented(6))
+    with pytest.raises(InputError, match=r"a\.png: has the EXIF orientation 6, and masks are read as they are stored"):
+        read_ids(tmp_path / "a.png")
 
 
 def test_a_mask_that_is_a_jpeg_is_refused(tmp_path):

@@ -27,7 +27,7 @@ FORMATS = ("PNG", "JPEG")
 """The formats of data sets; Pillow's other decoders never see an untrusted file."""
 
 PICTURE_FORMATS = (*FORMATS, "WEBP", "AVIF", "TIFF", "HEIF")
-"""The formats of pictures that are only predicted; the last one needs `register_heif`."""
+"""The formats of pictures that are only predicted; the last one needs the package pillow-heif."""
 
 RULE = 2
 """The number of these rules. It belongs to the key of whatever is made from decoded images, and grows when a stored
@@ -42,6 +42,7 @@ STRETCH = "stretch the values to 0 to 65535, or train with a data.yaml of channe
 """What to do with such images."""
 
 _ORIENTATION = 0x0112
+_HEIF_BRANDS, _START = (b"heic", b"heix", b"hevc", b"hevx"), 64
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -157,14 +158,6 @@ def as_rgb(image: Image.Image, source: str = "image") -> Image.Image:
     return image.convert("RGB")
 
 
-def register_heif() -> None:
-    """Let Pillow read HEIC, the format of phones; raises MachineError where pillow-heif is not installed."""
-    require("a HEIC image", ("pillow_heif",), "heic")
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
-
-
 def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, tuple[str, ...]]:
     """Return the header of a picture of any of `PICTURE_FORMATS` and any size, and what of it is not looked at.
 
@@ -172,12 +165,9 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
     `read_image` does.
     """
     try:
-        if any_channels:
-            with open(regular(path), "rb") as file:
-                start = file.read(4)
-            if is_tiff(start) and not _keeps_all(path):
-                return tiff_header(path), ()
-        with _without_limit(), Image.open(regular(path), formats=_registered(PICTURE_FORMATS)) as image:
+        if any_channels and is_tiff(_start(regular(path))) and not _keeps_all(path):
+            return tiff_header(path), ()
+        with _without_limit(), Image.open(regular(path), formats=_readable(PICTURE_FORMATS, path)) as image:
             alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             frames = getattr(image, "n_frames", 1)
             header = inspect_image(image)
@@ -295,7 +285,8 @@ def _load(
 ) -> Image.Image:
     try:
         with _without_limit() if most_pixels > MAX_PIXELS else nullcontext():
-            image = Image.open(regular(file) if isinstance(file, Path) else file, formats=_registered(formats))
+            opened = regular(file) if isinstance(file, Path) else file
+            image = Image.open(opened, formats=_readable(formats, opened))
         if image.width * image.height > most_pixels:
             raise InputError(f"{source}: has {image.width} x {image.height} pixels, {TOO_LARGE}")
         image.load()
@@ -316,9 +307,28 @@ def _load(
     return image
 
 
-def _registered(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the formats without HEIF where it is not registered, which Pillow would fail on."""
+def _readable(formats: tuple[str, ...], file: Path | BytesIO) -> tuple[str, ...]:
+    """Return the formats that Pillow can read here: HEIF, that of phones, is one once a file is of that kind.
+
+    Whatever its name; raises MachineError where pillow-heif is not installed.
+    """
+    if "HEIF" not in formats:
+        return formats
+    start = _start(file)
+    if start[4:8] == b"ftyp" and any(brand in start for brand in _HEIF_BRANDS):
+        require("a HEIC image", ("pillow_heif",), "heic")
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(name for name in formats if name != "HEIF" or name in Image.OPEN)
+
+
+def _start(file: Path | BytesIO) -> bytes:
+    """Return the first bytes of a file, which tell its kind."""
+    if isinstance(file, BytesIO):
+        return file.getvalue()[:_START]
+    with open(file, "rb") as opened:
+        return opened.read(_START)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from cityscapes.errors import InputError, ParameterError
-from cityscapes.files.channels import ChannelImage, PixelRule
+from cityscapes.errors import InputError, ParameterError, UserError
+from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
 from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
@@ -75,11 +75,17 @@ def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Pr
         return predict_images(predictor, source, output, outputs, **options)
 
 
-def first_image(source: Source, rule: PixelRule | None = None) -> Image.Image | ChannelImage:
-    """Return the first image of a source, RGB; of a video, its first frame."""
+def first_image(source: Source, predictor: ImagePredictor) -> Image.Image | ChannelImage:
+    """Return the first image of a source that can be predicted, RGB; of a video, its first frame.
+
+    Raises what is wrong with the first one where none can.
+    """
     if source.video:
         return Image.fromarray(next(open_video(source.video).frames()))
-    return as_image(source.images[0].path, rule)
+    for file in source.images:
+        with suppress(UserError):
+            return predictor.opened(file.path)
+    return predictor.opened(source.images[0].path)
 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":

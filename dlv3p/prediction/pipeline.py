@@ -20,14 +20,7 @@ from PIL import Image
 from cityscapes.errors import InputError, UserError, reason
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.checksums import file_sha256
-from cityscapes.files.images import (
-    PICTURE_FORMATS,
-    Header,
-    explain_nearly_black,
-    inspect_picture,
-    read_image,
-    register_heif,
-)
+from cityscapes.files.images import PICTURE_FORMATS, Header, explain_nearly_black, inspect_picture, read_image
 from cityscapes.parallel import map_bounded
 from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, PredictorFile, Size, file_of, load_again
@@ -43,7 +36,6 @@ TABLE_SECONDS, TABLE_SHARE = 2.0, 20
 """The table is written at most so often, and takes at most one part in so many of the time."""
 LITTLE_SPREAD = 1 / 8
 """An image whose values span less of a deviation is told, for a network was trained on others."""
-HEIF_SUFFIXES = (".heic", ".heif")
 
 
 @dataclass
@@ -145,8 +137,6 @@ class Pipeline:
     def _inspect(self, image: ImageFile) -> Job:
         job = Job(image)
         try:
-            if image.path.suffix.lower() in HEIF_SUFFIXES:
-                register_heif()
             header, ignored = inspect_picture(image.path, any_channels=self.predictor.rule is not None)
             job.header, job.size = header, header.size[::-1]
             job.note = " and ".join(f"{what} ignored" for what in ignored)
@@ -160,8 +150,6 @@ class Pipeline:
 
     def _decode(self, job: Job) -> None:
         try:
-            if job.image.path.suffix.lower() in HEIF_SUFFIXES:
-                register_heif()
             if self.predictor.needs_tiles(job.size, self.results.outputs.confidence):
                 return_freed_memory()
             most = {"most_pixels": job.size[0] * job.size[1]}

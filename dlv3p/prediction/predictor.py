@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from cityscapes.errors import InputError, ParameterError
 from cityscapes.files.channels import ChannelImage, PixelRule, refuse_other_rule
-from cityscapes.files.images import PICTURE_FORMATS, as_rgb, read_image
+from cityscapes.files.images import PICTURE_FORMATS, as_rgb, inspect_picture, read_image
 from cityscapes.files.untrusted import given_path
 from dlv3p.data.augment import normalize
 from dlv3p.evaluation.inference import Predictor, refuse_other_weights
@@ -74,11 +74,20 @@ class ImagePredictor:
         For a network of other channels an array holds stored values, (H,W) or (H,W,n), of any kind of number. Raises
         InputError for an image that cannot be read.
         """
-        return self.predict([as_image(image, self.rule)])[0].labels
+        return self.predict([self.opened(image)])[0].labels
 
     def with_confidence(self, image: str | Path | Image.Image | np.ndarray) -> Prediction:
         """Predict one image, and how sure the network is of each pixel."""
-        return self.predict([as_image(image, self.rule)], confidence=True)[0]
+        return self.predict([self.opened(image, confidence=True)], confidence=True)[0]
+
+    def opened(
+        self, image: str | Path | Image.Image | np.ndarray, *, confidence: bool = False
+    ) -> Image.Image | ChannelImage:
+        """Return an image as `as_image` does; a file that is too large is refused before its pixels take memory."""
+        if isinstance(image, str | Path):
+            header, _ = inspect_picture(Path(image).expanduser(), any_channels=self.rule is not None)
+            self.needs_tiles(header.size[::-1], confidence)
+        return as_image(image, self.rule)
 
     @explain_out_of_memory(SCORING_ADVICE)
     @torch.inference_mode()

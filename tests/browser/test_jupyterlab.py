@@ -1,5 +1,7 @@
 """A user opens a notebook in JupyterLab and runs it: widgets are drawn, and no cell fails."""
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -12,17 +14,24 @@ from dataclasses import fields
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 pytest.importorskip("playwright", reason="the browser test needs the Python package playwright")
 sys.path.insert(0, str(Path(__file__).parent))
 from playwright.sync_api import Page
 from run_notebook import CLIPPED, JupyterLab, Seen, jupyterlab
+from support.channel_folder import SWITCHES, write_folder
 from support.own_folder import COLORS, write_own_folder
-from support.tiny import STEPS_PER_EPOCH, TINY
+from support.tiny import STEPS_PER_EPOCH, TINY, tiny
 
+from dlv3p.evaluation.inference import load_saved
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.prediction.predictor import as_image
 from dlv3p.runs.trained import install_trained_run
+from dlv3p.train import train
 from dlv3p.weights.checkpoint import load_checkpoint
 
 PIXELS = """() => {
@@ -353,44 +362,80 @@ def test_a_fresh_notebook_watches_the_training_of_another_process_and_shows_its_
     assert (lab.workspace / "outputs" / "watched" / "learning.gif").is_file()
 
 
-def test_the_controls_over_predictions_change_the_picture(city: Path, lab: JupyterLab, tmp_path: Path) -> None:
+@pytest.fixture(params=["a folder", "four channels"])
+def pictures(request: pytest.FixtureRequest, city: Path, lab: JupyterLab, tmp_path: Path) -> dict[str, str]:
+    """A run and images to predict, the first of which is damaged: of the city, or of 12 bits in four channels."""
+    images, run = tmp_path / "images", TRAINED_RUN
+    if request.param == "a folder":
+        (images / "a city").mkdir(parents=True)
+        names = "cost $5 or $6, first.png", "cost $5 or $6, second.png"
+        for name, path in zip(names, sorted((city / "leftImg8bit" / "val").rglob("*.png")), strict=False):
+            shutil.copy(path, images / "a city" / name)
+    else:
+        root, run = write_folder(tmp_path / "data", channels=4), "channels"
+        with (root / "data.yaml").open("a") as file:
+            file.write("value_range: [0, 4095]\nmean: [500, 500, 500, 2000]\ndeviation: [300, 300, 300, 1500]\n")
+        train(tiny(root, run=run, epochs=1, **SWITCHES))
+        shutil.copytree(root / "images" / "val", images)
+    (images / "0 damaged.png").write_bytes(b"\x89PNG")
+    return {"run": run, "images": str(images)}
+
+
+def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictures: dict[str, str]) -> None:
     """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again.
 
-    A name with two `$` is shown as it is, not as a formula.
+    Confidence darkens the picture, and at opacity 0 it is the image alone. A name with two `$` is shown as it is, not
+    as a formula.
     """
-    drawn, names = [], ["cost $5 or $6, first", "cost $5 or $6, second"]
-    for name, path in zip(names, sorted((city / "leftImg8bit" / "val").rglob("*.png")), strict=False):
-        shutil.copy(path, tmp_path / f"{name}.png")
+    drawn, row = {}, []
 
     def use(page: Page) -> None:
-        def changed(act: Callable[[], None]) -> None:
+        def seen() -> np.ndarray:
+            content = base64.b64decode(page.evaluate(PIXELS).split(",")[1])
+            return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+        def changed(name: str, act: Callable[[], None]) -> None:
             before = page.evaluate(PIXELS)
             act()
             end = time.monotonic() + 60
             while page.evaluate(PIXELS) == before and time.monotonic() < end:
                 page.wait_for_timeout(200)
-            drawn.append(page.evaluate(PIXELS))
+            drawn[name] = seen()
 
-        button = page.locator("button.jupyter-button")
+        table = pd.read_csv(lab.workspace / "outputs" / pictures["run"] / "predict_images" / "predictions.csv")
+        shares = table.filter(like="share of ").iloc[0]
+        row.append(table["image"][0])
+        most = shares.idxmax().removeprefix("share of ")
         assert page.evaluate(CLIPPED) == [], "a text that does not fit into its place"
-        drawn.append(page.evaluate(PIXELS))
-        (title,) = page.locator(".widget-label", has_text="(1 of 2)").all()
-        assert title.text_content() == f"{names[0]}  (1 of 2)"
-        changed(button.filter(has_text="Next").click)
-        changed(button.filter(has_text="Previous").click)
-        changed(page.get_by_label("road", exact=True).uncheck)
-        changed(page.get_by_label("road", exact=True).check)
+        button, box = page.locator("button.jupyter-button"), page.get_by_label(most, exact=True)
+        sure, opacity = page.get_by_label("confidence", exact=True), page.locator(".widget-readout").last
+        (title,) = page.locator(".widget-label", has_text=f"(1 of {len(table)})").all()
+        assert title.text_content() == f"{row[0]}  (1 of {len(table)})"
+        drawn["first"] = seen()
+        for name, act in (
+            ("next", button.filter(has_text="Next").click),
+            ("previous", button.filter(has_text="Previous").click),
+            ("without", box.uncheck),
+            ("with", box.check),
+            ("sure", sure.check),
+            ("unsure", sure.uncheck),
+            ("plain", lambda: (opacity.fill("0"), opacity.press("Enter"))),
+        ):
+            changed(name, act)
 
     seen = lab.run(
         ROOT / "notebooks" / "predict.ipynb",
-        parameters={"run": TRAINED_RUN, "images": str(tmp_path), "threads": 1, "device": "cpu"},
+        parameters={**pictures, "confidence": True, "threads": 1, "device": "cpu"},
         screenshot=PICTURES / "predict.png",
         seconds=600,
         afterwards=use,
     )
     assert seen.errors == []
-    first, second, again, without, with_road = drawn
-    assert second != first
-    assert again == first
-    assert without != first
-    assert with_road == first
+    assert any("0 damaged.png: cannot be read" in text for text in seen.printed)
+    first = drawn["first"]
+    assert not any(np.array_equal(drawn[name], first) for name in ("next", "without", "sure", "plain"))
+    assert all(np.array_equal(drawn[name], first) for name in ("previous", "with", "unsure"))
+    assert (drawn["sure"] <= first).all()
+    (path,) = Path(pictures["images"]).rglob(f"{Path(str(row[0])).name}.*")
+    rule = load_saved(pictures["run"], device="cpu", threads=1).rule
+    assert np.array_equal(drawn["plain"], as_image(path, rule).convert("RGB"))

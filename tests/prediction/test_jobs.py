@@ -13,8 +13,9 @@ from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.pictures.gif import animation_size, write_animation
 from dlv3p.pictures.video import write_video
 from dlv3p.prediction import networks
-from dlv3p.prediction.jobs import drive_of, drive_word, predict
+from dlv3p.prediction.jobs import drive_of, drive_word, first_image, predict
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
+from dlv3p.prediction.sources import find_images
 
 pytest.importorskip("imageio_ffmpeg", reason="videos need the extra video")
 pytestmark = pytest.mark.usefixtures("trained")
@@ -66,6 +67,18 @@ def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(network, photos: P
     with pytest.raises(InputError, match=r"drive\.mp4: is a video, and a list names images; give the video itself"):
         drive_of(network, RenderGifParameters(**given))
     assert drive_of(network, RenderGifParameters(**given, frames=1)).names == ("a",)
+
+
+def test_the_image_to_show_is_the_first_that_can_be_predicted(predictor, photos: Path) -> None:
+    """A damaged one, and one that is too large, are named with the others, and do not end a notebook before those."""
+    (photos / "0.png").write_bytes((photos / "a.png").read_bytes()[:300])
+    Image.new("L", (6000, 6000)).save(photos / "1.png")
+    small = replace(predictor, limit=replace(predictor.limit, gib=1.3))
+    assert first_image(find_images(photos), small).size == (96, 64)
+    with pytest.raises(InputError, match=r"6000 x 6000 pixels take .* more than memory_gib=1\.3"):
+        first_image(find_images(photos / "1.png"), small)
+    with pytest.raises(InputError, match="0.png: cannot be read"):
+        first_image(find_images(photos / "0.png"), small)
 
 
 def test_a_video_of_an_odd_width_is_refused_before_it_is_made() -> None:

@@ -169,3 +169,11 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
         load_predictor("done", runtime="tensorrt")
     with pytest.raises(ParameterError, match="sees the center only"):
         load_predictor("done", protocol=Protocol(center_crop=64))
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_decoded(predictor, photos: Path, monkeypatch) -> None:
+    small = replace(predictor, limit=replace(predictor.limit, gib=0.1))
+    monkeypatch.setattr("dlv3p.prediction.predictor.read_image", None)
+    for call in (small, small.with_confidence):
+        with pytest.raises(InputError, match="96 x 64 pixels take .* more than memory_gib=0.1"):
+            call(str(photos / "a.png"))

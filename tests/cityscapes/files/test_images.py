@@ -10,7 +10,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from cityscapes.errors import InputError
-from cityscapes.files.images import decode_image, inspect_image, read_ids, read_image
+from cityscapes.files.images import (
+    _TURNS,
+    PICTURE_FORMATS,
+    decode_image,
+    inspect_image,
+    inspect_picture,
+    read_ids,
+    read_image,
+)
 from cityscapes.files.png_read import png_size
 
 RNG = np.random.default_rng(0)
@@ -55,6 +63,33 @@ def test_an_image_is_turned_as_a_viewer_turns_it(tmp_path, orientation, suffix):
     assert np.array_equal(image, expected)
     assert inspect_image(Image.open(path)) == (expected.size, "RGB", orientation > 1)
     assert image.size == ((6, 9) if orientation > 4 else (9, 6))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with EXIF", "without"])
+@pytest.mark.parametrize("suffix", ["heic", "avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_of_a_phone_is_upright_whatever_its_file_is_called(tmp_path, monkeypatch, orientation, suffix, known):
+    """Its turn stands beside its pixels, and once more in EXIF or not; it is turned once, in a process that is new."""
+    heif = pytest.importorskip("pillow_heif")
+    corners = np.full((64, 96, 3), 40, np.uint8)
+    corners[:20, :30], corners[:20, -30:], corners[-20:, :30] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    laid = Image.fromarray(corners)
+    if orientation > 1:
+        laid = laid.transpose(_TURNS[{6: 8, 8: 6}.get(orientation, orientation)])
+    content, exif = io.BytesIO(), oriented(orientation).tobytes()
+    if suffix == "heic":
+        heif.from_pillow(laid).save(content, exif=exif)
+    else:
+        laid.save(content, "AVIF", exif=exif)
+    stored = content.getvalue()
+    assert (b"irot" in stored or b"imir" in stored) == (orientation > 1)
+    entry = pack(">HHL", 0x0112, 3, 1)
+    (tmp_path / "a.jpg").write_bytes(stored if known else stored.replace(entry, pack(">HHL", 0x7F12, 3, 1)))
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    image = np.asarray(read_image(tmp_path / "a.jpg", formats=PICTURE_FORMATS)).astype(int)
+    assert inspect_picture(tmp_path / "a.jpg")[0].size == (96, 64)
+    assert image.shape == corners.shape
+    assert abs(image[[9, 9, -9, -9], [15, -15, 15, -15]] - corners[[9, 9, -9, -9], [15, -15, 15, -15]]).max() < 40
 
 
 def test_an_orientation_behind_the_pixels_or_in_a_text_counts_too(tmp_path):

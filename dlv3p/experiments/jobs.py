@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,23 +19,15 @@ from dlv3p.parameters.data_roots import EMBEDDED, is_url
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.training import TRAINED_RUN, WITHOUT_FILE, TrainParameters
 from dlv3p.runs.folders import (
-    METRICS,
     checkpoint_path,
     find_run,
     list_runs,
 )
-from dlv3p.runs.listing import FINISHED, read_history, read_state
-from dlv3p.runs.record import read_record, refuse_other_run
+from dlv3p.runs.listing import FINISHED, read_state
+from dlv3p.runs.record import refuse_other_run
 
 NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed"
 """States of a job beside `FINISHED`."""
-
-SAME_COST = (
-    *("run", "seed", "fold", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule"),
-    *("final_rate_factor", "step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience"),
-    *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
-)
-"""Parameters in which two trainings may differ, and an epoch still takes as long."""
 
 
 @dataclass(frozen=True)
@@ -206,48 +197,6 @@ def prepare_data(jobs: Iterable[Job]) -> None:
 
 def _path(job: Job, text: str) -> Path:
     return job.folder / Path(text).expanduser()
-
-
-def costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict[int, float]:
-    """Return the seconds that unfinished jobs will take, by number, where this machine has seen their like.
-
-    A training takes as long an epoch as it has so far, or as another run that differs in nothing that costs time; any
-    other notebook as long as those of the sweep that are finished.
-    """
-    others = [_seconds(job.copy) for job in jobs if states[job.number].state == FINISHED and not job.trains]
-    usual = statistics.median(known) if (known := [seconds for seconds in others if seconds]) else None
-    found = {}
-    for job in jobs:
-        if states[job.number].state != FINISHED:
-            seconds = _training_seconds(job, states[job.number]) if job.trains else usual
-            if seconds is not None:
-                found[job.number] = seconds
-    return found
-
-
-def _seconds(copy: Path) -> float | None:
-    try:
-        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _training_seconds(job: Job, state: JobState) -> float | None:
-    wanted = _costly(job.parameters.as_dict())
-    for run in [job.run, *reversed(list_runs())]:
-        try:
-            same = _costly(TrainParameters.recorded(read_record(run_folder(run) / "run.json")["parameters"])) == wanted
-            history = read_history(run_folder(run) / METRICS)
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-        if same and history and not job.parameters.steps:
-            epoch = statistics.median(row["seconds"] for row in history)
-            return epoch * max(0, job.parameters.epochs - state.epoch)
-    return None
-
-
-def _costly(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in SAME_COST}
 
 
 def refuse_duplicates(jobs: Iterable[Job]) -> None:

@@ -17,7 +17,7 @@ from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.data_roots import EMBEDDED, is_url
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.parameters.training import TRAINED_RUN, WITHOUT_FILE, TrainParameters
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import (
     checkpoint_path,
     find_run,
@@ -141,20 +141,17 @@ def check_job(job: Job) -> None:
     Nothing is written, so embedded data and missing masks are left to the job itself.
     """
     p = job.parameters
+    p.find_inputs()  # which start at the folder of the job, the current one
     if not job.trains:
         if getattr(p, "run", "") and not hasattr(p, "weights"):
             find_run(p.run)
         return
     refuse_other_run(p)
-    if p.initial_weights not in WITHOUT_FILE and not _path(job, p.initial_weights).is_file():
-        raise MissingInputError(
-            f"initial_weights={p.initial_weights!r}: no such file; allowed are random, imagenet too"
-        )
-    if p.teacher and not _path(job, p.teacher).is_file():
+    if p.teacher and not Path(p.teacher).expanduser().is_file():
         find_run(p.teacher, parameter="teacher")
     switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}
     _check_network(p.device, NetworkParameters(**switches))
-    if p.train_list and not _path(job, p.train_list).is_file():
+    if p.train_list and not Path(p.train_list).expanduser().is_file():
         raise MissingInputError(f"train_list={p.train_list!r}: no such list of images")
     _check_data(p.data_root, (p.training_split, p.validation_split))
 
@@ -193,10 +190,6 @@ def prepare_data(jobs: Iterable[Job]) -> None:
     for data_root, split in sorted(wanted):
         if data_root:
             open_for_viewing(resolve_data_root(data_root), split)
-
-
-def _path(job: Job, text: str) -> Path:
-    return job.folder / Path(text).expanduser()
 
 
 def refuse_duplicates(jobs: Iterable[Job]) -> None:

@@ -103,14 +103,13 @@ class RunningSweep:
         Nobody waits for it where nothing is to be shown.
         """
         from dlv3p.experiments.costs import known_costs, tried_costs
+        from dlv3p.experiments.grid import told_of
 
         config, jobs = self.config, self.sweep.jobs
         tried = {}
         if config.on == "local" and (config.dry_run or config.progress != "none"):
-            try:
+            with told_of(config.grid):
                 tried = tried_costs(jobs, self.states, progress=config.progress)
-            except UserError as error:
-                raise type(error)(f"sweep {config.grid}: {error}") from error
         return known_costs(jobs, self.states) | tried
 
     @property

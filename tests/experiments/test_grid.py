@@ -98,6 +98,7 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
         ({"grid": {"threads": [1, 2]}}, ParameterError, r"jobs 1 \(threads=1\) and 2 \(threads=2\) are one: .*'mine-"),
         ({"fixed": {"run": "{sead}"}, "grid": {"seed": [1]}}, ParameterError, "'sead' is no parameter"),
         ({"fixed": {"data_root": "/none"}}, MissingInputError, r"job 1 \(train\): data_root='/none': no such folder"),
+        ({"notebook": "render_gif", "fixed": {"data_root": "/none"}}, MissingInputError, "data_root='/none': no such"),
         ({"fixed": {"initial_weights": "none.pt"}}, MissingInputError, "initial_weights='none.pt': no such file"),
         ({"fixed": {"teacher": "none"}}, MissingInputError, "teacher='none'|no run yet"),
         ({"fixed": {"backbone": "timm:none"}}, ParameterError, "timm:none"),
@@ -108,6 +109,7 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
 def test_a_mistake_is_one_line_before_anything_starts(sweep, workspace, content, kind, message):
     with pytest.raises(kind, match=message) as told:
         main([str(sweep(**content))])
+    assert str(told.value).startswith(f"sweep {workspace / 'mine.yaml'}: ")
     assert "\n" not in str(told.value)
     assert sorted(path.name for path in workspace.iterdir()) == ["mine.yaml"]
 

@@ -30,6 +30,7 @@ PATTERNS = {
     r"(?m)^.*\d+/\d+  \(eta [^)]*\)\n?|^.* (\d+)/\1  \d+\.\d s\n?|^.* \d+/\d+  \S+ \w+/s\b.*\n?": "",  # of `track`
     r"  \d+\.\d s(?: waiting for data)?|  \(eta [^)]*\)": "",  # of an epoch
     r"(?m)^measured with \d+ threads: .*\n?|^about .* here: \d+ steps of .*\n(?:.* of disk\n?)?": "",  # of costs
+    r"(?:;| ) about .* of disk": "",  # of the costs of jobs
     r"(?<![\w/:.])(?:/[\w.+-]+)+/(?=(?:data|outputs|saved|notebooks)/)": "",
     r"\b[0-9a-f]{64}\b": "<sha256>",
     r" at 0x[0-9a-f]+": "",

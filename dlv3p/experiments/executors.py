@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import psutil
+
 from cityscapes.errors import MachineError, ParameterError, reason, require
 from cityscapes.parallel import usable_cores
 from dlv3p.experiments import process
@@ -46,11 +48,17 @@ def open_executor(
             yield executor
 
 
-def jobs_at_once(jobs: Sequence[Job]) -> int:
-    """Return how many jobs run at once on this machine: one a GPU, else as many as its cores have threads for."""
+def jobs_at_once(jobs: Sequence[Job], *, memory_mib: float = 0.0) -> int:
+    """Return how many jobs run at once on this machine: one a GPU, else as many as have cores and memory.
+
+    `memory_mib` is what the largest of them takes, 0 where that is not known.
+    """
     if gpus := free_gpus(jobs):
         return len(gpus)
-    return max(1, usable_cores() // max((job.threads for job in jobs), default=1))
+    at_once = usable_cores() // max((job.threads for job in jobs), default=1)
+    if memory_mib:
+        at_once = min(at_once, int(psutil.virtual_memory().available / 2**20 / memory_mib))
+    return max(1, at_once)
 
 
 def free_gpus(jobs: Sequence[Job]) -> list[str]:

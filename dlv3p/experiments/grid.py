@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -55,17 +56,28 @@ def read_sweep(path: Path) -> Sweep:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"sweep {path}: unknown key {key!r}: allowed are {', '.join(KEYS)}{hint}")
     check_run_name(path.stem)
-    notebook = find_notebook(str(content.get("notebook", "train")))
     fixed = _recipe(path, content) | _mapping(path, content, "fixed")
-    defaults, folder = read_defaults(notebook), Path.cwd()
-    if "long_run" in defaults:
-        fixed = {"long_run": True} | fixed  # whoever starts a sweep has seen what it costs, or can
-    jobs = [
-        Job(number, notebook, defaults, _named(fixed | varied, defaults), varied, folder, workspace(), path.stem)
-        for number, varied in enumerate(_combinations(path, content), start=1)
-    ]
-    _check(path, jobs)
-    return Sweep(path.stem, tuple(jobs), _mapping(path, content, "slurm"))
+    combinations, slurm = list(_combinations(path, content)), _mapping(path, content, "slurm")
+    with told_of(path):
+        notebook = find_notebook(str(content.get("notebook", "train")))
+        defaults, folder = read_defaults(notebook), Path.cwd()
+        if "long_run" in defaults:
+            fixed = {"long_run": True} | fixed  # whoever starts a sweep has seen what it costs, or can
+        jobs = [
+            Job(number, notebook, defaults, _named(fixed | varied, defaults), varied, folder, workspace(), path.stem)
+            for number, varied in enumerate(combinations, start=1)
+        ]
+        _check(jobs)
+    return Sweep(path.stem, tuple(jobs), slurm)
+
+
+@contextmanager
+def told_of(path: Path | str) -> Iterator[None]:
+    """Begin the message of a user's error with the sweep in whose file it is."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"sweep {path}: {error}") from error
 
 
 def find_notebook(name: str) -> Path:
@@ -76,9 +88,9 @@ def find_notebook(name: str) -> Path:
     known = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb") if path.stem not in NOT_SWEPT)
     if not parameters_class(path) or path.stem in NOT_SWEPT:
         near = difflib.get_close_matches(path.stem, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = f"did you mean {near[0]}? A" if near else "a"
         raise MissingInputError(
-            f"notebook={name!r}: no notebook that a sweep can run; {hint}Allowed are {', '.join(known)}, or the path "
+            f"notebook={name!r}: no notebook that a sweep can run; {hint}llowed are {', '.join(known)}, or the path "
             "of one that names its parameters class as they do"
         )
     return path
@@ -144,7 +156,7 @@ def _named(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         raise ParameterError(f"run={run!r}: {error} is no parameter; write as in 'mine-{{seed}}'") from None
 
 
-def _check(path: Path, jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job]) -> None:
     """Check the parameters of all jobs, then all else; tell of the first job that is wrong and how many others are."""
     for look in (lambda job: job.parameters, check_job):
         wrong: list[tuple[Job, UserError]] = []
@@ -156,5 +168,5 @@ def _check(path: Path, jobs: Sequence[Job]) -> None:
         if wrong:
             job, error = wrong[0]
             others = f"; of {len(jobs)} jobs, {len(wrong)} are wrong" if len(wrong) > 1 else ""
-            raise type(error)(f"sweep {path}: job {job.number} ({job.title}): {error}{others}")
+            raise type(error)(f"job {job.number} ({job.title}): {error}{others}")
     refuse_duplicates(jobs)

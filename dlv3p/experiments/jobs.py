@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,25 +18,17 @@ from dlv3p.jupyter.papermill_words import LONGEST_NAME, parameters_class
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.data_roots import EMBEDDED, is_url
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.parameters.training import TRAINED_RUN, WITHOUT_FILE, TrainParameters
+from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
 from dlv3p.runs.folders import (
-    METRICS,
     checkpoint_path,
     find_run,
     list_runs,
 )
-from dlv3p.runs.listing import FINISHED, read_history, read_state
-from dlv3p.runs.record import read_record, refuse_other_run
+from dlv3p.runs.listing import FINISHED, read_state
+from dlv3p.runs.record import refuse_other_run
 
 NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed"
 """States of a job beside `FINISHED`."""
-
-SAME_COST = (
-    *("run", "seed", "fold", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule"),
-    *("final_rate_factor", "step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience"),
-    *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
-)
-"""Parameters in which two trainings may differ, and an epoch still takes as long."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +142,17 @@ def check_job(job: Job) -> None:
     Nothing is written, so embedded data and missing masks are left to the job itself.
     """
     p = job.parameters
+    p.find_inputs()  # which start at the folder of the job, the current one
     if not job.trains:
         if getattr(p, "run", "") and not hasattr(p, "weights"):
             find_run(p.run)
         return
     refuse_other_run(p)
-    if p.initial_weights not in WITHOUT_FILE and not _path(job, p.initial_weights).is_file():
-        raise MissingInputError(
-            f"initial_weights={p.initial_weights!r}: no such file; allowed are random, imagenet too"
-        )
-    if p.teacher and not _path(job, p.teacher).is_file():
+    if p.teacher and not given_path(p.teacher).is_file():
         find_run(p.teacher, parameter="teacher")
     switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}
     _check_network(p.device, NetworkParameters(**switches))
-    if p.train_list and not _path(job, p.train_list).is_file():
+    if p.train_list and not given_path(p.train_list).is_file():
         raise MissingInputError(f"train_list={p.train_list!r}: no such list of images")
     _check_data(p.data_root, (p.training_split, p.validation_split))
 
@@ -203,52 +191,6 @@ def prepare_data(jobs: Iterable[Job]) -> None:
     for data_root, split in sorted(wanted):
         if data_root:
             open_for_viewing(resolve_data_root(data_root), split)
-
-
-def _path(job: Job, text: str) -> Path:
-    return job.folder / given_path(text)
-
-
-def costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict[int, float]:
-    """Return the seconds that unfinished jobs will take, by number, where this machine has seen their like.
-
-    A training takes as long an epoch as it has so far, or as another run that differs in nothing that costs time; any
-    other notebook as long as those of the sweep that are finished.
-    """
-    others = [_seconds(job.copy) for job in jobs if states[job.number].state == FINISHED and not job.trains]
-    usual = statistics.median(known) if (known := [seconds for seconds in others if seconds]) else None
-    found = {}
-    for job in jobs:
-        if states[job.number].state != FINISHED:
-            seconds = _training_seconds(job, states[job.number]) if job.trains else usual
-            if seconds is not None:
-                found[job.number] = seconds
-    return found
-
-
-def _seconds(copy: Path) -> float | None:
-    try:
-        return json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _training_seconds(job: Job, state: JobState) -> float | None:
-    wanted = _costly(job.parameters.as_dict())
-    for run in [job.run, *reversed(list_runs())]:
-        try:
-            same = _costly(TrainParameters.recorded(read_record(run_folder(run) / "run.json")["parameters"])) == wanted
-            history = read_history(run_folder(run) / METRICS)
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-        if same and history and not job.parameters.steps:
-            epoch = statistics.median(row["seconds"] for row in history)
-            return epoch * max(0, job.parameters.epochs - state.epoch)
-    return None
-
-
-def _costly(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in SAME_COST}
 
 
 def refuse_duplicates(jobs: Iterable[Job]) -> None:

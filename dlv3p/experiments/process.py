@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,13 @@ def stop_running() -> None:
 
 def command(job: Job) -> list[str]:
     """Return the words of papermill's command line for a job."""
-    copy = str(job.copy).replace("{", "{{").replace("}", "}}")  # papermill formats it
-    words = ["papermill", str(job.notebook), copy]
-    for name, value in job.values.items():
+    return papermill_words(job.notebook, job.copy, job.values)
+
+
+def papermill_words(notebook: Path, copy: Path, values: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command line that executes a notebook with some of its parameters."""
+    words = ["papermill", str(notebook), str(copy).replace("{", "{{").replace("}", "}}")]  # papermill formats it
+    for name, value in values.items():
         words += ["-r" if isinstance(value, str) else "-p", name, _word(value)]
     return words
 

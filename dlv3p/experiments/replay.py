@@ -4,6 +4,7 @@
     dlv3p replay RUN --step 57
 
 The training runs in a process of its own, in an empty workspace: it has neither the run's checkpoints nor any cache.
+What notebooks made of the run, its masks for example, is then made again there, and compared byte by byte.
 """
 
 import argparse
@@ -11,13 +12,15 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cityscapes.errors import (
     InputError,
@@ -32,43 +35,18 @@ from cityscapes.errors import (
 from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import WORKSPACE_VARIABLE, run_folder
+from dlv3p.experiments.differences import KINDS, Difference, compare_checkpoint, compare_records, in_order
 from dlv3p.parameters.data_roots import EMBEDDED
 from dlv3p.parameters.training import TrainParameters
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = {
-    "code": ("git.commit", "git.changed", "git.diff_sha256"),
-    "lock": ("lock_sha256",),
-    "data": ("data.", "class_names", "parameters.data_root"),
-    "seed": ("parameters.seed", "determinism.seed"),
-    "threads": ("parameters.threads", "parameters.processes", "determinism.threads", "determinism.interop_threads")
-    + ("determinism.processes",),
-    "parameters": ("parameters.",),
-    "hardware": ("hardware.",),
-    "libraries": ("versions.",),
-    "settings": ("determinism.",),
-}
-"""What can make a run another one, likely causes first, and the beginnings of its fields in run.json."""
+    from dlv3p.experiments.made_again import Compared
 
 METRICS = "metrics.csv"
 TIMES = ("seconds", "data_wait", "joules")
 """Columns of metrics.csv that differ from run to run."""
-
-
-class Difference(NamedTuple):
-    """A field of run.json that was recorded with one value and is another now; `steps` after a resumption, else 0."""
-
-    kind: str
-    field: str
-    then: Any
-    now: Any
-    steps: int = 0
-
-    def __str__(self) -> str:
-        since = f" (since step {self.steps})" if self.steps else ""
-        return f"{self.kind}: {self.field} was {_short(self.then)}{since}, is {_short(self.now)}"
 
 
 class NotIdenticalError(UserError):
@@ -79,17 +57,25 @@ class NotIdenticalError(UserError):
 class Replay:
     """How a replay compares with its run: what differs in the records, and in the results, "" where nothing does.
 
-    `histories` are the epochs of the run and of its replay, as in metrics.csv.
+    `trained` are the results of the training, `made` those of the notebooks that used it, and `left_out` says why some
+    of these are not compared. `histories` are the epochs of the run and of its replay, as in metrics.csv.
     """
 
     run: str
     differences: Sequence[Difference]
-    results: Mapping[str, str]
+    trained: Mapping[str, str]
+    made: Mapping[str, str]
+    left_out: Mapping[str, str]
     histories: tuple[Sequence[Mapping[str, float]], Sequence[Mapping[str, float]]]
 
     @property
+    def results(self) -> Mapping[str, str]:
+        """The results of the training and those of the notebooks."""
+        return {**self.trained, **self.made}
+
+    @property
     def identical(self) -> bool:
-        """Whether weights and metrics, without times, are equal to the bit."""
+        """Whether all results that are compared are equal to the bit; metrics without their times."""
         return not any(self.results.values())
 
     @property
@@ -100,11 +86,19 @@ class Replay:
         if self.identical:
             although = f", although something differs ({first}{others})" if first else ""
             epochs = len(self.histories[0])
-            length = f"{epochs} epoch{'s' * (epochs > 1)}"
-            return f"{self.run}: identical: {', '.join(self.results)} of {length}{although}"
+            names = [*self.trained, f"metrics of {epochs} epoch{'s' * (epochs > 1)}", *self.made]
+            names.remove("metrics")
+            return f"{self.run}: identical: {', '.join(names)}{although}{self._not_compared()}"
         result = next(f"{name}: {told}" for name, told in self.results.items() if told)
-        cause = first or "nothing that is recorded, so the computation itself varies, as on a GPU"
+        varies = "the computation itself varies, as on a GPU"
+        either = varies if any(self.trained.values()) else f"the file was changed or made in another way, or {varies}"
+        cause = first or f"nothing that is recorded, so {either}"
         return f"{self.run}: not identical ({result}); the first thing that differs: {cause}{others}"
+
+    def _not_compared(self) -> str:
+        """Return which results are not compared, those for the same reason together."""
+        whys = {why: [name for name, other in self.left_out.items() if other == why] for why in self.left_out.values()}
+        return "".join(f"; not compared: {', '.join(names)} ({why})" for why, names in whys.items())
 
     def table(self) -> "pd.DataFrame":
         """Return a row per kind of field in the record, and one per result: how many fields differ, and the first."""
@@ -115,6 +109,10 @@ class Replay:
             found = [one for one in self.differences if one.kind == kind]
             rows.append({"compared": kind, "same": not found, "first difference": _after_kind(found)})
         rows += [{"compared": name, "same": not told, "first difference": told} for name, told in self.results.items()]
+        rows += [
+            {"compared": name, "same": "", "first difference": f"not compared: {why}"}
+            for name, why in self.left_out.items()
+        ]
         return pd.DataFrame(rows).set_index("compared")
 
 
@@ -131,11 +129,12 @@ def replay(run: str, *, quiet: bool = False) -> Replay:
         from dlv3p.runs.listing import read_history
         from dlv3p.runs.record import read_record
 
-        differences = _against_checkpoint(record, folder) + compare_records(record, read_record(made / "run.json"))
+        differences = compare_checkpoint(record, folder) + compare_records(record, read_record(made / "run.json"))
         then, now = (_results(one, record) for one in (folder, made))
         histories = read_history(folder / METRICS), read_history(made / METRICS)
-    results = {name: _first_difference(then[name], now[name]) for name in then}
-    return Replay(run, _in_order(differences), results, histories)
+        trained = {name: _first_difference(then[name], now[name]) for name in then}
+        made_again = _make_again(folder, workspace, made, trained, quiet=quiet)
+    return Replay(run, in_order(differences), trained, *made_again, histories)
 
 
 def train_small_run(*, progress: str = "auto") -> str:
@@ -145,18 +144,6 @@ def train_small_run(*, progress: str = "auto") -> str:
     small = {"run": "small", "channels": 16, "image_scale": 0.25, "crop_height": 33, "crop_width": 64, "epochs": 3}
     machine = {"batch_size": 8, "warmup_steps": 10, "workers": 0, "threads": 1, "device": "cpu", "progress": progress}
     return train(TrainParameters(**small, **machine)).run
-
-
-def name_altered_fields(record: Mapping[str, Any]) -> "pd.DataFrame":
-    """Return a row per recorded field that is compared: alter it alone, and see which kind and field are named."""
-    import pandas as pd
-
-    rows = []
-    for field, value in _leaves(record).items():
-        if _kind(field):
-            named = compare_records(_leaves(record) | {field: f"{value} altered"}, record)
-            rows.append({"kind": _kind(field), "altered": field, "named": ", ".join(one.field for one in named)})
-    return pd.DataFrame(rows)
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
@@ -184,72 +171,6 @@ def read_finished(folder: Path) -> dict[str, Any]:
     return record
 
 
-def compare_records(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """Return the fields of two records that differ, likely causes first; what only later versions record is left out.
-
-    A run that was resumed elsewhere has several environments, which are all compared.
-    """
-    found = list(_compared(_leaves(then), _leaves(now)))
-    for part in then.get("continued", ()):
-        known = {(one.field, str(one.then)) for one in found}
-        later = _compared(_leaves(part), _leaves(now), part.get("after_steps", 0))
-        found += [one for one in later if (one.field, str(one.then)) not in known]
-    return _in_order(found)
-
-
-def _in_order(differences: Sequence[Difference]) -> list[Difference]:
-    return sorted(differences, key=lambda one: list(KINDS).index(one.kind))
-
-
-def _compared(then: Mapping[str, Any], now: Mapping[str, Any], steps: int = 0) -> Iterator[Difference]:
-    for field, value in then.items():
-        if (
-            (kind := _kind(field))
-            and field in now
-            and now[field] != value
-            and not _same_place(field, value, now[field])
-        ):
-            yield Difference(kind, field, value, now[field], steps)
-
-
-def _kind(field: str) -> str:
-    """Return the kind of a field, "" for what may differ without making another run, such as the time of its start."""
-    if field.endswith((".root", ".list")) or field in ("parameters.run", "parameters.train_list"):
-        return ""
-    return next((kind for kind, fields in KINDS.items() if field.startswith(fields)), "")
-
-
-def _same_place(field: str, then: Any, now: Any) -> bool:
-    """Return whether a data root is the same folder, or the same embedded data, whatever its path."""
-    from dlv3p.data.roots import resolve_data_root
-
-    if field != "parameters.data_root" or then in EMBEDDED:
-        return False
-    with suppress(MissingInputError):
-        return str(resolve_data_root(then)) == str(now)
-    return False
-
-
-def _leaves(record: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Return the values of a record by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in record.items():
-        found |= _leaves(value, f"{inside}{name}.") if isinstance(value, dict) else {f"{inside}{name}": value}
-    return found
-
-
-def _against_checkpoint(record: Mapping[str, Any], folder: Path) -> list[Difference]:
-    """Return the parameters in which run.json differs from the run's checkpoint, which says how it was trained."""
-    from dlv3p.weights.checkpoint import load_checkpoint
-
-    recorded, inside = TrainParameters.recorded(record["parameters"]), {}
-    with suppress(MissingInputError):
-        inside = TrainParameters.recorded(load_checkpoint(folder / "checkpoints" / "best.pt")["parameters"])
-    names = [name for name in inside if name in recorded and name not in (*TrainParameters.NOT_IDENTITY, "data_root")]
-    found = [(f"parameters.{name}", recorded[name], inside[name]) for name in names]
-    return [Difference(_kind(field), field, then, now) for field, then, now in found if then != now]
-
-
 def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: bool) -> Path:
     """Train in a new process with `workspace`, and return the folder of the run that it made."""
     from dlv3p.runs.folders import TRAIN_IMAGES
@@ -263,6 +184,28 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
         (workspace / "saved" / parameters.teacher).symlink_to(run_folder(parameters.teacher).resolve())
     write_text(workspace / "parameters.json", json.dumps(parameters.as_dict()), durable=False)
     words = [sys.executable, "-m", "dlv3p.train", "--config", str(workspace / "parameters.json"), "--no-estimate"]
+    _execute(words, folder, workspace, quiet=quiet)
+    return workspace / "saved" / parameters.run_name
+
+
+def _make_again(folder: Path, workspace: Path, made: Path, trained: Mapping[str, str], *, quiet: bool) -> "Compared":
+    """Make again what notebooks made of a run, where its training came to the same; see `made_again.make_again`.
+
+    What is made of a checkpoint is stamped with the hash of its file, which holds times too. So the run's files take
+    the place of those in the workspace, now that the weights in both are known to be the same bits.
+    """
+    from dlv3p.experiments.made_again import PRODUCTS, Compared, make_again
+
+    if any(trained.values()):
+        return Compared({}, dict.fromkeys(PRODUCTS, "the training came to another end"))
+    shutil.rmtree(made / "checkpoints")
+    (made / "checkpoints").symlink_to((folder / "checkpoints").resolve())
+    made.rename(made.with_name(folder.name))  # of a run that was renamed since
+    return make_again(folder.name, workspace, partial(_execute, folder=folder, workspace=workspace, quiet=quiet))
+
+
+def _execute(words: Sequence[str], folder: Path, workspace: Path, *, quiet: bool) -> None:
+    """Execute a command in a process with `workspace`; raises MachineError with its last line where it fails."""
     environment = os.environ | {WORKSPACE_VARIABLE: str(workspace)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     last = ""
@@ -279,7 +222,6 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
             ) from None
     if process.returncode:
         raise MachineError(f"run={folder.name!r}: cannot be run again: {last.removeprefix('error: ')}")
-    return workspace / "saved" / parameters.run_name
 
 
 def _data_root(record: Mapping[str, Any], data_root: str) -> str:
@@ -329,18 +271,13 @@ def _after_kind(found: Sequence[Difference]) -> str:
     return str(found[0]).removeprefix(f"{found[0].kind}: ") if found else ""
 
 
-def _short(value: Any) -> str:
-    text = value[:12] if isinstance(value, str) and len(value) in (40, 64) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay each run, and print its verdict; status 1 where one is not identical."""
     parser = argparse.ArgumentParser(
         prog="dlv3p replay",
         description="Execute a finished run again from its run.json alone, in an empty workspace, and say whether "
-        "weights and metrics are identical, or the first thing that differs: code, lock, data, seed, threads, "
-        "parameters, hardware, libraries, settings.",
+        "weights, metrics, and the evaluation, masks, zip and animation that notebooks made of it are identical, or "
+        "the first thing that differs: code, lock, data, seed, threads, parameters, hardware, libraries, settings.",
         epilog="Exit status: 0 identical, 1 not, 3 a run that cannot be replayed, 6 a run.json that was changed.",
     )
     parser.add_argument("run_name", metavar="RUN", help="folder below saved/")

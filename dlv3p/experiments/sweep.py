@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pandas.io.formats.style import Styler
 
+    from dlv3p.experiments.costs import JobCost
     from dlv3p.experiments.jobs import Job
     from dlv3p.experiments.process import Outcome
 
@@ -40,12 +41,11 @@ class RunningSweep:
     def __init__(self, config: SweepParameters) -> None:
         """Read and check the sweep that `config` names; raises a user's error before anything starts."""
         from dlv3p.experiments.grid import read_sweep
-        from dlv3p.experiments.jobs import FINISHED, RUNNING, costs, read_job
+        from dlv3p.experiments.jobs import FINISHED, RUNNING, read_job
 
         self.config, self.sweep = config, read_sweep(Path(config.grid))
         sweep = self.sweep
         self.states = {job.number: read_job(job) for job in sweep.jobs}
-        self.costs = costs(sweep.jobs, self.states)
         self.outcomes: dict[int, Outcome] = {}
         self.waiting = [job for job in sweep.jobs if self.states[job.number].state not in (FINISHED, RUNNING)]
         self.received: signal.Signals | None = None
@@ -94,31 +94,53 @@ class RunningSweep:
         """How many jobs run at once on this machine."""
         from dlv3p.experiments.executors import jobs_at_once
 
-        return self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs)
+        return self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs, memory_mib=self._memory_mib)
+
+    @cached_property
+    def costs(self) -> "dict[int, JobCost]":
+        """What the jobs cost, by number: those of trainings here by a few steps, those of others where it is known.
+
+        Nobody waits for it where nothing is to be shown.
+        """
+        from dlv3p.experiments.costs import known_costs, tried_costs
+        from dlv3p.experiments.grid import told_of
+
+        config, jobs = self.config, self.sweep.jobs
+        tried = {}
+        if config.on == "local" and (config.dry_run or config.progress != "none"):
+            with told_of(config.grid):
+                tried = tried_costs(jobs, self.states, progress=config.progress)
+        return known_costs(jobs, self.states) | tried
+
+    @property
+    def _memory_mib(self) -> float:
+        """What the job with the largest memory takes, 0 where it is not known."""
+        return max((cost.memory_mib for cost in self.costs.values()), default=0.0)
 
     def plan(self) -> list[str]:
         """Return what there is to do, job by job, with the cost where it is known, and the total."""
-        from dlv3p.runtime.lines import format_duration
-
         lines = []
         for job in self.sweep.jobs:
-            known = self.costs.get(job.number)
-            cost = "" if job not in self.waiting else f"  about {format_duration(known)}" if known else "  cost unknown"
+            cost = f"  {self.costs.get(job.number, 'cost unknown')}" if job in self.waiting else ""
             lines.append(f"{job.number:>4}  {job.title}  {self.states[job.number]}{cost}  {job.run or job.copy.name}")
         done, left = len(self.sweep.jobs) - len(self.waiting), len(self.waiting)
         lines.append(f"{done + left} jobs: {done} finished or running elsewhere, {left} to run{self._total()}")
         return lines
 
     def _total(self) -> str:
+        from dlv3p.experiments.costs import describe_room
         from dlv3p.runtime.lines import format_duration
 
         known = [self.costs[job.number] for job in self.waiting if job.number in self.costs]
         unknown = len(self.waiting) - len(known)
         if not known:
             return "; their cost is unknown until one has run" if unknown else ""
-        total = f"; about {format_duration(sum(known))} of work"
+        seconds = sum(cost.seconds for cost in known)
+        total = f"; about {format_duration(seconds)} of work"
         if self.config.on == "local":
-            total += f", {format_duration(sum(known) / self.at_once)} with {self.at_once} at once"
+            total += f", {format_duration(seconds / self.at_once)} with {self.at_once} at once"
+        if disk := sum(cost.disk_mib for cost in known):
+            total += f", {describe_room(self.at_once * self._memory_mib, disk)}"
         return total + (f", and {unknown} of unknown cost" if unknown else "")
 
     def run(self) -> None:
@@ -280,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--on", choices=EXECUTORS, default="local", help="where: processes of this machine (default), Slurm, or Dask")
     add("--address", default="", help="of the scheduler, with --on dask: tcp://host:8786")
     add("--workers", type=int, default=0, metavar="N", help="jobs at once, with --on local; 0: as there is room for")
-    add("--dry-run", action="store_true", help="print the jobs, what they cost where that is known, and the total")
+    add("--dry-run", action="store_true", help="print the jobs, what each and all cost, and run none")
     add("--progress", choices=PROGRESS, default="auto", help="auto, widgets, lines or none")
     return parser
 

@@ -31,6 +31,7 @@ PATTERNS = {
     r"(?m)^finished before, nothing is left to train: .*\n?": "",  # of the one training for two notebooks
     r"  \d+\.\d s(?: waiting for data)?|  \(eta [^)]*\)": "",  # of an epoch
     r"(?m)^measured with \d+ threads: .*\n?|^about .* here: \d+ steps of .*\n(?:.* of disk\n?)?": "",  # of costs
+    r"(?:;| ) about .* of disk": "",  # of the costs of jobs
     r"(?<![\w/:.])(?:/[\w.+-]+)+/(?=(?:data|outputs|saved|notebooks)/)": "",
     r"\b[0-9a-f]{64}\b": "<sha256>",
     r" at 0x[0-9a-f]+": "",

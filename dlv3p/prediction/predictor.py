@@ -85,7 +85,7 @@ class ImagePredictor:
     ) -> Image.Image | ChannelImage:
         """Return an image as `as_image` does; a file that is too large is refused before its pixels take memory."""
         if isinstance(image, str | Path):
-            header, _ = inspect_picture(Path(image).expanduser(), any_channels=self.rule is not None)
+            header, _ = inspect_picture(given_path(image), any_channels=self.rule is not None)
             self.needs_tiles(header.size[::-1], confidence)
         return as_image(image, self.rule)
 

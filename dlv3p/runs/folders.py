@@ -14,6 +14,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import LEFTOVER, remove_leftovers
 from cityscapes.files.locks import holder_of, is_lock, lock_folder
+from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters, check_run_name
@@ -98,7 +99,7 @@ def find_named_runs(parameters: Parameters) -> None:
     """
     for parameter in ("runs", "candidates", "compared_with", "teacher"):
         for name in getattr(parameters, parameter, "").split():
-            if not run_folder(name).is_dir() and not Path(name).expanduser().exists():
+            if not run_folder(name).is_dir() and not given_path(name).exists():
                 find_run(name, parameter=parameter)
 
 

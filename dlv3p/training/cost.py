@@ -8,6 +8,7 @@ import os
 import shutil
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -68,11 +69,34 @@ class Cost(NamedTuple):
             )
 
 
-def estimate_cost(parameters: TrainParameters) -> Cost:
+class Pace(NamedTuple):
+    """How trainings of one network, crop and batch go here: seconds of a step, an image, a checkpoint; MiB at the peak.
+
+    The image is one of the validation, and the peak that of a process.
+    """
+
+    step_seconds: float
+    image_seconds: float
+    save_seconds: float
+    memory_mib: float
+
+
+def measure_pace(parameters: TrainParameters, training: Split, validation: Split) -> Pace:
+    """Take a few steps, of which the rest follows; raises OutOfMemoryError, with what would fit, where they do not."""
+    p = parameters
+    refuse_memory(p, training.num_classes, training.pixel_rule)
+    tried = _try(p, training)
+    step = step_seconds(p, tried.seconds, read_seconds(p, training))
+    image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0
+    beside = BESIDE_BYTES / 2**20 if tried.mib and choose_device(p.device).type == "cpu" else 0.0
+    return Pace(step, image, tried.save_seconds, tried.mib + beside)
+
+
+def estimate_cost(parameters: TrainParameters, measure: Callable[..., Pace] = measure_pace) -> Cost:
     """Estimate what is left of a training; nothing for one that is finished, or that another process is doing.
 
-    Raises OutOfMemoryError or MachineError, with what would fit, for one that cannot fit into memory or on the disk,
-    and ParameterError where the run was started with other parameters.
+    `measure` may return the pace of a training alike. Raises OutOfMemoryError or MachineError, with what would fit, for
+    one that cannot fit into memory or on the disk, and ParameterError where the run was started with other parameters.
     """
     p, run = parameters, run_folder(parameters.run_name)
     refuse_other_run(p)
@@ -85,17 +109,14 @@ def estimate_cost(parameters: TrainParameters) -> Cost:
     if not steps:
         return Cost(0.0, 0, 0.0, 0.0, 0.0)
     with preparing(p.progress, "taking a few steps, to say what the training costs"):
-        refuse_memory(p, training.num_classes, training.pixel_rule)
         disk = _refuse_disk(p, training, run)
-        tried = _try(p, training)
-        step = step_seconds(p, tried.seconds, read_seconds(p, training))
+        pace = measure(p, training, validation)
     epochs = max(1, steps // per_epoch)
     validations = -(-epochs // p.validate_every)
-    image = validation_seconds(p, validation, tried.seconds) if len(validation) else 0.0
     saves = epochs + validations + SAVES_AT_THE_END
-    seconds = steps * step + validations * len(validation) / p.processes * image + saves * tried.save_seconds
-    beside = BESIDE_BYTES / 2**20 if tried.mib and choose_device(p.device).type == "cpu" else 0.0
-    return Cost(seconds, steps, step, tried.mib + beside, disk / 2**20)
+    seconds = steps * pace.step_seconds + validations * len(validation) / p.processes * pace.image_seconds
+    seconds += saves * pace.save_seconds
+    return Cost(seconds, steps, pace.step_seconds, pace.memory_mib, disk / 2**20)
 
 
 def say_cost(parameters: TrainParameters) -> None:

@@ -6,17 +6,24 @@ import signal
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
 from cityscapes.errors import InputError, MachineError, MissingInputError, ParameterError, StoppedError
-from dlv3p.experiments import executors, jobs, process
+from dlv3p.experiments import costs, executors, jobs, process
 from dlv3p.experiments.grid import NOTEBOOKS, read_sweep
 from dlv3p.experiments.process import Outcome, command, run_job
 from dlv3p.experiments.sweep import FailedJobs, RunningSweep, main
 from dlv3p.parameters.notebooks import SweepParameters
 
 CPU = {"device": "cpu", "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def untried(monkeypatch):
+    """No step is taken; test_job_costs.py has what the steps say."""
+    monkeypatch.setattr(costs, "tried_costs", lambda *_, **__: {})
 
 
 @pytest.fixture
@@ -91,6 +98,7 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
         ({"grid": {"threads": [1, 2]}}, ParameterError, r"jobs 1 \(threads=1\) and 2 \(threads=2\) are one: .*'mine-"),
         ({"fixed": {"run": "{sead}"}, "grid": {"seed": [1]}}, ParameterError, "'sead' is no parameter"),
         ({"fixed": {"data_root": "/none"}}, MissingInputError, r"job 1 \(train\): data_root='/none': no such folder"),
+        ({"notebook": "render_gif", "fixed": {"data_root": "/none"}}, MissingInputError, "data_root='/none': no such"),
         ({"fixed": {"initial_weights": "none.pt"}}, MissingInputError, "initial_weights='none.pt': no such file"),
         ({"fixed": {"teacher": "none"}}, MissingInputError, "teacher='none'|no run yet"),
         ({"fixed": {"backbone": "timm:none"}}, ParameterError, "timm:none"),
@@ -101,6 +109,7 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
 def test_a_mistake_is_one_line_before_anything_starts(sweep, workspace, content, kind, message):
     with pytest.raises(kind, match=message) as told:
         main([str(sweep(**content))])
+    assert str(told.value).startswith(f"sweep {workspace / 'mine.yaml'}: ")
     assert "\n" not in str(told.value)
     assert sorted(path.name for path in workspace.iterdir()) == ["mine.yaml"]
 
@@ -141,6 +150,9 @@ def test_as_many_jobs_run_at_once_as_their_threads_leave_room_for(sweep, monkeyp
     assert at_once(threads=2) == 4
     assert at_once(threads=2, processes=2) == 2
     assert at_once(threads=16) == 1
+    mib = psutil.virtual_memory().available / 2**20
+    few = read_sweep(sweep(fixed=CPU)).jobs
+    assert [executors.jobs_at_once(few, memory_mib=part * mib) for part in (0.3, 0.6, 2.0)] == [3, 1, 1]
 
 
 def test_each_job_has_a_gpu_of_its_own(sweep, monkeypatch):
@@ -160,25 +172,6 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(sweep, workspace,
     assert first.startswith("   1  seed=0  new  cost unknown  deeplabv3plus-mobilenet_v2-os16-")
     assert last == "2 jobs: 0 finished or running elsewhere, 2 to run; their cost is unknown until one has run"
     assert [path.name for path in workspace.iterdir()] == ["mine.yaml"]
-
-
-def test_the_cost_comes_from_a_run_alike(trained_once, city, monkeypatch, tmp_path, capsys):
-    from support.tiny import TINY
-
-    monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
-    fixed = {**TINY, "data_root": str(city), "image_scale": 0.5, "epochs": 10_000}
-    read = {name: tmp_path / f"{name}.yaml" for name in ("alike", "other")}
-    read["alike"].write_text(yaml.safe_dump({"fixed": fixed, "grid": {"seed": [7, 8]}}))
-    read["other"].write_text(yaml.safe_dump({"fixed": {**fixed, "channels": 16}}))
-    seconds = {}
-    for name, path in read.items():
-        found = read_sweep(path).jobs
-        seconds[name] = jobs.costs(found, {job.number: jobs.read_job(job) for job in found})
-    epoch = trained_once[1].history[0]["seconds"], trained_once[1].history[1]["seconds"]
-    assert seconds["alike"] == dict.fromkeys((1, 2), pytest.approx(10_000 * sum(epoch) / 2))
-    assert seconds["other"] == {}
-    assert main([str(read["alike"]), "--dry-run"]) == 0
-    assert " of work, " in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.fixture

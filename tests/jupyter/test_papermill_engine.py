@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -550,11 +551,24 @@ def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "
     os.mkfifo(ready)
     words = [PAPERMILL, str(notebook), str(copy)]
     process = subprocess.Popen(words, cwd=workspace, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    with open(ready) as file:  # opens when the cell opens its end
-        file.read()
-    process.send_signal(number)
-    _, shown = process.communicate(timeout=120)
+    try:
+        assert closed_by_a_writer(ready), "no cell has created it"
+        process.send_signal(number)
+        _, shown = process.communicate(timeout=120)
+    finally:
+        process.kill()
     return process.returncode, last_line(shown), copy
+
+
+def closed_by_a_writer(pipe: Path, seconds: int = 120) -> bool:
+    """Return whether another process has opened and closed a named pipe in this time."""
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        poll = select.poll()
+        poll.register(descriptor)
+        return bool(poll.poll(1000 * seconds))
+    finally:
+        os.close(descriptor)
 
 
 READY = "import os, signal, threading\nopen('ready', 'w').close()"

@@ -41,6 +41,8 @@ def png(array):
             "epoch  2/26  loss 2.42  lr 0.001  32.9 s  0.7 s waiting for data  (eta 3 min)\n",
             "epoch  2/26  loss 2.42  lr 0.001\n",
         ),
+        ("   1  seed=0  new  about 26 s, 1.1 GiB of memory, 67 MiB of disk  run\n", "   1  seed=0  new  run\n"),
+        ("4 to run; about 2 min of work, 51 s with 2 at once, 2.1 GiB of memory, 270 MiB of disk\n", "4 to run\n"),
         ("/tmp/a-b/ws/outputs/run/val.gif, 2.5 MiB", "outputs/run/val.gif, 2.5 MiB"),
         ("street: /home/me/data/city/a.png: bad", "street: data/city/a.png: bad"),
         ("see https://example.org/me/data/x", "see https://example.org/me/data/x"),

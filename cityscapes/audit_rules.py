@@ -75,6 +75,11 @@ class AuditReport:
     seconds: float = 0.0
 
     @property
+    def name(self) -> str:
+        """The name of the data set: the last part of its root, a folder or a URL."""
+        return Path(self.root).name
+
+    @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that would stop or spoil training."""
         return tuple(finding for finding in self.findings if finding.is_error)

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare(arguments: Sequence[str]) -> int:
     description = "Make a folder to train on from annotations of other tools."
     parser = argparse.ArgumentParser(prog=f"dlv3p annotations {PREPARE}", description=description)
-    without = ("corrections", "examples")
+    without = ("corrections", "examples", "figures")
     parameters = read_options(
         parser, PrepareAnnotationsParameters, arguments, positional="annotations", without=without
     )

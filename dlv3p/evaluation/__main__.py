@@ -7,13 +7,22 @@ The first is the reference.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cityscapes.errors import run_command
 from dlv3p.parameters.choices import MASK_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dlv3p.evaluation.run_comparison import RunComparison
+
+MOST_FLOWS, MOST_IMAGES = 6, 3
+"""How many flows between classes are printed, and how many images at either end; the CSV files have them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     comparison = compare_candidates(read_candidates(config, options.candidates))
     print(f"{comparison.reference.data}; {comparison.reference.protocol}", *comparison.sentences(), sep="\n")
-    titles = [f"{other.name} against {comparison.reference.name}" for other in comparison.others]
-    tables = {"": comparison.table()} | {title: comparison.classes(which) for which, title in enumerate(titles)}
-    for title, table in (tables | {"seeds": comparison.seeds(), "cost": comparison.costs()}).items():
+    for title, table in _tables(comparison):
         if len(table):
-            print(f"\n{title}\n{table.round(4).to_string(na_rep='')}")
+            numbered = table.index.name is None
+            print(f"\n{title}\n{table.round(4).to_string(na_rep='', index=not numbered)}")
     for path in comparison.save(options.output) if options.output else ():
         print(path)
     return 0
+
+
+def _tables(comparison: "RunComparison") -> Iterator[tuple[str, "pd.DataFrame"]]:
+    """Yield what is printed, each with its title: all of the short tables, and the ends of the long ones."""
+    import pandas as pd
+
+    yield "", comparison.table()
+    for which, other in enumerate(comparison.others):
+        images = comparison.images(which)
+        moved = images[images["change"].abs() > 0]
+        ends = pd.concat([moved.head(MOST_IMAGES), moved.tail(MOST_IMAGES)]).drop_duplicates("image")
+        pair = f"{other.name} against {comparison.reference.name}"
+        yield pair, comparison.classes(which)
+        yield f"{pair}: pixels that are predicted otherwise", comparison.flows(which, count=MOST_FLOWS)
+        yield f"{pair}: images that changed most, in points of their mIoU", ends.reset_index(drop=True)
+    yield "seeds", comparison.seeds()
+    yield "cost", comparison.costs()
 
 
 def _parser() -> argparse.ArgumentParser:

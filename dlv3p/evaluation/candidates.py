@@ -16,7 +16,7 @@ from cityscapes.files.checksums import file_sha256, read_json
 from cityscapes.files.images import read_ids
 from cityscapes.files.listing import files_below
 from cityscapes.ids import EVALUATED_IDS
-from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID
+from cityscapes.labels import CLASS_NAMES, IGNORE, LABEL_ID_TO_TRAIN_ID
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash, describe_others, predicted_files
@@ -125,10 +125,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             raise InputError(f"{paths[index]}: has {sizes} pixels; both must have the same size")
         judged = prediction[truth < split.num_classes]
         if judged.size and judged.max() >= split.num_classes:
-            raise InputError(
-                f"{paths[index]}: holds id {judged.max()}, and the classes are 0 to {split.num_classes - 1}; give the "
-                f"kind of ids, one of {', '.join(IDS)}"
-            )
+            stored = read_ids(paths[index])[(truth < split.num_classes) & (prediction >= split.num_classes)]
+            raise InputError(f"{paths[index]}: {_no_class(int(stored.max()), ids, split)}")
         pair = map(torch.from_numpy, (truth, prediction))
         confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
     used = np.flatnonzero(sum(confusions).sum(axis=0)).tolist()
@@ -138,6 +136,21 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
     where = (data_name(split), str(split.root), split.split)
     changed = describe_others(folder, others, str(split.root))
     return Candidate(str(folder), counts, *where, WHOLE_IMAGE, predict, MadeFrom.of(split, hashed), changed=changed)
+
+
+def _no_class(stored: int, ids: str, split: Split) -> str:
+    """Say what is wrong with an id that is predicted where the truth has a class."""
+    if ids == "label":
+        return f"holds label id {stored} where the truth has a class, which is none that is scored; predict one that is"
+    if stored == IGNORE:
+        return (
+            f"holds {IGNORE} where the truth has a class; in the truth it means that a pixel is ignored, and a "
+            f"prediction has a class for each pixel, 0 to {split.num_classes - 1}"
+        )
+    return (
+        f"holds id {stored}, and the classes are 0 to {split.num_classes - 1}; give the kind of ids, one of "
+        f"{', '.join(IDS)}"
+    )
 
 
 def from_runs(

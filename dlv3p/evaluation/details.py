@@ -3,8 +3,8 @@
 `score_details` takes a run and a split; `score` takes anyone's masks, as arrays or as folders of PNGs.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.untrusted import given_path
 from cityscapes.labels import IGNORE
 from cityscapes.scores.truth_files import truth_of_frames
-from dlv3p.data.fingerprints import shared_images
+from dlv3p.data.fingerprints import ContentHash, shared_images
 from dlv3p.data.roots import open_split
 from dlv3p.evaluation.calibration import FITTED_PIXELS, Reliability, fit_temperature, softmax
 from dlv3p.evaluation.edges import (
@@ -33,8 +33,10 @@ from dlv3p.evaluation.edges import (
 from dlv3p.evaluation.evaluate import refuse_other_classes
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, scores
+from dlv3p.evaluation.results import MadeFrom
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.notebooks import EvaluateParameters
+from dlv3p.runs.folders import write_json
 from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
@@ -50,6 +52,7 @@ class Details:
     """Counts from which every table follows, added up image by image; `objects` and `reliability` may be missing.
 
     `boundary` is (2, C), `bands` (B, C, C), `objects` (S, C, 3) and `object_numbers` (S, C): see `edges.py`.
+    `made_from` names the network and the bytes that were scored; it is empty for anyone's masks.
     """
 
     class_names: Sequence[str]
@@ -60,6 +63,7 @@ class Details:
     reliability: Reliability | None = None
     temperature: float | None = None
     tempered: Reliability | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, class_names: Sequence[str]) -> "Details":
@@ -145,7 +149,7 @@ class Details:
         return float(np.interp(LEAST_SURE, covered, found))
 
     def save(self, path: Path) -> list[Path]:
-        """Write every table as CSV beside `path`, whose stem begins their names; return the paths."""
+        """Write every table as CSV beside `path`, whose stem begins their names, and a record; return the paths."""
         if not self.known:
             return []
         tables = {"classes": self.classes(), "distances": self.by_distance(), "objects": self.by_size()}
@@ -154,7 +158,9 @@ class Details:
         paths = [path.with_name(f"{path.stem}_{name}.csv") for name in tables]
         for one, table in zip(paths, tables.values(), strict=True):
             write_text(one, table.to_csv(index=table.index.name is not None))
-        return paths
+        record = path.with_suffix(".json")
+        write_json(record, {"made_from": dict(self.made_from)})
+        return [*paths, record]
 
 
 def chosen_details(predictor: Predictor, split: Split, config: EvaluateParameters) -> Details:
@@ -180,9 +186,10 @@ def score_details(
     if temperature_split is not None:
         details.temperature = _temperature(predictor, temperature_split, split, progress)
         details.tempered = Reliability()
-    objects = _objects(split)
+    objects, hashed = _objects(split), ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"details {split.split}", mode=progress):
         (image, truth), numbers = split.pair(index), objects(index)
+        hashed.add(split, index, truth)
         logits = predictor.whole_logits(image)
         align = predictor.model.align_corners
         prediction = upsample_argmax(logits[None], truth.shape, align_corners=align)[0].cpu().numpy()
@@ -193,6 +200,10 @@ def score_details(
             details.reliability.add(softmax(values[counted]).max(axis=1), right)
             if details.tempered is not None:
                 details.tempered.add(softmax(values[counted], details.temperature).max(axis=1), right)
+    scored = {"run": predictor.run, "data_root": str(split.root), "split": split.split}
+    fitted = {"temperature_split": temperature_split.split} if temperature_split is not None else {}
+    made = MadeFrom.of(split, hashed, checkpoint=predictor.weights_sha256)
+    details.made_from = scored | fitted | made.as_dict()
     return details
 
 

@@ -68,7 +68,7 @@ class RunComparison:
         for one, mean in zip(self.others, self.means, strict=True):
             rows.append({"candidate": one.name, "mIoU": one.mean_iou, **_columns(mean), "verdict": _verdict(mean)})
         order = ["mIoU", "difference", "low", "high", "blocks", "p", "verdict"]
-        return pd.DataFrame(rows).set_index("candidate").reindex(columns=order)
+        return _with_whole_numbers(pd.DataFrame(rows).set_index("candidate").reindex(columns=order))
 
     def classes(self, which: int = 0) -> pd.DataFrame:
         """Return a row per class for one of the others: both IoUs, difference, interval, blocks, p and verdict."""
@@ -127,6 +127,13 @@ class RunComparison:
         return said + [one.changed for one in self.candidates if one.changed]
 
     def _sentence(self, other: Candidate, comparison: Comparison, mean: Estimate) -> str:
+        if np.array_equal(self.reference.confusions, other.confusions):
+            count = len(self.reference.counts.names)
+            return (
+                f"{other.name} and {self.reference.name} are alike: the pixels of each class are predicted as the same "
+                f"classes, as often, in each of the {count} images, as by identical predictions; there is nothing to "
+                "decide."
+            )
         if not mean.known:
             return (
                 f"{other.name} and {self.reference.name}: too few independent images, {mean.blocks} where "
@@ -165,7 +172,7 @@ class RunComparison:
                 row |= _columns(difference) if tested else {"difference": difference.value}
                 row["verdict"] = _verdict(difference) if tested else f"not tested below {FEWEST_SEEDS} seeds each"
             rows.append(row)
-        table = pd.DataFrame(rows).set_index("recipe")
+        table = _with_whole_numbers(pd.DataFrame(rows).set_index("recipe"))
         return table if (table["seeds"] > 1).any() else table.iloc[:0]
 
     def costs(self) -> pd.DataFrame:
@@ -176,7 +183,7 @@ class RunComparison:
         all were profiled at the same size; latencies also need the same machine.
         """
         rows = [{"candidate": one.name, "mIoU": one.mean_iou, **one.cost} for one in self.candidates]
-        table = pd.DataFrame(rows).set_index("candidate")
+        table = _with_whole_numbers(pd.DataFrame(rows).set_index("candidate"))
         price = self.price
         table["on the front"] = _front(table["mIoU"], table[price]) if price else "unknown"
         return table
@@ -284,6 +291,11 @@ def _columns(estimate: Estimate) -> dict[str, float]:
         "blocks": estimate.blocks,
         "p": estimate.p,
     }
+
+
+def _with_whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Make counts whole numbers again, which a row without one has made fractions."""
+    return table.astype({name: "Int64" for name in ("blocks", "parameters") if name in table})
 
 
 def _verdict(estimate: Estimate) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cityscapes.errors import ParameterError
 from cityscapes.layout import check_split_name
 from dlv3p.parameters.base import Parameters, choice, number, text
-from dlv3p.parameters.shared_fields import progress_field
+from dlv3p.parameters.shared_fields import figures_field, progress_field
 
 DEMO_ANNOTATIONS = ("demo_coco", "demo_labelme", "demo_cvat", "demo_yolo", "demo_masks")
 """The `annotations` of the embedded city, written in each format on first use."""
@@ -70,6 +70,7 @@ class PrepareAnnotationsParameters(Parameters):
     workers: int = number(0, 0, 256, "threads; 0: one per core")
     corrections: str = choice("cvat", CORRECTIONS, "masks as polygons to correct: cvat, coco or none")
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     def check(self) -> None:

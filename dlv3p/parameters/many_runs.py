@@ -24,6 +24,7 @@ class WatchParameters(Parameters):
 
     run: str = text("", 'folder below saved/; "" is the run that is being trained, else the newest')
     film_seconds: float = number(0.25, 0.02, 10.0, "how long an epoch stays in the film")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     def check(self) -> None:

@@ -95,6 +95,7 @@ class PrepareCityscapesParameters(Parameters):
     color_mode: str = choice("rgba", COLOR_MODES, "of the color masks: rgba like the official files, or palette")
     instances: bool = switch(False, "also instance ids, 16-bit like the official files")
     examples: int = number(2, 1, 50, "images shown under their masks")
+    figures: str = figures_field()
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class AuditDataParameters(Parameters):
     splits: str = splits_field("train val", "separated by spaces, the one to train on first")
     image_list: str = text("", 'list.txt of images, the only ones to look at; "": all of the splits')
     examples: int = number(2, 1, 50, "images of each split shown with their masks")
+    figures: str = figures_field()
     progress: str = progress_field()
 
 
@@ -224,6 +226,7 @@ class ArchitectureParameters(Parameters):
     field_height: int = number(257, 33, 2049, "pixels, of the pictures of receptive fields")
     field_width: int = number(513, 33, 2049, "pixels")
     threads: int = threads_field()
+    figures: str = figures_field()
 
 
 @dataclass(frozen=True)
@@ -367,7 +370,13 @@ class QuickstartParameters(Parameters):
     epochs: int = number(17, 1, 1000, "passes over the training images")
     seed: int = number(0, 0, 2**31 - 1, "a different seed gives a different run")
     threads: int = threads_field()
+    figures: str = figures_field()
     progress: str = progress_field()
+
+    @property
+    def training(self) -> TrainParameters:
+        """The parameters of the story's training; how figures are saved is no part of a run."""
+        return TrainParameters.from_mapping({name: one for name, one in self.as_dict().items() if name != "figures"})
 
 
 def _check_timed_size(height: int, width: int) -> None:

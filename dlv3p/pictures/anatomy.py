@@ -62,6 +62,9 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame], *, footer: str) -> "Figure":
         axes.set_xlim(-0.5, len(parts) - 0.5)
         axes.set_ylim(-0.72, 0.95)
         axes.set_title(f"output stride {stride}", loc="left", fontsize=9)
+        # Not drawn, but told by the numbers beside the figure.
+        axes.set_xticks(range(len(parts)), parts)
+        axes.set_ylabel("half the root of the share of the image's height")
         axes.axis("off")
     return figure
 
@@ -79,7 +82,8 @@ def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, f
         x = [left, left + boxes[stride], left + boxes[stride], left, left]
         y = [top, top, top + boxes[stride], top + boxes[stride], top]
         axes.plot(x, y, "--", color="#FFFFFF", linewidth=1)
-        axes.set(title=f"output stride {stride}", xlabel="pixels", xlim=(0, width - 1), ylim=(height - 1, 0))
+        axes.set(title=f"output stride {stride}", xlabel="pixels", ylabel="pixels")
+        axes.set(xlim=(0, width - 1), ylim=(height - 1, 0))
         axes.title.set_size(9)
         axes.tick_params(labelsize=8)
     bar = figure.colorbar(shown, ax=figure.axes, shrink=0.7, ticks=[-3, -2, -1, 0])

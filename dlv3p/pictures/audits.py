@@ -62,7 +62,7 @@ def class_share_bars(report: AuditReport) -> Figure:
     shares = class_table(report).filter(like="share of pixels")
     shares.columns = [f"{counts.split}, images: {counts.images}" for counts in report.splits]
     shares = shares.loc[shares.iloc[:, 0].sort_values(kind="stable").index]
-    figure = new_figure(8, 1.4 + 0.36 * len(shares), footer=Path(report.root).name)
+    figure = new_figure(8, 1.4 + 0.36 * len(shares), footer=report.name)
     axes = figure.subplots()
     thickness = 0.8 / len(shares.columns)
     smallest = shares.to_numpy()[shares.to_numpy() > 0].min(initial=1)

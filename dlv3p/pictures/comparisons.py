@@ -11,7 +11,7 @@ from cityscapes.labels import IGNORE
 from dlv3p.evaluation.evaluate import scored_pair
 from dlv3p.evaluation.run_comparison import RunComparison
 from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, Sentence, new_figure
-from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, side_by_side, text_lines, with_footer
+from dlv3p.pictures.visualize import PICTURE_WIDTH, colorize, legend, text_lines, with_footer, with_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,17 +77,20 @@ def changed_picture(comparison: RunComparison, split: Split, names: Sequence[str
     """Show images by name, a row each: the image, the truth, both predictions, and what changed."""
     index_of = {split.name(index): index for index in range(len(split))}
     first, other = comparison.reference, comparison.others[which]
-    panels = {}
+    panels, seen = {}, set()
     for row, name in enumerate(names, start=1):
         index = index_of[name]
         image, truth = scored_pair(split, index, first.protocol)
         before, after = first.predict(split, index), other.predict(split, index)
+        seen |= set(np.unique([truth, before, after]).tolist())
         panels[f"{row}. image"] = np.asarray(image)
         panels[f"{row}. truth"] = colorize(truth, split.colors)
         panels[f"{row}. reference"] = colorize(before, split.colors)
         panels[f"{row}. other"] = colorize(after, split.colors)
         panels[f"{row}. change"] = change_map(before, after, truth)
-    picture = side_by_side(panels, width=PICTURE_WIDTH, columns=5)
+    classes = [one for one in sorted(seen) if one < split.num_classes]
+    shown = [split.class_names[one] for one in classes]
+    picture = with_legend(panels, shown, split.colors[classes], columns=5)
     changes = legend(CHANGE_NAMES, CHANGE_COLORS, width=PICTURE_WIDTH)
     changed = [one.changed for one in comparison.candidates if one.changed]
     listed = [f"{row}. {name}" for row, name in enumerate(names, start=1)]

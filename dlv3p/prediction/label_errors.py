@@ -161,9 +161,11 @@ def match_planted(errors: LabelErrors) -> pd.DataFrame:
 def find_label_errors(config: FindLabelErrorsParameters) -> LabelErrors:
     """Judge the labels of a split by runs that have not seen them, or by folds that are trained first.
 
-    Raises ParameterError where every run was trained on an image that is to be judged.
+    Raises ParameterError for a split without labels, and where every run was trained on an image that is to be judged.
     """
     split = open_split(resolve_data_root(config.data_root), config.split)
+    if not any((split.mask(index) != IGNORE).any() for index in range(len(split))):
+        raise ParameterError(f"split={config.split!r}: has no labels to judge, only ignored pixels; name another split")
     given = config.runs.split() or [""]
     runs = train_folds(config) if config.folds else [find_run(run, parameter="runs") for run in given]
     return judge(split, runs, config)

@@ -1,5 +1,6 @@
 """What a mean hides, each beside a small implementation of another kind: edges, distances, objects, calibration."""
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import product
@@ -246,9 +247,11 @@ def test_the_details_of_a_run_add_up_to_its_evaluation(trained, tmp_path):
     }
     assert details.by_size()["objects"].sum() > 0
     written = details.save(tmp_path / "details.csv")
-    assert {path.name for path in written} == {
-        f"details_{name}.csv" for name in ("classes", "distances", "objects", "reliability")
-    }
+    names = {f"details_{name}.csv" for name in ("classes", "distances", "objects", "reliability")}
+    assert {path.name for path in written} == {*names, "details.json"}
+    made_from = json.loads((tmp_path / "details.json").read_text())["made_from"]
+    assert evaluation.made_from.as_dict().items() <= made_from.items()
+    assert made_from["temperature_split"] == "train"
     with pytest.raises(ParameterError, match="holds images that are scored"):
         score_details(predictor, validation, temperature_split=validation, progress="none")
     copies = shutil.copytree(validation.root, tmp_path / "copies")

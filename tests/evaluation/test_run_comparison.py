@@ -25,7 +25,7 @@ from dlv3p.evaluation.statistics import compare_seeds
 from dlv3p.parameters.notebooks import CompareRunsParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures.comparisons import CHANGE_COLORS, change_map, changed_picture, cost_chart, difference_chart
-from dlv3p.pictures.visualize import text_lines
+from dlv3p.pictures.visualize import legend, text_lines
 from dlv3p.profiling.report import save_profile
 from dlv3p.runs.folders import write_json
 
@@ -70,6 +70,13 @@ def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
     assert mean["verdict"] == "worse"
 
 
+def test_blocks_and_parameters_are_whole_numbers_beside_a_row_without():
+    priced = replace(SECOND, cost={"parameters": 2_494_003.0})
+    comparison = compare_candidates([FIRST, priced])
+    assert comparison.table().to_csv().splitlines()[2].split(",")[5] == "40"
+    assert comparison.costs().to_csv().splitlines()[2].split(",")[2] == "2494003"
+
+
 def test_a_class_that_only_one_predicts_where_it_does_not_occur_is_called_so():
     without_cars = np.delete(FIRST.counts.cells, np.any(FIRST.counts.cells[:, 1:3] == 2, axis=1).nonzero(), axis=0)
     plain = candidate("plain", counts=replace(FIRST.counts, cells=without_cars))
@@ -98,7 +105,8 @@ def test_swapping_the_two_flips_the_sign_and_nothing_else():
 def test_a_run_never_wins_against_itself_and_an_undecided_mean_says_what_would_decide_it():
     itself = compare_candidates([FIRST, replace(FIRST, name="again")])
     assert set(itself.classes()["verdict"]) == {"undecided"}
-    assert "no class differs beyond chance; the mean is undecided: +0.00" in itself.sentences()[0]
+    assert itself.sentences()[0].startswith("again and first are alike: ")
+    assert "there is nothing to decide" in itself.sentences()[0]
     close = compare_candidates([FIRST, candidate("another", (0.903, 0.803, 0.703))])
     mean = close.means[0]
     assert mean.sign == 0
@@ -353,21 +361,43 @@ def test_runs_and_a_folder_of_their_masks_agree(two_runs, evaluation, city, tmp_
     arguments = [*two_runs, str(tmp_path / "masks"), "--output", str(tmp_path / "tables")]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "too few independent images, 3 where 10 are needed; no winner (mIoU +0.00 points)" in printed
+    assert f"{tmp_path / 'masks'} and done are alike: " in printed
+    assert "images that changed most" not in printed, "there are none"
     table = pd.read_csv(tmp_path / "tables" / "compared_candidates.csv")
     assert table["mIoU"].tolist() == pytest.approx([evaluation.scores.mean_iou] * 3, abs=1e-12)
     assert (pd.read_csv(tmp_path / "tables" / "compared_images_2.csv")["change"] == 0).all()
 
 
+def test_the_terminal_shows_the_flows_and_the_images_that_changed_most(two_runs, evaluation, city, tmp_path, capsys):
+    split, worst = open_split(city, "val"), 1
+    for index in range(len(split)):
+        mask = evaluation.predictor(split.image(index))
+        mask = np.where(split.mask(index) < 19, split.mask(index), mask) if index == worst else mask
+        Image.fromarray(mask).save(tmp_path / f"{split.name(index)}.png")
+    assert main(["done", str(tmp_path)]) == 0
+    pair, printed = f"{tmp_path} against done", capsys.readouterr().out
+    flows = printed.split(f"{pair}: pixels that are predicted otherwise\n")[1].splitlines()
+    assert flows[0].split() == ["true", "class", "predicted", "as", "pixels", "before", "pixels", "after", "change"]
+    assert flows[7] == "", "six, and no more"
+    images = printed.split(f"{pair}: images that changed most, in points of their mIoU\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in images.splitlines()] == ["image", split.name(worst)]
+
+
 def test_pictures_show_what_changed_in_chosen_images_and_say_of_which_networks(two_runs, monkeypatch):
-    told = []
+    told, legends = [], []
     monkeypatch.setattr("dlv3p.pictures.comparisons.text_lines", lambda lines: told.append(lines) or text_lines(lines))
+    monkeypatch.setattr(
+        "dlv3p.pictures.visualize.legend", lambda names, *given, **options: legends.append(tuple(names)) or
+        legend(names, *given, **options),
+    )  # fmt: skip
     config = CompareRunsParameters(device="cpu", threads=1, progress="none")
     comparison = compare_candidates(read_candidates(config, two_runs))
     split = comparison.reference.open_split()
     picture = np.asarray(changed_picture(comparison, split, [split.name(1)]))
     for color in CHANGE_COLORS[1:3]:  # in the legend, and nowhere in the picture of two equal networks
         assert (picture[: picture.shape[0] // 2] == color).all(axis=-1).sum() == 0
+    occurs = np.unique(np.append(split.mask(1), comparison.reference.predict(split, 1)))
+    assert legends[0] == tuple(split.class_names[one] for one in occurs[occurs < split.num_classes])
     names = [one.name for one in comparison.candidates]
     assert told == [[f"1. {split.name(1)}", f"reference: {names[0]}", f"other: {names[1]}"]]
 
@@ -480,6 +510,10 @@ def test_a_mask_belongs_to_the_image_with_the_longest_name(tmp_path):
             "holds id 33, and the classes are",
         ),
         (
+            lambda folder, names: [save(folder / f"{name}.png", 255) for name in names],
+            "holds 255 where the truth has a class; in the truth it means that a pixel is ignored, and a prediction",
+        ),
+        (
             lambda folder, names: [save(folder / f"{name}_{kind}.png", 0) for name in names for kind in "ab"],
             "holds 2 masks of the image",
         ),
@@ -519,6 +553,10 @@ def test_label_ids_of_cityscapes_are_taken_when_asked(city, tmp_path):
         save(tmp_path / f"{split.name(index)}.png", 7)
     road = from_folder(tmp_path, split, ids="label", progress="none")
     assert road.confusions[:, :, 0].sum() == road.confusions.sum() > 0
+    for index in range(len(split)):
+        save(tmp_path / f"{split.name(index)}.png", 4)
+    with pytest.raises(InputError, match="holds label id 4 where the truth has a class, which is none that is scored"):
+        from_folder(tmp_path, split, ids="label", progress="none")
 
 
 def test_masks_whose_ids_fit_both_kinds_are_a_warning(city, tmp_path, capsys):

@@ -169,7 +169,10 @@ BAD = {
         "no table": lambda nb: nb.cells[3].update(outputs=[]),
         "no picture": lambda nb: nb.cells[5].update(outputs=[]),
     },
-    "figures": {"a fixed format": lambda nb: nb.cells[5].update(source='save_figure(chart, "chart.png")')},
+    "figures": {
+        "a fixed format": lambda nb: nb.cells[5].update(source='save_figure(chart, "chart.png")'),
+        "a figure that is shown only": lambda nb: nb.cells[5].update(source="class_share_bars(report)"),
+    },
     "check": {
         "not the last": lambda nb: nb.cells.append(nbformat.v4.new_code_cell("1", execution_count=5)),
         "not compared": lambda nb: nb.cells[7].metadata.update(tags=["check"]),

@@ -176,6 +176,14 @@ def replaced(network: Sharp, sha256: str) -> Sharp:
     return network
 
 
+def test_a_split_without_labels_is_refused_before_anything_is_trained(spoiled, workspace) -> None:
+    for path in (spoiled / "masks").rglob("*.png"):
+        path.write_bytes(encode_png(np.full((64, 128), IGNORE, np.uint8)))
+    with pytest.raises(ParameterError, match="split='train': has no labels to judge, only ignored pixels; name anoth"):
+        main([str(spoiled), "--split", "train", "--folds", "2"])
+    assert list_runs() == []
+
+
 def test_data_of_one_name_in_two_folders_have_results_of_their_own(tmp_path, workspace) -> None:
     found = []
     for place in ("one", "two"):

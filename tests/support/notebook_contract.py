@@ -11,6 +11,7 @@ import re
 import tempfile
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -208,12 +209,32 @@ def _readable(notebook: NotebookNode, name: str) -> Complaints:
 
 
 def _figures(notebook: NotebookNode, name: str) -> Complaints:
-    """Figures are saved in the format asked for; only training has no such parameter, which would be part of a run."""
-    lines = [line for cell in code_cells(notebook) for line in cell.source.splitlines()]
-    saved = [line for line in lines if line.startswith("save_figure(")]
-    yield from (
-        f"ignores config.figures: {line}" for line in saved if ".{config.figures}" not in line and name != "train"
-    )
+    """A cell saves every figure that it draws, in the format asked for, and with it the numbers.
+
+    Only training has no such parameter, which would be part of a run.
+    """
+    for cell in code_cells(notebook):
+        called = [node.func.id for node in ast.walk(ast.parse(cell.source)) if _is_call(node)]
+        drawn = [one for one in called if one in figure_functions()]
+        if len(drawn) > called.count("save_figure"):
+            yield f"draws {', '.join(drawn)} without saving: {cell.source:.40}"
+        saved = [line for line in cell.source.splitlines() if line.startswith("save_figure(")]
+        yield from (
+            f"ignores config.figures: {line}" for line in saved if ".{config.figures}" not in line and name != "train"
+        )
+
+
+@cache
+def figure_functions() -> set[str]:
+    """Return the names of all functions of `dlv3p/pictures` that return a figure."""
+    paths = (ROOT / "dlv3p" / "pictures").glob("*.py")
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.returns]
+    return {one.name for one in functions if re.search(r"\bFigure\b", ast.unparse(one.returns))}
+
+
+def _is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
 def _check(notebook: NotebookNode, name: str) -> Complaints:

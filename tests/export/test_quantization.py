@@ -474,7 +474,7 @@ def test_what_was_quantized_is_named_by_the_bytes_that_were_read(predictor, spli
     assert made.description["checkpoint"]["sha256"] == read != file_sha256(path)
 
 
-def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule_and_in_the_colors_of_its_classes(workspace, tmp_path):
+def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule_and_colors(workspace, tmp_path):
     root = write_folder(tmp_path / "data", count=2)
     audit(root, ["train"], progress="none")
     train(tiny(root, run="five", epochs=1, **SWITCHES | {"batch_size": 2}))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -126,9 +126,10 @@ class _Tally:
 
 @dataclass
 class _Survey:
-    """What all annotations say: the name of each usable image, in their order, and "" for one that is not."""
+    """What all annotations say: the name of each usable image, in their order, and "" for one that is not; its path."""
 
     names: list[str] = field(default_factory=list)
+    pictures: set[str] = field(default_factory=set)
     subset_of: dict[str, str] = field(default_factory=dict)
     labels: Counter = field(default_factory=Counter)
     left_out: Counter = field(default_factory=Counter)
@@ -170,30 +171,25 @@ def prepare_annotations(parameters: PrepareAnnotationsParameters) -> Preparation
 
 
 def _survey(source: Source, p: PrepareAnnotationsParameters) -> _Survey:
-    survey, first = _Survey(), {}
+    survey, usable = _Survey(), {}
     images = track(source, total=len(source), title="read annotations", mode=p.progress)
     for image in images:
         image = without_boxes(image, p.boxes)
-        name, problem = "", image.problem
+        problem = image.problem
         if not problem:
             try:
                 picture = source.images.find(image.name)
                 _refuse_other_size(picture, image)
-                name = str(_name(source.images.name(picture)))
+                usable[len(survey.names)] = image, PurePosixPath(source.images.name(picture))
             except InputError as error:
                 problem = str(error)
-        if name in first and not problem:  # neither mask would have all shapes, or one is of another image
-            survey.subset_of.pop(name, None)
-            survey.names[first[name]] = ""
-            problem = f"{image.name}: is annotated twice, or has another's name, and is left out; merge or rename them"
         survey.problems += [problem] * bool(problem)
-        survey.names.append("" if problem else name)
+        survey.names.append("")
         if not problem:
-            first[name] = len(survey.names) - 1
-            survey.subset_of[name] = image.subset
             survey.labels.update(shape.label for shape in image.shapes)
             survey.left_out.update(image.notes)
             survey.empty += not image.shapes
+    _name_results(survey, usable)
     survey.problems += source.problems
     if not survey.subset_of:
         first = f", the first: {survey.problems[0]}" if survey.problems else ""
@@ -229,12 +225,28 @@ def _refuse_other_size(picture: Path, image: AnnotatedImage) -> None:
         )
 
 
-def _name(name: str) -> PurePosixPath:
-    """Return the name of an image's results: its path without suffix, and without folders that name a split."""
-    path = PurePosixPath(name)
-    telling = [part for part in path.parent.parts if part.lower() not in NO_MEANING | NAMED_SPLITS.keys()]
-    shown = [part.lstrip(".") or "_" for part in (*telling, path.stem)]
-    return PurePosixPath(*shown)
+def _name_results(survey: _Survey, usable: Mapping[int, tuple[AnnotatedImage, PurePosixPath]]) -> None:
+    """Name the results of the usable images, by their place in the survey; those that share a name are left out.
+
+    Folders that name a split are left out of names, unless images of one name lie in several of them.
+    """
+    short, whole = ([_name(path, without) for _, path in usable.values()] for without in (NAMED_SPLITS, ()))
+    names = whole if len(set(whole)) > len(set(short)) else short
+    taken, seen = Counter(names), set()
+    for (index, (image, path)), name in zip(usable.items(), names, strict=True):
+        if taken[name] == 1:
+            survey.names[index], survey.subset_of[name] = name, image.subset
+            survey.pictures.add(str(path))
+        elif name in seen:  # neither mask would have all shapes, or one is of another image
+            what = "is annotated twice, or has another's name, and is left out; merge or rename them"
+            survey.problems.append(f"{image.name}: {what}")
+        seen.add(name)
+
+
+def _name(path: PurePosixPath, without: Iterable[str]) -> str:
+    """Return an image's path without suffix, and without folders of no meaning and those called as in `without`."""
+    telling = [part for part in path.parent.parts if part.lower() not in NO_MEANING.union(without)]
+    return str(PurePosixPath(*[part.lstrip(".") or "_" for part in (*telling, path.stem)]))
 
 
 def _write_all(
@@ -362,7 +374,7 @@ def _describe(output: Path, source: Source, chosen: Classes, plan: Plan, survey:
 def _without_annotation(source: Source, survey: _Survey) -> list[str]:
     """Return a line where images lie that no annotation is of, or none that can be used."""
     names = (source.images.name(path) for path in source.images)
-    left = [name for name in names if str(_name(name)) not in survey.subset_of]
+    left = [name for name in names if name not in survey.pictures]
     if not left:
         return []
     return [

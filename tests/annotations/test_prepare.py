@@ -522,8 +522,6 @@ def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path
         images += f'<image id="0" name="{split}/a.png" width="64" height="48">{drawn}</image>'
     meta = f"<meta><task><labels>{labels}</labels></task></meta>"
     (tmp_path / "set" / "annotations.xml").write_text(f"<annotations>{meta}{images}</annotations>")
-    with pytest.raises(InputError, match="is annotated twice"):
-        prepare(tmp_path / "set", splits="train 0.5 val 0.5")
     (tmp_path / "set" / "val" / "a.png").rename(tmp_path / "set" / "val" / "b.png")
     text = (tmp_path / "set" / "annotations.xml").read_text()
     (tmp_path / "set" / "annotations.xml").write_text(text.replace("val/a.png", "val/b.png"))
@@ -534,6 +532,22 @@ def test_labels_without_a_shape_are_no_classes_and_colors_are_the_tools(tmp_path
     assert "1 labels do not occur and are no classes: lane" in found.notes
     mask = Image.open(found.folder / "masks" / "train" / "a.png")
     assert (mask.getpixel((30, 28)), mask.getpixel((5, 40))) == (2, 1)
+
+
+def test_images_of_one_name_in_two_splits_are_two_images(tmp_path: Path) -> None:
+    """As where each video's frames are counted from 0; names then begin with the folder of the split."""
+    write_labelme(tmp_path / "set" / "images" / "train", "a")
+    write_labelme(tmp_path / "set" / "images" / "val", "a", ("road", ROAD, "polygon"))
+    write_labelme(tmp_path / "set" / "images" / "val", "b")
+    for shares in ("", "train 0.5 val 0.5"):
+        found = prepare(tmp_path / "set", splits=shares, output=tmp_path / (shares or "annotated"))
+        assert (found.problems, sum(found.splits.values())) == ((), 3)
+        for name, value in (("train/a", 1), ("val/a", 2), ("val/b", 1)):  # car, road, car
+            (mask,) = (found.folder / "masks").glob(f"*/{name}.png")
+            assert Image.open(mask).getpixel((30, 28)) == value
+            image = found.folder / "images" / mask.relative_to(found.folder / "masks")
+            assert image.read_bytes() == (tmp_path / "set" / "images" / f"{name}.png").read_bytes()
+    assert sum(len(open_folder(found.folder, split, labeled=True)) for split in found.splits) == 3
 
 
 def test_an_image_that_two_annotations_claim_is_drawn_by_neither(photos: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.channel_folder import SWITCHES, write_folder
+from support.channel_folder import COLORS, SWITCHES, write_folder
 from support.tiny import tiny
 
 from cityscapes import errors
@@ -474,7 +474,7 @@ def test_what_was_quantized_is_named_by_the_bytes_that_were_read(predictor, spli
     assert made.description["checkpoint"]["sha256"] == read != file_sha256(path)
 
 
-def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule(workspace, tmp_path):
+def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule_and_colors(workspace, tmp_path):
     root = write_folder(tmp_path / "data", count=2)
     audit(root, ["train"], progress="none")
     train(tiny(root, run="five", epochs=1, **SWITCHES | {"batch_size": 2}))
@@ -483,6 +483,7 @@ def test_a_network_of_other_channels_is_quantized_and_opened_by_their_rule(works
     quantized = quantize_run(predictor, images, backends=("onnxruntime",))
     opened = load_predictor(quantized.path("onnxruntime"), threads=1)
     assert opened.rule == predictor.rule
+    assert quantized.description["colors"] == opened.colors.tolist() == COLORS
     path = split.image_path(0)
     assert (opened(path) == load_predictor("five", device="cpu", threads=1)(path)).mean() > 0.9
     stated = (root / "data.yaml").read_text()

@@ -294,8 +294,13 @@ def _columns(estimate: Estimate) -> dict[str, float]:
 
 
 def _with_whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Make counts whole numbers again, which a row without one has made fractions."""
-    return table.astype({name: "Int64" for name in ("blocks", "parameters") if name in table})
+    """Make counts whole numbers again, which a row without one has made fractions; there it stays nan."""
+    whole = {
+        name: pd.Series([one if math.isnan(one) else int(one) for one in table[name]], table.index, dtype=object)
+        for name in ("blocks", "parameters")
+        if name in table
+    }
+    return table.assign(**whole)
 
 
 def _verdict(estimate: Estimate) -> str:

@@ -81,7 +81,7 @@ def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, f
         left, top = (width - boxes[stride]) / 2, (height - boxes[stride]) / 2
         x = [left, left + boxes[stride], left + boxes[stride], left, left]
         y = [top, top, top + boxes[stride], top + boxes[stride], top]
-        axes.plot(x, y, "--", color="#FFFFFF", linewidth=1)
+        axes.plot(x, y, "--", color="#FFFFFF", linewidth=1, label="theoretical field of the backbone")
         axes.set(title=f"output stride {stride}", xlabel="pixels", ylabel="pixels")
         axes.set(xlim=(0, width - 1), ylim=(height - 1, 0))
         axes.title.set_size(9)

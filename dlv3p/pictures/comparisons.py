@@ -112,10 +112,10 @@ def cost_chart(comparison: RunComparison) -> "Figure | str":
     told = [str(priced[name]) for name in where if name in priced]
     figure = new_figure(7, 4, footer=" · ".join([comparison.footer, *told]))
     axes = figure.subplots()
-    axes.plot(front[price], 100 * front["mIoU"], color="#0072B2", linewidth=1, drawstyle="steps-post")
+    axes.plot(front[price], 100 * front["mIoU"], color="#0072B2", linewidth=1, drawstyle="steps-post", label="front")
     for name, row in table.iterrows():
         style = "o" if row["on the front"] == "yes" else "x"
-        axes.plot(row[price], 100 * row["mIoU"], style, color="#0072B2" if style == "o" else "#767676")
+        axes.plot(row[price], 100 * row["mIoU"], style, color="#0072B2" if style == "o" else "#767676", label=name)
         axes.annotate(name, (row[price], 100 * row["mIoU"]), xytext=(6, 4), textcoords="offset points", fontsize=9)
     axes.set(xlabel=f"{price} of an image" if price != "GMACs" else price, ylabel="mIoU [%]")
     axes.margins(0.15)
@@ -180,8 +180,8 @@ def tradeoff_chart(costs: "pd.DataFrame", *, footer: str) -> "Figure":
     score, *prices = costs.columns
     figure = new_figure(5 * len(prices), 3.6, footer=footer)
     for axes, price in zip(np.atleast_1d(figure.subplots(1, len(prices), sharey=True)), prices, strict=True):
-        axes.plot(costs[price], costs[score], "o", color="#0072B2")
         for name, row in costs.iterrows():
+            axes.plot(row[price], row[score], "o", color="#0072B2", label=name)
             axes.annotate(name, (row[price], row[score]), xytext=(6, 4), textcoords="offset points", fontsize=9)
         axes.set(xlabel=price)
         axes.margins(0.2)

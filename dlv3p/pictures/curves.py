@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,15 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
     few, measured = table.epoch.max() <= _MARKED_EPOCHS, over in ("hours", "joules")
     figure = new_figure(11, 7.2 + 0.25 * len(labels), footer="")
     for axes, metric in zip(figure.subplots(2, 2).flat, METRICS, strict=True):
-        seaborn.lineplot(
-            table, x=over, y=metric, hue="label", hue_order=labels, palette=palette, style="split",
-            style_order=_DASHES, dashes=_DASHES, markers=_MARKERS if few else False,
-            markersize=5, markeredgewidth=0, ax=axes, **statistics,
-        )  # fmt: skip
+        for (label, color), (split, dashes) in product(zip(labels, palette, strict=True), _DASHES.items()):
+            known = len(axes.collections)
+            seaborn.lineplot(
+                table[(table.label == label) & (table.split == split)], x=over, y=metric, color=color, ax=axes,
+                linestyle=(0, dashes) if dashes else "-", marker=_MARKERS[split] if few else None,
+                markersize=5, markeredgewidth=0, label=f"{label}, {split}", legend=False, **statistics,
+            )  # fmt: skip
+            for band in axes.collections[known:]:
+                band.set_label(f"{label}, {split}")
         margin = 0.5 * table[over].max() / table.epoch.max()
         axes.set(title=metric, xlabel=over, ylabel="", xlim=(0 if measured else margin, table[over].max() + margin))
         limit_axis(axes, metric, table[metric])
@@ -85,7 +90,6 @@ def plot_curves(metrics: pd.DataFrame, *, over: str = "epoch", join_seeds: bool 
         axes.xaxis.set_major_locator(MaxNLocator(integer=not measured, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.get_legend().remove()
     star = Line2D(
         [], [], linestyle="", marker="*", markersize=10, color="0.6", markeredgecolor="0.2", label="best epoch"
     )
@@ -176,7 +180,8 @@ def _mark_best(axes: "Axes", table: pd.DataFrame, over: str, colors: Mapping[str
         val = table[(table.label == label) & (table.split == "val")].dropna(subset="mIoU")
         if len(val) and val.run.nunique() == 1:
             best = val.loc[val.mIoU.idxmax()]
-            axes.scatter([best[over]], [best.mIoU], 140, [color], marker="*", edgecolors="0.2", zorder=5)
+            style = {"marker": "*", "edgecolors": "0.2", "zorder": 5, "label": f"{label}, best epoch"}
+            axes.scatter([best[over]], [best.mIoU], 140, [color], **style)
 
 
 def best_epochs(metrics: pd.DataFrame) -> pd.DataFrame:

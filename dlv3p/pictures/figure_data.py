@@ -15,9 +15,10 @@ COLUMNS = ("axes", "x label", "y label", "kind", "series", "x", "y", "value")
 
 
 def figure_data(figure: "Figure") -> pd.DataFrame:
-    """Return a row per number: which axes, its labels, the kind and name of the series, x, y, and a cell's value.
+    """Return a row per number: which axes, its labels, the kind and name of the series, x, y, and a value.
 
-    x and y of a bar are where its far end is; where an axis has names instead of numbers, they are the names.
+    x and y of a bar are where its far end is, and its length is the value, as a cell's is what its color says. Where an
+    axis has names instead of numbers, x or y is the name beside it; a line across the axes has no place on one of them.
     """
     rows = []
     for number, axes in enumerate(figure.axes, start=1):
@@ -29,21 +30,27 @@ def figure_data(figure: "Figure") -> pd.DataFrame:
 
 
 def _rows(axes: "Axes") -> Iterator[tuple]:
+    from matplotlib.container import BarContainer
     from matplotlib.patches import Rectangle
 
     x_names, y_names = _names(axes, "x"), _names(axes, "y")
+    groups = {bar: _name(group) for group in axes.containers if isinstance(group, BarContainer) for bar in group}
 
     def point(kind: str, series: str, x: float, y: float, value: float | str = "") -> tuple:
-        return kind, series, x_names.get(x, x), y_names.get(y, y), value
+        return kind, series, _nearest(x_names, x), _nearest(y_names, y), value
 
     for line in axes.lines:
+        upright, level = (
+            line.get_transform() == axis for axis in (axes.get_xaxis_transform(), axes.get_yaxis_transform())
+        )
         for x, y in zip(np.ravel(line.get_xdata()), np.ravel(line.get_ydata()), strict=True):
-            yield point("line", _name(line), x, y)
+            kind, series, at_x, at_y, value = point("line", _name(line), x, y)
+            yield kind, series, "" if level else at_x, "" if upright else at_y, value
     for bar in axes.patches:
         if isinstance(bar, Rectangle):
             (x, y), width, height = bar.get_xy(), bar.get_width(), bar.get_height()
-            lying = bool(y_names)
-            yield point("bar", _name(bar), x + (width if lying else width / 2), y + (height / 2 if lying else height))
+            end = (x + width, y + height / 2) if y_names else (x + width / 2, y + height)
+            yield point("bar", groups.get(bar, _name(bar)), *end, width if y_names else height)
     for one in axes.collections:
         yield from (point(*row) for row in _of_collection(one))
     for image in axes.images:
@@ -77,6 +84,12 @@ def _names(axes: "Axes", which: str) -> dict[float, str]:
     if not named or any(text[:1].isdigit() or text[:1] in "-\N{MINUS SIGN}" for text in texts if text):
         return {}
     return {place: text for place, text in zip(axis.get_ticklocs(), texts, strict=False) if text}
+
+
+def _nearest(names: dict[float, str], place: float) -> float | str:
+    """Return the name beside a place, such as that of a group of bars, or the place where there is none."""
+    nearest = min(names, key=lambda named: abs(named - place), default=None)
+    return place if nearest is None or abs(nearest - place) >= 0.5 else names[nearest]
 
 
 def _name(artist) -> str:

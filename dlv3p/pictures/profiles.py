@@ -80,9 +80,10 @@ def draw_latencies(rows: Sequence[Row], *, footer: str) -> "Figure":
         if not row["times_ms"]:
             _missing(axes, y, row)
             continue
-        axes.plot([row["p10_ms"], row["p90_ms"]], [y, y], color=_MEDIAN, linewidth=2, alpha=0.5)
-        axes.plot(row["times_ms"], [y] * len(row["times_ms"]), "o", color=_POINT, alpha=0.35, markersize=4)
-        axes.plot([row["p50_ms"]] * 2, [y - 0.3, y + 0.3], color=_MEDIAN, linewidth=2)
+        span, times = [row["p10_ms"], row["p90_ms"]], row["times_ms"]
+        axes.plot(span, [y, y], color=_MEDIAN, linewidth=2, alpha=0.5, label="p10 to p90")
+        axes.plot(times, [y] * len(times), "o", color=_POINT, alpha=0.35, markersize=4, label="repetitions")
+        axes.plot([row["p50_ms"]] * 2, [y - 0.3, y + 0.3], color=_MEDIAN, linewidth=2, label="median")
         place = max(row["times_ms"]) + 0.015 * highest
         axes.text(place, y, _number(row["p50_ms"]), va="center", fontsize=8, color=_MEDIAN)
     axes.set_xlim(0, 1.1 * highest or 1)
@@ -155,7 +156,7 @@ def _grouped(
             if isinstance(value, str):
                 axes.text(0.01 * highest, place, f"{names[key]}: {value}", va="center", fontsize=8)
                 continue
-            axes.barh(place, value, 0.9 * height, color=color)
+            axes.barh(place, value, 0.9 * height, color=color, label=names[key])
             axes.text(value + 0.01 * highest, place, f"{names[key]} {_number(value)}", va="center", fontsize=8)
     axes.set_xlim(0, 1.3 * highest)
     return figure
@@ -172,7 +173,7 @@ def _stack(
             continue
         left = 0.0
         for part, value in parts.items():
-            axes.barh(y, value, 0.7, left=left, color=colors[part], edgecolor="#555555", linewidth=0.4)
+            axes.barh(y, value, 0.7, left=left, color=colors[part], edgecolor="#555555", linewidth=0.4, label=part)
             if value > 0.15 * longest:
                 axes.text(left + value / 2, y, _number(value), ha="center", va="center", fontsize=8)
             left += value

@@ -75,6 +75,8 @@ def test_blocks_and_parameters_are_whole_numbers_beside_a_row_without():
     comparison = compare_candidates([FIRST, priced])
     assert comparison.table().to_csv().splitlines()[2].split(",")[5] == "40"
     assert comparison.costs().to_csv().splitlines()[2].split(",")[2] == "2494003"
+    printed = comparison.table().to_string(na_rep="").splitlines()
+    assert printed[2].split() == ["first", f"{FIRST.mean_iou:.6f}", "reference"], "nothing where nothing is known"
 
 
 def test_a_class_that_only_one_predicts_where_it_does_not_occur_is_called_so():

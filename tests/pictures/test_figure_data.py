@@ -42,6 +42,17 @@ def test_lines_points_and_bands_are_told() -> None:
     assert {"band"} == set(table[table["series"] == "third"]["kind"])
 
 
+def test_bars_beside_one_another_are_told_apart_by_series_name_and_length() -> None:
+    figure = figures.new_figure(3, 3, footer="")
+    axes = figure.subplots()
+    for place, split, left in ((-0.2, "train", 0.0), (0.2, "val", 0.5)):
+        axes.barh(np.arange(2) + place, [1, 2], 0.4, left=left, label=split)
+    axes.set_yticks([0, 1], ["road", "sky"])
+    bars = figure_data(figure).set_index(["series", "y"])
+    assert bars["value"].to_dict() == {(s, name): n for s in ("train", "val") for n, name in ((1, "road"), (2, "sky"))}
+    assert bars.loc[("val", "sky"), "x"] == 2.5
+
+
 def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:
     figure = figures.new_figure(3, 3, footer="")
     figure.subplots().bar([1, 4], [0.25, 0.5], width=0.6)

@@ -24,6 +24,7 @@ from dlv3p.experiments.published_tables import Report
 from dlv3p.parameters.notebooks import ProfileParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures import anatomy, audits, comparisons, curves, figures, profiles, scores
+from dlv3p.pictures.figure_data import figure_data
 from dlv3p.training.range_test import RangeTest
 
 MODULES = (anatomy, audits, comparisons, curves, profiles, scores)
@@ -186,6 +187,18 @@ def test_a_figure_can_be_read_and_says_what_it_is_of(name: str) -> None:
     figure = draw()
     assert list(complaints(figure)) == []
     assert said in " ".join(" ".join(text.get_text().split()) for text in read(figure))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_numbers_of_a_figure_say_what_they_are_of(name: str) -> None:
+    """A number has a name on an axis, or stands in a named series; two points alone are a line that guides the eye."""
+    table = figure_data(DRAWN[name][0]())
+    numbers = table[["x", "y"]].map(lambda place: not isinstance(place, str)).all(axis=1)
+    nameless = table[numbers & (table["series"] == "") & (table["kind"] != "cell")]
+    assert (nameless.groupby(["axes", "kind"]).size() <= 2).all()
+    curves = table[(table["kind"] == "line") & numbers & (table["series"] != "")]
+    repeated = curves.groupby(["axes", "series"])["x"].apply(lambda places: places.duplicated().any())
+    assert name == "draw_fields" or not repeated.any(), "two curves of one name"
 
 
 def test_there_is_one_for_each_function_that_draws_a_figure() -> None:

@@ -15,7 +15,7 @@ from dlv3p.runs.folders import METRICS, list_runs
 from dlv3p.runs.listing import FINISHED, read_history
 from dlv3p.runs.record import read_record
 from dlv3p.runtime.lines import format_duration
-from dlv3p.runtime.progress import track
+from dlv3p.runtime.progress import resolve_mode, track
 from dlv3p.training.cost import Pace, estimate_cost, measure_pace
 
 SAME_COST = (
@@ -70,6 +70,9 @@ def tried_costs(jobs: Sequence[Job], states: Mapping[int, JobState], *, progress
     alike: dict[str, list[Job]] = {}
     for job in waiting:
         alike.setdefault(json.dumps(_costly(job.parameters.as_dict()), sort_keys=True), []).append(job)
+    if alike and resolve_mode(progress) == "lines":
+        each = f", once for each of {len(alike)} networks, crops or batches" if len(alike) > 1 else ""
+        print(f"taking a few steps, to say what the jobs cost{each}", flush=True)
     found = {}
     for some in track(alike.values(), total=len(alike), title="take a few steps", mode=progress):
         measure = _measured_once()

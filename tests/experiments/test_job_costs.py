@@ -44,8 +44,9 @@ def measured(monkeypatch):
 def test_steps_are_taken_once_for_jobs_of_one_network_crop_and_batch(write, measured, capsys, monkeypatch):
     monkeypatch.setattr("dlv3p.experiments.executors.usable_cores", lambda: 2)
     grid = {"seed": [0, 1], "epochs": [2, 20], "channels": [8, 16]}
-    assert main([str(write(grid=grid)), "--dry-run", "--progress", "none"]) == 0
-    *lines, total = capsys.readouterr().out.splitlines()
+    assert main([str(write(grid=grid)), "--dry-run", "--progress", "lines"]) == 0
+    waits, *lines, total = (line for line in capsys.readouterr().out.splitlines() if "/2 " not in line)
+    assert waits == "taking a few steps, to say what the jobs cost, once for each of 2 networks, crops or batches"
     assert [one.channels for one in measured] == [8, 16]
     assert "  channels=8 epochs=2 seed=0  new  about 6 s, 1.0 GiB of memory, " in lines[0]
     assert "  channels=8 epochs=20 seed=0  new  about 60 s, 1.0 GiB of memory, " in lines[2]

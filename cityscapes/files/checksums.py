@@ -1,14 +1,16 @@
 """Keep the checksum of a file with the file, and compare it when the file is read: a flipped bit is never silent.
 
 A JSON file has the sha256 of its content among its keys. Beside a file of another format lies a small record with the
-file's sha256. Files without a checksum, of earlier versions or other programs, are read unchecked. Formats with
-a CRC-32 of their own compare that one, by `crc32`.
+file's sha256. Files without a checksum, of earlier versions or other programs, are read unchecked; of the suite's own,
+`call_unchecked` says so. Formats with a CRC-32 of their own compare that one, by `crc32`.
 """
 
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,12 @@ def read_json(path: Path, key: str = HASH_KEY) -> Any:
     content = parse_json(regular(path).read_text(encoding="utf-8"))
     check_content(content, path, key)
     return content
+
+
+@lru_cache(maxsize=1024)
+def call_unchecked(path: Path) -> None:
+    """Say once that a file is read without a checksum, as one of an earlier version has none."""
+    print(f"note: {path}: has no checksum, as files of earlier versions, so its bits are unchecked", file=sys.stderr)
 
 
 def record_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, reason
-from cityscapes.files.checksums import file_sha256, read_json
+from cityscapes.files.checksums import HASH_KEY, call_unchecked, file_sha256, read_json
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.evaluation.published_figures import FIGURES, choose, published_figures
 from dlv3p.evaluation.results import MadeFrom
@@ -138,7 +138,9 @@ def _read(path: Path) -> StoredEvaluation:
     try:
         content: dict[str, Any] = read_json(path)
         protocol = protocol_from(content["protocol_switches"])
-        scores = {name: content[name] for name in ("mIoU", "mDice", "mPA", "pixel_accuracy")}
+        scores = {name: _score(content[name], name) for name in ("mIoU", "mDice", "mPA", "pixel_accuracy")}
+        if HASH_KEY not in content:
+            call_unchecked(path)
         run, checkpoint, data = path.parent.name, content["checkpoint"], content["data"]  # the run may be renamed
         which = (str(content.get("data_root", "")), MadeFrom.recorded(content.get("made_from")))
         return StoredEvaluation(path, run, checkpoint, data, protocol, float(content["image_scale"]), scores, *which)
@@ -149,3 +151,10 @@ def _read(path: Path) -> StoredEvaluation:
             f"{path}: does not say by which protocol it was scored ({type(error).__name__}: {reason(error)}), so it "
             "cannot be compared; evaluate that run again, or move the file away"
         ) from error
+
+
+def _score(value: Any, name: str) -> float | None:
+    """Return a stored score, None where it is not defined; raises ValueError for what is none."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise ValueError(f"{name} is {value!r}, not a number from 0 to 1")
+    return value

@@ -10,17 +10,19 @@ from pathlib import Path
 import torch
 
 from cityscapes.dataset import CityscapesSplit, Split
-from cityscapes.errors import ParameterError
+from cityscapes.errors import IntegrityError, ParameterError
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import RULE, read_image
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.stamps import is_made_from
+from cityscapes.layout import Frame
 from cityscapes.parallel import map_bounded
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
 from cityscapes.submissions.manifest import Manifest
 from cityscapes.workspace import output_folder
+from dlv3p.data.fingerprints import ContentHash
 from dlv3p.evaluation.inference import Predictor, read_predictor, refuse_other_weights
 from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path, split_word
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
@@ -72,7 +74,7 @@ def save_predictions(
     folder = output_folder(predictor.run) / "predictions" / (name + data_suffix(predictor, split))
     remove_leftovers(folder)
     images = (split.image_path(index) for index in range(len(split)))
-    paths = (folder / frame.city / f"{frame.name}_labelIds.png" for frame in split.frames)
+    paths = (prediction_path(folder, frame) for frame in split.frames)
     pairs = zip(images, paths, strict=True)
     if executor:
         # Paths are absolute, since a worker may run in another folder.
@@ -112,6 +114,29 @@ def _read_once(run: str, checkpoint: Path, weights_sha256: str, device: str, thr
     return predictor
 
 
+def _hash_predicted(predictor: Predictor, split: Split, folder: Path, protocol: Protocol) -> ContentHash:
+    """Hash the images; raises IntegrityError for a prediction that the network has not made of its image.
+
+    Missing ones are left to whoever packs them.
+    """
+    hashed = ContentHash()
+    for index, frame in enumerate(split.frames):
+        hashed.add(split, index)
+        path = prediction_path(folder, frame)
+        origin = origin_of(predictor.weights_sha256, protocol, hashed.image(split, index))
+        if path.is_file() and not is_made_from(path, origin):
+            raise IntegrityError(
+                f"{path}: is not what {predictor.checkpoint.name} of {predictor.run} predicts of this image; run the "
+                "cell above again, which makes it anew, or pack files of your own with: python cityscapes/submission.py"
+            )
+    return hashed
+
+
+def prediction_path(folder: Path, frame: Frame) -> Path:
+    """Return where the prediction of a frame lies below a folder."""
+    return folder / frame.city / f"{frame.name}_labelIds.png"
+
+
 def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:
     """Return what a prediction is made from: the weights, the protocol, and the image by the rule that decodes it."""
     return f"{weights_sha256} {protocol.as_dict()} {image_sha256} by rule {RULE}".encode()
@@ -126,6 +151,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
     name = "submission.zip" if split.split == "test" else f"submission_{split_word(split.split)}.zip"
     path = result_path(predictor, split, name, protocol, usual=split.split)
     size = split.image(0).size[::-1]
+    hashed = _hash_predicted(predictor, split, folder, protocol)
     manifest = build_submission(folder, path, expected=split.frames, size=size)
     truth = truth_of_frames(split.frames, split.root, split.generated, split.foreign)
     report = check_submission(path, expected=split.frames, size=size, truth=truth)
@@ -133,7 +159,7 @@ def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: 
         "run": predictor.run,
         "checkpoint": predictor.checkpoint.name,
         "epoch": predictor.epoch,
-        "made_from": MadeFrom.of(split, checkpoint=predictor.weights_sha256).as_dict(),
+        "made_from": MadeFrom.of(split, hashed, checkpoint=predictor.weights_sha256).as_dict(),
         "split": split.split,
         "protocol": str(protocol),
         "protocol_switches": protocol.as_dict(),

@@ -1,5 +1,6 @@
 """Read the metrics of runs into one table, plot curves over epochs or learning rates, find each run's best epoch."""
 
+import csv
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
-from cityscapes.files.checksums import check_recorded
-from cityscapes.files.untrusted import regular
+from cityscapes.files.checksums import call_unchecked, check_recorded, record_path
+from cityscapes.files.untrusted import refuse_duplicates, regular
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.pictures.figures import SCORED_WHILE_TRAINING, new_figure
@@ -214,6 +215,7 @@ def _read_run(run: str) -> pd.DataFrame:
         raise MissingInputError(f"{path}: no such file; {run!r} was not trained, choose the run that it was made from")
     try:
         content = regular(path).read_bytes()
+        _check_lines(content.decode())
         wide = pd.read_csv(io.BytesIO(content))
         # Runs from before a column was added are complete without it.
         missing = [name for name in HISTORY_COLUMNS if name not in wide and name not in LATER_COLUMNS]
@@ -223,6 +225,8 @@ def _read_run(run: str) -> pd.DataFrame:
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); delete it and run train.ipynb to resume") from error
     check_recorded(path, hashlib.sha256(content).hexdigest())
+    if not record_path(path).is_file():
+        call_unchecked(path)
     splits = []
     for split in ("train", "val"):
         scores = {name: wide[f"{split}_{name}"] for name in _SCORES}
@@ -240,6 +244,19 @@ def _read_run(run: str) -> pd.DataFrame:
     table.insert(4, "hours", table.groupby("split").seconds.cumsum() / 3600)
     table.insert(5, "joules", table.pop("joules_of_epoch").groupby(table.split).cumsum(skipna=False))
     return table
+
+
+def _check_lines(text: str) -> None:
+    """Raise ValueError for lines of a metrics.csv that pandas would read as something else, without a word."""
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    refuse_duplicates(header)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise ValueError(f"line {number + 1} has {len(row)} values for {len(header)} columns")
+        if "epoch" in header and row[header.index("epoch")] != str(number):
+            raise ValueError(f"line {number + 1} is not that of epoch {number}")
+    if not text.endswith("\n"):
+        raise ValueError("the last line is incomplete")
 
 
 def _read_facts(path: Path) -> tuple[int, int | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cityscapes.errors import IntegrityError, ParameterError, reason
-from cityscapes.files.checksums import check_content, content_sha256
+from cityscapes.files.checksums import call_unchecked, check_content, content_sha256
 from cityscapes.files.untrusted import parse_json, regular
 from cityscapes.workspace import run_folder
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
@@ -109,6 +109,8 @@ def read_unchanged_record(path: Path) -> dict[str, Any]:
     """Read a run.json as `read_record` does; raises IntegrityError where its own hash shows that it was changed."""
     content = read_record(path)
     check_content(content, path, HASH_KEY)
+    if HASH_KEY not in content:
+        call_unchecked(path)
     return content
 
 

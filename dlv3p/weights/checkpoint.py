@@ -17,7 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.files.atomic import open_atomically
 from cityscapes.files.channels import PixelRule, pixel_rule
-from cityscapes.files.checksums import check_recorded, write_recorded
+from cityscapes.files.checksums import call_unchecked, check_recorded, record_path, write_recorded
 from dlv3p.data.classes import read_own_colors, stated_colors
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.training import TrainParameters
@@ -43,6 +43,8 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     check_recorded(path, sha256)
+    if not record_path(path).is_file():
+        call_unchecked(path)
     state = load_pickled(io.BytesIO(content), path, device=device)
     if not isinstance(state, dict) or "format" not in state:
         raise IntegrityError(f"{path}: not a checkpoint of this suite")

@@ -5,12 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cityscapes.files.checksums import file_sha256, record_path
+from cityscapes.files.checksums import file_sha256
 from cityscapes.files.untrusted import sanitize
 from dlv3p.parameters.network import NetworkParameters
-from dlv3p.weights.checksums import HASH_KEY
 from dlv3p.weights.differences import entries
-from dlv3p.weights.reading import WeightsFile
+from dlv3p.weights.reading import has_checksum
 from dlv3p.weights.recognition import Recognized
 
 SHOWN_APART = ("architecture", "backbone", "output_stride", "norm", "weight_standardization")
@@ -59,14 +58,6 @@ def switches_set(network: NetworkParameters) -> list[str]:
         for item in fields(NetworkParameters)
         if item.name not in SHOWN_APART and getattr(network, item.name) != item.default
     ]
-
-
-def has_checksum(file: WeightsFile) -> bool:
-    """Return whether a file came with a checksum, in itself or in a record beside it, which its reader compares."""
-    in_itself = file.container == "safetensors" and HASH_KEY in (file.description or {})
-    return in_itself or (
-        file.container == "torch" and file.description is not None and record_path(file.path).is_file()
-    )
 
 
 def _standardization(found: Recognized, network: NetworkParameters) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cityscapes.errors import IntegrityError, ParameterError
+from cityscapes.files.checksums import call_unchecked
 from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.models.deeplab import DeepLab, build_network, check_num_classes, initialize
 from dlv3p.models.widths import apply_widths
@@ -16,7 +17,7 @@ from dlv3p.runtime.devices import LOADING_ADVICE, explain_out_of_memory
 from dlv3p.weights.checkpoint import save_weights
 from dlv3p.weights.differences import list_differences
 from dlv3p.weights.imagenet import feature_weights
-from dlv3p.weights.reading import read_weights
+from dlv3p.weights.reading import has_checksum, read_weights
 from dlv3p.weights.recognition import Recognized, recognize
 from dlv3p.weights.sources import VOID
 
@@ -53,6 +54,8 @@ def load_model(
     if num_classes is not None:
         check_num_classes(num_classes)
     file = read_weights(given_path(path))
+    if file.description is not None and not has_checksum(file):
+        call_unchecked(file.path)
     found = recognize(file, output_stride=output_stride, weight_standardization=weight_standardization)
     return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
 

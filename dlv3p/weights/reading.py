@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cityscapes.errors import IntegrityError, MissingInputError, NewerFormatError, reason
-from cityscapes.files.checksums import check_recorded, file_sha256
+from cityscapes.files.checksums import check_recorded, file_sha256, record_path
 from cityscapes.files.untrusted import parse_json, safe_reason, sanitize
-from dlv3p.weights.checksums import check_described
+from dlv3p.weights.checksums import HASH_KEY, check_described
 from dlv3p.weights.pickles import load_pickled
 
 FORMAT = 2
@@ -95,6 +95,14 @@ def read_weights(path: Path) -> WeightsFile:
     if start[257:262] == b"ustar":
         raise IntegrityError(f"{path}: a tar archive; unpack it first, and give the weights file in it")
     return _read_npz(path) if start.startswith(b"PK") and _is_npz(path) else _read_torch(path)
+
+
+def has_checksum(file: WeightsFile) -> bool:
+    """Return whether a file came with a checksum, in itself or in a record beside it, which its reader compares."""
+    in_itself = file.container == "safetensors" and HASH_KEY in (file.description or {})
+    return in_itself or (
+        file.container == "torch" and file.description is not None and record_path(file.path).is_file()
+    )
 
 
 def plain_tensors(path: Path, entries: Mapping[Any, Any]) -> dict[str, Tensor]:

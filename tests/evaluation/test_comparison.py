@@ -168,7 +168,7 @@ def test_images_at_another_scale_are_another_column_and_stand_beside_no_publishe
     assert len(score_table([replace(small, data="Cityscapes val")])) == 1
 
 
-@pytest.mark.parametrize("damage", ["no protocol", "another field", "no json", "no score"])
+@pytest.mark.parametrize("damage", ["no protocol", "another field", "no json", "no score", 1.2, -0.1, True, "0.9"])
 def test_a_number_without_its_protocol_is_refused_in_one_line(predictor, damage):
     path = evaluate(predictor, Photographs(), progress="none").save()
     content = json.loads(path.read_text())
@@ -179,6 +179,8 @@ def test_a_number_without_its_protocol_is_refused_in_one_line(predictor, damage)
         content["protocol_switches"]["crop"] = 513
     elif damage == "no score":
         del content["mIoU"]
+    else:
+        content["mIoU"] = damage
     path.write_text("{" if damage == "no json" else json.dumps(content))
     with pytest.raises(InputError, match=r"evaluation\.json: does not say by which protocol") as refusal:
         read_evaluations(["first"])

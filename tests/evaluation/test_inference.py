@@ -148,6 +148,26 @@ def test_predictions_are_label_ids_of_every_image_and_make_a_checked_zip(city, p
     assert again.manifest.sha256 == submission.manifest.sha256
 
 
+@pytest.mark.parametrize("change", ["by hand", "another image's", "another checkpoint's"])
+def test_a_prediction_that_the_network_did_not_make_is_not_packed(city, predictor, change):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    first, second = sorted(folder.rglob("*.png"))
+    content = first.read_bytes()
+    if change == "by hand":
+        with Image.open(first) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(first)
+    elif change == "another image's":
+        first.write_bytes(second.read_bytes())
+    else:
+        predictor = replace(predictor, weights_sha256="0" * 64)
+    with pytest.raises(
+        IntegrityError, match=rf"{first.name}: is not what best\.pt of done predicts of this image; run"
+    ):
+        pack_submission(predictor, split, folder)
+    first.write_bytes(content)
+
+
 def test_predicting_again_goes_on_where_it_stopped(city, predictor):
     split = open_images(city, "test")
     folder = save_predictions(predictor, split, progress="none")

@@ -94,6 +94,47 @@ def test_a_damaged_file_is_named_in_one_line(content):
     assert "\n" not in str(caught.value)
 
 
+def unchecked(run):
+    """The lines of a run's metrics.csv, whose record is gone, as that of an earlier version."""
+    (run_folder(run) / "metrics.csv.json").unlink()
+    return (run_folder(run) / "metrics.csv").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [f"note,{lines[0]}", *lines[1:]], "line 2 has 15 values for 16 columns"),
+        (lambda lines: [lines[0].replace("seconds", "epoch"), *lines[1:]], "duplicate key 'epoch'"),
+        (lambda lines: [*lines, *lines[1:]], "line 5 is not that of epoch 4"),
+        (lambda lines: [lines[0], *lines[:0:-1]], "line 2 is not that of epoch 1"),
+    ],
+)
+def test_lines_that_pandas_would_read_as_others_are_damage(change, said):
+    make_run("a")
+    (run_folder("a") / "metrics.csv").write_text("\n".join(change(unchecked("a"))) + "\n")
+    with pytest.raises(InputError, match=rf"metrics\.csv: is damaged \({said}"):
+        curves.read_metrics(["a"])
+
+
+def test_a_last_line_that_was_cut_is_damage():
+    make_run("a")
+    (run_folder("a") / "metrics.csv").write_text("\n".join(unchecked("a"))[:-2])
+    with pytest.raises(InputError, match=r"metrics\.csv: is damaged \(the last line is incomplete\)"):
+        curves.read_metrics(["a"])
+
+
+def test_a_file_without_a_checksum_is_called_unchecked_once(capsys):
+    make_run("a")
+    curves.read_metrics(["a"])
+    assert "metrics.csv" not in capsys.readouterr().err
+    unchecked("a")
+    for _ in range(2):
+        curves.read_metrics(["a"])
+    path = run_folder("a") / "metrics.csv"
+    said = f"note: {path}: has no checksum, as files of earlier versions, so its bits are unchecked\n"
+    assert capsys.readouterr().err.count(said) == 1
+
+
 def test_a_value_that_is_no_number_is_damage():
     make_run("a")
     path = run_folder("a") / "metrics.csv"

@@ -48,12 +48,16 @@ def test_a_change_that_still_parses_is_refused(written, tmp_path, change):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_file_of_an_earlier_version_loads_and_is_called_unchecked(written, tmp_path):
+def test_a_file_of_an_earlier_version_loads_and_is_called_unchecked(written, tmp_path, capsys):
     description = dict(read_weights(written).description)
     assert len(description.pop("sha256")) == 64
     state = load_file(written)
     save_file(state, tmp_path / "old.safetensors", metadata={"dlv3p": json.dumps(description)})
     assert weights_sha256(load_model(tmp_path / "old.safetensors").model.state_dict()) == weights_sha256(state)
+    load_model(written)
+    path = tmp_path / "old.safetensors"
+    said = f"note: {path}: has no checksum, as files of earlier versions, so its bits are unchecked\n"
+    assert capsys.readouterr().err == said
     said = {
         path: describe(recognize(read_weights(path)))["checksum"] for path in (written, tmp_path / "old.safetensors")
     }

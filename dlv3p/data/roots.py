@@ -155,8 +155,18 @@ def _kind(root: Root) -> Kind:
         if kind.matches(root):
             return kind
     root = Path(root)
+    near = [folder for folder in _folders_near(root) if any(kind.matches(folder) for kind in KINDS)]
+    told = f"; did you mean {' or '.join(map(str, near[:3]))}? A data set" if near else "; one"
     found = sorted(entry.name for entry in root.iterdir())[:8]
-    raise MissingInputError(f"{root}: not a supported data set; one {_layouts()}; this folder holds {', '.join(found)}")
+    raise MissingInputError(
+        f"{root}: not a supported data set{told} {_layouts()}; this folder holds {', '.join(found)}"
+    )
+
+
+def _folders_near(root: Path) -> list[Path]:
+    """Return where the data is if a folder was given that is one too high or too low: those within it, and its own."""
+    within = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [*within, *([root.parent] if root.name in ("images", "masks", "leftImg8bit", "gtFine") else [])]
 
 
 def _layouts() -> str:

@@ -267,3 +267,15 @@ def test_a_folder_of_annotations_is_named_what_makes_data_of_it(tmp_path):
         open_split(tmp_path, "train")
     with pytest.raises(MissingInputError, match=r": a file, not .*: dlv3p annotations prepare .*/annotations\.json$"):
         resolve_data_root(str(tmp_path / "annotations.json"))
+
+
+@pytest.mark.parametrize("given", [".", "my_data/images", "my_data/masks"])
+def test_a_folder_that_is_one_too_high_or_too_low_is_refused_with_the_one_that_is_meant(tmp_path, given):
+    for below in ("images/train", "masks/train"):
+        (tmp_path / "my_data" / below).mkdir(parents=True)
+    with pytest.raises(MissingInputError) as refusal:
+        open_split(tmp_path / given, "train")
+    assert f": not a supported data set; did you mean {tmp_path / 'my_data'}? " in str(refusal.value)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(MissingInputError, match=r"other: not a supported data set; one holds "):
+        open_split(tmp_path / "other", "train")

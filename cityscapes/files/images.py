@@ -197,7 +197,8 @@ def tiff_header(path: Path) -> Header:
 def inspect_image(image: Image.Image) -> Header:
     """Return what the header of an opened image says, without decoding its pixels."""
     orientation = _orientation(image)
-    size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+    stored = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size  # Pillow turns it itself
+    size = stored[::-1] if orientation in (5, 6, 7, 8) else stored
     cut = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
     return Header(size, f"{image.mode}, 16 bits" if cut else image.mode, orientation in _TURNS)
 

@@ -180,6 +180,11 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
     except InputError:
         raise
     except UnidentifiedImageError as error:
+        if is_tiff(_start(path)):
+            raise InputError(
+                f"{path}: is a TIFF of other channels or bits than gray or RGB images have; convert it to 8 bits, or "
+                "train with a data.yaml of channels"
+            ) from error
         known = " or ".join(PICTURE_FORMATS)
         raise InputError(
             f"{path}: cannot be read as an image (it is not a {known} file); convert or replace it"

@@ -77,7 +77,9 @@ def test_a_tiff_is_turned_once_and_its_header_says_the_size_that_it_then_has(tmp
 
 def test_a_tiff_of_other_channels_is_called_one_where_rgb_is_expected(tmp_path):
     tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 9, 4), np.uint16), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((6, 9, 4), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
     with pytest.raises(InputError, match="a.tif: is a TIFF of other channels .* train with a data.yaml of channels"):
         inspect_picture(tmp_path / "a.tif")
 

@@ -180,6 +180,11 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
     except InputError:
         raise
     except UnidentifiedImageError as error:
+        if is_tiff(_start(path)):
+            raise InputError(
+                f"{path}: is a TIFF of other channels or bits than gray or RGB images have; convert it to 8 bits, or "
+                "train with a data.yaml of channels"
+            ) from error
         known = " or ".join(PICTURE_FORMATS)
         raise InputError(
             f"{path}: cannot be read as an image (it is not a {known} file); convert or replace it"
@@ -197,7 +202,8 @@ def tiff_header(path: Path) -> Header:
 def inspect_image(image: Image.Image) -> Header:
     """Return what the header of an opened image says, without decoding its pixels."""
     orientation = _orientation(image)
-    size = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+    stored = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size  # Pillow turns it itself
+    size = stored[::-1] if orientation in (5, 6, 7, 8) else stored
     cut = not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile)
     return Header(size, f"{image.mode}, 16 bits" if cut else image.mode, orientation in _TURNS)
 

@@ -30,12 +30,12 @@ from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LAB
 from dlv3p.data.fingerprints import PREDICTIONS
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.evaluation.results import RECORD
-from dlv3p.parameters.choices import EXACT, OWN_IDS
+from dlv3p.parameters.choices import BACKENDS, EXACT, OWN_IDS
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, Size
 from dlv3p.prediction.sources import ImageFile
 from dlv3p.runs.folders import write_json
-from dlv3p.runs.provenance import provenance
+from dlv3p.runs.provenance import installed_version, provenance
 
 OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
@@ -43,6 +43,8 @@ OVERLAY_ROWS = 256
 FIRST_COLUMNS = ("image", "width", "height", "seconds", "mean_confidence", "note", "sha256")
 FOLDERS = {"ids": "png", "colors": "png", "overlays": "jpg", "confidence": "png"}
 """What is written of an image: the folder and the suffix."""
+DECODERS = ("pillow-heif", "imageio-ffmpeg", "tifffile")
+"""Packages that read some images and all videos, and that no training uses."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Results:
     def save_record(self, images: Mapping[str, Any], problems: Sequence[str] = ()) -> None:
         """Write how the results were made, of which images, and what could not be predicted."""
         made_by = {name: value for name, value in provenance().items() if name in ("git", "lock_sha256", "versions")}
+        made_by["versions"] |= {name: installed_version(name) for name in (*DECODERS, *self._backend)}
         write_json(
             self.folder / RECORD, {**self.settings, "images": dict(images), "problems": list(problems), **made_by}
         )
@@ -168,6 +171,11 @@ class Results:
             return encode_png(found.confidence, made_from=stamp)
         shown = pixels.convert("RGB") if self.predictor.rule else pixels
         return stamped(encode_overlay(shown, found.labels, self.predictor.colors), stamp)
+
+    @property
+    def _backend(self) -> tuple[str, ...]:
+        """The package that runs the network, where torch does not."""
+        return (self.predictor.runtime,) if self.predictor.runtime in BACKENDS else ()
 
     @property
     def _as_label_ids(self) -> bool:

@@ -40,7 +40,7 @@ def provenance() -> dict[str, Any]:
             "libc": " ".join(platform.libc_ver()) or None,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: installed_version(name) for name in PACKAGES},
             **_libraries(),
         },
         "hardware": hardware(),
@@ -193,7 +193,8 @@ def _libraries() -> dict[str, str | None]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -59,7 +59,8 @@ def test_all_that_is_asked_for_is_written_at_the_images_size(predictor, photos: 
     record = json.loads((out / "predictions.json").read_text())
     assert record["runtime"] == "exact"
     assert record["weights"]["sha256"] == predictor.network.weights_sha256
-    assert record["versions"]["torch"]
+    assert {"torch", "tifffile"} < record["versions"].keys()
+    assert "onnxruntime" not in record["versions"]
     assert record["images"]["count"] == 3
 
 
@@ -259,6 +260,8 @@ def test_results_of_another_network_or_runtime_are_not_mixed(predictor, photos: 
     predict(predictor, photos, tmp_path / "out")
     with pytest.raises(ParameterError, match="holds predictions of runtime='exact'; choose another output"):
         predict(replace(predictor, runtime="openvino"), photos, tmp_path / "out")
+    found = predict(replace(predictor, runtime="onnxruntime"), photos, tmp_path / "other")
+    assert json.loads((found.folder / "predictions.json").read_text())["versions"]["onnxruntime"]
     other = replace(predictor, network=replace(predictor.network, weights_sha256="0" * 64))
     with pytest.raises(ParameterError, match="holds predictions of weights="):
         predict(other, photos, tmp_path / "out")

@@ -65,6 +65,25 @@ def test_an_image_is_turned_as_a_viewer_turns_it(tmp_path, orientation, suffix):
     assert image.size == ((6, 9) if orientation > 4 else (9, 6))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once_and_its_header_says_the_size_that_it_then_has(tmp_path, orientation):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=oriented(orientation))
+    Image.fromarray(PICTURE).save(tmp_path / "a.tif", exif=oriented(orientation))
+    expected = read_image(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.tif", formats=PICTURE_FORMATS), expected)
+    header, ignored = inspect_picture(tmp_path / "a.tif")
+    assert (header, ignored) == ((expected.size, "RGB", orientation > 1), ())
+
+
+def test_a_tiff_of_other_channels_is_called_one_where_rgb_is_expected(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((6, 9, 4), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
+    with pytest.raises(InputError, match="a.tif: is a TIFF of other channels .* train with a data.yaml of channels"):
+        inspect_picture(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["with EXIF", "without"])
 @pytest.mark.parametrize("suffix", ["heic", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))

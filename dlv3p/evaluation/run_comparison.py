@@ -17,6 +17,7 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import remove_others
 from cityscapes.workspace import output_folder
 from dlv3p.evaluation.candidates import Candidate
+from dlv3p.evaluation.comparison import published_scores
 from dlv3p.evaluation.metrics import class_iou, scores
 from dlv3p.evaluation.results import MadeFrom
 from dlv3p.evaluation.statistics import (
@@ -63,10 +64,19 @@ class RunComparison:
         return correct_for_many([one.mean for one in self.comparisons])
 
     def table(self) -> pd.DataFrame:
-        """Return a row per candidate: mIoU, difference, interval, blocks of independent images, p and verdict."""
-        rows = [{"candidate": self.reference.name, "mIoU": self.reference.mean_iou, "verdict": "reference"}]
+        """Return a row per candidate: mIoU, difference, interval, blocks of independent images, p and verdict.
+
+        Scores that others have published of the same images by the same protocol follow; they have no images to test.
+        """
+        first = self.reference
+        rows = [{"candidate": first.name, "mIoU": first.mean_iou, "verdict": "reference"}]
         for one, mean in zip(self.others, self.means, strict=True):
             rows.append({"candidate": one.name, "mIoU": one.mean_iou, **_columns(mean), "verdict": _verdict(mean)})
+        rows += [
+            {"candidate": f"{one.network} ({one.source})", "mIoU": one.mean_iou, "verdict": "published, not tested"}
+            for one in published_scores()
+            if (one.data, one.protocol, 1) == (first.data, first.protocol.name, first.image_scale)
+        ]
         order = ["mIoU", "difference", "low", "high", "blocks", "p", "verdict"]
         return _with_whole_numbers(pd.DataFrame(rows).set_index("candidate").reindex(columns=order))
 

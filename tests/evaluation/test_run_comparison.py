@@ -70,6 +70,20 @@ def test_each_class_and_the_mean_get_a_verdict_and_a_sentence_says_it():
     assert mean["verdict"] == "worse"
 
 
+def test_published_scores_of_the_same_images_and_protocol_are_set_beside_and_not_tested():
+    pair = [replace(one, data="Cityscapes val") for one in (FIRST, SECOND)]
+    published = compare_candidates(pair).table().iloc[2:]
+    row = published.loc["DeepLabV3+ ResNet-50 stride 8 (mmsegmentation, 80k steps of 512x1024)"]
+    assert row["mIoU"] == 0.8009
+    assert row[["difference", "low", "high", "p"]].isna().all()
+    assert set(published["verdict"]) == {"published, not tested"}
+    assert len(compare_candidates([FIRST, SECOND]).table()) == 2, "nobody published anything about these images"
+    flipped = compare_candidates([replace(one, protocol=PUBLISHED["six_scales_flip"]) for one in pair])
+    assert flipped.table().loc[row.name, "mIoU"] == 0.8113
+    smaller = compare_candidates([replace(one, image_scale=0.5) for one in pair])
+    assert len(smaller.table()) == 2, "at another scale it is another task"
+
+
 def test_blocks_and_parameters_are_whole_numbers_beside_a_row_without():
     priced = replace(SECOND, cost={"parameters": 2_494_003.0})
     comparison = compare_candidates([FIRST, priced])

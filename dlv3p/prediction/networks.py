@@ -25,7 +25,14 @@ from cityscapes.errors import (
     require,
 )
 from cityscapes.files.channels import PixelRule
-from cityscapes.files.checksums import check_recorded, file_sha256, read_json, record_path, write_recorded
+from cityscapes.files.checksums import (
+    call_unchecked,
+    check_recorded,
+    file_sha256,
+    read_json,
+    record_path,
+    write_recorded,
+)
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.files.untrusted import given_path
 from cityscapes.workspace import output_folder
@@ -176,6 +183,8 @@ def exported_sha256(path: Path) -> str:
         check_recorded(path.with_name(name), digest)
         if recorded.get(name, digest) != digest:
             raise IntegrityError(f"{path.with_name(name)}: is not the file that was written; quantize the run again")
+        if name not in recorded and not record_path(path.with_name(name)).is_file():
+            call_unchecked(path.with_name(name))
     return digests[path.name] if len(files) == 1 else hashlib.sha256("".join(digests.values()).encode()).hexdigest()
 
 

@@ -54,8 +54,6 @@ def load_model(
     if num_classes is not None:
         check_num_classes(num_classes)
     file = read_weights(given_path(path))
-    if file.description is not None and not has_checksum(file):
-        call_unchecked(file.path)
     found = recognize(file, output_stride=output_stride, weight_standardization=weight_standardization)
     return build_recognized(found, num_classes=num_classes, replace_classifier=replace_classifier)
 
@@ -65,6 +63,8 @@ def build_recognized(
 ) -> LoadedModel:
     """Build a recognized network, with its weights copied from the file; arguments as for `load_model`."""
     path = found.file.path
+    if found.file.description is not None and not has_checksum(found.file):
+        call_unchecked(path)
     if found.parameters is None:
         raise IntegrityError(
             f"{path}: holds only the backbone {found.backbone}, without a head; give it as initial_weights of a "

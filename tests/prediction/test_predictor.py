@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
+from cityscapes.files.checksums import record_path, write_recorded
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.export.__main__ import main as export
 from dlv3p.parameters.protocols import Protocol
@@ -138,6 +139,17 @@ def test_a_network_of_openvino_is_known_by_both_of_its_files(tmp_path: Path) -> 
     (tmp_path / "quantization.json").write_text('{"sha256": {"network.bin": "0"}}')
     with pytest.raises(IntegrityError, match="network.bin: is not the file that was written; quantize the run again"):
         exported_sha256(path)
+
+
+def test_an_exported_network_without_a_record_is_called_unchecked(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "network.onnx"
+    write_recorded(path, b"network")
+    exported_sha256(path)
+    assert capsys.readouterr().err == ""
+    record_path(path).unlink()
+    exported_sha256(path)
+    said = f"note: {path}: has no checksum, as files of earlier versions, so its bits are unchecked\n"
+    assert capsys.readouterr().err == said
 
 
 def test_an_opened_picture_of_16_bits_is_scaled_not_cut(predictor, picture: Image.Image) -> None:

@@ -188,6 +188,8 @@ def test_a_notebook_that_is_opened_says_what_comes_folds_its_checks_and_is_not_c
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     with lab.opened(path) as page:
         page.set_viewport_size({"width": 1280, "height": 8000})  # lines out of sight are not drawn
+        page.locator(".jp-MarkdownCell em", has_text="on two CPU cores").first.wait_for(timeout=60_000)
+        page.locator(".jp-CodeCell").nth(len(cells) - 2).locator(".cm-line").first.wait_for(timeout=60_000)
         page.wait_for_timeout(1000)
         seen = page.evaluate(OPENED)
     assert re.search(r"(minute|second).* on two CPU cores.*\. Pictures?: ", seen["first"])

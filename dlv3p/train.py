@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from cityscapes.errors import run_command
 from cityscapes.workspace import run_folder
-from dlv3p.parameters.choices import FIGURES
 from dlv3p.parameters.files import read_config, read_value
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.record import refuse_other_run
@@ -227,9 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="train nothing: time a few steps, also in mixed precision and with larger batches, and their memory",
     )  # fmt: skip
     parser.add_argument(
-        "--range-test", nargs="?", const=FIGURES[0], choices=FIGURES,
-        help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/, as png "
-        "(default), svg or pdf",
+        "--range-test", action="store_true",
+        help="train nothing: raise the learning rate step by step, and suggest one; curve in outputs/<run>/",
     )  # fmt: skip
     parser.add_argument("--no-estimate", action="store_true", help="start at once, without saying what the run costs")
     options, unknown = parser.parse_known_args(arguments)
@@ -247,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     if options.range_test:
-        print(_report_range_test(parameters, options.range_test))
+        print(_report_range_test(parameters))
         return 0
 
     # They load torch, which neither --help nor the refusal of a parameter is to wait for.
@@ -264,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _report_range_test(parameters: TrainParameters, figures: str) -> str:
+def _report_range_test(parameters: TrainParameters) -> str:
     """Do a range test, save its curve, and return what it says."""
     from cityscapes.workspace import output_folder
     from dlv3p.pictures.curves import plot_range_test
@@ -272,7 +270,7 @@ def _report_range_test(parameters: TrainParameters, figures: str) -> str:
     from dlv3p.training.range_test import find_rate
 
     found = find_rate(parameters)
-    path = output_folder(parameters.run_name) / f"range_test.{figures}"
+    path = output_folder(parameters.run_name) / f"range_test.{parameters.figures}"
     save_figure(plot_range_test(found, parameters), path)
     return f"{found.describe(parameters)}\n{path}"
 

@@ -21,7 +21,7 @@ from dlv3p.training.cost import Pace, estimate_cost, measure_pace
 SAME_COST = (
     *("run", "seed", "fold", "epochs", "steps", "learning_rate", "backbone_rate_factor", "schedule"),
     *("final_rate_factor", "step_epochs", "step_factor", "warmup_steps", "weight_decay", "average_decay", "patience"),
-    *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "progress"),
+    *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "figures", "progress"),
 )
 """Parameters in which two trainings may differ, and an epoch still takes as long."""
 

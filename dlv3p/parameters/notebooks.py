@@ -375,8 +375,8 @@ class QuickstartParameters(Parameters):
 
     @property
     def training(self) -> TrainParameters:
-        """The parameters of the story's training; how figures are saved is no part of a run."""
-        return TrainParameters.from_mapping({name: one for name, one in self.as_dict().items() if name != "figures"})
+        """The parameters of the story's training."""
+        return TrainParameters.from_mapping(self.as_dict())
 
 
 def _check_timed_size(height: int, width: int) -> None:

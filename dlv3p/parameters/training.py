@@ -23,7 +23,7 @@ from dlv3p.parameters.choices import (
 )
 from dlv3p.parameters.data_roots import DEMO_CITY, data_root_field, split_field
 from dlv3p.parameters.network import BACKBONE_HELP, BACKBONES, TIMM, NetworkParameters
-from dlv3p.parameters.shared_fields import device_field, progress_field
+from dlv3p.parameters.shared_fields import device_field, figures_field, progress_field
 
 TRAINED_RUN = "trained_demo"
 """The name of the trained run that comes with the repository; no training may have it."""
@@ -128,6 +128,7 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
     range_test: bool = switch(False, "train.ipynb first shows the loss over growing learning rates, 100 steps")
     long_run: bool = switch(False, "True: yes, a run of more than an hour is meant, which else is refused")
     band: str = text("auto", "reference curves for early warnings: auto, none, or a file")
+    figures: str = figures_field()
     progress: str = progress_field()
 
     FIRST = (
@@ -146,7 +147,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
 
     LOADING = ("workers", "decoded_cache", "on_bad_sample", "loader_timeout")
     MEANS = ("compile", "activation_checkpointing", "chunked_loss", "processes", "threads", "device")
-    WATCHING = ("checkpoint_minutes", "tensorboard", "tracker", "film", "range_test", "long_run", "band", "progress")
+    OUTPUT = ("figures", "progress")
+    WATCHING = ("checkpoint_minutes", "tensorboard", "tracker", "film", "range_test", "long_run", "band", *OUTPUT)
     NOT_IDENTITY = ("run", *LOADING, *MEANS, *WATCHING)
     """Parameters that may differ when a run is resumed, because they do not define the training."""
 

@@ -64,7 +64,7 @@ def test_the_command_says_the_suggestion_and_saves_the_curve(city, workspace, ca
     assert main(["--range-test", *words]) == 0
     assert "The loss falls most steeply at a rate of 0.00" in capsys.readouterr().out
     assert (workspace / "outputs" / "a" / "range_test.png").is_file()
-    assert main(["--range-test", *words, "--figures", "svg"]) == 0
+    assert main(["--range-test", *words, "-p", "figures", "svg"]) == 0
     assert (workspace / "outputs" / "a" / "range_test.svg").is_file()
 
 

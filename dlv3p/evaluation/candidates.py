@@ -141,7 +141,7 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
 def _no_class(stored: int, ids: str, split: Split) -> str:
     """Say what is wrong with an id that is predicted where the truth has a class."""
     if ids == "label":
-        return f"holds label id {stored}, which is not a scored class, where the truth has one; predict scored classes only"
+        return f"holds label id {stored}, which is not a scored class, where the truth has one; predict a scored class"
     if stored == IGNORE:
         return (
             f"holds {IGNORE} where the truth has a class; in the truth it means that a pixel is ignored, and a "

@@ -28,8 +28,10 @@ gallery: $(ready)  ## all notebooks, executed, as HTML pages in outputs/gallery/
 notebooks = GOMP_SPINCOUNT=0 $(python) -m pytest notebooks -n 2 --dist loadfile --durations=10
 
 # Most tests use one core, so two processes share the test files, with one thread each; the tests of a file share what
-# is expensive to set up, so a file stays in one process.
-both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadfile --durations=20 --ignore=$(runtimes)
+# is expensive to set up, so a file stays in one process. Files are taken by name, those of the browser among the first:
+# xdist would leave files of few tests for the end, where a long one lets the other process wait.
+both_cores = OMP_NUM_THREADS=1 $(python) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --durations=20 \
+	--ignore=$(runtimes)
 
 test: $(ready)  ## all quick tests: units, notebooks, command lines
 	@$(python) -m pytest $(runtimes)

@@ -27,6 +27,13 @@ FLAWED_FOLDER = "flawed_folder"
 """An embedded plain folder with flaws for the audit to find."""
 EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
 """The data roots that are no folders of one's own: their data is drawn on first use."""
+EMBEDDED_SPLITS = {
+    DEMO_CITY: SPLITS,
+    DEMO_VOC: ("train", "val", "trainval"),
+    FLAWED_FOLDER: ("train", "val"),
+    MISLABELED_CITY: ("train", "val"),
+}
+"""The splits of each, whose folders do not tell before they are drawn, nor where drawing them was interrupted."""
 
 AUGMENTED_TRAIN = "train_aug"
 """The list of PASCAL VOC's images to train on together with SBD's, which is yet to be made where it is missing."""
@@ -113,9 +120,9 @@ def find_split(split: str, data_root: str, parameter: str) -> None:
 def _splits_of(data_root: str) -> set[str]:
     """Return the splits of a data root, by the folders and lists that each layout keeps them in; none if unknown."""
     with suppress(MissingInputError, OSError):
+        if data_root in EMBEDDED_SPLITS:
+            return {*EMBEDDED_SPLITS[data_root]}
         root = find_data_root(data_root) if data_root else ""
-        if data_root == DEMO_CITY and not Path(root).is_dir():
-            return {*SPLITS}
         if root and not is_url(root):
             return _splits_below(Path(root))
     return set()

@@ -48,6 +48,7 @@ from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import find_named_runs, find_run
+from dlv3p.runs.listing import read_state
 from dlv3p.runs.record import data_root_of, refuse_other_run
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
@@ -307,6 +308,8 @@ def refuse_missing(parameters: Parameters) -> None:
     uses_run = isinstance(parameters, config.RunParameters)
     if uses_run and parameters.run:
         find_run(parameters.run)
+    if isinstance(parameters, config.WatchParameters | config.ReplayParameters) and parameters.run:
+        read_state(parameters.run)  # which takes runs that have no checkpoint yet
     find_named_runs(parameters)
     parameters.find_inputs(data_root=data_root_of(parameters.run) if uses_run else "")
     with suppress(errors.IntegrityError):  # what a damaged record is, the cells tell

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import MissingInputError
+from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.untrusted import given_path
-from cityscapes.layout import SPLITS, check_split_name
+from cityscapes.layout import SPLITS, check_split_name, choose_drive, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, workspace
 from dlv3p.parameters.base import several, text
 
@@ -115,6 +115,25 @@ def find_split(split: str, data_root: str, parameter: str) -> None:
     raise MissingInputError(
         f"{parameter}={split!r}: no such split; {hint}{find_data_root(data_root)} has {', '.join(sorted(found))}"
     )
+
+
+def find_drive(city: str, sequence: str, data_root: str, split: str) -> None:
+    """Raise a user's error for a city or a sequence that the files of a data root do not have in a split.
+
+    Where only opening the data could tell, as of an embedded city that is not drawn yet, nothing is raised.
+    """
+    if not (city or sequence) or not data_root:
+        return
+    root = find_data_root(data_root)
+    if data_root == DEMO_CITY:
+        from cityscapes.demo.city import is_finished
+
+        if not is_finished(Path(root)):
+            return
+    if data_root in {*EMBEDDED} - {DEMO_CITY} or is_url(root) or not (Path(root) / "leftImg8bit").is_dir():
+        raise ParameterError(f"city={city!r}, sequence={sequence!r}: {root} has no drives; leave both empty")
+    if not FOLD.fullmatch(split):
+        choose_drive(find_frames(Path(root), split), city, sequence)
 
 
 def _splits_of(data_root: str) -> set[str]:

@@ -220,6 +220,15 @@ MISSING = {
     "run": ("evaluate", ["run", "mien"], 3, "run='mien': no such run; did you mean 'mine'? Existing runs: mine"),
     "a split": ("train", ["val_split", "vall"], 3, "val_split='vall': no such split; did you mean 'val'? {}/data/demo"),
     "a split of a run's data": ("evaluate", ["split", "vall"], 3, "split='vall': no such split; did you mean 'val'? "),
+    "a run to watch": (
+        "watch",
+        ["run", "mien"],
+        3,
+        "run='mien': no such run in {}/saved; did you mean 'mine'? Existing",
+    ),
+    "a run to repeat": ("replay", ["run", "mien"], 3, "run='mien': no such run in {}/saved; did you mean 'mine'? Exi"),
+    "a city": ("render_gif", ["city", "nix"], 3, "city='nix', sequence='': not in val; choose from eschenwalde 000000"),
+    "a sequence": ("render_gif", ["sequence", "7"], 3, "city='', sequence='7': not in val; choose from eschenwalde 0"),
     "one of several runs": (
         "visualize_training",
         ["runs", "mine thine"],
@@ -236,9 +245,17 @@ MISSING = {
 
 @pytest.mark.parametrize(("notebook", "words", "status", "told"), MISSING.values(), ids=MISSING)
 def test_what_does_not_exist_is_refused_before_anything_slow_is_loaded(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, notebook: str, words: list[str], status: int, told: str
+    workspace: Path,
+    city: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    notebook: str,
+    words: list[str],
+    status: int,
+    told: str,
 ) -> None:
     (workspace / "my_data").mkdir()
+    (workspace / "data").mkdir()
+    (workspace / "data" / "demo_city").symlink_to(city)
     run_folder = workspace / "saved" / "mine"
     (run_folder / "checkpoints").mkdir(parents=True)
     for name in ("checkpoints/best.pt", "metrics.csv"):

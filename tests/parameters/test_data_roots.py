@@ -153,5 +153,7 @@ def test_embedded_data_has_its_splits_before_it_is_drawn_and_where_drawing_it_wa
             (begun / "ImageSets/Segmentation/train.txt").write_text("a\n")
         for split in splits:
             find_split(split, data_root, "split")
-        with pytest.raises(MissingInputError, match=f"^split='vall': no such split; .* has {', '.join(sorted(splits))}"):
+        with pytest.raises(
+            MissingInputError, match=f"^split='vall': no such split; .* has {', '.join(sorted(splits))}"
+        ):
             find_split("vall", data_root, "split")

@@ -50,6 +50,7 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import find_named_runs, find_run
 from dlv3p.runs.listing import read_state
 from dlv3p.runs.record import data_root_of, refuse_other_run
+from dlv3p.runtime.callbacks import RESUME
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
@@ -119,7 +120,8 @@ class LinesAboveBar:
 
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            tqdm.write(line, file=sys.stderr)
+            if not line.endswith(RESUME):  # papermill's last line says it
+                tqdm.write(line, file=sys.stderr)
 
     def flush(self) -> None:
         """Do nothing: a line that has begun waits for its end."""

@@ -563,6 +563,14 @@ def test_the_engine_may_be_imported_before_papermill() -> None:
 
 def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
     """Send papermill a signal once a cell has created a file; return its status, its last line, and the copy."""
+    status, shown, copy = stop_and_read(workspace, number, *cells, wait_for=wait_for)
+    return status, last_line(shown), copy
+
+
+def stop_and_read(
+    workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready"
+) -> tuple[int, str, Path]:
+    """Do so, and return all that papermill shows in place of its last line."""
     notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for
     write_notebook(notebook, *cells)
     os.mkfifo(ready)
@@ -574,7 +582,7 @@ def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "
         _, shown = process.communicate(timeout=120)
     finally:
         process.kill()
-    return process.returncode, last_line(shown), copy
+    return process.returncode, shown, copy
 
 
 def closed_by_a_writer(pipe: Path, seconds: int = 120) -> bool:
@@ -620,8 +628,9 @@ def test_a_cell_that_tells_of_a_stop_in_a_sentence_ends_the_notebook_as_a_stop(w
     """Such as training upon Ctrl-C, its button, or `dlv3p runs stop`: in JupyterLab that is no error."""
     interrupted = SAVES.replace("TerminatedError", "StoppedError").replace("SIGTERM", "SIGINT")
     known = "import signal, threading, dlv3p\n" + interrupted
-    status, line, copy = stop(workspace, signal.SIGINT, known, "print('later')")
-    assert (status, line) == (130, "Error: stopped after step 3; run again to continue")
+    status, shown, copy = stop_and_read(workspace, signal.SIGINT, known, "print('later')")
+    assert (status, last_line(shown)) == (130, "Error: stopped after step 3; run again to continue")
+    assert shown.lower().count("stopped after step 3") == 1, "it is told once in a terminal"
     cell = nbformat.read(copy, as_version=4).cells[-2]
     assert [output.get("ename") for output in cell.outputs] == [None, "StoppedError"]
     assert cell.outputs[0].text == "Stopped after step 3. Run this cell again to resume.\n"

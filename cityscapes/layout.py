@@ -114,6 +114,22 @@ def find_frames(root: Path, split: str, *, suffix: str = IMAGE_SUFFIX, any_name:
     return sorted(frames)
 
 
+def choose_drive(frames: Sequence[Frame], city: str, sequence: str) -> list[int]:
+    """Return the indices of the frames of a city, a sequence, or both; "" takes all.
+
+    Raises MissingInputError that names the drives there are.
+    """
+    chosen = [
+        index for index, frame in enumerate(frames) if city in ("", frame.city) and sequence in ("", frame.sequence)
+    ]
+    if not chosen:
+        drives = sorted({f"{frame.city} {frame.sequence}" for frame in frames})
+        raise MissingInputError(
+            f"city={city!r}, sequence={sequence!r}: not in {frames[0].split}; choose from {', '.join(drives[:20])}"
+        )
+    return chosen
+
+
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of images, most of which are not read."""
 

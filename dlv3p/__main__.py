@@ -15,7 +15,7 @@ from cityscapes.errors import ParameterError, run_command
 
 COMMANDS = {
     "train": ("dlv3p.train", "train a network, or resume a run"),
-    "runs": ("dlv3p.runs.__main__", "list, check, rename, remove or store runs, or record a reference band"),
+    "runs": ("dlv3p.runs.__main__", "list, stop, check, rename, remove or store runs, or record a reference band"),
     "weights": ("dlv3p.weights.__main__", "inspect or convert a weights file"),
     "predict": ("dlv3p.prediction.__main__", "predict images of any kind: one, a folder, a list, a video"),
     "annotations": ("dlv3p.annotations.__main__", "make a folder to train on from COCO, LabelMe, CVAT, YOLO or masks"),

@@ -75,6 +75,11 @@ def write_demo_city(
     return root
 
 
+def is_finished(root: Path) -> bool:
+    """Return whether a folder holds a demo city with all its frames."""
+    return ((root / DESCRIPTION).is_file() and _found(root) or {}).get("complete") is True
+
+
 def describe(*, height: int, width: int, frames: Mapping[str, int] | None, seed: int) -> dict:
     """Return the description that is kept with a city; raises ParameterError for values that no city can have."""
     counts = {**DEFAULT_FRAMES, **(frames or {})}

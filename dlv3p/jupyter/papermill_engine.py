@@ -48,7 +48,9 @@ from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.base import Parameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import find_named_runs, find_run
+from dlv3p.runs.listing import read_state
 from dlv3p.runs.record import data_root_of, refuse_other_run
+from dlv3p.runtime.callbacks import RESUME
 
 CELL_SECONDS = "DLV3P_CELL_SECONDS"
 """Environment variable with the seconds that a cell may run; by default there is no limit."""
@@ -118,7 +120,8 @@ class LinesAboveBar:
 
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            tqdm.write(line, file=sys.stderr)
+            if not line.endswith(RESUME):  # papermill's last line says it
+                tqdm.write(line, file=sys.stderr)
 
     def flush(self) -> None:
         """Do nothing: a line that has begun waits for its end."""
@@ -307,6 +310,8 @@ def refuse_missing(parameters: Parameters) -> None:
     uses_run = isinstance(parameters, config.RunParameters)
     if uses_run and parameters.run:
         find_run(parameters.run)
+    if isinstance(parameters, config.WatchParameters | config.ReplayParameters) and parameters.run:
+        read_state(parameters.run)  # which takes runs that have no checkpoint yet
     find_named_runs(parameters)
     parameters.find_inputs(data_root=data_root_of(parameters.run) if uses_run else "")
     with suppress(errors.IntegrityError):  # what a damaged record is, the cells tell

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import MissingInputError
+from cityscapes.errors import MissingInputError, ParameterError
 from cityscapes.files.untrusted import given_path
-from cityscapes.layout import SPLITS, check_split_name
+from cityscapes.layout import SPLITS, check_split_name, choose_drive, find_frames
 from cityscapes.workspace import data_folder, demo_city_folder, workspace
 from dlv3p.parameters.base import several, text
 
@@ -27,6 +27,13 @@ FLAWED_FOLDER = "flawed_folder"
 """An embedded plain folder with flaws for the audit to find."""
 EMBEDDED = (DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, MISLABELED_CITY)
 """The data roots that are no folders of one's own: their data is drawn on first use."""
+EMBEDDED_SPLITS = {
+    DEMO_CITY: SPLITS,
+    DEMO_VOC: ("train", "val", "trainval"),
+    FLAWED_FOLDER: ("train", "val"),
+    MISLABELED_CITY: ("train", "val"),
+}
+"""The splits of each, whose folders do not tell before they are drawn, nor where drawing them was interrupted."""
 
 AUGMENTED_TRAIN = "train_aug"
 """The list of PASCAL VOC's images to train on together with SBD's, which is yet to be made where it is missing."""
@@ -110,12 +117,31 @@ def find_split(split: str, data_root: str, parameter: str) -> None:
     )
 
 
+def find_drive(city: str, sequence: str, data_root: str, split: str) -> None:
+    """Raise a user's error for a city or a sequence that the files of a data root do not have in a split.
+
+    Where only opening the data could tell, as of an embedded city that is not drawn yet, nothing is raised.
+    """
+    if not (city or sequence) or not data_root:
+        return
+    root = find_data_root(data_root)
+    if data_root == DEMO_CITY:
+        from cityscapes.demo.city import is_finished
+
+        if not is_finished(Path(root)):
+            return
+    if data_root in {*EMBEDDED} - {DEMO_CITY} or is_url(root) or not (Path(root) / "leftImg8bit").is_dir():
+        raise ParameterError(f"city={city!r}, sequence={sequence!r}: {root} has no drives; leave both empty")
+    if not FOLD.fullmatch(split):
+        choose_drive(find_frames(Path(root), split), city, sequence)
+
+
 def _splits_of(data_root: str) -> set[str]:
     """Return the splits of a data root, by the folders and lists that each layout keeps them in; none if unknown."""
     with suppress(MissingInputError, OSError):
+        if data_root in EMBEDDED_SPLITS:
+            return {*EMBEDDED_SPLITS[data_root]}
         root = find_data_root(data_root) if data_root else ""
-        if data_root == DEMO_CITY and not Path(root).is_dir():
-            return {*SPLITS}
         if root and not is_url(root):
             return _splits_below(Path(root))
     return set()

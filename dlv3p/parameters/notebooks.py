@@ -31,7 +31,15 @@ from dlv3p.parameters.comparisons import (
     ExplorePredictionsParameters,
     FindLabelErrorsParameters,
 )
-from dlv3p.parameters.data_roots import DEMO_CITY, DEMO_VOC, FLAWED_FOLDER, data_root_field, split_field, splits_field
+from dlv3p.parameters.data_roots import (
+    DEMO_CITY,
+    DEMO_VOC,
+    FLAWED_FOLDER,
+    data_root_field,
+    find_drive,
+    split_field,
+    splits_field,
+)
 from dlv3p.parameters.many_runs import (
     ReplayParameters,
     ReportParameters,
@@ -211,6 +219,12 @@ class RenderGifParameters(RunParameters):
         super().check()
         if self.animation == "mp4" and self.width % 2:
             raise ParameterError(f"width={self.width}: a video has an even one; take {self.width + 1}, or a gif")
+
+    def find_inputs(self, **known: str) -> None:
+        """Find the drive as well."""
+        super().find_inputs(**known)
+        if not self.images:
+            find_drive(self.city, self.sequence, self.data_root or known.get("data_root", ""), self.split)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import pandas as pd
 from PIL import Image
 
 from cityscapes.dataset import CityscapesSplit, Split
-from cityscapes.errors import MissingInputError, ParameterError, UserError
+from cityscapes.errors import ParameterError, UserError
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.labels import IGNORE
+from cityscapes.layout import choose_drive
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
 from dlv3p.data.loader import make_samples
@@ -128,17 +129,7 @@ def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: in
         if city or sequence:
             raise ParameterError(f"city={city!r}, sequence={sequence!r}: {split.root} has no drives; leave both empty")
         return list(range(len(split)))[:count]
-    chosen = [
-        index
-        for index, frame in enumerate(split.frames)
-        if city in ("", frame.city) and sequence in ("", frame.sequence)
-    ]
-    if not chosen:
-        drives = sorted({f"{frame.city} {frame.sequence}" for frame in split.frames})
-        raise MissingInputError(
-            f"city={city!r}, sequence={sequence!r}: not in {split.split}; choose from {', '.join(drives[:20])}"
-        )
-    return chosen[:count]
+    return choose_drive(split.frames, city, sequence)[:count]
 
 
 def drive_frames(

@@ -162,7 +162,9 @@ def request_stop(run: str) -> str:
     """
     check_run_name(run)
     folder = run_folder(run)
-    if not run or not (holder := holder_of(folder)):
+    if not run or not folder.is_dir():
+        raise MissingInputError(f"run={run!r}: no such run; the runs and their states: dlv3p runs list")
+    if not (holder := holder_of(folder)):
         raise MissingInputError(f"run={run!r}: nobody is training it; the runs and their states: dlv3p runs list")
     write_text(folder / STOP_REQUEST, "")
     return holder

@@ -6,6 +6,9 @@ from itertools import count
 
 from cityscapes.errors import StoppedError, TerminatedError
 
+RESUME = "Run this cell again to resume."
+"""The end of what is told below a cell that was stopped; commands say in their one line what they are to be given."""
+
 
 class Callback:
     """Follow a training, here without doing anything; subclasses override what they need.
@@ -97,7 +100,7 @@ def is_wish(error: BaseException) -> bool:
 def describe_stop(error: StoppedError) -> str:
     """Return in sentences what `run='a': stopped after step 5 of 120; run again to continue` says in a line."""
     done = str(error).rpartition(": ")[2].partition(";")[0]
-    return f"{done[:1].upper()}{done[1:]}. Run this cell again to resume."
+    return f"{done[:1].upper()}{done[1:]}. {RESUME}"
 
 
 def after_each_image(callback: Callback, epoch: int, images: int, first: Callable[[], None]) -> Callable[[], None]:

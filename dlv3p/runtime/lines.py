@@ -42,7 +42,7 @@ class LineProgress(Callback):
         self.on_finish(message)
 
     def on_stop(self, message: str = "") -> None:
-        self.on_finish(message.removesuffix(" Run this cell again to resume."))
+        """Print nothing: what raised it is told once, by the command, by papermill, or below the cell."""
 
 
 def describe_epoch(row: Mapping[str, float]) -> list[str]:

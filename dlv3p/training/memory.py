@@ -64,10 +64,20 @@ def free_bytes(parameters: TrainParameters) -> int:
 
 def what_fits(parameters: TrainParameters, num_classes: int, free: int, rule: PixelRule | None = None) -> str:
     """Return the setting nearest to the parameters whose prediction fits into the free bytes, in words."""
-    for words, other in _smaller(parameters):
+    p, (_, alive) = parameters, _traced(parameters, num_classes, rule)
+    for words, other in _smaller(p):
+        # A trace takes a second, and there may be a dozen settings: those that are far from fitting need none.
+        scaled = alive * _pixels_at_once(other) / _pixels_at_once(p)
+        if other.activation_checkpointing == p.activation_checkpointing and scaled > CERTAIN * free:
+            continue
         if predict_bytes(other, num_classes, rule) <= free:
             return f"what would fit: {words}"
     return "no accumulation, smaller batch or crop would fit; take a smaller network or another machine"
+
+
+def _pixels_at_once(parameters: TrainParameters) -> float:
+    p = parameters
+    return p.batch_size / p.accumulation * p.crop_height * p.crop_width
 
 
 def _smaller(parameters: TrainParameters) -> Iterator[tuple[str, TrainParameters]]:

@@ -220,6 +220,15 @@ MISSING = {
     "run": ("evaluate", ["run", "mien"], 3, "run='mien': no such run; did you mean 'mine'? Existing runs: mine"),
     "a split": ("train", ["val_split", "vall"], 3, "val_split='vall': no such split; did you mean 'val'? {}/data/demo"),
     "a split of a run's data": ("evaluate", ["split", "vall"], 3, "split='vall': no such split; did you mean 'val'? "),
+    "a run to watch": (
+        "watch",
+        ["run", "mien"],
+        3,
+        "run='mien': no such run in {}/saved; did you mean 'mine'? Existing",
+    ),
+    "a run to repeat": ("replay", ["run", "mien"], 3, "run='mien': no such run in {}/saved; did you mean 'mine'? Exi"),
+    "a city": ("render_gif", ["city", "nix"], 3, "city='nix', sequence='': not in val; choose from eschenwalde 000000"),
+    "a sequence": ("render_gif", ["sequence", "7"], 3, "city='', sequence='7': not in val; choose from eschenwalde 0"),
     "one of several runs": (
         "visualize_training",
         ["runs", "mine thine"],
@@ -236,9 +245,17 @@ MISSING = {
 
 @pytest.mark.parametrize(("notebook", "words", "status", "told"), MISSING.values(), ids=MISSING)
 def test_what_does_not_exist_is_refused_before_anything_slow_is_loaded(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, notebook: str, words: list[str], status: int, told: str
+    workspace: Path,
+    city: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    notebook: str,
+    words: list[str],
+    status: int,
+    told: str,
 ) -> None:
     (workspace / "my_data").mkdir()
+    (workspace / "data").mkdir()
+    (workspace / "data" / "demo_city").symlink_to(city)
     run_folder = workspace / "saved" / "mine"
     (run_folder / "checkpoints").mkdir(parents=True)
     for name in ("checkpoints/best.pt", "metrics.csv"):
@@ -546,6 +563,14 @@ def test_the_engine_may_be_imported_before_papermill() -> None:
 
 def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready") -> tuple[int, str, Path]:
     """Send papermill a signal once a cell has created a file; return its status, its last line, and the copy."""
+    status, shown, copy = stop_and_read(workspace, number, *cells, wait_for=wait_for)
+    return status, last_line(shown), copy
+
+
+def stop_and_read(
+    workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "ready"
+) -> tuple[int, str, Path]:
+    """Do so, and return all that papermill shows in place of its last line."""
     notebook, copy, ready = workspace / "notebooks" / "own.ipynb", workspace / "own.ipynb", workspace / wait_for
     write_notebook(notebook, *cells)
     os.mkfifo(ready)
@@ -557,7 +582,7 @@ def stop(workspace: Path, number: signal.Signals, *cells: str, wait_for: str = "
         _, shown = process.communicate(timeout=120)
     finally:
         process.kill()
-    return process.returncode, last_line(shown), copy
+    return process.returncode, shown, copy
 
 
 def closed_by_a_writer(pipe: Path, seconds: int = 120) -> bool:
@@ -603,8 +628,9 @@ def test_a_cell_that_tells_of_a_stop_in_a_sentence_ends_the_notebook_as_a_stop(w
     """Such as training upon Ctrl-C, its button, or `dlv3p runs stop`: in JupyterLab that is no error."""
     interrupted = SAVES.replace("TerminatedError", "StoppedError").replace("SIGTERM", "SIGINT")
     known = "import signal, threading, dlv3p\n" + interrupted
-    status, line, copy = stop(workspace, signal.SIGINT, known, "print('later')")
-    assert (status, line) == (130, "Error: stopped after step 3; run again to continue")
+    status, shown, copy = stop_and_read(workspace, signal.SIGINT, known, "print('later')")
+    assert (status, last_line(shown)) == (130, "Error: stopped after step 3; run again to continue")
+    assert shown.lower().count("stopped after step 3") == 1, "it is told once in a terminal"
     cell = nbformat.read(copy, as_version=4).cells[-2]
     assert [output.get("ename") for output in cell.outputs] == [None, "StoppedError"]
     assert cell.outputs[0].text == "Stopped after step 3. Run this cell again to resume.\n"

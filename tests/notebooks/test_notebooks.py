@@ -134,6 +134,7 @@ BAD = {
     },
     "lengths": {
         "long": lambda nb: nb.cells[5].update(source="\n".join(["table"] * 16)),
+        "wide": lambda nb: nb.cells[5].update(source=f"table  # {'of all' * 16}"),
         "a function": lambda nb: nb.cells[5].update(source="def show():\n    return table"),
         "a class": lambda nb: nb.cells[5].update(source="class Table:\n    pass"),
     },

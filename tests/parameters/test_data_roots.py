@@ -8,7 +8,7 @@ from cityscapes.errors import MissingInputError, ParameterError
 from dlv3p.data.roots import open_images, open_split
 from dlv3p.data.write_shards import write_shards
 from dlv3p.parameters import notebooks
-from dlv3p.parameters.data_roots import find_data_root, find_split
+from dlv3p.parameters.data_roots import EMBEDDED, EMBEDDED_SPLITS, embedded_folder, find_data_root, find_split
 from dlv3p.parameters.notebooks import (
     AuditDataParameters,
     EvaluateParameters,
@@ -137,3 +137,23 @@ def test_a_split_is_refused_wherever_it_is_a_parameter_and_left_to_the_data_wher
     find_split("train.fold0of5", str(city), "split")
     TrainParameters(data_root=str(city), val_split="none", folds=2).find_inputs()
     RenderGifParameters(split="none", images=__file__).find_inputs(data_root=str(city))
+
+
+@pytest.mark.parametrize("data_root", EMBEDDED)
+def test_embedded_data_has_its_splits_before_it_is_drawn_and_where_drawing_it_was_interrupted(
+    mine: Path, data_root: str
+) -> None:
+    """As by Ctrl-C in the first minute: the folders of one split are there, and the next run draws the others."""
+    splits = EMBEDDED_SPLITS[data_root]
+    begun = embedded_folder(data_root)
+    for interrupted in (False, True):
+        if interrupted:
+            for folder in ("leftImg8bit/train", "images/train", "ImageSets/Segmentation"):
+                (begun / folder).mkdir(parents=True)
+            (begun / "ImageSets/Segmentation/train.txt").write_text("a\n")
+        for split in splits:
+            find_split(split, data_root, "split")
+        with pytest.raises(
+            MissingInputError, match=f"^split='vall': no such split; .* has {', '.join(sorted(splits))}"
+        ):
+            find_split("vall", data_root, "split")

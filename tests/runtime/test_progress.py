@@ -123,6 +123,11 @@ def test_values_that_are_absent_or_nan_are_left_out_of_the_line(capsys):
     assert capsys.readouterr().out == "epoch 3/3  loss 1.0000\ndone\n"
 
 
+def test_a_stop_is_left_to_whoever_reports_the_error(capsys):
+    LineProgress().on_stop("Stopped after step 5 of 120. Run this cell again to resume.")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (91, "2 min"), (5000, "83 min"), (7500, "2 h 05 min")]
 )

@@ -28,7 +28,7 @@ from dlv3p.parameters import notebooks as config
 
 HEADING = re.compile(r"# --- (.+?) -+")
 WIDTH = 100
-"""Columns of a parameters cell that JupyterLab shows on a common screen."""
+"""Columns of a cell that JupyterLab shows on a common screen; `notebooks/.ruff.toml` wraps code at as many."""
 LONGEST_CELL = 15
 LARGEST_FILE = 300_000
 MACHINE_PATH = re.compile(r"/(root|home|Users|work|tmp|mnt)/|[A-Z]:\\\\")
@@ -129,12 +129,13 @@ def _metadata(notebook: NotebookNode, name: str) -> Complaints:
 
 
 def _lengths(notebook: NotebookNode, name: str) -> Complaints:
-    """Cells are short, and define nothing: logic lives in the packages."""
+    """Cells are short and narrow, and define nothing: logic lives in the packages."""
     for cell in code_cells(notebook):
         if "parameters" in cell.metadata.get("tags", []):
             continue
         if (lines := len(cell.source.splitlines())) > LONGEST_CELL:
             yield f"{lines} lines: {cell.source:.40}"
+        yield from (f"JupyterLab cuts it off: {line}" for line in cell.source.splitlines() if len(line) > WIDTH)
         definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         if any(isinstance(node, definitions) for node in ast.walk(ast.parse(cell.source))):
             yield f"defines something: {cell.source:.40}"

@@ -130,6 +130,18 @@ def test_what_cannot_fit_is_refused_before_a_step_with_what_would(city, workspac
     assert "take a smaller network" in what_fits(parameters, 19, 1)
 
 
+def test_few_settings_are_traced_on_the_way_to_what_would_fit_and_it_is_the_same_one(monkeypatch):
+    """Crops of 4096 in a batch of 64 once took the traces of a dozen settings, two seconds each."""
+    parameters, free = tiny(batch_size=64, crop_height=512, crop_width=512), 2 * GIB
+    memory._traced.cache_clear()
+    words = what_fits(parameters, 19, free)
+    few = memory._traced.cache_info().misses
+    assert few <= 5
+    monkeypatch.setattr(memory, "CERTAIN", float("inf"))
+    assert what_fits(parameters, 19, free) == words
+    assert memory._traced.cache_info().misses > few
+
+
 def test_memory_that_may_be_enough_is_tried(city, workspace, monkeypatch, untried):
     needed = predict_bytes(tiny(city), 19)
     free_memory(monkeypatch, needed / memory.CERTAIN + 1)

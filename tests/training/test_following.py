@@ -134,6 +134,8 @@ def test_the_stop_button_asks_through_the_folder_which_every_machine_sees(traine
     finally:
         other.end()
     following._ask_to_stop("done")  # which has ended
+    with pytest.raises(MissingInputError, match="run='none': no such run; .* dlv3p runs list"):
+        request_stop("none")
     with pytest.raises(MissingInputError, match="run='done': nobody is training it; .* dlv3p runs list"):
         request_stop("done")
     with hold_run("done"):

@@ -1,7 +1,7 @@
 """Look through predictions in JupyterLab: next and previous, opacity, classes on and off, and confidence."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 
 from cityscapes.labels import IGNORE
 from dlv3p.pictures.visualize import overlay
-from dlv3p.prediction.predictor import Prediction, as_image
+from dlv3p.prediction.predictor import Prediction
 from dlv3p.prediction.results import Results
 from dlv3p.prediction.sources import ImageFile
 from dlv3p.runtime.widgets import plain_label
@@ -33,12 +33,15 @@ def draw(
 
 
 class Browser:
-    """Widgets that show one prediction at a time; `box` is what a notebook displays."""
+    """Widgets that show one prediction at a time; `box` is what a notebook displays.
 
-    def __init__(self, results: Results, images: Sequence[ImageFile]) -> None:
+    `read` returns the picture of an index of `images`, of a file or of a frame of a video, at any size.
+    """
+
+    def __init__(self, results: Results, images: Sequence[ImageFile], read: Callable[[int], Image.Image]) -> None:
         import ipywidgets
 
-        self.results, self.images, self.index = results, list(images), 0
+        self.results, self.images, self.index, self._read = results, list(images), 0, read
         predictor = results.predictor
         self.title = plain_label()
         self.picture = ipywidgets.Image(format="png")
@@ -71,7 +74,7 @@ class Browser:
 
     def _open(self) -> None:
         file = self.images[self.index]
-        image, found = as_image(file.path, self.results.predictor.rule).convert("RGB"), self.results.read(file)
+        image, found = self._read(self.index).convert("RGB"), self.results.read(file)
         scale = min(1, LARGEST_SIDE / max(image.size))
         size = tuple(max(1, round(side * scale)) for side in image.size)
         self._image = np.asarray(image.resize(size))

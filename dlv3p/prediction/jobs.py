@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,9 @@ from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
-from dlv3p.prediction.results import Outputs, Predictions, open_results, recorded_runtime
-from dlv3p.prediction.sources import Source, find_images, name_results, why_unread
-from dlv3p.prediction.videos import OVERLAY, predict_video
+from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
+from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, why_unread
+from dlv3p.prediction.videos import predict_video, read_frame
 from dlv3p.runtime.progress import track
 from dlv3p.runtime.widgets import plain_label
 
@@ -89,15 +89,27 @@ def first_image(source: Source, predictor: ImagePredictor) -> Image.Image | Chan
 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":
-    """Return the widgets that show the finished images of a folder; for a video, where it is."""
-
-    source = find_images(parameters.images, output=predictions.folder)
-    done = set(predictions.done)
+    """Return the widgets that show the finished images of a folder, or the frames of a video."""
+    source, done = find_images(parameters.images, output=predictions.folder), set(predictions.done)
     images = [image for image in source.images if image.name in done]
+    if source.video:
+        images = [ImageFile(source.video, name) for name in predictions.done]
     if not images:
-        return plain_label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
+        return plain_label("no image was predicted")
     predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
-    return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
+    batch_size = 1 if source.video else parameters.batch_size
+    results = open_results(predictions.folder, predictor, outputs, batch_size=batch_size)
+    read = _reader_of_frames(source.video, results, images) if source.video else _reader_of_files(results, images)
+    return Browser(results, images, read).box
+
+
+def _reader_of_files(results: Results, images: Sequence[ImageFile]) -> Callable[[int], Image.Image | ChannelImage]:
+    return lambda index: as_image(images[index].path, results.predictor.rule)
+
+
+def _reader_of_frames(path: Path, results: Results, frames: Sequence[ImageFile]) -> Callable[[int], Image.Image]:
+    video = open_video(path)
+    return lambda index: read_frame(video, index, results.rows[frames[index].name]["sha256"])
 
 
 def predict_split(run: str, config: ExplorePredictionsParameters) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from cityscapes.files.channels import ChannelImage
 from cityscapes.labels import IGNORE
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import Prediction
@@ -74,11 +75,9 @@ class Browser:
 
     def _open(self) -> None:
         file = self.images[self.index]
-        image, found = self._read(self.index).convert("RGB"), self.results.read(file)
-        scale = min(1, LARGEST_SIDE / max(image.size))
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        self._image = np.asarray(image.resize(size))
-        self._found = Prediction(*(None if one is None else smaller(one, size) for one in found))
+        image, found = self._read(self.index), self.results.read(file)
+        self._image, labels, *sure = shrink(image, *(one for one in found if one is not None))
+        self._found = Prediction(labels, *sure)
         self.title.value = f"{file.name}  ({self.index + 1} of {len(self.images)})"
         self.show()
 
@@ -108,6 +107,14 @@ def encode(picture: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def shrink(image: Image.Image | ChannelImage, *maps: np.ndarray, longest: int = LARGEST_SIDE) -> tuple[np.ndarray, ...]:
+    """Return an image as RGB, and maps of its ids or confidence, whose longer side has at most `longest` pixels."""
+    colors = image if image.mode == "RGB" else image.convert("RGB")
+    scale = min(1, longest / max(colors.size))
+    size = tuple(max(1, round(side * scale)) for side in colors.size)
+    return (np.asarray(colors.resize(size)), *(smaller(values, size) for values in maps))
+
+
 def smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a map of ids or confidence at the size (width, height) of the picture, no value mixed with another."""
+    """Return a map of ids or confidence at the size (width, height) of a picture, no value mixed with another."""
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))

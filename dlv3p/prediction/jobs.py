@@ -19,15 +19,16 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path, split_word
-from dlv3p.parameters.choices import FASTEST
+from dlv3p.parameters.choices import EXACT, FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.pictures.gallery import choose_frames, drive_frames
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
-from dlv3p.prediction.browser import Browser
+from dlv3p.prediction.browser import Browser, shrink
+from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
+from dlv3p.prediction.predictor import ImagePredictor, as_image, limit_of, load_predictor
 from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
 from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, why_unread
 from dlv3p.prediction.videos import predict_video, read_frame
@@ -134,6 +135,10 @@ def drive_word(parameters: RenderGifParameters) -> str:
     return "_".join([split, *(split_word(word) for word in (p.city, p.sequence) if word)])
 
 
+SHARPEST = 2
+"""Times the width of an animation, the longer side at which an image that takes tiles is drawn, to save memory."""
+
+
 class Drive(NamedTuple):
     """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3)."""
 
@@ -153,6 +158,8 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         names = tuple(split.name(index) for index in indices)
         return Drive(path, names, drive_frames(predictor, split, indices, p))
     source = find_images(p.images)
+    limit = limit_of(predictor, MemoryLimit(p.memory_gib, p.tile, p.tile_overlap))
+    looking = ImagePredictor(predictor, EXACT, WHOLE_IMAGE, limit)
     if source.video:
         video = open_video(source.video)
         names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
@@ -163,15 +170,15 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
             if why := why_unread(image.path):
                 raise InputError(f"{image.path}: {why}")
         names = tuple(image.name for image in images)
-        pictures = (as_image(image.path, predictor.rule) for image in images)
+        pictures = (looking.opened(image.path) for image in images)
     words = ["predict", source.title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
     path = output_folder(predictor.run) / f"{'_'.join(words)}.{p.animation}"
     named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
-    return Drive(path, names, _composed(predictor, named, len(names), p, footer=footer))
+    return Drive(path, names, _composed(looking, named, len(names), p, footer=footer))
 
 
 def _composed(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     images: Iterable[tuple[str, Image.Image]],
     count: int,
     parameters: RenderGifParameters,
@@ -179,15 +186,17 @@ def _composed(
     footer: str,
 ) -> Iterator[np.ndarray]:
     for name, image in track(images, total=count, title="render", mode=parameters.progress):
+        tiles, labels = predictor.needs_tiles(image.size[::-1]), predictor(image)
+        pixels, labels = shrink(image, labels, longest=SHARPEST * parameters.width if tiles else max(image.size))
         yield compose_frame(
-            np.asarray(image.convert("RGB")),
-            predictor(image),
+            pixels,
+            labels,
             width=parameters.width,
             alpha=parameters.alpha,
             class_names=predictor.class_names,
             colors=predictor.colors,
             title=name,
-            footer=footer,
+            footer=f"{footer} in tiles of {parameters.tile}" if tiles else footer,
             name_classes=parameters.name_classes,
         )
 

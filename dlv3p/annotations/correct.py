@@ -79,7 +79,7 @@ def write_corrections(
     folder = given_path(masks)
     kept = _Masks(folder)
     pictures = given_path(images) if images else folder / "images"
-    index = None if pictures.is_file() else ImageIndex(pictures)
+    index = None if pictures.is_file() else ImageIndex(pictures, [kept.folder])
     if index is None and (other := next((one for one in kept.paths if not FRAME.fullmatch(one.stem)), None)):
         raise ParameterError(
             f"images={str(images)!r}: is a file, as for frames of a video, and {other} is no frame; give the folder of "

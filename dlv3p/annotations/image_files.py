@@ -30,6 +30,7 @@ from dlv3p.annotations.shapes import (
     named_split,
     outline,
 )
+from dlv3p.data.fingerprints import FOLDERS, PREDICTIONS
 from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 LARGEST_FILE = 256 * 2**20
@@ -39,15 +40,20 @@ WITH_AREA = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")
 
 
 class ImageIndex:
-    """The images below a folder by name, without those below the folders `without`."""
+    """The images below a folder by name, without those below the folders `without`, and without results of `predict`.
+
+    Their pictures have the names of the images that they were made of.
+    """
 
     def __init__(self, folder: Path, without: Sequence[Path] = ()) -> None:
         if not folder.is_dir():
             raise MissingInputError(f"images={str(folder)!r}: no such folder; give the one that holds the images")
         self.folder, self._by_name, self.unread = folder, defaultdict(list), 0
         self._by_stem: dict[str, list[Path]] = {}
-        left_out = [path.resolve() for path in without]
-        for path in walk(folder):
+        paths = list(walk(folder))
+        results = [path.parent / name for path in paths if path.name == PREDICTIONS for name in FOLDERS]
+        left_out = [path.resolve() for path in (*without, *results)]
+        for path in paths:
             if any(path.resolve().is_relative_to(other) for other in left_out):
                 continue
             if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -36,6 +36,8 @@ BLOCK = 4096
 
 PREDICTIONS = "predictions.csv"
 """The table in which `predict` says of which file each mask was made."""
+FOLDERS = {"ids": "png", "colors": "png", "overlays": "jpg", "confidence": "png"}
+"""What `predict` writes of an image: the folder and the suffix."""
 
 KNOWN_BY = 3
 """The number of images, evenly spaced, that distinguish one data set from another."""

@@ -84,6 +84,23 @@ def _images(default: str, help: str) -> Any:
     return path_field(default, help, parameter="images", remedy=remedy)
 
 
+def _memory_gib() -> Any:
+    return number(4.0, 1.25, 4096.0, "of a process; larger images are predicted in tiles")
+
+
+def _tile() -> Any:
+    return number(1024, 256, 8192, "side of a tile, in pixels")
+
+
+def _tile_overlap() -> Any:
+    return number(128, 32, 4096, "pixels over which neighboring tiles are blended")
+
+
+def _check_tiles(tile: int, overlap: int) -> None:
+    if overlap > tile // 2:
+        raise ParameterError(f"tile_overlap={overlap}: allowed are 32 to {tile // 2}, half a tile")
+
+
 def _weights(help: str) -> Any:
     return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
 
@@ -181,9 +198,9 @@ class PredictParameters(ProtocolParameters, RunParameters):
     overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")
     confidence: bool = switch(False, "also writes the probability of the best class, 255 for 1")
     batch_size: int = number(1, 1, 256, "images per batch, of one size; above 1, last bits may differ")
-    memory_gib: float = number(4.0, 1.25, 4096.0, "of a process; larger images are predicted in tiles")
-    tile: int = number(1024, 256, 8192, "side of a tile, in pixels")
-    tile_overlap: int = number(128, 32, 4096, "pixels over which neighboring tiles are blended")
+    memory_gib: float = _memory_gib()
+    tile: int = _tile()
+    tile_overlap: int = _tile_overlap()
     workers: int = number(1, 1, 1024, "processes that predict images, each with its own threads")
     progress: str = progress_field()
 
@@ -192,8 +209,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
         super().check()
         if self.run and self.weights:
             raise ParameterError(f"run={self.run!r}, weights={self.weights!r}: give one of them")
-        if self.tile_overlap > self.tile // 2:
-            raise ParameterError(f"tile_overlap={self.tile_overlap}: allowed are 32 to {self.tile // 2}, half a tile")
+        _check_tiles(self.tile, self.tile_overlap)
 
 
 @dataclass(frozen=True)
@@ -211,12 +227,16 @@ class RenderGifParameters(RunParameters):
     show_truth: bool = switch(True, "adds the truth where every frame has one")
     name_classes: bool = _name_classes()
     images: str = _images("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    memory_gib: float = _memory_gib()
+    tile: int = _tile()
+    tile_overlap: int = _tile_overlap()
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = progress_field()
 
     def check(self) -> None:
-        """Check that a video can have this width."""
+        """Check that tiles are possible, and that a video can have this width."""
         super().check()
+        _check_tiles(self.tile, self.tile_overlap)
         if self.animation == "mp4" and self.width % 2:
             raise ParameterError(f"width={self.width}: a video has an even one; take {self.width + 1}, or a gif")
 

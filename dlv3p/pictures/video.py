@@ -32,6 +32,8 @@ CUT = ("ended prematurely", "partial file")
 """What ffmpeg says of a container that breaks off; of Matroska it takes what is there for all."""
 EVEN = "pad=ceil(iw/2)*2:ceil(ih/2)*2"
 """The filter that adds a row or a column where a side is odd, which the usual color format cannot store."""
+SOUGHT_BEFORE = 16
+"""Frames by which one is sought too early: no codec stores a frame further from its place, and ffmpeg seeks by that."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,10 @@ class Video:
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield each frame once, uint8 (H,W,3); raises InputError for a video that ends damaged or holds none."""
-        stream, count = _open(self.path, ["-fps_mode", "passthrough"]), 0
-        try:
-            next(stream)
-            for content in stream:
-                count += 1
-                yield np.frombuffer(content, np.uint8).reshape(*self.size, 3)
-        except (OSError, RuntimeError, StopIteration, ValueError) as error:
-            raise _unreadable(self.path, error) from error
-        finally:
-            stream.close()
+        count = 0
+        for frame in self._decoded():
+            count += 1
+            yield frame
         if count < len(self.ticks):
             raise InputError(
                 f"{self.path}: breaks off after {count} of {len(self.ticks)} frames, which are usable; replace the "
@@ -69,6 +65,22 @@ class Video:
             raise InputError(
                 f"{self.path}: breaks off after {count} frames, which are usable; replace the file for the rest"
             )
+
+    def frames_near(self, number: int) -> Iterator[np.ndarray]:
+        """Yield frames to the end from shortly before the one of this number: the container's times say where it is."""
+        seconds = sum(self.ticks[: max(0, number - SOUGHT_BEFORE)]) / self.rate
+        return self._decoded("-ss", f"{seconds:.6f}")
+
+    def _decoded(self, *sought: str) -> Iterator[np.ndarray]:
+        stream = _open(self.path, ["-fps_mode", "passthrough"], sought)
+        try:
+            next(stream)
+            for content in stream:
+                yield np.frombuffer(content, np.uint8).reshape(*self.size, 3)
+        except (OSError, RuntimeError, StopIteration, ValueError) as error:
+            raise _unreadable(self.path, error) from error
+        finally:
+            stream.close()
 
     def repeated(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Repeat what was made of each frame as often as the rate asks for."""
@@ -178,12 +190,12 @@ def _encode(frames: Iterable[np.ndarray], path: Path, made: Path, rate: float) -
     return count
 
 
-def _open(path: Path, options: list[str]) -> Iterator:
+def _open(path: Path, options: list[str], sought: Sequence[str] = ()) -> Iterator:
     require("a video", NEEDED, "video")
     import imageio_ffmpeg
 
     logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of turned videos, which are right
-    return imageio_ffmpeg.read_frames(str(path), output_params=options)
+    return imageio_ffmpeg.read_frames(str(path), input_params=list(sought), output_params=options)
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:

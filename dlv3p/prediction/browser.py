@@ -1,15 +1,16 @@
 """Look through predictions in JupyterLab: next and previous, opacity, classes on and off, and confidence."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from cityscapes.files.channels import ChannelImage
 from cityscapes.labels import IGNORE
 from dlv3p.pictures.visualize import overlay
-from dlv3p.prediction.predictor import Prediction, as_image
+from dlv3p.prediction.predictor import Prediction
 from dlv3p.prediction.results import Results
 from dlv3p.prediction.sources import ImageFile
 from dlv3p.runtime.widgets import plain_label
@@ -33,12 +34,15 @@ def draw(
 
 
 class Browser:
-    """Widgets that show one prediction at a time; `box` is what a notebook displays."""
+    """Widgets that show one prediction at a time; `box` is what a notebook displays.
 
-    def __init__(self, results: Results, images: Sequence[ImageFile]) -> None:
+    `read` returns the picture of an index of `images`, of a file or of a frame of a video, at any size.
+    """
+
+    def __init__(self, results: Results, images: Sequence[ImageFile], read: Callable[[int], Image.Image]) -> None:
         import ipywidgets
 
-        self.results, self.images, self.index = results, list(images), 0
+        self.results, self.images, self.index, self._read = results, list(images), 0, read
         predictor = results.predictor
         self.title = plain_label()
         self.picture = ipywidgets.Image(format="png")
@@ -71,11 +75,9 @@ class Browser:
 
     def _open(self) -> None:
         file = self.images[self.index]
-        image, found = as_image(file.path, self.results.predictor.rule).convert("RGB"), self.results.read(file)
-        scale = min(1, LARGEST_SIDE / max(image.size))
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        self._image = np.asarray(image.resize(size))
-        self._found = Prediction(*(None if one is None else smaller(one, size) for one in found))
+        image, found = self._read(self.index), self.results.read(file)
+        self._image, labels, *sure = shrink(image, *(one for one in found if one is not None))
+        self._found = Prediction(labels, *sure)
         self.title.value = f"{file.name}  ({self.index + 1} of {len(self.images)})"
         self.show()
 
@@ -105,6 +107,14 @@ def encode(picture: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def shrink(image: Image.Image | ChannelImage, *maps: np.ndarray, longest: int = LARGEST_SIDE) -> tuple[np.ndarray, ...]:
+    """Return an image as RGB, and maps of its ids or confidence, whose longer side has at most `longest` pixels."""
+    colors = image if image.mode == "RGB" else image.convert("RGB")
+    scale = min(1, longest / max(colors.size))
+    size = tuple(max(1, round(side * scale)) for side in colors.size)
+    return (np.asarray(colors.resize(size)), *(smaller(values, size) for values in maps))
+
+
 def smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a map of ids or confidence at the size (width, height) of the picture, no value mixed with another."""
+    """Return a map of ids or confidence at the size (width, height) of a picture, no value mixed with another."""
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))

@@ -9,7 +9,7 @@ import numpy as np
 from cityscapes.errors import UserError
 from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
 from dlv3p.pictures.visualize import error_map, overlay
-from dlv3p.prediction.browser import LARGEST_SIDE, encode, smaller
+from dlv3p.prediction.browser import encode, shrink, smaller
 from dlv3p.prediction.exploration import Exploration, View
 from dlv3p.runtime.widgets import plain_label
 
@@ -124,15 +124,12 @@ class Explorer:
 
 def draw_panels(view: View, colors: np.ndarray, *, opacity: float) -> dict[str, np.ndarray]:
     """Draw image and truth, and of each folder the prediction, its errors and, where it is stored, its confidence."""
-    scale = min(1, LARGEST_SIDE / max(view.image.size))
-    size = tuple(max(1, round(side * scale)) for side in view.image.size)
-    image, truth = np.asarray(view.image.resize(size)), smaller(view.truth, size)
+    image, truth, *predictions = shrink(view.image, view.truth, *view.predictions)
     panels = {"image": image, "truth": overlay(image, truth, alpha=opacity, colors=colors)}
-    for title, found, sure in zip(TITLES, view.predictions, view.confidence, strict=False):
-        found = smaller(found, size)
+    for title, found, sure in zip(TITLES, predictions, view.confidence, strict=False):
         errors = error_map(found, truth)
         panels[title] = overlay(image, found, alpha=opacity, colors=colors)
         panels[f"errors of the {title}"] = errors
         if sure is not None:
-            panels[f"confidence of the {title}"] = np.repeat(smaller(sure, size)[..., None], 3, axis=2)
+            panels[f"confidence of the {title}"] = np.repeat(smaller(sure, image.shape[1::-1])[..., None], 3, axis=2)
     return panels

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +19,19 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.results import result_path, split_word
-from dlv3p.parameters.choices import FASTEST
+from dlv3p.parameters.choices import EXACT, FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.pictures.gallery import choose_frames, drive_frames
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
-from dlv3p.prediction.browser import Browser
+from dlv3p.prediction.browser import Browser, shrink
+from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
-from dlv3p.prediction.results import Outputs, Predictions, open_results, recorded_runtime
-from dlv3p.prediction.sources import Source, find_images, name_results, why_unread
-from dlv3p.prediction.videos import OVERLAY, predict_video
+from dlv3p.prediction.predictor import ImagePredictor, as_image, limit_of, load_predictor
+from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
+from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, why_unread
+from dlv3p.prediction.videos import predict_video, read_frame
 from dlv3p.runtime.progress import track
 from dlv3p.runtime.widgets import plain_label
 
@@ -89,15 +90,27 @@ def first_image(source: Source, predictor: ImagePredictor) -> Image.Image | Chan
 
 
 def browse(predictor: ImagePredictor, predictions: Predictions, parameters: PredictParameters) -> "ipywidgets.Widget":
-    """Return the widgets that show the finished images of a folder; for a video, where it is."""
-
-    source = find_images(parameters.images, output=predictions.folder)
-    done = set(predictions.done)
+    """Return the widgets that show the finished images of a folder, or the frames of a video."""
+    source, done = find_images(parameters.images, output=predictions.folder), set(predictions.done)
     images = [image for image in source.images if image.name in done]
+    if source.video:
+        images = [ImageFile(source.video, name) for name in predictions.done]
     if not images:
-        return plain_label(f"{predictions.folder / OVERLAY}" if source.video else "no image was predicted")
+        return plain_label("no image was predicted")
     predictor, outputs = _as_recorded(predictor, parameters, predictions.folder), _outputs(parameters)
-    return Browser(open_results(predictions.folder, predictor, outputs, batch_size=parameters.batch_size), images).box
+    batch_size = 1 if source.video else parameters.batch_size
+    results = open_results(predictions.folder, predictor, outputs, batch_size=batch_size)
+    read = _reader_of_frames(source.video, results, images) if source.video else _reader_of_files(results, images)
+    return Browser(results, images, read).box
+
+
+def _reader_of_files(results: Results, images: Sequence[ImageFile]) -> Callable[[int], Image.Image | ChannelImage]:
+    return lambda index: as_image(images[index].path, results.predictor.rule)
+
+
+def _reader_of_frames(path: Path, results: Results, frames: Sequence[ImageFile]) -> Callable[[int], Image.Image]:
+    video = open_video(path)
+    return lambda index: read_frame(video, index, results.rows[frames[index].name]["sha256"])
 
 
 def predict_split(run: str, config: ExplorePredictionsParameters) -> Path:
@@ -122,6 +135,10 @@ def drive_word(parameters: RenderGifParameters) -> str:
     return "_".join([split, *(split_word(word) for word in (p.city, p.sequence) if word)])
 
 
+SHARPEST = 2
+"""Times the width of an animation, the longer side at which an image that takes tiles is drawn, to save memory."""
+
+
 class Drive(NamedTuple):
     """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3)."""
 
@@ -141,6 +158,8 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
         names = tuple(split.name(index) for index in indices)
         return Drive(path, names, drive_frames(predictor, split, indices, p))
     source = find_images(p.images)
+    limit = limit_of(predictor, MemoryLimit(p.memory_gib, p.tile, p.tile_overlap))
+    looking = ImagePredictor(predictor, EXACT, WHOLE_IMAGE, limit)
     if source.video:
         video = open_video(source.video)
         names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
@@ -151,15 +170,15 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
             if why := why_unread(image.path):
                 raise InputError(f"{image.path}: {why}")
         names = tuple(image.name for image in images)
-        pictures = (as_image(image.path, predictor.rule) for image in images)
+        pictures = (looking.opened(image.path) for image in images)
     words = ["predict", source.title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
     path = output_folder(predictor.run) / f"{'_'.join(words)}.{p.animation}"
     named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
-    return Drive(path, names, _composed(predictor, named, len(names), p, footer=footer))
+    return Drive(path, names, _composed(looking, named, len(names), p, footer=footer))
 
 
 def _composed(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     images: Iterable[tuple[str, Image.Image]],
     count: int,
     parameters: RenderGifParameters,
@@ -167,15 +186,17 @@ def _composed(
     footer: str,
 ) -> Iterator[np.ndarray]:
     for name, image in track(images, total=count, title="render", mode=parameters.progress):
+        tiles, labels = predictor.needs_tiles(image.size[::-1]), predictor(image)
+        pixels, labels = shrink(image, labels, longest=SHARPEST * parameters.width if tiles else max(image.size))
         yield compose_frame(
-            np.asarray(image.convert("RGB")),
-            predictor(image),
+            pixels,
+            labels,
             width=parameters.width,
             alpha=parameters.alpha,
             class_names=predictor.class_names,
             colors=predictor.colors,
             title=name,
-            footer=footer,
+            footer=f"{footer} in tiles of {parameters.tile}" if tiles else footer,
             name_classes=parameters.name_classes,
         )
 

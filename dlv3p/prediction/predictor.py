@@ -86,7 +86,10 @@ class ImagePredictor:
         """Return an image as `as_image` does; a file that is too large is refused before its pixels take memory."""
         if isinstance(image, str | Path):
             header, _ = inspect_picture(given_path(image), any_channels=self.rule is not None)
-            self.needs_tiles(header.size[::-1], confidence)
+            try:
+                self.needs_tiles(header.size[::-1], confidence)
+            except InputError as error:
+                raise InputError(f"{image}: {str(error).removeprefix('image: ')}") from error
         return as_image(image, self.rule)
 
     @explain_out_of_memory(SCORING_ADVICE)
@@ -205,15 +208,22 @@ def load_predictor(
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and every pixel is to be predicted")
     network = open_network(source, checkpoint=checkpoint, runtime=runtime, device=device, threads=threads)
-    limit = MemoryLimit(memory_gib, tile, tile_overlap, held_bytes=bytes_of_held_pixel(network.rule))
+    limit = limit_of(network, MemoryLimit(memory_gib, tile, tile_overlap))
     if isinstance(network, LabelsFile):
         if protocol != WHOLE_IMAGE:
             raise ParameterError(f"{network.checkpoint}: ends in labels, which several views cannot be summed from; "
                                  "give the run or its weights, or protocol='whole_image'")  # fmt: skip
         return ImagePredictor(network, network.runtime, protocol, limit)
-    limit = limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
     network, runtime = with_runtime(network, runtime, threads=threads)
     return ImagePredictor(network, runtime, protocol, limit)
+
+
+def limit_of(network: Predictor | LabelsFile, limit: MemoryLimit) -> MemoryLimit:
+    """Return a limit of memory for what a network takes; nothing can be traced in a file that ends in labels."""
+    limit = replace(limit, held_bytes=bytes_of_held_pixel(network.rule))
+    if isinstance(network, LabelsFile):
+        return limit
+    return limit.of_network(bytes_of_image_pixel(network.model), network.parameters.image_scale)
 
 
 class PredictorFile(NamedTuple):

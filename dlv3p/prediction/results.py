@@ -27,7 +27,7 @@ from cityscapes.files.listing import files_below
 from cityscapes.files.png_write import encode_png, pack_pixels
 from cityscapes.files.stamps import is_made_from, stamped
 from cityscapes.labels import CLASS_NAMES, LABEL_ID_TO_TRAIN_ID, TRAIN_ID_TO_LABEL_ID
-from dlv3p.data.fingerprints import PREDICTIONS
+from dlv3p.data.fingerprints import FOLDERS, PREDICTIONS
 from dlv3p.evaluation.predictions import origin_of
 from dlv3p.evaluation.results import RECORD
 from dlv3p.parameters.choices import BACKENDS, EXACT, OWN_IDS
@@ -41,8 +41,6 @@ OVERLAY_ALPHA, OVERLAY_QUALITY = 0.5, 92
 OVERLAY_ROWS = 256
 """Rows that are mixed at a time, so that a large image needs no second one in floating point."""
 FIRST_COLUMNS = ("image", "width", "height", "seconds", "mean_confidence", "note", "sha256")
-FOLDERS = {"ids": "png", "colors": "png", "overlays": "jpg", "confidence": "png"}
-"""What is written of an image: the folder and the suffix."""
 DECODERS = ("pillow-heif", "imageio-ffmpeg", "tifffile")
 """Packages that read some images and all videos, and that no training uses."""
 

@@ -7,6 +7,7 @@ again. The video is written when all its frames are predicted, at the times of t
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def predict_video(
         results.save_record({**described, "count": len(frames.names)}, frames.problems)
         say_others(results, frames.names)
     return Predictions(output, tuple(frames.names), frames.made, tuple(frames.problems))
+
+
+def read_frame(video: Video, number: int, sha256: str) -> Image.Image:
+    """Return the frame of a video whose pixels have this hash, so that it is the one that was predicted.
+
+    It is sought near the time of its number, and from the start where times are not what they seem. Raises InputError
+    where the video has no such frame any more.
+    """
+    for frames in (video.frames_near(number), video.frames()):
+        with suppress(InputError):  # a time behind the end, or what comes behind the frame is damaged
+            for pixels in frames:
+                if hashlib.sha256(pixels).hexdigest() == sha256:
+                    return Image.fromarray(pixels)
+    raise InputError(f"{video.path}: frame {number} is not the one that was predicted; predict the video again")
 
 
 class _Frames:

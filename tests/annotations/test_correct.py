@@ -1,6 +1,7 @@
 """Masks written as polygons for a person to correct, and read back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,17 @@ def test_predictions_of_other_files_than_the_images_are_said(predictions: Path, 
         write_corrections(predictions, photos, progress="none")
         said = f"warning: Other images: 1 masks of {predictions} were predicted of other files than {photos} holds now"
         assert (said in capsys.readouterr().out) == bool(changed)
+
+
+def test_results_below_the_images_are_not_taken_for_images(predictions: Path) -> None:
+    """Nor those of another network, whose colors have the names of the images, too."""
+    for folder in (predictions, predictions.parent / "second"):
+        for kind in ("ids", "colors", "confidence")[folder == predictions :]:
+            shutil.copytree(predictions.parent / "photos", folder / kind, dirs_exist_ok=True)
+        write_recorded(folder / "predictions.csv", b"image,sha256\n")
+    written = write_corrections(predictions, predictions.parent, progress="none")
+    assert [image.name for image in CvatFile(written.path)] == ["photos/b.png", "photos/below/a.png"]
+    assert not written.problems
 
 
 def test_bad_masks_are_a_line_each_and_the_others_are_written(predictions: Path, capsys: pytest.CaptureFixture) -> None:

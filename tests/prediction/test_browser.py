@@ -28,7 +28,8 @@ def browser(predictor, photos: Path, tmp_path: Path) -> Browser:
     Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
     source, outputs = find_images(photos), Outputs(confidence=True)
     predict_images(predictor, source, tmp_path / "out", outputs, progress="none")
-    return Browser(open_results(tmp_path / "out", predictor, outputs, batch_size=1), source.images)
+    results = open_results(tmp_path / "out", predictor, outputs, batch_size=1)
+    return Browser(results, source.images, lambda index: Image.open(source.images[index].path))
 
 
 def test_only_shown_classes_are_drawn_as_much_as_asked() -> None:

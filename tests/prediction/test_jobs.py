@@ -13,9 +13,11 @@ from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.pictures.gif import animation_size, write_animation
 from dlv3p.pictures.video import write_video
 from dlv3p.prediction import networks
+from dlv3p.prediction import predictor as predictor_module
 from dlv3p.prediction.jobs import drive_of, drive_word, first_image, predict
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
 from dlv3p.prediction.sources import find_images
+from dlv3p.prediction.tiles import Tiling
 
 pytest.importorskip("imageio_ffmpeg", reason="videos need the extra video")
 pytestmark = pytest.mark.usefixtures("trained")
@@ -58,6 +60,23 @@ def test_no_two_drives_share_an_animation() -> None:
 def test_an_animation_of_any_images_is_of_its_checkpoint(network, photos: Path) -> None:
     last = replace(network, checkpoint=network.checkpoint.with_name("last.pt"))
     assert drive_of(last, RenderGifParameters(images=str(photos))).path.name == "predict_photos_last.gif"
+
+
+def test_an_image_too_large_to_be_seen_whole_is_animated_in_tiles(network, tmp_path: Path, monkeypatch) -> None:
+    """As `predict` takes it, by the same parameters; the frame is as large as that of a small one."""
+    Image.effect_noise((1600, 1000), 60).save(tmp_path / "large.png")
+    seen, blended = [], predictor_module.blend
+    monkeypatch.setattr(predictor_module, "blend", lambda *given: seen.append(given[1]) or blended(*given))
+    given = {"images": str(tmp_path), "width": 320, "progress": "none", "tile": 256, "tile_overlap": 32}
+    (whole,) = drive_of(network, RenderGifParameters(**given)).frames
+    assert not seen
+    (tiled,) = drive_of(network, RenderGifParameters(**given, memory_gib=1.31)).frames
+    assert seen == [Tiling(1000, 1600, 256, 32)]
+    assert whole.shape == tiled.shape
+    with pytest.raises(InputError, match=r"large\.png: 1600 x 1000 pixels take .* more than memory_gib=1\.25; allow"):
+        list(drive_of(network, RenderGifParameters(**given, memory_gib=1.25)).frames)
+    with pytest.raises(ParameterError, match="tile_overlap=300: allowed are 32 to 256, half a tile"):
+        RenderGifParameters(tile=512, tile_overlap=300)
 
 
 def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(network, photos: Path) -> None:

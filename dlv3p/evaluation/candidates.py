@@ -1,6 +1,6 @@
 """Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -346,24 +346,25 @@ def find_masks(folder: Path, split: Split) -> list[Path]:
     whole = [normalize("NFC", split.name(index)) for index in range(len(split))]
     names = [name.rsplit("/", 1)[-1] for name in whole]
     by_path = len(set(names)) < len(names)
-    found: dict[str, list[Path]] = {}
+    wanted = set(whole if by_path else names)
+    exact: dict[str, list[Path]] = {}
+    longer: dict[str, list[Path]] = {}
     for path in files_below(folder, ".png"):
-        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
-        found.setdefault(normalize("NFC", name), []).append(path)
-    if not found:
+        name = normalize("NFC", path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem)
+        (exact if name in wanted else longer).setdefault(_image_of(name, wanted), []).append(path)
+    if not (exact or longer):
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
-    names = whole if by_path else names
-    return [_mask_of(name, names, found, folder) for name in names]
+    return [_only_mask(name, exact.get(name) or longer.get(name, []), folder) for name in (whole if by_path else names)]
 
 
-def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], folder: Path) -> Path:
-    longer = [other for other in names if other.startswith(f"{name}_")]
-    begins = (
-        stem
-        for stem in found
-        if stem.startswith(f"{name}_") and not any(f"{stem}_".startswith(f"{other}_") for other in longer)
-    )
-    paths = found.get(name) or [path for stem in begins for path in found[stem]]
+def _image_of(name: str, wanted: Set[str]) -> str:
+    """Return the longest of the `wanted` that a mask's name is, or begins with before an underscore; "" if none."""
+    while name and name not in wanted:
+        name = name.rpartition("_")[0]
+    return name
+
+
+def _only_mask(name: str, paths: Sequence[Path], folder: Path) -> Path:
     if not paths:
         raise MissingInputError(f"{folder}: holds no mask of the image {name}, such as {name}.png")
     if len(paths) > 1:

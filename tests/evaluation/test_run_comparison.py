@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from support.stored_predictions import write_predictions
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation import candidates
 from dlv3p.evaluation.__main__ import main
-from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates
+from dlv3p.evaluation.candidates import Candidate, find_masks, from_folder, read_candidates
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import ImageCounts, read_groups
@@ -657,6 +659,22 @@ def test_masks_of_images_that_share_a_name_are_told_apart_by_their_folder(tmp_pa
     save(tmp_path / "found" / "b" / "1_pred.png", 1, (8, 8))
     found = from_folder(tmp_path / "found", split, progress="none")
     assert found.confusions[:, 0].tolist() == [[64, 0], [0, 64]]
+
+
+class Named(list):
+    """A split of which only the names are known."""
+
+    name = list.__getitem__
+
+
+def test_the_masks_of_many_images_are_found_in_a_time_that_grows_as_their_number(monkeypatch, tmp_path):
+    names = [f"{index:05d}" for index in range(10_000)]
+    paths = [tmp_path / f"{name}_pred.png" for name in names]
+    monkeypatch.setattr(candidates, "files_below", lambda folder, suffix: paths)
+    before = time.process_time()
+    found = find_masks(tmp_path, Named(names))
+    assert found == paths
+    assert time.process_time() - before < 5, "each mask is compared with every image"
 
 
 def test_a_linked_folder_of_masks_is_read(city, tmp_path):

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.collections import Collection
     from matplotlib.figure import Figure
 
-COLUMNS = ("axes", "x label", "y label", "kind", "series", "x", "y", "value")
+COLUMNS = ("axes", "x label", "y label", "value label", "kind", "series", "x", "y", "value")
+CELLS = ("cell", "cell of the middle row", "cell of the middle column")
+COLORS = "<colorbar>"
+"""What matplotlib calls the axes that say what colors mean."""
+
+LARGEST_PICTURE = 64
+"""Pixels of the longer side of a picture of numbers that is told in full; a table of classes always is."""
 
 
 def figure_data(figure: "Figure") -> pd.DataFrame:
@@ -19,13 +25,17 @@ def figure_data(figure: "Figure") -> pd.DataFrame:
 
     x and y of a bar are where its far end is, and its length is the value, as a cell's is what its color says. Where an
     axis has names instead of numbers, x or y is the name beside it; a line across the axes has no place on one of them.
+    Of a larger picture only the middle row and the middle column are told: its pixels would be a file of megabytes.
     """
     rows = []
+    colors = "".join(axes.get_ylabel() for axes in figure.axes if axes.get_label() == COLORS)
     for number, axes in enumerate(figure.axes, start=1):
-        if axes.get_label() != "<colorbar>":
+        if axes.get_label() != COLORS:
             title = axes.get_title() or axes.get_title(loc="left") or str(number)
             labels = (title, axes.get_xlabel(), axes.get_ylabel())
-            rows += [(*labels, *row) for row in _rows(axes)]
+            lengths = axes.get_xlabel() if _names(axes, "y") else axes.get_ylabel()
+            value = {"bar": lengths, **dict.fromkeys(CELLS, colors)}
+            rows += [(*labels, value.get(row[0], ""), *row) for row in _rows(axes)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -56,7 +66,18 @@ def _rows(axes: "Axes") -> Iterator[tuple]:
     for image in axes.images:
         values = np.asarray(image.get_array())
         if values.ndim == 2:
-            yield from (point("cell", _name(image), x, y, values[y, x]) for y, x in np.ndindex(values.shape))
+            named = bool(x_names and y_names)
+            yield from (point(kind, _name(image), x, y, values[y, x]) for kind, y, x in _cells(values.shape, named))
+
+
+def _cells(shape: tuple[int, int], named: bool) -> Iterator[tuple[str, int, int]]:
+    """Yield the kind and the place (y, x) of the cells of a picture that are told."""
+    height, width = shape
+    if named or max(shape) <= LARGEST_PICTURE:
+        yield from ((CELLS[0], y, x) for y, x in np.ndindex(shape))
+    else:
+        yield from ((CELLS[1], height // 2, x) for x in range(width))
+        yield from ((CELLS[2], y, width // 2) for y in range(height))
 
 
 def _of_collection(one: "Collection") -> Iterator[tuple]:
@@ -65,7 +86,7 @@ def _of_collection(one: "Collection") -> Iterator[tuple]:
     if isinstance(one, QuadMesh):
         values = np.ma.filled(np.ma.asarray(one.get_array(), float), np.nan)
         values = values.reshape(np.array(one.get_coordinates().shape[:2]) - 1)
-        yield from (("cell", _name(one), x + 0.5, y + 0.5, values[y, x]) for y, x in np.ndindex(values.shape))
+        yield from ((CELLS[0], _name(one), x + 0.5, y + 0.5, values[y, x]) for y, x in np.ndindex(values.shape))
     elif isinstance(one, PathCollection):
         yield from (("point", _name(one), x, y) for x, y in np.ma.filled(one.get_offsets(), np.nan))
     else:

@@ -33,34 +33,36 @@ def figure_data(figure: "Figure") -> pd.DataFrame:
         if axes.get_label() != COLORS:
             title = axes.get_title() or axes.get_title(loc="left") or str(number)
             labels = (title, axes.get_xlabel(), axes.get_ylabel())
-            lengths = axes.get_xlabel() if _names(axes, "y") else axes.get_ylabel()
-            value = {"bar": lengths, **dict.fromkeys(CELLS, colors)}
-            rows += [(*labels, value.get(row[0], ""), *row) for row in _rows(axes)]
+            rows += [(*labels, *row) for row in _rows(axes, colors)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _rows(axes: "Axes") -> Iterator[tuple]:
+def _rows(axes: "Axes", colors: str) -> Iterator[tuple]:
+    """Yield the rows of one axes, from the label of their value on; `colors` is the label of what colors mean."""
     from matplotlib.container import BarContainer
     from matplotlib.patches import Rectangle
 
     x_names, y_names = _names(axes, "x"), _names(axes, "y")
-    groups = {bar: _name(group) for group in axes.containers if isinstance(group, BarContainer) for bar in group}
+    groups = {bar: group for group in axes.containers if isinstance(group, BarContainer) for bar in group}
 
-    def point(kind: str, series: str, x: float, y: float, value: float | str = "") -> tuple:
-        return kind, series, _nearest(x_names, x), _nearest(y_names, y), value
+    def point(kind: str, series: str, x: float, y: float, value: float | None = None, label: str = colors) -> tuple:
+        told = ("", "") if value is None else (label, value)
+        return told[0], kind, series, _nearest(x_names, x), _nearest(y_names, y), told[1]
 
     for line in axes.lines:
         upright, level = (
             line.get_transform() == axis for axis in (axes.get_xaxis_transform(), axes.get_yaxis_transform())
         )
         for x, y in zip(np.ravel(line.get_xdata()), np.ravel(line.get_ydata()), strict=True):
-            kind, series, at_x, at_y, value = point("line", _name(line), x, y)
-            yield kind, series, "" if level else at_x, "" if upright else at_y, value
+            *named, at_x, at_y, value = point("line", _name(line), x, y)
+            yield *named, "" if level else at_x, "" if upright else at_y, value
     for bar in axes.patches:
         if isinstance(bar, Rectangle):
             (x, y), width, height = bar.get_xy(), bar.get_width(), bar.get_height()
-            end = (x + width, y + height / 2) if y_names else (x + width / 2, y + height)
-            yield point("bar", groups.get(bar, _name(bar)), *end, width if y_names else height)
+            level = getattr(groups.get(bar), "orientation", "horizontal" if y_names else "vertical") == "horizontal"
+            end = (x + width, y + height / 2) if level else (x + width / 2, y + height)
+            length, label = (width, axes.get_xlabel()) if level else (height, axes.get_ylabel())
+            yield point("bar", _name(groups.get(bar, bar)), *end, length, label)
     for one in axes.collections:
         yield from (point(*row) for row in _of_collection(one))
     for image in axes.images:
@@ -100,7 +102,7 @@ def _names(axes: "Axes", which: str) -> dict[float, str]:
 
     axis = getattr(axes, f"{which}axis")
     fixed = isinstance(axis.get_major_locator(), FixedLocator)
-    texts = [label.get_text() for label in axis.get_ticklabels()]
+    texts = axis.get_major_formatter().format_ticks(axis.get_ticklocs())  # also those that a neighbor shows
     named = fixed and isinstance(axis.get_major_formatter(), (FixedFormatter, FuncFormatter))
     if not named or any(text[:1].isdigit() or text[:1] in "-\N{MINUS SIGN}" for text in texts if text):
         return {}

@@ -73,6 +73,29 @@ def test_bars_beside_one_another_are_told_apart_by_series_name_and_length() -> N
     assert set(bars["value label"]) == {"pixels [millions]"}
 
 
+def test_axes_that_share_their_names_tell_them_too() -> None:
+    figure = figures.new_figure(3, 3, footer="")
+    for axes, unit in zip(figure.subplots(1, 2, sharey=True), ("GMACs", "ms"), strict=True):
+        axes.barh(np.arange(2), [1, 2], 0.7)
+        axes.set(xlabel=unit)
+        axes.set_yticks([0, 1], ["road", "sky"])
+    table = figure_data(figure)
+    assert table[["value label", "y", "value"]].to_numpy().tolist() == [
+        [unit, name, length] for unit in ("GMACs", "ms") for length, name in ((1, "road"), (2, "sky"))
+    ]
+
+
+def test_bars_that_lie_on_an_axis_of_numbers_have_their_length() -> None:
+    figure = figures.new_figure(3, 3, footer="")
+    axes = figure.subplots()
+    axes.barh([1, 4], [0.25, 0.5], 0.6)
+    axes.set(xlabel="share", ylabel="bin")
+    assert figure_data(figure)[["value label", "x", "y", "value"]].to_numpy().tolist() == [
+        ["share", 0.25, 1, 0.25],
+        ["share", 0.5, 4, 0.5],
+    ]
+
+
 def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:
     figure = figures.new_figure(3, 3, footer="")
     figure.subplots().bar([1, 4], [0.25, 0.5], width=0.6)

@@ -254,6 +254,13 @@ def test_seeds_of_one_recipe_are_replicates_shown_below_five_and_tested_from_fiv
     assert shown.loc["fast0", "verdict"] == "not tested below 5 seeds each"
     tested = compare_candidates(seeds("slow", 0.8, 5, 0.1) + seeds("fast", 0.9, 5, 0.2)).seeds()
     assert tested.loc["fast0", "verdict"] == "better"
+    close = compare_candidates(seeds("slow", 0.8, 5, 0.1) + seeds("fast", 0.803, 5, 0.2)).seeds().loc["fast0"]
+    factor = ((close["high"] - close["low"]) / 2 / close["difference"]) ** 2
+    assert 1 < factor < 100
+    assert close["verdict"] == f"undecided; about {np.ceil(5 * factor):.0f} seeds each would decide it"
+    slow = seeds("slow", 0.8, 5, 0.1)
+    alike = [replace(one, training={**one.training, "learning_rate": 1}) for one in slow]
+    assert compare_candidates(slow + alike).seeds().iloc[1]["verdict"] == "undecided"
     assert compare_candidates([FIRST, SECOND]).seeds().empty
 
 

@@ -91,5 +91,5 @@ def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, f
         axes.tick_params(labelsize=8)
     bar = figure.colorbar(shown, ax=figure.axes, shrink=0.7, ticks=[0.001, 0.01, 0.1, 1])
     bar.ax.set_yticklabels(["1/1000", "1/100", "1/10", "largest"], fontsize=8)
-    bar.set_label("gradient, of the largest", fontsize=8)
+    bar.set_label("share of the largest gradient", fontsize=8)
     return figure

@@ -40,7 +40,7 @@ def test_of_a_large_picture_the_middle_row_and_column_are_told(tmp_path: Path) -
     assert (tmp_path / "fields_figure.csv").stat().st_size < 200_000
     for stride, field in fields.items():
         cells = table[(table["axes"] == f"output stride {stride}") & table["kind"].str.startswith("cell")]
-        assert set(cells["value label"]) == {"gradient, of the largest"}
+        assert set(cells["value label"]) == {"share of the largest gradient"}
         row = cells[cells["kind"] == "cell of the middle row"]
         assert row["value"].to_numpy() == pytest.approx(field[64])
         assert row[["x", "y"]].to_numpy().tolist() == [[x, 64] for x in range(257)]

@@ -114,7 +114,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
         return np.take(IDS[ids], read_ids(paths[index]))
 
     made_of, others = predicted_files(masks.parent), []
-    confusions, hashed = [], ContentHash()
+    # Kept one by one, they would lie between the freed pixels, and the heap would grow by an image each time.
+    confusions, hashed = np.zeros((len(split), split.num_classes, split.num_classes), np.int64), ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
         truth, prediction = split.mask(index), predict(split, index)
         hashed.add(split, index, truth)
@@ -128,8 +129,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             stored = read_ids(paths[index])[(truth < split.num_classes) & (prediction >= split.num_classes)]
             raise InputError(f"{paths[index]}: {_no_class(int(stored.max()), ids, split)}")
         pair = map(torch.from_numpy, (truth, prediction))
-        confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
-    used = np.flatnonzero(sum(confusions).sum(axis=0)).tolist()
+        confusions[index] = confusion_matrix(*pair, split.num_classes).numpy()
+    used = np.flatnonzero(confusions.sum(axis=(0, 1))).tolist()
     if ids == "train" and tuple(split.class_names) == tuple(CLASS_NAMES) and EVALUATED_IDS.issuperset(used):
         print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)

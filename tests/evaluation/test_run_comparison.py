@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -700,3 +702,31 @@ def test_a_comparison_has_the_same_folder_wherever_the_data_lies_and_another_for
         for changed in ({"root": "/here"}, {"root": "/moved"}, {"made_from": MadeFrom(images_sha256="2" * 64)})
     )
     assert here == moved != others
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.candidates import from_folder
+split = open_split(sys.argv[1], sys.argv[2])
+from_folder(Path(sys.argv[3]), split, progress="none")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_the_memory_of_scoring_large_masks_does_not_grow_with_their_number(tmp_path):
+    root, peaks = tmp_path / "data", []
+    root.mkdir()
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    save(root / "mask.png", 1, (512, 1024))
+    Image.new("RGB", (1024, 512)).save(root / "image.png")
+    for split, count in (("few", 5), ("many", 55)):
+        for index in range(count):
+            for kind, source in (("images", "image"), ("masks", "mask"), ("found", "mask")):
+                path = root / kind / split / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.hardlink_to(root / f"{source}.png")
+        words = [sys.executable, "-c", PEAK, str(root), split, str(root / "found" / split)]
+        peaks.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 50, "MiB: an image more keeps 4"

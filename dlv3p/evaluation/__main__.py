@@ -50,7 +50,7 @@ def _tables(comparison: "RunComparison") -> Iterator[tuple[str, "pd.DataFrame"]]
     """Yield what is printed, each with its title: all of the short tables, and the ends of the long ones."""
     import pandas as pd
 
-    yield "", comparison.table()
+    yield "IoU from 0 to 1; difference, low, and high in points (hundredths) of it", comparison.table()
     for which, other in enumerate(comparison.others):
         images = comparison.images(which)
         moved = images[images["change"].abs() > 0]

@@ -1,6 +1,6 @@
 """Take up what is compared: runs that were evaluated, a network in memory, or a folder of predicted masks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -114,7 +114,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
         return np.take(IDS[ids], read_ids(paths[index]))
 
     made_of, others = predicted_files(masks.parent), []
-    confusions, hashed = [], ContentHash()
+    # Kept one by one, they would lie between the freed pixels, and the heap would grow by an image each time.
+    confusions, hashed = np.zeros((len(split), split.num_classes, split.num_classes), np.int64), ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"score {folder.name}", mode=progress):
         truth, prediction = split.mask(index), predict(split, index)
         hashed.add(split, index, truth)
@@ -128,8 +129,8 @@ def from_folder(folder: Path, split: Split, *, ids: str = "train", progress: str
             stored = read_ids(paths[index])[(truth < split.num_classes) & (prediction >= split.num_classes)]
             raise InputError(f"{paths[index]}: {_no_class(int(stored.max()), ids, split)}")
         pair = map(torch.from_numpy, (truth, prediction))
-        confusions.append(confusion_matrix(*pair, split.num_classes).numpy())
-    used = np.flatnonzero(sum(confusions).sum(axis=0)).tolist()
+        confusions[index] = confusion_matrix(*pair, split.num_classes).numpy()
+    used = np.flatnonzero(confusions.sum(axis=(0, 1))).tolist()
     if ids == "train" and tuple(split.class_names) == tuple(CLASS_NAMES) and EVALUATED_IDS.issuperset(used):
         print(f"warning: {folder}: its ids fit train ids and label ids; taken as train ids, else say ids=label")
     counts = ImageCounts.of(split, confusions, split.class_names)
@@ -346,24 +347,25 @@ def find_masks(folder: Path, split: Split) -> list[Path]:
     whole = [normalize("NFC", split.name(index)) for index in range(len(split))]
     names = [name.rsplit("/", 1)[-1] for name in whole]
     by_path = len(set(names)) < len(names)
-    found: dict[str, list[Path]] = {}
+    wanted = set(whole if by_path else names)
+    exact: dict[str, list[Path]] = {}
+    longer: dict[str, list[Path]] = {}
     for path in files_below(folder, ".png"):
-        name = path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem
-        found.setdefault(normalize("NFC", name), []).append(path)
-    if not found:
+        name = normalize("NFC", path.relative_to(folder).with_suffix("").as_posix() if by_path else path.stem)
+        (exact if name in wanted else longer).setdefault(_image_of(name, wanted), []).append(path)
+    if not (exact or longer):
         raise MissingInputError(f"{folder}: holds no PNG; give a run below saved/, or a folder of predicted masks")
-    names = whole if by_path else names
-    return [_mask_of(name, names, found, folder) for name in names]
+    return [_only_mask(name, exact.get(name) or longer.get(name, []), folder) for name in (whole if by_path else names)]
 
 
-def _mask_of(name: str, names: Sequence[str], found: Mapping[str, list[Path]], folder: Path) -> Path:
-    longer = [other for other in names if other.startswith(f"{name}_")]
-    begins = (
-        stem
-        for stem in found
-        if stem.startswith(f"{name}_") and not any(f"{stem}_".startswith(f"{other}_") for other in longer)
-    )
-    paths = found.get(name) or [path for stem in begins for path in found[stem]]
+def _image_of(name: str, wanted: Set[str]) -> str:
+    """Return the longest of the `wanted` that a mask's name is, or begins with before an underscore; "" if none."""
+    while name and name not in wanted:
+        name = name.rpartition("_")[0]
+    return name
+
+
+def _only_mask(name: str, paths: Sequence[Path], folder: Path) -> Path:
     if not paths:
         raise MissingInputError(f"{folder}: holds no mask of the image {name}, such as {name}.png")
     if len(paths) > 1:

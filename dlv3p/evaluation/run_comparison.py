@@ -34,6 +34,8 @@ from dlv3p.runs.folders import write_json
 
 MOST_NAMED = 4
 """The most classes that a sentence names on either side."""
+MOST_TIMES = 100
+"""Beyond so many times as many, no realistic number of images or seeds decides a difference."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,9 @@ class RunComparison:
             if values is not first:
                 tested = difference.known
                 row |= _columns(difference) if tested else {"difference": difference.value}
-                row["verdict"] = _verdict(difference) if tested else f"not tested below {FEWEST_SEEDS} seeds each"
+                row["verdict"] = (
+                    _verdict_of_seeds(difference) if tested else f"not tested below {FEWEST_SEEDS} seeds each"
+                )
             rows.append(row)
         table = _with_whole_numbers(pd.DataFrame(rows).set_index("recipe"))
         return table if (table["seeds"] > 1).any() else table.iloc[:0]
@@ -321,6 +325,13 @@ def _verdict(estimate: Estimate) -> str:
     return {1: "better", -1: "worse", 0: "undecided"}[estimate.sign]
 
 
+def _verdict_of_seeds(difference: Estimate) -> str:
+    verdict, factor = _verdict(difference), _times_as_many(difference)
+    if difference.sign or factor > MOST_TIMES:
+        return verdict
+    return f"{verdict}; about {math.ceil(factor * difference.blocks):,} seeds each would decide it"
+
+
 def _named(differences: list[tuple[str, float]]) -> str:
     ranked = sorted(differences, key=lambda item: -abs(item[1]))
     more = f" and {len(ranked) - MOST_NAMED} more" if len(ranked) > MOST_NAMED else ""
@@ -328,12 +339,17 @@ def _named(differences: list[tuple[str, float]]) -> str:
 
 
 def _needed(mean: Estimate, images: int) -> str:
-    """Say how many images would decide a difference of this size: the width shrinks with the root of their number."""
-    width = (mean.high - mean.low) / 2
-    factor = (width / mean.value) ** 2 if mean.value else math.inf
-    if factor > 100:
+    """Say how many images would decide a difference of this size."""
+    factor = _times_as_many(mean)
+    if factor > MOST_TIMES:
         return " No realistic number of images would decide a difference this small."
     return f" About {math.ceil(factor * images):,} images like these ({factor:.1f} times as many) would decide it."
+
+
+def _times_as_many(difference: Estimate) -> float:
+    """Return how many times as many images or seeds would decide it; the width shrinks with the root of that."""
+    width = (difference.high - difference.low) / 2
+    return (width / difference.value) ** 2 if difference.value else math.inf
 
 
 def _recipe(one: Candidate) -> tuple:

@@ -72,12 +72,15 @@ def draw_shapes(tables: Mapping[int, pd.DataFrame], *, footer: str) -> "Figure":
 def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, footer: str) -> "Figure":
     """Draw effective receptive fields by output stride on a logarithmic scale, bright where the gradient is large.
 
-    The dashed square, `boxes[stride]` pixels wide, is the theoretical field of the backbone's last features.
+    The dashed square, `boxes[stride]` pixels wide, is the theoretical field of the backbone's last features. Saved
+    beside the figure are the values of the middle row and the middle column.
     """
+    from matplotlib.colors import LogNorm
+
     figure = new_figure(9.5, 3.1, footer=footer)
     for axes, (stride, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
         height, width = field.shape
-        shown = axes.imshow(np.log10(np.maximum(field, 1e-3)), cmap="magma", vmin=-3, vmax=0)
+        shown = axes.imshow(np.maximum(field, 1e-3), cmap="magma", norm=LogNorm(1e-3, 1))
         left, top = (width - boxes[stride]) / 2, (height - boxes[stride]) / 2
         x = [left, left + boxes[stride], left + boxes[stride], left, left]
         y = [top, top, top + boxes[stride], top + boxes[stride], top]
@@ -86,6 +89,7 @@ def draw_fields(fields: Mapping[int, np.ndarray], boxes: Mapping[int, int], *, f
         axes.set(xlim=(0, width - 1), ylim=(height - 1, 0))
         axes.title.set_size(9)
         axes.tick_params(labelsize=8)
-    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.7, ticks=[-3, -2, -1, 0])
+    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.7, ticks=[0.001, 0.01, 0.1, 1])
     bar.ax.set_yticklabels(["1/1000", "1/100", "1/10", "largest"], fontsize=8)
+    bar.set_label("share of the largest gradient", fontsize=8)
     return figure

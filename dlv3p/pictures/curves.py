@@ -160,7 +160,10 @@ def _labeled(metrics: pd.DataFrame, over: str, *, join_seeds: bool) -> pd.DataFr
     if table[over].isna().any():
         run = table.run[table[over].isna()].iloc[0]
         if over == "joules":
-            raise InputError(f"{run_folder(run)}/metrics.csv: states no joules of some epoch; draw over='hours'")
+            raise InputError(
+                f"{run_folder(run)}/metrics.csv: states no joules of some epoch, as where no energy counter can be "
+                "read; draw over='hours'"
+            )
         raise InputError(f"{run_folder(run)}/run.json: does not say how many steps an epoch has; draw over='epoch'")
     table[over] = table.groupby(["label", "epoch"])[over].transform("mean")
     return table

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from support.stored_predictions import write_predictions
 from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation import candidates
 from dlv3p.evaluation.__main__ import main
-from dlv3p.evaluation.candidates import Candidate, from_folder, read_candidates
+from dlv3p.evaluation.candidates import Candidate, find_masks, from_folder, read_candidates
 from dlv3p.evaluation.comparison import read_evaluations, score_table
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.image_counts import ImageCounts, read_groups
@@ -252,6 +256,13 @@ def test_seeds_of_one_recipe_are_replicates_shown_below_five_and_tested_from_fiv
     assert shown.loc["fast0", "verdict"] == "not tested below 5 seeds each"
     tested = compare_candidates(seeds("slow", 0.8, 5, 0.1) + seeds("fast", 0.9, 5, 0.2)).seeds()
     assert tested.loc["fast0", "verdict"] == "better"
+    close = compare_candidates(seeds("slow", 0.8, 5, 0.1) + seeds("fast", 0.803, 5, 0.2)).seeds().loc["fast0"]
+    factor = ((close["high"] - close["low"]) / 2 / close["difference"]) ** 2
+    assert 1 < factor < 100
+    assert close["verdict"] == f"undecided; about {np.ceil(5 * factor):.0f} seeds each would decide it"
+    slow = seeds("slow", 0.8, 5, 0.1)
+    alike = [replace(one, training={**one.training, "learning_rate": 1}) for one in slow]
+    assert compare_candidates(slow + alike).seeds().iloc[1]["verdict"] == "undecided"
     assert compare_candidates([FIRST, SECOND]).seeds().empty
 
 
@@ -659,6 +670,22 @@ def test_masks_of_images_that_share_a_name_are_told_apart_by_their_folder(tmp_pa
     assert found.confusions[:, 0].tolist() == [[64, 0], [0, 64]]
 
 
+class Named(list):
+    """A split of which only the names are known."""
+
+    name = list.__getitem__
+
+
+def test_the_masks_of_many_images_are_found_in_a_time_that_grows_as_their_number(monkeypatch, tmp_path):
+    names = [f"{index:05d}" for index in range(10_000)]
+    paths = [tmp_path / f"{name}_pred.png" for name in names]
+    monkeypatch.setattr(candidates, "files_below", lambda folder, suffix: paths)
+    before = time.process_time()
+    found = find_masks(tmp_path, Named(names))
+    assert found == paths
+    assert time.process_time() - before < 5, "each mask is compared with every image"
+
+
 def test_a_linked_folder_of_masks_is_read(city, tmp_path):
     split = open_split(city, "val")
     (tmp_path / "there").mkdir()
@@ -675,3 +702,31 @@ def test_a_comparison_has_the_same_folder_wherever_the_data_lies_and_another_for
         for changed in ({"root": "/here"}, {"root": "/moved"}, {"made_from": MadeFrom(images_sha256="2" * 64)})
     )
     assert here == moved != others
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.candidates import from_folder
+split = open_split(sys.argv[1], sys.argv[2])
+from_folder(Path(sys.argv[3]), split, progress="none")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_the_memory_of_scoring_large_masks_does_not_grow_with_their_number(tmp_path):
+    root, peaks = tmp_path / "data", []
+    root.mkdir()
+    (root / "classes.csv").write_text("id,name\n0,road\n1,sky\n")
+    save(root / "mask.png", 1, (512, 1024))
+    Image.new("RGB", (1024, 512)).save(root / "image.png")
+    for split, count in (("few", 5), ("many", 55)):
+        for index in range(count):
+            for kind, source in (("images", "image"), ("masks", "mask"), ("found", "mask")):
+                path = root / kind / split / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.hardlink_to(root / f"{source}.png")
+        words = [sys.executable, "-c", PEAK, str(root), split, str(root / "found" / split)]
+        peaks.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 50, "MiB: an image more keeps 4"

@@ -81,7 +81,10 @@ def test_a_run_from_before_a_column_was_added_is_read():
     path.write_text("".join(",".join(line) + "\n" for line in kept))
     table = curves.read_metrics(["old"])
     assert len(table) == 6
-    with pytest.raises(InputError, match=r"old/metrics\.csv: states no joules of some epoch; draw over='hours'"):
+    with pytest.raises(
+        InputError,
+        match=r"old/metrics\.csv: states no joules of some epoch, as where no .* can be read; draw over='hours'",
+    ):
         curves.plot_curves(table, over="joules")
 
 

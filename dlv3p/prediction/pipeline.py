@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from cityscapes.errors import InputError, UserError, reason
+from cityscapes.errors import InputError, UserError
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import PICTURE_FORMATS, Header, explain_nearly_black, inspect_picture, read_image
@@ -25,7 +25,7 @@ from cityscapes.parallel import map_bounded
 from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, PredictorFile, Size, file_of, load_again
 from dlv3p.prediction.results import Outputs, Results
-from dlv3p.prediction.sources import ImageFile, why_unread
+from dlv3p.prediction.sources import ImageFile, problem_of, why_unread
 from dlv3p.runtime.devices import return_freed_memory
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2
@@ -145,7 +145,7 @@ class Pipeline:
             job.done = self.results.is_done(image, job.sha256)
         except (UserError, OSError) as error:
             why = why_unread(image.path) if isinstance(error, InputError) else ""
-            job.problem = f"{image.path}: {why}" if why else _line(image, error)
+            job.problem = f"{image.path}: {why}" if why else problem_of(image.path, error)
         return job
 
     def _decode(self, job: Job) -> None:
@@ -161,7 +161,7 @@ class Pipeline:
                 told = f"its values span {spread:.2g} of the deviation in data.yaml"
             job.note = " and ".join(filter(None, (job.note, told)))
         except (UserError, OSError) as error:
-            job.problem = _line(job.image, error)
+            job.problem = problem_of(job.image.path, error)
 
     def _predict(self, group: list[Job]) -> tuple[dict[str, Prediction], float]:
         jobs = [job for job in group if job.pixels is not None]
@@ -172,7 +172,7 @@ class Pipeline:
             found = self.predictor.predict([job.pixels for job in jobs], confidence=self.results.outputs.confidence)
         except InputError as error:
             for job in jobs:
-                job.problem = _line(job.image, error)
+                job.problem = problem_of(job.image.path, error)
             found = [None] * len(jobs)
         seconds = (time.perf_counter() - began) / len(jobs)
         return dict(zip([job.image.name for job in jobs], found, strict=True)), seconds
@@ -282,12 +282,3 @@ def _ahead(groups: Iterator[list[Job]], reader: ThreadPoolExecutor, count: int) 
     finally:
         for future in pending:
             future.cancel()
-
-
-def _line(image: ImageFile, error: Exception) -> str:
-    """Return the one line of an image's problem, which begins with its path."""
-    text = reason(error)
-    if isinstance(error, UserError) and not isinstance(error, InputError):
-        text = str(error)
-    known = isinstance(error, InputError) and text.startswith(str(image.path))
-    return text if known else f"{image.path}: {text.removeprefix('image: ')}"

@@ -30,6 +30,7 @@ from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.prediction.memory import MemoryLimit, bytes_of_held_pixel, bytes_of_image_pixel
 from dlv3p.prediction.networks import LabelsFile, open_network, with_runtime
+from dlv3p.prediction.sources import problem_of
 from dlv3p.prediction.tiles import Box, Tiling, blend
 from dlv3p.runtime.devices import LAYOUT, SCORING_ADVICE, explain_out_of_memory
 
@@ -89,7 +90,7 @@ class ImagePredictor:
             try:
                 self.needs_tiles(header.size[::-1], confidence)
             except InputError as error:
-                raise InputError(f"{image}: {str(error).removeprefix('image: ')}") from error
+                raise InputError(problem_of(image, error)) from error
         return as_image(image, self.rule)
 
     @explain_out_of_memory(SCORING_ADVICE)

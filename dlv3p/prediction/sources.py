@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cityscapes.errors import InputError, MissingInputError, ParameterError
+from cityscapes.errors import InputError, MissingInputError, ParameterError, UserError, reason
 from cityscapes.files.listing import refuse_circles, walk
 from cityscapes.files.untrusted import given_path, sanitize
 from dlv3p.data.parts import read_image_list
@@ -77,6 +77,15 @@ def why_unread(path: Path) -> str:
         return "is no image; give a list itself, not in another list"
     allowed = f"is no image of a type that is read; allowed are {' '.join(IMAGE_SUFFIXES)}; convert it, as to PNG"
     return "" if suffix in IMAGE_SUFFIXES or not path.exists() else allowed
+
+
+def problem_of(path: str | Path, error: Exception) -> str:
+    """Return the one line of an image's problem, which begins with its path."""
+    text = reason(error)
+    if isinstance(error, UserError) and not isinstance(error, InputError):
+        text = str(error)
+    known = isinstance(error, InputError) and text.startswith(str(path))
+    return text if known else f"{path}: {text.removeprefix('image: ')}"
 
 
 def name_results(paths: Sequence[Path], base: Path) -> tuple[ImageFile, ...]:

@@ -49,8 +49,8 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """The run and the epoch of its checkpoint, as the small print of pictures tells them."""
-        return f"{self.run}, epoch {self.epoch}"
+        """The run and the epoch of its checkpoint, where there is one, as the small print of pictures tells them."""
+        return f"{self.run}, epoch {self.epoch}" if self.epoch else self.run
 
     def __call__(self, image: Image.Image, protocol: Protocol = WHOLE_IMAGE) -> np.ndarray:
         """Predict one image: uint8 (H,W) train ids."""

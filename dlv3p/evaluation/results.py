@@ -49,8 +49,13 @@ def result_path(
     usual = predictor.parameters.validation_split if usual is None else usual
     words = [path.stem + protocol.suffix]
     words += [split_word(split.split)] if split.split != usual else []
-    words += [predictor.checkpoint.stem] if predictor.checkpoint.stem != "best" else []
+    words += checkpoint_words(predictor)
     return output_folder(predictor.run) / ("_".join(words) + data_suffix(predictor, split) + path.suffix)
+
+
+def checkpoint_words(predictor: Predictor) -> list[str]:
+    """Return what names of results say of a checkpoint: "last", and nothing of the best one or of a file of weights."""
+    return ["last"] if predictor.checkpoint.stem == "last" else []
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ from dlv3p.parameters.many_runs import (
 from dlv3p.parameters.network import ARCHITECTURES, BACKBONE_HELP, BACKBONES, OUTPUT_STRIDES, TIMM
 from dlv3p.parameters.protocols import PUBLISHED, ProtocolParameters
 from dlv3p.parameters.shared_fields import (
-    check_tiles,
+    check_predictor,
+    check_timed_size,
     device_field,
     figures_field,
     images_field,
@@ -78,8 +79,6 @@ __all__ = [
     "WatchParameters",
 ]
 
-SMALLEST_IMAGE = 33
-"""The smallest height and width, in pixels, that every network accepts."""
 
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
@@ -170,7 +169,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 class PredictParameters(ProtocolParameters, RunParameters):
     """Predict images of any kind: one, a folder, a list, a video."""
 
-    weights: str = weights_field('a checkpoint, weights, ONNX or OpenVINO file; "" takes the run')
+    weights: str = weights_field()
     images: str = images_field(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
     runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
@@ -188,15 +187,14 @@ class PredictParameters(ProtocolParameters, RunParameters):
     def check(self) -> None:
         """Check that network and tiles are possible."""
         super().check()
-        if self.run and self.weights:
-            raise ParameterError(f"run={self.run!r}, weights={self.weights!r}: give one of them")
-        check_tiles(self.tile, self.tile_overlap)
+        check_predictor(run=self.run, weights=self.weights, tile=self.tile, overlap=self.tile_overlap)
 
 
 @dataclass(frozen=True)
 class RenderGifParameters(RunParameters):
     """Show a drive: image, prediction, overlay and, where there is one, the truth."""
 
+    weights: str = weights_field()
     data_root: str = _data_of_run()
     split: str = split_field("val", "which images", unless="images")
     city: str = text("", 'one city; "" takes all')
@@ -215,9 +213,11 @@ class RenderGifParameters(RunParameters):
     progress: str = progress_field()
 
     def check(self) -> None:
-        """Check that tiles are possible, and that a video can have this width."""
+        """Check that network and tiles are possible, that there is data, and that a video can have this width."""
         super().check()
-        check_tiles(self.tile, self.tile_overlap)
+        check_predictor(run=self.run, weights=self.weights, tile=self.tile, overlap=self.tile_overlap)
+        if self.weights and not (self.images or self.data_root):
+            raise ParameterError(f"weights={self.weights!r}: belong to no data set; give images, or a data_root")
         if self.animation == "mp4" and self.width % 2:
             raise ParameterError(f"width={self.width}: a video has an even one; take {self.width + 1}, or a gif")
 
@@ -316,7 +316,7 @@ class PruneParameters(RunParameters):
         check_run_name(self.pruned_run, parameter="pruned_run")
         if self.pruned_run and self.pruned_run == self.run:
             raise ParameterError(f"pruned_run={self.pruned_run!r}: would replace the dense run; give another name")
-        _check_timed_size(self.height, self.width)
+        check_timed_size(self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ class QuantizeParameters(RunParameters):
         named = self.backends.split()
         if not named or not set(named) <= set(BACKENDS) or len(set(named)) < len(named):
             raise ParameterError(f"backends={self.backends!r}: allowed are {', '.join(BACKENDS)}, each at most once")
-        _check_timed_size(self.height, self.width)
+        check_timed_size(self.height, self.width)
 
     @property
     def latency_size(self) -> tuple[int, int] | None:
@@ -392,9 +392,3 @@ class QuickstartParameters(Parameters):
     def training(self) -> TrainParameters:
         """The parameters of the story's training."""
         return TrainParameters.from_mapping(self.as_dict())
-
-
-def _check_timed_size(height: int, width: int) -> None:
-    """Check the size of an image that is timed: both sides or none, and large enough for every network."""
-    if bool(height) != bool(width) or 0 < min(height, width) < SMALLEST_IMAGE:
-        raise ParameterError(f"height={height}, width={width}: give both, {SMALLEST_IMAGE} or more each, or 0 for both")

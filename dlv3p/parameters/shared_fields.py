@@ -10,6 +10,9 @@ from cityscapes.files.untrusted import given_path
 from dlv3p.parameters.base import choice, number, several, switch, text
 from dlv3p.parameters.choices import DEVICES, FIGURES, PROGRESS
 
+SMALLEST_IMAGE = 33
+"""The smallest height and width, in pixels, that every network accepts."""
+
 
 def progress_field() -> Any:
     """Return the field that says how progress is shown."""
@@ -52,7 +55,9 @@ def images_field(default: str, help: str) -> Any:
     return path_field(default, help, parameter="images", remedy=remedy)
 
 
-def weights_field(help: str) -> Any:
+def weights_field(
+    help: str = 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run',
+) -> Any:
     """Return the field that takes a weights file."""
     return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
 
@@ -77,7 +82,15 @@ def tile_overlap_field() -> Any:
     return number(128, 32, 4096, "pixels over which neighboring tiles are blended")
 
 
-def check_tiles(tile: int, overlap: int) -> None:
-    """Raise ParameterError for an overlap of more than half a tile."""
+def check_predictor(*, run: str, weights: str, tile: int, overlap: int) -> None:
+    """Raise ParameterError for a run beside weights, and for an overlap of more than half a tile."""
+    if run and weights:
+        raise ParameterError(f"run={run!r}, weights={weights!r}: give one of them")
     if overlap > tile // 2:
         raise ParameterError(f"tile_overlap={overlap}: allowed are 32 to {tile // 2}, half a tile")
+
+
+def check_timed_size(height: int, width: int) -> None:
+    """Check the size of an image that is timed: both sides or none, and large enough for every network."""
+    if bool(height) != bool(width) or 0 < min(height, width) < SMALLEST_IMAGE:
+        raise ParameterError(f"height={height}, width={width}: give both, {SMALLEST_IMAGE} or more each, or 0 for both")

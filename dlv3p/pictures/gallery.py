@@ -1,7 +1,5 @@
 """Arrange pictures for the notebooks: a network's inputs, its predictions, and the frames of a drive."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -14,12 +12,10 @@ from cityscapes.layout import choose_drive
 from dlv3p.data.augment import MEAN, STD
 from dlv3p.data.batches import CheckedSamples
 from dlv3p.data.loader import make_samples
-from dlv3p.evaluation.evaluate import Evaluation, data_name, refuse_other_classes, scores_apply
+from dlv3p.evaluation.evaluate import Evaluation, data_name
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.parameters.notebooks import RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.regions import name_regions
 from dlv3p.pictures.visualize import (
     ERROR_COLORS,
@@ -35,7 +31,6 @@ from dlv3p.pictures.visualize import (
     with_footer,
     with_legend,
 )
-from dlv3p.runtime.progress import track
 
 
 def samples_picture(split: Split, indices: list[int]) -> Image.Image:
@@ -132,37 +127,6 @@ def choose_frames(split: Split, *, city: str = "", sequence: str = "", count: in
     return choose_drive(split.frames, city, sequence)[:count]
 
 
-def drive_frames(
-    predictor: Predictor, split: Split, indices: list[int], parameters: RenderGifParameters
-) -> Iterator[np.ndarray]:
-    """Yield the frames of an animation, uint8 (h,w,3): image, prediction, overlay, and the truth where there is one.
-
-    Of a split with other classes than the network's there is no truth to show, which is said.
-    """
-    names, colors, alike = split.class_names, split.colors, scores_apply(predictor, split)
-    if alike:
-        refuse_other_classes(predictor, split)
-    else:
-        names, colors = predictor.class_names, predictor.colors
-        print(f"{split.root}: has other classes than the run {predictor.run!r}, whose names and colors are shown")
-    truths = alike and parameters.show_truth and all(_is_labeled(split, index) for index in indices)
-    footer = f"{predictor.name} · {data_name(split)} · {WHOLE_IMAGE.name}"
-    for index in track(indices, total=len(indices), title="render", mode=parameters.progress):
-        image = split.image(index)
-        yield compose_frame(
-            np.asarray(image.convert("RGB")),
-            predictor(image),
-            truth=split.mask(index) if truths else None,
-            width=parameters.width,
-            alpha=parameters.alpha,
-            class_names=names,
-            colors=colors,
-            title=split.name(index),
-            footer=footer,
-            name_classes=parameters.name_classes,
-        )
-
-
 def class_shares(split: Split) -> pd.DataFrame:
     """Count a split's classes: a row per class with its share of the labeled pixels and images, most frequent first."""
     pixels, images = np.zeros(split.num_classes, np.int64), np.zeros(split.num_classes, np.int64)
@@ -175,7 +139,8 @@ def class_shares(split: Split) -> pd.DataFrame:
     return table.sort_values("share of pixels", ascending=False, kind="stable")
 
 
-def _is_labeled(split: Split, index: int) -> bool:
+def is_labeled(split: Split, index: int) -> bool:
+    """Return whether an image of a split has a mask with more than ignored pixels."""
     return split.has_mask(index) and bool((split.mask(index) != IGNORE).any())
 
 

@@ -11,26 +11,28 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from cityscapes.dataset import Split
 from cityscapes.errors import InputError, ParameterError, UserError
+from cityscapes.files.atomic import check_writable
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
 from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
-from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.results import result_path, split_word
-from dlv3p.parameters.choices import EXACT, FASTEST
+from dlv3p.evaluation.benchmarks import data_name
+from dlv3p.evaluation.evaluate import refuse_other_classes, scores_apply
+from dlv3p.evaluation.results import checkpoint_words, result_path, split_word
+from dlv3p.parameters.choices import FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
-from dlv3p.pictures.gallery import choose_frames, drive_frames
+from dlv3p.pictures.gallery import choose_frames, is_labeled
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser, shrink
-from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, limit_of, load_predictor
+from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
 from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
-from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, why_unread
+from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, problem_of, why_unread
 from dlv3p.prediction.videos import predict_video, read_frame
 from dlv3p.runtime.progress import track
 from dlv3p.runtime.widgets import plain_label
@@ -45,18 +47,20 @@ def predict(parameters: PredictParameters) -> Predictions:
     return predict_with(predictor_of(parameters), parameters)
 
 
-def predictor_of(parameters: PredictParameters) -> ImagePredictor:
-    """Load the network that the parameters name."""
+def predictor_of(parameters: PredictParameters | RenderGifParameters) -> ImagePredictor:
+    """Load the network that the parameters name; an animation is of whole images by the exact runtime."""
+    how = {}
+    if isinstance(parameters, PredictParameters):
+        how = {"runtime": parameters.runtime, "protocol": parameters.chosen_protocol()}
     return load_predictor(
         parameters.weights or parameters.run,
         checkpoint=parameters.checkpoint,
-        runtime=parameters.runtime,
         device=parameters.device,
         threads=parameters.threads,
-        protocol=parameters.chosen_protocol(),
         memory_gib=parameters.memory_gib,
         tile=parameters.tile,
         tile_overlap=parameters.tile_overlap,
+        **how,
     )
 
 
@@ -147,19 +151,46 @@ class Drive(NamedTuple):
     frames: Iterator[np.ndarray]
 
 
-def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
-    """Choose the frames of an animation: those of a split, or with `images` any others, a video's too."""
-    p = parameters
-    if not p.images:
-        root = resolve_data_root(p.data_root or predictor.parameters.data_root)
-        split = (open_images if p.split == "test" else open_for_viewing)(root, p.split)
-        indices = choose_frames(split, city=p.city, sequence=p.sequence, count=p.frames)
-        path = result_path(predictor, split, f"{drive_word(p)}.{p.animation}", usual=split.split)
-        names = tuple(split.name(index) for index in indices)
-        return Drive(path, names, drive_frames(predictor, split, indices, p))
-    source = find_images(p.images)
-    limit = limit_of(predictor, MemoryLimit(p.memory_gib, p.tile, p.tile_overlap))
-    looking = ImagePredictor(predictor, EXACT, WHOLE_IMAGE, limit)
+class Shot(NamedTuple):
+    """What a frame is drawn of: an image, and where there is one the truth, train ids (H,W)."""
+
+    name: str
+    image: Image.Image | ChannelImage
+    truth: np.ndarray | None = None
+
+
+def drive_of(predictor: ImagePredictor, parameters: RenderGifParameters) -> Drive:
+    """Choose the frames of an animation: those of a split, or with `images` any others, a video's too.
+
+    Raises MachineError where the animation could not be written.
+    """
+    check_writable(output_folder(predictor.network.run))
+    return (_drive_of_images if parameters.images else _drive_of_split)(predictor, parameters)
+
+
+def _drive_of_split(predictor: ImagePredictor, parameters: RenderGifParameters) -> Drive:
+    """Show the truth where there is one; of a split with other classes than the network's there is none."""
+    p, network = parameters, predictor.network
+    root = resolve_data_root(p.data_root or network.parameters.data_root)
+    split = (open_images if p.split == "test" else open_for_viewing)(root, p.split)
+    indices = choose_frames(split, city=p.city, sequence=p.sequence, count=p.frames)
+    if alike := scores_apply(network, split):
+        refuse_other_classes(network, split)
+    else:
+        print(f"{split.root}: has other classes than {network.run!r}, whose names and colors are shown")
+    truths = alike and p.show_truth and all(is_labeled(split, index) for index in indices)
+    names = tuple(split.name(index) for index in indices)
+    shots = (
+        Shot(name, split.image(index), split.mask(index) if truths else None)
+        for name, index in zip(names, indices, strict=True)
+    )
+    footer = f"{network.name} · {data_name(split)} · {WHOLE_IMAGE.name}"
+    frames = _composed(predictor, shots, len(names), p, footer=footer, classes=split if alike else predictor)
+    return Drive(result_path(network, split, f"{drive_word(p)}.{p.animation}", usual=split.split), names, frames)
+
+
+def _drive_of_images(predictor: ImagePredictor, parameters: RenderGifParameters) -> Drive:
+    p, network, source = parameters, predictor.network, find_images(parameters.images)
     if source.video:
         video = open_video(source.video)
         names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
@@ -170,31 +201,40 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
             if why := why_unread(image.path):
                 raise InputError(f"{image.path}: {why}")
         names = tuple(image.name for image in images)
-        pictures = (looking.opened(image.path) for image in images)
-    words = ["predict", source.title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
-    path = output_folder(predictor.run) / f"{'_'.join(words)}.{p.animation}"
-    named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
-    return Drive(path, names, _composed(looking, named, len(names), p, footer=footer))
+        pictures = (predictor.opened(image.path) for image in images)
+    shots = map(Shot, names, pictures)
+    footer = f"{network.name} · {source.title} · {WHOLE_IMAGE.name}"
+    frames = _composed(predictor, shots, len(names), p, footer=footer, classes=predictor)
+    words = "_".join(["predict", source.title, *checkpoint_words(network)])
+    return Drive(output_folder(network.run) / f"{words}.{p.animation}", names, frames)
 
 
 def _composed(
     predictor: ImagePredictor,
-    images: Iterable[tuple[str, Image.Image]],
+    shots: Iterable[Shot],
     count: int,
     parameters: RenderGifParameters,
     *,
     footer: str,
+    classes: ImagePredictor | Split,
 ) -> Iterator[np.ndarray]:
-    for name, image in track(images, total=count, title="render", mode=parameters.progress):
-        tiles, labels = predictor.needs_tiles(image.size[::-1]), predictor(image)
-        pixels, labels = shrink(image, labels, longest=SHARPEST * parameters.width if tiles else max(image.size))
+    """Yield the frames, in the names and colors of `classes`."""
+    for name, image, truth in track(shots, total=count, title="render", mode=parameters.progress):
+        try:
+            tiles = predictor.needs_tiles(image.size[::-1])
+        except InputError as error:
+            raise InputError(problem_of(name, error)) from error
+        longest = SHARPEST * parameters.width if tiles else max(image.size)
+        maps = [predictor(image), *([] if truth is None else [truth])]
+        pixels, labels, *truths = shrink(image, *maps, longest=longest)
         yield compose_frame(
             pixels,
             labels,
+            truth=truths[0] if truths else None,
             width=parameters.width,
             alpha=parameters.alpha,
-            class_names=predictor.class_names,
-            colors=predictor.colors,
+            class_names=classes.class_names,
+            colors=classes.colors,
             title=name,
             footer=f"{footer} in tiles of {parameters.tile}" if tiles else footer,
             name_classes=parameters.name_classes,

@@ -70,18 +70,27 @@ WEIGHTS = (".pt", ".pth", ".safetensors", ".npz", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class LabelsFile:
-    """An exported file that ends in labels: what it was made from, and the function that runs it."""
+    """An exported file that ends in labels: what it was made from, and the function that runs it.
+
+    It says what a `Predictor` says; of `parameters` only the `image_scale` is known.
+    """
 
     run: str
     checkpoint: Path
     epoch: int
     class_names: tuple[str, ...]
-    image_scale: float
+    parameters: TrainParameters
     weights_sha256: str
     runtime: str
     predict: Callable[[Tensor], Any]
     rule: PixelRule | None = None
     own_colors: np.ndarray | None = None
+    meaning: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it was made from, as the small print of pictures tells it."""
+        return self.run
 
     @property
     def colors(self) -> np.ndarray:
@@ -90,7 +99,7 @@ class LabelsFile:
 
     def labels(self, image: Image.Image) -> np.ndarray:
         """Predict an RGB image: uint8 (H,W) train ids."""
-        found = np.asarray(self.predict(normalize(image, image_scale=self.image_scale)[None]))
+        found = np.asarray(self.predict(normalize(image, image_scale=self.parameters.image_scale)[None]))
         if found.dtype != np.uint8 or found.ndim != 3:
             raise IntegrityError(f"{self.checkpoint}: does not end in labels; export it with: dlv3p export")
         if found[0].shape == (image.height, image.width):
@@ -162,10 +171,11 @@ def _open_exported(path: Path, runtime: str, device: str, threads: int) -> Label
         raise
     if exported_sha256(path) != weights_sha256:  # an export may write in between
         raise IntegrityError(f"{path}: was written while it was read; run again")
-    names, scale = tuple(description["class_names"]), float(description["image_scale"])
+    names = tuple(description["class_names"])
+    parameters = TrainParameters(image_scale=float(description["image_scale"]))
     run = f"{description.get('run') or path.stem}-{path.stem}"
     rule, colors = rule_of(description), read_own_colors(description.get("colors"), names, str(path))
-    return LabelsFile(run, path, 0, names, scale, weights_sha256, chosen, predict, rule, colors)
+    return LabelsFile(run, path, 0, names, parameters, weights_sha256, chosen, predict, rule, colors)
 
 
 def exported_sha256(path: Path) -> str:

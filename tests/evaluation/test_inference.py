@@ -32,14 +32,13 @@ from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.evaluation.results import result_path, split_word
 from dlv3p.jupyter.demo import load_run
-from dlv3p.parameters.notebooks import RenderGifParameters, RunParameters, TrainParameters
+from dlv3p.parameters.notebooks import RunParameters, TrainParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE
 from dlv3p.pictures import gallery
 from dlv3p.pictures.gallery import (
     choose_frames,
     class_shares,
     crops_picture,
-    drive_frames,
     examples_picture,
     samples_picture,
 )
@@ -341,17 +340,6 @@ def test_pictures_of_samples_crops_and_errors_are_as_wide_as_asked_and_say_what_
     data = f"{city.name} val, {len(split)} images"
     crops = f"{parameters.run_name} · {data} · crops of 64 x 128, as in epoch 1"
     assert said == [data, crops, f"done, epoch {evaluation.predictor.epoch} · {data} · whole_image"]
-
-
-def test_a_drive_shows_the_truth_only_where_there_is_one(city, predictor):
-    labeled, unlabeled = open_split(city, "val"), open_images(city, "test")
-    parameters = RenderGifParameters(width=320, progress="none")
-    with_truth = list(drive_frames(predictor, labeled, [0], parameters))
-    without = list(drive_frames(predictor, unlabeled, [0], parameters))
-    hidden = list(drive_frames(predictor, labeled, [0], replace(parameters, show_truth=False)))
-    assert with_truth[0].shape[1] == without[0].shape[1] == 320
-    assert with_truth[0].shape != without[0].shape
-    assert hidden[0].shape == without[0].shape
 
 
 def test_frames_of_a_drive_are_chosen_in_order_and_a_wrong_sequence_names_what_there_is(city):

@@ -14,7 +14,8 @@ from dlv3p.models import deeplab
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_model, build_network
 from dlv3p.parameters.network import ARCHITECTURES, NetworkParameters
-from dlv3p.parameters.notebooks import SMALLEST_IMAGE, TrainParameters
+from dlv3p.parameters.shared_fields import SMALLEST_IMAGE
+from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import refuse_other_parameters
 from dlv3p.weights.checkpoint import model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256

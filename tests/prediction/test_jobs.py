@@ -8,44 +8,41 @@ import pytest
 from PIL import Image
 
 from cityscapes.errors import InputError, IntegrityError, ParameterError
-from dlv3p.evaluation.inference import load_saved
+from cityscapes.files.images import read_ids
+from cityscapes.workspace import output_folder
+from dlv3p.export.__main__ import main as export
 from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
-from dlv3p.pictures.gif import animation_size, write_animation
+from dlv3p.pictures.gif import animation_size, compose_frame, write_animation
 from dlv3p.pictures.video import write_video
 from dlv3p.prediction import networks
 from dlv3p.prediction import predictor as predictor_module
-from dlv3p.prediction.jobs import drive_of, drive_word, first_image, predict
+from dlv3p.prediction.jobs import drive_of, drive_word, first_image, predict, predictor_of
 from dlv3p.prediction.results import Outputs, open_results, recorded_runtime
 from dlv3p.prediction.sources import find_images
 from dlv3p.prediction.tiles import Tiling
+from dlv3p.runs.imported import write_stand_in
 
 pytest.importorskip("imageio_ffmpeg", reason="videos need the extra video")
 pytestmark = pytest.mark.usefixtures("trained")
 
 
-@pytest.fixture(scope="module")
-def network(trained):
-    """The best network of the tiny run."""
-    return load_saved("done", device="cpu", threads=1)
-
-
 @pytest.mark.parametrize("animation", ["gif", "webp", "mp4"])
-def test_any_images_become_an_animation_of_each_kind(network, photos: Path, animation: str) -> None:
+def test_any_images_become_an_animation_of_each_kind(predictor, photos: Path, animation: str) -> None:
     Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
     given = {"images": str(photos), "animation": animation, "width": 320, "frames": 2, "progress": "none"}
-    drive = drive_of(network, RenderGifParameters(**given))
+    drive = drive_of(predictor, RenderGifParameters(**given))
     assert (drive.path.name, drive.names) == (f"predict_photos.{animation}", ("a", "b"))
     write_animation(drive.frames, drive.path)
     assert animation_size(drive.path) == (2, 320)
 
 
-def test_a_split_and_a_video_are_drives_too(network, city: Path, tmp_path: Path, picture: Image.Image) -> None:
-    drive = drive_of(network, RenderGifParameters(data_root=str(city), width=320, progress="none"))
+def test_a_split_and_a_video_are_drives_too(predictor, city: Path, tmp_path: Path, picture: Image.Image) -> None:
+    drive = drive_of(predictor, RenderGifParameters(data_root=str(city), width=320, progress="none"))
     assert drive.path.name == "val.gif"
     assert len(drive.names) == len(list(drive.frames)) == 3
     write_video([np.asarray(picture.rotate(turn)) for turn in (0, 5, 10)], tmp_path / "drive.mp4", rate=5)
     given = {"images": str(tmp_path / "drive.mp4"), "width": 320, "frames": 2, "progress": "none"}
-    drive = drive_of(network, RenderGifParameters(**given))
+    drive = drive_of(predictor, RenderGifParameters(**given))
     assert [frame.shape[1] for frame in drive.frames] == [320, 320]
 
 
@@ -57,35 +54,107 @@ def test_no_two_drives_share_an_animation() -> None:
     assert {"a", "a_b", "a_b_000001"} <= words, "cities and sequences keep the names of earlier versions"
 
 
-def test_an_animation_of_any_images_is_of_its_checkpoint(network, photos: Path) -> None:
-    last = replace(network, checkpoint=network.checkpoint.with_name("last.pt"))
-    assert drive_of(last, RenderGifParameters(images=str(photos))).path.name == "predict_photos_last.gif"
+def test_an_animation_of_any_images_is_of_its_checkpoint(predictor, photos: Path) -> None:
+    config = RenderGifParameters(run="done", checkpoint="last", images=str(photos), threads=1, device="cpu")
+    assert drive_of(predictor_of(config), config).path.name == "predict_photos_last.gif"
 
 
-def test_an_image_too_large_to_be_seen_whole_is_animated_in_tiles(network, tmp_path: Path, monkeypatch) -> None:
+def test_an_image_too_large_to_be_seen_whole_is_animated_in_tiles(trained, tmp_path: Path, monkeypatch) -> None:
     """As `predict` takes it, by the same parameters; the frame is as large as that of a small one."""
-    Image.effect_noise((1600, 1000), 60).save(tmp_path / "large.png")
+    (tmp_path / "images").mkdir()
+    Image.effect_noise((1600, 1000), 60).save(tmp_path / "images" / "large.png")
     seen, blended = [], predictor_module.blend
     monkeypatch.setattr(predictor_module, "blend", lambda *given: seen.append(given[1]) or blended(*given))
-    given = {"images": str(tmp_path), "width": 320, "progress": "none", "tile": 256, "tile_overlap": 32}
-    (whole,) = drive_of(network, RenderGifParameters(**given)).frames
+    given = {"run": "done", "width": 320, "progress": "none", "tile": 256, "tile_overlap": 32, "threads": 1}
+    given |= {"images": str(tmp_path / "images"), "device": "cpu"}
+    (whole,) = rendered(**given)
     assert not seen
-    (tiled,) = drive_of(network, RenderGifParameters(**given, memory_gib=1.31)).frames
+    (tiled,) = rendered(**given, memory_gib=1.31)
     assert seen == [Tiling(1000, 1600, 256, 32)]
     assert whole.shape == tiled.shape
     with pytest.raises(InputError, match=r"large\.png: 1600 x 1000 pixels take .* more than memory_gib=1\.25; allow"):
-        list(drive_of(network, RenderGifParameters(**given, memory_gib=1.25)).frames)
+        rendered(**given, memory_gib=1.25)
     with pytest.raises(ParameterError, match="tile_overlap=300: allowed are 32 to 256, half a tile"):
         RenderGifParameters(tile=512, tile_overlap=300)
 
 
-def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(network, photos: Path) -> None:
+def test_a_split_of_large_images_is_animated_in_tiles_too(predictor, city: Path, monkeypatch) -> None:
+    """Image, labels and truth of a frame are made smaller alike."""
+    monkeypatch.setattr("dlv3p.prediction.jobs.SHARPEST", 0.05)
+    given = {"data_root": str(city), "width": 960, "frames": 1, "progress": "none"}
+    (whole,) = drive_of(predictor, RenderGifParameters(**given)).frames
+    tiling = replace(predictor, limit=replace(predictor.limit, tile=64, overlap=32))
+    monkeypatch.setattr(type(predictor.limit), "needs_tiles", lambda *_, **__: True)
+    (tiled,) = drive_of(tiling, RenderGifParameters(**given)).frames
+    assert tiled.shape == whole.shape
+    assert not np.array_equal(tiled, whole)
+    monkeypatch.undo()
+    small = replace(predictor, limit=replace(predictor.limit, gib=1.0))
+    with pytest.raises(InputError, match=r"\w_000000: .* pixels take .* more than memory_gib=1; allow more"):
+        list(drive_of(small, RenderGifParameters(**given)).frames)
+
+
+def rendered(**given: object) -> list[np.ndarray]:
+    """Return the frames that a notebook with these parameters draws."""
+    config = RenderGifParameters(**given)
+    return list(drive_of(predictor_of(config), config).frames)
+
+
+def test_a_drive_shows_the_truth_only_where_there_is_one(predictor, city: Path) -> None:
+    given = {"data_root": str(city), "width": 320, "frames": 1, "progress": "none"}
+    (with_truth,) = drive_of(predictor, RenderGifParameters(**given)).frames
+    (without,) = drive_of(predictor, RenderGifParameters(**given, split="test")).frames
+    (hidden,) = drive_of(predictor, RenderGifParameters(**given, show_truth=False)).frames
+    assert with_truth.shape[1] == without.shape[1] == 320
+    assert with_truth.shape != without.shape == hidden.shape
+
+
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files that predict without the run: an exported one, and one in the layout of VainF."""
+    pytest.importorskip("onnxruntime")
+    exported = tmp_path_factory.mktemp("files") / "network.onnx"
+    export(["--run", "done", "--output", str(exported)])
+    return {"exported": exported, "foreign": write_stand_in()}
+
+
+@pytest.mark.parametrize("kind", ["exported", "foreign"])
+def test_a_file_is_animated_as_predict_takes_it(files, photos: Path, city: Path, tmp_path: Path, kind: str) -> None:
+    """A frame shows the ids that `predict` writes; of a split, whose truth is shown too, the data has to be named."""
+    given = {"weights": str(files[kind]), "threads": 1, "device": "cpu", "progress": "none"}
+    images, out = str(photos / "*.png"), tmp_path / "out"
+    predict(PredictParameters(images=images, output=str(out), ids="train", **given))
+    config = RenderGifParameters(images=images, width=320, **given)
+    predictor = predictor_of(config)
+    drive = drive_of(predictor, config)
+    assert drive.path == output_folder(predictor.network.run) / "predict_photos.gif"
+    frames = list(drive.frames)
+    write_animation(frames, drive.path)
+    assert animation_size(drive.path) == (1, 320)
+    how = {"class_names": predictor.class_names, "colors": predictor.colors, "width": 320, "title": "a"}
+    footer = f"{predictor.network.run} · photos · whole_image"
+    image = np.asarray(Image.open(photos / "a.png").convert("RGB"))
+    assert np.array_equal(frames[0], compose_frame(image, read_ids(out / "ids" / "a.png"), footer=footer, **how))
+    drive = drive_of(predictor, RenderGifParameters(data_root=str(city), frames=1, width=320, **given))
+    assert drive.path.name.startswith("val_")
+    assert len(list(drive.frames)) == 1
+
+
+def test_a_file_belongs_to_no_data_and_no_run(files) -> None:
+    with pytest.raises(ParameterError, match="belong to no data set; give images, or a data_root"):
+        RenderGifParameters(weights=str(files["foreign"]))
+    for kind in (PredictParameters, RenderGifParameters):
+        with pytest.raises(ParameterError, match="run='done', weights=.*: give one of them"):
+            kind(run="done", weights=str(files["foreign"]), images="photos")
+
+
+def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(predictor, photos: Path) -> None:
     (photos / "drive.mp4").touch()
     (photos / "list.txt").write_text("a.png\ndrive.mp4\n")
     given = {"images": str(photos / "list.txt"), "progress": "none"}
     with pytest.raises(InputError, match=r"drive\.mp4: is a video, and a list names images; give the video itself"):
-        drive_of(network, RenderGifParameters(**given))
-    assert drive_of(network, RenderGifParameters(**given, frames=1)).names == ("a",)
+        drive_of(predictor, RenderGifParameters(**given))
+    assert drive_of(predictor, RenderGifParameters(**given, frames=1)).names == ("a",)
 
 
 def test_the_image_to_show_is_the_first_that_can_be_predicted(predictor, photos: Path) -> None:

@@ -75,7 +75,7 @@ def test_pictures_of_predictions_are_in_the_colors_of_the_data(run, tmp_path):
     assert np.ptp(overlay) > 50 > plain  # of gray images
 
     given = {"images": str(image), "width": 320, "progress": "none"}
-    (frame,) = drive_of(predictor.network, RenderGifParameters(**given)).frames
+    (frame,) = drive_of(predictor, RenderGifParameters(**given)).frames
     colors = {tuple(color) for color in frame.reshape(-1, 3).tolist()}
     assert {tuple(COLORS[index]) for index in np.unique(labels)} <= colors
 

@@ -20,7 +20,7 @@ from dlv3p.parameters.notebooks import (
     RunParameters,
 )
 from dlv3p.prediction.exploration import explore
-from dlv3p.prediction.jobs import drive_of, predict
+from dlv3p.prediction.jobs import drive_of, predict, predictor_of
 from dlv3p.train import train
 from dlv3p.training.checkpoints import Checkpoints
 from dlv3p.training.distillation import load_teacher
@@ -106,13 +106,13 @@ def test_another_order_neither_teaches_nor_begins_a_run_nor_is_explored(changed)
 def test_an_animation_of_other_classes_shows_the_runs_own_without_the_truth(changed, monkeypatch, capsys):
     root, said = changed
     shown = {}
-    monkeypatch.setattr("dlv3p.pictures.gallery.compose_frame", lambda *_, **options: shown.update(options))
-    drive = drive_of(predictor(), RenderGifParameters(run="done", progress="none"))
+    monkeypatch.setattr("dlv3p.prediction.jobs.compose_frame", lambda *_, **options: shown.update(options))
+    config = RenderGifParameters(run="done", threads=1, device="cpu", progress="none")
     if "another way" not in said:
         with pytest.raises(ParameterError, match=said):
-            list(drive.frames)
+            drive_of(predictor_of(config), config)
         return
-    list(drive.frames)
-    assert shown["class_names"] == ["ground", "car", "sky"]
+    list(drive_of(predictor_of(config), config).frames)
+    assert shown["class_names"] == ("ground", "car", "sky")
     assert shown["truth"] is None
-    assert "has other classes than the run 'done', whose names and colors are shown" in capsys.readouterr().out
+    assert "has other classes than 'done', whose names and colors are shown" in capsys.readouterr().out

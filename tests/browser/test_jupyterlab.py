@@ -27,8 +27,11 @@ from support.channel_folder import SWITCHES, write_folder
 from support.own_folder import COLORS, write_own_folder
 from support.tiny import STEPS_PER_EPOCH, TINY, tiny
 
+from cityscapes.files.images import read_ids
 from dlv3p.evaluation.inference import load_saved
 from dlv3p.parameters.training import TRAINED_RUN, TrainParameters
+from dlv3p.pictures.video import open_video, write_video
+from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.predictor import as_image
 from dlv3p.runs.trained import install_trained_run
 from dlv3p.train import train
@@ -379,6 +382,22 @@ def pictures(request: pytest.FixtureRequest, city: Path, lab: JupyterLab, tmp_pa
     return {"run": run, "images": str(images)}
 
 
+def picture_on(page: Page) -> np.ndarray:
+    """Return the last picture among the widgets, RGB."""
+    content = base64.b64decode(page.evaluate(PIXELS).split(",")[1])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def changed_picture(page: Page, act: Callable[[], None]) -> np.ndarray:
+    """Do something, wait until the picture is another one, at most a minute, and return it."""
+    before = page.evaluate(PIXELS)
+    act()
+    end = time.monotonic() + 60
+    while page.evaluate(PIXELS) == before and time.monotonic() < end:
+        page.wait_for_timeout(200)
+    return picture_on(page)
+
+
 def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictures: dict[str, str]) -> None:
     """Next shows another image, a class that is off is no longer drawn, and Previous with it on is the first again.
 
@@ -388,18 +407,6 @@ def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictu
     drawn, row = {}, []
 
     def use(page: Page) -> None:
-        def seen() -> np.ndarray:
-            content = base64.b64decode(page.evaluate(PIXELS).split(",")[1])
-            return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-
-        def changed(name: str, act: Callable[[], None]) -> None:
-            before = page.evaluate(PIXELS)
-            act()
-            end = time.monotonic() + 60
-            while page.evaluate(PIXELS) == before and time.monotonic() < end:
-                page.wait_for_timeout(200)
-            drawn[name] = seen()
-
         table = pd.read_csv(lab.workspace / "outputs" / pictures["run"] / "predict_images" / "predictions.csv")
         shares = table.filter(like="share of ").iloc[0]
         row.append(table["image"][0])
@@ -409,7 +416,7 @@ def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictu
         sure, opacity = page.get_by_label("confidence", exact=True), page.locator(".widget-readout").last
         (title,) = page.locator(".widget-label", has_text=f"(1 of {len(table)})").all()
         assert title.text_content() == f"{row[0]}  (1 of {len(table)})"
-        drawn["first"] = seen()
+        drawn["first"] = picture_on(page)
         for name, act in (
             ("next", button.filter(has_text="Next").click),
             ("previous", button.filter(has_text="Previous").click),
@@ -419,7 +426,7 @@ def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictu
             ("unsure", sure.uncheck),
             ("plain", lambda: (opacity.fill("0"), opacity.press("Enter"))),
         ):
-            changed(name, act)
+            drawn[name] = changed_picture(page, act)
 
     seen = lab.run(
         ROOT / "notebooks" / "predict.ipynb",
@@ -437,3 +444,39 @@ def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictu
     (path,) = Path(pictures["images"]).rglob(f"{Path(str(row[0])).name}.*")
     rule = load_saved(pictures["run"], device="cpu", threads=1).rule
     assert np.array_equal(drawn["plain"], as_image(path, rule).convert("RGB"))
+
+
+def test_the_frames_of_a_video_are_browsed_one_by_one(lab: JupyterLab, tmp_path: Path) -> None:
+    """Next shows the next frame under what was predicted of it, and at opacity 0 that frame alone, in its color."""
+    colors = np.array([(180, 40, 40), (40, 160, 40), (40, 40, 180)], np.uint8)
+    ramp = np.linspace(0.5, 1.2, 96)[None, :, None]
+    write_video(
+        [(ramp * np.tile(color, (64, 1, 1))).astype(np.uint8) for color in colors], tmp_path / "drive.mp4", rate=5
+    )
+    drawn, titles = [], []
+
+    def use(page: Page) -> None:
+        following = page.locator("button.jupyter-button").filter(has_text="Next")
+        opacity = page.locator(".widget-readout").last
+        drawn.append(picture_on(page))
+        drawn.append(changed_picture(page, following.click))
+        drawn.append(changed_picture(page, lambda: (opacity.fill("0"), opacity.press("Enter"))))
+        drawn.append(changed_picture(page, following.click))
+        titles.extend(page.locator(".widget-label", has_text="of 3)").all_text_contents())
+
+    seen = lab.run(
+        ROOT / "notebooks" / "predict.ipynb",
+        parameters={"run": TRAINED_RUN, "images": str(tmp_path / "drive.mp4"), "ids": "train", "device": "cpu"},
+        screenshot=PICTURES / "predict_video.png",
+        seconds=600,
+        afterwards=use,
+    )
+    assert seen.errors == []
+    assert titles == ["frame_000002  (3 of 3)"]
+    frames = list(open_video(tmp_path / "drive.mp4").frames())
+    ids = lab.workspace / "outputs" / TRAINED_RUN / "predict_drive" / "ids"
+    for number in (0, 1):
+        labels = read_ids(ids / f"frame_{number:06d}.png")
+        assert np.array_equal(drawn[number], overlay(frames[number], labels, alpha=0.5)), f"frame {number}"
+    assert all(np.array_equal(shown, frame) for shown, frame in zip(drawn[2:], frames[1:], strict=True))
+    assert [shown.mean((0, 1)).argmax() for shown in drawn[2:]] == [1, 2], "green, then blue"

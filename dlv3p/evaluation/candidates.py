@@ -27,7 +27,7 @@ from dlv3p.evaluation.evaluate import Evaluation, evaluate, hash_scored, scored_
 from dlv3p.evaluation.image_counts import ImageCounts, read_groups, read_image_counts
 from dlv3p.evaluation.inference import Predictor, load_run_predictor
 from dlv3p.evaluation.metrics import confusion_matrix, scores
-from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom
+from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom, means_otherwise
 from dlv3p.parameters.choices import OWN_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
@@ -314,6 +314,7 @@ def masks_of(folder: Path, split: Split, ids: str) -> tuple[Path, str]:
         if (record := read_stored(base / RECORD)) is not None:
             names = tuple(record.get("class_names", ()))
             _refuse_other_classes(folder, names, split)
+            _refuse_other_meaning(folder, record.get("trained_on"), split)
             own = record.get("ids") == OWN_IDS and names == tuple(CLASS_NAMES)
             return base / "ids", "label" if own else "train"
     return folder, ids
@@ -324,6 +325,15 @@ def _refuse_other_classes(folder: Path, names: tuple[str, ...], split: Split) ->
         raise ParameterError(
             f"{folder}: was predicted by a network of other classes ({', '.join(names[:3])}, ...) "
             f"than {split.root} has ({', '.join(split.class_names[:3])}, ...); give the data set of its classes"
+        )
+
+
+def _refuse_other_meaning(folder: Path, trained_on: Any, split: Split) -> None:
+    known = trained_on if isinstance(trained_on, dict) else {}  # earlier versions did not record it
+    if means_otherwise(known.get("data_root", ""), known.get("meaning"), split):
+        raise ParameterError(
+            f"{folder}: was predicted by a network for which the values or colors of the masks in {split.root} were "
+            "other classes than now; restore its table of classes, or predict with a run that was trained since"
         )
 
 

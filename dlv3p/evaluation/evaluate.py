@@ -25,12 +25,11 @@ from cityscapes.scores.pixel_counts import count_pixels
 from cityscapes.scores.truth_files import TruthFiles, truth_of_frames
 from dlv3p.data.classes import numbered_otherwise
 from dlv3p.data.fingerprints import ContentHash
-from dlv3p.data.roots import is_root_of
 from dlv3p.evaluation.benchmarks import data_name
 from dlv3p.evaluation.image_counts import ImageCounts
 from dlv3p.evaluation.inference import Predictor
 from dlv3p.evaluation.metrics import Scores, confusion_matrix, describe_one_class, scores
-from dlv3p.evaluation.results import MadeFrom, result_path, split_word
+from dlv3p.evaluation.results import MadeFrom, means_otherwise, result_path, split_word
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
@@ -219,8 +218,7 @@ def refuse_other_classes(predictor: Predictor, split: Split) -> None:
             f"data_root: {split.root} numbers the classes of the run {predictor.run!r} in another way: id {index} is "
             f"{other!r} and in the run {mine!r}; score it on data with its own classes"
         )
-    own_data = is_root_of(predictor.parameters.data_root, split.root)
-    if own_data and predictor.meaning is not None and predictor.meaning != split.meaning:
+    if means_otherwise(predictor.parameters.data_root, predictor.meaning, split):
         raise ParameterError(
             f"data_root: {split.root} says of the masks' values or colors that they are other classes than when the "
             f"run {predictor.run!r} was trained; restore its table of classes, or train another run"

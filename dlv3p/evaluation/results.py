@@ -91,6 +91,14 @@ class MadeFrom:
         return {name: value for name, value in asdict(self).items() if value}
 
 
+def means_otherwise(data_root: str, meaning: str | None, split: Split) -> bool:
+    """Return whether a split is of the data of a training, `data_root`, whose masks meant other classes then.
+
+    `meaning` is what turned the masks into classes; where it is not known, they are taken to mean the same.
+    """
+    return meaning not in (None, split.meaning) and is_root_of(data_root, split.root)
+
+
 def data_suffix(predictor: Predictor, split: Split) -> str:
     """Return "" for the data that the run was trained on, else `_<folder>-<hash of the whole path>`."""
     if is_root_of(predictor.parameters.data_root, split.root):

@@ -148,6 +148,9 @@ class Results:
         """Write how the results were made, of which images, and what could not be predicted."""
         made_by = {name: value for name, value in provenance().items() if name in ("git", "lock_sha256", "versions")}
         made_by["versions"] |= {name: installed_version(name) for name in (*DECODERS, *self._backend)}
+        network = self.predictor.network
+        if network.meaning is not None:
+            made_by["trained_on"] = {"data_root": network.parameters.data_root, "meaning": network.meaning}
         write_json(
             self.folder / RECORD, {**self.settings, "images": dict(images), "problems": list(problems), **made_by}
         )

@@ -9,6 +9,7 @@ from support.tiny import tiny
 from cityscapes.errors import IntegrityError, ParameterError, StoppedError
 from dlv3p.compression.pruned_run import prune_run
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.candidates import from_folder
 from dlv3p.evaluation.details import score_details
 from dlv3p.evaluation.evaluate import evaluate
 from dlv3p.evaluation.inference import load_run_predictor
@@ -101,6 +102,19 @@ def test_another_order_neither_teaches_nor_begins_a_run_nor_is_explored(changed)
     config = ExplorePredictionsParameters(data_root=str(root), progress="none")
     with pytest.raises(ParameterError, match=r"other classes \(ground, car, sky, ...\) than .* \(ground, sky, car"):
         explore(config, [str(root / "predicted")])
+
+
+def test_what_was_predicted_before_is_not_scored_by_masks_that_mean_something_else(changed):
+    root, said = changed
+    if "another way" in said:
+        pytest.skip("the names tell it")
+    config = ExplorePredictionsParameters(data_root=str(root), progress="none")
+    for score in (
+        lambda folder: explore(config, [str(folder)]),
+        lambda folder: from_folder(folder, open_split(root, "val")),
+    ):
+        with pytest.raises(ParameterError, match="predicted: was predicted by a network for which the values or col"):
+            score(root / "predicted")
 
 
 def test_an_animation_of_other_classes_shows_the_runs_own_without_the_truth(changed, monkeypatch, capsys):

@@ -25,15 +25,20 @@ BOARD_BYTES = 600 * 2**20
 """What CUDA's context and libraries take on a GPU; not measured, since no GPU was there."""
 BESIDE_BYTES = 150 * 2**20
 """What data, masks and validation take on a CPU beside the steps of a training; a trial has none of them."""
+COPIES = 3
+"""How often the tensors of a checkpoint are held while one is read: those trained, the file's bytes, its tensors."""
 CERTAIN = 1.25
 """A training is refused where its prediction is so many times the free memory: predictions are that far off at most."""
 
 
 def predict_bytes(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> int:
-    """Predict the bytes that one process takes at the peak of a training step, on its device."""
-    base = PROCESS_BYTES + BESIDE_BYTES if choose_device(parameters.device).type == "cpu" else BOARD_BYTES
+    """Predict the bytes that one process takes at its peak on its device: in a step or, on a CPU, with a checkpoint."""
     weights, alive = _traced(parameters, num_classes, rule)
-    return int(base + alive + _kept_beside(parameters) * weights)
+    kept = _kept_beside(parameters)
+    step = alive + kept * weights
+    if choose_device(parameters.device).type != "cpu":
+        return BOARD_BYTES + step
+    return PROCESS_BYTES + BESIDE_BYTES + max(step, COPIES * (1 + kept) * weights)
 
 
 def predict_disk_bytes(parameters: TrainParameters, num_classes: int, rule: PixelRule | None = None) -> int:

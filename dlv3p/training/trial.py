@@ -36,7 +36,7 @@ from dlv3p.training.checkpoints import checkpoint_state
 from dlv3p.training.distillation import load_teacher
 from dlv3p.training.optimizers import build_optimizer
 from dlv3p.training.step import Stepper, build_loss, build_stepper
-from dlv3p.weights.checkpoint import save_checkpoint
+from dlv3p.weights.checkpoint import load_checkpoint, save_checkpoint
 
 TIMED_STEPS = 3
 ENOUGH_SECONDS = 60
@@ -182,14 +182,14 @@ def _try_here(parameters: TrainParameters, num_classes: int, rule: PixelRule | N
         times.append(time.perf_counter() - began)
         if sum(times) > ENOUGH_SECONDS:
             break
-    peak = _peak_mib(device)
-    return {"seconds": statistics.median(times[1:] or times), "mib": peak, "save_seconds": _save_seconds(stepper)}
+    saved = _save_seconds(stepper)  # before the peak is read: of a large network, a checkpoint takes more than a step
+    return {"seconds": statistics.median(times[1:] or times), "mib": _peak_mib(device), "save_seconds": saved}
 
 
 def _save_seconds(stepper: Stepper) -> float:
     """Return how long a checkpoint takes to write to the disk of the runs, into a folder that goes again.
 
-    0 where it cannot be written, of which a training says more.
+    It is read again, as at the end of a run. 0 where it cannot be written, of which a training says more.
     """
     there = run_folder("")
     while not there.is_dir():
@@ -198,9 +198,11 @@ def _save_seconds(stepper: Stepper) -> float:
     try:
         with temporary_folder("dlv3p-trial", there) as folder:
             save_checkpoint(folder / "last.pt", checkpoint_state(stepper) | {"epoch": 0})
+            seconds = time.perf_counter() - began
+            load_checkpoint(folder / "last.pt")
     except (OSError, MachineError):
         return 0.0
-    return time.perf_counter() - began
+    return seconds
 
 
 def _peak_mib(device: torch.device) -> float:

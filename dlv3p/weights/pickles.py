@@ -11,6 +11,7 @@ import itertools
 import pickletools
 import struct
 import zipfile
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,12 +81,13 @@ def load_pickled(source: Path | BytesIO, where: Path, *, device: str = "cpu") ->
     Raises IntegrityError, which names the file `where`, when it is damaged or calls anything but `ALLOWED`. Tensors may
     still claim more elements than the file has numbers: see `reading.plain_tensors`.
     """
-    with open(source, "rb") if isinstance(source, Path) else BytesIO(source.getbuffer()) as file:
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
         pickles = [_pickle_of_zip(file, where)] if is_zip else itertools.repeat(file, LEGACY_PICKLES)
         for pickled in pickles:
             _refuse_calls(pickled, where)
+        file.seek(0)
     stand_ins = [(numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     stand_ins += [(NumpyType, "numpy.dtype"), (Arguments, "argparse.Namespace")]
     mapped = {"mmap": True} if is_zip and isinstance(source, Path) else {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 
 import pytest
 import torch
@@ -31,6 +32,17 @@ def test_a_checkpoint_rebuilds_its_network_without_being_told_anything(state, tm
     assert not model.training
     assert weights_sha256(model.state_dict()) == weights_sha256(state["model"])
     assert model.aspp.branch1.conv.dilation == (12, 12)
+
+
+def test_reading_a_checkpoint_holds_its_bytes_once(state, tmp_path):
+    """Python's memory only: the tensors are torch's."""
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, state)
+    tracemalloc.start()
+    load_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * path.stat().st_size
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

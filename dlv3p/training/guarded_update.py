@@ -75,7 +75,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, sound: Tensor) -> None:
-        """Take the weights into the average if the step that led to them is sound."""
+        """Take the weights into the average if the step that led to them is sound.
+
+        They are finite: where a step has made one infinite, the next one has diverged, and the average is not used.
+        """
         decay = ((1 + self._updates) / (10 + self._updates)).clamp(max=self.decay)
         share = torch.where(sound, 1 - decay, 0.0).float()
         self._updates += sound

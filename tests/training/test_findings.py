@@ -69,9 +69,10 @@ def before_step(monkeypatch, number, act):
 def test_the_step_that_diverged_is_named_and_left_although_others_followed_before_it_was_read(
     workspace, city, monkeypatch, changes
 ):
-    weights = {}
+    weights, scales = {}, []
 
     def spoil(stepper):
+        scales.append(stepper.scaler.get_scale())
         with torch.no_grad():
             dict(stepper.model.named_parameters())[SPOILED].view(-1)[7] = 3e38
         weights.update({name: value.clone() for name, value in stepper.model.state_dict().items()})
@@ -86,6 +87,7 @@ def test_the_step_that_diverged_is_named_and_left_although_others_followed_befor
     assert not done.otherwise
     left = load_checkpoint(run_folder("run") / "diverged" / "step_4.pt")
     assert weights_sha256(left["model"]) == weights_sha256(weights)
+    assert left["scaler"].get("scale", 1.0) == scales[0]
     assert len(json.loads((run_folder("run") / "diverged" / "step_4.json").read_text())["recent_losses"]) == 4
 
 

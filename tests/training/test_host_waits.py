@@ -20,10 +20,11 @@ from torch.utils._pytree import tree_leaves
 
 from dlv3p.data import loader
 from dlv3p.data.roots import open_split
+from dlv3p.evaluation.metrics import confusion_matrix
 from dlv3p.models import upsampling
 from dlv3p.models.deeplab import build_network
 from dlv3p.parameters.choices import LOSSES
-from dlv3p.runtime.devices import moved_ahead
+from dlv3p.runtime.devices import move_batch, moved_ahead
 from dlv3p.train import train
 from dlv3p.training import losses
 from dlv3p.training.findings import UnreadFindings
@@ -187,8 +188,9 @@ def test_a_step_reads_nothing_from_its_device_and_only_the_batch_crosses_without
     image, mask = torch.rand(2, 3, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)
     for step in range(2):  # the first one makes what lasts
         with Board() as board:
-            result = stepper(image, mask, rate=1.0, step=step)
-            unread.add(result, torch.zeros(19, 19, dtype=torch.int64, device=META), step=step, rate=1.0)
+            there = move_batch(image, mask, META)
+            result = stepper(*there, rate=1.0, step=step)
+            unread.add(result, confusion_matrix(there[1], result.prediction, 19), step=step, rate=1.0)
     assert board.crossed == [(torch.float32, False), (torch.int64, False)]
     with pytest.raises(NotImplementedError):
         unread.read(asked_to_stop=False)

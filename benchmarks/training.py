@@ -100,7 +100,9 @@ class Bench:
 
         def step() -> float:
             result = stepper(self.image, self.mask, rate=1.0, step=0)
-            loss, diverged = torch.stack([result.loss, result.diverged]).tolist()  # read once, as in a run
+            loss, diverged = torch.stack(
+                [result.loss, result.diverged]
+            ).tolist()  # one read; a run on a GPU reads less often
             if diverged:
                 raise DivergedError("the benchmark's network has diverged; take another size")
             confusion.add_(confusion_matrix(self.mask, result.prediction, CLASSES))

@@ -257,4 +257,5 @@ def _bands(
 def _positions_on(device: torch.device, length: int, wanted: int, align_corners: bool) -> tuple[Tensor, ...]:
     """Return `source_positions` on a device, to which they go once for all steps of one crop size."""
     positions = source_positions(length, wanted, align_corners, fused=False)
-    return tuple(torch.from_numpy(array).to(device) for array in positions)
+    with torch.inference_mode(False):  # the next caller may want a gradient
+        return tuple(torch.from_numpy(array).to(device) for array in positions)

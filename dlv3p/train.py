@@ -50,13 +50,14 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.profiling.energy import open_meter
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
-    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, move_batch
-    from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group, sum_over_processes
+    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, moved_ahead
+    from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group
     from dlv3p.runtime.progress import preparing, show_finished
     from dlv3p.training.callbacks import check_extras, make_callbacks
     from dlv3p.training.checkpoints import Checkpoints, export_best
     from dlv3p.training.distillation import refuse_other_teacher
     from dlv3p.training.divergence import DivergenceGuard
+    from dlv3p.training.findings import UnreadFindings
     from dlv3p.training.following import follow_elsewhere
     from dlv3p.training.interruption import Interruption
     from dlv3p.training.launching import in_turn, launch, reported_errors
@@ -130,7 +131,8 @@ def train(parameters: TrainParameters) -> "TrainingResult":
             # Batches: crops in an order that is a function of the seed, and whole images for validation.
             with ExitStack() as guards:
                 crops, whole = guards.enter_context(opened_batches(p, training, validation))
-                divergence = DivergenceGuard(folder, crops.samples, facts, learning_rate=p.learning_rate)
+                divergence = DivergenceGuard(folder, crops, facts, learning_rate=p.learning_rate)
+                unread = UnreadFindings(classes, device)  # what steps found stays on the device for several of them
                 look = _sample_predictions(p, validation, lambda: progress.epoch)
                 prepared()
                 callbacks.on_start(progress.epochs, per_epoch, progress.epoch)
@@ -143,17 +145,20 @@ def train(parameters: TrainParameters) -> "TrainingResult":
                     crops.sampler.epoch, crops.sampler.skipped = epoch, sums.steps
                     model.train()
                     progress.begin_epoch()
-                    for image, mask in islice(crops, steps - progress.done):  # a run may end within an epoch
-                        image, mask = move_batch(image, mask, device)
-                        rate = rate_of(progress.done)
+                    left = steps - progress.done  # a run may end within an epoch
+                    for image, mask in moved_ahead(islice(crops, left), device):
+                        step, rate = progress.done, rate_of(progress.done)
+                        result = stepper(image, mask, rate=rate, step=step)
+                        unread.add(result, confusion_matrix(mask, result.prediction, classes), step=step, rate=rate)
+                        progress.add_step(rate=rate, data_wait=crops.waited)
                         asked = interruption.asked()
-                        result = stepper(image, mask, rate=rate, step=progress.done, asked_to_stop=asked)
-                        keys = partial(crops.sampler.step_keys, sums.steps)
-                        divergence.check(result, stepper, (image, mask), step=progress.done + 1, rate=rate, keys=keys)
-                        confusion = sum_over_processes(confusion_matrix(mask, result.prediction, classes))
-                        progress.add_step(result.loss, confusion, rate=rate, data_wait=crops.waited)
-                        callbacks.on_step(epoch, sums.steps, result.loss)
-                        checkpoints.after_step(result.asked_to_stop)
+                        if unread.due(progress.done, last=progress.epoch_is_over, asked_to_stop=asked):
+                            found = unread.read(asked_to_stop=asked)
+                            divergence.check(found.steps, stepper)
+                            progress.add_findings([each.loss for each in found.steps], found.confusion)
+                            for each in found.steps:
+                                callbacks.on_step(epoch, each.step % per_epoch + 1, each.loss)
+                            checkpoints.after_step(found.asked_to_stop)
 
                     # Validation: the weights that are exported, on whole images.
                     scores = None

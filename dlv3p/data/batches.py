@@ -69,6 +69,17 @@ def collate(samples: list[tuple[Tensor, Tensor, str] | UserError]) -> tuple[Tens
     return image, mask, [sample[2] for sample in samples if sample[2]]
 
 
+def read_batch(samples: CheckedSamples, keys: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Return the batch of these samples, read in this process: the same bytes each time, while the files are the same.
+
+    Raises the error of a sample that cannot be read.
+    """
+    batch = collate([samples[key] for key in keys])
+    if isinstance(batch, UserError):
+        raise batch
+    return batch[0], batch[1]
+
+
 class Batches:
     """The batches of a loader, image float (N,3,h,w) and mask int64 (N,h,w), with one-line errors.
 

@@ -107,8 +107,8 @@ class EpochSampler(Sampler):
         return self.used // self.ranks
 
     def step_keys(self, step: int) -> list[Key]:
-        """Return the keys that all ranks together see in `step`, counted from 0."""
-        order = epoch_order(self.seed, self.epoch, self.length)
+        """Return the keys that all ranks together see in `step` of the run, counted from 0, in the current epoch."""
+        order, step = epoch_order(self.seed, self.epoch, self.length), step % (self.used // self.together)
         return [(self.epoch, index) for index in order[step * self.together : (step + 1) * self.together].tolist()]
 
 

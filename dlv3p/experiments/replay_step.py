@@ -12,12 +12,12 @@ import torch
 from cityscapes.dataset import Split
 from cityscapes.errors import IntegrityError, MissingInputError
 from cityscapes.workspace import run_folder
-from dlv3p.data.batches import CheckedSamples, collate
+from dlv3p.data.batches import CheckedSamples, read_batch
 from dlv3p.data.loader import make_samples
 from dlv3p.data.roots import open_training
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runtime.devices import choose_device, explain_out_of_memory
-from dlv3p.training.divergence import Batch, capsule_path, crops_sha256
+from dlv3p.runtime.devices import Batch, choose_device, explain_out_of_memory
+from dlv3p.training.divergence import capsule_path, crops_sha256
 from dlv3p.training.not_finite import FirstNotFinite, Origin
 from dlv3p.training.recording import memory_advice
 from dlv3p.training.recovery import build_for_training, build_run_stepper
@@ -86,7 +86,7 @@ def replay_step(run: str, step: int) -> ReplayedStep:
     with explain_out_of_memory(memory_advice(parameters)):
         result, watch = _take(parameters, training, capsule, batch, device)
     return ReplayedStep(
-        run, step, (capsule["loss"], capsule["gradient_norm"]), (result.loss, result.gradient_norm),
+        run, step, (capsule["loss"], capsule["gradient_norm"]), (result.loss.item(), result.gradient_norm.item()),
         watch.origin, watch.sizes, list(capsule["samples"]), _differences(recorded, capsule, batch),
     )  # fmt: skip
 
@@ -106,10 +106,7 @@ def _take(
 
 def _read_batch(parameters: TrainParameters, training: Split, capsule: dict[str, Any]) -> Batch:
     samples = CheckedSamples(make_samples(parameters, training), skip=parameters.on_bad_sample == "skip")
-    batch = collate([samples[tuple(key)] for key in capsule["keys"]])
-    if isinstance(batch, Exception):
-        raise batch
-    return batch[0], batch[1]
+    return read_batch(samples, [tuple(key) for key in capsule["keys"]])
 
 
 def _differences(recorded: TrainParameters, capsule: dict[str, Any], batch: Batch) -> list[str]:

@@ -36,7 +36,10 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def after_step(self, asked: float) -> None:
-        """Save if a checkpoint is due; save and stop if a stop was requested, of `asked` processes during the step."""
+        """Save if a checkpoint is due; save and stop if a stop was requested, of `asked` processes.
+
+        Called after a step whose findings, and those of all steps before it, are read.
+        """
         stopping = self.interruption.asked() if place().ranks == 1 else self.interruption.wanted_by(asked)
         if stopping or (time.monotonic() - self.saved_at) / 60 >= self.minutes:
             self.save("last")

@@ -3,90 +3,79 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from cityscapes.errors import DivergedError, MachineError
-from dlv3p.data.loader import TrainingSamples
-from dlv3p.data.sampling import Key
+from cityscapes.errors import DivergedError, UserError
+from dlv3p.data.batches import Batches, read_batch
 from dlv3p.runs.folders import write_json
+from dlv3p.runtime.devices import Batch
 from dlv3p.runtime.processes import place
-from dlv3p.training.step import Stepper, StepResult
+from dlv3p.training.findings import FoundStep
+from dlv3p.training.step import Stepper
 from dlv3p.weights.checkpoint import save_checkpoint
-
-Batch = tuple[Tensor, Tensor]
 
 
 class DivergenceGuard:
     """Keep the recent losses of a run, and raise DivergedError for a step that has diverged.
 
-    `facts` describe the network, as in a checkpoint.
+    `crops` are the batches of the run, and `facts` describe the network, as in a checkpoint.
     """
 
-    def __init__(
-        self, folder: Path, samples: TrainingSamples, facts: Mapping[str, Any], *, learning_rate: float
-    ) -> None:
-        self.folder, self.samples, self.facts, self.learning_rate = folder, samples, facts, learning_rate
+    def __init__(self, folder: Path, crops: Batches, facts: Mapping[str, Any], *, learning_rate: float) -> None:
+        self.folder, self.crops, self.facts, self.learning_rate = folder, crops, facts, learning_rate
         self.recent_losses: deque[float] = deque(maxlen=100)
 
-    def check(
-        self,
-        result: StepResult,
-        stepper: Stepper,
-        batch: Batch,
-        *,
-        step: int,
-        rate: float,
-        keys: Callable[[], list[Key]],
-    ) -> None:
-        """Check that a step is finite, or has only overflowed in float16; `keys` are those of all its samples."""
-        self.recent_losses.append(result.loss)
-        if math.isfinite(result.loss) and math.isfinite(result.gradient_norm) or stepper.overflowed(result):
-            return
-        what = "gradient norm" if math.isfinite(result.loss) else "loss"
-        value = result.gradient_norm if math.isfinite(result.loss) else result.loss
+    def check(self, steps: Sequence[FoundStep], stepper: Stepper) -> None:
+        """Check that no step has diverged; the first that has is left in the run's folder."""
+        for found in steps:
+            self.recent_losses.append(found.loss)
+            if found.diverged:
+                self._stop_at(found, stepper)
+
+    def _stop_at(self, found: FoundStep, stepper: Stepper) -> None:
+        step = found.step + 1
+        what = "gradient norm" if math.isfinite(found.loss) else "loss"
+        value = found.gradient_norm if math.isfinite(found.loss) else found.loss
         if place().first:
-            self._leave_capsule(result, stepper, batch, step=step, rate=rate, keys=keys())
+            self._leave_capsule(found, stepper)
         raise DivergedError(
             f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is older. "
             f"Lower learning_rate (now {self.learning_rate}) and train as another run; where it began: "
             f"dlv3p replay {self.folder.name} --step {step}"
         )
 
-    def _leave_capsule(
-        self, result: StepResult, stepper: Stepper, batch: Batch, *, step: int, rate: float, keys: list[Key]
-    ) -> None:
-        """Write the step for people, as JSON, and for `replay`: the weights, which the step has not changed."""
+    def _leave_capsule(self, found: FoundStep, stepper: Stepper) -> None:
+        """Write the step for people, as JSON, and for `replay`: the weights, which no step has changed since."""
+        keys = self.crops.sampler.step_keys(found.step)
         told = {
-            "loss": result.loss,
-            "gradient_norm": result.gradient_norm,
+            "loss": found.loss,
+            "gradient_norm": found.gradient_norm,
             "recent_losses": list(self.recent_losses),
-            "learning_rate": self.learning_rate * rate,
+            "learning_rate": self.learning_rate * found.rate,
             "seed": stepper.seed,
-            "samples": [self.samples.name(key) for key in keys],
+            "samples": [self.crops.samples.name(key) for key in keys],
         }
         state = {
             **self.facts,
             "epoch": keys[0][0],
-            "step": step,
-            "rate": rate,
-            "loss": result.loss,
-            "gradient_norm": result.gradient_norm,
+            "step": found.step + 1,
+            "rate": found.rate,
+            "loss": found.loss,
+            "gradient_norm": found.gradient_norm,
             "keys": [list(key) for key in keys],
             "samples": told["samples"],
             "processes": place().ranks,
-            "crops_sha256": crops_sha256(batch),
             "model": stepper.model.state_dict(),
-            "scaler": stepper.scaler_before,
+            "scaler": {**stepper.scaler.state_dict(), "scale": found.scale} if stepper.scaler.is_enabled() else {},
         }
-        path = capsule_path(self.folder, step)
+        path = capsule_path(self.folder, found.step + 1)
         write_json(path.with_suffix(".json"), _without_nan(told))
         try:
-            save_checkpoint(path, state)
-        except MachineError as error:  # a full disk must not hide that the run has diverged
+            crops = read_batch(self.crops.loader.dataset, keys[:: place().ranks])
+            save_checkpoint(path, {**state, "crops_sha256": crops_sha256(crops)})
+        except UserError as error:  # neither a full disk nor a lost image must hide that the run has diverged
             print(f"warning: {error}; the step cannot be replayed", flush=True)
 
 

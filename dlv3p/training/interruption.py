@@ -1,4 +1,7 @@
-"""Stop a run on request: after the current step, with a checkpoint; at once before its first step.
+"""Stop a run on request: after the current step, or a few more, with a checkpoint; at once before its first step.
+
+A process that is alone stops after its step; several agree when they next read what their steps have found, which is
+after each step on a CPU, and after some on GPUs (findings.py).
 
 SIGTERM (sent by a cluster before it reclaims the machine), SIGUSR1 (its earlier warning), SIGINT (Ctrl-C, and the stop
 button of JupyterLab's toolbar), the button beside the bar, and `dlv3p runs stop`, from any machine that shares the
@@ -61,7 +64,7 @@ class Interruption:
         self._handled.close()
 
     def after_steps(self) -> None:
-        """Only record requests from now on: the run checks after each step whether to stop."""
+        """Only record requests from now on: the run checks between steps whether to stop."""
         self._noting = True
 
     def request(self) -> None:

@@ -7,7 +7,7 @@ exist: for 19 classes at full size, a plain loss keeps two tensors of 80 bytes p
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -41,14 +41,20 @@ def lovasz(logits: Tensor, mask: Tensor) -> Tensor:
     Logits (N,C,H,W) of float32 or float64, mask (N,H,W) int64; 0 to 1, and 0 where a batch has no valid pixel.
     """
     probability, valid = logits.softmax(dim=1), mask != IGNORE
-    total, present = 0 * probability.sum(), 0
+    total, present = 0 * probability.sum(), mask.new_zeros(())
     for label in range(logits.shape[1]):
         truth = mask == label
-        if truth.any():
-            errors = torch.where(truth, 1 - probability[:, label], probability[:, label])
-            total = total + (errors * _slopes(errors.detach(), truth, valid)).sum()
-            present += 1
-    return total / max(1, present)
+        if _costs_no_wait(mask) and not truth.any():
+            continue  # elsewhere it is computed as well: its slopes are 0
+        errors = torch.where(truth, 1 - probability[:, label], probability[:, label])
+        total = total + (errors * _slopes(errors.detach(), truth, valid)).sum()
+        present += truth.any()
+    return total / present.clamp(min=1)
+
+
+def _costs_no_wait(value: Tensor) -> bool:
+    """Return whether the host can read a value at once, which may save work; a GPU would have to finish first."""
+    return value.device.type == "cpu"
 
 
 def _slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -102,12 +108,19 @@ def hard_pixels(logits: Tensor, mask: Tensor, class_weights: Tensor | None = Non
     """
     pixels = _pixels(logits, mask, class_weights)
     ranked = pixels.detach().masked_fill(mask == IGNORE, -1)
-    count = max(1, round(share * int((mask != IGNORE).sum())))
-    limit = ranked.flatten().topk(count, sorted=False).values.min()
+    count = (share * (mask != IGNORE).sum().double()).round().long().clamp(min=1)
+    limit = _largest(ranked.flatten(), count)
     above, level = ranked > limit, ranked == limit
     chosen = above + level * ((count - above.sum()) / level.sum())
     weights = chosen if class_weights is None else chosen * _weight_of_pixels(mask, class_weights)
     return (pixels * chosen).sum() / weights.sum().clamp(min=1e-6)
+
+
+def _largest(values: Tensor, place: Tensor) -> Tensor:
+    """Return the largest value, the second largest, and so on, by its place, from 1."""
+    if _costs_no_wait(values):
+        return values.topk(int(place), sorted=False).values.min()
+    return values.sort(descending=True).values.gather(0, place.view(1) - 1).squeeze()
 
 
 def make_loss(
@@ -227,14 +240,22 @@ def _bands(
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor, Tensor]]:
     """Yield each band's rows, those of the logits, and those, with weights, between which each of the band's lies.
 
-    The rows of the logits are found before the positions go to a GPU, from where reading them would make the host wait.
+    The rows of the logits are found on the host, since reading them from a GPU would make it wait.
     """
     images, height, width = mask.shape
     positions = source_positions(logits.shape[2], height, align_corners, fused=False)
-    before, after, above, below = (torch.from_numpy(array).to(logits.device) for array in positions)
+    before, after, above, below = _positions_on(logits.device, logits.shape[2], height, align_corners)
     above, below = above[:, None].to(logits.dtype), below[:, None].to(logits.dtype)
     band = max(1, BAND_PIXELS // (images * width))
     for first in range(0, height, band):
         lines = slice(first, min(first + band, height))
         rows = slice(int(positions[0][first]), int(positions[1][lines.stop - 1]) + 1)
         yield lines, rows, before[lines], after[lines], above[lines], below[lines]
+
+
+@lru_cache(maxsize=8)
+def _positions_on(device: torch.device, length: int, wanted: int, align_corners: bool) -> tuple[Tensor, ...]:
+    """Return `source_positions` on a device, to which they go once for all steps of one crop size."""
+    positions = source_positions(length, wanted, align_corners, fused=False)
+    with torch.inference_mode(False):  # the next caller may want a gradient
+        return tuple(torch.from_numpy(array).to(device) for array in positions)

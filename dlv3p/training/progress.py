@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,15 +122,24 @@ class TrainingProgress:
         self._joules = self.sums.joules - self.meter.joules()
         self._seconds, self._data_wait, self._began = self.sums.seconds, self.sums.data_wait, time.monotonic()
 
-    def add_step(self, loss: float, confusion: Tensor, *, rate: float, data_wait: float) -> None:
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether the current epoch, or the run, has no more steps."""
+        return self.sums.steps == self.steps_per_epoch or self.done == self.steps
+
+    def add_step(self, *, rate: float, data_wait: float) -> None:
         """Add a step; `data_wait` is the time spent waiting for data since `begin_epoch`, in seconds."""
-        self.sums.confusion += confusion
-        self.sums.loss += loss
         self.sums.rate = rate
         self.sums.steps += 1
         self.sums.seconds = self._seconds + time.monotonic() - self._began
         self.sums.data_wait = self._data_wait + data_wait
         self.read_meter()
+
+    def add_findings(self, losses: Iterable[float], confusion: Tensor) -> None:
+        """Add what steps that were added before have found: the loss of each, and the pixels of all."""
+        self.sums.confusion += confusion
+        for loss in losses:
+            self.sums.loss += loss
 
     def read_meter(self) -> None:
         """Note the energy of the epoch so far, nan where it is not known."""

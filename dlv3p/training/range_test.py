@@ -86,10 +86,11 @@ def find_rate(parameters: TrainParameters, *, steps: int = STEPS) -> RangeTest:
         for step, (image, mask) in enumerate(batches):
             rate = rate_at(step, steps, HIGHEST[alone.optimizer])
             result = stepper(image, mask, rate=rate / alone.learning_rate, step=step)
-            if not math.isfinite(result.loss):
+            loss = result.loss.item()
+            if not math.isfinite(loss):
                 break
             found.rates.append(rate)
-            found.losses.append(result.loss)
+            found.losses.append(loss)
             if step >= FEWEST and found.smoothed[-1] > BLOWN_UP * min(found.smoothed):
                 break
     if len(found.losses) < FEWEST:

@@ -4,7 +4,6 @@ An exponential moving average (EMA) of the weights may follow; it often scores b
 (the idea of arXiv:1306.0239v3).
 """
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cityscapes.labels import IGNORE
 from dlv3p.models.deeplab import DeepLab
@@ -25,6 +23,7 @@ from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime.devices import move_batch
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.distillation import distillation_loss, teach
+from dlv3p.training.guarded_update import NormStatistics, WeightAverage, update_weights
 from dlv3p.training.losses import AUXILIARY_WEIGHT, Loss, make_chunked_loss, make_loss, valid_weight
 from dlv3p.training.optimizers import set_rates
 
@@ -33,53 +32,23 @@ _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS els
 """What torch calls the option that sends the statistics of norms around before each step: the latter before 2.15."""
 
 
-class WeightAverage(AveragedModel):
-    """The exponential moving average of a network's weights: average = decay * average + (1 - decay) * weights.
-
-    Floating point buffers, the statistics of the norms, are averaged alike; counters are copied. Early on the decay is
-    at most (1 + updates) / (10 + updates), as in TensorFlow's ExponentialMovingAverage, so that the random start fades.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
-        self.decay = decay
-        self.module.eval().requires_grad_(False)
-        self.n_averaged += 1  # the initial weights count; otherwise torch lets the first update replace them
-
-    @property
-    def updates(self) -> int:
-        """How often the average has been updated."""
-        return int(self.n_averaged) - 1
-
-    def resume(self, weights: dict[str, Tensor], updates: int) -> None:
-        """Continue from averaged weights after so many updates."""
-        self.module.load_state_dict(weights)
-        self.n_averaged.fill_(updates + 1)
-
-    def _average(self, averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
-        """Update averages of one type; the count is read from the CPU, where it does not wait for a GPU."""
-        if averages[0].is_floating_point():
-            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            get_ema_multi_avg_fn(decay)(averages, values, count)
-            return
-        for average, value in zip(averages, values, strict=True):
-            average.copy_(value)
-
-
-SMALLEST_SCALE = 2.0**-14
+SMALLEST_SCALE = 2.0**-13
 """The smallest scale of gradients; one that overflows float16 even then has diverged."""
 
 
 class StepResult(NamedTuple):
-    """The loss over the step's whole batch, the gradient norm, and train ids (N,h,w) of this process's share.
+    """What a step has found, on its device: the loss over the whole batch, float64, and the norm of the gradient.
 
-    `asked_to_stop` is how many processes had been when the step began.
+    `prediction` holds train ids (N,h,w) of this process's share. `scale` is that of the gradients when the step began,
+    and `diverged` says whether this or an earlier step has: its loss or its gradient is not finite, and a smaller scale
+    would not help.
     """
 
-    loss: float
-    gradient_norm: float
+    loss: Tensor
+    gradient_norm: Tensor
     prediction: Tensor
-    asked_to_stop: float = 0.0
+    scale: Tensor
+    diverged: Tensor
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -173,7 +142,8 @@ class Stepper:
         self.teacher, self.teacher_weight = teacher, teacher_weight
         self.autocast = partial(torch.autocast, device.type, getattr(torch, precision), enabled=precision != "float32")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-        self.scaler_before: dict[str, Any] = {}
+        self.statistics = NormStatistics(model)
+        self.diverged = torch.zeros((), dtype=torch.bool, device=device)
         self.average = WeightAverage(model, average_decay) if average_decay else None
         self.forward = TrainingForward(model, at_stride=at_stride)
         if place().ranks > 1:
@@ -186,19 +156,18 @@ class Stepper:
         """The network that is validated and exported: that of the averaged weights, if there is an average."""
         return self.average.module if self.average else self.model
 
-    def __call__(
-        self, image: Tensor, mask: Tensor, *, rate: float, step: int, asked_to_stop: bool = False
-    ) -> StepResult:
+    def __call__(self, image: Tensor, mask: Tensor, *, rate: float, step: int) -> StepResult:
         """Take a step on image float (N,3,h,w) and mask int64 (N,h,w), this process's share, with `rate` as factor.
 
-        What several processes tell each other, their losses and who was asked to stop, goes in one message.
-        Dropout depends on the number of the `step`, not on earlier steps. A step whose gradient is not finite leaves
-        the weights as they are, and its result shows it.
+        Dropout depends on the number of the `step`, not on earlier steps. Nothing is read from the device. A step that
+        is not finite changes nothing but the scale of gradients, and one that has diverged lets none after it change
+        anything, so that the weights are those that it began with whenever the host reads its result.
         """
         torch.manual_seed(dropout_seed(self.seed, step, place().rank))
-        self.scaler_before = self.scaler.state_dict()
         set_rates(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
+        self.statistics.keep()
+        scale = self.scaler.scale(torch.ones((), device=self.device))
         images, masks = (value.chunk(self.accumulation) for value in move_batch(image, mask, self.device))
         shares, total = self._shares(masks), torch.zeros((), device=self.device)
         predictions = []
@@ -208,20 +177,24 @@ class Stepper:
             predictions.append(prediction)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
-        told = sum_over_processes(torch.stack([total, torch.full_like(total, asked_to_stop)]))
-        # One read for all: each read makes the host wait until a GPU has finished the step.
-        own_loss, length, loss, asked = torch.stack([total, norm, *told]).tolist()
-        if math.isfinite(length) and math.isfinite(own_loss):
-            self.scaler.step(self.optimizer)
-            if self.average:
-                self.average.update_parameters(self.model)
-        self.scaler.update()
-        return StepResult(loss / place().ranks, length, torch.cat(predictions), asked)
+        loss = sum_over_processes(total).double() / place().ranks
+        self._update(self._is_sound(loss, norm, scale))
+        return StepResult(loss, norm, torch.cat(predictions), scale, self.diverged)
 
-    def overflowed(self, result: StepResult) -> bool:
-        """Return whether the gradient has only overflowed float16, so that a smaller scale will avoid it."""
-        finite_loss = torch.isfinite(torch.tensor(result.loss)).item()
-        return self.scaler.is_enabled() and finite_loss and self.scaler.get_scale() > SMALLEST_SCALE
+    def _is_sound(self, loss: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
+        """Return whether a step may change anything, the same in all processes; remember whether it has diverged."""
+        finite = loss.isfinite() & norm.isfinite()
+        only_overflowed = self.scaler.is_enabled() & loss.isfinite() & (scale > SMALLEST_SCALE)
+        sound = finite & ~self.diverged
+        self.diverged = self.diverged | ~(finite | only_overflowed)
+        return sound
+
+    def _update(self, sound: Tensor) -> None:
+        self.statistics.restore_unless(sound)
+        update_weights(self.optimizer, sound)
+        if self.average:
+            self.average.update(self.model, sound)
+        self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state without the weights of the network and of the average."""

@@ -178,7 +178,7 @@ def _try_here(parameters: TrainParameters, num_classes: int, rule: PixelRule | N
     times = []
     for step in range(1 + TIMED_STEPS):
         began = time.perf_counter()
-        stepper(image, mask, rate=1.0, step=step)  # reads the loss, so that the device has finished
+        stepper(image, mask, rate=1.0, step=step).loss.item()  # which is there once the device has finished
         times.append(time.perf_counter() - began)
         if sum(times) > ENOUGH_SECONDS:
             break

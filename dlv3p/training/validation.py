@@ -14,7 +14,7 @@ from dlv3p.data.batches import Batches
 from dlv3p.evaluation.metrics import confusion_matrix, scores
 from dlv3p.models.deeplab import DeepLab
 from dlv3p.models.inputs import input_channels
-from dlv3p.runtime.devices import move_batch
+from dlv3p.runtime.devices import moved_ahead
 from dlv3p.runtime.processes import place, sum_over_processes
 from dlv3p.training.losses import cross_entropy
 
@@ -82,8 +82,7 @@ def validate(
     total = torch.zeros((), dtype=torch.float64, device=device)
     # A rank may have one image more, after which the others no longer exchange requests to stop.
     common = images // place().ranks
-    for number, (image, mask) in enumerate(loader, start=1):
-        image, mask = move_batch(image, mask, device)
+    for number, (image, mask) in enumerate(moved_ahead(loader, device), start=1):
         logits = model.upsample(model.logits_at_stride(image), mask.shape[-2:])
         total += cross_entropy(logits, mask)
         prediction = logits.argmax(dim=1)

@@ -87,6 +87,14 @@ def test_a_validation_loss_needs_no_gradient():
     assert not value.requires_grad
 
 
+def test_a_gradient_can_follow_a_value_without_one_of_the_same_size():
+    logits, mask = batch((7, 5), (28, 20), dtype=torch.float32)
+    loss = make_chunked_loss("cross_entropy")
+    with torch.inference_mode():
+        value = loss(logits.detach(), mask)
+    assert value_and_gradient(loss, logits, mask)[0].item() == pytest.approx(value.item(), rel=1e-6)
+
+
 def test_nothing_of_full_size_is_saved_for_the_backward_pass():
     logits, mask = batch((6, 8), (24, 32))
     chunked = saved_bytes(lambda: make_chunked_loss("cross_entropy")(2 * logits, mask), nn.Identity())

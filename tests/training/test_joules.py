@@ -32,7 +32,7 @@ def begun_epoch(machine, saved=None):
         progress.load_state_dict(saved)
     progress.begin_epoch()
     machine.total += 40
-    progress.add_step(0.5, torch.zeros(2, 2, dtype=torch.int64), rate=1.0, data_wait=0.0)
+    progress.add_step(rate=1.0, data_wait=0.0)
     return progress
 
 
@@ -55,7 +55,7 @@ def test_an_epoch_that_was_not_measured_from_its_beginning_states_no_energy():
     assert "joules" not in progress.history[0]
     progress.begin_epoch()
     machine.total += 30
-    progress.add_step(0.5, torch.zeros(2, 2, dtype=torch.int64), rate=1.0, data_wait=0.0)
+    progress.add_step(rate=1.0, data_wait=0.0)
     progress.close_epoch(None, learning_rate=0.1)
     assert progress.history[1]["joules"] == pytest.approx(30)
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from dlv3p.parameters.choices import LOSSES, PIXEL_MEANS
+from dlv3p.training import losses as losses_module
 from dlv3p.training.losses import inverse_log_weights, make_loss, valid_weight
 
 WEIGHTS = torch.tensor([1.0, 2.0, 0.5, 3.0])
@@ -43,6 +44,18 @@ def test_ignored_pixels_change_nothing(name, weights, batch):
     slopes = gradient(loss, wider_logits, wider_mask)
     assert torch.equal(slopes[..., 5:], torch.zeros(2, 4, 6, 7))
     torch.testing.assert_close(slopes[..., :5], gradient(loss, logits, mask), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["lovasz", "hard_pixels"])
+@pytest.mark.parametrize("labels", [4, 2, 0])
+def test_a_gpu_which_cannot_skip_what_it_does_not_know_gives_the_same(name, labels, batch, monkeypatch):
+    logits, mask = batch
+    mask = mask.where(mask < labels, 255)
+    loss = make_loss(name)
+    value, slopes = loss(logits, mask), gradient(loss, logits, mask)
+    monkeypatch.setattr(losses_module, "_costs_no_wait", lambda _: False)
+    assert torch.equal(loss(logits, mask), value)
+    assert torch.equal(gradient(loss, logits, mask), slopes)
 
 
 @losses

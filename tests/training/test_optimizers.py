@@ -11,8 +11,8 @@ from cityscapes.errors import DivergedError, ParameterError
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.train import train
+from dlv3p.training.guarded_update import WeightAverage
 from dlv3p.training.optimizers import make_optimizer, rate_factor, set_rates
-from dlv3p.training.step import WeightAverage
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
 
 
@@ -70,7 +70,7 @@ def test_the_average_follows_the_weights_by_its_rule_and_counters_are_copied():
         with torch.no_grad():
             model[0].weight.fill_(float(update))
             model[1].num_batches_tracked.fill_(update)
-        average.update_parameters(model)
+        average.update(model, torch.tensor(True))
         decay = min(0.9, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * update
     torch.testing.assert_close(average.module[0].weight, expected)

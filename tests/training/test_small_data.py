@@ -105,7 +105,7 @@ def test_the_best_epoch_has_the_highest_score_or_where_nothing_is_labeled_is_the
     progress = TrainingProgress(2, torch.device("cpu"), steps=3, steps_per_epoch=1)
     for score in scores:
         progress.begin_epoch()
-        progress.add_step(0.5, torch.zeros(2, 2, dtype=torch.int64), rate=1.0, data_wait=0.0)
+        progress.add_step(rate=1.0, data_wait=0.0)
         improved = progress.close_epoch({"loss": 0.7, "mIoU": score}, learning_rate=0.1)
         assert improved == (progress.best_epoch == progress.history[-1]["epoch"])
     assert progress.finished

@@ -12,12 +12,12 @@ from dlv3p.models.deeplab import build_network
 from dlv3p.runs.folders import checkpoint_path
 from dlv3p.runtime.processes import Place
 from dlv3p.train import train
+from dlv3p.training import findings
 from dlv3p.training import step as step_module
 from dlv3p.training.losses import make_loss
 from dlv3p.training.optimizers import make_optimizer
 from dlv3p.training.step import SMALLEST_SCALE, build_loss, build_stepper, dropout_seed
 from dlv3p.weights.checkpoint import load_checkpoint
-from dlv3p.weights.checksums import weights_sha256
 
 CPU = torch.device("cpu")
 
@@ -35,10 +35,6 @@ def take_step(stepper, step=0, **options):
     image = torch.randn(2, 3, 33, 33, generator=generator)
     mask = torch.randint(0, 4, (2, 33, 33), generator=generator)
     return stepper(image, mask, rate=1.0, step=step, **options)
-
-
-def weights(stepper):
-    return weights_sha256(dict(stepper.model.named_parameters()))
 
 
 @pytest.mark.parametrize(
@@ -71,34 +67,98 @@ def test_a_band_by_band_loss_gets_its_switches_too():
 @pytest.mark.parametrize("longest", [0.0, 0.001, 1e6])
 def test_a_gradient_is_cut_to_the_length_that_is_asked_for(longest):
     stepper = make_stepper(gradient_norm=longest)
-    told = take_step(stepper).gradient_norm
+    told = take_step(stepper).gradient_norm.item()
     length = math.sqrt(sum(parameter.grad.square().sum().item() for parameter in stepper.model.parameters()))
     assert told > 0.1  # that of the gradient as it was
     assert length == pytest.approx(0.001 if longest == 0.001 else told, rel=1e-3)
 
 
+def everything(stepper):
+    """Copies of all tensors that a step may change: weights, statistics of norms, momentum, and the average."""
+    states = [state for state in stepper.optimizer.state_dict()["state"].values()]
+    averages = stepper.average.module.state_dict() if stepper.average else {}
+    tensors = [*stepper.model.state_dict().values(), *averages.values()]
+    tensors += [value for state in states for value in state.values() if value is not None]
+    return [value.clone() for value in tensors]
+
+
+def same(left, right):
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+def half_stepper(scale, **changes):
+    stepper = make_stepper(precision="float16", average_decay=0.9, **changes)
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return stepper
+
+
 def test_a_gradient_that_does_not_fit_into_float16_changes_nothing_and_lowers_the_scale():
-    stepper = make_stepper(precision="float16", average_decay=0.9)
-    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
-    before = weights(stepper)
+    stepper = half_stepper(2.0**60)
+    before = everything(stepper)
     result = take_step(stepper)
-    assert math.isfinite(result.loss)
-    assert not math.isfinite(result.gradient_norm)
-    assert stepper.overflowed(result)
-    assert weights(stepper) == before
+    assert result.loss.isfinite()
+    assert not result.gradient_norm.isfinite()
+    assert not result.diverged
+    assert same(before, everything(stepper)[: len(before)])  # followed by momentum, which begins
     assert stepper.average.updates == 0
-    assert stepper.scaler.get_scale() == 2.0**59
+    assert (result.scale, stepper.scaler.get_scale()) == (2.0**60, 2.0**59)
 
 
-def test_what_is_no_number_without_float16_or_at_its_smallest_scale_is_no_overflow():
-    result = take_step(make_stepper())._replace(gradient_norm=math.inf)
-    assert not make_stepper().overflowed(result)
-    stepper = make_stepper(precision="float16")
-    assert stepper.overflowed(result)
-    assert not stepper.overflowed(result._replace(loss=math.nan))
-    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=SMALLEST_SCALE)
-    stepper.scaler.scale(torch.ones(()))  # makes the scale
-    assert not stepper.overflowed(result)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("bad", [0, 1], ids=["the first step", "the second"])
+def test_after_a_step_that_overflowed_training_goes_on_as_if_it_had_not_been(monkeypatch, optimizer, bad):
+    monkeypatch.setattr(torch, "empty_like", lambda value: torch.full_like(value, math.nan))  # as memory may be
+    left_out, without = (half_stepper(1024.0, optimizer=optimizer) for _ in range(2))
+    for step in range(3):
+        if step == bad:
+            left_out.scaler.load_state_dict(left_out.scaler.state_dict() | {"scale": 2.0**60})
+            assert not take_step(left_out, step).gradient_norm.isfinite()
+            left_out.scaler.load_state_dict(without.scaler.state_dict())
+        else:
+            take_step(left_out, step)
+            take_step(without, step)
+    assert same(everything(left_out), everything(without))
+    assert left_out.average.updates == without.average.updates == 2
+
+
+def spoil(stepper, value):
+    with torch.no_grad():
+        stepper.model.classifier.weight.view(-1)[0] = value
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}, {"norm": "group"}], ids=str)
+@pytest.mark.parametrize(("value", "decay"), [(math.inf, 0.0), (3e38, 0.9)])
+def test_a_step_that_diverges_and_all_after_it_change_nothing(changes, value, decay):
+    stepper = make_stepper(average_decay=decay, **changes)
+    assert not take_step(stepper).diverged
+    sound = stepper.model.classifier.weight.view(-1)[0].item()
+    spoil(stepper, value)
+    before = everything(stepper)
+    assert take_step(stepper, 1).diverged
+    assert same(before, everything(stepper))
+    spoil(stepper, sound)
+    before = everything(stepper)
+    result = take_step(stepper, 2)
+    assert result.loss.isfinite()
+    assert result.diverged
+    assert same(before, everything(stepper))
+
+
+@pytest.mark.parametrize(("scale", "diverged"), [(2 * SMALLEST_SCALE, False), (SMALLEST_SCALE, True)])
+def test_what_overflows_float16_at_the_smallest_scale_has_diverged(scale, diverged):
+    stepper = half_stepper(scale)
+    loss = stepper.loss
+    # The root is 0 and steeper than any number there: a loss that is finite, and a gradient that is not.
+    stepper.loss = lambda logits, mask: loss(logits, mask) + (logits - logits.detach()).sum().abs().sqrt()
+    result = take_step(stepper)
+    assert result.loss.isfinite()
+    assert bool(result.diverged) is diverged
+
+
+def test_a_loss_that_is_no_number_has_diverged_in_float16_too():
+    stepper = half_stepper(1024.0)
+    spoil(stepper, math.nan)
+    assert take_step(stepper).diverged
 
 
 def test_a_run_goes_on_after_gradients_that_overflow(city, workspace, monkeypatch):
@@ -119,7 +179,7 @@ def test_no_two_steps_of_any_two_runs_or_processes_have_the_same_dropout():
 
 def test_dropout_follows_the_seed_and_the_number_of_the_step():
     steps = [(0, 1), (0, 2), (1, 1), (0, 1)]
-    losses = [take_step(make_stepper(aspp_dropout=0.5, seed=seed), step).loss for seed, step in steps]
+    losses = [take_step(make_stepper(aspp_dropout=0.5, seed=seed), step).loss.item() for seed, step in steps]
     assert losses[0] == losses[-1]
     assert len(set(losses)) == 3
 
@@ -135,16 +195,24 @@ def test_processes_share_gradients_and_not_the_statistics_of_norms_by_torchs_pre
         distributed.destroy_process_group()
 
 
-def test_several_processes_tell_each_other_losses_and_requests_to_stop_in_one_message(monkeypatch):
-    """By a stand-in for the reduction, as of three processes of which each was asked."""
+def test_several_processes_tell_each_other_losses_each_step_and_all_else_in_one_message_a_read(monkeypatch):
+    """By a stand-in for the reduction, as of three processes of which each was asked to stop."""
     told = []
 
     def tell(value):
         told.append(value.clone())
         return value.mul_(3)
 
-    monkeypatch.setattr(step_module, "sum_over_processes", tell)
-    result = take_step(make_stepper(), asked_to_stop=True)
-    assert len(told) == 1
-    assert told[0][1] == 1
-    assert (result.loss, result.asked_to_stop) == (pytest.approx(3 * float(told[0][0])), 3)
+    for module in (step_module, findings):
+        monkeypatch.setattr(module, "sum_over_processes", tell)
+    monkeypatch.setattr(findings, "place", lambda: Place(0, 3, 0))
+    unread, stepper, confusion = findings.UnreadFindings(4, CPU), make_stepper(), torch.ones(4, 4, dtype=torch.int64)
+    unread.every = 4
+    for step in range(2):
+        assert not unread.due(step + 1, last=False, asked_to_stop=True)
+        unread.add(take_step(stepper, step), confusion, step=step, rate=1.0)
+    assert [value.shape for value in told] == [()] * 2
+    found = unread.read(asked_to_stop=True)
+    assert len(told) == 3
+    assert [each.loss for each in found.steps] == [pytest.approx(3 * float(loss)) for loss in told[:2]]
+    assert (found.asked_to_stop, found.confusion.tolist()) == (3, [[6] * 4] * 4)

@@ -56,6 +56,7 @@ from dlv3p.parameters.shared_fields import (
     images_field,
     memory_gib_field,
     name_classes_field,
+    predicting_workers_field,
     progress_field,
     threads_field,
     tile_field,
@@ -163,6 +164,7 @@ class SavePredictionsParameters(ProtocolParameters, RunParameters):
 
     data_root: str = _data_of_run()
     split: str = split_field("test", "the split; the server expects test")
+    workers: int = predicting_workers_field()
     progress: str = progress_field()
 
 
@@ -182,7 +184,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
     memory_gib: float = memory_gib_field()
     tile: int = tile_field()
     tile_overlap: int = tile_overlap_field()
-    workers: int = number(1, 1, 1024, "processes that predict images, each with its own threads")
+    workers: int = predicting_workers_field()
     progress: str = progress_field()
 
     def check(self) -> None:

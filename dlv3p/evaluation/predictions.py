@@ -60,9 +60,10 @@ def save_predictions(
 
     The folder's name identifies the network, the protocol and, where it is not the run's own, the data. Each file is
     stamped with what it was made from: the bytes of its image, the network, the rule that decodes images, and the
-    protocol. So a training that is repeated to the same weights has the same files. An interrupted call resumes where it stopped, and predicts again what is damaged or was made from
-    something else. `executor` is any `concurrent.futures.Executor` that does the work in other processes or on other
-    machines that see the same folders; each worker reads the checkpoint once.
+    protocol. So a training that is repeated to the same weights has the same files. An interrupted call resumes where
+    it stopped, and predicts again what is damaged or was made from something else. `executor` is any
+    `concurrent.futures.Executor` that does the work in other processes or on other machines that see the same folders;
+    each worker reads the checkpoint once.
 
     Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out;
     MachineError when the executor has lost a worker, and IntegrityError when a worker finds another checkpoint.

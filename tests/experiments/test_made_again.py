@@ -26,7 +26,7 @@ FILES = {
 
 
 def write_files(workspace: Path) -> Path:
-    """What the notebooks make, in short: a file of each kind, of which the JSON names the workspace and a checkpoint."""
+    """What the notebooks make, in short: a file of each kind; the JSON names the workspace and a checkpoint."""
     folder = workspace / "outputs" / "done"
     checkpoint = file_sha256(workspace / "saved" / "done" / "checkpoints" / "best.pt")
     for name in FILES.values():

@@ -15,8 +15,8 @@ from cityscapes.errors import UserError
 from cityscapes.files.png_write import encode_png
 from cityscapes.workspace import output_folder, run_folder
 from dlv3p.data.roots import open_images, resolve_data_root
-from dlv3p.evaluation.inference import load_run_predictor
 from dlv3p.experiments.jobs import RUNNING, Job, JobState
+from dlv3p.jupyter.demo import load_run
 from dlv3p.parameters.notebooks import EvaluateParameters, SavePredictionsParameters
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.prediction.memory import MemoryLimit
@@ -113,7 +113,9 @@ def tried_costs(
     alike: dict[str, list[Job]] = {}
     for job in waiting:
         alike.setdefault(json.dumps(_costly(job.parameters.as_dict()), sort_keys=True), []).append(job)
-    if alike and resolve_mode(progress) == "lines":
+    if not alike:
+        return {}
+    if resolve_mode(progress) == "lines":
         each = f", once for each of {len(alike)} networks, crops or batches" if len(alike) > 1 else ""
         print(f"taking a few steps, to say what the jobs cost{each}", flush=True)
     found = {}
@@ -163,7 +165,7 @@ def predicted_costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict
 
 def _predicting_cost(parameters: EvaluateParameters | SavePredictionsParameters) -> JobCost:
     """Predict a few images of the split; what is counted, drawn and written of all comes on top."""
-    p, protocol, predictor = parameters, parameters.chosen_protocol(), load_run_predictor(parameters)
+    p, protocol, predictor = parameters, parameters.chosen_protocol(), load_run(parameters)
     split = open_images(resolve_data_root(p.data_root or predictor.parameters.data_root), p.split)
     times: list[float] = []
     while len(times) <= TIMED_IMAGES and sum(times) < ENOUGH_SECONDS:

@@ -41,9 +41,12 @@ class RunningSweep:
 
     def __init__(self, config: SweepParameters) -> None:
         """Read and check the sweep that `config` names; raises a user's error before anything starts."""
+        from dlv3p.experiments.executors import check_executor
         from dlv3p.experiments.grid import read_sweep
         from dlv3p.experiments.jobs import FINISHED, RUNNING, read_job
 
+        if not config.dry_run:
+            check_executor(config.on, address=config.address)
         self.config, self.sweep = config, read_sweep(Path(config.grid), here=config.on == "local")
         sweep = self.sweep
         self.states = {job.number: read_job(job) for job in sweep.jobs}

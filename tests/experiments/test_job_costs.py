@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support.tiny import TINY
 
-from cityscapes.errors import OutOfMemoryError
+from cityscapes.errors import OutOfMemoryError, ParameterError
 from dlv3p.experiments import costs
 from dlv3p.experiments.sweep import RunningSweep, main
 from dlv3p.parameters.notebooks import SweepParameters
@@ -92,6 +92,12 @@ def test_for_a_cluster_the_same_is_measured_on_this_machine_and_says_so(write, m
     assert total.endswith(
         f" (memory of one job); measured on this machine, {platform.node()}, of which the cluster's may differ"
     )
+
+
+def test_a_cluster_without_an_address_is_refused_before_anything_is_measured(write, measured):
+    with pytest.raises(ParameterError, match="on='dask': needs the address of its scheduler"):
+        main([str(write()), "--on", "dask"])
+    assert measured == []
 
 
 def test_what_does_not_fit_this_machine_is_not_refused_for_a_cluster(write, monkeypatch, capsys):

@@ -85,7 +85,7 @@ def predict_frames(folder: Path) -> int:
     from dlv3p.prediction.sources import find_images
 
     class Patches(nn.Conv2d):
-        align_corners = False
+        align_corners, widths, rule, colors = False, None, None, None
         logits_at_stride = nn.Conv2d.forward
 
     torch.manual_seed(0)

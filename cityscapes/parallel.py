@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
@@ -61,6 +62,13 @@ def worker_processes(count: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     return ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+
+
+@contextmanager
+def worker_processes_beside(count: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Open an executor of `count` processes, or none for 1: this process does the work itself."""
+    with worker_processes(count) if count > 1 else nullcontext() as executor:
+        yield executor
 
 
 def _begin() -> None:

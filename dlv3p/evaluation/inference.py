@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from cityscapes.files.locks import holder_of
 from dlv3p.data.classes import class_colors
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, view_batch
 from dlv3p.models.upsampling import upsample_argmax
+from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import RunParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.folders import checkpoint_path, find_run
 from dlv3p.runs.loading import read_run_checkpoint
 from dlv3p.runtime.devices import LAYOUT, LOADING_ADVICE, SCORING_ADVICE, choose_device, explain_out_of_memory
-from dlv3p.weights.checkpoint import model_from_checkpoint
+from dlv3p.weights.checkpoint import model_from_checkpoint, stated_of
+from dlv3p.weights.checksums import described_sha256
 
 TOO_SMALL = re.compile("Output size is too small|Kernel size can't be greater than actual input size")
 """What torch says of an image of which a network's poolings leave nothing."""
@@ -46,6 +49,17 @@ class Predictor:
     device: torch.device
     weights_sha256: str = ""
     meaning: str | None = None
+
+    @cached_property
+    def network_sha256(self) -> str:
+        """One hash of the weights and of all that says what they compute; equal for a training that is repeated.
+
+        The file has another one each time, since it also holds the seconds of its epochs and the place of its data.
+        """
+        switches = {item.name: getattr(self.parameters, item.name) for item in fields(NetworkParameters)}
+        scale, names = self.parameters.image_scale, list(self.class_names)
+        described = {**switches, "image_scale": scale, "class_names": names, **stated_of(self.model)}
+        return described_sha256(described, self.model.state_dict())
 
     @property
     def name(self) -> str:

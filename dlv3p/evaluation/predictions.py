@@ -58,11 +58,12 @@ def save_predictions(
 ) -> Path:
     """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
 
-    The folder's name identifies the weights, the protocol and, where it is not the run's own, the data. Each file is
-    stamped with what it was made from: the bytes of its image and of the checkpoint, the rule that decodes images, and
-    the protocol. An interrupted call resumes where it stopped, and predicts again what is damaged or was made from
-    something else. `executor` is any `concurrent.futures.Executor` that does the work in other processes or on other
-    machines that see the same folders; each worker reads the checkpoint once.
+    The folder's name identifies the network, the protocol and, where it is not the run's own, the data. Each file is
+    stamped with what it was made from: the bytes of its image, the network, the rule that decodes images, and the
+    protocol. So a training that is repeated to the same weights has the same files. An interrupted call resumes where
+    it stopped, and predicts again what is damaged or was made from something else. `executor` is any
+    `concurrent.futures.Executor` that does the work in other processes or on other machines that see the same folders;
+    each worker reads the checkpoint once.
 
     Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out;
     MachineError when the executor has lost a worker, and IntegrityError when a worker finds another checkpoint.
@@ -70,7 +71,7 @@ def save_predictions(
     split = _cityscapes(split)
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and the server expects whole images")
-    name = f"{split_word(split.split)}-{predictor.checkpoint.stem}-{predictor.weights_sha256[:8]}{protocol.suffix}"
+    name = f"{split_word(split.split)}-{predictor.checkpoint.stem}-{predictor.network_sha256[:8]}{protocol.suffix}"
     folder = output_folder(predictor.run) / "predictions" / (name + data_suffix(predictor, split))
     remove_leftovers(folder)
     images = (split.image_path(index) for index in range(len(split)))
@@ -94,7 +95,7 @@ def save_predictions(
 def _predict_one(predictor: Predictor, protocol: Protocol, pair: tuple[Path, Path]) -> bool:
     """Write the prediction of an image to a path, unless it is there; return whether another one was there."""
     image, path = pair
-    origin = origin_of(predictor.weights_sha256, protocol, file_sha256(image))
+    origin = origin_of(predictor.network_sha256, protocol, file_sha256(image))
     if is_made_from(path, origin):
         return False
     anew = path.is_file()
@@ -123,7 +124,7 @@ def _hash_predicted(predictor: Predictor, split: Split, folder: Path, protocol: 
     for index, frame in enumerate(split.frames):
         hashed.add(split, index)
         path = prediction_path(folder, frame)
-        origin = origin_of(predictor.weights_sha256, protocol, hashed.image(split, index))
+        origin = origin_of(predictor.network_sha256, protocol, hashed.image(split, index))
         if path.is_file() and not is_made_from(path, origin):
             raise IntegrityError(
                 f"{path}: is not what {predictor.checkpoint.name} of {predictor.run} predicts of this image; run the "
@@ -137,9 +138,9 @@ def prediction_path(folder: Path, frame: Frame) -> Path:
     return folder / frame.city / f"{frame.name}_labelIds.png"
 
 
-def origin_of(weights_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:
-    """Return what a prediction is made from: the weights, the protocol, and the image by the rule that decodes it."""
-    return f"{weights_sha256} {protocol.as_dict()} {image_sha256} by rule {RULE}".encode()
+def origin_of(network_sha256: str, protocol: Protocol, image_sha256: str) -> bytes:
+    """Return what a prediction is made from: the network, the protocol, and the image by the rule that decodes it."""
+    return f"{network_sha256} {protocol.as_dict()} {image_sha256} by rule {RULE}".encode()
 
 
 def pack_submission(predictor: Predictor, split: Split, folder: Path, protocol: Protocol = WHOLE_IMAGE) -> Submission:

@@ -22,6 +22,8 @@ from cityscapes.parallel import usable_cores
 from dlv3p.experiments import process
 from dlv3p.experiments.jobs import Job
 
+NEEDED = {"slurm": (("submitit",), "slurm"), "dask": (("distributed",), "cluster")}
+"""The packages that a kind of executor needs, and the extra that brings them."""
 LOOK_SECONDS = 2.0
 """How often Slurm is asked which jobs it still has."""
 GONE = 3
@@ -46,6 +48,14 @@ def open_executor(
     else:
         with SlurmArray(folder, slurm) as executor:
             yield executor
+
+
+def check_executor(on: str, *, address: str = "") -> None:
+    """Raise, before anything is measured for a sweep, where the package or the address is missing that `on` needs."""
+    if on == "dask" and not address:
+        raise ParameterError("on='dask': needs the address of its scheduler, as in tcp://host:8786")
+    if on in NEEDED:
+        require(f"on={on!r}", *NEEDED[on])
 
 
 def jobs_at_once(jobs: Sequence[Job], *, memory_mib: float = 0.0) -> int:
@@ -86,9 +96,7 @@ def _take_gpu(free: "SimpleQueue[str]") -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    if not address:
-        raise ParameterError("on='dask': needs the address of its scheduler, as in tcp://host:8786")
-    require("on='dask'", ("distributed",), "cluster")
+    check_executor("dask", address=address)
     from distributed import Client
 
     try:
@@ -109,7 +117,7 @@ class SlurmArray(Executor):
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
-        require("on='slurm'", ("submitit",), "slurm")
+        check_executor("slurm")
         import submitit
 
         try:

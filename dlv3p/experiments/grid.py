@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ class Sweep:
         return list(dict.fromkeys(name for job in self.jobs for name in job.varied))
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, *, here: bool = True) -> Sweep:
     """Read a sweep and check its jobs; raises a user's error that names the first wrong one and counts the others.
 
-    A relative path starts at the current folder, else at `notebooks/`.
+    A relative path starts at the current folder, else at `notebooks/`. Jobs that will not run `here` may want a GPU
+    that this machine does not have.
     """
     path = given_path(path)
     path = path if path.is_file() or not (NOTEBOOKS / path).is_file() else NOTEBOOKS / path
@@ -67,7 +69,7 @@ def read_sweep(path: Path) -> Sweep:
             Job(number, notebook, defaults, _named(fixed | varied, defaults), varied, folder, workspace(), path.stem)
             for number, varied in enumerate(combinations, start=1)
         ]
-        _check(jobs)
+        _check(jobs, here=here)
     return Sweep(path.stem, tuple(jobs), slurm)
 
 
@@ -156,9 +158,9 @@ def _named(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         raise ParameterError(f"run={run!r}: {error} is no parameter; write as in 'mine-{{seed}}'") from None
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job], *, here: bool) -> None:
     """Check the parameters of all jobs, then all else; tell of the first job that is wrong and how many others are."""
-    for look in (lambda job: job.parameters, check_job):
+    for look in (lambda job: job.parameters, partial(check_job, here=here)):
         wrong: list[tuple[Job, UserError]] = []
         for job in jobs:
             try:

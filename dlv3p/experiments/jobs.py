@@ -136,10 +136,11 @@ def _executed(job: Job) -> bool:
         return False
 
 
-def check_job(job: Job) -> None:
+def check_job(job: Job, *, here: bool = True) -> None:
     """Check what the parameters alone do not show: the run, its data, weights, network; raises a user's error.
 
-    Nothing is written, so embedded data and missing masks are left to the job itself.
+    A GPU is only looked for where the job runs `here`. Nothing is written, so embedded data and missing masks are left
+    to the job itself.
     """
     p = job.parameters
     p.find_inputs()  # which start at the folder of the job, the current one
@@ -151,7 +152,7 @@ def check_job(job: Job) -> None:
     if p.teacher and not given_path(p.teacher).is_file():
         find_run(p.teacher, parameter="teacher")
     switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}
-    _check_network(p.device, NetworkParameters(**switches))
+    _check_network(p.device if here else "auto", NetworkParameters(**switches))
     if p.train_list and not given_path(p.train_list).is_file():
         raise MissingInputError(f"train_list={p.train_list!r}: no such list of images")
     _check_data(p.data_root, (p.training_split, p.validation_split))

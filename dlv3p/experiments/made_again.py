@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cityscapes.files.checksums import HASH_KEY, with_checksum
-from cityscapes.workspace import output_folder, workspace
+from cityscapes.files.checksums import HASH_KEY, file_sha256, with_checksum
+from cityscapes.workspace import output_folder, run_folder, workspace
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.experiments.grid import find_notebook
 from dlv3p.experiments.process import papermill_words
@@ -116,7 +116,7 @@ def _names_to_compare(kept: Path, made: Path, patterns: tuple[str, ...]) -> set[
 
 
 def _difference(name: str, kept: Path, made: Path, there: Path) -> str:
-    """Return how a file differs from what was made again, "" where it does not, but for the workspace's name."""
+    """Return how a file differs from what was made again, "" where it does not, but for what `_as_if_here` replaces."""
     then, now = kept / name, made / name
     if not (then.is_file() and now.is_file()):
         return f"{then} is {'not made again' if then.is_file() else 'missing'}"
@@ -125,7 +125,13 @@ def _difference(name: str, kept: Path, made: Path, there: Path) -> str:
 
 
 def _as_if_here(path: Path, there: Path) -> bytes:
-    """Return the bytes that a JSON file of the workspace `there` would have in this one, with its checksum."""
+    """Return the bytes that a JSON file of the workspace `there` would have in this one, with its checksum.
+
+    Its paths are others, and so are the files of its checkpoints, which hold times too: their weights are the same.
+    """
     text = path.read_text(encoding="utf-8").replace(str(there.resolve()), str(workspace()))
+    for now in there.glob(f"saved/{path.parent.name}/checkpoints/*.pt"):
+        then = run_folder(path.parent.name) / "checkpoints" / now.name
+        text = text.replace(file_sha256(now), file_sha256(then)) if then.is_file() else text
     content = json.loads(text)
     return (json.dumps(with_checksum(content), indent=1) + "\n" if HASH_KEY in content else text).encode()

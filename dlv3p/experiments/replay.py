@@ -133,7 +133,7 @@ def replay(run: str, *, quiet: bool = False) -> Replay:
         then, now = (_results(one, record) for one in (folder, made))
         histories = read_history(folder / METRICS), read_history(made / METRICS)
         trained = {name: _first_difference(then[name], now[name]) for name in then}
-        made_again = _make_again(folder, workspace, made, trained, quiet=quiet)
+        made_again = _make_again(folder, workspace, made, trained, rounded="stored" in record, quiet=quiet)
     return Replay(run, in_order(differences), trained, *made_again, histories)
 
 
@@ -188,18 +188,20 @@ def _train(record: Mapping[str, Any], folder: Path, workspace: Path, *, quiet: b
     return workspace / "saved" / parameters.run_name
 
 
-def _make_again(folder: Path, workspace: Path, made: Path, trained: Mapping[str, str], *, quiet: bool) -> "Compared":
+def _make_again(
+    folder: Path, workspace: Path, made: Path, trained: Mapping[str, str], *, rounded: bool, quiet: bool
+) -> "Compared":
     """Make again what notebooks made of a run, where its training came to the same; see `made_again.make_again`.
 
-    What is made of a checkpoint is stamped with the hash of its file, which holds times too. So the run's files take
-    the place of those in the workspace, now that the weights in both are known to be the same bits.
+    They use the network that was trained again. Only that of a stored run, whose weights were rounded, is lent to them.
     """
     from dlv3p.experiments.made_again import PRODUCTS, Compared, make_again
 
     if any(trained.values()):
         return Compared({}, dict.fromkeys(PRODUCTS, "the training came to another end"))
-    shutil.rmtree(made / "checkpoints")
-    (made / "checkpoints").symlink_to((folder / "checkpoints").resolve())
+    if rounded:
+        shutil.rmtree(made / "checkpoints")
+        (made / "checkpoints").symlink_to((folder / "checkpoints").resolve())
     made.rename(made.with_name(folder.name))  # of a run that was renamed since
     return make_again(folder.name, workspace, partial(_execute, folder=folder, workspace=workspace, quiet=quiet))
 

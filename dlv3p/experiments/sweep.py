@@ -8,6 +8,7 @@ describes the file.
 """
 
 import argparse
+import platform
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -40,10 +41,13 @@ class RunningSweep:
 
     def __init__(self, config: SweepParameters) -> None:
         """Read and check the sweep that `config` names; raises a user's error before anything starts."""
+        from dlv3p.experiments.executors import check_executor
         from dlv3p.experiments.grid import read_sweep
         from dlv3p.experiments.jobs import FINISHED, RUNNING, read_job
 
-        self.config, self.sweep = config, read_sweep(Path(config.grid))
+        if not config.dry_run:
+            check_executor(config.on, address=config.address)
+        self.config, self.sweep = config, read_sweep(Path(config.grid), here=config.on == "local")
         sweep = self.sweep
         self.states = {job.number: read_job(job) for job in sweep.jobs}
         self.outcomes: dict[int, Outcome] = {}
@@ -98,19 +102,18 @@ class RunningSweep:
 
     @cached_property
     def costs(self) -> "dict[int, JobCost]":
-        """What the jobs cost, by number: those of trainings here by a few steps, those of others where it is known.
-
-        Nobody waits for it where nothing is to be shown.
-        """
-        from dlv3p.experiments.costs import known_costs, tried_costs
+        """What the jobs cost, by number, where it is known; nobody waits for a trial where nothing is to be shown."""
+        from dlv3p.experiments.costs import job_costs
         from dlv3p.experiments.grid import told_of
 
-        config, jobs = self.config, self.sweep.jobs
-        tried = {}
-        if config.on == "local" and (config.dry_run or config.progress != "none"):
-            with told_of(config.grid):
-                tried = tried_costs(jobs, self.states, progress=config.progress)
-        return known_costs(jobs, self.states) | tried
+        measured = self.config.dry_run or self.config.progress != "none"
+        how = {"measured": measured, "here": self._here, "progress": self.config.progress}
+        with told_of(self.config.grid):
+            return job_costs(self.sweep.jobs, self.states, **how)
+
+    @property
+    def _here(self) -> bool:
+        return self.config.on == "local"
 
     @property
     def _memory_mib(self) -> float:
@@ -132,16 +135,20 @@ class RunningSweep:
         from dlv3p.runtime.lines import format_duration
 
         known = [self.costs[job.number] for job in self.waiting if job.number in self.costs]
-        unknown = len(self.waiting) - len(known)
-        if not known:
-            return "; their cost is unknown until one has run" if unknown else ""
-        seconds = sum(cost.seconds for cost in known)
-        total = f"; about {format_duration(seconds)} of work"
-        if self.config.on == "local":
-            total += f", {format_duration(seconds / self.at_once)} with {self.at_once} at once"
+        timed = [cost.seconds for cost in known if cost.seconds is not None]
+        unknown, total = len(self.waiting) - len(timed), ""
+        if timed:
+            total = f"; about {format_duration(sum(timed))} of work"
+            if self._here:
+                total += f", {format_duration(sum(timed) / self.at_once)} with {self.at_once} at once"
         if disk := sum(cost.disk_mib for cost in known):
-            total += f", {describe_room(self.at_once * self._memory_mib, disk)}"
-        return total + (f", and {unknown} of unknown cost" if unknown else "")
+            at_once = self.at_once if self._here else 1
+            total += f", {describe_room(at_once * self._memory_mib, disk)}" + " (memory of one job)" * (not self._here)
+        if unknown:
+            total += f"; the time of {unknown} is unknown until one has run"
+        if known and not self._here:
+            total += f"; measured on this machine, {platform.node()}, of which the cluster's may differ"
+        return total
 
     def run(self) -> None:
         """Run what is not finished, with a line or a row of the table for each job as it ends; nothing in a dry run.

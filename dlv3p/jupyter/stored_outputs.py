@@ -26,12 +26,18 @@ FLAT_COLORS, FLAT_PIXELS, SHADE = 64, 24, 12
 """How many colors keep their place in the palette, each because so many pixels have it and none a similar one."""
 PICTURES = ("image/png", "image/jpeg", "image/gif")
 
+
+def _by_number(lines: re.Match[str]) -> str:
+    return "".join(sorted(lines[0].splitlines(keepends=True), key=lambda line: int(line.split()[1])))
+
+
 PATTERNS = {
     r"(?m)^.*\d+/\d+  \(eta [^)]*\)\n?|^.* (\d+)/\1  \d+\.\d s\n?|^.* \d+/\d+  \S+ \w+/s\b.*\n?": "",  # of `track`
     r"(?m)^finished before, nothing is left to train: .*\n?": "",  # of the one training for two notebooks
     r"  \d+\.\d s(?: waiting for data)?|  \(eta [^)]*\)": "",  # of an epoch
     r"(?m)^measured with \d+ threads: .*\n?|^about .* here: \d+ steps of .*\n(?:.* of disk\n?)?": "",  # of costs
     r"(?:;| ) about .* of disk": "",  # of the costs of jobs
+    r"(?m)(?:^job \d+ \(.*\n){2,}": _by_number,  # jobs that ran at once end in any order
     r"(?<![\w/:.])(?:/[\w.+-]+)+/(?=(?:data|outputs|saved|notebooks)/)": "",
     r"\b[0-9a-f]{64}\b": "<sha256>",
     r" at 0x[0-9a-f]+": "",

@@ -51,6 +51,11 @@ def data_root_field(default: str, help: str) -> Any:
     return text(default, help, find=find_data_root)
 
 
+def data_of_run_field() -> Any:
+    """Return the field that takes another data set than the run's."""
+    return data_root_field("", "a data set other than the run's; \"\" is the run's own")
+
+
 def split_field(default: str, help: str, *, unless: str = "") -> Any:
     """Return a field that takes a split, which `data_root` has to have, where the field `unless` is not set."""
     return text(default, help, find=find_split, within="data_root", unless=unless)

@@ -92,14 +92,14 @@ def read_text(option: str, text: str) -> dict[str, Any]:
 
 
 def read_value(name: str, text: str) -> Any:
-    """Read one parameter's value as YAML, but text that looks like a number, a date or a switch as it was typed.
+    """Read one value as YAML, but text that is empty, or looks like a number, a date or a switch, as it was typed.
 
     Raises ParameterError that names the parameter.
     """
     try:
         value = parse_yaml(text)
         takes_text = get_type_hints(TrainParameters).get(name) is str
-        return text if takes_text and type(value) in (int, float, date, bool) else value
+        return text if takes_text and (not text or type(value) in (int, float, date, bool)) else value
     except ValueError:
         raise ParameterError(f"{name}={text!r}: cannot be read as a YAML value; quote it, as in '\"{text}\"'") from None
 

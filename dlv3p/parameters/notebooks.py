@@ -35,6 +35,7 @@ from dlv3p.parameters.data_roots import (
     DEMO_CITY,
     DEMO_VOC,
     FLAWED_FOLDER,
+    data_of_run_field,
     data_root_field,
     find_drive,
     split_field,
@@ -57,6 +58,7 @@ from dlv3p.parameters.shared_fields import (
     images_field,
     memory_gib_field,
     name_classes_field,
+    predicting_workers_field,
     progress_field,
     threads_field,
     tile_field,
@@ -83,10 +85,6 @@ __all__ = [
 SECOND_PROTOCOLS = ("none", *PUBLISHED)
 COLOR_MODES = ("rgba", "palette")
 KEPT_FLOAT = ("none", "first", "last", "first last")
-
-
-def _data_of_run() -> Any:
-    return data_root_field("", "a data set other than the run's; \"\" is the run's own")
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class RunParameters(Parameters):
 class EvaluateParameters(ProtocolParameters, RunParameters):
     """Score a run on a labeled split."""
 
-    data_root: str = _data_of_run()
+    data_root: str = data_of_run_field()
     split: str = split_field("val", "a split with masks")
     details: bool = switch(True, "edges, object sizes and calibration too, in a second pass")
     temperature_split: str = split_field("", 'fits a temperature on another split with masks; "": none')
@@ -160,8 +158,9 @@ class EvaluateParameters(ProtocolParameters, RunParameters):
 class SavePredictionsParameters(ProtocolParameters, RunParameters):
     """Predict a split as label-id PNGs and pack them for the official server."""
 
-    data_root: str = _data_of_run()
+    data_root: str = data_of_run_field()
     split: str = split_field("test", "the split; the server expects test")
+    workers: int = predicting_workers_field()
     progress: str = progress_field()
 
 
@@ -181,7 +180,7 @@ class PredictParameters(ProtocolParameters, RunParameters):
     memory_gib: float = memory_gib_field()
     tile: int = tile_field()
     tile_overlap: int = tile_overlap_field()
-    workers: int = number(1, 1, 1024, "processes that predict images, each with its own threads")
+    workers: int = predicting_workers_field()
     progress: str = progress_field()
 
     def check(self) -> None:
@@ -195,7 +194,7 @@ class RenderGifParameters(RunParameters):
     """Show a drive: image, prediction, overlay and, where there is one, the truth."""
 
     weights: str = weights_field()
-    data_root: str = _data_of_run()
+    data_root: str = data_of_run_field()
     split: str = split_field("val", "which images", unless="images")
     city: str = text("", 'one city; "" takes all')
     sequence: str = text("", 'six digits, in quotes in a cell, as in 000001; "" takes all')
@@ -326,7 +325,7 @@ class QuantizeParameters(RunParameters):
     device: str = choice("cpu", ("cpu",), "cpu, where 8 bits are computed here")
     threads: int = number(2, 1, 256, "CPU threads, of every runtime")
     compared_with: str = text("", 'baseline run, such as the one before pruning; "" is the run itself')
-    data_root: str = _data_of_run()
+    data_root: str = data_of_run_field()
     split: str = split_field("val", "a split with masks, to score; calibration takes the train split")
     calibration_images: int = number(32, 1, 100_000, "of the train split; all if there are fewer")
     backends: str = several("onnxruntime openvino", "separated by spaces")

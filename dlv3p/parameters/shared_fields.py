@@ -49,6 +49,11 @@ def threads_field() -> Any:
     return number(2, 1, 256, "CPU threads")
 
 
+def predicting_workers_field() -> Any:
+    """Return the field that says how many processes predict images."""
+    return number(1, 1, 1024, "processes that predict images, each with its own threads")
+
+
 def images_field(default: str, help: str) -> Any:
     """Return the field that says which images are predicted."""
     remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"

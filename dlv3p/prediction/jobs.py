@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ from cityscapes.errors import InputError, ParameterError, UserError
 from cityscapes.files.atomic import check_writable
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
-from cityscapes.parallel import worker_processes
+from cityscapes.parallel import worker_processes_beside
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.benchmarks import data_name
@@ -75,7 +75,7 @@ def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Pr
     predictor = _as_recorded(predictor, p, output)
     if source.video:
         return predict_video(predictor, source, output, outputs, progress=p.progress)
-    with worker_processes(p.workers) if p.workers > 1 else nullcontext() as executor:
+    with worker_processes_beside(p.workers) as executor:
         options = {"batch_size": p.batch_size, "progress": p.progress, "executor": executor}
         return predict_images(predictor, source, output, outputs, **options)
 

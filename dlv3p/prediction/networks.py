@@ -93,6 +93,11 @@ class LabelsFile:
         return self.run
 
     @property
+    def network_sha256(self) -> str:
+        """What stands for the network in stamps: an exported file is not taken apart."""
+        return self.weights_sha256
+
+    @property
     def colors(self) -> np.ndarray:
         """The color of each class, uint8 (C,3)."""
         return class_colors(self.class_names, self.own_colors)

@@ -185,7 +185,7 @@ class Results:
     def _origin(self, sha256: str, size: Size) -> bytes:
         """Return what a result is made from: on the exact path without tiles, that of `save_predictions`."""
         predictor, limit = self.predictor, self.predictor.limit
-        origin = origin_of(predictor.network.weights_sha256, predictor.protocol, sha256)
+        origin = origin_of(predictor.network.network_sha256, predictor.protocol, sha256)
         if predictor.rule is not None:
             origin += f" as {predictor.rule.key}".encode()
         if predictor.needs_tiles(size, self.outputs.confidence):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cityscapes.dataset import Split
-from cityscapes.errors import MachineError, missing_packages, reason, require
+from cityscapes.errors import reason, require
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runs.bands import EarlyWarning, band_for
 from dlv3p.runtime.callbacks import Callback, Callbacks
@@ -196,8 +196,8 @@ def check_extras(parameters: TrainParameters) -> None:
     """Raise MachineError for a package that the callbacks need and that is missing, before anything is prepared."""
     if parameters.tensorboard:
         require("tensorboard=True", ("tensorboard",), "tensorboard")
-    if (name := parameters.tracker) != "none" and missing_packages([name]):
-        raise MachineError(f"tracker={name!r} needs {name}; install with: pip install {name}")
+    if (name := parameters.tracker) != "none":
+        require(f"tracker={name!r}", (name,), name)
 
 
 def make_callbacks(

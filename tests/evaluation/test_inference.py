@@ -161,7 +161,7 @@ def test_a_prediction_that_the_network_did_not_make_is_not_packed(city, predicto
     elif change == "another image's":
         first.write_bytes(second.read_bytes())
     else:
-        predictor = replace(predictor, weights_sha256="0" * 64)
+        predictor = replace(predictor, class_names=["another", *predictor.class_names[1:]])
     with pytest.raises(
         IntegrityError, match=rf"{first.name}: is not what best\.pt of done predicts of this image; run"
     ):
@@ -193,13 +193,13 @@ def test_other_processes_make_the_same_predictions_wherever_they_run(city, predi
 
 
 def test_a_worker_refuses_another_checkpoint_than_the_one_that_names_the_predictions(city, predictor):
-    other = replace(predictor, weights_sha256="0" * 64)
+    other = replace(predictor, weights_sha256="0" * 64, class_names=["another", *predictor.class_names[1:]])
     with (
         ThreadPoolExecutor(1) as pool,
         pytest.raises(IntegrityError, match="best.pt: is another checkpoint than the one that was loaded"),
     ):
         save_predictions(other, open_images(city, "test"), progress="none", executor=pool)
-    assert not list(output_folder("done").glob("predictions/*-00000000/*/*.png"))
+    assert not list(output_folder("done").glob(f"predictions/*-{other.network_sha256[:8]}/*/*.png"))
 
 
 @pytest.fixture
@@ -366,10 +366,31 @@ def test_predictions_are_named_after_the_weights_that_made_them(city, trained):
     save_checkpoint(loaded.checkpoint, state)
     later = load_run_predictor(parameters)
     assert later.weights_sha256 != loaded.weights_sha256
-    for one in (loaded, later):
-        folder = save_predictions(one, open_images(city, "test"), progress="none")
-        assert folder.name == f"test-best-{one.weights_sha256[:8]}"
+    folders = [save_predictions(one, open_images(city, "test"), progress="none") for one in (loaded, later)]
+    assert [folder.name for folder in folders] == [f"test-best-{one.network_sha256[:8]}" for one in (loaded, later)]
+    assert folders[0] != folders[1]
     shutil.rmtree(loaded.checkpoint.parents[1])
+
+
+def test_a_training_that_came_to_the_same_weights_at_another_time_has_the_same_predictions(city, trained):
+    shutil.copytree(trained.folder, trained.folder.with_name("repeated"))
+    parameters = RunParameters(run="repeated", device="cpu", threads=1)
+    first = load_run_predictor(parameters)
+    save_checkpoint(first.checkpoint, load_checkpoint(first.checkpoint) | {"seconds": 7.0})
+    second = load_run_predictor(parameters)
+    assert second.weights_sha256 != first.weights_sha256
+    split = open_images(city, "test")
+    folder = save_predictions(first, split, progress="none")
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert save_predictions(second, split, progress="none") == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == kept
+    shutil.rmtree(first.checkpoint.parents[1])
+
+
+@pytest.mark.parametrize("change", [{"image_scale": 0.25}, {"output_stride": 8}])
+def test_a_network_that_computes_otherwise_has_another_hash(predictor, change):
+    other = replace(predictor, parameters=replace(predictor.parameters, **change))
+    assert other.network_sha256 != predictor.network_sha256
 
 
 PEAKS = """

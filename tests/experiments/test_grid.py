@@ -170,7 +170,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(sweep, workspace,
     assert main([str(sweep(grid={"seed": [0, 1]})), "--dry-run"]) == 0
     first, _, last = capsys.readouterr().out.splitlines()
     assert first.startswith("   1  seed=0  new  cost unknown  deeplabv3plus-mobilenet_v2-os16-")
-    assert last == "2 jobs: 0 finished or running elsewhere, 2 to run; their cost is unknown until one has run"
+    assert last == "2 jobs: 0 finished or running elsewhere, 2 to run; the time of 2 is unknown until one has run"
     assert [path.name for path in workspace.iterdir()] == ["mine.yaml"]
 
 

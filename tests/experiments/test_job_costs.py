@@ -1,17 +1,21 @@
-"""What the jobs of a sweep cost is said before they start: from a few steps here, else from jobs alike."""
+"""What the jobs of a sweep cost is said before they start: from a few steps or images here, else from jobs alike."""
 
+import itertools
+import json
+import platform
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from support.tiny import TINY
 
-from cityscapes.errors import OutOfMemoryError
-from dlv3p.experiments import costs, jobs
-from dlv3p.experiments.costs import known_costs
-from dlv3p.experiments.grid import read_sweep
+from cityscapes.errors import OutOfMemoryError, ParameterError
+from dlv3p.experiments import costs
 from dlv3p.experiments.sweep import RunningSweep, main
 from dlv3p.parameters.notebooks import SweepParameters
+from dlv3p.runtime.lines import format_duration
 from dlv3p.training.cost import Pace
 
 
@@ -73,23 +77,89 @@ def test_a_job_that_cannot_fit_is_refused_before_any_of_them_starts(write, monke
         main([str(path)])
 
 
-@pytest.mark.parametrize("options", [{"on": "slurm", "dry_run": True}, {"progress": "none"}])
-def test_no_step_is_taken_for_a_cluster_nor_where_nothing_is_shown(write, measured, options):
-    assert RunningSweep(SweepParameters(grid=str(write()), **options)).costs == {}
+def test_no_step_is_taken_where_nothing_is_shown(write, measured):
+    assert RunningSweep(SweepParameters(grid=str(write()), progress="none")).costs == {}
     assert measured == []
 
 
-def test_elsewhere_the_cost_is_that_of_a_run_alike(trained_once, write, monkeypatch, capsys):
+@pytest.mark.parametrize("on", ["slurm", "dask"])
+def test_for_a_cluster_the_same_is_measured_on_this_machine_and_says_so(write, measured, on, capsys):
+    assert main([str(write({"device": "cuda"}, grid={"seed": [0, 1]})), "--dry-run", "--on", on]) == 0
+    *_, first, second, total = capsys.readouterr().out.splitlines()
+    assert "  seed=0  new  about 6 s, 1.0 GiB of memory, " in first
+    assert "; about 12 s of work, 1.0 GiB of memory, " in total
+    assert [one.device for one in measured] == ["auto"]
+    assert total.endswith(
+        f" (memory of one job); measured on this machine, {platform.node()}, of which the cluster's may differ"
+    )
+
+
+def test_a_cluster_without_an_address_is_refused_before_anything_is_measured(write, measured):
+    with pytest.raises(ParameterError, match="on='dask': needs the address of its scheduler"):
+        main([str(write()), "--on", "dask"])
+    assert measured == []
+
+
+def test_what_does_not_fit_this_machine_is_not_refused_for_a_cluster(write, monkeypatch, capsys):
+    def measure(*_):
+        raise OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(costs, "measure_pace", measure)
+    monkeypatch.setattr(costs, "predict_bytes", lambda *_: 40 * 2**30)
+    assert main([str(write()), "--dry-run", "--on", "slurm"]) == 0
+    *_, first, total = capsys.readouterr().out.splitlines()
+    assert "  new  time unknown (it does not fit this machine), 40.0 GiB of memory, " in first
+    assert "; the time of 1 is unknown until one has run; " in total
+
+
+def test_elsewhere_the_cost_is_that_of_a_run_alike(trained_once, write, measured, monkeypatch, capsys):
     monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
     fixed, seconds = {"image_scale": 0.5, "epochs": 10_000}, {}
     for name, changes in {"alike": {}, "other": {"channels": 16}}.items():
-        found = read_sweep(write({**fixed, **changes}, grid={"seed": [7, 8]})).jobs
-        known = known_costs(found, {job.number: jobs.read_job(job) for job in found})
+        path = write({**fixed, **changes}, grid={"seed": [7, 8]})
+        known = RunningSweep(SweepParameters(grid=str(path), progress="none")).costs
         seconds[name] = {number: cost.seconds for number, cost in known.items()}
     epoch = trained_once[1].history[0]["seconds"], trained_once[1].history[1]["seconds"]
     assert seconds["alike"] == dict.fromkeys((1, 2), pytest.approx(10_000 * sum(epoch) / 2))
     assert seconds["other"] == {}
     assert main([str(write(fixed)), "--dry-run", "--on", "slurm"]) == 0
-    first, last = capsys.readouterr().out.splitlines()
-    assert "  new  about " in first
-    assert last.endswith(" of work")
+    *_, first, _ = capsys.readouterr().out.splitlines()
+    assert " (as those that have run), 1.0 GiB of memory, " in first
+
+
+def uses(path: Path, notebook: str, **fixed: object) -> Path:
+    """Write a sweep over a notebook that uses the tiny run."""
+    path.write_text(yaml.safe_dump({"notebook": notebook, "fixed": {"run": "done", **fixed}}))
+    return path
+
+
+@pytest.mark.parametrize(("notebook", "split"), [("evaluate", "val"), ("save_predictions", "test")])
+def test_what_predicts_a_split_at_least_takes_as_long_as_its_images(
+    trained_once, tmp_path, monkeypatch, capsys, notebook, split
+):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=itertools.count(0, 10).__next__))
+    path = uses(tmp_path / "uses.yaml", notebook, split=split, device="cpu")
+    assert main([str(path), "--dry-run"]) == 0
+    *_, first, total = capsys.readouterr().out.splitlines()
+    images = 2 if split == "test" else 3
+    assert f"new  about {format_duration(10 * images)} (at least, by a few images), 1.3 GiB of memory, 1 MiB" in first
+    assert "1.3 GiB of memory, 1 MiB of disk" in total
+
+
+def test_any_other_notebook_takes_as_long_as_it_last_did_or_says_that_nothing_is_known(
+    trained_once, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
+    shutil.copytree(trained_once[0] / "saved", tmp_path / "saved")
+    path = uses(tmp_path / "uses.yaml", "profile")
+    assert main([str(path), "--dry-run"]) == 0
+    first, total = capsys.readouterr().out.splitlines()
+    assert "  new  cost unknown  " in first
+    assert total.endswith("; the time of 1 is unknown until one has run")
+    for name, facts in {"demo": {"exception": None}, "failed": {"exception": True}}.items():
+        facts |= {"input_path": "notebooks/profile.ipynb", "duration": 70.0}
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+        (tmp_path / "outputs" / name / "7_profile.ipynb").write_text(json.dumps({"metadata": {"papermill": facts}}))
+    assert main([str(path), "--dry-run"]) == 0
+    assert "  new  about 70 s (as outputs/demo/7_profile.ipynb took)  " in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from cityscapes.files.checksums import file_sha256
 from cityscapes.workspace import NOTEBOOKS, output_folder
 from dlv3p.experiments.made_again import PRODUCTS, make_again, read_makings
 from dlv3p.experiments.replay import NotIdenticalError, main
@@ -25,13 +26,15 @@ FILES = {
 
 
 def write_files(workspace: Path) -> Path:
-    """What the notebooks make, in short: a file of each kind, of which the JSON names the workspace."""
+    """What the notebooks make, in short: a file of each kind; the JSON names the workspace and a checkpoint."""
     folder = workspace / "outputs" / "done"
+    checkpoint = file_sha256(workspace / "saved" / "done" / "checkpoints" / "best.pt")
     for name in FILES.values():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".json":
-            write_json(path, {"data_root": f"{workspace}/data/demo_city", "mIoU": 0.5})
+            made_from = {"checkpoint_sha256": checkpoint}
+            write_json(path, {"data_root": f"{workspace}/data/demo_city", "mIoU": 0.5, "made_from": made_from})
         else:
             path.write_bytes(name.encode())
     return folder
@@ -52,13 +55,14 @@ def executed(name: str, kind: type, parameters: dict, copy: Path, **facts: objec
 def compared(trained, tmp_path):
     """A function that compares the files of the run, as they are now, with those that are made again."""
     folder, there = write_files(trained.folder.parents[1]), tmp_path / "there"
-    there.mkdir()
+    (there / "saved" / "done" / "checkpoints").mkdir(parents=True)
+    (there / "saved" / "done" / "checkpoints" / "best.pt").write_bytes(b"the same weights, trained at another time")
     executed("render_gif", RenderGifParameters, {"run": "done"}, folder / "render_gif.ipynb")
     yield folder, lambda: make_again("done", there, lambda words: write_files(there))
     shutil.rmtree(folder)
 
 
-def test_what_is_made_again_is_identical_wherever_the_workspace_is(compared):
+def test_what_is_made_again_is_identical_wherever_the_workspace_is_and_whenever_it_was_trained(compared):
     _, compare = compared
     assert compare() == (dict.fromkeys(PRODUCTS, ""), {})
 

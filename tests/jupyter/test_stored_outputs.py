@@ -43,6 +43,10 @@ def png(array):
         ),
         ("   1  seed=0  new  about 26 s, 1.1 GiB of memory, 67 MiB of disk  run\n", "   1  seed=0  new  run\n"),
         ("4 to run; about 2 min of work, 51 s with 2 at once, 2.1 GiB of memory, 270 MiB of disk\n", "4 to run\n"),
+        (
+            "go\njob 10 (seed=9): finished\njob 2 (seed=1): finished\njob 1 (seed=0): finished\nend\n",
+            "go\njob 1 (seed=0): finished\njob 2 (seed=1): finished\njob 10 (seed=9): finished\nend\n",
+        ),
         ("/tmp/a-b/ws/outputs/run/val.gif, 2.5 MiB", "outputs/run/val.gif, 2.5 MiB"),
         ("street: /home/me/data/city/a.png: bad", "street: data/city/a.png: bad"),
         ("see https://example.org/me/data/x", "see https://example.org/me/data/x"),

@@ -191,7 +191,7 @@ def test_a_list_is_refused_where_one_value_is_taken():
     assert RenderGifParameters(city="[a, b]").city == "[a, b]"
 
 
-@pytest.mark.parametrize("typed", ["001", "2024_01", "1e5", "2024-01-01", "0.50", "off", "yes"])
+@pytest.mark.parametrize("typed", ["", "001", "2024_01", "1e5", "2024-01-01", "0.50", "off", "yes"])
 def test_text_for_the_train_command_arrives_as_typed(typed):
     assert read_value("run", typed) == typed
     assert read_value("seed", "7") == 7

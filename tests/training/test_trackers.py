@@ -108,7 +108,8 @@ def test_a_tracker_that_fails_ends_its_curves_and_not_the_training(city, workspa
 
 def test_a_missing_tracker_is_one_line_before_anything_is_trained(city, workspace, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(MachineError, match="tracker='trackio' needs trackio; install with: pip install trackio"):
+    told = r"tracker='trackio' needs trackio; install with: pip install 'dlv3p\[trackio\]'"
+    with pytest.raises(MachineError, match=told):
         train(tiny(city, run="a", tracker="trackio"))
     assert not (workspace / "saved").exists()
 

@@ -352,10 +352,14 @@ NAMES = {
     "result = dlv3p.__name__ + config": "is not known: the cell above that sets it has not been run",
     "confg = 1\nprint(config)": "Traceback",  # misspelled
     "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
+    "open('/proc/self/mem', 'rb').read(1)": "Traceback",  # of code that a reader wrote
 }
+READS = "from pathlib import Path\nfrom cityscapes.files import checksums\nchecksums.file_sha256(Path({!r}))"
+if Path("/proc/self/mem").exists():
+    NAMES[READS.format("/proc/self/mem")] = "MachineError: /proc/self/mem: [Errno 5] Input/output error; check"
 
 
-def test_a_name_that_no_cell_has_set_in_this_kernel_is_one_sentence_and_other_errors_keep_their_traceback():
+def test_a_cell_explains_a_name_that_is_not_set_and_a_failing_drive_and_other_errors_keep_their_traceback():
     with run_kernel(startup_timeout=240) as client:
         for source, told in NAMES.items():
             client.execute_interactive("%reset -f", timeout=240)

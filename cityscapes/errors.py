@@ -92,10 +92,10 @@ def reason(error: Exception) -> str:
 
 OUT_OF_MEMORY_TEXTS = (
     *("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc", "bad allocation", "can't start new thread"),
-    *("Cannot allocate memory", "Failed to allocate memory", "failed to map segment"),
+    *("Cannot allocate memory", "Failed to allocate memory", "failed to map segment", "could not create a primitive"),
 )
 """Texts of out-of-memory errors without a class of their own: torch on the CPU, cuDNN and cuBLAS, C++, Python itself,
-the operating system, ONNX Runtime, the loader of libraries."""
+the operating system, ONNX Runtime, the loader of libraries, oneDNN."""
 
 DRIVE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 REMEDIES = {

@@ -11,7 +11,8 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cityscapes.errors import StoppedError, machine_failure
+from cityscapes import errors
+from cityscapes.errors import StoppedError, UserError, machine_failure
 from dlv3p.runtime.callbacks import describe_stop, is_wish
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def explain_cells() -> None:
 
     shell = get_ipython()
     if hasattr(shell, "kernel"):
-        shell.set_custom_exc((StoppedError, NameError, *MACHINE_ERRORS), _show)
+        shell.set_custom_exc((UserError, NameError, *MACHINE_ERRORS), _show)
         show_dollars(shell.display_formatter)
 
 
@@ -66,7 +67,9 @@ def _show(
         return
     if isinstance(error, NameError) and _of_a_cell(error, trace, shell):
         error._render_traceback_ = lambda: [_describe(error)]  # IPython shows what this returns
-    if _below_suite(trace) and (failure := machine_failure(error)):
+    if isinstance(error, UserError):
+        kind = next(one for one in kind.__mro__ if one.__module__ == errors.__name__)  # those that papermill knows
+    elif _below_suite(trace) and (failure := machine_failure(error)):
         kind, error = type(failure), failure  # whose name also tells papermill which status to end with
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 

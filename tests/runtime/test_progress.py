@@ -15,6 +15,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import run_kernel
 from PIL import Image
 
+from cityscapes import errors
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime import progress, widgets
@@ -353,6 +354,7 @@ NAMES = {
     "confg = 1\nprint(config)": "Traceback",  # misspelled
     "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
     "open('/proc/self/mem', 'rb').read(1)": "Traceback",  # of code that a reader wrote
+    "from cityscapes.findings import ProblemsError\nraise ProblemsError('zip', 'none', ['b'])": "ProblemsError: zip",
 }
 READS = "from pathlib import Path\nfrom cityscapes.files import checksums\nchecksums.file_sha256(Path({!r}))"
 if Path("/proc/self/mem").exists():
@@ -371,6 +373,7 @@ def test_a_cell_explains_a_name_that_is_not_set_and_a_failing_drive_and_other_er
             (shown,) = [message["content"] for message in outputs if message["msg_type"] == "error"]
             assert told in "\n".join(shown["traceback"])
             assert (len(shown["traceback"]) == 1) is (told != "Traceback")
+            assert told == "Traceback" or shown["ename"] in ("NameError", *vars(errors))  # which papermill knows
 
 
 def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):

@@ -101,6 +101,7 @@ DRIVE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 REMEDIES = {
     errno.ENOSPC: "free some space and run again",
     errno.EDQUOT: "free some of the quota and run again",
+    errno.ENOTDIR: "a file is where a folder should be; move it away",
     errno.EMFILE: "allow more open files (ulimit -n), or use fewer workers",
     **dict.fromkeys(DRIVE_FAULTS, "check the drive or the share, and run again"),
 }

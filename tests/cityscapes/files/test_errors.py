@@ -127,6 +127,15 @@ def test_a_drive_that_fails_while_a_file_is_read_is_one_line_that_names_the_file
     assert (caught.value.code, capsys.readouterr()) == (4, ("", line))
 
 
+def test_a_file_in_the_place_of_a_folder_is_named_with_what_to_do(tmp_path, capsys):
+    (tmp_path / "saved").touch()
+    with pytest.raises(SystemExit) as caught:
+        errors.run_command(lambda: (tmp_path / "saved" / "run").mkdir())
+    line = capsys.readouterr().err
+    assert (caught.value.code, line.count("\n")) == (4, 1)
+    assert line.endswith("saved/run'; a file is where a folder should be; move it away\n")
+
+
 def wrapped() -> Exception:
     """Return the error of a library that hides what it was raised for, as that of ONNX does."""
     try:

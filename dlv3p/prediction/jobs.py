@@ -18,7 +18,7 @@ from cityscapes.parallel import worker_processes
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.inference import Predictor
-from dlv3p.evaluation.results import result_path, split_word
+from dlv3p.evaluation.results import result_path, short_hash, split_word
 from dlv3p.parameters.choices import EXACT, FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
@@ -171,7 +171,8 @@ def drive_of(predictor: Predictor, parameters: RenderGifParameters) -> Drive:
                 raise InputError(f"{image.path}: {why}")
         names = tuple(image.name for image in images)
         pictures = (looking.opened(image.path) for image in images)
-    words = ["predict", source.title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
+    title = f"{source.title}-{short_hash(os.path.realpath(p.images))}"  # two folders may have one name
+    words = ["predict", title, *([] if predictor.checkpoint.stem == "best" else [predictor.checkpoint.stem])]
     path = output_folder(predictor.run) / f"{'_'.join(words)}.{p.animation}"
     named, footer = zip(names, pictures, strict=False), f"{predictor.name} · {source.title} · {WHOLE_IMAGE.name}"
     return Drive(path, names, _composed(looking, named, len(names), p, footer=footer))

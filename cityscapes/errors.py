@@ -138,7 +138,8 @@ def machine_failure(error: BaseException) -> MachineError | None:
 
 def _path_at(error: BaseException) -> Path | None:
     """Return the path in the innermost function that had one: an error of a read, unlike one of open, names no file."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    walked = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame in walked if frame.f_code.co_name != "<module>"]  # whose paths are any of a program's
     paths = (value for frame in reversed(frames) for value in frame.f_locals.values() if isinstance(value, Path))
     return next(paths, None)
 

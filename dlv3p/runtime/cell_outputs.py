@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 MACHINE_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 """The kinds of error by which libraries say that the machine fails, among other things."""
+UNEXPECTED = errors.DRIVE_FAULTS
+"""Errors of the operating system that no code could avoid, told in one line wherever they are raised."""
 SUITE = ("cityscapes", "dlv3p")
-"""The packages whose code a reader has not written: an error below it is told in one line."""
+"""The packages whose code a reader has not written: any error of the machine below it is told in one line."""
 
 TABLES = (
     *(("pandas", "DataFrame"), ("pandas.io.formats.style", "Styler")),
@@ -69,7 +71,7 @@ def _show(
         error._render_traceback_ = lambda: [_describe(error)]  # IPython shows what this returns
     if isinstance(error, UserError):
         kind = next(one for one in kind.__mro__ if one.__module__ == errors.__name__)  # those that papermill knows
-    elif _below_suite(trace) and (failure := machine_failure(error)):
+    elif (failure := machine_failure(error)) and (getattr(error, "errno", None) in UNEXPECTED or _below_suite(trace)):
         kind, error = type(failure), failure  # whose name also tells papermill which status to end with
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 

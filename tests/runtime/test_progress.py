@@ -353,12 +353,15 @@ NAMES = {
     "result = dlv3p.__name__ + config": "is not known: the cell above that sets it has not been run",
     "confg = 1\nprint(config)": "Traceback",  # misspelled
     "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
-    "open('/proc/self/mem', 'rb').read(1)": "Traceback",  # of code that a reader wrote
+    "open('/nosuch')": "Traceback",  # of code that a reader wrote
+    "bytearray(10**15)": "Traceback",
     "from cityscapes.findings import ProblemsError\nraise ProblemsError('zip', 'none', ['b'])": "ProblemsError: zip",
 }
 READS = "from pathlib import Path\nfrom cityscapes.files import checksums\nchecksums.file_sha256(Path({!r}))"
-if Path("/proc/self/mem").exists():
-    NAMES[READS.format("/proc/self/mem")] = "MachineError: /proc/self/mem: [Errno 5] Input/output error; check"
+FAILING = "/proc/self/mem"
+if Path(FAILING).exists():
+    NAMES[READS.format(FAILING)] = f"MachineError: {FAILING}: [Errno 5] Input/output error; check"
+    NAMES[f"from pathlib import Path\nother = Path()\nopen({FAILING!r}, 'rb').read(1)"] = "MachineError: [Errno 5]"
 
 
 def test_a_cell_explains_a_name_that_is_not_set_and_a_failing_drive_and_other_errors_keep_their_traceback():

@@ -355,7 +355,7 @@ NAMES = {
     "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
     "open('/nosuch')": "Traceback",  # of code that a reader wrote
     "bytearray(10**15)": "Traceback",
-    "from cityscapes.findings import ProblemsError\nraise ProblemsError('zip', 'none', ['b'])": "ProblemsError: zip",
+    "from cityscapes import findings; raise findings.ProblemsError('zip', 'none', ['b'])": "ProblemsError: zip",
 }
 READS = "from pathlib import Path\nfrom cityscapes.files import checksums\nchecksums.file_sha256(Path({!r}))"
 FAILING = "/proc/self/mem"

@@ -169,6 +169,8 @@ def _read_header(audit: FrameAudit, path: Path, root: Path) -> "Header | None":
                 raise ValueError("it is cut off")
         if header.size[0] * header.size[1] > MAX_PIXELS:
             raise ValueError(f"it has {header.size[0]} x {header.size[1]} pixels, {TOO_LARGE}")
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file may raise nearly anything
         remedy = "copy it again from the original archive"
         _add(audit, "damaged file", shown(path, root), f"not a whole image ({_reason(error, path)})", remedy)
@@ -190,6 +192,8 @@ def _mask_pixels(audit: FrameAudit, path: Path, root: Path) -> list[int] | None:
             if size[0] * size[1] > MAX_PIXELS:
                 raise ValueError(f"{size[0]} x {size[1]} is more than {MAX_PIXELS >> 20} million pixels")
             counts = image.histogram() if mode in ("L", "P") else []
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged PNG may raise nearly anything
         _add(audit, "damaged file", where, f"not a whole PNG ({_reason(error, path)})", remake)
         return None

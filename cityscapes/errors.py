@@ -4,11 +4,14 @@ A message says what is wrong, where, what is allowed and how to fix it. Librarie
 and the papermill engine turn an error into an exit status.
 """
 
+import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -87,6 +90,60 @@ def reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+OUT_OF_MEMORY_TEXTS = (
+    *("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc", "bad allocation", "can't start new thread"),
+    *("Cannot allocate memory", "Failed to allocate memory", "failed to map segment", "could not create a primitive"),
+)
+"""Texts of out-of-memory errors without a class of their own: torch on the CPU, cuDNN and cuBLAS, C++, Python itself,
+the operating system, ONNX Runtime, the loader of libraries, oneDNN."""
+
+DRIVE_FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+REMEDIES = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some of the quota and run again",
+    errno.ENOTDIR: "a file is where a folder should be; move it away",
+    errno.EMFILE: "allow more open files (ulimit -n), or use fewer workers",
+    **dict.fromkeys(DRIVE_FAULTS, "check the drive or the share, and run again"),
+}
+"""What helps against errors of the operating system whose own words do not say it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of any library, or one that it was raised for, says that memory ran out."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        named = any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(cause).__mro__)  # as torch's
+        if named or getattr(cause, "errno", None) == errno.ENOMEM:
+            return True
+        if any(text in str(cause) for text in OUT_OF_MEMORY_TEXTS):
+            return True
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
+
+
+def machine_failure(error: BaseException) -> MachineError | None:
+    """Return in one line what an error says of a failing machine: of its memory or its files; None if it is another.
+
+    It is for what no place in the code expects; where more is known, the error is raised there, with better advice.
+    """
+    if is_out_of_memory(error):
+        return OutOfMemoryError("out of memory; end other programs that hold it, or use fewer workers at once")
+    if not isinstance(error, OSError) or isinstance(error, UserError):
+        return None
+    path = _path_at(error) if error.errno in DRIVE_FAULTS and error.filename is None else None
+    where = f"{path}: " if path else ""
+    remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+    return MachineError(f"{where}{reason(error)}{remedy}")
+
+
+def _path_at(error: BaseException) -> Path | None:
+    """Return the path in the innermost function that had one: an error of a read, unlike one of open, names no file."""
+    walked = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame in walked if frame.f_code.co_name != "<module>"]  # whose paths are any of a program's
+    paths = (value for frame in reversed(frames) for value in frame.f_locals.values() if isinstance(value, Path))
+    return next(paths, None)
+
+
 def run_command(main: Callable[[], int]) -> None:
     """Run a command line's `main` and exit with its status; a user's mistake becomes one line on stderr.
 
@@ -108,12 +165,11 @@ def run_command(main: Callable[[], int]) -> None:
         status = 130
     except BrokenPipeError:
         status = 141
-    except MemoryError:
-        print("error: out of memory; end other programs that hold it, or use fewer workers at once", file=sys.stderr)
-        status = OutOfMemoryError.exit_status
-    except OSError as error:
-        print(f"error: {reason(error)}", file=sys.stderr)
-        status = MachineError.exit_status
+    except Exception as error:
+        if (failure := machine_failure(error)) is None:
+            raise
+        print(f"error: {failure}", file=sys.stderr)
+        status = failure.exit_status
     try:
         sys.stdout.flush()
     except OSError:  # the reader is gone, and Python would try to write the rest again at exit

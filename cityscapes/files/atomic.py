@@ -119,7 +119,9 @@ def explain_refusal(error: OSError, path: Path, needed: int | None = None) -> No
     if error.errno == errno.ENOENT and ours:
         raise MachineError(f"{path}: no file can be created in this folder; choose another one") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        raise MachineError(f"{path}: a file is where a folder should be, or a folder where a file should be") from error
+        raise MachineError(
+            f"{path}: a file is where a folder should be, or a folder where a file should be; move it away"
+        ) from error
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -43,6 +43,8 @@ def tiff_shape(path: Path) -> tuple[int, int, int]:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
             return page.imagewidth, page.imagelength, page.samplesperpixel
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path}: cannot be read as a TIFF ({reason(error)}); replace the file") from error
 
@@ -63,7 +65,7 @@ def read_values(content: bytes, source: str, *, most_pixels: int = MAX_PIXELS) -
                 raise ValueError(f"it has {page.imagewidth} x {page.imagelength} pixels, more than {most_pixels}")
             turned = file.pages[0].tags.valueof(_ORIENTATION, default=1) != 1
             values, axes = series.asarray(), series.axes
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{source}: cannot be read as a TIFF ({reason(error)}); replace the file") from error

@@ -74,6 +74,8 @@ def check_submission(
                     continue
                 hashes[name] = hashlib.sha256(inspection.content).hexdigest()
                 _count(accumulator, name, inspection)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged or hostile zip may raise nearly anything
         problems.append(f"{zip_path}: not a readable zip ({reason(error)})")
     problems += compare_with_manifest(zip_path, hashes)

@@ -76,6 +76,8 @@ def _inspect(
         if wrong := ", ".join(map(str, sorted(ids - set(allowed))[:10])):
             return Inspection(content, f"{name}: holds ids that are not allowed in a submission: {wrong}", ids)
         return Inspection(content, None, ids, _count(name, label_ids, truth))
+    except MemoryError:
+        raise
     except UserError as error:
         return Inspection(b"", str(error), frozenset())
     except Exception as error:  # encrypted, damaged, vanished or not readable

@@ -81,7 +81,7 @@ def read_image_counts(path: Path) -> ImageCounts:
             cells = np.column_stack([arrays[name] for name in ("image", "truth", "prediction", "pixels")])
     except FileNotFoundError as error:
         raise MissingInputError(f"{path}: no such file; evaluate the run again to write it") from error
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
         raise InputError(f"{path}: not the counts of an evaluation ({reason(error)}); evaluate again") from error

@@ -33,7 +33,12 @@ def split_word(split: str, *, also: re.Pattern[str] | None = None) -> str:
     """
     if not _MISTAKABLE.search(split) and not (also and also.search(split)):
         return split
-    return f"{split.replace('/', '-')}-{hashlib.sha256(split.encode()).hexdigest()[:8]}"
+    return f"{split.replace('/', '-')}-{short_hash(split)}"
+
+
+def short_hash(name: str) -> str:
+    """Return what tells a name, such as a whole path, from another one in the name of a file."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def result_path(
@@ -104,4 +109,4 @@ def data_suffix(predictor: Predictor, split: Split) -> str:
     if is_root_of(predictor.parameters.data_root, split.root):
         return ""
     root = str(split.root)
-    return f"_{Path(root).name}-{hashlib.sha256(root.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"_{Path(root).name}-{short_hash(root)}"

@@ -42,6 +42,15 @@ from cityscapes.files.atomic import write_text
 from cityscapes.files.leftovers import temporary_folder
 from cityscapes.workspace import run_folder
 from dlv3p.jupyter.executed_copy import NETWORK, SEAL, add_header, network_sha256, seal, what_is_used, without_header
+from dlv3p.jupyter.papermill_errors import (
+    USER_ERRORS,
+    DeadKernel,
+    FailedNotebook,
+    MissingNamed,
+    RefusedParameters,
+    UnwritableCopy,
+    explain_failing_machine,
+)
 from dlv3p.jupyter.papermill_signals import SIGNALS, KernelSignals, StoppedNotebook
 from dlv3p.jupyter.papermill_words import check_sources, completed, parameters_class, with_notebook_found
 from dlv3p.parameters import notebooks as config
@@ -58,54 +67,14 @@ CELL_SECONDS = "DLV3P_CELL_SECONDS"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 """The kernel of the suite's notebooks."""
 
+DIED_AT_START = "Kernel died before replying"
+"""What jupyter_client says, without a class of its own, of a kernel that ended before its first cell."""
+
 LONGEST_SOCKET_NAME = 103
 """Bytes that every system accepts as the name of a socket; Linux accepts 107."""
 
 PATH_PARAMETERS = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 """The parameters that papermill's `--inject-paths` adds."""
-
-USER_ERRORS = {
-    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.UserError)
-}
-"""The errors that are reported in one line, by the name under which a notebook's cell raises them."""
-
-
-class RefusedParameters(click.ClickException, errors.ParameterError):
-    """Parameters that a notebook does not accept: one line at the command line, a ValueError elsewhere."""
-
-    exit_code = errors.ParameterError.exit_status
-
-
-class MissingNamed(click.ClickException, errors.MissingInputError):
-    """Data, weights, or a run that the parameters name and that do not exist: one line and the status of an input."""
-
-    exit_code = errors.MissingInputError.exit_status
-
-
-class UnwritableCopy(click.ClickException, errors.MachineError):
-    """An executed copy that cannot be written, for lack of space or permission."""
-
-    exit_code = errors.MachineError.exit_status
-
-    def show(self, file: Any = None) -> None:
-        """Print the message on a line of its own, below papermill's bar."""
-        click.echo(err=True)
-        super().show(file)
-
-
-class DeadKernel(click.ClickException, errors.MachineError):
-    """A kernel that died, or a cell that took too long: one line and the status of a failing machine."""
-
-    exit_code = errors.MachineError.exit_status
-
-
-class FailedNotebook(click.ClickException, PapermillExecutionError):
-    """A cell that ended with a user's error: its line at the command line, papermill's own error elsewhere."""
-
-    def __init__(self, failure: PapermillExecutionError) -> None:
-        Exception.__init__(self, failure)
-        vars(self).update(vars(failure), message=failure.evalue, show_color=None)
-        self.exit_code = USER_ERRORS[failure.ename].exit_status
 
 
 class LinesAboveBar:
@@ -136,6 +105,7 @@ class SuiteEngine(NBClientEngine):
     """papermill's default engine, with checks before a notebook of the suite starts and one line when it fails."""
 
     @classmethod
+    @explain_failing_machine()
     def execute_notebook(cls, nb: nbformat.NotebookNode, kernel_name: str, **options: Any) -> nbformat.NotebookNode:
         """Execute a notebook.
 
@@ -191,7 +161,8 @@ class SuiteEngine(NBClientEngine):
             try:
                 executed = super().execute_managed_notebook(nb_man, kernel_name, **{**ours, **options})
             except (RuntimeError, StoppedNotebook, CellTimeoutError) as error:
-                if signals.received is None and not isinstance(error, DeadKernelError | CellTimeoutError):
+                ended = isinstance(error, DeadKernelError | CellTimeoutError) or DIED_AT_START in str(error)
+                if signals.received is None and not ended:
                     raise
                 raise _mark_last_cell(nb_man, signals, error) from None
             if signals.received is not None and _failed_cell(nb_man.nb) not in (None, *USER_ERRORS):

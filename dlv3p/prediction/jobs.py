@@ -21,7 +21,7 @@ from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
 from dlv3p.evaluation.benchmarks import data_name
 from dlv3p.evaluation.evaluate import refuse_other_classes, scores_apply
-from dlv3p.evaluation.results import checkpoint_words, result_path, split_word
+from dlv3p.evaluation.results import checkpoint_words, result_path, short_hash, split_word
 from dlv3p.parameters.choices import FASTEST
 from dlv3p.parameters.notebooks import ExplorePredictionsParameters, PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE
@@ -205,7 +205,8 @@ def _drive_of_images(predictor: ImagePredictor, parameters: RenderGifParameters)
     shots = map(Shot, names, pictures)
     footer = f"{network.name} · {source.title} · {WHOLE_IMAGE.name}"
     frames = _composed(predictor, shots, len(names), p, footer=footer, classes=predictor)
-    words = "_".join(["predict", source.title, *checkpoint_words(network)])
+    title = f"{source.title}-{short_hash(os.path.realpath(p.images))}"  # two folders may have one name
+    words = "_".join(["predict", title, *checkpoint_words(network)])
     return Drive(output_folder(network.run) / f"{words}.{p.animation}", names, frames)
 
 

@@ -21,6 +21,7 @@ from cityscapes.errors import (
     IntegrityError,
     MissingInputError,
     ParameterError,
+    is_out_of_memory,
     missing_packages,
     require,
 )
@@ -168,10 +169,11 @@ def _open_exported(path: Path, runtime: str, device: str, threads: int) -> Label
     try:
         opened = open_onnx if chosen == "onnxruntime" else open_openvino
         predict = opened(path, threads=threads)
-    except RuntimeError as error:
-        raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
     except Exception as error:
-        if type(error).__module__.startswith("onnxruntime"):  # which has classes of its own
+        ours = isinstance(error, RuntimeError) or type(error).__module__.startswith(
+            "onnxruntime"
+        )  # of classes of its own
+        if ours and not is_out_of_memory(error):
             raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
         raise
     if exported_sha256(path) != weights_sha256:  # an export may write in between
@@ -223,6 +225,8 @@ def _onnx_metadata(path: Path) -> dict[str, Any]:
 
     try:
         properties = onnx.load(path, load_external_data=False).metadata_props
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf's errors, which depend on its version
         raise IntegrityError(f"{path}: cannot be read as an ONNX file; export it again") from error
     known = ("run", "class_names", "image_scale", "pixels", "colors")

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +20,14 @@ from cityscapes.files.checksums import file_sha256
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "numba", "papermill", "safetensors", "isal", "timm")
 VECTOR_FLAGS = re.compile(r"sse|ssse|avx|amx|fma|f16c|asimd|sve|bf16|fp16")
 """Beginnings of the processor's flags by which torch and oneDNN choose the code that computes."""
-MAX_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that limit oneDNN's choice."""
+CHOICES_OF_CODE = {
+    "onednn_max_isa": ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    "mkl_cbwr": ("MKL_CBWR",),
+    "mkl_instructions": ("MKL_ENABLE_INSTRUCTIONS",),
+    "nvidia_tf32_override": ("NVIDIA_TF32_OVERRIDE",),
+}
+"""What a user can make oneDNN, MKL and cuBLAS compute with, by environment variables of which the first that is set
+counts; torch does not tell what they chose, and the last bits follow it."""
 COMMAND = "DLV3P_COMMAND"
 """Environment variable with the command, as JSON, that launched this process's group."""
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -64,7 +71,7 @@ def command() -> list[str]:
 def hardware() -> dict[str, Any]:
     """Return the machine: processor and what torch uses of it, cores, memory, and the GPU if there is one.
 
-    torch does not tell which instruction set oneDNN chose; it follows from the processor's flags and `onednn_max_isa`.
+    Which instructions oneDNN and MKL chose follows from the processor's flags and from `CHOICES_OF_CODE`.
     """
     import torch
 
@@ -73,7 +80,7 @@ def hardware() -> dict[str, Any]:
         "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_flags": _vector_flags(),
-        "onednn_max_isa": next((os.environ[name] for name in MAX_ISA if name in os.environ), None),
+        **{key: _first_set(names) for key, names in CHOICES_OF_CODE.items()},
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -150,6 +157,10 @@ def _ask_git(*arguments: str) -> str | None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _first_set(names: Sequence[str]) -> str | None:
+    return next((os.environ[name] for name in names if name in os.environ), None)
 
 
 def _memory_gib() -> int | None:

@@ -1,20 +1,30 @@
-"""Show below a cell what a person can read: two errors as a sentence, and tables in which `$` is not a formula.
+"""Show below a cell what a person can read: some errors as a sentence, and tables in which `$` is not a formula.
 
-The errors are a stop that was wished for, and a name that no cell has set in this kernel. The second is what a person
-meets who restarts the kernel, or opens a notebook, and runs a cell in its middle alone.
+The errors are a stop that was wished for, a name that no cell has set in this kernel, and a machine that fails under
+the suite's code, as it reads a file or takes memory. The second is what a person meets who restarts the kernel, or
+opens a notebook, and runs a cell in its middle alone.
 """
 
 import builtins
 import difflib
+import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cityscapes.errors import StoppedError
+from cityscapes import errors
+from cityscapes.errors import StoppedError, UserError, machine_failure
 from dlv3p.runtime.callbacks import describe_stop, is_wish
 
 if TYPE_CHECKING:
     from IPython.core.formatters import DisplayFormatter
     from IPython.core.interactiveshell import InteractiveShell
+
+MACHINE_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
+"""The kinds of error by which libraries say that the machine fails, among other things."""
+UNEXPECTED = errors.DRIVE_FAULTS
+"""Errors of the operating system that no code could avoid, told in one line wherever they are raised."""
+SUITE = ("cityscapes", "dlv3p")
+"""The packages whose code a reader has not written: any error of the machine below it is told in one line."""
 
 TABLES = (
     *(("pandas", "DataFrame"), ("pandas.io.formats.style", "Styler")),
@@ -26,13 +36,13 @@ TABLES = (
 def explain_cells() -> None:
     """Let this kernel explain these errors, which still end the cell and the queue, and show tables as they are.
 
-    IPython keeps one function for errors, so it serves both kinds. Outside a kernel, nothing happens.
+    IPython keeps one function for errors, so it serves all kinds. Outside a kernel, nothing happens.
     """
     from IPython import get_ipython
 
     shell = get_ipython()
     if hasattr(shell, "kernel"):
-        shell.set_custom_exc((StoppedError, NameError), _show)
+        shell.set_custom_exc((UserError, NameError, *MACHINE_ERRORS), _show)
         show_dollars(shell.display_formatter)
 
 
@@ -50,7 +60,7 @@ def as_written(html: str) -> str:
 def _show(
     shell: "InteractiveShell",
     kind: type,
-    error: StoppedError | NameError,
+    error: Exception,
     trace: TracebackType,
     tb_offset: int | None = None,
 ) -> None:
@@ -59,6 +69,10 @@ def _show(
         return
     if isinstance(error, NameError) and _of_a_cell(error, trace, shell):
         error._render_traceback_ = lambda: [_describe(error)]  # IPython shows what this returns
+    if isinstance(error, UserError):
+        kind = next(one for one in kind.__mro__ if one.__module__ == errors.__name__)  # those that papermill knows
+    elif (failure := machine_failure(error)) and (getattr(error, "errno", None) in UNEXPECTED or _below_suite(trace)):
+        kind, error = type(failure), failure  # whose name also tells papermill which status to end with
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
@@ -69,6 +83,12 @@ def _of_a_cell(error: NameError, trace: TracebackType, shell: "InteractiveShell"
     known = [*shell.user_global_ns, *vars(builtins)]
     in_cell = trace.tb_frame.f_globals is shell.user_global_ns and trace.tb_frame.f_code.co_name == "<module>"
     return in_cell and bool(error.name) and not difflib.get_close_matches(error.name, known, n=1, cutoff=0.75)
+
+
+def _below_suite(trace: TracebackType) -> bool:
+    """Return whether an error was raised in the suite's code, or below it."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
+    return any(module.partition(".")[0] in SUITE for module in modules)
 
 
 def _describe(error: NameError) -> str:

@@ -1,7 +1,6 @@
 """Choose the device for a `device` parameter and the memory layout, keep freed memory, and explain a lack of it."""
 
 import ctypes
-import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cityscapes.errors import MachineError, OutOfMemoryError, UserError
+from cityscapes.errors import MachineError, OutOfMemoryError, is_out_of_memory
 from dlv3p.runtime.processes import place
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -78,13 +77,6 @@ EXPORT_ADVICE = "tracing the network does not fit; end other programs that hold 
 QUANTIZING_ADVICE = "quantizing does not fit; take fewer calibration_images, or one of the backends at a time"
 SMALLER_INPUT_ADVICE = "the prediction does not fit; use a smaller image or batch"
 
-OUT_OF_MEMORY_TEXTS = (
-    *("DefaultCPUAllocator", "ALLOC_FAILED", "bad_alloc", "bad allocation"),
-    *("Cannot allocate memory", "Failed to allocate memory"),
-)
-"""Texts of out-of-memory errors without a class of their own: torch on the CPU, cuDNN and cuBLAS, C++, the operating
-system, ONNX Runtime."""
-
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of the options of glibc's mallopt, from its malloc.h."""
@@ -145,12 +137,3 @@ def explain_out_of_memory(advice: str = SMALLER_INPUT_ADVICE) -> Iterator[None]:
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"out of memory: {advice}") from error
         raise
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error of any library says that memory ran out."""
-    if isinstance(error, UserError):
-        return False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    return any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cityscapes.errors import IntegrityError
+from cityscapes.errors import IntegrityError, is_out_of_memory
 from cityscapes.files.untrusted import safe_reason, sanitize
-from dlv3p.runtime.devices import is_out_of_memory
 
 ALLOWED = {
     "collections.OrderedDict",

@@ -190,7 +190,7 @@ def _read_npz(path: Path) -> WeightsFile:
                 _refuse_forged_array(archive, member, path)
         with np.load(path, allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-    except IntegrityError:
+    except (IntegrityError, MemoryError):
         raise
     except Exception as error:  # zlib.error, BadZipFile, ValueError, EOFError, ... all mean damage
         raise IntegrityError(f"{path}: damaged, or not plain arrays ({safe_reason(error)}); write it again") from error

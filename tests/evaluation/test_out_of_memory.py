@@ -5,8 +5,15 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tifffile
 from support.tiny import TINY
+
+from cityscapes.files.tiff_read import tiff_shape
+from cityscapes.submissions.rules import inspect_files
+from dlv3p.evaluation.image_counts import read_image_counts
+from dlv3p.weights.reading import read_weights
 
 ADVICE = {
     "load": "the network does not fit",
@@ -104,3 +111,22 @@ def test_a_lack_of_memory_is_one_line_with_advice(city, tmp_path):
         assert line.startswith("error: out of memory: ")
         assert ADVICE[what] in line
     assert list(tmp_path.iterdir()) == []
+
+
+def run_out(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+def test_a_lack_of_memory_is_not_called_damage_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.zeros(1))
+    with pytest.raises(MemoryError):
+        list(inspect_files([("a", ("a.png", path))], run_out, size=None, allowed=(), progress=None))
+    for module, name, read in (
+        (np, "load", read_image_counts),
+        (np, "load", read_weights),
+        (tifffile, "TiffFile", tiff_shape),
+    ):
+        monkeypatch.setattr(module, name, run_out)
+        with pytest.raises(MemoryError):
+            read(path)

@@ -27,6 +27,7 @@ from support.terminal import in_terminal
 
 from cityscapes.demo.city import write_demo_city
 from cityscapes.errors import MachineError, ParameterError
+from dlv3p.jupyter import papermill_engine
 from dlv3p.jupyter.papermill_engine import (
     DeadKernel,
     FailedNotebook,
@@ -367,6 +368,26 @@ def test_a_dead_kernel_is_told_in_the_copy(workspace: Path) -> None:
     states = [cell.metadata.papermill.status for cell in copy.cells if cell.cell_type == "code"]
     assert states == ["completed", "failed", "pending"]
     assert "An Exception was encountered" in copy.cells[0].source
+
+
+def test_a_kernel_that_dies_before_its_first_cell_is_a_failing_machine(workspace: Path, monkeypatch) -> None:
+    folder = workspace / "kernels" / "dying"
+    folder.mkdir(parents=True)
+    words = [sys.executable, "-c", "import os; os._exit(9)"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": words, "display_name": "dying", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(workspace))
+    result = run("train.ipynb", "-k", "dying", cwd=workspace / "notebooks")
+    assert result.returncode == 4, result.stderr
+    assert last_line(result.stderr).startswith("Error: the kernel died in cell 1, most likely for lack of memory")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="reads a file of Linux that fails as a bad drive does")
+def test_a_drive_that_fails_under_papermill_itself_is_one_line(workspace: Path, monkeypatch) -> None:
+    monkeypatch.setattr(papermill_engine, "network_sha256", lambda _: Path("/proc/self/mem").read_bytes())
+    done = CliRunner().invoke(papermill_command, [str(workspace / "notebooks" / "train.ipynb"), "-"])
+    assert done.exit_code == 4
+    assert "Error: /proc/self/mem: [Errno 5] Input/output error; check the drive or the share" in done.output
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])

@@ -1,5 +1,8 @@
 """What parameters ask for: animations of a split, of any images and of a video, in each format."""
 
+import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +34,7 @@ def test_any_images_become_an_animation_of_each_kind(predictor, photos: Path, an
     Image.open(photos / "b.jpg").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "b.jpg")
     given = {"images": str(photos), "animation": animation, "width": 320, "frames": 2, "progress": "none"}
     drive = drive_of(predictor, RenderGifParameters(**given))
-    assert (drive.path.name, drive.names) == (f"predict_photos.{animation}", ("a", "b"))
+    assert (drive.path.name[:15], drive.path.suffix, drive.names) == ("predict_photos-", f".{animation}", ("a", "b"))
     write_animation(drive.frames, drive.path)
     assert animation_size(drive.path) == (2, 320)
 
@@ -56,7 +59,16 @@ def test_no_two_drives_share_an_animation() -> None:
 
 def test_an_animation_of_any_images_is_of_its_checkpoint(predictor, photos: Path) -> None:
     config = RenderGifParameters(run="done", checkpoint="last", images=str(photos), threads=1, device="cpu")
-    assert drive_of(predictor_of(config), config).path.name == "predict_photos_last.gif"
+    name = drive_of(predictor_of(config), config).path.name
+    assert re.fullmatch(r"predict_photos-[0-9a-f]{8}_last\.gif", name)
+
+
+def test_animations_of_two_folders_of_one_name_do_not_replace_one_another(predictor, photos: Path, tmp_path) -> None:
+    other = shutil.copytree(photos, tmp_path / "elsewhere" / photos.name)
+    paths = {drive_of(predictor, RenderGifParameters(images=str(folder))).path for folder in (photos, other)}
+    assert len(paths) == 2
+    again = drive_of(predictor, RenderGifParameters(images=os.path.relpath(other)))
+    assert again.path in paths
 
 
 def test_an_image_too_large_to_be_seen_whole_is_animated_in_tiles(trained, tmp_path: Path, monkeypatch) -> None:

@@ -15,6 +15,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import run_kernel
 from PIL import Image
 
+from cityscapes import errors
 from cityscapes.errors import ParameterError, StoppedError, TerminatedError
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.runtime import progress, widgets
@@ -352,10 +353,18 @@ NAMES = {
     "result = dlv3p.__name__ + config": "is not known: the cell above that sets it has not been run",
     "confg = 1\nprint(config)": "Traceback",  # misspelled
     "(lambda: config)()": "Traceback",  # of a function, which knows more of the place
+    "open('/nosuch')": "Traceback",  # of code that a reader wrote
+    "bytearray(10**15)": "Traceback",
+    "from cityscapes import findings; raise findings.ProblemsError('zip', 'none', ['b'])": "ProblemsError: zip",
 }
+READS = "from pathlib import Path\nfrom cityscapes.files import checksums\nchecksums.file_sha256(Path({!r}))"
+FAILING = "/proc/self/mem"
+if Path(FAILING).exists():
+    NAMES[READS.format(FAILING)] = f"MachineError: {FAILING}: [Errno 5] Input/output error; check"
+    NAMES[f"from pathlib import Path\nother = Path()\nopen({FAILING!r}, 'rb').read(1)"] = "MachineError: [Errno 5]"
 
 
-def test_a_name_that_no_cell_has_set_in_this_kernel_is_one_sentence_and_other_errors_keep_their_traceback():
+def test_a_cell_explains_a_name_that_is_not_set_and_a_failing_drive_and_other_errors_keep_their_traceback():
     with run_kernel(startup_timeout=240) as client:
         for source, told in NAMES.items():
             client.execute_interactive("%reset -f", timeout=240)
@@ -367,6 +376,7 @@ def test_a_name_that_no_cell_has_set_in_this_kernel_is_one_sentence_and_other_er
             (shown,) = [message["content"] for message in outputs if message["msg_type"] == "error"]
             assert told in "\n".join(shown["traceback"])
             assert (len(shown["traceback"]) == 1) is (told != "Traceback")
+            assert told == "Traceback" or shown["ename"] in ("NameError", *vars(errors))  # which papermill knows
 
 
 def test_the_stop_button_asks_once_and_rests_when_the_run_has_ended(shown):

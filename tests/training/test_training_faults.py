@@ -822,17 +822,19 @@ def test_r5_what_the_last_bits_follow_is_named_when_a_run_goes_on_elsewhere(
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="a processor without vector instructions for torch"
 )
-def test_r5_a_processor_with_fewer_instructions_goes_on_with_a_warning_and_on_record(city, folder):
+def test_r5_other_instructions_of_each_library_go_on_with_a_warning_and_on_record(city, folder):
     config = folder.parent / "run.json"
     config.write_text(json.dumps(tiny(city, run="run").as_dict()))
     words = [sys.executable, "-m", "dlv3p.train", "--config", str(config)]
-    done = subprocess.run(
-        words, env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, capture_output=True, text=True, check=False
-    )
+    chosen = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+    done = subprocess.run(words, env=os.environ | chosen, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"hardware\.cpu_capability: AVX\w+, now (DEFAULT|NO AVX)", done.stdout)
     (entry,) = json.loads((folder / "run.json").read_text())["continued"]
     assert entry["hardware"]["cpu_capability"] in ("DEFAULT", "NO AVX")
+    for name, value in (("onednn_max_isa", "AVX2"), ("mkl_cbwr", "COMPATIBLE")):
+        assert f"hardware.{name}: None, now {value}" in done.stdout
+        assert entry["hardware"][name] == value
 
 
 def test_r5_a_record_of_an_earlier_version_lacks_what_is_newer_and_warns_of_nothing(city, folder, capsys):

@@ -1,12 +1,15 @@
 """A user's mistake is one line and a status, in a terminal and below a notebook cell."""
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cityscapes import errors
+from cityscapes.files.checksums import file_sha256
 
 STATUSES = {
     "ParameterError": 2,
@@ -96,7 +99,10 @@ def test_output_that_finds_the_disk_full_is_one_line_and_a_status(lines):
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED
         )
-    assert (done.returncode, done.stderr) == (4, "error: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        4,
+        "error: [Errno 28] No space left on device; free some space and run again\n",
+    )
 
 
 def test_what_the_operating_system_refuses_is_one_line_that_names_the_file(capsys):
@@ -107,3 +113,51 @@ def test_what_the_operating_system_refuses_is_one_line_that_names_the_file(capsy
     output, line = capsys.readouterr()
     assert (output, line.count("\n"), line[:7]) == ("", 1, "error: ")
     assert name in line
+
+
+UNREADABLE = Path("/proc/self/mem")
+"""A file that opens, and whose first byte is an input/output error, as of a drive that fails."""
+
+
+@pytest.mark.skipif(not UNREADABLE.exists(), reason="reads /proc")
+def test_a_drive_that_fails_while_a_file_is_read_is_one_line_that_names_the_file(capsys):
+    with pytest.raises(SystemExit) as caught:
+        errors.run_command(lambda: len(file_sha256(UNREADABLE)))
+    line = f"error: {UNREADABLE}: [Errno 5] Input/output error; check the drive or the share, and run again\n"
+    assert (caught.value.code, capsys.readouterr()) == (4, ("", line))
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_with_what_to_do(tmp_path, capsys):
+    (tmp_path / "saved").touch()
+    with pytest.raises(SystemExit) as caught:
+        errors.run_command(lambda: (tmp_path / "saved" / "run").mkdir())
+    line = capsys.readouterr().err
+    assert (caught.value.code, line.count("\n")) == (4, 1)
+    assert line.endswith("saved/run'; a file is where a folder should be; move it away\n")
+
+
+def wrapped() -> Exception:
+    """Return the error of a library that hides what it was raised for, as that of ONNX does."""
+    try:
+        try:
+            bytearray(10**15)
+        except MemoryError as error:
+            raise ValueError("cannot serialize") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (wrapped(), errors.OutOfMemoryError),
+        (RuntimeError("can't start new thread"), errors.OutOfMemoryError),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), errors.OutOfMemoryError),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), errors.OutOfMemoryError),
+        (OSError(errno.EMFILE, "Too many open files"), errors.MachineError),
+        (RuntimeError("a bug"), type(None)),
+        (errors.MissingInputError("no file"), type(None)),
+    ],
+)
+def test_what_any_library_says_of_a_failing_machine_is_recognized(error, kind):
+    assert type(errors.machine_failure(error)) is kind

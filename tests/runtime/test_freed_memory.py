@@ -14,9 +14,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocat
 
 
 def freed_mib() -> float:
-    """Take and free a block, and return the MiB that stay with the process."""
+    """Take and free six blocks, 288 MiB, and return the MiB that stay with the process.
+
+    So many, since some may find room in what earlier tests have left.
+    """
     before = resident_kib()
-    np.ones(BLOCK, np.uint8)
+    blocks = [np.ones(BLOCK, np.uint8) for _ in range(6)]
+    del blocks
     return (resident_kib() - before) / 2**10
 
 
@@ -31,7 +35,7 @@ def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_freed_memory_is_kept_within_the_block_and_returned_at_its_end() -> None:
     before = resident_kib()
     with keep_freed_memory():
-        assert freed_mib() > 40
+        assert freed_mib() > 200
         assert freed_mib() < 1, "the second block takes the place of the first"
     assert (resident_kib() - before) / 2**10 < 10
 
@@ -48,7 +52,7 @@ def test_near_a_limit_freed_memory_is_returned_within_the_block_too() -> None:
         return_freed_memory()
         assert freed_mib() < 1
     with keep_freed_memory():
-        assert freed_mib() > 40
+        assert freed_mib() > 200
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])

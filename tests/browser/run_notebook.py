@@ -83,6 +83,8 @@ LOOK = """() => {
     };
 }"""
 
+OPEN = "async (path) => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }"
+"""Show a notebook in a page of JupyterLab that is open already."""
 CLIPPED = """() => [...document.querySelectorAll('.jp-Notebook .jupyter-widgets')]
     .filter((part) => part.matches('button, .widget-label') && part.scrollWidth > part.clientWidth)
     .map((part) => part.textContent)"""
@@ -165,18 +167,30 @@ class JupyterLab:
         return seen
 
     @contextmanager
-    def opened(self, notebook: Path) -> Iterator[Page]:
-        """Open a copy of a notebook as it is stored, and yield the page once its kernel is ready; no cell is run."""
-        copy = shutil.copy(notebook, tempfile.mkdtemp(dir=self.folder))
+    def without_kernels(self, notebooks: Path) -> Iterator[Callable[[str], Page]]:
+        """Yield a function that shows a copy of one of the notebooks of a folder, as stored, and returns the page.
+
+        All share one page, and no kernel starts: what asks the server for one is left without an answer.
+        """
+        copies = Path(tempfile.mkdtemp(dir=self.folder))
+        for path in notebooks.glob("*.ipynb"):
+            shutil.copy(path, copies)
         page = self.browser.new_page()
-        page.goto(f"{self.url}lab/tree/{Path(copy).relative_to(self.folder)}?token={TOKEN}&reset")
+        page.route("**/api/sessions*", lambda route: None if route.request.method == "POST" else route.continue_())
+        page.goto(f"{self.url}lab?token={TOKEN}&reset")
+        page.wait_for_function("window.jupyterapp !== undefined", timeout=120_000)
+        page.evaluate("window.jupyterapp.restored.then(() => null)")
+
+        def show(name: str) -> Page:
+            path = f"{copies.name}/{name}"
+            page.evaluate("window.jupyterapp.commands.execute('application:close-all').then(() => null)")
+            page.evaluate(OPEN, path)
+            return page
+
         try:
-            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=240_000)
-            page.wait_for_timeout(1000)
-            yield page
+            yield show
         finally:
             page.close()
-            self.end_kernels()
 
     def end_kernels(self) -> None:
         """End the kernels that the server has started, which would outlive their pages."""
@@ -219,6 +233,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     environment |= {"DLV3P_WORKSPACE": str(workspace), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
     options += re.findall(r"^opened = (\S+)$", MAKEFILE.read_text(), re.MULTILINE)
+    options += ["--LabApp.expose_app_in_browser=True"]
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:
         words = [sys.executable, "-c", JUPYTERLAB, *options]

@@ -1,7 +1,8 @@
 """Predict a split as label-id PNGs, pack them for the official server, and check the zip without trusting it."""
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import isnan
@@ -16,7 +17,7 @@ from cityscapes.files.images import RULE, read_image
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.stamps import is_made_from
 from cityscapes.layout import Frame
-from cityscapes.parallel import map_bounded
+from cityscapes.parallel import map_bounded, worker_processes_beside
 from cityscapes.scores.truth_files import truth_of_frames
 from cityscapes.submissions.build import build_submission, save_prediction
 from cityscapes.submissions.check import SubmissionReport, check_submission
@@ -54,6 +55,7 @@ def save_predictions(
     protocol: Protocol = WHOLE_IMAGE,
     *,
     progress: str = "auto",
+    workers: int = 1,
     executor: Executor | None = None,
 ) -> Path:
     """Write one label-id PNG per image, `<folder>/<city>/<name>_labelIds.png`, and return the folder.
@@ -61,9 +63,9 @@ def save_predictions(
     The folder's name identifies the network, the protocol and, where it is not the run's own, the data. Each file is
     stamped with what it was made from: the bytes of its image, the network, the rule that decodes images, and the
     protocol. So a training that is repeated to the same weights has the same files. An interrupted call resumes where
-    it stopped, and predicts again what is damaged or was made from something else. `executor` is any
-    `concurrent.futures.Executor` that does the work in other processes or on other machines that see the same folders;
-    each worker reads the checkpoint once.
+    it stopped, and predicts again what is damaged or was made from something else. The work is done by `workers`
+    processes, or in place of them by `executor`, any `concurrent.futures.Executor` on machines that see the same
+    folders; each worker reads the checkpoint once.
 
     Raises ParameterError for data that is not Cityscapes, and for a protocol that leaves a part of the image out;
     MachineError when the executor has lost a worker, and IntegrityError when a worker finds another checkpoint.
@@ -77,19 +79,26 @@ def save_predictions(
     images = (split.image_path(index) for index in range(len(split)))
     paths = (prediction_path(folder, frame) for frame in split.frames)
     pairs = zip(images, paths, strict=True)
-    if executor:
-        # Paths are absolute, since a worker may run in another folder.
-        checkpoint, device, threads = predictor.checkpoint.absolute(), predictor.device.type, torch.get_num_threads()
-        network = predictor.run, checkpoint, predictor.weights_sha256, device, threads
-        absolute = ((image.absolute(), path.absolute()) for image, path in pairs)
-        made = map_bounded(executor, partial(_predict_elsewhere, network, protocol), absolute, in_flight=IN_FLIGHT)
-    else:
-        made = (_predict_one(predictor, protocol, pair) for pair in pairs)
-    with closing(made):
-        anew = sum(track(made, total=len(split), title=f"predict {split.split}", mode=progress))
+    with nullcontext(executor) if executor else worker_processes_beside(workers) as pool:
+        made = _predict(predictor, protocol, pairs, pool)
+        with closing(made):
+            anew = sum(track(made, total=len(split), title=f"predict {split.split}", mode=progress))
     if anew:
         print(f"{anew} of {len(split)} predictions were damaged or of other images and were made again")
     return folder
+
+
+def _predict(
+    predictor: Predictor, protocol: Protocol, pairs: Iterator[tuple[Path, Path]], executor: Executor | None
+) -> Iterator[bool]:
+    """Yield what `_predict_one` returns of each image, in this process or by an executor."""
+    if executor is None:
+        return (_predict_one(predictor, protocol, pair) for pair in pairs)
+    # Paths are absolute, since a worker may run in another folder.
+    checkpoint, device, threads = predictor.checkpoint.absolute(), predictor.device.type, torch.get_num_threads()
+    network = predictor.run, checkpoint, predictor.weights_sha256, device, threads
+    absolute = ((image.absolute(), path.absolute()) for image, path in pairs)
+    return map_bounded(executor, partial(_predict_elsewhere, network, protocol), absolute, in_flight=IN_FLIGHT)
 
 
 def _predict_one(predictor: Predictor, protocol: Protocol, pair: tuple[Path, Path]) -> bool:

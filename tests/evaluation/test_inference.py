@@ -192,6 +192,17 @@ def test_other_processes_make_the_same_predictions_wherever_they_run(city, predi
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == made
 
 
+def test_workers_make_what_one_process_makes(city, predictor, monkeypatch):
+    split = open_images(city, "test")
+    folder = save_predictions(predictor, split, progress="none")
+    made = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for path in made:
+        path.unlink()
+    monkeypatch.setattr(Predictor, "__call__", None)  # this process predicts nothing
+    assert save_predictions(predictor, split, progress="none", workers=2) == folder
+    assert {path: path.read_bytes() for path in folder.rglob("*.png")} == made
+
+
 def test_a_worker_refuses_another_checkpoint_than_the_one_that_names_the_predictions(city, predictor):
     other = replace(predictor, weights_sha256="0" * 64, class_names=["another", *predictor.class_names[1:]])
     with (

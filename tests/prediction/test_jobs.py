@@ -94,6 +94,16 @@ def test_a_split_of_large_images_is_animated_in_tiles_too(predictor, city: Path,
         list(drive_of(small, RenderGifParameters(**given)).frames)
 
 
+def test_more_memory_takes_a_refused_image_into_the_same_folder(photos: Path, tmp_path: Path) -> None:
+    """As the line that refuses it advises; what other tiles do not change is kept."""
+    Image.effect_noise((1600, 1000), 60).save(photos / "large.png")
+    given = {"run": "done", "images": str(photos), "output": str(tmp_path / "out"), "tile": 256, "tile_overlap": 32}
+    given |= {"threads": 1, "device": "cpu", "progress": "none"}
+    for gib, made in ((1.28, 3), (1.31, 1), (1.31, 0), (4, 1)):
+        found = predict(PredictParameters(**given, memory_gib=gib))
+        assert (found.made, len(found.problems)) == (made, gib == 1.28)
+
+
 def rendered(**given: object) -> list[np.ndarray]:
     """Return the frames that a notebook with these parameters draws."""
     config = RenderGifParameters(**given)

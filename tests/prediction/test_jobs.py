@@ -94,6 +94,17 @@ def test_a_split_of_large_images_is_animated_in_tiles_too(predictor, city: Path,
         list(drive_of(small, RenderGifParameters(**given)).frames)
 
 
+def test_images_of_other_sizes_are_animated_at_that_of_the_first(predictor, photos: Path) -> None:
+    """Scaled to fit, within a border that has no class, a single pixel too."""
+    for name, size in (("b.jpg", (40, 90)), ("below/a.png", (1, 1))):
+        Image.new("RGB", size, "white").save(photos / name)
+    first, high, dot = rendered(run="done", images=str(photos), width=320, progress="none")
+    assert first.shape == high.shape == dot.shape
+    photo = high[40:60, :100].reshape(-1, 3).max(axis=0), high[40:60, 10:20].reshape(-1, 3).max()
+    assert (photo[0] > 200).all(), "the image is in the middle of its panel"
+    assert photo[1] < 20, "the border is black"
+
+
 def test_more_memory_takes_a_refused_image_into_the_same_folder(photos: Path, tmp_path: Path) -> None:
     """As the line that refuses it advises; what other tiles do not change is kept."""
     Image.effect_noise((1600, 1000), 60).save(photos / "large.png")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import InputError, IntegrityError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.files.images import read_ids
 from cityscapes.workspace import output_folder
 from dlv3p.export.__main__ import main as export
@@ -103,6 +103,13 @@ def test_images_of_other_sizes_are_animated_at_that_of_the_first(predictor, phot
     photo = high[40:60, :100].reshape(-1, 3).max(axis=0), high[40:60, 10:20].reshape(-1, 3).max()
     assert (photo[0] > 200).all(), "the image is in the middle of its panel"
     assert photo[1] < 20, "the border is black"
+
+
+def test_the_embedded_city_is_animated_by_its_name_as_it_is_predicted() -> None:
+    for parameters in (PredictParameters, RenderGifParameters):
+        parameters(images="demo_city").find_inputs()
+        with pytest.raises(MissingInputError, match="no such file or folder; give an image"):
+            parameters(images="demo_town").find_inputs()
 
 
 def test_more_memory_takes_a_refused_image_into_the_same_folder(photos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,14 @@ HEAD = 2**16
 MOST_OPENED = 16
 """Files of a folder that are opened to recognize a format."""
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
+LABELME_SIGNS = (b'"shapes"', b'"imageData"')
+SIGNS = (
+    ("cvat", ".xml", (b"<annotations",)),
+    ("labelme", ".json", LABELME_SIGNS),
+    ("coco", ".json", (b'"category_id"', b'"categories"')),
+)
+"""What files of a format have near their beginning or their end."""
+YOLO_NAMES = {"data.yaml", "dataset.yaml", "classes.txt", "obj.names"}
 IMAGE_FOLDERS = ("images", "JPEGImages", "img", "imgs")
 
 
@@ -93,18 +101,19 @@ def _readers(path: Path, format: str, images: ImageIndex) -> list[Reader]:
 
 
 def _recognize(path: Path) -> str:
-    """Return the format of a file or a folder; raises InputError where it shows none."""
+    """Return the format of a file or a folder; raises InputError where it shows none, ParameterError for two."""
     if path.is_file():
         kinds = {".xml": "cvat", ".json": _kind_of_json(path), ".yaml": "yolo", ".yml": "yolo"}
         if found := kinds.get(path.suffix.lower()):
             return found
         raise InputError(f"{path}: annotations are .json, .xml, data.yaml, or a folder; found {path.suffix or 'none'}")
     files = sorted(walk(path), key=lambda found: (len(found.parts), found))
+    _refuse_two_formats(path, files)
     suffixes = {found.suffix.lower() for found in files}
     names = {found.name for found in files}
     if ".xml" in suffixes:
         return "cvat"
-    if names & {"data.yaml", "dataset.yaml", "classes.txt", "obj.names"} or any("labels" in f.parts for f in files):
+    if names & YOLO_NAMES or any(_is_below_labels(found, path) for found in files):
         return "yolo"
     if texts := [found for found in files if found.suffix.lower() == ".json"][:MOST_OPENED]:
         return "labelme" if "labelme" in map(_kind_of_json, texts) else "coco"  # one of them may be damaged
@@ -116,12 +125,41 @@ def _recognize(path: Path) -> str:
     raise InputError(f"{path}: no annotations of a known format; found {shown}. Allowed are {', '.join(FORMATS[1:])}")
 
 
+def _refuse_two_formats(path: Path, files: Sequence[Path]) -> None:
+    """Raise ParameterError where files of two formats lie side by side: those of the other would silently not be read.
+
+    Other files of the same suffix are no sign of a format.
+    """
+    shown: dict[str, Path] = {}
+    for format, suffix, signs in SIGNS:
+        opened = [found for found in files if found.suffix.lower() == suffix][:MOST_OPENED]
+        if found := next((file for file in opened if any(sign in _both_ends(file) for sign in signs)), None):
+            shown[format] = found
+    if texts := [found for found in files if found.suffix.lower() == ".txt" and _is_below_labels(found, path)]:
+        shown["yolo"] = texts[0]
+    if len(shown) > 1:
+        seen = " and ".join(f"{format} ({sanitize(file.name)})" for format, file in shown.items())
+        raise ParameterError(f"format='auto': {path} holds annotations of two formats, {seen}; name the one to read")
+
+
+def _is_below_labels(file: Path, path: Path) -> bool:
+    return "labels" in file.relative_to(path.parent).parts[:-1]
+
+
+def _both_ends(path: Path) -> bytes:
+    """Return the first and the last bytes of a file, which name its parts whatever lies between."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+        file.seek(max(len(head), path.stat().st_size - HEAD))
+        return head + file.read()
+
+
 def _kind_of_json(path: Path) -> str:
     if path.suffix.lower() != ".json":
         return ""
     with open(path, "rb") as file:
         head = file.read(HEAD)
-    return "labelme" if b'"shapes"' in head or b'"imageData"' in head else "coco"
+    return "labelme" if any(sign in head for sign in LABELME_SIGNS) else "coco"
 
 
 def _image_folder(path: Path, format: str) -> Path:

@@ -169,7 +169,9 @@ class PredictParameters(ProtocolParameters, RunParameters):
     """Predict images of any kind: one, a folder, a list, a video."""
 
     weights: str = weights_field()
-    images: str = images_field(DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city")
+    images: str = images_field(
+        DEMO_CITY, "an image, a folder, 'a pattern*.jpg', a list.txt, a video, or demo_city", embedded=DEMO_CITY
+    )
     output: str = text("", 'folder of the results; "" is outputs/<run>/predict_<images>')
     runtime: str = choice(EXACT, RUNTIMES, "exact or folded (both torch), fastest, onnxruntime or openvino")
     ids: str = choice(OWN_IDS, STORED_IDS, "own (label ids for Cityscapes' classes) or train")
@@ -204,7 +206,9 @@ class RenderGifParameters(RunParameters):
     alpha: float = number(0.5, 0.0, 1.0, "share of the class colors in the overlay")
     show_truth: bool = switch(True, "adds the truth where every frame has one")
     name_classes: bool = name_classes_field()
-    images: str = images_field("", 'an image, folder, pattern, list or video, as for predict; "" takes the split')
+    images: str = images_field(
+        "", 'an image, folder, pattern, list or video, as for predict; "" takes the split', embedded=DEMO_CITY
+    )
     memory_gib: float = memory_gib_field()
     tile: int = tile_field()
     tile_overlap: int = tile_overlap_field()

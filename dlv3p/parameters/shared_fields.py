@@ -29,18 +29,18 @@ def figures_field() -> Any:
     return choice("png", FIGURES, "format of the figures that are saved: png, svg or pdf")
 
 
-def path_field(default: str, help: str, *, parameter: str, remedy: str, many: bool = False) -> Any:
+def path_field(default: str, help: str, *, parameter: str, remedy: str, many: bool = False, embedded: str = "") -> Any:
     """Return a field that takes the path of a file or folder, or a pattern, which has to exist; or with `many` several.
 
-    `remedy` is what the error says beyond that.
+    `remedy` is what the error says beyond that, `embedded` the name of data that is drawn on first use.
     """
     kind = several if many else text
-    return kind(default, help, find=partial(_find_path, parameter=parameter, remedy=remedy, default=default))
+    return kind(default, help, find=partial(_find_path, parameter=parameter, remedy=remedy, names=(default, embedded)))
 
 
-def _find_path(path: str, *, parameter: str, remedy: str, default: str) -> None:
+def _find_path(path: str, *, parameter: str, remedy: str, names: tuple[str, str]) -> None:
     expanded = given_path(path, variables=True)
-    if path != default and not os.path.lexists(expanded) and not glob.has_magic(str(expanded)):
+    if path not in names and not os.path.lexists(expanded) and not glob.has_magic(str(expanded)):
         raise MissingInputError(f"{parameter}={path!r}: no such file or folder; {remedy}")
 
 
@@ -54,10 +54,10 @@ def predicting_workers_field() -> Any:
     return number(1, 1, 1024, "processes that predict images, each with its own threads")
 
 
-def images_field(default: str, help: str) -> Any:
-    """Return the field that says which images are predicted."""
+def images_field(default: str, help: str, *, embedded: str) -> Any:
+    """Return the field that says which images are predicted, `embedded` by its name too."""
     remedy = "give an image, a folder, a pattern such as 'photos/*.jpg', a list (.txt) or a video"
-    return path_field(default, help, parameter="images", remedy=remedy)
+    return path_field(default, help, parameter="images", remedy=remedy, embedded=embedded)
 
 
 def weights_field(

@@ -115,6 +115,19 @@ def shrink(image: Image.Image | ChannelImage, *maps: np.ndarray, longest: int = 
     return (np.asarray(colors.resize(size)), *(smaller(values, size) for values in maps))
 
 
+def letterbox(shape: tuple[int, int], pixels: np.ndarray, *maps: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return a picture and maps of ids at this height and width: as large as they fit, borders black, and ignored."""
+    height, width = pixels.shape[:2]
+    scale = min(shape[0] / height, shape[1] / width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (shape[0] - inner[0]) // 2, (shape[1] - inner[1]) // 2
+    canvases = np.zeros((*shape, 3), np.uint8), *(np.full(shape, IGNORE, values.dtype) for values in maps)
+    fitted = np.asarray(Image.fromarray(pixels).resize(inner[::-1])), *(smaller(values, inner[::-1]) for values in maps)
+    for canvas, content in zip(canvases, fitted, strict=True):
+        canvas[top : top + inner[0], left : left + inner[1]] = content
+    return canvases
+
+
 def smaller(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return a map of ids or confidence at the size (width, height) of a picture, no value mixed with another."""
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))

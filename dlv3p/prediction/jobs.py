@@ -28,7 +28,7 @@ from dlv3p.parameters.protocols import WHOLE_IMAGE
 from dlv3p.pictures.gallery import choose_frames, is_labeled
 from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
-from dlv3p.prediction.browser import Browser, shrink
+from dlv3p.prediction.browser import Browser, letterbox, shrink
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
 from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
@@ -219,7 +219,8 @@ def _composed(
     footer: str,
     classes: ImagePredictor | Split,
 ) -> Iterator[np.ndarray]:
-    """Yield the frames, in the names and colors of `classes`."""
+    """Yield the frames, in the names and colors of `classes`; all images at the size of the first, within borders."""
+    shape = None
     for name, image, truth in track(shots, total=count, title="render", mode=parameters.progress):
         try:
             tiles = predictor.needs_tiles(image.size[::-1])
@@ -228,6 +229,9 @@ def _composed(
         longest = SHARPEST * parameters.width if tiles else max(image.size)
         maps = [predictor(image), *([] if truth is None else [truth])]
         pixels, labels, *truths = shrink(image, *maps, longest=longest)
+        shape = shape or labels.shape
+        if labels.shape != shape:  # an animation has frames of one size
+            pixels, labels, *truths = letterbox(shape, pixels, labels, *truths)
         yield compose_frame(
             pixels,
             labels,

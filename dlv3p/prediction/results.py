@@ -212,7 +212,9 @@ def open_results(folder: Path, predictor: ImagePredictor, outputs: Outputs, *, b
     settings = describe(predictor, outputs, batch_size)
     if (before := _read_record(folder)) is not None:
         found = {**before, "weights": _named_as(before.get("weights"), settings["weights"])}
-        differing = [f"{name}={found.get(name)!r}" for name in settings if found.get(name) != settings[name]]
+        # Other tiles are no reason: every result's stamp says in which it was predicted, if in any.
+        compared = [name for name in settings if name != "tiles"]
+        differing = [f"{name}={found.get(name)!r}" for name in compared if found.get(name) != settings[name]]
         if differing:
             raise ParameterError(
                 f"output={str(folder)!r}: holds predictions of {', '.join(differing)}; choose another output, or the "

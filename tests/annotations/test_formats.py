@@ -8,6 +8,7 @@ coco_instances, cvat, voc_segmentation and camvid; CVAT's own exports are made b
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -166,6 +167,24 @@ def test_a_hole_that_yolo_text_joins_to_its_outline_stays_a_hole(tmp_path: Path)
     rows = np.flatnonzero(mask[:, 5]), np.flatnonzero(mask[15]), np.flatnonzero(mask[6])
     assert [len(row) for row in rows] == [28, 29 - 11, 29]
     assert mask[10:20, 10:21].any() == 0
+
+
+def test_two_formats_in_one_folder_are_refused_until_one_is_named(tmp_path: Path, street: Path) -> None:
+    """YOLO's files were read, and the images that COCO's annotated passed as pure background."""
+    for name in ("coco", "ultralytics/labels"):
+        shutil.copytree(WRITTEN / name, tmp_path / "both" / Path(name).name)
+    with pytest.raises(ParameterError, match=r"formats, coco \(instances_train\.json\) and yolo \(\w+\.txt\); name"):
+        open_source(tmp_path / "both", street, without=NOWHERE)
+    assert open_source(tmp_path / "both", street, "coco", without=NOWHERE).format == "coco"
+    shutil.rmtree(tmp_path / "both" / "coco")
+    (tmp_path / "both" / "data.yaml").write_text("names: [road, car, sign]")
+    (tmp_path / "both" / "predictions.json").write_text('{"images": {}}')  # no sign of COCO
+    assert open_source(tmp_path / "both", street, without=NOWHERE).format == "yolo"
+
+
+def test_a_folder_above_called_labels_says_nothing_of_the_format(tmp_path: Path, street: Path) -> None:
+    folder = shutil.copytree(WRITTEN / "coco", tmp_path / "labels" / "export")
+    assert open_source(folder, street, without=NOWHERE).format == "coco"
 
 
 def test_what_cvat_documents_is_read(tmp_path: Path) -> None:

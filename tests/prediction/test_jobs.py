@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cityscapes.errors import InputError, IntegrityError, ParameterError
+from cityscapes.errors import InputError, IntegrityError, MissingInputError, ParameterError
 from cityscapes.files.images import read_ids
 from cityscapes.workspace import output_folder
 from dlv3p.export.__main__ import main as export
@@ -104,6 +104,34 @@ def test_a_split_of_large_images_is_animated_in_tiles_too(predictor, city: Path,
     small = replace(predictor, limit=replace(predictor.limit, gib=1.0))
     with pytest.raises(InputError, match=r"\w_000000: .* pixels take .* more than memory_gib=1; allow more"):
         list(drive_of(small, RenderGifParameters(**given)).frames)
+
+
+def test_images_of_other_sizes_are_animated_at_that_of_the_first(predictor, photos: Path) -> None:
+    """Scaled to fit, within a border that has no class, a single pixel too."""
+    for name, size in (("b.jpg", (40, 90)), ("below/a.png", (1, 1))):
+        Image.new("RGB", size, "white").save(photos / name)
+    first, high, dot = rendered(run="done", images=str(photos), width=320, progress="none")
+    assert first.shape == high.shape == dot.shape
+    photo = high[40:60, :100].reshape(-1, 3).max(axis=0), high[40:60, 10:20].reshape(-1, 3).max()
+    assert (photo[0] > 200).all(), "the image is in the middle of its panel"
+    assert photo[1] < 20, "the border is black"
+
+
+def test_the_embedded_city_is_animated_by_its_name_as_it_is_predicted() -> None:
+    for parameters in (PredictParameters, RenderGifParameters):
+        parameters(images="demo_city").find_inputs()
+        with pytest.raises(MissingInputError, match="no such file or folder; give an image"):
+            parameters(images="demo_town").find_inputs()
+
+
+def test_more_memory_takes_a_refused_image_into_the_same_folder(photos: Path, tmp_path: Path) -> None:
+    """As the line that refuses it advises; what other tiles do not change is kept."""
+    Image.effect_noise((1600, 1000), 60).save(photos / "large.png")
+    given = {"run": "done", "images": str(photos), "output": str(tmp_path / "out"), "tile": 256, "tile_overlap": 32}
+    given |= {"threads": 1, "device": "cpu", "progress": "none"}
+    for gib, made in ((1.28, 3), (1.31, 1), (1.31, 0), (4, 1)):
+        found = predict(PredictParameters(**given, memory_gib=gib))
+        assert (found.made, len(found.problems)) == (made, gib == 1.28)
 
 
 def rendered(**given: object) -> list[np.ndarray]:

@@ -142,6 +142,11 @@ BAD = {
         "no title": lambda nb: replace_in(nb, 0, "# Audit", "Audit"),
         "none": lambda nb: nb.update(cells=[cell for cell in nb.cells if cell.source[:4] not in ("Each", "What")]),
     },
+    "names": {
+        "a variable": lambda nb: replace_in(nb, 3, "table", "examples = config.examples"),
+        "one of several": lambda nb: replace_in(nb, 5, "picture", "picture, examples = 1, 2"),
+        "of a loop": lambda nb: replace_in(nb, 5, "picture", "for examples in range(2):\n    picture"),
+    },
     "refusal": {
         "unchecked parameters": lambda nb: nb.cells[3].update(source="table"),
         "other parameters": lambda nb: nb.cells[3].update(source="config = TrainParameters.from_cell(globals())"),

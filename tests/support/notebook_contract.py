@@ -162,6 +162,24 @@ def _refusal(notebook: NotebookNode, name: str) -> Complaints:
         yield f"says it {len(said)} times"
 
 
+def _names(notebook: NotebookNode, name: str) -> Complaints:
+    """No variable takes the name of a parameter, so that the parameters cell can be run again alone, with its class."""
+    cells, parameters = code_cells(notebook), code_cells(notebook, "parameters")
+    typed = set().union(*(_assigned(cell.source) for cell in parameters))
+    for cell in cells:
+        if cell not in parameters and (taken := sorted(_assigned(cell.source) & typed)):
+            yield f"takes the name of a parameter, {', '.join(taken)}: {cell.source:.40}"
+
+
+def _assigned(source: str) -> set[str]:
+    """Return the names that a cell assigns, without those that live in a comprehension alone."""
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    nodes = list(ast.walk(ast.parse(source)))
+    inner = {id(part) for node in nodes if isinstance(node, kinds) for part in ast.walk(node)}
+    names = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return {node.id for node in names if id(node) not in inner}
+
+
 def _size(notebook: NotebookNode, name: str) -> Complaints:
     """The file can be looked at and kept in a repository."""
     if (size := len(f"{nbformat.writes(notebook)}\n".encode())) > LARGEST_FILE:
@@ -272,6 +290,7 @@ RULES = {
     "lengths": _lengths,
     "prose": _prose,
     "refusal": _refusal,
+    "names": _names,
     "size": _size,
     "paths": _paths,
     "outputs": _outputs,

@@ -220,8 +220,8 @@ def find_judges(split: Split, runs: Sequence[str]) -> list[int]:
     judges = np.full(len(split), -1)
     for number, run in enumerate(runs):
         seen = shared_images(split, open_trained_on(run))
-        for origin in unknown_origins(run):
-            print(f"warning: {run} learned from {origin}; if that was trained on these images, {run} cannot judge them")
+        if origins := " and ".join(unknown_origins(run)):
+            print(f"warning: {run} learned from {origins}; if trained on these images, {run} cannot judge them")
         unseen = [index for index in np.flatnonzero(judges < 0).tolist() if index not in seen]
         judges[unseen] = number
     if (left := np.flatnonzero(judges < 0)).size:

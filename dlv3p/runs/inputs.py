@@ -1,6 +1,7 @@
 """Compare the inputs of a run, its data and its code, with what its run.json recorded."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cityscapes.dataset import Split
@@ -121,10 +122,15 @@ def open_trained_on(run: str) -> Split:
 
 
 def unknown_origins(run: str) -> list[str]:
-    """Return the weights file and the teacher that a run began with, of which its record does not say on what data."""
-    parameters = TrainParameters.recorded(read_unchanged_record(run_folder(run) / "run.json")["parameters"])
+    """Return the weights file and the teacher that a run began with, of which its record does not say on what data.
+
+    What lies in the run's own folder is left out: pruning made it of the teacher.
+    """
+    folder = run_folder(run).resolve()
+    parameters = TrainParameters.recorded(read_unchanged_record(folder / "run.json")["parameters"])
     named = (parameters["initial_weights"], parameters["teacher"])
-    return [name for name in named if name not in ("", *WITHOUT_FILE)]
+    named = [name for name in named if name not in ("", *WITHOUT_FILE)]
+    return [name for name in named if not Path(name).resolve().is_relative_to(folder)]
 
 
 def open_recorded(run: str, root: Root, split: str, described: Mapping[str, Any]) -> Split:

@@ -214,9 +214,16 @@ def test_a_run_may_not_judge_what_it_was_trained_on_under_no_name(city, workspac
 def test_imported_networks_do_not_judge_and_borrowed_weights_are_said(city, workspace, capsys) -> None:
     folder = train(tiny(city, run="plain", epochs=1)).folder
     record = read_record(folder / "run.json")
-    write_record(folder / "run.json", {**record, "parameters": {**record["parameters"], "initial_weights": "coco.pt"}})
-    find_judges(open_split(city, "val"), ["plain"])
-    assert "plain learned from coco.pt; if that was trained on these images" in capsys.readouterr().out
+    pruned = str(folder / "pruning" / "start.safetensors")
+    for named, said in (
+        (("coco.pt", ""), "coco.pt"),
+        (("coco.pt", "big"), "coco.pt and big"),
+        ((pruned, "big"), "big"),
+    ):
+        borrowed = dict(zip(("initial_weights", "teacher"), named, strict=True))
+        write_record(folder / "run.json", {**record, "parameters": {**record["parameters"], **borrowed}})
+        find_judges(open_split(city, "val"), ["plain"])
+        assert f"plain learned from {said}; if trained on these images" in capsys.readouterr().out
     write_record(folder / "run.json", {**record, "imported": {}})
     with pytest.raises(InputError, match="nothing says what it was trained on"):
         find_judges(open_split(city, "val"), ["plain"])

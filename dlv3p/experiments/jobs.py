@@ -199,6 +199,11 @@ def refuse_duplicates(jobs: Iterable[Job]) -> None:
     seen: dict[Any, Job] = {}
     for job in jobs:
         first = seen.setdefault(job.run if job.trains else job.copy, job)
+        if first is not job and job.trains and first.parameters.identity != job.parameters.identity:
+            raise ParameterError(
+                f"jobs {first.number} ({first.title}) and {job.number} ({job.title}) would both be called {job.run}; "
+                "give each its name, as in run: 'mine-{seed}'"
+            )
         if first is not job:
             raise ParameterError(
                 f"jobs {first.number} ({first.title}) and {job.number} ({job.title}) are one: "

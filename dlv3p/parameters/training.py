@@ -162,6 +162,8 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         """Check the network's switches, the names, which become folders, and the batch."""
         super().check()
         check_run_name(self.run)
+        if not self.initial_weights:
+            raise ParameterError("initial_weights='': allowed are 'random', 'imagenet' or a path")
         if self.folds == 1 or self.fold >= max(1, self.folds):
             raise ParameterError(
                 f"folds={self.folds}, fold={self.fold}: folds are 2 to 100, or 0, and fold is 0 to one less than folds"
@@ -191,17 +193,17 @@ class TrainParameters(NetworkParameters, TrainingDataParameters):
         return replace(self, processes=1, batch_size=max(1, self.batch_size // self.processes))
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this another training than the default one; neither a new parameter nor a new default does."""
+        defaults, values = self.recorded({}), self.as_dict().items()
+        return {name: value for name, value in values if name not in self.NOT_IDENTITY and value != defaults[name]}
+
+    @property
     def run_name(self) -> str:
-        """The run's folder: `run`, or the network and a short hash of the parameters that are not defaults."""
+        """The run's folder: `run`, or the network and a short hash of what makes it another training."""
         if self.run:
             return self.run
-        defaults = self.recorded({})  # left out: neither a new parameter nor a new default renames a run
-        identity = {
-            name: value
-            for name, value in self.as_dict().items()
-            if name not in self.NOT_IDENTITY and value != defaults[name]
-        }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:6]
         backbone = self.backbone.replace(":", "-")  # of timm:<name>; not every file system accepts a colon
         return f"{self.architecture}-{backbone}-os{self.output_stride}-{digest}"
 

@@ -96,6 +96,8 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
         ({"list": {"seed": 1}}, ParameterError, "list is .*; give entries"),
         ({"grid": {"seed": [1]}, "list": [{"seed": 2}]}, ParameterError, "seed is in both grid and list"),
         ({"grid": {"threads": [1, 2]}}, ParameterError, r"jobs 1 \(threads=1\) and 2 \(threads=2\) are one: .*'mine-"),
+        ({"fixed": {"run": "x"}, "grid": {"seed": [1, 2]}}, ParameterError, r"2 \(seed=2\) would both be called x;"),
+        ({"fixed": {"initial_weights": ""}}, ParameterError, "initial_weights='': allowed are 'random'"),
         ({"fixed": {"run": "{sead}"}, "grid": {"seed": [1]}}, ParameterError, "'sead' is no parameter"),
         ({"fixed": {"data_root": "/none"}}, MissingInputError, r"job 1 \(train\): data_root='/none': no such folder"),
         ({"notebook": "render_gif", "fixed": {"data_root": "/none"}}, MissingInputError, "data_root='/none': no such"),

@@ -22,8 +22,6 @@ from cityscapes.parallel import usable_cores
 from dlv3p.experiments import process
 from dlv3p.experiments.jobs import Job
 
-NEEDED = {"slurm": (("submitit",), "slurm"), "dask": (("distributed",), "cluster")}
-"""The packages that a kind of executor needs, and the extra that brings them."""
 LOOK_SECONDS = 2.0
 """How often Slurm is asked which jobs it still has."""
 GONE = 3
@@ -54,8 +52,10 @@ def check_executor(on: str, *, address: str = "") -> None:
     """Raise, before anything is measured for a sweep, where the package or the address is missing that `on` needs."""
     if on == "dask" and not address:
         raise ParameterError("on='dask': needs the address of its scheduler, as in tcp://host:8786")
-    if on in NEEDED:
-        require(f"on={on!r}", *NEEDED[on])
+    if on == "dask":
+        require("on='dask'", ("distributed",), "cluster")
+    if on == "slurm":
+        require("on='slurm'", ("submitit",), "slurm")
 
 
 def jobs_at_once(jobs: Sequence[Job], *, memory_mib: float = 0.0) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cityscapes.errors import MachineError, missing_packages, require
+from dlv3p.parameters.choices import TRACKERS
 
 ROOT = Path(__file__).parents[2]
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -58,7 +59,7 @@ def test_every_extra_that_is_named_exists():
 
 def test_every_required_package_is_brought_by_its_extra():
     calls, installed = requirements(), packages_distributions()
-    asked = {extra for _, _, extra in calls}
+    asked = {extra for _, _, extra in calls} | set(TRACKERS[1:])  # an extra of the name of each tracker
     assert asked == EXTRAS.keys() - {"test"}
     for module, packages, extra in calls:
         for package in packages:

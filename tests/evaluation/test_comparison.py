@@ -50,7 +50,7 @@ class Photographs:
     def __len__(self):
         return len(SIZES)
 
-    fingerprint = label_rule = ""
+    fingerprint = label_rule = meaning = ""
     pixel_rule = None
 
     def name(self, index):

@@ -327,7 +327,7 @@ def test_evaluate_saves_the_scores_before_a_second_protocol_starts() -> None:
         raise KeyboardInterrupt
 
     scored = SimpleNamespace(protocol="single scale", save=lambda: saved.append(True) or "evaluation.json")
-    names = {"evaluation": scored, "predictor": None, "split": None, "evaluate": evaluate}
+    names = {"evaluation": scored, "predictor": None, "scored_on": None, "evaluate": evaluate}
     with pytest.raises(KeyboardInterrupt):
         exec(cell.source, names | {"config": config.EvaluateParameters(second_protocol="six_scales_flip")})
     assert saved == [True]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.prediction_folders import contents, predict
 
+from cityscapes import parallel
 from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from dlv3p.parameters.notebooks import PredictParameters
 from dlv3p.pictures.video import write_video
@@ -40,7 +41,7 @@ def test_other_processes_write_the_same_files_wherever_they_run(predictor, photo
 def test_the_command_takes_workers(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     """As threads, which start sooner than processes."""
     asked = []
-    monkeypatch.setattr(jobs, "worker_processes", lambda count: asked.append(count) or ThreadPoolExecutor(count))
+    monkeypatch.setattr(parallel, "worker_processes", lambda count: asked.append(count) or ThreadPoolExecutor(count))
     (photos / "empty.jpg").write_bytes(b"")
     words = [str(photos), "--run", "done", "--threads", "1", "--device", "cpu", "--output"]
     for folder, more in (("one", []), ("two", ["--workers", "2"])):

@@ -100,9 +100,8 @@ class Bench:
 
         def step() -> float:
             result = stepper(self.image, self.mask, rate=1.0, step=0)
-            loss, diverged = torch.stack(
-                [result.loss, result.diverged]
-            ).tolist()  # one read; a run on a GPU reads less often
+            found = torch.stack([result.loss, result.diverged])  # for one read; a run on a GPU reads less often
+            loss, diverged = found.tolist()
             if diverged:
                 raise DivergedError("the benchmark's network has diverged; take another size")
             confusion.add_(confusion_matrix(self.mask, result.prediction, CLASSES))

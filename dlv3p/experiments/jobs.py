@@ -199,14 +199,12 @@ def refuse_duplicates(jobs: Iterable[Job]) -> None:
     seen: dict[Any, Job] = {}
     for job in jobs:
         first = seen.setdefault(job.run if job.trains else job.copy, job)
-        if first is not job and job.trains and first.parameters.identity != job.parameters.identity:
-            raise ParameterError(
-                f"jobs {first.number} ({first.title}) and {job.number} ({job.title}) would both be called {job.run}; "
-                "give each its name, as in run: 'mine-{seed}'"
-            )
-        if first is not job:
-            raise ParameterError(
-                f"jobs {first.number} ({first.title}) and {job.number} ({job.title}) are one: "
-                f"{job.run if job.trains else job.copy.relative_to(workspace())}; leave one of them out"
-                + (", or give each its name, as in run: 'mine-{seed}'" if job.trains else "")
-            )
+        if first is job:
+            continue
+        both = f"jobs {first.number} ({first.title}) and {job.number} ({job.title})"
+        naming = "give each its name, as in run: 'mine-{seed}'"
+        if not job.trains:
+            raise ParameterError(f"{both} are one: {job.copy.relative_to(workspace())}; leave one of them out")
+        if first.parameters.identity != job.parameters.identity:
+            raise ParameterError(f"{both} would both be called {job.run}; {naming}")
+        raise ParameterError(f"{both} are one: {job.run}; leave one of them out, or {naming}")

@@ -60,9 +60,7 @@ def images_field(default: str, help: str, *, embedded: str) -> Any:
     return path_field(default, help, parameter="images", remedy=remedy, embedded=embedded)
 
 
-def weights_field(
-    help: str = 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run',
-) -> Any:
+def weights_field(help: str = 'a checkpoint, weights, ONNX or OpenVINO file; "" takes the run') -> Any:
     """Return the field that takes a weights file."""
     return path_field("", help, parameter="weights", remedy="give a weights file; of a run, its name as run")
 

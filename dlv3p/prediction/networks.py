@@ -170,10 +170,9 @@ def _open_exported(path: Path, runtime: str, device: str, threads: int) -> Label
         opened = open_onnx if chosen == "onnxruntime" else open_openvino
         predict = opened(path, threads=threads)
     except Exception as error:
-        ours = isinstance(error, RuntimeError) or type(error).__module__.startswith(
-            "onnxruntime"
-        )  # of classes of its own
-        if ours and not is_out_of_memory(error):
+        module = type(error).__module__  # ONNX Runtime has classes of its own
+        damaged = isinstance(error, RuntimeError) or module.startswith("onnxruntime")
+        if damaged and not is_out_of_memory(error):
             raise IntegrityError(f"{path}: cannot be opened by {chosen}; export it again") from error
         raise
     if exported_sha256(path) != weights_sha256:  # an export may write in between

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cityscapes import errors
-from cityscapes.errors import StoppedError, UserError, machine_failure
+from cityscapes.errors import DRIVE_FAULTS, StoppedError, UserError, machine_failure
 from dlv3p.runtime.callbacks import describe_stop, is_wish
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 MACHINE_ERRORS = (OSError, MemoryError, RuntimeError, ImportError)
 """The kinds of error by which libraries say that the machine fails, among other things."""
-UNEXPECTED = errors.DRIVE_FAULTS
-"""Errors of the operating system that no code could avoid, told in one line wherever they are raised."""
 SUITE = ("cityscapes", "dlv3p")
 """The packages whose code a reader has not written: any error of the machine below it is told in one line."""
 
@@ -71,7 +69,7 @@ def _show(
         error._render_traceback_ = lambda: [_describe(error)]  # IPython shows what this returns
     if isinstance(error, UserError):
         kind = next(one for one in kind.__mro__ if one.__module__ == errors.__name__)  # those that papermill knows
-    elif (failure := machine_failure(error)) and (getattr(error, "errno", None) in UNEXPECTED or _below_suite(trace)):
+    elif (failure := machine_failure(error)) and (_is_of_drive(error) or _below_suite(trace)):
         kind, error = type(failure), failure  # whose name also tells papermill which status to end with
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
@@ -83,6 +81,11 @@ def _of_a_cell(error: NameError, trace: TracebackType, shell: "InteractiveShell"
     known = [*shell.user_global_ns, *vars(builtins)]
     in_cell = trace.tb_frame.f_globals is shell.user_global_ns and trace.tb_frame.f_code.co_name == "<module>"
     return in_cell and bool(error.name) and not difflib.get_close_matches(error.name, known, n=1, cutoff=0.75)
+
+
+def _is_of_drive(error: Exception) -> bool:
+    """Return whether no code could have avoided an error, so that it is told in one line wherever it is raised."""
+    return getattr(error, "errno", None) in DRIVE_FAULTS
 
 
 def _below_suite(trace: TracebackType) -> bool:

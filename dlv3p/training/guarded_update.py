@@ -36,7 +36,7 @@ class NormStatistics:
         self._groups: dict[torch.dtype, list[Tensor]] = {}
         for buffer in model.buffers():
             self._groups.setdefault(buffer.dtype, []).append(buffer)
-        self._before = self._joined()
+        self.keep()
 
     def keep(self) -> None:
         """Keep the buffers as they are now."""

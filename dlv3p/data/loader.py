@@ -17,6 +17,7 @@ from dlv3p.data.decoded_cache import DecodedCache, open_image
 from dlv3p.data.sampling import ClassUniform, EpochSampler, class_regions, sample_generator
 from dlv3p.parameters.choices import check_batch_size
 from dlv3p.parameters.training import TrainParameters
+from dlv3p.runtime.devices import choose_device
 from dlv3p.runtime.processes import place
 
 LOADER_TIMEOUT = 300
@@ -84,13 +85,20 @@ class WholeImages(Dataset):
 
 
 def training_loader(
-    samples: TrainingSamples, *, batch_size: int, workers: int, timeout: float = LOADER_TIMEOUT, skip_bad: bool = False
+    samples: TrainingSamples,
+    *,
+    batch_size: int,
+    workers: int,
+    timeout: float = LOADER_TIMEOUT,
+    skip_bad: bool = False,
+    pinned: bool = False,
 ) -> Batches:
     """Return a loader of the batches of whole steps; set `loader.sampler.epoch` before each pass.
 
     Where processes train together, each gets its share of the `batch_size` samples of a step. A smaller split gives one
-    step of all its images. With `skip_bad`, an unreadable sample is replaced by the next, with a warning. Raises
-    ParameterError when the samples of a step cannot be divided equally.
+    step of all its images. With `skip_bad`, an unreadable sample is replaced by the next, with a warning; `pinned`
+    batches lie in memory that a GPU copies from. Raises ParameterError when the samples of a step cannot be divided
+    equally.
     """
     rank, ranks, _ = place()
     check_batch_size(batch_size, processes=ranks)
@@ -99,14 +107,17 @@ def training_loader(
         raise ParameterError(f"processes={ranks}: more than the {len(samples)} training images")
     sampler = EpochSampler(len(samples), batch_size, seed=samples.seed, rank=rank, ranks=ranks)
     checked = CheckedSamples(samples, skip=skip_bad)
-    return _batches(checked, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout)
+    return _batches(checked, batch_size=batch_size, sampler=sampler, workers=workers, timeout=timeout, pinned=pinned)
 
 
-def validation_loader(images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT) -> Batches:
+def validation_loader(
+    images: WholeImages, *, workers: int, timeout: float = LOADER_TIMEOUT, pinned: bool = False
+) -> Batches:
     """Return a loader of single images in the split's order, so that sizes may differ; each process gets its share."""
     rank, ranks, _ = place()
     shared = Subset(images, range(rank, len(images), ranks))
-    return _batches(CheckedSamples(shared), batch_size=1, sampler=None, workers=workers, timeout=timeout)
+    samples = CheckedSamples(shared)
+    return _batches(samples, batch_size=1, sampler=None, workers=workers, timeout=timeout, pinned=pinned)
 
 
 @contextmanager
@@ -117,7 +128,8 @@ def opened_batches(
 
     Their workers end with the block. What torch says of one that died before is translated, wherever it is raised.
     """
-    p, loading = parameters, {"workers": parameters.workers, "timeout": parameters.loader_timeout}
+    p, pinned = parameters, choose_device(parameters.device).type == "cuda"
+    loading = {"workers": p.workers, "timeout": p.loader_timeout, "pinned": pinned}
     skip_bad = p.on_bad_sample == "skip"
     crops = training_loader(make_samples(p, training), batch_size=p.batch_size, skip_bad=skip_bad, **loading)
     whole = validation_loader(WholeImages(validation, image_scale=p.image_scale), **loading)
@@ -125,7 +137,7 @@ def opened_batches(
         yield crops, whole
 
 
-def _batches(samples: CheckedSamples, *, workers: int, timeout: float, **options) -> Batches:
+def _batches(samples: CheckedSamples, *, workers: int, timeout: float, pinned: bool, **options) -> Batches:
     if workers:
         options |= {"persistent_workers": True, "timeout": timeout, "worker_init_fn": ignore_stop_signals}
     return Batches(
@@ -134,7 +146,7 @@ def _batches(samples: CheckedSamples, *, workers: int, timeout: float, **options
             num_workers=workers,
             collate_fn=collate,
             generator=torch.Generator(),  # one of keeps it from using torch's global random state
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             **options,
         )
     )

@@ -78,10 +78,11 @@ def make_again(run: str, there: Path, execute: Callable[[Sequence[str]], None]) 
         copy.parent.mkdir(exist_ok=True)
         execute([sys.executable, "-m", *papermill_words(making.notebook, copy, making.given), "--no-progress-bar"])
     kept, made = output_folder(run), there / "outputs" / run
+    as_if_here = _replacements(run, there)
     results, left_out = {}, {}
     for kind, patterns in PRODUCTS.items():
         if names := sorted(_names_to_compare(kept, made, patterns)):
-            told = (_difference(name, kept, made, there) for name in names)
+            told = (_difference(name, kept, made, as_if_here) for name in names)
             results[kind] = next(filter(None, told), "")
         else:
             file = next((path for pattern in patterns for path in sorted(kept.glob(pattern))), None)
@@ -115,23 +116,31 @@ def _names_to_compare(kept: Path, made: Path, patterns: tuple[str, ...]) -> set[
     return {name for name in again if (kept / name).is_file() or kept.joinpath(*Path(name).parts[:2]).is_dir()} | beside
 
 
-def _difference(name: str, kept: Path, made: Path, there: Path) -> str:
-    """Return how a file differs from what was made again, "" where it does not, but for what `_as_if_here` replaces."""
+def _difference(name: str, kept: Path, made: Path, as_if_here: Mapping[str, str]) -> str:
+    """Return how a file differs from what was made again, "" where it does not, but for what is replaced in JSON."""
     then, now = kept / name, made / name
     if not (then.is_file() and now.is_file()):
         return f"{then} is {'not made again' if then.is_file() else 'missing'}"
-    content = _as_if_here(now, there) if now.suffix == ".json" else now.read_bytes()
+    content = _read_json(now, as_if_here) if now.suffix == ".json" else now.read_bytes()
     return "" if then.read_bytes() == content else f"{then}: not the same bytes"
 
 
-def _as_if_here(path: Path, there: Path) -> bytes:
-    """Return the bytes that a JSON file of the workspace `there` would have in this one, with its checksum.
+def _replacements(run: str, there: Path) -> dict[str, str]:
+    """Return what JSON files of the workspace `there` would say in this one, by what they say.
 
     Its paths are others, and so are the files of its checkpoints, which hold times too: their weights are the same.
     """
-    text = path.read_text(encoding="utf-8").replace(str(there.resolve()), str(workspace()))
-    for now in there.glob(f"saved/{path.parent.name}/checkpoints/*.pt"):
-        then = run_folder(path.parent.name) / "checkpoints" / now.name
-        text = text.replace(file_sha256(now), file_sha256(then)) if then.is_file() else text
+    found = {str(there.resolve()): str(workspace())}
+    for now in there.glob(f"saved/{run}/checkpoints/*.pt"):
+        then = run_folder(run) / "checkpoints" / now.name
+        found |= {file_sha256(now): file_sha256(then)} if then.is_file() else {}
+    return found
+
+
+def _read_json(path: Path, replacements: Mapping[str, str]) -> bytes:
+    """Return the bytes of a JSON file after replacements, with its checksum."""
+    text = path.read_text(encoding="utf-8")
+    for now, then in replacements.items():
+        text = text.replace(now, then)
     content = json.loads(text)
     return (json.dumps(with_checksum(content), indent=1) + "\n" if HASH_KEY in content else text).encode()

@@ -110,7 +110,8 @@ def _batches(parameters: TrainParameters, samples: TrainingSamples, steps: int) 
     """Yield so many batches, over as many epochs as that takes."""
     p = parameters
     options = {"workers": p.workers, "timeout": p.loader_timeout, "skip_bad": p.on_bad_sample == "skip"}
-    loader, left = training_loader(samples, batch_size=p.batch_size, **options), steps
+    pinned = choose_device(p.device).type == "cuda"
+    loader, left = training_loader(samples, batch_size=p.batch_size, pinned=pinned, **options), steps
     try:
         while left:
             loader.sampler.epoch += 1

@@ -254,9 +254,9 @@ def test_on_a_cpu_no_batch_is_read_before_it_is_used():
     assert events == ["read 0", "used", "read 1", "used"]
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_batches_lie_in_pinned_memory_where_there_is_a_gpu(city, monkeypatch, there):
+@pytest.mark.parametrize(("device", "there"), [("auto", False), ("auto", True), ("cuda", True), ("cpu", True)])
+def test_batches_lie_in_pinned_memory_where_a_gpu_trains(city, monkeypatch, device, there):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    parameters, split = tiny(city), open_split(city, "train")
+    parameters, split = tiny(city, device=device), open_split(city, "train")
     with loader.opened_batches(parameters, split, open_split(city, "val")) as opened:
-        assert [batches.loader.pin_memory for batches in opened] == [there] * 2
+        assert [batches.loader.pin_memory for batches in opened] == [there and device != "cpu"] * 2

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from cityscapes.errors import MachineError, ParameterError, reason
+from cityscapes.freed_memory import begin_to_keep_freed_memory
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -75,6 +76,7 @@ def _begin() -> None:
     # Ctrl-C reaches every process of a terminal; only the command should handle it. A killed command closes its end of
     # a pipe, which a worker that waits for work would not notice.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin_to_keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()

@@ -40,6 +40,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     # Imported here, since neither --help nor the refusal of a parameter is to wait for torch.
     import torch
 
+    from cityscapes.freed_memory import keep_freed_memory
     from dlv3p.data.class_pixels import class_pixels, describe_absent, describe_palettes, refuse_one_class
     from dlv3p.data.classes import own_colors
     from dlv3p.data.fingerprints import describe_shared
@@ -50,7 +51,7 @@ def train(parameters: TrainParameters) -> "TrainingResult":
     from dlv3p.profiling.energy import open_meter
     from dlv3p.runs.folders import hold_run, write_metrics
     from dlv3p.runtime.callbacks import after_each_image, failure_reported
-    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, keep_freed_memory, moved_ahead
+    from dlv3p.runtime.devices import choose_device, explain_out_of_memory, moved_ahead
     from dlv3p.runtime.processes import from_first, joined_processes, place, started_in_group
     from dlv3p.runtime.progress import preparing, show_finished
     from dlv3p.training.callbacks import check_extras, make_callbacks

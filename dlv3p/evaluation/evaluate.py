@@ -19,6 +19,7 @@ from cityscapes.dataset import CityscapesSplit, Split
 from cityscapes.errors import ParameterError
 from cityscapes.files.atomic import write_text
 from cityscapes.files.checksums import read_json
+from cityscapes.freed_memory import keep_freed_memory
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_LABEL_ID
 from cityscapes.scores.official_scores import OfficialScores, ScoreAccumulator
 from cityscapes.scores.pixel_counts import count_pixels
@@ -33,7 +34,7 @@ from dlv3p.evaluation.results import MadeFrom, means_otherwise, result_path, spl
 from dlv3p.evaluation.statistics import Estimate, score_interval
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
-from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 

@@ -16,6 +16,7 @@ from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import RULE, read_image
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.stamps import is_made_from
+from cityscapes.freed_memory import keep_freed_memory
 from cityscapes.layout import Frame
 from cityscapes.parallel import map_bounded, worker_processes_beside
 from cityscapes.scores.truth_files import truth_of_frames
@@ -28,7 +29,7 @@ from dlv3p.evaluation.inference import Predictor, read_predictor, refuse_other_w
 from dlv3p.evaluation.results import MadeFrom, data_suffix, result_path, split_word
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.runs.folders import write_json
-from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory, keep_freed_memory
+from dlv3p.runtime.devices import SCORING_ADVICE, explain_out_of_memory
 from dlv3p.runtime.progress import track
 
 IN_FLIGHT = 256

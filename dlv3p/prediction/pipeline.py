@@ -21,12 +21,12 @@ from cityscapes.errors import InputError, UserError
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.checksums import file_sha256
 from cityscapes.files.images import PICTURE_FORMATS, Header, explain_nearly_black, inspect_picture, read_image
+from cityscapes.freed_memory import return_freed_memory
 from cityscapes.parallel import map_bounded
 from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, PredictorFile, Size, file_of, load_again
 from dlv3p.prediction.results import Outputs, Results
 from dlv3p.prediction.sources import ImageFile, problem_of, why_unread
-from dlv3p.runtime.devices import return_freed_memory
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2
 """Groups of images that are decoded before, and written after, the one that the network sees."""

@@ -12,12 +12,12 @@ from cityscapes.errors import ParameterError
 from cityscapes.files.images import NEARLY_BLACK, STRETCH
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
+from cityscapes.freed_memory import keep_freed_memory
 from dlv3p.prediction.networks import LabelsFile
 from dlv3p.prediction.pipeline import Pipeline
 from dlv3p.prediction.predictor import ImagePredictor
 from dlv3p.prediction.results import Outputs, Predictions, Results, check_output, open_results, say_others
 from dlv3p.prediction.sources import Source
-from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from cityscapes.errors import InputError
 from cityscapes.files.leftovers import remove_leftovers
 from cityscapes.files.locks import lock_folder
+from cityscapes.freed_memory import keep_freed_memory
 from dlv3p.pictures.video import Video, open_video, write_video
 from dlv3p.pictures.visualize import overlay
 from dlv3p.prediction.pipeline import TABLE_SECONDS
@@ -31,7 +32,6 @@ from dlv3p.prediction.results import (
     say_others,
 )
 from dlv3p.prediction.sources import ImageFile, Source
-from dlv3p.runtime.devices import keep_freed_memory
 from dlv3p.runtime.progress import track
 
 OVERLAY = "overlay.mp4"

@@ -21,6 +21,7 @@ import torch
 from cityscapes.errors import MachineError, OutOfMemoryError, UserError
 from cityscapes.files.channels import PixelRule, pixel_rule
 from cityscapes.files.leftovers import temporary_folder
+from cityscapes.freed_memory import keep_freed_memory
 from cityscapes.workspace import run_folder
 from dlv3p.data.roots import open_training
 from dlv3p.models.deeplab import build_network
@@ -28,7 +29,7 @@ from dlv3p.models.inputs import input_channels
 from dlv3p.parameters.training import TrainParameters
 from dlv3p.profiling.machine import machine_name
 from dlv3p.profiling.process_memory import measurable, peak_kib, run_module
-from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory, keep_freed_memory
+from dlv3p.runtime.devices import LAYOUT, choose_device, explain_out_of_memory
 from dlv3p.runtime.lines import format_duration
 from dlv3p.runtime.progress import track
 from dlv3p.training.activation_checkpointing import checkpoint_activations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("cityscapes.errors", "cityscapes.workspace", "cityscapes.compiled"),
+    ("cityscapes.compiled", "cityscapes.errors", "cityscapes.freed_memory", "cityscapes.workspace"),
     ("cityscapes.files", "cityscapes.findings", "cityscapes.labels", "cityscapes.layout", "cityscapes.parallel"),
     ("cityscapes.audit_rules", "cityscapes.ids"),
     ("cityscapes.dataset", "cityscapes.demo", "cityscapes.label_files", "cityscapes.masks"),

@@ -2,12 +2,15 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from dlv3p.runtime.devices import keep_freed_memory
+from cityscapes.freed_memory import keep_freed_memory
+from cityscapes.parallel import worker_processes
 
 BLOCK = 48 * 2**20
 """Bytes of a block that glibc would map for itself and return at once, however it adapts its threshold."""
@@ -19,7 +22,7 @@ import json
 from contextlib import suppress
 import numpy as np
 from dlv3p.profiling.process_memory import resident_kib
-from dlv3p.runtime.devices import keep_freed_memory, return_freed_memory
+from cityscapes.freed_memory import keep_freed_memory, return_freed_memory
 
 start = resident_kib()
 mib = lambda: (resident_kib() - start) / 2**10
@@ -73,7 +76,7 @@ def test_an_allocator_that_the_environment_sets_is_left_alone(monkeypatch: pytes
     for other in CHOSEN:
         monkeypatch.delenv(other, raising=False)
     called = []
-    monkeypatch.setattr("dlv3p.runtime.devices.ctypes.CDLL", lambda name: Recording(called))
+    monkeypatch.setattr("cityscapes.freed_memory.ctypes.CDLL", lambda name: Recording(called))
     monkeypatch.setenv(name, "65536")
     with keep_freed_memory():
         assert not called
@@ -94,3 +97,18 @@ class Recording:
 
     def malloc_trim(self, *arguments: int) -> None:
         self.called.append(arguments)
+
+
+def pages_of_a_second_block() -> int:
+    """Return how many pages the system clears for a block that follows one of the same size."""
+    np.ones(BLOCK, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(BLOCK, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_a_worker_process_takes_the_next_mask_from_the_memory_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    with worker_processes(1) as pool:
+        assert pool.submit(pages_of_a_second_block).result() < 100  # 12,288 of 4 KiB without

@@ -98,7 +98,8 @@ class RunningSweep:
         """How many jobs run at once on this machine."""
         from dlv3p.experiments.executors import jobs_at_once
 
-        return self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs, memory_mib=self._memory_mib)
+        room = self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs, memory_mib=self._memory_mib)
+        return min(room, max(1, len(self.waiting)))
 
     @cached_property
     def costs(self) -> "dict[int, JobCost]":
@@ -138,9 +139,11 @@ class RunningSweep:
         timed = [cost.seconds for cost in known if cost.seconds is not None]
         unknown, total = len(self.waiting) - len(timed), ""
         if timed:
-            total = f"; about {format_duration(sum(timed))} of work"
+            about = "at least" if any(cost.least for cost in known) else "about"
+            total = f"; {about} {format_duration(sum(timed))} of work"
             if self._here:
-                total += f", {format_duration(sum(timed) / self.at_once)} with {self.at_once} at once"
+                longest = max(max(timed), sum(timed) / self.at_once)
+                total += f", {format_duration(longest)} with {self.at_once} at once"
         if disk := sum(cost.disk_mib for cost in known):
             at_once = self.at_once if self._here else 1
             total += f", {describe_room(at_once * self._memory_mib, disk)}" + " (memory of one job)" * (not self._here)
@@ -242,6 +245,7 @@ class RunningSweep:
             return
         where = f" --on {self.config.on}" * (self.config.on != "local")
         where += f" --address {self.config.address}" * bool(self.config.address)
+        where += f" --workers {self.config.workers}" * bool(self.config.workers)
         command = f"dlv3p sweep {self.config.grid}{where}"
         left = len(self.waiting) - sum(not one.status for one in self.outcomes.values())
         if left and (self.received or not self.failed):

@@ -101,6 +101,10 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
         ({"fixed": {"run": "x"}, "grid": {"seed": [1, 2]}}, ParameterError, r"2 \(seed=2\) would both be called x;"),
         ({"fixed": {"initial_weights": ""}}, ParameterError, "initial_weights='': allowed are 'random'"),
         ({"fixed": {"run": "{sead}"}, "grid": {"seed": [1]}}, ParameterError, "'sead' is no parameter"),
+        ({"fixed": {"run": "{seed.real}"}}, ParameterError, "'seed.real' is no parameter"),
+        ({"fixed": {"run": "{seed:>99999}"}}, ParameterError, "'>99999' is too long; write as in"),
+        ({"fixed": {"run": "{seed:.1q}"}}, ParameterError, "run='{seed:.1q}': .*; write as in 'mine-{seed}'"),
+        ({"fixed": {"run": "{seed"}}, ParameterError, "run='{seed': .*; write as in 'mine-{seed}'"),
         ({"fixed": {"data_root": "/none"}}, MissingInputError, r"job 1 \(train\): data_root='/none': no such folder"),
         ({"notebook": "render_gif", "fixed": {"data_root": "/none"}}, MissingInputError, "data_root='/none': no such"),
         ({"fixed": {"initial_weights": "none.pt"}}, MissingInputError, "initial_weights='none.pt': no such file"),
@@ -288,6 +292,22 @@ def test_a_job_does_not_begin_once_the_sweep_is_stopped(sweep, tmp_path):
     assert outcome.status == process.NOT_BEGUN
     assert outcome.stopped
     assert not job.copy.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--address", "tcp://host:1"),
+            r"^address='tcp://host:1': belongs to on='dask', and on='local'; leave one out$",
+        ),
+        (("--on", "slurm", "--workers", "3"), "^workers=3: belongs to on='local'; slurm is limited by .*parallelism"),
+        (("--on", "dask", "--address", "tcp://h:1", "--workers", "3"), "; dask is limited by its workers$"),
+    ],
+)
+def test_what_would_change_nothing_there_is_refused(sweep, words, message):
+    with pytest.raises(ParameterError, match=message):
+        main([str(sweep()), "--dry-run", *words])
 
 
 @pytest.mark.parametrize(

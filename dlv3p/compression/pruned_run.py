@@ -130,12 +130,8 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
     BusyError while another process trains it, and the errors of `prune_model`; the dense run is only read.
     """
     dense = load_run_predictor(replace(parameters, run=dense_run(parameters.run)))
-    trained = dense.parameters
-    name = parameters.pruned_run or f"{dense.run}-pruned"
-    if name == dense.run:
-        raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
-    data_root = parameters.data_root or trained.data_root
-    training_split, _ = open_training(replace(trained, data_root=data_root))
+    training = _fine_tuning(parameters, dense)
+    training_split, _ = open_training(replace(dense.parameters, data_root=training.data_root))
     refuse_other_classes(dense, training_split)
     refuse_other_rule(dense.rule, training_split.pixel_rule, f"run={dense.run!r}")
     record = {
@@ -144,16 +140,20 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
         DATA: training_split.fingerprint or content_fingerprint(training_split),
         **{key: getattr(parameters, key) for key in SETTINGS},
     }
-    training = _fine_tuning(parameters, dense, name, data_root)
-    with hold_run(name) as folder:
+    with hold_run(training.run) as folder:
         if _has_start(folder, record):
             _refuse_other_fine_tuning(folder, training, dense)
         else:
             model = _pruned(dense, parameters, training_split)
-            save_model(folder / START, model, trained, list(dense.class_names))
+            save_model(folder / START, model, dense.parameters, list(dense.class_names))
             write_json(folder / RECORD, record)
         start = load_model(folder / START).model
     return PrunedRun(parameters, dense, start, training)
+
+
+def fine_tuning_of(parameters: PruneParameters) -> TrainParameters:
+    """Return the parameters of the fine-tuning that `prune_run` prepares; nothing is written."""
+    return _fine_tuning(parameters, load_run_predictor(replace(parameters, run=dense_run(parameters.run))))
 
 
 def dense_run(run: str) -> str:
@@ -240,15 +240,17 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read; restore it, or delete {folder} to prune again") from error
 
 
-def _fine_tuning(parameters: PruneParameters, dense: Predictor, name: str, data_root: str) -> TrainParameters:
+def _fine_tuning(parameters: PruneParameters, dense: Predictor) -> TrainParameters:
     """Return the parameters of the fine-tuning: those of the dense run, but shorter and from the pruned weights."""
-    trained = dense.parameters
+    trained, name = dense.parameters, parameters.pruned_run or f"{dense.run}-pruned"
+    if name == dense.run:
+        raise ParameterError(f"pruned_run={name!r}: would replace the dense run; give another name")
     # As teacher, a run's name means its best checkpoint, but the pruned one may be its last.
     teacher = dense.run if parameters.checkpoint == "best" else str(dense.checkpoint)
     return replace(
         trained,
         run=name,
-        data_root=data_root,
+        data_root=parameters.data_root or trained.data_root,
         initial_weights=str(run_folder(name) / START),
         new_classifier=False,
         epochs=parameters.epochs,

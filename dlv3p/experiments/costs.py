@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,15 +11,13 @@ from typing import Any, NamedTuple
 
 from cityscapes.dataset import Split
 from cityscapes.errors import UserError
-from cityscapes.files.png_write import encode_png
 from cityscapes.workspace import output_folder, run_folder
-from dlv3p.data.roots import open_images, resolve_data_root
+from dlv3p.compression.pruned_run import fine_tuning_of
 from dlv3p.experiments.jobs import RUNNING, Job, JobState
-from dlv3p.jupyter.demo import load_run
-from dlv3p.parameters.notebooks import EvaluateParameters, SavePredictionsParameters
+from dlv3p.experiments.least_costs import least_cost
+from dlv3p.parameters.base import Parameters
+from dlv3p.parameters.notebooks import PruneParameters, QuickstartParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.prediction.memory import MemoryLimit
-from dlv3p.prediction.predictor import limit_of
 from dlv3p.runs.folders import METRICS, list_runs
 from dlv3p.runs.listing import FINISHED, read_history
 from dlv3p.runs.record import read_record
@@ -35,25 +32,29 @@ SAME_COST = (
     *("class_weights", "checkpoint_minutes", "tracker", "range_test", "long_run", "band", "figures", "progress"),
 )
 """Parameters in which two trainings may differ, and an epoch still takes as long."""
-TIMED_IMAGES, ENOUGH_SECONDS = 3, 60
-"""How many images are predicted to tell the time of all, and after how many seconds no further one."""
-COPY_MIB = 1.0
-"""What an executed notebook takes with its tables and pictures."""
+_OF_ITS_TRAINING = {
+    PruneParameters: "to fine-tune, if it were dense; scoring and timing come on top",
+    QuickstartParameters: "to train; what it shows comes on top",
+}
+"""What the seconds are of, where a notebook does more than to train."""
 
 
 class JobCost(NamedTuple):
     """What is left of a job: seconds, None where they are not known, and MiB of memory and of disk, 0 where not.
 
-    `origin` says what the seconds come from, where these are not all of them by a trial on this machine.
+    `origin` says what the seconds come from, where these are not all of them by a trial on this machine; with `least`,
+    the job takes more.
     """
 
     seconds: float | None
     memory_mib: float = 0.0
     disk_mib: float = 0.0
     origin: str = ""
+    least: bool = False
 
     def __str__(self) -> str:
-        told = "time unknown" if self.seconds is None else f"about {format_duration(self.seconds)}"
+        about = "at least" if self.least else "about"
+        told = "time unknown" if self.seconds is None else f"{about} {format_duration(self.seconds)}"
         told += f" ({self.origin})" * bool(self.origin)
         return told + f", {describe_room(self.memory_mib, self.disk_mib)}" * bool(self.disk_mib)
 
@@ -77,12 +78,12 @@ def job_costs(
     for job in jobs:
         one, other = known.get(job.number), tried.get(job.number)
         if one and other and not (here and job.trains):
-            found[job.number] = other._replace(seconds=one.seconds, origin=one.origin)
+            found[job.number] = other._replace(seconds=one.seconds, origin=one.origin, least=False)
         elif cost := other or one:
             found[job.number] = cost
     left = [job for job in jobs if not job.trains and states[job.number].state != FINISHED and job.number not in found]
-    if left and (last := _last_execution(left[0].notebook)):
-        found |= dict.fromkeys((job.number for job in left), last)
+    if left and measured:
+        found |= dict.fromkeys((job.number for job in left), _last_execution(left[0].notebook))
     return found
 
 
@@ -104,15 +105,18 @@ def known_costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> Iterator
 def tried_costs(
     jobs: Sequence[Job], states: Mapping[int, JobState], *, progress: str, here: bool
 ) -> dict[int, JobCost]:
-    """Return what the trainings among unfinished jobs will take on this machine, by number, from a few steps.
+    """Return what unfinished jobs that train will take on this machine, by number, from a few steps.
 
     These are taken once for all trainings of one network, crop and batch. Raises what `estimate_cost` does for the
-    first that cannot fit, with the number of its job; but not for the memory of one that will not run `here`.
+    first that cannot fit, with the number of its job; but not for the memory of one that will not run `here`, nor for
+    a notebook that does more than to train.
     """
-    waiting = [job for job in jobs if job.trains and states[job.number].state not in (FINISHED, RUNNING)]
-    alike: dict[str, list[Job]] = {}
+    waiting = [job for job in jobs if states[job.number].state not in (FINISHED, RUNNING)]
+    alike: dict[str, list[tuple[Job, TrainParameters]]] = {}
     for job in waiting:
-        alike.setdefault(json.dumps(_costly(job.parameters.as_dict()), sort_keys=True), []).append(job)
+        if training := _training_of(job.parameters):
+            same = _costly(training.as_dict()) | {"initial_weights": ""}  # which a trial does not read
+            alike.setdefault(json.dumps(same, sort_keys=True), []).append((job, training))
     if not alike:
         return {}
     if resolve_mode(progress) == "lines":
@@ -121,13 +125,17 @@ def tried_costs(
     found = {}
     for some in track(alike.values(), total=len(alike), title="take a few steps", mode=progress):
         measure = _measured_once(measure_pace if here else _measure_if_it_fits)
-        for job in some:
-            device = job.parameters.device if here else "auto"
+        for job, training in some:
+            device = training.device if here else "auto"
             try:
-                cost = estimate_cost(replace(job.parameters, progress="none", device=device), measure)
+                cost = estimate_cost(replace(training, progress="none", device=device), measure)
             except UserError as error:
+                if not job.trains:
+                    continue  # the job itself says what is wrong
                 raise type(error)(f"job {job.number} ({job.title}): {error}") from error
-            seconds, origin = (None, "it does not fit this machine") if isnan(cost.seconds) else (cost.seconds, "")
+            seconds, origin = cost.seconds, _OF_ITS_TRAINING.get(type(job.parameters), "")
+            if isnan(cost.seconds):
+                seconds, origin = None, "it does not fit this machine"
             found[job.number] = JobCost(seconds, cost.memory_mib, cost.disk_mib, origin)
     return found
 
@@ -152,42 +160,39 @@ def _measure_if_it_fits(parameters: TrainParameters, training: Split, validation
         return Pace(nan, nan, nan, predict_bytes(parameters, training.num_classes, training.pixel_rule) / 2**20)
 
 
+def _training_of(parameters: Parameters) -> TrainParameters | None:
+    """Return the training that a notebook does, None for one that does none, or none that is known.
+
+    Fine-tuning is tried with the dense network, since the pruned one does not exist yet.
+    """
+    if isinstance(parameters, PruneParameters):
+        with suppress(UserError):  # the job itself says what is wrong
+            return fine_tuning_of(parameters)
+        return None
+    if isinstance(parameters, QuickstartParameters):
+        return parameters.training
+    return parameters if isinstance(parameters, TrainParameters) else None
+
+
 def predicted_costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict[int, JobCost]:
-    """Return what unfinished jobs at least take that score a split or save its predictions, by number."""
+    """Return what unfinished jobs at least take that predict images or time a network, by number."""
     found = {}
     for job in jobs:
-        p = job.parameters
-        if states[job.number].state != FINISHED and isinstance(p, EvaluateParameters | SavePredictionsParameters):
+        if states[job.number].state != FINISHED:
             with suppress(UserError):  # the job itself says what is wrong
-                found[job.number] = _predicting_cost(p)
+                if least := least_cost(job.parameters):
+                    found[job.number] = JobCost(*least, "by a few images", least=True)
     return found
 
 
-def _predicting_cost(parameters: EvaluateParameters | SavePredictionsParameters) -> JobCost:
-    """Predict a few images of the split; what is counted, drawn and written of all comes on top."""
-    p, protocol, predictor = parameters, parameters.chosen_protocol(), load_run(parameters)
-    split = open_images(resolve_data_root(p.data_root or predictor.parameters.data_root), p.split)
-    times: list[float] = []
-    while len(times) <= TIMED_IMAGES and sum(times) < ENOUGH_SECONDS:
-        began = time.perf_counter()
-        labels = predictor(split.image(len(times) % len(split)), protocol)
-        times.append(time.perf_counter() - began)
-    memory = limit_of(predictor, MemoryLimit(0, 0, 0)).predicted(labels.shape, len(predictor.class_names), protocol)
-    seconds = statistics.median(times[1:] or times) * len(split)
-    workers, masks = 1, 0.0
-    if isinstance(p, SavePredictionsParameters):
-        workers, masks = p.workers, 2 * len(split) * len(encode_png(labels)) / 2**20  # each is in the zip as well
-    return JobCost(seconds / workers, workers * memory / 2**20, COPY_MIB + masks, "at least, by a few images")
-
-
-def _last_execution(notebook: Path) -> JobCost | None:
-    """Return how long a notebook took when it was last executed to its end, whatever its parameters."""
+def _last_execution(notebook: Path) -> JobCost:
+    """Return how long a notebook took when it was last executed to its end, whatever its parameters, if it was."""
     newest = sorted(output_folder("").glob("*/*.ipynb"), key=lambda path: path.stat().st_mtime, reverse=True)
     for copy in newest:
         name, seconds = _execution(copy)
         if name == notebook.name and seconds:
             return JobCost(seconds, origin=f"as outputs/{copy.relative_to(output_folder(''))} took")
-    return None
+    return JobCost(None, origin=f"no {notebook.name} was executed here to its end, from which it would follow")
 
 
 def _execution(copy: Path) -> tuple[str, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from cityscapes.errors import MissingInputError, ParameterError, UserError
@@ -22,6 +23,8 @@ WANTED = f"holds no sweep; its keys are {', '.join(KEYS)} (docs/cluster.md)"
 NOT_SWEPT = ("sweep", "replay")
 """Notebooks that start others."""
 MOST_JOBS = 10_000
+LONGEST_LAYOUT = 4
+"""Characters after the colon in `run: 'mine-{learning_rate:.1e}'`; more might ask for a name of a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,16 @@ def _named(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     run = values.get("run")
     if not isinstance(run, str) or "{" not in run:
         return values
+    known = defaults | values
     try:
-        return values | {"run": run.format_map(defaults | values)}
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise ParameterError(f"run={run!r}: {error} is no parameter; write as in 'mine-{{seed}}'") from None
+        for _, name, layout, _ in Formatter().parse(run):
+            if name is not None and name not in known:
+                raise ParameterError(f"run={run!r:.120}: {name!r:.80} is no parameter; write as in 'mine-{{seed}}'")
+            if len(layout or "") > LONGEST_LAYOUT:
+                raise ParameterError(f"run={run!r:.120}: {layout!r:.80} is too long; write as in 'mine-{{seed:03}}'")
+        return values | {"run": run.format_map(known)}
+    except (ValueError, TypeError, LookupError) as error:
+        raise ParameterError(f"run={run!r:.120}: {error}; write as in 'mine-{{seed}}'") from None
 
 
 def _check(jobs: Sequence[Job], *, here: bool) -> None:

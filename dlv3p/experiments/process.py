@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cityscapes.errors import StoppedError
+from cityscapes.errors import BusyError, StoppedError
 from cityscapes.files.atomic import write_text
 from cityscapes.workspace import WORKSPACE_VARIABLE
-from dlv3p.experiments.jobs import Job
+from dlv3p.experiments.jobs import FINISHED, Job, read_job
 
 NOT_BEGUN = 75
 """The status of a job that the stop has kept from beginning."""
@@ -58,15 +58,24 @@ class Outcome:
         """Whether it was asked to stop, and can be resumed."""
         return self.status in (130, 143, NOT_BEGUN)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process is doing it."""
+        return self.status == BusyError.exit_status
+
 
 def run_job(job: Job, stop: Path) -> Outcome:
     """Execute a job's notebook; once the file `stop` exists, the job saves and ends, or does not begin.
+
+    What another process has finished since the sweep began is left as it is.
 
     The log of a job that fails is kept beside its executed notebook.
     """
     began = time.monotonic()
     if stop.exists():
         return Outcome(job.number, NOT_BEGUN, "", 0.0)
+    if read_job(job).state == FINISHED:
+        return Outcome(job.number, 0, "", 0.0)
     job.copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as log:
         status = _wait(_start(job, log), stop)
@@ -75,7 +84,7 @@ def run_job(job: Job, stop: Path) -> Outcome:
     path = job.copy.with_suffix(".log")
     path.unlink(missing_ok=True)
     outcome = Outcome(job.number, status, _last_line(lines, status), time.monotonic() - began)
-    if status and not outcome.stopped:
+    if status and not outcome.stopped and not outcome.elsewhere:
         write_text(path, "\n".join([shlex.join(command(job)), *lines[-LOG_LINES:]]) + "\n", durable=False)
     return outcome
 

@@ -12,13 +12,24 @@ import platform
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
 from functools import cached_property, partial
+from math import nan
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cityscapes.errors import MachineError, StoppedError, TerminatedError, UserError, reason, run_command
+from cityscapes.errors import (
+    BusyError,
+    MachineError,
+    StoppedError,
+    TerminatedError,
+    UserError,
+    reason,
+    run_command,
+)
 from cityscapes.files.atomic import check_writable, write_text
+from cityscapes.files.locks import holder_of, lock_folder
 from dlv3p.parameters.choices import EXECUTORS, PROGRESS
 from dlv3p.parameters.notebooks import SweepParameters
 
@@ -48,6 +59,8 @@ class RunningSweep:
         if not config.dry_run:
             check_executor(config.on, address=config.address)
         self.config, self.sweep = config, read_sweep(Path(config.grid), here=config.on == "local")
+        if not config.dry_run:
+            self._refuse_second(holder_of(self.sweep.folder))
         sweep = self.sweep
         self.states = {job.number: read_job(job) for job in sweep.jobs}
         self.outcomes: dict[int, Outcome] = {}
@@ -63,7 +76,8 @@ class RunningSweep:
     def failed(self) -> "list[Job]":
         """The jobs that failed, and were not only stopped."""
         ended = ((job, self.outcomes.get(job.number)) for job in self.waiting)
-        return [job for job, outcome in ended if outcome and outcome.status and not outcome.stopped]
+        others = (job for job, outcome in ended if outcome and outcome.status and not outcome.stopped)
+        return [job for job in others if not self.outcomes[job.number].elsewhere]
 
     def table(self) -> "pd.DataFrame":
         """Return a row per job: what is varied, its state, val mIoU of a training, seconds, and its run or notebook."""
@@ -77,7 +91,7 @@ class RunningSweep:
                     "job": job.number,
                     **job.varied,
                     "state": self._word(job),
-                    **({"val mIoU": state.mean_iou} if job.trains else {}),
+                    **({"val mIoU": nan if state.mean_iou is None else state.mean_iou} if job.trains else {}),
                     "seconds": None if outcome is None else round(outcome.seconds, 1),
                     "run": job.run or job.copy.name,
                 }
@@ -98,7 +112,8 @@ class RunningSweep:
         """How many jobs run at once on this machine."""
         from dlv3p.experiments.executors import jobs_at_once
 
-        return self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs, memory_mib=self._memory_mib)
+        room = self.config.workers or jobs_at_once(self.waiting or self.sweep.jobs, memory_mib=self._memory_mib)
+        return min(room, max(1, len(self.waiting)))
 
     @cached_property
     def costs(self) -> "dict[int, JobCost]":
@@ -138,9 +153,11 @@ class RunningSweep:
         timed = [cost.seconds for cost in known if cost.seconds is not None]
         unknown, total = len(self.waiting) - len(timed), ""
         if timed:
-            total = f"; about {format_duration(sum(timed))} of work"
+            about = "at least" if any(cost.least for cost in known) else "about"
+            total = f"; {about} {format_duration(sum(timed))} of work"
             if self._here:
-                total += f", {format_duration(sum(timed) / self.at_once)} with {self.at_once} at once"
+                longest = max(max(timed), sum(timed) / self.at_once)
+                total += f", {format_duration(longest)} with {self.at_once} at once"
         if disk := sum(cost.disk_mib for cost in known):
             at_once = self.at_once if self._here else 1
             total += f", {describe_room(at_once * self._memory_mib, disk)}" + " (memory of one job)" * (not self._here)
@@ -171,12 +188,20 @@ class RunningSweep:
                     print(self.describe(outcome), flush=True)
 
     def finish(self, executor: Executor) -> "Iterator[Outcome]":
-        """Run what is not finished on an executor, and yield each outcome; the table is written after each."""
+        """Run what is not finished on an executor, and yield each outcome; the table is written after each.
+
+        Raises BusyError while another process runs this sweep.
+        """
         from dlv3p.experiments.jobs import prepare_data
-        from dlv3p.training.interruption import signals_handled
 
         check_writable(self.sweep.folder)
-        prepare_data(self.waiting)
+        with self._held():
+            prepare_data(self.waiting)
+            yield from self._finish(executor)
+
+    def _finish(self, executor: Executor) -> "Iterator[Outcome]":
+        from dlv3p.training.interruption import signals_handled
+
         self.stop.unlink(missing_ok=True)
         with signals_handled(self._stop, SIGNALS):
             pending = {executor.submit(partial(_run, job, self.stop)): job for job in self.waiting}
@@ -188,6 +213,23 @@ class RunningSweep:
                     if outcome := self._note(pending.pop(future), future):
                         yield outcome
         self.stop.unlink(missing_ok=True)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the sweep's folder: two processes that run one sweep would take each other's jobs, table, and stop."""
+        try:
+            with lock_folder(self.sweep.folder):
+                yield
+        except BusyError:
+            self._refuse_second(holder_of(self.sweep.folder))
+            raise
+
+    def _refuse_second(self, holder: str) -> None:
+        if holder:
+            raise BusyError(
+                f"sweep {self.config.grid}: {holder} is running it; wait for it, or stop it, by Ctrl-C there or by a "
+                f"file {self.stop}, and run the same command again"
+            )
 
     def _note(self, job: "Job", future: "Future[Outcome]") -> "Outcome | None":
         """Note how a job ended; None for one that the stop has kept from beginning."""
@@ -242,8 +284,9 @@ class RunningSweep:
             return
         where = f" --on {self.config.on}" * (self.config.on != "local")
         where += f" --address {self.config.address}" * bool(self.config.address)
+        where += f" --workers {self.config.workers}" * bool(self.config.workers)
         command = f"dlv3p sweep {self.config.grid}{where}"
-        left = len(self.waiting) - sum(not one.status for one in self.outcomes.values())
+        left = len(self.waiting) - sum(one.elsewhere or not one.status for one in self.outcomes.values())
         if left and (self.received or not self.failed):
             kind = SIGNALS.get(self.received, StoppedError)
             raise kind(f"sweep stopped with {left} of {len(self.sweep.jobs)} jobs left; to continue: {command}")

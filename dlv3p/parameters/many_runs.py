@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cityscapes.errors import ParameterError
 from dlv3p.parameters.base import Parameters, choice, number, several, switch, text
 from dlv3p.parameters.choices import CURVES_OVER, EXECUTORS
 from dlv3p.parameters.shared_fields import figures_field, progress_field
@@ -44,6 +45,15 @@ class SweepParameters(Parameters):
     dry_run: bool = switch(False, "lists the jobs and their cost, and runs none")
     figures: str = figures_field()
     progress: str = progress_field()
+
+    def check(self) -> None:
+        """Check that what belongs to one way to run is not given with another, where it would change nothing."""
+        super().check()
+        if self.address and self.on != "dask":
+            raise ParameterError(f"address={self.address!r}: belongs to on='dask', and on={self.on!r}; leave one out")
+        if self.workers and self.on != "local":
+            instead = "slurm: array_parallelism in the sweep's file" if self.on == "slurm" else "its workers"
+            raise ParameterError(f"workers={self.workers}: belongs to on='local'; {self.on} is limited by {instead}")
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,6 @@ def check_run_name(run: str, *, parameter: str = "run") -> None:
     plain = run.replace("-", "").replace("_", "").replace(".", "").replace("=", "")
     if run and (not plain.isalnum() or not plain.isascii() or run.startswith((".", "-")) or len(run) > 100):
         raise ParameterError(
-            f"{parameter}={run!r}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', with neither '-' "
+            f"{parameter}={run!r:.120}: allowed are up to 100 letters, digits, '-', '_', '=' and '.', with neither '-' "
             "nor '.' at the beginning"
         )

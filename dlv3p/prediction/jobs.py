@@ -30,7 +30,7 @@ from dlv3p.pictures.gif import compose_frame
 from dlv3p.pictures.video import open_video
 from dlv3p.prediction.browser import Browser, letterbox, shrink
 from dlv3p.prediction.predict import predict_images
-from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor
+from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor, predictor_of
 from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
 from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, problem_of, why_unread
 from dlv3p.prediction.videos import predict_video, read_frame
@@ -45,23 +45,6 @@ def predict(parameters: PredictParameters) -> Predictions:
     """Load the network, find the images, and predict them; the images are looked for first, which is quick."""
     _find(parameters, _asked(parameters))
     return predict_with(predictor_of(parameters), parameters)
-
-
-def predictor_of(parameters: PredictParameters | RenderGifParameters) -> ImagePredictor:
-    """Load the network that the parameters name; an animation is of whole images by the exact runtime."""
-    how = {}
-    if isinstance(parameters, PredictParameters):
-        how = {"runtime": parameters.runtime, "protocol": parameters.chosen_protocol()}
-    return load_predictor(
-        parameters.weights or parameters.run,
-        checkpoint=parameters.checkpoint,
-        device=parameters.device,
-        threads=parameters.threads,
-        memory_gib=parameters.memory_gib,
-        tile=parameters.tile,
-        tile_overlap=parameters.tile_overlap,
-        **how,
-    )
 
 
 def predict_with(predictor: ImagePredictor, parameters: PredictParameters) -> Predictions:

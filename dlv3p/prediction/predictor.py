@@ -27,6 +27,7 @@ from dlv3p.evaluation.inference import Predictor, refuse_other_weights
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
 from dlv3p.models.upsampling import upsample_argmax
 from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
+from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
 from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
 from dlv3p.prediction.memory import MemoryLimit, bytes_of_held_pixel, bytes_of_image_pixel
 from dlv3p.prediction.networks import LabelsFile, open_network, with_runtime
@@ -217,6 +218,23 @@ def load_predictor(
         return ImagePredictor(network, network.runtime, protocol, limit)
     network, runtime = with_runtime(network, runtime, threads=threads)
     return ImagePredictor(network, runtime, protocol, limit)
+
+
+def predictor_of(parameters: PredictParameters | RenderGifParameters) -> ImagePredictor:
+    """Load the network that the parameters name; an animation is of whole images by the exact runtime."""
+    how = {}
+    if isinstance(parameters, PredictParameters):
+        how = {"runtime": parameters.runtime, "protocol": parameters.chosen_protocol()}
+    return load_predictor(
+        parameters.weights or parameters.run,
+        checkpoint=parameters.checkpoint,
+        device=parameters.device,
+        threads=parameters.threads,
+        memory_gib=parameters.memory_gib,
+        tile=parameters.tile,
+        tile_overlap=parameters.tile_overlap,
+        **how,
+    )
 
 
 def limit_of(network: Predictor | LabelsFile, limit: MemoryLimit) -> MemoryLimit:

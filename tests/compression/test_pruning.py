@@ -328,7 +328,7 @@ def test_fine_tuning_on_other_classes_takes_the_pruned_widths_over(tmp_path, cap
 
 def test_fine_tuning_keeps_the_pruned_classifier_of_a_run_that_began_with_a_new_one():
     dense = SimpleNamespace(run="dense", checkpoint="best.pt", parameters=TrainParameters(new_classifier=True))
-    assert not _fine_tuning(PruneParameters(), dense, "pruned", "demo_city").new_classifier
+    assert not _fine_tuning(PruneParameters(), dense).new_classifier
 
 
 @pytest.mark.parametrize(

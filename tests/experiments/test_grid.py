@@ -10,9 +10,11 @@ import psutil
 import pytest
 import yaml
 
-from cityscapes.errors import InputError, MachineError, MissingInputError, ParameterError, StoppedError
+from cityscapes.errors import BusyError, InputError, MachineError, MissingInputError, ParameterError, StoppedError
+from cityscapes.files.locks import lock_folder
 from dlv3p.experiments import costs, executors, jobs, process
 from dlv3p.experiments.grid import NOTEBOOKS, read_sweep
+from dlv3p.experiments.jobs import JobState
 from dlv3p.experiments.process import Outcome, command, run_job
 from dlv3p.experiments.sweep import FailedJobs, RunningSweep, main
 from dlv3p.parameters.notebooks import SweepParameters
@@ -99,6 +101,10 @@ def test_names_of_parameters_in_braces_name_the_run(sweep):
         ({"fixed": {"run": "x"}, "grid": {"seed": [1, 2]}}, ParameterError, r"2 \(seed=2\) would both be called x;"),
         ({"fixed": {"initial_weights": ""}}, ParameterError, "initial_weights='': allowed are 'random'"),
         ({"fixed": {"run": "{sead}"}, "grid": {"seed": [1]}}, ParameterError, "'sead' is no parameter"),
+        ({"fixed": {"run": "{seed.real}"}}, ParameterError, "'seed.real' is no parameter"),
+        ({"fixed": {"run": "{seed:>99999}"}}, ParameterError, "'>99999' is too long; write as in"),
+        ({"fixed": {"run": "{seed:.1q}"}}, ParameterError, "run='{seed:.1q}': .*; write as in 'mine-{seed}'"),
+        ({"fixed": {"run": "{seed"}}, ParameterError, "run='{seed': .*; write as in 'mine-{seed}'"),
         ({"fixed": {"data_root": "/none"}}, MissingInputError, r"job 1 \(train\): data_root='/none': no such folder"),
         ({"notebook": "render_gif", "fixed": {"data_root": "/none"}}, MissingInputError, "data_root='/none': no such"),
         ({"fixed": {"initial_weights": "none.pt"}}, MissingInputError, "initial_weights='none.pt': no such file"),
@@ -204,6 +210,48 @@ def test_the_table_shows_what_is_varied_as_it_was_given_and_no_nan(sweep, prepar
     assert cells[5:9] == ["2e-07", "new", "", ""]
 
 
+def test_a_second_sweep_of_that_name_is_refused_before_anything_is_measured(sweep, workspace, monkeypatch, capsys):
+    """It would run the same jobs, and remove the file that stops the first."""
+    path, folder = sweep(grid={"seed": [0, 1]}), workspace / "outputs" / "mine"
+    begun = RunningSweep(SweepParameters(grid=str(path)))  # before the first has its folder
+    monkeypatch.setattr(costs, "tried_costs", lambda *_, **__: pytest.fail("was measured"))
+    monkeypatch.setattr(jobs, "prepare_data", lambda waiting: pytest.fail("has begun"))
+    message = rf"^sweep {path}: process {os.getpid()} on .* is running it; wait for it, or stop it, by Ctrl-C there or "
+    with lock_folder(folder):
+        (folder / "stop").touch()
+        with pytest.raises(BusyError, match=message):
+            main([str(path)])
+        with ThreadPoolExecutor(1) as executor, pytest.raises(BusyError, match=message):
+            list(begun.finish(executor))
+        assert (folder / "stop").exists()
+        monkeypatch.setattr(costs, "tried_costs", lambda *_, **__: {})
+        assert main([str(path), "--dry-run"]) == 0
+
+
+def test_a_run_that_another_process_trains_has_not_failed_and_one_that_it_finished_stays(
+    sweep, prepared, workspace, monkeypatch, capsys
+):
+    def wait(process, stop):
+        process.communicate()
+        return BusyError.exit_status
+
+    path = sweep(grid={"seed": [0, 1]})
+    first, second = read_sweep(path).jobs
+    running = RunningSweep(SweepParameters(grid=str(path), progress="none"))
+    finished = {first.number: JobState("running elsewhere"), second.number: JobState("finished")}
+    monkeypatch.setattr(jobs, "read_job", lambda job: finished[job.number])
+    monkeypatch.setattr(process, "read_job", lambda job: finished[job.number])
+    monkeypatch.setattr(process, "_wait", wait)
+    monkeypatch.setattr(process, "START", "")
+    with ThreadPoolExecutor(1) as executor:
+        assert {outcome.number: outcome.status for outcome in running.finish(executor)} == {1: 7, 2: 0}
+    assert (running.failed, running.report()) == ([], [])
+    assert list(running.table()["state"]) == ["running elsewhere", "finished"]
+    assert list(first.copy.parent.iterdir()) == []
+    assert not second.copy.parent.exists()
+    running.raise_for_end()
+
+
 def test_an_executor_that_loses_a_job_fails_that_job_alone(sweep, prepared, workspace):
     class Losing(ThreadPoolExecutor):
         def submit(self, *_: object) -> Future:
@@ -229,8 +277,9 @@ def test_an_interrupt_tells_the_running_job_and_keeps_the_others_from_beginning(
 
     monkeypatch.setattr(process, "run_job", run)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(StoppedError, match="^sweep stopped with 3 of 3 jobs left; to continue: dlv3p sweep ") as told:
+    with pytest.raises(StoppedError, match="to continue: dlv3p sweep .* --workers 1$") as told:
         main([str(sweep(grid={"seed": [0, 1, 2]})), "--workers", "1"])
+    assert str(told.value).startswith("sweep stopped with 3 of 3 jobs left; ")
     assert told.value.exit_status == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert "press Ctrl-C again to stop without waiting" in capsys.readouterr().out
@@ -243,6 +292,22 @@ def test_a_job_does_not_begin_once_the_sweep_is_stopped(sweep, tmp_path):
     assert outcome.status == process.NOT_BEGUN
     assert outcome.stopped
     assert not job.copy.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--address", "tcp://host:1"),
+            r"^address='tcp://host:1': belongs to on='dask', and on='local'; leave one out$",
+        ),
+        (("--on", "slurm", "--workers", "3"), "^workers=3: belongs to on='local'; slurm is limited by .*parallelism"),
+        (("--on", "dask", "--address", "tcp://h:1", "--workers", "3"), "; dask is limited by its workers$"),
+    ],
+)
+def test_what_would_change_nothing_there_is_refused(sweep, words, message):
+    with pytest.raises(ParameterError, match=message):
+        main([str(sweep()), "--dry-run", *words])
 
 
 @pytest.mark.parametrize(

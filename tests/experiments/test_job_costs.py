@@ -12,7 +12,7 @@ import yaml
 from support.tiny import TINY
 
 from cityscapes.errors import OutOfMemoryError, ParameterError
-from dlv3p.experiments import costs
+from dlv3p.experiments import costs, least_costs
 from dlv3p.experiments.sweep import RunningSweep, main
 from dlv3p.parameters.notebooks import SweepParameters
 from dlv3p.runtime.lines import format_duration
@@ -133,18 +133,78 @@ def uses(path: Path, notebook: str, **fixed: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("notebook", "split"), [("evaluate", "val"), ("save_predictions", "test")])
-def test_what_predicts_a_split_at_least_takes_as_long_as_its_images(
-    trained_once, tmp_path, monkeypatch, capsys, notebook, split
+@pytest.mark.parametrize(
+    ("notebook", "fixed", "images"),
+    [
+        ("evaluate", {"split": "val"}, 3),
+        ("save_predictions", {"split": "test"}, 2),
+        ("predict", {"images": "{city}/leftImg8bit/test", "threads": 1}, 2),
+        ("render_gif", {"images": "{city}/leftImg8bit/train", "frames": 2}, 2),
+        ("render_gif", {"split": "val", "frames": 20}, 3),
+        ("quantize", {"split": "val", "calibration_images": 4}, 2 * 3 + 4),
+    ],
+)
+def test_what_predicts_at_least_takes_as_long_as_its_images(
+    trained_once, city, tmp_path, monkeypatch, capsys, notebook, fixed, images
 ):
     monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
-    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=itertools.count(0, 10).__next__))
-    path = uses(tmp_path / "uses.yaml", notebook, split=split, device="cpu")
+    monkeypatch.setattr(least_costs, "time", SimpleNamespace(perf_counter=itertools.count(0, 10).__next__))
+    fixed = {name: value.format(city=city) if name == "images" else value for name, value in fixed.items()}
+    path = uses(tmp_path / "uses.yaml", notebook, **{"device": "cpu"} | fixed)
     assert main([str(path), "--dry-run"]) == 0
     *_, first, total = capsys.readouterr().out.splitlines()
-    images = 2 if split == "test" else 3
-    assert f"new  about {format_duration(10 * images)} (at least, by a few images), 1.3 GiB of memory, 1 MiB" in first
-    assert "1.3 GiB of memory, 1 MiB of disk" in total
+    seconds = format_duration(10 * images)
+    assert f"new  at least {seconds} (by a few images), 1.3 GiB of memory, 1 MiB" in first
+    assert f"; at least {seconds} of work, {seconds} with 1 at once, 1.3 GiB of memory, 1 MiB of disk" in total
+
+
+def test_a_profile_at_least_takes_its_passes_of_which_those_of_the_smallest_case_are_timed(
+    trained_once, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
+    monkeypatch.setattr(least_costs, "time", SimpleNamespace(perf_counter=itertools.count(0, 10).__next__))
+    monkeypatch.setattr(least_costs, "count_macs", lambda build, height, width: {"total": height * width})
+    cases = {"sizes": "64x128 128x128", "batch_sizes": "1 2", "output_strides": "16", "warmup": 1, "repeats": 2}
+    assert main([str(uses(tmp_path / "uses.yaml", "profile", device="cpu", **cases)), "--dry-run"]) == 0
+    first, _ = capsys.readouterr().out.splitlines()
+    assert f"  new  at least {format_duration(10 * 3 * (1 + 2 + 2 + 4))} (by a few images), 1.0 GiB of memory" in first
+
+
+def test_what_fine_tunes_takes_steps_as_if_it_were_dense_once_for_all_and_is_not_refused(
+    trained_once, tmp_path, monkeypatch, measured, capsys
+):
+    monkeypatch.setenv("DLV3P_WORKSPACE", str(trained_once[0]))
+    jobs = [{"pruned_run": f"p{epochs}", "epochs": epochs} for epochs in (3, 30)]
+    path = tmp_path / "uses.yaml"
+    path.write_text(yaml.safe_dump({"notebook": "prune", "fixed": {"run": "done"}, "list": jobs}))
+    assert main([str(path), "--dry-run", "--progress", "none"]) == 0
+    first, second, _ = capsys.readouterr().out.splitlines()
+    on_top = "(to fine-tune, if it were dense; scoring and timing come on top), 1.0 GiB of memory"
+    assert f"  new  about {format_duration(9)} {on_top}" in first
+    assert f"  new  about {format_duration(90)} {on_top}" in second
+    assert [(one.run, bool(one.teacher)) for one in measured] == [("p3", True)]
+
+    def refuse(*_):
+        raise OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(costs, "measure_pace", refuse)
+    assert main([str(path), "--dry-run", "--progress", "none"]) == 0
+    assert "  new  time unknown (no prune.ipynb was executed here to its end, " in capsys.readouterr().out
+
+
+def test_the_story_takes_as_long_as_its_training(workspace, tmp_path, measured, capsys):
+    path = tmp_path / "story.yaml"
+    path.write_text(yaml.safe_dump({"notebook": "quickstart", "fixed": {"epochs": 1}}))
+    assert main([str(path), "--dry-run", "--progress", "none"]) == 0
+    assert " (to train; what it shows comes on top), 1.0 GiB of memory" in capsys.readouterr().out
+    assert [one.epochs for one in measured] == [1]
+
+
+def test_one_job_is_not_divided_by_how_many_had_room(write, measured, monkeypatch, capsys):
+    monkeypatch.setattr("dlv3p.experiments.executors.usable_cores", lambda: 8)
+    assert main([str(write(list=[{"epochs": 2}, {"epochs": 20}])), "--dry-run", "--progress", "none"]) == 0
+    total = capsys.readouterr().out.splitlines()[-1]
+    assert f"; about {format_duration(66)} of work, {format_duration(60)} with 2 at once, 2.0 GiB of memory" in total
 
 
 def test_any_other_notebook_takes_as_long_as_it_last_did_or_says_that_nothing_is_known(
@@ -152,14 +212,18 @@ def test_any_other_notebook_takes_as_long_as_it_last_did_or_says_that_nothing_is
 ):
     monkeypatch.setenv("DLV3P_WORKSPACE", str(tmp_path))
     shutil.copytree(trained_once[0] / "saved", tmp_path / "saved")
-    path = uses(tmp_path / "uses.yaml", "profile")
+    path = tmp_path / "uses.yaml"
+    path.write_text(yaml.safe_dump({"notebook": "explore_predictions"}))
     assert main([str(path), "--dry-run"]) == 0
     first, total = capsys.readouterr().out.splitlines()
-    assert "  new  cost unknown  " in first
+    unknown = (
+        "  new  time unknown (no explore_predictions.ipynb was executed here to its end, from which it would follow)"
+    )
+    assert unknown in first
     assert total.endswith("; the time of 1 is unknown until one has run")
     for name, facts in {"demo": {"exception": None}, "failed": {"exception": True}}.items():
-        facts |= {"input_path": "notebooks/profile.ipynb", "duration": 70.0}
+        facts |= {"input_path": "notebooks/explore_predictions.ipynb", "duration": 70.0}
         (tmp_path / "outputs" / name).mkdir(parents=True)
-        (tmp_path / "outputs" / name / "7_profile.ipynb").write_text(json.dumps({"metadata": {"papermill": facts}}))
+        (tmp_path / "outputs" / name / "7_explore.ipynb").write_text(json.dumps({"metadata": {"papermill": facts}}))
     assert main([str(path), "--dry-run"]) == 0
-    assert "  new  about 70 s (as outputs/demo/7_profile.ipynb took)  " in capsys.readouterr().out
+    assert "  new  about 70 s (as outputs/demo/7_explore.ipynb took)  " in capsys.readouterr().out

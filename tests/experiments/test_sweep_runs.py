@@ -71,7 +71,9 @@ def test_an_interrupt_lets_running_jobs_save_and_says_how_to_go_on(city, workspa
     command = [sys.executable, "-m", "dlv3p", "sweep", str(path), "--workers", "1"]
     stopped = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert stopped.returncode == 130, stopped.stdout
-    assert stopped.stderr == f"error: sweep stopped with 2 of 2 jobs left; to continue: dlv3p sweep {path}\n"
+    assert (
+        stopped.stderr == f"error: sweep stopped with 2 of 2 jobs left; to continue: dlv3p sweep {path} --workers 1\n"
+    )
     assert "to resume, epoch" in stopped.stdout
     assert not (workspace / "saved" / "tiny-1").exists()
     subprocess.run(command, check=True, capture_output=True, timeout=300)

@@ -71,10 +71,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
                 ) from error
             claim = _claim(folder)
         try:
-            file.seek(0)
-            file.truncate()
-            file.write(f"{_me()}\n")
-            file.flush()
+            _sign(file, folder)
             if not _is_there(file, folder):
                 raise BusyError(f"{folder}: another process has just removed it; run again")
             yield
@@ -100,6 +97,15 @@ def _lock(file: TextIO, folder: Path) -> None:
             if not _has_ended(holder) or time.monotonic() > deadline:
                 raise BusyError(f"{folder}: {holder} is writing here; wait for it, or choose another folder") from error
         time.sleep(0.05)
+
+
+def _sign(file: TextIO, folder: Path) -> None:
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), f"{_me()}\n".encode(), 0)  # past the buffer, whose rest would fail again at the end
+    except OSError as error:
+        explain_refusal(error, folder / LOCK)
+        raise
 
 
 def _is_there(file: TextIO, folder: Path) -> bool:

@@ -284,12 +284,31 @@ def _share_out(
             split = max(shares, key=lambda split: shares[split] * total - filled[split])
             split_of_group[group] = split
             filled[split] += sizes[group]
-    if empty := [split for split in shares if not filled[split]]:
-        raise InputError(
-            f"{len(sizes)} groups of images are too few for {len(shares)} splits, {empty[0]} would be empty; give "
-            "other groups or splits"
-        )
+    fixed = {group_of[name] for name in before if name in group_of}
+    for split in [split for split in shares if not filled[split]]:
+        held = Counter(split_of_group.values())
+        spare = [group for group, at in split_of_group.items() if held[at] > 1 and group not in fixed]
+        if not spare:
+            raise InputError(_why_empty(split, sizes, len(shares), kept=len(fixed) == len(sizes)))
+        group = min(spare, key=lambda group: (sizes[group], group))  # the smallest leaves the shares nearly as they are
+        split_of_group[group] = split
     return {name: split_of_group[group] for name, group in group_of.items()}
+
+
+def _why_empty(split: str, sizes: Mapping[str, int], splits: int, *, kept: bool) -> str:
+    """Say why no group is left for a split: one, which may be a single image, is never divided, nor moved later."""
+    images, groups = sum(sizes.values()), len(sizes)
+    found = f"{images} image{'s' * (images != 1)}"
+    if groups < images:
+        found += f" in {groups} group{'s' * (groups != 1)}"
+    if kept:
+        return (
+            f"split {split!r} would have no image: {found} in the splits of an earlier call, which they "
+            "keep; choose another output"
+        )
+    grouped = ", and a group is never divided; name fewer in splits, or other image_groups"
+    remedy = grouped if groups < images else "; name fewer in splits"
+    return f"split {split!r} would have no image: {found} for {splits} splits{remedy}"
 
 
 def _refuse_torn(split_of: Mapping[str, str], group_of: Mapping[str, str], *, by_default: bool) -> None:

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from cityscapes.errors import InputError, ParameterError, UserError
 from cityscapes.files.atomic import check_writable
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
+from cityscapes.findings import ProblemsError
 from cityscapes.parallel import worker_processes_beside
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
@@ -127,19 +129,28 @@ SHARPEST = 2
 
 
 class Drive(NamedTuple):
-    """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3)."""
+    """An animation to write: its file, the names of its frames, and the frames themselves, uint8 (h,w,3).
+
+    A frame that cannot be drawn is left out: while the others are drawn, `problems` receives a line for it.
+    """
 
     path: Path
     names: tuple[str, ...]
     frames: Iterator[np.ndarray]
+    problems: list[str]
+
+    def refuse_problems(self) -> None:
+        """Raise ProblemsError if frames were left out, so that the exit status says so; the animation stays."""
+        if self.problems:
+            raise ProblemsError(self.path, f"lacks {len(self.problems)} of {len(self.names)} frames", self.problems)
 
 
 class Shot(NamedTuple):
-    """What a frame is drawn of: an image, and where there is one the truth, train ids (H,W)."""
+    """What a frame is drawn of; `read` returns the image, and where there is one the truth, train ids (H,W)."""
 
     name: str
-    image: Image.Image | ChannelImage
-    truth: np.ndarray | None = None
+    where: str
+    read: Callable[[], tuple[Image.Image | ChannelImage, np.ndarray | None]]
 
 
 def drive_of(predictor: ImagePredictor, parameters: RenderGifParameters) -> Drive:
@@ -163,52 +174,83 @@ def _drive_of_split(predictor: ImagePredictor, parameters: RenderGifParameters) 
         print(f"{split.root}: has other classes than {network.run!r}, whose names and colors are shown")
     truths = alike and p.show_truth and all(is_labeled(split, index) for index in indices)
     names = tuple(split.name(index) for index in indices)
-    shots = (
-        Shot(name, split.image(index), split.mask(index) if truths else None)
+
+    def read(index: int) -> tuple[Image.Image | ChannelImage, np.ndarray | None]:
+        return split.image(index), split.mask(index) if truths else None
+
+    shots = [
+        Shot(name, str(split.image_path(index)), partial(read, index))
         for name, index in zip(names, indices, strict=True)
-    )
+    ]
     footer = f"{network.name} · {data_name(split)} · {WHOLE_IMAGE.name}"
-    frames = _composed(predictor, shots, len(names), p, footer=footer, classes=split if alike else predictor)
-    return Drive(result_path(network, split, f"{drive_word(p)}.{p.animation}", usual=split.split), names, frames)
+    path = result_path(network, split, f"{drive_word(p)}.{p.animation}", usual=split.split)
+    return _drive(path, predictor, shots, p, footer=footer, classes=split if alike else predictor)
 
 
 def _drive_of_images(predictor: ImagePredictor, parameters: RenderGifParameters) -> Drive:
     p, network, source = parameters, predictor.network, find_images(parameters.images)
     if source.video:
         video = open_video(source.video)
-        names = tuple(f"frame {number}" for number in range(len(video.ticks)))[: p.frames]
-        pictures = map(Image.fromarray, video.frames())
+        stream = video.frames()
+        shots = [
+            Shot(f"frame {number}", str(source.video), lambda: (Image.fromarray(next(stream)), None))
+            for number in range(min(len(video.ticks) + video.cut, p.frames))  # the one after a cut says so
+        ]
     else:
         images = source.images[: p.frames]
         for image in images:
             if why := why_unread(image.path):
                 raise InputError(f"{image.path}: {why}")
-        names = tuple(image.name for image in images)
-        pictures = (predictor.opened(image.path) for image in images)
-    shots = map(Shot, names, pictures)
+        shots = [Shot(image.name, str(image.path), partial(_opened, predictor, image.path)) for image in images]
     footer = f"{network.name} · {source.title} · {WHOLE_IMAGE.name}"
-    frames = _composed(predictor, shots, len(names), p, footer=footer, classes=predictor)
     title = f"{source.title}-{short_hash(os.path.realpath(p.images))}"  # two folders may have one name
     words = "_".join(["predict", title, *checkpoint_words(network)])
-    return Drive(output_folder(network.run) / f"{words}.{p.animation}", names, frames)
+    path = output_folder(network.run) / f"{words}.{p.animation}"
+    return _drive(path, predictor, shots, p, footer=footer, classes=predictor)
 
 
-def _composed(
+def _opened(predictor: ImagePredictor, path: Path) -> tuple[Image.Image | ChannelImage, None]:
+    return predictor.opened(path), None
+
+
+def _drive(
+    path: Path,
     predictor: ImagePredictor,
-    shots: Iterable[Shot],
-    count: int,
+    shots: Sequence[Shot],
     parameters: RenderGifParameters,
     *,
     footer: str,
     classes: ImagePredictor | Split,
+) -> Drive:
+    problems: list[str] = []
+    frames = _composed(predictor, shots, parameters, problems=problems, footer=footer, classes=classes)
+    return Drive(path, tuple(shot.name for shot in shots), frames, problems)
+
+
+def _composed(
+    predictor: ImagePredictor,
+    shots: Sequence[Shot],
+    parameters: RenderGifParameters,
+    *,
+    problems: list[str],
+    footer: str,
+    classes: ImagePredictor | Split,
 ) -> Iterator[np.ndarray]:
-    """Yield the frames, in the names and colors of `classes`; all images at the size of the first, within borders."""
+    """Yield the frames, in the names and colors of `classes`; all images at the size of the first, within borders.
+
+    What is wrong with the others is said and noted in `problems`; where nothing can be drawn, ProblemsError is raised.
+    """
     shape = None
-    for name, image, truth in track(shots, total=count, title="render", mode=parameters.progress):
+    for name, where, read in track(shots, title="render", mode=parameters.progress):
         try:
+            image, truth = read()
             tiles = predictor.needs_tiles(image.size[::-1])
-        except InputError as error:
-            raise InputError(problem_of(name, error)) from error
+        except StopIteration:  # of a video that breaks off, which the frame before has said
+            break
+        except (UserError, OSError) as error:
+            problems.append(problem_of(where, error))
+            print(f"not drawn: {problems[-1]}", flush=True)
+            continue
         longest = SHARPEST * parameters.width if tiles else max(image.size)
         maps = [predictor(image), *([] if truth is None else [truth])]
         pixels, labels, *truths = shrink(image, *maps, longest=longest)
@@ -227,6 +269,8 @@ def _composed(
             footer=f"{footer} in tiles of {parameters.tile}" if tiles else footer,
             name_classes=parameters.name_classes,
         )
+    if shape is None and problems:
+        raise ProblemsError(parameters.images or parameters.split, "no frame can be drawn", problems)
 
 
 def _as_recorded(predictor: ImagePredictor, parameters: PredictParameters, output: Path) -> ImagePredictor:

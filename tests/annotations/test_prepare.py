@@ -14,6 +14,7 @@ from PIL import Image
 from cityscapes.errors import InputError, MachineError, MissingInputError, ParameterError
 from dlv3p.annotations.__main__ import main
 from dlv3p.annotations.image_files import ImageIndex
+from dlv3p.annotations.plan import plan_splits
 from dlv3p.annotations.prepare import Preparation, prepare_annotations
 from dlv3p.annotations.shapes import AnnotatedImage, Shape, draw
 from dlv3p.data.audit import audit
@@ -215,6 +216,30 @@ def test_groups_are_never_torn_apart(photos: Path) -> None:
     for split in ("train", "val"):
         names = [path.name[:8] for path in (found.folder / "masks" / split).glob("*.png")]
         assert (len(names), len(set(names))) == (5, 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_as_many_groups_as_splits_fill_them_all_however_unequal(photos: Path, seed: int) -> None:
+    """Of a street of nine images and one of a single image, the small one is for validation, whatever the seed."""
+    subset_of = {f"street_{min(n, 1)}_{n}": "" for n in range(10)}
+    plan = plan_splits(subset_of, groups="^(street_[0-9]+)_", seed=seed)
+    assert set(plan.split_of.values()) == {"train", "val"}
+    assert plan.split_of["street_0_0"] == "val"
+    three = {f"street_{n // 4}_{n}": "" for n in range(9)}
+    plan = plan_splits(three, groups="^(street_[0-9]+)_", shares="train 0.98 val 0.01 test 0.01", seed=seed)
+    assert len(set(plan.split_of.values())) == 3
+    assert plan.splits()[0] == "train"
+
+
+def test_too_few_images_or_groups_for_the_splits_are_told_as_what_they_are(photos: Path) -> None:
+    one, two = {"a_0": ""}, {f"street_0_{n}": "" for n in range(5)}
+    with pytest.raises(InputError, match="^split 'val' would have no image: 1 image for 2 splits; name f"):
+        plan_splits(one)
+    said = "^split 'val' would have no image: 5 images in 1 group for 2 splits, and a group is never divided; .*"
+    with pytest.raises(InputError, match=f"{said}, or other image_groups$"):
+        plan_splits(two, groups="^(street_[0-9]+)_")
+    with pytest.raises(InputError, match="5 images in the splits of an earlier call, which they keep; cho"):
+        plan_splits(two, before=dict.fromkeys(two, "train"))
 
 
 def test_a_list_that_tears_a_group_apart_is_refused(photos: Path) -> None:

@@ -49,6 +49,57 @@ def test_a_split_and_a_video_are_drives_too(predictor, city: Path, tmp_path: Pat
     assert [frame.shape[1] for frame in drive.frames] == [320, 320]
 
 
+@pytest.mark.parametrize("animation", ["gif", "webp", "mp4"])
+@pytest.mark.parametrize("damaged", ["a.png", "b.jpg"])
+def test_a_damaged_image_is_left_out_of_an_animation_and_named(
+    predictor, photos: Path, animation: str, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are drawn, the first too, and the cell that says so fails after the file is written."""
+    Image.open(photos / "a.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(photos / "c.png")
+    (photos / damaged).write_bytes((photos / damaged).read_bytes()[:300])
+    given = {"images": str(photos / "*.*"), "animation": animation, "width": 320, "progress": "none"}
+    drive = drive_of(predictor, RenderGifParameters(**given))
+    assert drive.names == ("a", "b", "c")
+    write_animation(drive.frames, drive.path)
+    assert animation_size(drive.path) == (2, 320)
+    assert capsys.readouterr().out.startswith(f"not drawn: {photos / damaged}: ")
+    with pytest.raises(InputError, match=rf"predict_photos-\w+\.{animation}: lacks 1 of 3 frames: .*{damaged}: "):
+        drive.refuse_problems()
+
+
+def test_a_split_with_a_damaged_image_and_a_video_that_breaks_off_are_drawn_as_far_as_they_go(
+    predictor, city: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(city, tmp_path / "city")
+    image = sorted((root / "leftImg8bit" / "val").glob("*/*.png"))[0]
+    image.write_bytes(image.read_bytes()[:300])
+    drive = drive_of(predictor, RenderGifParameters(data_root=str(root), width=320, progress="none"))
+    assert (len(list(drive.frames)), len(drive.names), len(drive.problems)) == (2, 3, 1)
+    assert drive.problems[0].startswith(f"{image}: ")
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
+    write_video(noise, tmp_path / "whole.mkv", rate=5)
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    drive = drive_of(predictor, RenderGifParameters(images=str(tmp_path / "cut.mkv"), width=320, progress="none"))
+    assert 0 < len(list(drive.frames)) < 20
+    assert len(drive.problems) == 1
+    assert "breaks off after" in drive.problems[0]
+
+
+def test_an_animation_of_damaged_images_alone_leaves_the_earlier_one(predictor, photos: Path) -> None:
+    given = {"images": str(photos / "*.*"), "width": 320, "progress": "none"}
+    drive = drive_of(predictor, RenderGifParameters(**given))
+    write_animation(drive.frames, drive.path)
+    drive.refuse_problems()
+    earlier = drive.path.read_bytes()
+    for path in photos.glob("*.*"):
+        path.write_bytes(path.read_bytes()[:300])
+    drive = drive_of(predictor, RenderGifParameters(**given))
+    with pytest.raises(InputError, match=r"no frame can be drawn: .*a\.png: .* \(and 1 more\)"):
+        write_animation(drive.frames, drive.path)
+    assert drive.path.read_bytes() == earlier
+
+
 def test_no_two_drives_share_an_animation() -> None:
     splits, cities, sequences = ("a", "a_b", "a_b_000001", "a_last", "predict_a"), ("", "b", "last"), ("", "000001")
     drives = [RenderGifParameters(split=s, city=c, sequence=n) for s in splits for c in cities for n in sequences]
@@ -102,7 +153,9 @@ def test_a_split_of_large_images_is_animated_in_tiles_too(predictor, city: Path,
     assert not np.array_equal(tiled, whole)
     monkeypatch.undo()
     small = replace(predictor, limit=replace(predictor.limit, gib=1.0))
-    with pytest.raises(InputError, match=r"\w_000000: .* pixels take .* more than memory_gib=1; allow more"):
+    with pytest.raises(
+        InputError, match=r"\w_000000_leftImg8bit\.png: .* pixels take .* more than memory_gib=1; allow more"
+    ):
         list(drive_of(small, RenderGifParameters(**given)).frames)
 
 

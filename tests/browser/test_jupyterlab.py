@@ -167,6 +167,7 @@ def test_the_notebook_train_reads_well_and_shows_what_to_do_after_a_restart_and_
     assert [(Path(path).stem, run) for path, run in read["next"]] == [(name, "read") for name in names]
     assert re.search(r"note: 2 steps in all, 1 per epoch, are few ", "\n".join(seen.printed))
     assert read["pictures"] == 2, "curves and samples of predictions"
+    assert "\n".join(seen.printed).count("best val mIoU ") == 1
     (sentence,) = told
     assert sentence.strip().startswith("NameError: 'config' is not known: the cell above that sets it has not been run")
     assert len(sentence.strip().splitlines()) == 1

@@ -150,8 +150,8 @@ class WidgetProgress(Callback):
         self._end("", message, printed=False)  # `cell_outputs` has it printed
 
     def _last_epoch(self) -> tuple[float, float]:
-        """Return the seconds and the steps of the last epoch, as far as they are known, to tell the pace of the next."""
-        seconds = self._rows[-1].get("seconds", math.nan) if self._rows else math.nan
+        """Return the seconds and the steps of the last epoch, as far as they are known: the pace of the next."""
+        seconds = self._rows[-1].get("seconds") or math.nan if self._rows else math.nan
         return (seconds, self._steps) if seconds > 0 else (0.0, 0.0)
 
     def _advance(self, done: float, note: str) -> None:

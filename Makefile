@@ -50,8 +50,8 @@ lint: $(ready)  ## check the style of code and notebooks
 # Jupyter refuses to run as root, as most containers do, unless it is asked to.
 as_root = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# Notebooks that only name their kernel are not shown as changed when they are opened.
-opened = --ServerApp.contents_manager_class=dlv3p.jupyter.opened_notebooks.OpenedNotebooks
+# Notebooks that only name their kernel are not shown as changed when they are opened; messages break at spaces.
+opened = --ServerApp.contents_manager_class=dlv3p.jupyter.opened_notebooks.OpenedNotebooks --LabApp.custom_css=True
 
 lab: $(ready)  ## open JupyterLab in notebooks/
 	@$(python) -m jupyter lab --notebook-dir=notebooks $(opened) $(as_root)

@@ -264,7 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say_cost(parameters)
         result = train(parameters)
     if int(os.environ.get("RANK", 0)) == 0 and not started_by_launch():
-        print(f"saved/{result.run}: {result.summary}\n\nWhat to do next:\n{result.next_steps}")
+        score = f": {result.summary}" if parameters.progress == "none" else ""  # which else stands above
+        print(f"saved/{result.run}{score}\n\nWhat to do next:\n{result.next_steps}")
     return 0
 
 

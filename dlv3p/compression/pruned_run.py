@@ -32,7 +32,7 @@ from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import DeepLab, build_network
 from dlv3p.parameters.notebooks import PruneParameters
 from dlv3p.parameters.training import TrainParameters
-from dlv3p.runs.folders import find_run, hold_run, list_runs, write_json
+from dlv3p.runs.folders import PRUNED, find_run, hold_run, list_runs, write_json
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.devices import LAYOUT, choose_device
@@ -42,7 +42,7 @@ from dlv3p.weights.checkpoint import model_from_checkpoint
 from dlv3p.weights.checksums import weights_sha256
 from dlv3p.weights.loading import load_model, save_model
 
-START, RECORD = Path("pruning", "start.safetensors"), Path("pruning", "settings.json")
+START = Path("pruning", "start.safetensors")
 DATA = "data_sha256"
 """The key of the bytes of the data that the network was recalibrated on, which earlier versions did not store."""
 SETTINGS = ("sparsity", "criterion", "ranking", "parts", "round_to", "batches")
@@ -146,7 +146,7 @@ def prune_run(parameters: PruneParameters) -> PrunedRun:
         else:
             model = _pruned(dense, parameters, training_split)
             save_model(folder / START, model, dense.parameters, list(dense.class_names))
-            write_json(folder / RECORD, record)
+            write_json(folder / PRUNED, record)
         start = load_model(folder / START).model
     return PrunedRun(parameters, dense, start, training)
 
@@ -160,7 +160,7 @@ def dense_run(run: str) -> str:
     """Return `run`, or for "" the newest run that is not the result of pruning; raises MissingInputError for none."""
     if run:
         return run
-    dense = (name for name in reversed(list_runs()) if not (run_folder(name) / RECORD).is_file())
+    dense = (name for name in reversed(list_runs()) if not (run_folder(name) / PRUNED).is_file())
     return next(dense, None) or find_run("")
 
 
@@ -190,11 +190,11 @@ def _pruned(dense: Predictor, parameters: PruneParameters, split: Split) -> Deep
 
 def _has_start(folder: Path, record: dict[str, Any]) -> bool:
     """Return whether a folder holds the start that `record` describes; raises ParameterError when it holds another."""
-    if not (folder / RECORD).is_file():
+    if not (folder / PRUNED).is_file():
         if (folder / "run.json").is_file():
             raise ParameterError(f"pruned_run={folder.name!r}: is a run that was not pruned; give another name")
         return False
-    found = _read(folder / RECORD, folder)
+    found = _read(folder / PRUNED, folder)
     same_weights = found.get("weights_sha256") == record["weights_sha256"]  # of a run that may have been renamed
     settings = {key: value for key, value in record.items() if key != DATA and not (key == "run" and same_weights)}
     _refuse_other(folder.name, "pruned", {key: found.get(key) for key in settings}, settings)

@@ -31,7 +31,7 @@ from dlv3p.evaluation.results import CHECKPOINT, RECORD, MadeFrom, means_otherwi
 from dlv3p.parameters.choices import OWN_IDS
 from dlv3p.parameters.notebooks import SHARED, CompareRunsParameters, RunParameters
 from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol
-from dlv3p.runs.folders import checkpoint_path, find_run
+from dlv3p.runs.folders import checkpoint_path, dense_of, find_run
 from dlv3p.runs.record import read_unchanged_record
 from dlv3p.runtime.progress import track
 
@@ -90,12 +90,16 @@ def from_evaluation(evaluation: Evaluation, name: str) -> Candidate:
     return Candidate(name, evaluation.counts, *where, protocol, predict, evaluation.made_from, scale)
 
 
-def at_two_sizes(predictor: Predictor, *, progress: str = "auto") -> list[Candidate]:
-    """Score a run on its validation images as they are, and at `SMALLER` times their height and width."""
+def usual_pair(predictor: Predictor, *, threads: int = 2, progress: str = "auto") -> list[Candidate]:
+    """Score a pruned run after the run that it was pruned from; any other run at its size, and at `SMALLER` of it."""
     parameters = predictor.parameters
     split = open_split(resolve_data_root(parameters.data_root), parameters.validation_split)
-    smaller = replace(predictor, parameters=replace(parameters, image_scale=parameters.image_scale * SMALLER))
-    networks = {predictor.run: predictor, f"{predictor.run} at {SMALLER:.0%} of the size": smaller}
+    if dense := dense_of(predictor.run):
+        asked = RunParameters(run=dense, device=predictor.device.type, threads=threads)
+        networks = {dense: load_run_predictor(asked), predictor.run: predictor}
+    else:
+        smaller = replace(predictor, parameters=replace(parameters, image_scale=parameters.image_scale * SMALLER))
+        networks = {predictor.run: predictor, f"{predictor.run} at {SMALLER:.0%} of the size": smaller}
     return [from_evaluation(evaluate(one, split, progress=progress), name) for name, one in networks.items()]
 
 

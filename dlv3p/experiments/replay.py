@@ -210,12 +210,13 @@ def _execute(words: Sequence[str], folder: Path, workspace: Path, *, quiet: bool
     """Execute a command in a process with `workspace`; raises MachineError with its last line where it fails."""
     environment = os.environ | {WORKSPACE_VARIABLE: str(workspace)}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    last = ""
+    last, told = "", False
     with subprocess.Popen(words, env=environment, **options) as process:
         try:
             for line in process.stdout:
                 last = line.strip() or last
-                if not quiet and not line.startswith("saved/"):
+                told = told or line.startswith("saved/")  # and what to do next, which is no advice for a copy
+                if not (quiet or told):
                     print(line.replace(f"{workspace}/", ""), end="", flush=True)
         except KeyboardInterrupt:
             process.wait()

@@ -19,7 +19,7 @@ SHARED = "shared"
 class CompareRunsParameters(Parameters):
     """Compare runs, or folders of predicted masks, on the same images by the same protocol."""
 
-    candidates: str = several("", 'runs or folders of masks, reference first; "": a run at two sizes')
+    candidates: str = several("", 'runs or mask folders, reference first; "": dense and pruned, or two sizes')
     protocol: str = choice(SHARED, (SHARED, *PUBLISHED), "shared: the one by which all were scored")
     image_groups: str = text("", 'CSV table image,group, such as videos; "": folders of the images')
     data_root: str = data_root_field("", 'what folders of masks are scored on; "": the data of the first run')

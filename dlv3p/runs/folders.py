@@ -11,7 +11,7 @@ from typing import Any
 
 from cityscapes.errors import BusyError, MissingInputError, ParameterError
 from cityscapes.files.atomic import write_text
-from cityscapes.files.checksums import HASH_KEY, record_path, with_checksum, write_recorded
+from cityscapes.files.checksums import HASH_KEY, read_json, record_path, with_checksum, write_recorded
 from cityscapes.files.leftovers import LEFTOVER, remove_leftovers
 from cityscapes.files.locks import holder_of, is_lock, lock_folder
 from cityscapes.files.untrusted import given_path
@@ -37,6 +37,8 @@ TRAIN_IMAGES = "train_images.txt"
 """The list of the images that a run trains on, where a list or a fold has chosen them."""
 STARTED = ("run.json", TRAIN_IMAGES, STOP_REQUEST)
 """The files that a run has before its first checkpoint."""
+PRUNED = Path("pruning", "settings.json")
+"""The file of a run that was pruned: from which run, and how."""
 QUANTIZED = "quantization.json"
 """The file that marks a folder of quantized networks, `saved/<run>-int8/`."""
 
@@ -68,6 +70,15 @@ def list_runs() -> list[str]:
     paths = sorted(saved.glob("*/checkpoints/best.pt"), key=lambda path: path.stat().st_mtime_ns)
     runs = [path.parents[1].name for path in paths if path.is_file() and (path.parents[1] / METRICS).is_file()]
     return [run for run in runs if run != TRAINED_RUN] or runs
+
+
+def dense_of(run: str) -> str:
+    """Return the run that a run was pruned from; "" for any other run, and where that one is no longer there."""
+    try:
+        dense = str(read_json(run_folder(run) / PRUNED)["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    return dense if checkpoint_path(dense, "best").is_file() else ""
 
 
 def find_run(run: str, *, parameter: str = "run") -> str:

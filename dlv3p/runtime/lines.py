@@ -22,14 +22,24 @@ class LineProgress(Callback):
         self._spent, self._clock = spent, clock
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
-        self._total, self._first = total_epochs, 1 if self._spent else first_epoch
+        self._total, self._before = total_epochs, 0 if self._spent else first_epoch - 1
         self._began = self._clock() - self._spent
+        self._part: bool | None = None  # whether only the rest of the first epoch is seen, None before anything is
+
+    def on_step(self, epoch: int, step: int, loss: float) -> None:
+        self._part = step > 1 if self._part is None else self._part
+
+    def on_image(self, epoch: int, image: int, images: int) -> None:
+        self._part = True if self._part is None else self._part
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         number = int(row["epoch"])
-        done = number - self._first + 1
-        left = (self._clock() - self._began) / max(1, done) * (self._total - number)
-        known = done > 0 and number < self._total  # of epochs from before this began, no time is known
+        if self._part:  # of an epoch that was resumed within, the row alone knows how long it took
+            self._before, self._began, self._part = number, self._clock(), False
+        done = number - self._before
+        pace = (self._clock() - self._began) / done if done > 0 else row.get("seconds") or 0.0
+        left = pace * (self._total - number)
+        known = pace > 0 and number < self._total
         width = len(str(self._total))
         parts = [f"epoch {number:>{width}}/{self._total}", *describe_epoch(row)]
         print("  ".join(parts) + (f"  (eta {format_duration(left)})" if known else ""), flush=True)

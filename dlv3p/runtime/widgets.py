@@ -45,11 +45,11 @@ class Bar:
         self.text = plain_label(title)
         self.box = ipywidgets.HBox([self.bar, self.text])
 
-    def begin_at(self, done: int, spent: float = 0.0) -> None:
-        """Start from `done` instead of 0; the time left follows from the seconds `spent` on it, if they are known."""
+    def begin_at(self, done: float, spent: float = 0.0, over: float = 0.0) -> None:
+        """Start from `done` instead of 0; the time left follows from the seconds `spent` on the last `over` of it."""
         self.done = self.bar.value = done
-        self._offset = 0 if spent else done
-        self._began -= spent
+        self._offset = done - over
+        self._began = self._clock() - spent
 
     def update(self, done: float, note: str = "") -> None:
         """Advance to `done`; the display is updated at most five times a second."""
@@ -86,6 +86,7 @@ class WidgetProgress(Callback):
         self._clock, self._stop, self._spent = clock, stop, spent
         self._rows = [dict(row) for row in history]
         self._next_drawing = -math.inf
+        self._first_told = math.inf
 
     def on_start(self, total_epochs: int, steps_per_epoch: int, first_epoch: int = 1) -> None:
         import ipywidgets
@@ -94,7 +95,9 @@ class WidgetProgress(Callback):
         self._epochs, self._steps = total_epochs, steps_per_epoch
         self._bar = Bar(total_epochs * steps_per_epoch, "", clock=self._clock)
         self._bar.text.value = f"epoch {first_epoch}/{total_epochs}  ·  first step"
-        self._bar.begin_at((first_epoch - 1) * steps_per_epoch, self._spent)
+        done = (first_epoch - 1) * steps_per_epoch
+        self._known = (self._spent, done) if self._spent else self._last_epoch()
+        self._bar.begin_at(done, *self._known)
         if self._spent:
             self._show_end_of(first_epoch - 1)
         self._button = ipywidgets.Button(
@@ -122,14 +125,12 @@ class WidgetProgress(Callback):
 
     def on_step(self, epoch: int, step: int, loss: float) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  step {step}/{self._steps}  ·  loss {loss:.4f}"
-        self._bar.update((epoch - 1) * self._steps + step * (1 - _VALIDATION_SHARE), note)
-        self._tell_waiting()
+        self._advance((epoch - 1) * self._steps + step * (1 - _VALIDATION_SHARE), note)
 
     def on_image(self, epoch: int, image: int, images: int) -> None:
         note = f"epoch {epoch}/{self._epochs}  ·  validating, image {image}/{images}"
         part = 1 - _VALIDATION_SHARE * (1 - image / images)
-        self._bar.update((epoch - 1 + part) * self._steps, note)
-        self._tell_waiting()
+        self._advance((epoch - 1 + part) * self._steps, note)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self._rows.append(dict(row))
@@ -147,6 +148,19 @@ class WidgetProgress(Callback):
 
     def on_stop(self, message: str = "") -> None:
         self._end("", message, printed=False)  # `cell_outputs` has it printed
+
+    def _last_epoch(self) -> tuple[float, float]:
+        """Return the seconds and the steps of the last epoch, as far as they are known: the pace of the next."""
+        seconds = self._rows[-1].get("seconds") or math.nan if self._rows else math.nan
+        return (seconds, self._steps) if seconds > 0 else (0.0, 0.0)
+
+    def _advance(self, done: float, note: str) -> None:
+        """Move the bar. The pace is that after the first step, which also starts workers and, resumed, skips steps."""
+        self._first_told = min(self._first_told, self._clock())
+        if self._clock() - self._first_told < _SECONDS_BETWEEN_UPDATES:  # several steps of a GPU are told at once
+            self._bar.begin_at(done, *self._known)
+        self._bar.update(done, note)
+        self._tell_waiting()
 
     def _request_stop(self, button: "ipywidgets.Button") -> None:
         if button.disabled:  # the second click of two; a second request would stop at once, without a checkpoint

@@ -39,7 +39,8 @@ def follow_elsewhere(parameters: TrainParameters) -> bool:
         state = _follow(run, progress, shown)
         if state.state != FINISHED:
             raise StoppedError(f"run={run!r}: stopped elsewhere after epoch {state.epoch} of {state.epochs}; run again")
-    progress.on_finish("the training that this cell followed has finished")
+    best = "" if state.best_mean_iou is None else f": best val mIoU {state.best_mean_iou:.4f}"
+    progress.on_finish(f"the training that this cell followed has finished{best}")
     return True
 
 

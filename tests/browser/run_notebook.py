@@ -232,7 +232,7 @@ def jupyter_server(folder: Path, workspace: Path) -> Iterator[str]:
     environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in names}
     environment |= {"DLV3P_WORKSPACE": str(workspace), "JUPYTER_NO_CONFIG": "", "JUPYTER_CONFIG_PATH": ""}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
-    options += re.findall(r"^opened = (\S+)$", MAKEFILE.read_text(), re.MULTILINE)
+    options += re.search(r"^opened = (.+)$", MAKEFILE.read_text(), re.MULTILINE)[1].split()
     options += ["--LabApp.expose_app_in_browser=True"]
     options += [f"--ServerApp.root_dir={folder / 'notebooks'}", f"--LabApp.user_settings_dir={folder / 'settings'}"]
     with open(folder / "server.log", "w") as log:

@@ -167,6 +167,7 @@ def test_the_notebook_train_reads_well_and_shows_what_to_do_after_a_restart_and_
     assert [(Path(path).stem, run) for path, run in read["next"]] == [(name, "read") for name in names]
     assert re.search(r"note: 2 steps in all, 1 per epoch, are few ", "\n".join(seen.printed))
     assert read["pictures"] == 2, "curves and samples of predictions"
+    assert "\n".join(seen.printed).count("best val mIoU ") == 1
     (sentence,) = told
     assert sentence.strip().startswith("NameError: 'config' is not known: the cell above that sets it has not been run")
     assert len(sentence.strip().splitlines()) == 1
@@ -202,6 +203,40 @@ def test_every_notebook_that_is_opened_says_what_comes_and_folds_its_checks(lab:
     with lab.without_kernels(ROOT / "notebooks") as show:
         for path in paths:
             assert_opened_well(path, show(path.name))
+
+
+BROKEN_WORDS = """() => [...document.querySelectorAll('.jp-OutputArea-output pre')].map((pre) => {
+    const walker = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT), range = document.createRange(), words = [];
+    const lines = () => new Set([...range.getClientRects()].map((part) => Math.round(part.top))).size;
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+        for (const word of node.data.matchAll(/\\S+/g)) {
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            words.push([word[0], lines()]);
+        }
+    range.selectNodeContents(pre);
+    const broken = words.filter(([_, lines]) => lines > 1).map(([word]) => word);
+    return {lines: lines(), words: words.length, broken: broken, cut_off: pre.scrollWidth - pre.clientWidth};
+})"""
+"""Of each printed text: its lines on the page, the words that are on two of them, and how much is out of sight."""
+
+
+def test_long_messages_break_at_spaces_and_only_what_is_longer_than_a_line_inside(
+    lab: JupyterLab, tmp_path: Path
+) -> None:
+    path = "data/" + 60 * "a_folder/" + "street_002.png"
+    said = f"error: {path}: holds the ids {', '.join(map(str, range(1000, 1150)))}, which are no ids of classes\n"
+    outputs = [nbformat.v4.new_output("stream", name=name, text=said) for name in ("stdout", "stderr")]
+    cells = [nbformat.v4.new_code_cell("print()", outputs=[output]) for output in outputs]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "long.ipynb")
+    with lab.without_kernels(tmp_path) as show:
+        page = show("long.ipynb")
+        page.locator(".jp-OutputArea-output pre").nth(1).wait_for()
+        for seen in page.evaluate(BROKEN_WORDS):
+            assert seen["lines"] > 5
+            (broken,) = seen["broken"]
+            assert "a_folder" in broken
+            assert seen["cut_off"] <= 0
 
 
 def assert_opened_well(path: Path, page: Page) -> None:

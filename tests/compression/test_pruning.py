@@ -29,6 +29,7 @@ from dlv3p.compression.importance import CRITERIA, choose_channels
 from dlv3p.compression.pruned_run import SETTINGS, _fine_tuning, _has_start, dense_run, prune_run
 from dlv3p.compression.pruning import accumulate_gradients, prune_model, recalibrate
 from dlv3p.data.audit import audit
+from dlv3p.evaluation.candidates import usual_pair
 from dlv3p.evaluation.inference import load_run_predictor, load_saved
 from dlv3p.models.anatomy import count_macs, count_parameters
 from dlv3p.models.deeplab import build_network
@@ -36,6 +37,7 @@ from dlv3p.models.widths import apply_widths, widths_of
 from dlv3p.parameters.choices import PRUNED_PARTS, PRUNING_CRITERIA, PRUNING_RANKINGS
 from dlv3p.parameters.network import NetworkParameters
 from dlv3p.parameters.notebooks import PruneParameters, RunParameters, TrainParameters
+from dlv3p.runs.folders import dense_of
 from dlv3p.train import train
 from dlv3p.training.distillation import load_teacher
 from dlv3p.weights.checkpoint import load_checkpoint, model_from_checkpoint
@@ -540,6 +542,24 @@ def test_the_gate_sees_three_networks_of_which_two_are_smaller(pruned_run):
     record = json.loads((pruned_run.folder / "pruning" / "settings.json").read_text())
     assert record["run"] == "tiny"
     assert record["sparsity"] == 0.5
+
+
+def test_a_pruned_run_is_compared_with_the_run_that_it_was_pruned_from(pruned_run):
+    """By default; where that run is gone, with itself at another size, as any other run."""
+    newest = load_run_predictor(RunParameters(device="cpu", threads=1))
+    assert newest.run == "tiny-pruned"
+    pair = usual_pair(newest, threads=1, progress="none")
+    assert [one.name for one in pair] == ["tiny", "tiny-pruned"]
+    assert pair[0].made_from.checkpoint_sha256 != pair[1].made_from.checkpoint_sha256
+    dense = run_folder("tiny")
+    moved = dense.rename(dense.with_name("elsewhere"))
+    try:
+        assert dense_of("tiny-pruned") == ""
+    finally:
+        moved.rename(dense)
+    assert dense_of("tiny") == ""
+    alone = usual_pair(load_run_predictor(RunParameters(run="tiny", device="cpu", threads=1)), progress="none")
+    assert [one.name for one in alone] == ["tiny", "tiny at 75% of the size"]
 
 
 def test_taylor_needs_gradients_that_were_worked_out():

@@ -9,6 +9,7 @@ import pytest
 from support.exactness import outcome
 
 from cityscapes.errors import InputError, IntegrityError, MissingInputError
+from dlv3p.experiments import replay as replaying
 from dlv3p.experiments.differences import KINDS, compare_records, name_altered_fields
 from dlv3p.experiments.replay import NotIdenticalError, main, replay
 from dlv3p.parameters.training import TrainParameters
@@ -59,6 +60,12 @@ def test_a_run_is_executed_again_to_the_same_bits_and_is_left_as_it_was(trained,
     )
     assert verdict.endswith("; not compared: evaluation, masks, zip, animation (none there)")
     assert outcome(trained.folder) == before
+
+
+def test_what_comes_after_a_training_is_not_advised_for_its_copy(tmp_path, capsys):
+    said = "epoch 1/1\nsaved/done\n\nWhat to do next:\npapermill evaluate.ipynb -p run done\n"
+    replaying._execute([sys.executable, "-c", f"print({said!r})"], tmp_path / "done", tmp_path, quiet=False)
+    assert capsys.readouterr().out == "epoch 1/1\n"
 
 
 def altered_copy(trained, name: str, **parameters: object) -> Path:

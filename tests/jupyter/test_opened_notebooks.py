@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_server.serverapp import ServerApp
 
 from dlv3p.jupyter import opened_notebooks
 from dlv3p.jupyter.opened_notebooks import OpenedNotebooks
@@ -32,6 +33,14 @@ def test_a_notebook_of_the_suite_names_the_kernel_as_it_does_itself(tmp_path: Pa
     assert found["kernelspec"]["display_name"] == "Python 3 (ipykernel)"
     assert found["language_info"]["version"] == platform.python_version()
     assert found["dlv3p"] == {"parameters": "TrainParameters"}
+
+
+def test_the_server_finds_the_style_sheet_before_any_other(tmp_path: Path) -> None:
+    server = ServerApp(static_custom_path=["theirs"])
+    OpenedNotebooks(root_dir=str(tmp_path), parent=server)
+    ours, *others = server.static_custom_path
+    assert "word-break: normal" in (Path(ours) / "custom.css").read_text()
+    assert others == ["theirs"]
 
 
 def test_any_other_notebook_and_one_whose_kernel_is_not_here_are_opened_as_they_are(

@@ -194,6 +194,55 @@ def test_a_resumed_run_counts_its_time_from_where_it_went_on():
     assert bar.bar.value == 95
 
 
+@pytest.mark.parametrize("rows", [[], [ROW | {"epoch": 1, "seconds": 12.0}]], ids=["first epoch", "second epoch"])
+def test_the_time_left_after_a_resume_follows_from_the_steps_that_were_taken_since(shown, rows):
+    """Resumed after step 7 of 10: the first step takes long, all others a second, the validation two."""
+    clock, first = Clock(), len(rows) + 1
+    live = widgets.WidgetProgress(history=rows, clock=clock)
+    live.on_start(4, 10, first)
+    text = shown[0].children[0].children[-1]
+    told = []
+    for step, seconds in ((8, 30.0), (9, 1.0), (10, 1.0)):
+        clock.now += seconds
+        live.on_step(first, step, 0.5)
+        told.append(text.value.partition("eta ")[2])
+    left = 12 * (4 - first) + 2  # seconds, after the last step
+    assert all(abs(int(eta.removesuffix(" s")) - left) < 10 for eta in told[bool(not rows) :]), told
+    assert bool(told[0]) == bool(rows), "of a first step alone, no pace is known"
+
+
+def test_a_run_resumed_in_a_validation_or_by_a_gpu_tells_no_wild_time(shown):
+    """Nothing but images is seen of an epoch, or ten steps at once."""
+    clock = Clock()
+    for begin in (lambda live: live.on_image(1, 2, 3), lambda live: [live.on_step(1, step, 0.5) for step in range(11)]):
+        live = widgets.WidgetProgress(clock=clock)
+        live.on_start(5, 40)
+        clock.now += 3
+        begin(live)
+        assert "eta" not in shown[-1].children[0].children[-1].value
+    for step in range(11, 21):
+        clock.now += step == 11  # ten steps a second
+        live.on_step(1, step, 0.5)
+    clock.now += 0.3
+    live.on_step(1, 21, 0.5)
+    assert 15 < int(shown[-1].children[0].children[-1].value.partition("eta ")[2].removesuffix(" s")) < 25
+
+
+@pytest.mark.parametrize("begin", [lambda lines: lines.on_step(3, 9, 0.5), lambda lines: lines.on_image(3, 1, 3)])
+def test_the_rest_of_an_epoch_is_no_pace(capsys, begin):
+    """The line of an epoch that was resumed within takes the time left from its row, later ones from the clock."""
+    clock = Clock()
+    lines = LineProgress(clock=clock)
+    lines.on_start(40, 10, first_epoch=3)
+    clock.now = 1.0
+    begin(lines)
+    lines.on_epoch(ROW)
+    clock.now += 10
+    lines.on_epoch(ROW | {"epoch": 4})
+    etas = [line.partition("eta ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert etas == [f"{format_duration(37 * 12.34)})", f"{format_duration(36 * 10)})"]
+
+
 def run_widgets(clock, epochs=4):
     live = widgets.WidgetProgress(clock=clock)
     live.on_start(epochs, 2)

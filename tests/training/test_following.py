@@ -79,7 +79,8 @@ def test_the_epochs_of_the_other_process_are_shown_until_it_has_finished(trained
     threading.Timer(0.5, other.done.set).start()
     result = train(tiny(city, run="done", image_scale=0.5))
     assert shown.epochs == [1, 2]
-    assert shown.end == "the training that this cell followed has finished"
+    told = f"the training that this cell followed has finished: best val mIoU {trained.best_mean_iou:.4f}"
+    assert shown.end == told
     assert len(result.history) == 2
     said = capsys.readouterr().out
     assert "is training this run; this cell follows it" in said

@@ -73,7 +73,7 @@ def test_a_score_over_one_class_says_so_in_training_and_in_evaluation(folder, wo
     assert result.caution == f" {said}"
     assert f"best val mIoU {result.best_mean_iou:.4f} {said} at epoch 1" in capsys.readouterr().out
     main(["--config", str(result.folder / "run.json")])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("saved/")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "best val mIoU" in line]
     assert line.endswith(f"{said} at epoch 1")
     predictor = load_run_predictor(RunParameters(run="one", device="cpu", threads=1))
     evaluation = evaluate(predictor, open_split(folder, "val"), progress="none")

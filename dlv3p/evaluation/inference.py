@@ -37,7 +37,7 @@ class Predictor:
 
     `weights_sha256` is the hash of the very bytes that the network was read from: a training may have written another
     checkpoint since. `meaning` is what turned stored masks into the classes of its training, None where it is not
-    known.
+    known. `original_sha256` is the `network_sha256` of the network that `model` runs in another way, "" for itself.
     """
 
     run: str
@@ -49,6 +49,7 @@ class Predictor:
     device: torch.device
     weights_sha256: str = ""
     meaning: str | None = None
+    original_sha256: str = ""
 
     @cached_property
     def network_sha256(self) -> str:
@@ -56,6 +57,8 @@ class Predictor:
 
         The file has another one each time, since it also holds the seconds of its epochs and the place of its data.
         """
+        if self.original_sha256:
+            return self.original_sha256
         switches = {item.name: getattr(self.parameters, item.name) for item in fields(NetworkParameters)}
         scale, names = self.parameters.image_scale, list(self.class_names)
         described = {**switches, "image_scale": scale, "class_names": names, **stated_of(self.model)}

@@ -283,7 +283,7 @@ def with_runtime(predictor: Predictor, runtime: str, *, threads: int) -> tuple[P
 def _folded(predictor: Predictor) -> Predictor:
     network = fold_norms(predictor.model).to(memory_format=LAYOUT)
     _check_agreement(predictor, network.logits_at_stride)
-    return replace(predictor, model=network)
+    return replace(predictor, model=network, original_sha256=predictor.network_sha256)
 
 
 def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
@@ -293,7 +293,7 @@ def _handed_over(predictor: Predictor, runtime: str, threads: int) -> Predictor:
     opened = open_onnx if runtime == "onnxruntime" else open_openvino
     stated = {"rule": predictor.rule, "colors": predictor.own_colors}
     network = ExportedNetwork(opened(path, threads=threads), predictor.model.align_corners, **stated)
-    return replace(predictor, model=network)
+    return replace(predictor, model=network, original_sha256=predictor.network_sha256)
 
 
 def _exported(predictor: Predictor) -> Path:

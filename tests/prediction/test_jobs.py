@@ -281,6 +281,21 @@ def test_what_the_fastest_runtime_began_is_resumed_by_the_same(photos: Path, tmp
     assert recorded_runtime(tmp_path / "out") == "exact"
 
 
+@pytest.mark.parametrize("runtime", ["folded", "onnxruntime", "openvino"])
+def test_a_folder_is_predicted_and_resumed_in_each_runtime(predictor, photos: Path, tmp_path: Path, runtime) -> None:
+    """Its stamps are of the network that another runtime runs, which has no weights of its own to hash."""
+    if runtime != "folded":
+        pytest.importorskip(runtime)
+    given = {"run": "done", "images": str(photos), "output": str(tmp_path / "out"), "runtime": runtime}
+    parameters = PredictParameters(**given, threads=1, device="cpu", progress="none", ids="train")
+    assert predictor_of(parameters).network.network_sha256 == predictor.network.network_sha256
+    for made in (3, 1):
+        found = predict(parameters)
+        assert (found.made, found.problems) == (made, ())
+        assert (read_ids(tmp_path / "out" / "ids" / "b.png") == predictor(photos / "b.jpg")).mean() > 0.999
+        (tmp_path / "out" / "ids" / "b.png").unlink()
+
+
 def test_a_damaged_record_is_one_line(predictor, tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_text("[]")
     with pytest.raises(IntegrityError, match=r"predictions\.json: not a record of predictions; delete it"):

@@ -63,6 +63,12 @@ class ProblemsError(InputError):
         self.problems = tuple(problems)
 
 
+def refuse_problems(source: str | Path, outcome: str, problems: Sequence[str]) -> None:
+    """Raise ProblemsError where there are any: the last word of what has done all that could be done."""
+    if problems:
+        raise ProblemsError(source, outcome, problems)
+
+
 def print_problems(kind: str, lines: Sequence[str], limit: int = 50) -> None:
     """Print one line a problem on stderr, at most `limit`, and how many there are beyond."""
     for line in lines[:limit]:

@@ -17,7 +17,7 @@ from cityscapes.errors import InputError, ParameterError, UserError
 from cityscapes.files.atomic import check_writable
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
-from cityscapes.findings import ProblemsError
+from cityscapes.findings import ProblemsError, refuse_problems
 from cityscapes.parallel import worker_processes_beside
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
@@ -141,8 +141,7 @@ class Drive(NamedTuple):
 
     def refuse_problems(self) -> None:
         """Raise ProblemsError if frames were left out, so that the exit status says so; the animation stays."""
-        if self.problems:
-            raise ProblemsError(self.path, f"lacks {len(self.problems)} of {len(self.names)} frames", self.problems)
+        refuse_problems(self.path, f"lacks {len(self.problems)} of {len(self.names)} frames", self.problems)
 
 
 class Shot(NamedTuple):
@@ -198,9 +197,6 @@ def _drive_of_images(predictor: ImagePredictor, parameters: RenderGifParameters)
         ]
     else:
         images = source.images[: p.frames]
-        for image in images:
-            if why := why_unread(image.path):
-                raise InputError(f"{image.path}: {why}")
         shots = [Shot(image.name, str(image.path), partial(_opened, predictor, image.path)) for image in images]
     footer = f"{network.name} · {source.title} · {WHOLE_IMAGE.name}"
     title = f"{source.title}-{short_hash(os.path.realpath(p.images))}"  # two folders may have one name
@@ -210,7 +206,12 @@ def _drive_of_images(predictor: ImagePredictor, parameters: RenderGifParameters)
 
 
 def _opened(predictor: ImagePredictor, path: Path) -> tuple[Image.Image | ChannelImage, None]:
-    return predictor.opened(path), None
+    try:
+        return predictor.opened(path), None
+    except InputError as error:
+        if why := why_unread(path):
+            raise InputError(f"{path}: {why}") from error
+        raise
 
 
 def _drive(

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import yaml
@@ -22,10 +24,12 @@ from support.notebook_contract import code_cells as code_cells_of
 from support.refresh_notebooks import PAGE, page, with_parameters
 from support.refresh_notebooks import parameters_class as named_class
 
+from cityscapes.errors import InputError
 from dlv3p.jupyter.parameters_cell import cell_source
 from dlv3p.jupyter.stored_outputs import complaints
 from dlv3p.parameters import notebooks as config
 from dlv3p.parameters.network import BACKBONES
+from dlv3p.prediction.jobs import Drive
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -339,6 +343,23 @@ def test_no_cell_draws_by_itself(name: str) -> None:
     """Axes, ticks and colors are plumbing, and belong into functions."""
     for cell in code_cells(FOLDER / f"{name}.ipynb"):
         assert not re.search(r"\.axes|subplots|set_y|seaborn", cell.source), cell.source
+
+
+@pytest.mark.parametrize("name", ["predict", "render_gif"])
+def test_an_image_that_could_not_be_read_ends_a_notebook_with_its_status(name: str, monkeypatch) -> None:
+    """In its last cell, when all others are done."""
+    monkeypatch.setattr("dlv3p.pictures.gif.animation_size", lambda path: (1, 960))
+    shares = pd.DataFrame({"road": [1.0]})
+    problems = []
+    variables = {"drive": Drive(Path("val.gif"), ("a", "b"), iter(()), problems), "config": SimpleNamespace(width=960)}
+    variables |= {"predictions": SimpleNamespace(folder="photos", done=("a",), problems=problems), "shares": shares}
+    variables |= {"table": pd.DataFrame(index=["a"]), "source": SimpleNamespace(images=("a",)), "np": np}
+    source = code_cells(FOLDER / f"{name}.ipynb")[-1].source
+    exec(source, variables)
+    problems.append("b.png: damaged")
+    with pytest.raises(InputError, match="b.png: damaged") as refused:
+        exec(source, variables)
+    assert refused.value.exit_status == 3
 
 
 def test_images_that_are_called_by_numbers_keep_their_names_in_the_table_of_predictions(tmp_path):

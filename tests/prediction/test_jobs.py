@@ -242,13 +242,14 @@ def test_a_file_belongs_to_no_data_and_no_run(files) -> None:
             kind(run="done", weights=str(files["foreign"]), images="photos")
 
 
-def test_a_video_in_a_list_is_refused_before_a_frame_is_drawn(predictor, photos: Path) -> None:
+def test_what_is_no_image_in_a_list_costs_its_own_frame_alone(predictor, photos: Path) -> None:
     (photos / "drive.mp4").touch()
-    (photos / "list.txt").write_text("a.png\ndrive.mp4\n")
-    given = {"images": str(photos / "list.txt"), "progress": "none"}
-    with pytest.raises(InputError, match=r"drive\.mp4: is a video, and a list names images; give the video itself"):
-        drive_of(predictor, RenderGifParameters(**given))
-    assert drive_of(predictor, RenderGifParameters(**given, frames=1)).names == ("a",)
+    (photos / "list.txt").write_text("drive.mp4\na.png\ngone.png\n")
+    drive = drive_of(predictor, RenderGifParameters(images=str(photos / "list.txt"), width=320, progress="none"))
+    assert len(list(drive.frames)) == 1
+    video, missing = drive.problems
+    assert video == f"{photos / 'drive.mp4'}: is a video, and a list names images; give the video itself"
+    assert missing.startswith(f"{photos / 'gone.png'}: no such file")
 
 
 def test_the_image_to_show_is_the_first_that_can_be_predicted(predictor, photos: Path) -> None:

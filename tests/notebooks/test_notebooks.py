@@ -141,6 +141,9 @@ BAD = {
         "wide": lambda nb: nb.cells[5].update(source=f"table  # {'of all' * 16}"),
         "a function": lambda nb: nb.cells[5].update(source="def show():\n    return table"),
         "a class": lambda nb: nb.cells[5].update(source="class Table:\n    pass"),
+        "a loop without an end": lambda nb: nb.cells[5].update(source="while table:\n    table = None"),
+        "what is tried": lambda nb: nb.cells[5].update(source="try:\n    table\nfinally:\n    table"),
+        "cases": lambda nb: nb.cells[5].update(source="match table:\n    case 1:\n        table"),
     },
     "prose": {
         "no title": lambda nb: replace_in(nb, 0, "# Audit", "Audit"),
@@ -149,6 +152,7 @@ BAD = {
     "names": {
         "a variable": lambda nb: replace_in(nb, 3, "table", "examples = config.examples"),
         "one of several": lambda nb: replace_in(nb, 5, "picture", "picture, examples = 1, 2"),
+        "of an import": lambda nb: replace_in(nb, 5, "picture", "from pathlib import Path as examples\npicture"),
         "of a loop": lambda nb: replace_in(nb, 5, "picture", "for examples in range(2):\n    picture"),
     },
     "refusal": {

@@ -32,6 +32,8 @@ WIDTH = 100
 LONGEST_CELL = 15
 LARGEST_FILE = 300_000
 MACHINE_PATH = re.compile(r"/(root|home|Users|work|tmp|mnt)/|[A-Z]:\\\\")
+LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.While, ast.Try, ast.Match)
+"""What no cell holds."""
 KINDS = {"text/plain", "text/html", "text/markdown", "image/png"}
 MEASURES = {"profile", "quantize"}
 """The notebooks whose figures all show measurements, which are not stored."""
@@ -136,9 +138,8 @@ def _lengths(notebook: NotebookNode, name: str) -> Complaints:
         if (lines := len(cell.source.splitlines())) > LONGEST_CELL:
             yield f"{lines} lines: {cell.source:.40}"
         yield from (f"JupyterLab cuts it off: {line}" for line in cell.source.splitlines() if len(line) > WIDTH)
-        definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        if any(isinstance(node, definitions) for node in ast.walk(ast.parse(cell.source))):
-            yield f"defines something: {cell.source:.40}"
+        if any(isinstance(node, LOGIC) for node in ast.walk(ast.parse(cell.source))):
+            yield f"holds logic: {cell.source:.40}"
 
 
 def _prose(notebook: NotebookNode, name: str) -> Complaints:
@@ -172,12 +173,13 @@ def _names(notebook: NotebookNode, name: str) -> Complaints:
 
 
 def _assigned(source: str) -> set[str]:
-    """Return the names that a cell assigns, without those that live in a comprehension alone."""
+    """Return the names that a cell assigns or imports, without those that live in a comprehension alone."""
     kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     nodes = list(ast.walk(ast.parse(source)))
     inner = {id(part) for node in nodes if isinstance(node, kinds) for part in ast.walk(node)}
     names = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    return {node.id for node in names if id(node) not in inner}
+    imported = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    return {node.id for node in names if id(node) not in inner} | imported
 
 
 def _size(notebook: NotebookNode, name: str) -> Complaints:

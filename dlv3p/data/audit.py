@@ -223,11 +223,12 @@ def _find_missing(split: Split) -> list[Finding]:
     name, findings = split.split, []
     without = [split.name(index) for index in range(len(split)) if not split.has_mask(index)]
     if without and len(without) < len(split):
-        problem, remedy = f"{len(without)} images have none", "add the masks, or move these images to another split"
+        problem = f"{len(without)} images have none" if len(without) > 1 else "one image has none"
+        remedy = "add the masks, or move these images to another split"
         shows = ((name, without[0]),)
         findings.append(Finding("image without a mask", name, ", ".join(without[:5]), problem, remedy, shows=shows))
     if split.orphans:
-        problem = f"{len(split.orphans)} masks have none"
+        problem = f"{len(split.orphans)} masks have none" if len(split.orphans) > 1 else "one mask has none"
         remedy = "give an image and its mask the same name up to the suffix"
         findings.append(Finding("mask without an image", name, ", ".join(split.orphans[:5]), problem, remedy))
     for line in split.unread:

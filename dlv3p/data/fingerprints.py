@@ -178,10 +178,11 @@ def describe_shared(split: Split, other: Split) -> str:
         shared = shared_images(split, other)
     if not shared:
         return ""
-    return (
-        f"{split.root}: {len(shared)} images of {split.split!r} are copies of images of {other.split!r}, the first "
-        f"{split.name(min(shared))}; a score on training images means nothing: remove them from one of the two"
-    )
+    count, first = len(shared), split.name(min(shared))
+    which = f"{count} images of {split.split!r} are copies of images of {other.split!r}, the first {first}"
+    if count == 1:
+        which = f"an image of {split.split!r} is a copy of an image of {other.split!r}, {first}"
+    return f"{split.root}: {which}; a score on training images means nothing: remove them from one of the two"
 
 
 def _image_size(split: Split, index: int) -> int:

@@ -164,7 +164,7 @@ class Report:
             rank = ranks.get((one.name, one.data, one.protocol), NOTHING)
             why = objection(one, self.figures)
             rows.append((one.name, one.data, one.protocol, f"{100 * one.scores['mIoU']:.2f}", rank, why))
-        return pd.DataFrame(rows, columns=["run", "images", "protocol", "mIoU, %", "rank", "why none"])
+        return pd.DataFrame(rows, columns=["run", "images", "protocol", "mIoU, %", "rank", "why unranked"])
 
     def tables(self, system: str = "") -> list[PublishedTable]:
         """Return the published tables, of one system or of all, in the order of the figures."""
@@ -355,5 +355,5 @@ def _joined(commands: Iterable[str]) -> str:
 
 def _column(figure: Figure) -> tuple[str, str]:
     where = [figure.data, figure.protocol, f"on {figure.machine}" if figure.machine else ""]
-    unit = f", {figure.unit}" if figure.unit else ""
+    unit = "" if figure.metric.startswith(figure.unit) else f", {figure.unit}"  # GMACs have their G
     return f"{figure.metric}{unit}", ", ".join(filter(None, where))

@@ -14,7 +14,7 @@ from typing import Any
 MEASURED = "nbval-ignore-output"
 """The tag of cells whose outputs are measured: time, memory, or what depends on the processor."""
 MEASURED_HEADINGS = re.compile(
-    r"\bms\b|_ms\b|second|speed-up|\btime\b|times (?!the MACs)|memory|mib\b|J/|joule|watt|energy|verdict|^(from|to)$",
+    r"\bms\b|_ms\b|second|speed-up|\btime\b|times |memory|mib\b|J/|joule|watt|energy|verdict|^(from|to)$",
     re.IGNORECASE,
 )
 """The headings of columns and rows with measured values, unless others published them."""

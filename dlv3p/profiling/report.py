@@ -88,7 +88,7 @@ def measurements_table(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame,
     columns = {MEASUREMENTS[name]: [row.get(name, NOT_MEASURED) for row in rows] for name in measured}
     columns["status"] = [row["status"] for row in rows]
     table = pd.DataFrame(columns, index=pd.Index([case_of(row).title for row in rows], name="case"))
-    return table, f"not measured here: {', '.join(absent)}" if absent else ""
+    return table, f"not measured here: {'; '.join(absent)}" if absent else ""
 
 
 class _Network(NamedTuple):

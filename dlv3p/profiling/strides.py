@@ -15,7 +15,7 @@ from dlv3p.profiling.profiled_model import ProfiledModel
 from dlv3p.profiling.timing import clock_of, time_interleaved
 from dlv3p.runtime.devices import explain_out_of_memory
 
-COLUMNS = ("median, ms", "times the time", "from", "to", "times the MACs")
+COLUMNS = ("median, ms", "time ratio", "from", "to", "MAC ratio")
 
 
 class StrideComparison(NamedTuple):
@@ -31,7 +31,7 @@ def compare_strides(
 ) -> StrideComparison:
     """Time the first case that fits at each of its output strides, interleaved; the largest stride is the reference.
 
-    `rows` are those of a sweep. "times the time" is the median over the rounds, "from" and "to" its 95 % interval. The
+    `rows` are those of a sweep. "time ratio" is the median over the rounds, "from" and "to" its 95 % interval. The
     table is empty where no case was measured at two strides, or where their networks do not fit into memory together.
     """
     nothing = pd.DataFrame(columns=COLUMNS)

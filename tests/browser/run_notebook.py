@@ -83,6 +83,12 @@ LOOK = """() => {
     };
 }"""
 
+KERNEL_KNOWN = """async () => {
+    const context = window.jupyterapp.shell.currentWidget?.sessionContext;
+    await context?.ready;
+    await context?.session?.kernel?.info;
+}"""
+"""Wait until the kernel has said what it is, which JupyterLab writes into the notebook: it looks idle before."""
 OPEN = "async (path) => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }"
 """Show a notebook in a page of JupyterLab that is open already."""
 CLIPPED = """() => [...document.querySelectorAll('.jp-Notebook .jupyter-widgets')]
@@ -107,7 +113,8 @@ class Seen:
     """What the page shows: code cells, how many started and finished, error texts, widget bars and images, figures.
 
     Errors are everything shown in red: exceptions, which JupyterLab draws like any text on stderr, and warnings.
-    Only what a person sees is counted: an image of no height is none. `looks` are those while the cells ran.
+    Only what a person sees is counted: an image of no height is none. `looks` are those while the cells ran, and
+    `changed` says whether the notebook was shown as changed, by a dot beside its name, before any cell was run.
     """
 
     cells: int
@@ -121,6 +128,7 @@ class Seen:
     figures: int
     printed: list[str]
     looks: list[Look]
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -267,7 +275,7 @@ def run_all_cells(
     end = time.monotonic() + seconds
     button = page.locator("button.jupyter-button:enabled", has_text=press)
     pressed, looks = False, []
-    start_cells(page)
+    changed = start_cells(page)
     asked = time.monotonic()
     while time.monotonic() < end:
         seen = page.evaluate(SEEN)
@@ -275,7 +283,7 @@ def run_all_cells(
         rests = all(earlier.idle for earlier in looks[-5:])
         if seen["errors"] or (seen["run"] == seen["cells"] > 0 and rests) or (pressed and rests):
             page.wait_for_timeout(1000)  # for the last pictures to arrive
-            return Seen(**page.evaluate(SEEN), looks=looks)
+            return Seen(**page.evaluate(SEEN), looks=looks, changed=changed)
         if not seen["run"] and time.monotonic() > asked + 20:
             page.reload()  # JupyterLab lost the request while it was connecting to the kernel
             start_cells(page)
@@ -288,12 +296,18 @@ def run_all_cells(
     raise TimeoutError(f"the notebook has not ended after {seconds:.0f} s: {seen}")
 
 
-def start_cells(page: Page) -> None:
-    """Wait for the kernel, and run all cells; the first one is quick, so it shows whether they run."""
+def start_cells(page: Page) -> bool:
+    """Wait for the kernel, and run all cells; return whether the notebook is shown as changed before that.
+
+    The first cell is quick, so it shows whether they run.
+    """
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=240_000)
+    page.evaluate(KERNEL_KNOWN)
     page.wait_for_timeout(2000)
+    changed = page.locator(".jp-mod-dirty").count() > 0
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+    return changed
 
 
 def take_picture(page: Page, path: Path) -> None:

@@ -293,6 +293,7 @@ def test_a_misspelled_name_in_the_parameters_cell_stops_the_notebook_with_one_li
     assert told.startswith("ParameterError: unknown parameter 'epoch': did you mean 'epochs'? ")
     assert len(told.splitlines()) == 1
     assert seen.run == 2
+    assert not seen.changed, "a notebook that was only opened is shown as changed"
 
 
 ENDLESS = TINY | {"epochs": 10_000, "progress": "auto", "checkpoint_minutes": 10.0}

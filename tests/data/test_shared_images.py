@@ -39,7 +39,7 @@ def test_copies_are_found_whatever_their_names_and_other_files_are_not_read_whol
     val = Files(tmp_path / "val", b"new", altered(content, len(content) // 2), content)
     assert shared_images(val, train) == {2}
     assert (val.whole, train.whole) == ([2], [0])
-    assert "val: 1 images of 'val' are copies of images of 'train', the first 2; " in describe_shared(val, train)
+    assert "val: an image of 'val' is a copy of an image of 'train', 2; " in describe_shared(val, train)
     val.paths.pop()
     assert describe_shared(val, train) == ""
 

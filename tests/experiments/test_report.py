@@ -76,7 +76,7 @@ def test_a_result_of_another_protocol_is_never_ranked(workspace):
     assert own.loc["several", "rank"].startswith("1 of "), "among scores by its own protocol"
     for name in ("windows", "half", "training", "demo", "leaked"):
         assert own.loc[name, "rank"] == "-"
-        assert own.loc[name, "why none"]
+        assert own.loc[name, "why unranked"]
     assert {one.text for one in told.counterparts("mmsegmentation")} == {""}
 
 

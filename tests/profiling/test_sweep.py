@@ -470,8 +470,8 @@ def test_strides_are_compared_in_turns_with_the_largest_as_measure(monkeypatch):
         "mobilenet_v2, stride 16, 1 x 33 x 65",
         "mobilenet_v2, stride 8, 1 x 33 x 65",
     ]
-    assert table["times the MACs"].tolist() == [1, 2]
-    assert table["times the time"].iloc[0] == 1
+    assert table["MAC ratio"].tolist() == [1, 2]
+    assert table["time ratio"].iloc[0] == 1
     for fewer in (rows[:1], [row | {"status": "out of memory"} for row in rows]):
         table, remark = compare_strides(SUBJECT, fewer, device="cpu")
         assert table.empty
@@ -496,7 +496,7 @@ def test_the_interval_of_a_stride_is_from_its_lower_to_its_upper_end(monkeypatch
     monkeypatch.setattr(strides_module, "time_interleaved", turns)
     row = compare_strides(SUBJECT, stride_rows(), device="cpu").table.iloc[1]
     assert row[["from", "to"]].tolist() == pytest.approx([41, 60])
-    assert row["from"] < row["times the time"] < row["to"]
+    assert row["from"] < row["time ratio"] < row["to"]
     assert waits == ["wait", "wait"], "a prediction ends with the device's work"
 
 
@@ -535,7 +535,7 @@ def test_the_table_of_measurements_names_its_columns_and_says_what_was_not_measu
     assert table["median, ms"].iloc[0] == rows[0]["p50_ms"]
     assert table["above weights, MiB"].iloc[0] == 20
     assert "allocated, MiB" not in table
-    assert "allocated, MiB, reserved, MiB" in absent
+    assert "allocated, MiB; reserved, MiB" in absent
     assert absent.startswith("not measured here: ")
     assert {"times_ms", "parts_ms", "stages_ms", "load"}.isdisjoint(table)
     assert list(table["status"]) == [row["status"] for row in rows]

@@ -62,7 +62,7 @@ def test_validation_images_that_are_copies_of_training_images_are_a_line_before_
     shutil.copy(folder / "images" / "train" / "1.png", folder / "images" / "val" / "0.png")
     train(tiny(folder, run="warned", epochs=1))
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"warning: {folder}: 1 images of 'val' are copies of images of 'train', the first 0; ")
+    assert line.startswith(f"warning: {folder}: an image of 'val' is a copy of an image of 'train', 0; ")
 
 
 def test_a_score_over_one_class_says_so_in_training_and_in_evaluation(folder, workspace, capsys):

@@ -53,7 +53,10 @@ def temporary_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
     while True:
         folder = parent / f"{name}.{machine()}-{os.getpid()}.{secrets.token_hex(4)}.tmp"
         folder.mkdir(0o700)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # another process took it for a leftover, as nobody held it yet
+            continue
         if hold(descriptor, folder):
             break
         os.close(descriptor)
@@ -71,10 +74,12 @@ def remove_leftovers(folder: Path, *, name: str = "", below: bool = True, locked
     """
     for path in _candidates(folder, below=below):
         named = LEFTOVER.fullmatch(path.name)
-        if named and path.name.startswith(name or ".") and _is_abandoned(path, named, locked=locked):
-            if path.is_dir() and not path.is_symlink():
+        if not (named and path.name.startswith(name or ".")):
+            continue
+        with _held_if_abandoned(path, named, locked=locked) as abandoned:
+            if abandoned and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
-            else:
+            elif abandoned:
                 with suppress(OSError):
                     path.unlink()
 
@@ -118,25 +123,29 @@ def _candidates(folder: Path, *, below: bool) -> list[Path]:
     return []
 
 
-def _is_abandoned(path: Path, named: re.Match[str], *, locked: bool) -> bool:
+@contextmanager
+def _held_if_abandoned(path: Path, named: re.Match[str], *, locked: bool) -> Iterator[bool]:
+    """Yield whether nobody writes `path`, and hold it if so: who has just created it takes another name instead."""
     process, ours = int(named["process"]), named["machine"] in (None, machine())
-    # In containers, the next process often gets the same number.
-    dead = process == os.getpid() or not is_running(process)
-    if named["machine"] is None:  # an earlier version held no lock
-        return dead
+    if named["machine"] is None:  # an earlier version held no lock; in containers, numbers of processes come again
+        yield process == os.getpid() or not is_running(process)
+        return
     try:
         if not ours and not locked and time.time() - path.lstat().st_mtime < PATIENCE:
-            return False
+            yield False
+            return
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        abandoned = True
     except BlockingIOError:
-        return False
+        abandoned = False
     except OSError:  # no locks here, so another thread of this process may be writing
-        return ours and not is_running(process)
-    else:
-        return True
+        abandoned = ours and not is_running(process)
+    try:
+        yield abandoned
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ import pytest
 from support.network_share import without
 
 from cityscapes.files.atomic import open_atomically, write_bytes
-from cityscapes.files.leftovers import machine, remove_leftovers, temporary_folder
+from cityscapes.files.leftovers import hold, machine, remove_leftovers, temporary_folder
 
 WRITER = """
 import sys
@@ -118,3 +118,35 @@ def test_a_temporary_folder_is_private_and_in_the_systems_place():
     with temporary_folder("dlv3p-test") as folder:
         assert folder.parent == Path(tempfile.gettempdir())
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_another_process_removes_before_it_is_held_is_made_again(tmp_path, monkeypatch):
+    """Two papermills that start at once: one makes its folder while the other removes leftovers."""
+    mkdir, made = Path.mkdir, []
+
+    def make(folder, *rest):
+        mkdir(folder, *rest)
+        made.append(folder)
+        if len(made) == 1:
+            remove_leftovers(tmp_path, name="kernel", below=False)
+
+    monkeypatch.setattr(Path, "mkdir", make)
+    with temporary_folder("kernel", tmp_path) as folder:
+        assert [one.exists() for one in made] == [False, True]
+        assert folder == made[1]
+
+
+def test_who_removes_a_leftover_holds_it_until_it_is_gone(tmp_path, monkeypatch):
+    """Or who has just created it would hold it, and lose it afterwards."""
+    folder = tmp_path / f"kernel.{machine()}-{os.getpid()}.01234567.tmp"
+    folder.mkdir()
+    held = []
+
+    def remove(path, **options):
+        descriptor = os.open(path, os.O_RDONLY)
+        held.append(hold(descriptor, path))
+        os.close(descriptor)
+
+    monkeypatch.setattr("cityscapes.files.leftovers.shutil.rmtree", remove)
+    remove_leftovers(tmp_path, name="kernel", below=False)
+    assert held == [False]

@@ -181,7 +181,7 @@ def predicted_costs(jobs: Sequence[Job], states: Mapping[int, JobState]) -> dict
         if states[job.number].state != FINISHED:
             with suppress(UserError):  # the job itself says what is wrong
                 if least := least_cost(job.parameters):
-                    found[job.number] = JobCost(*least, "by a few images", least=True)
+                    found[job.number] = JobCost(*least, "by a few images, as if none were done", least=True)
     return found
 
 

@@ -142,7 +142,8 @@ class RunningSweep:
             cost = f"  {self.costs.get(job.number, 'cost unknown')}" if job in self.waiting else ""
             lines.append(f"{job.number:>4}  {job.title}  {self.states[job.number]}{cost}  {job.run or job.copy.name}")
         done, left = len(self.sweep.jobs) - len(self.waiting), len(self.waiting)
-        lines.append(f"{done + left} jobs: {done} finished or running elsewhere, {left} to run{self._total()}")
+        whole = f"{done + left} job" + "s" * (done + left != 1)
+        lines.append(f"{whole}: {done} finished or running elsewhere, {left} to run{self._total()}")
         return lines
 
     def _total(self) -> str:

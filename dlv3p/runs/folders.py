@@ -48,6 +48,12 @@ def checkpoint_path(run: str, name: str) -> Path:
     return run_folder(run) / "checkpoints" / f"{name}.pt"
 
 
+def describe_last(run: str) -> str:
+    """Say that a run's last checkpoint is older than what is wrong with the run now, or that there is none."""
+    path = checkpoint_path(run, "last")
+    return f"the last checkpoint, {path}, is older" if path.is_file() else "no checkpoint was written before it"
+
+
 def film_folder(run: str) -> Path:
     """Return where a training with `film=True` puts a picture after each validation."""
     return output_folder(run) / "film"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cityscapes.errors import DivergedError, MissingInputError
-from dlv3p.runs.folders import checkpoint_path
+from dlv3p.runs.folders import checkpoint_path, describe_last
 from dlv3p.runs.loading import load_run_checkpoint
 from dlv3p.runtime.processes import place, wait_for_all
 from dlv3p.training.interruption import Interruption
@@ -112,6 +112,6 @@ def _check_finite(folder: Path, *states: dict[str, Tensor]) -> None:
         for name, value in state.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise DivergedError(
-                    f"{name} holds a value that is not finite; the last checkpoint in {folder} is older. "
+                    f"{name} holds a value that is not finite; {describe_last(folder.name)}. "
                     "Lower learning_rate and train as another run"
                 )

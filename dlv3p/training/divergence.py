@@ -9,7 +9,7 @@ from typing import Any
 
 from cityscapes.errors import DivergedError, UserError
 from dlv3p.data.batches import Batches, read_batch
-from dlv3p.runs.folders import write_json
+from dlv3p.runs.folders import describe_last, write_json
 from dlv3p.runtime.devices import Batch
 from dlv3p.runtime.processes import place
 from dlv3p.training.findings import FoundStep
@@ -41,7 +41,7 @@ class DivergenceGuard:
         if place().first:
             self._leave_capsule(found, stepper)
         raise DivergedError(
-            f"step {step}: the {what} is {value}; the last checkpoint in {self.folder} is older. "
+            f"step {step}: the {what} is {value}; {describe_last(self.folder.name)}. "
             f"Lower learning_rate (now {self.learning_rate}) and train as another run; where it began: "
             f"dlv3p replay {self.folder.name} --step {step}"
         )

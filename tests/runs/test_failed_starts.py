@@ -10,7 +10,7 @@ from support.tiny import tiny
 from cityscapes.errors import BusyError, IntegrityError, MachineError, ParameterError, UserError
 from cityscapes.files.locks import LOCK, lock_folder
 from cityscapes.workspace import run_folder
-from dlv3p.runs.folders import hold_run
+from dlv3p.runs.folders import checkpoint_path, describe_last, hold_run
 from dlv3p.runs.listing import all_runs, read_state, remove_run
 from dlv3p.runs.record import read_unchanged_record, write_record
 from dlv3p.train import train
@@ -124,3 +124,11 @@ def test_a_folder_that_vanishes_while_it_is_locked_is_not_taken_for_locked(tmp_p
     with pytest.raises(BusyError, match="has just removed it; run again"), lock_folder(tmp_path / "gone"):
         raise AssertionError("not locked")
     assert issubclass(BusyError, UserError)
+
+
+def test_what_is_left_of_a_run_that_diverged_is_said_as_it_is(workspace):
+    path = checkpoint_path("run", "last")
+    assert describe_last("run") == "no checkpoint was written before it"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert describe_last("run") == f"the last checkpoint, {path}, is older"

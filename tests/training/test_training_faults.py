@@ -155,6 +155,7 @@ def test_t4_a_rate_that_is_far_too_high_stops_and_leaves_what_explains_it(city, 
         train(tiny(city, run="run", checkpoint_minutes=10.0, learning_rate=0.01))
     assert caught.value.exit_status == 5
     assert "Lower learning_rate (now 0.01)" in str(caught.value)
+    assert f"the last checkpoint, {checkpoint_path('run', 'last')}, is older" in str(caught.value)
     assert steps_of(checkpoint_path("run", "last")) == STEPS_PER_EPOCH
     (path,) = (run_folder("run") / "diverged").glob("step_[0-9].json")
     number = int(path.stem.removeprefix("step_"))

@@ -86,6 +86,8 @@ def write_corrections(
             "the images"
         )
     path = given_path(output) if output else folder / FILES[format]
+    if path.suffix.lower() != (suffix := Path(FILES[format]).suffix):
+        raise ParameterError(f"output={str(output)!r}: names a file that ends in {suffix}; add it")
     made_of, others = predicted_files(folder), []
     ids = {name: number for number, name in enumerate(kept.class_names)} | {IGNORE_CLASS: IGNORE}
     shapes = points = differing = pixels = done = 0

@@ -15,7 +15,7 @@ from cityscapes.files.checksums import file_sha256, write_recorded
 from cityscapes.labels import CLASS_NAMES, TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
 from dlv3p.annotations.__main__ import main
 from dlv3p.annotations.coco import CocoFile
-from dlv3p.annotations.correct import simplify, trace, without_specks, write_corrections
+from dlv3p.annotations.correct import FILES, simplify, trace, without_specks, write_corrections
 from dlv3p.annotations.cvat import CvatFile
 from dlv3p.annotations.shapes import AnnotatedImage, draw
 
@@ -179,3 +179,11 @@ def test_what_holds_no_masks_is_refused_in_words(predictions: Path, tmp_path: Pa
     (predictions / "predictions.json").write_text("{}")
     with pytest.raises(InputError, match="not a record of predictions"):
         write_corrections(predictions, tmp_path)
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat"])
+def test_a_file_by_whose_name_no_tool_would_know_it_is_refused(format: str, predictions: Path, tmp_path: Path) -> None:
+    """Such as a folder's: `prepare` would not take it back."""
+    with pytest.raises(ParameterError, match=f"output='.*mine': .* ends in {Path(FILES[format]).suffix};"):
+        write_corrections(predictions, images=str(predictions), format=format, output=tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()

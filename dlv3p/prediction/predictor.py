@@ -26,9 +26,9 @@ from dlv3p.data.augment import normalize
 from dlv3p.evaluation.inference import Predictor, refuse_other_weights
 from dlv3p.evaluation.multi_scale import View, multi_scale_sum, multi_scale_views, read_scores, resize, view_batch
 from dlv3p.models.upsampling import upsample_argmax
-from dlv3p.parameters.choices import EXACT, RUNTIMES, check_choice
+from dlv3p.parameters.choices import EXACT
 from dlv3p.parameters.notebooks import PredictParameters, RenderGifParameters
-from dlv3p.parameters.protocols import WHOLE_IMAGE, Protocol
+from dlv3p.parameters.protocols import PUBLISHED, WHOLE_IMAGE, Protocol, parse_scales
 from dlv3p.prediction.memory import MemoryLimit, bytes_of_held_pixel, bytes_of_image_pixel
 from dlv3p.prediction.networks import LabelsFile, open_network, with_runtime
 from dlv3p.prediction.sources import problem_of
@@ -97,8 +97,11 @@ class ImagePredictor:
     @explain_out_of_memory(SCORING_ADVICE)
     @torch.inference_mode()
     def predict(self, images: Sequence[Image.Image], *, confidence: bool = False) -> list[Prediction]:
-        """Predict images as `as_image` returns them, those of one size as one batch where all of it is seen at once."""
-        for image in images:
+        """Predict images as `as_image` returns them, those of one size as one batch where all of it is seen at once.
+
+        Raises InputError for anything else, which `as_image` makes one of these.
+        """
+        for image in _as_returned(images):
             refuse_other_rule(self.rule, getattr(image, "rule", None), str(self.network.checkpoint))
         if len({image.size for image in images}) == 1 and self.sees_whole(images[0].size[::-1], confidence):
             return self._predict_batch(images, confidence)
@@ -194,7 +197,7 @@ def load_predictor(
     runtime: str = EXACT,
     device: str = "auto",
     threads: int = 2,
-    protocol: Protocol = WHOLE_IMAGE,
+    protocol: Protocol | str = WHOLE_IMAGE,
     memory_gib: float = 4.0,
     tile: int = 1024,
     tile_overlap: int = 128,
@@ -202,10 +205,25 @@ def load_predictor(
     """Load a network: a run by its name ("" is the newest), a weights file of any known kind, or an exported file.
 
     `runtime` is exact (torch, the same pixels on every call), onnxruntime, openvino, or fastest, which times them.
-    `protocol` names scales, flips and windows: `Protocol(scales=(0.75, 1.0, 1.25), flip=True)`. An image that would
-    take the process beyond `memory_gib` is predicted in tiles of `tile` pixels, see `tiles.py`.
+    `protocol` says scales, flips and windows: `Protocol(scales=(0.75, 1.0, 1.25), flip=True)`, or a published one by
+    its name. An image that would take the process beyond `memory_gib` is predicted in tiles of `tile` pixels, see
+    `tiles.py`. Raises ParameterError for what `dlv3p predict` does not take either.
     """
-    check_choice("runtime", runtime, RUNTIMES)
+    PredictParameters(  # whose ranges hold in Python as well
+        checkpoint=checkpoint,
+        runtime=runtime,
+        device=device,
+        threads=threads,
+        memory_gib=memory_gib,
+        tile=tile,
+        tile_overlap=tile_overlap,
+    )
+    if isinstance(protocol, str):
+        protocol = PUBLISHED.get(protocol, protocol)
+    if not isinstance(protocol, Protocol):
+        names = ", ".join(PUBLISHED)
+        raise ParameterError(f"protocol={protocol!r}: allowed are {names}, or a Protocol, as Protocol(flip=True)")
+    protocol = replace(protocol, scales=parse_scales(" ".join(map(str, np.ravel(protocol.scales)))))
     torch.set_num_threads(threads)
     if protocol.center_crop:
         raise ParameterError(f"protocol={protocol.name!r}: sees the center only, and every pixel is to be predicted")
@@ -299,6 +317,17 @@ def as_image(image: str | Path | Image.Image | np.ndarray, rule: PixelRule | Non
         )
     pixels = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3] if pixels.ndim == 3 else pixels)).convert("RGB")
+
+
+def _as_returned(images: Sequence[Image.Image | ChannelImage]) -> Sequence[Image.Image | ChannelImage]:
+    """Return the images; raises InputError for one alone, and for those that `as_image` has not seen."""
+    if isinstance(images, str | Path | Image.Image | ChannelImage | np.ndarray):
+        raise InputError("images: is one image; give a list of them, or call the predictor, as in predictor(image)")
+    for image in images:
+        if not isinstance(image, ChannelImage) and getattr(image, "mode", "") != "RGB":
+            kind = f"of mode {image.mode}" if isinstance(image, Image.Image) else f"a {type(image).__name__}"
+            raise InputError(f"images: one is {kind}; give what as_image(image, predictor.rule) returns of it")
+    return images
 
 
 def confidence_of(

@@ -183,6 +183,44 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
         load_predictor("done", protocol=Protocol(center_crop=64))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"threads": 0}, "threads=0: allowed are 1 to 256"),
+        ({"memory_gib": -1.0}, "memory_gib=-1.0: allowed are 1.25 to"),
+        ({"tile": 0}, "tile=0: allowed are 256 to 8192"),
+        ({"tile_overlap": 600}, "tile_overlap=600: allowed are 32 to 512, half a tile"),
+        ({"checkpoint": "beste"}, "checkpoint='beste': allowed are best, last"),
+        ({"protocol": "whole"}, r"protocol='whole': allowed are whole_image, .*, or a Protocol"),
+        ({"protocol": [0.5, 1.0]}, r"protocol=\[0.5, 1.0\]: allowed are"),
+        ({"protocol": Protocol(scales=(1.0, 40.0))}, "scales='1.0 40.0': give different numbers from 0.1 to 4.0"),
+        ({"protocol": Protocol(scales=())}, "scales='': give different numbers"),
+    ],
+)
+def test_python_takes_what_the_command_takes_and_nothing_else(given: dict, said: str, monkeypatch) -> None:
+    monkeypatch.setattr("dlv3p.prediction.predictor.open_network", lambda *_, **__: pytest.fail("is not refused"))
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    with pytest.raises(ParameterError, match=said):
+        load_predictor("done", **given)
+
+
+def test_a_published_protocol_is_taken_by_its_name() -> None:
+    loaded = load_predictor("done", device="cpu", threads=1, protocol="three_scales_flip")
+    assert loaded.protocol == Protocol(scales=(0.75, 1.0, 1.25), flip=True)
+
+
+def test_a_batch_is_a_list_of_opened_images(predictor, photos: Path, picture: Image.Image) -> None:
+    for images, said in (
+        ([photos / "a.png"], r"one is a PosixPath; give what as_image\(image, predictor.rule\) returns"),
+        ([picture, np.asarray(picture)], "one is a ndarray; give what as_image"),
+        ([picture.convert("L")], "one is of mode L; give what as_image"),
+        (picture, "is one image; give a list of them, or call the predictor"),
+        (str(photos / "a.png"), "is one image"),
+    ):
+        with pytest.raises(InputError, match=said):
+            predictor.predict(images)
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_decoded(predictor, photos: Path, monkeypatch) -> None:
     small = replace(predictor, limit=replace(predictor.limit, gib=0.1))
     monkeypatch.setattr("dlv3p.prediction.predictor.read_image", None)

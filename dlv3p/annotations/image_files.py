@@ -30,7 +30,7 @@ from dlv3p.annotations.shapes import (
     named_split,
     outline,
 )
-from dlv3p.data.fingerprints import FOLDERS, PREDICTIONS
+from dlv3p.data.fingerprints import result_folders
 from dlv3p.data.folder import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 LARGEST_FILE = 256 * 2**20
@@ -51,8 +51,7 @@ class ImageIndex:
         self.folder, self._by_name, self.unread = folder, defaultdict(list), 0
         self._by_stem: dict[str, list[Path]] = {}
         paths = list(walk(folder))
-        results = [path.parent / name for path in paths if path.name == PREDICTIONS for name in FOLDERS]
-        left_out = [path.resolve() for path in (*without, *results)]
+        left_out = [path.resolve() for path in (*without, *result_folders(paths))]
         for path in paths:
             if any(path.resolve().is_relative_to(other) for other in left_out):
                 continue

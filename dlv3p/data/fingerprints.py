@@ -131,6 +131,11 @@ def predicted_files(folder: Path) -> dict[str, str]:
     return {f"{row['image']}.png": row["sha256"] for row in rows if row.get("image") and row.get("sha256")}
 
 
+def result_folders(paths: Iterable[Path]) -> list[Path]:
+    """Return the folders in which `predict` has written masks and pictures, by the tables among files of any kind."""
+    return [path.parent / name for path in paths if path.name == PREDICTIONS for name in FOLDERS]
+
+
 def describe_others(folder: Path, others: Sequence[str], images: str) -> str:
     """Return a sentence about predictions of other files than the images of these names; "" for none."""
     if not others:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cityscapes.errors import InputError, MissingInputError, ParameterError, UserError, reason
 from cityscapes.files.listing import refuse_circles, walk
 from cityscapes.files.untrusted import given_path, sanitize
+from dlv3p.data.fingerprints import result_folders
 from dlv3p.data.parts import read_image_list
 from dlv3p.data.roots import resolve_data_root
 from dlv3p.parameters.data_roots import DEMO_CITY
@@ -116,7 +117,9 @@ def _of_folder(folder: Path, output: Path | None) -> Source:
             f"output={str(output)!r}: holds the images, {folder}, which results must not mix with; choose another "
             "folder, such as one beside it"
         )
-    found = sorted(path for path in walk(folder) if not (output and _lies_in(path, output)))
+    paths = sorted(walk(folder))
+    without = [*([output] if output else []), *result_folders(paths)]  # they would be predicted as if they were photos
+    found = [path for path in paths if not any(_lies_in(path, other) for other in without)]
     images, others = _split_by_suffix(found, str(folder))
     return Source(_title(folder.resolve().name), name_results(images, folder), left_out=others)
 

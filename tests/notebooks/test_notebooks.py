@@ -349,7 +349,7 @@ def test_no_cell_draws_by_itself(name: str) -> None:
         assert not re.search(r"\.axes|subplots|set_y|seaborn", cell.source), cell.source
 
 
-@pytest.mark.parametrize("name", ["predict", "render_gif"])
+@pytest.mark.parametrize("name", ["predict", "prepare_annotations", "render_gif"])
 def test_an_image_that_could_not_be_read_ends_a_notebook_with_its_status(name: str, monkeypatch) -> None:
     """In its last cell, when all others are done."""
     monkeypatch.setattr("dlv3p.pictures.gif.animation_size", lambda path: (1, 960))
@@ -358,6 +358,8 @@ def test_an_image_that_could_not_be_read_ends_a_notebook_with_its_status(name: s
     variables = {"drive": Drive(Path("val.gif"), ("a", "b"), iter(()), problems), "config": SimpleNamespace(width=960)}
     variables |= {"predictions": SimpleNamespace(folder="photos", done=("a",), problems=problems), "shares": shares}
     variables |= {"table": pd.DataFrame(index=["a"]), "source": SimpleNamespace(images=("a",)), "np": np}
+    prepared = SimpleNamespace(folder="mine", class_names=(), splits=(), problems=problems)
+    variables |= {"prepared": prepared, "report": SimpleNamespace(errors=())}
     source = code_cells(FOLDER / f"{name}.ipynb")[-1].source
     exec(source, variables)
     problems.append("b.png: damaged")

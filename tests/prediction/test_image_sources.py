@@ -117,3 +117,14 @@ def test_a_pattern_that_leads_in_circles_is_refused(tmp_path: Path) -> None:
     (tmp_path / "below" / "again").symlink_to(tmp_path)
     with pytest.raises(InputError, match="below/again: a circular link; remove it"):
         find_images(str(tmp_path / "**" / "*.png"))
+
+
+def test_results_of_an_earlier_predict_below_a_folder_are_no_photos(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 40))
+    for name in ("a.png", "done/ids/a.png", "done/colors/a.png", "done/overlays/a.jpg", "done/confidence/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / name)
+    assert len(find_images(str(tmp_path)).images) == 5  # folders of one's own may have these names
+    (tmp_path / "done" / "predictions.csv").touch()
+    assert [image.name for image in find_images(str(tmp_path)).images] == ["a"]
+    assert [image.name for image in find_images(str(tmp_path / "done" / "colors")).images] == ["a"]

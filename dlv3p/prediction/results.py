@@ -97,7 +97,7 @@ class Results:
         if row is None or missing:
             return False
         origin = self._origin(sha256, (int(row["height"]), int(row["width"])))
-        return all(is_made_from(self.path(kind, image.name), origin) for kind in self.outputs.folders)
+        return all(is_made_from(self.path(kind, image.name), _of_kind(origin, kind)) for kind in self.outputs.folders)
 
     def others(self, names: Iterable[str]) -> list[Path]:
         """Return the ids in the folder that are of none of the named images: earlier ones, of another source."""
@@ -116,11 +116,12 @@ class Results:
         """Write all files of one image, and return its row; what lies there of other pixels is removed."""
         origin = self._origin(sha256, (pixels.height, pixels.width))
         for kind in FOLDERS.keys() - set(self.outputs.folders):
-            if (path := self.path(kind, image.name)).is_file() and not is_made_from(path, origin):
+            path = self.path(kind, image.name)
+            if path.is_file() and not is_made_from(path, _of_kind(origin, kind)):
                 path.unlink()
         packed = pack_pixels(found.labels)
         for kind in self.outputs.folders:
-            content = self._encode(kind, pixels, found, packed, origin)
+            content = self._encode(kind, pixels, found, packed, _of_kind(origin, kind))
             write_bytes(self.path(kind, image.name), content, durable=False)
         counts = np.bincount(found.labels.ravel(), minlength=len(self.predictor.class_names))
         mean = "" if found.confidence is None else f"{found.confidence.mean() / 255:.4f}"
@@ -194,6 +195,11 @@ class Results:
         if exact and self._as_label_ids:
             return origin
         return origin + f" {predictor.runtime} {self.settings['batch_size']} {self.outputs.ids}".encode()
+
+
+def _of_kind(origin: bytes, kind: str) -> bytes:
+    """Return what a file is stamped with: ids as those of `save_predictions`, others so that none is taken for them."""
+    return origin if kind == "ids" else origin + f" {kind}".encode()
 
 
 def check_output(folder: Path) -> None:

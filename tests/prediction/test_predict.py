@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from support.prediction_folders import contents, predict
 
-from cityscapes.errors import MachineError, ParameterError
+from cityscapes.errors import IntegrityError, MachineError, ParameterError
 from cityscapes.labels import TRAIN_ID_TO_COLOR, TRAIN_ID_TO_LABEL_ID
 from dlv3p.data.roots import open_images
-from dlv3p.evaluation.predictions import save_predictions
+from dlv3p.evaluation.predictions import pack_submission, save_predictions
 from dlv3p.prediction.__main__ import main
 from dlv3p.prediction.memory import MemoryLimit
 from dlv3p.prediction.predict import predict_images
@@ -191,6 +191,22 @@ def test_a_flipped_bit_in_any_picture_is_mended(predictor, photos: Path, tmp_pat
         assert predict(predictor, photos, tmp_path / "out").made == 1
         assert contents(tmp_path / "out") == before
     assert Image.open(tmp_path / "out" / "overlays" / "a.jpg").size == (96, 64)
+
+
+def test_a_picture_of_another_kind_is_not_taken_for_ids(predictor, city, tmp_path: Path) -> None:
+    split = open_images(city, "val")
+    folder = save_predictions(predictor.network, split, progress="none")
+    found = predict(predictor, city / "leftImg8bit" / "val", tmp_path / "out")
+    ids = sorted((found.folder / "ids").rglob("*.png"))
+    expected = [path.read_bytes() for path in ids]
+    for path, kind in zip(ids, ("colors", "confidence"), strict=False):
+        path.write_bytes((found.folder / kind / path.relative_to(found.folder / "ids")).read_bytes())
+    theirs = folder / split.frames[0].city / f"{split.frames[0].name}_labelIds.png"
+    theirs.write_bytes(ids[0].read_bytes())
+    with pytest.raises(IntegrityError, match=f"{theirs.name}: is not what"):
+        pack_submission(predictor.network, split, folder)
+    assert predict(predictor, city / "leftImg8bit" / "val", tmp_path / "out").made == 2
+    assert [path.read_bytes() for path in ids] == expected
 
 
 def test_a_changed_table_is_not_taken_up(predictor, photos: Path, tmp_path: Path, capsys) -> None:

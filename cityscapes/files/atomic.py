@@ -119,9 +119,9 @@ def explain_refusal(error: OSError, path: Path, needed: int | None = None) -> No
     if error.errno == errno.ENOENT and ours:
         raise MachineError(f"{path}: no file can be created in this folder; choose another one") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        raise MachineError(
-            f"{path}: a file is where a folder should be, or a folder where a file should be; move it away"
-        ) from error
+        file = next((above for above in (path, *path.parents) if os.path.lexists(above) and not above.is_dir()), None)
+        what = f"{file}: a file is where a folder should be" if file else f"{path}: a folder is where a file should be"
+        raise MachineError(f"{what}; move it away, or choose another place") from error
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -263,7 +263,7 @@ def test_t11_a_table_that_cannot_be_written_leaves_all_checkpoints(city, workspa
 
     with monkeypatch.context() as patch:
         patch.setattr(folders, "write_metrics", refused)
-        with pytest.raises(MachineError, match="metrics.csv: a file is where a folder should be, or a f") as caught:
+        with pytest.raises(MachineError, match="metrics.csv: a folder is where a file should be") as caught:
             train(tiny(city, run="run"))
     assert caught.value.exit_status == 4
     for name in ("last", "best"):

@@ -69,8 +69,12 @@ def test_a_full_disk_is_reported_with_what_is_needed_and_free(tmp_path, monkeypa
 
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path):
     write_bytes(tmp_path / "file", b"")
-    with pytest.raises(MachineError, match="a file is where a folder should be.*; move it away"):
-        write_bytes(tmp_path / "file" / "inner", b"")
+    for path in (tmp_path / "file" / "inner", tmp_path / "file" / "below" / "inner"):
+        with pytest.raises(MachineError, match=f"^{tmp_path}/file: a file is where a folder should be; move it away"):
+            write_bytes(path, b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(MachineError, match=f"^{tmp_path}/folder: a folder is where a file should be; move it away"):
+        write_bytes(tmp_path / "folder", b"")
     with pytest.raises(MachineError, match="a file is where a folder should be"), lock_folder(tmp_path / "file"):
         pass
 
@@ -79,7 +83,7 @@ def test_a_folder_is_checked_without_a_trace(tmp_path):
     check_writable(tmp_path / "new")
     assert listing(tmp_path / "new") == []
     write_bytes(tmp_path / "file", b"")
-    with pytest.raises(MachineError, match="a file is where a folder should be.*; move it away"):
+    with pytest.raises(MachineError, match=f"^{tmp_path}/file: a file is where a folder should be; move it away"):
         check_writable(tmp_path / "file")
     for folder in ("/proc", "/proc/new", "/proc/new/newer"):
         with pytest.raises(MachineError, match=f"^{folder}.*: no file can be created in this folder"):

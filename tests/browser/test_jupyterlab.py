@@ -484,7 +484,8 @@ def test_the_controls_over_predictions_change_the_picture(lab: JupyterLab, pictu
         seconds=600,
         afterwards=use,
     )
-    assert seen.errors == []
+    (error,) = seen.errors  # of the last cell, behind which nothing is left undone
+    assert re.match(r"ProblemsError: .*predict_images: not predicted: .*0 damaged\.png: cannot be read", error)
     assert any("0 damaged.png: cannot be read" in text for text in seen.printed)
     first = drawn["first"]
     assert not any(np.array_equal(drawn[name], first) for name in ("next", "without", "sure", "plain"))

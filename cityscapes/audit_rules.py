@@ -154,7 +154,8 @@ def explain_one_class(class_names: Sequence[str], pixels: Sequence[int]) -> str 
     meant = f"{others[0]} ({class_names[others[0]]})" if len(others) == 1 else "the ids of the other classes"
     return (
         f"only {found[0]} ({class_names[found[0]]}) and {IDS - 1}, which marks ignored pixels, so nothing can be "
-        f"learned; store {meant} where {IDS - 1} stands for a class"
+        f"learned; store {meant} where {IDS - 1} stands for a class, or, in a plain folder, list the values of each "
+        "class in the column 'stored' of classes.csv"
     )
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from cityscapes.errors import InputError, MissingInputError, reason, require
+from cityscapes.errors import InputError, MachineError, MissingInputError, reason, require
 from cityscapes.files.channels import ChannelImage, PixelRule
 from cityscapes.files.png_chunks import has_damaged_chunk, may_be_turned
 from cityscapes.files.tiff_read import is_tiff, keeps_all, read_values, tiff_shape
@@ -189,6 +189,8 @@ def inspect_picture(path: Path, *, any_channels: bool = False) -> tuple[Header, 
         raise InputError(
             f"{path}: cannot be read as an image (it is not a {known} file); convert or replace it"
         ) from error
+    except MachineError as error:  # a HEIC image without its package, which is not damaged
+        raise InputError(f"{path}: {error}") from error
     except _DAMAGED as error:
         raise InputError(f"{path}: cannot be read as an image ({reason(error)}); replace the file") from error
 
@@ -308,6 +310,8 @@ def _load(
         raise InputError(
             f"{source}: cannot be read as an image (it is not a {' or '.join(formats)} file); {remedy}"
         ) from error
+    except MachineError as error:
+        raise InputError(f"{source}: {error}") from error
     except _DAMAGED as error:
         raise InputError(f"{source}: cannot be read as an image ({reason(error)}); {remedy}") from error
     return image

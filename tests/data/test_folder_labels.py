@@ -147,7 +147,9 @@ def test_masks_of_one_class_and_255_are_an_error_and_stop(folder, table, remedy,
         ("masks of one class", "val"),
         ("classes that never occur", "train"),
     }
-    with pytest.raises(InputError, match=rf"the masks of 'train' hold only 0 \(\w+\) and 255, .*; store {remedy}"):
+    with pytest.raises(
+        InputError, match=rf"the masks of 'train' hold only 0 \(\w+\) and 255, .*; store {remedy} .* 'stored' of"
+    ):
         refuse_one_class(split, class_pixels(split))
 
 

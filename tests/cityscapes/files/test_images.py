@@ -3,6 +3,7 @@
 import io
 import warnings
 import zlib
+from functools import partial
 from struct import pack
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_a_picture_of_a_phone_is_upright_whatever_its_file_is_called(tmp_path, m
     assert inspect_picture(tmp_path / "a.jpg")[0].size == (96, 64)
     assert image.shape == corners.shape
     assert abs(image[[9, 9, -9, -9], [15, -15, 15, -15]] - corners[[9, 9, -9, -9], [15, -15, 15, -15]]).max() < 40
+
+
+@pytest.mark.parametrize("read", [inspect_picture, partial(read_image, formats=PICTURE_FORMATS)])
+def test_a_picture_of_a_phone_without_its_package_is_not_called_damaged(tmp_path, monkeypatch, read):
+    (tmp_path / "a.heic").write_bytes(pack(">L", 24) + b"ftypheic" + bytes(4) + b"mif1heic")
+    monkeypatch.setattr("cityscapes.errors.find_spec", lambda name: None)
+    with pytest.raises(InputError) as error:
+        read(tmp_path / "a.heic")
+    told = "a HEIC image needs pillow_heif; install with: pip install 'dlv3p[heic]'"
+    assert str(error.value) == f"{tmp_path / 'a.heic'}: {told}"
 
 
 def test_an_orientation_behind_the_pixels_or_in_a_text_counts_too(tmp_path):

@@ -320,14 +320,20 @@ def _load(
 def _readable(formats: tuple[str, ...], file: Path | BytesIO) -> tuple[str, ...]:
     """Return the formats that Pillow can read here: HEIF, that of phones, is one once a file is of that kind.
 
-    Whatever its name; raises MachineError where pillow-heif is not installed.
+    Whatever its name; raises MachineError where pillow-heif is not installed, or cannot be imported.
     """
     if "HEIF" not in formats:
         return formats
     start = _start(file)
     if start[4:8] == b"ftyp" and any(brand in start for brand in _HEIF_BRANDS):
         require("a HEIC image", ("pillow_heif",), "heic")
-        from pillow_heif import register_heif_opener
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:  # it is there, but its library does not load
+            raise MachineError(
+                f"a HEIC image needs pillow_heif, which cannot be imported ({reason(error)}); install it again with: "
+                "pip install --force-reinstall pillow-heif"
+            ) from error
 
         register_heif_opener()
     return tuple(name for name in formats if name != "HEIF" or name in Image.OPEN)

@@ -1,6 +1,7 @@
 """How a stored image becomes pixels, and a stored mask ids: the same rule for every reader."""
 
 import io
+import sys
 import warnings
 import zlib
 from functools import partial
@@ -120,6 +121,15 @@ def test_a_picture_of_a_phone_without_its_package_is_not_called_damaged(tmp_path
         read(tmp_path / "a.heic")
     told = "a HEIC image needs pillow_heif; install with: pip install 'dlv3p[heic]'"
     assert str(error.value) == f"{tmp_path / 'a.heic'}: {told}"
+
+
+def test_a_picture_of_a_phone_whose_package_cannot_be_imported_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(pack(">L", 24) + b"ftypheic" + bytes(4) + b"mif1heic")
+    (tmp_path / "pillow_heif.py").write_text("raise ImportError('libheif.so: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pillow_heif", raising=False)
+    with pytest.raises(InputError, match=r"pillow_heif, which cannot be imported \(libheif\.so: .*; install it again"):
+        inspect_picture(tmp_path / "a.heic")
 
 
 def test_an_orientation_behind_the_pixels_or_in_a_text_counts_too(tmp_path):

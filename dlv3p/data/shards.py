@@ -31,6 +31,8 @@ from dlv3p.parameters.data_roots import is_url
 INDEX = "index.json"
 FORMAT = 1
 BLOCK = 2**20
+COPY = "copy or write it again"
+"""What helps where a shard differs from its index."""
 
 
 class Member(NamedTuple):
@@ -135,7 +137,8 @@ class ShardedSplit(Split):
 
     def _refuse(self, name: str, file: io.RawIOBase, what: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-        raise _mismatch(f"{self.root}/{self.split}/{name}", what, self._shards[name]["sha256"], found)
+        remedy = "delete it, and it is fetched again" if is_url(self.root) else COPY
+        raise _mismatch(str(self._local(name)), what, self._shards[name]["sha256"], found, remedy)
 
 
 def is_sharded(root: str | Path, split: str = "*") -> bool:
@@ -202,8 +205,8 @@ def _fetch(url: str) -> Iterator[bytes]:
         raise MachineError(f"{url}: cannot be read completely ({reason(error)}); try again") from error
 
 
-def _mismatch(path: str, what: str, expected: str, found: str) -> IntegrityError:
-    return IntegrityError(f"{path}: {what}; sha256 expected {expected}, found {found}; copy or write it again")
+def _mismatch(path: str, what: str, expected: str, found: str, remedy: str = COPY) -> IntegrityError:
+    return IntegrityError(f"{path}: {what}; sha256 expected {expected}, found {found}; {remedy}")
 
 
 def _open_url(url: str):

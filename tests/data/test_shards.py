@@ -370,6 +370,20 @@ def test_a_shard_is_fetched_once(remote):
     assert open_shards(remote.url, "train").image(3)
 
 
+def test_a_local_copy_that_was_damaged_is_named_rather_than_its_source(written, workspace):
+    pytest.importorskip("fsspec")
+    opened = open_shards(f"file://{written}", "train")
+    opened.image(0)
+    (copy,) = (workspace / "data" / "fetched_shards").glob("*.tar")
+    content = copy.read_bytes()
+    copy.write_bytes(content[:-600])
+    with pytest.raises(IntegrityError, match=f"^{copy}: has .* delete it, and it is fetched again$"):
+        opened.image(0)
+    copy.unlink()
+    opened.image(0)
+    assert copy.read_bytes() == content
+
+
 def test_a_shard_that_arrives_damaged_is_not_kept(remote, workspace):
     path = remote.path("train-000000.tar")
     remote.files.pipe_file(path, remote.files.cat_file(path)[:-1])

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FORMATS = ("text", "csv", "markdown", "latex")
 WHILE_TRAINING = "whole images, while training"
 """The protocol of the score that a training measures after each epoch, on whole images at a single scale."""
+LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\~{}", "^": r"\^{}", **{c: f"\\{c}" for c in "%_&#${}"}}
+)
+"""How the characters that mean something to LaTeX are written in a text."""
 SAME = ("recipe", "data", "protocol", "checkpoint", "trained on")
 """What the runs of one row share; the last are the classes, and the fingerprints of the images and masks."""
 
@@ -148,10 +152,7 @@ def _joined(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def _escaped(value: Any) -> str:
     """Return a text for LaTeX."""
-    text = str(value)
-    for character, written in {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\~{}", "^": r"\^{}"}.items():
-        text = text.replace(character, written)
-    return "".join(f"\\{c}" if c in "%_&#" else c for c in text)
+    return str(value).translate(LATEX)
 
 
 def _network(parameters: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from cityscapes.errors import MissingInputError
 from cityscapes.workspace import run_folder
 from dlv3p.evaluation.statistics import mean_interval
-from dlv3p.experiments.table import format_table, gather_results, main, over_seeds
+from dlv3p.experiments.table import format_cells, format_table, gather_results, main, over_seeds
 from dlv3p.pictures.comparisons import seeds_chart
 from dlv3p.runs.record import read_record, write_record
 
@@ -130,6 +130,14 @@ def test_the_formats(tmp_path, trained):
     assert "\\toprule" in latex
     assert main(["--format", "csv", "--output", str(tmp_path / "table.csv")]) == 0
     assert pd.read_csv(tmp_path / "table.csv")["runs"].tolist() == [1]
+
+
+def test_what_means_something_to_latex_is_written_as_text():
+    table = pd.DataFrame({"trained on": ["$CITYSCAPES_DATASET train, {2} \\ 50% ± 1"]})
+    assert (
+        r"\$CITYSCAPES\_DATASET train, \{2\} \textbackslash{} 50\% $\pm$ 1 \\"
+        in format_cells(table, "latex").splitlines()
+    )
 
 
 def test_no_run_is_one_line(workspace):

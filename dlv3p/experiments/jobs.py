@@ -26,6 +26,7 @@ from dlv3p.runs.folders import (
 )
 from dlv3p.runs.listing import FINISHED, read_state
 from dlv3p.runs.record import refuse_other_run
+from dlv3p.training.callbacks import check_extras
 
 NEW, STOPPED, RUNNING, FAILED = "new", "to resume", "running elsewhere", "failed"
 """States of a job beside `FINISHED`."""
@@ -149,6 +150,7 @@ def check_job(job: Job, *, here: bool = True) -> None:
             find_run(p.run)
         return
     refuse_other_run(p)
+    check_extras(p)
     if p.teacher and not given_path(p.teacher).is_file():
         find_run(p.teacher, parameter="teacher")
     switches = {item.name: getattr(p, item.name) for item in fields(NetworkParameters)}

@@ -81,6 +81,8 @@ def run_job(job: Job, stop: Path) -> Outcome:
         status = _wait(_start(job, log), stop)
         log.seek(0)
         lines = log.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    if stop.exists() and (status == -signal.SIGINT or lines[-1:] == ["Aborted!"]):  # before papermill took signals
+        status = StoppedError.exit_status
     path = job.copy.with_suffix(".log")
     path.unlink(missing_ok=True)
     outcome = Outcome(job.number, status, _last_line(lines, status), time.monotonic() - began)

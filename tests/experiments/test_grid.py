@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,6 +122,12 @@ def test_a_mistake_is_one_line_before_anything_starts(sweep, workspace, content,
     assert str(told.value).startswith(f"sweep {workspace / 'mine.yaml'}: ")
     assert "\n" not in str(told.value)
     assert sorted(path.name for path in workspace.iterdir()) == ["mine.yaml"]
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_starts(sweep, workspace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(MachineError, match=r"job 1 \(seed=0\): tracker='trackio' needs trackio; .* 2 are wrong$"):
+        read_sweep(sweep(fixed={"tracker": "trackio"}, grid={"seed": [0, 1]}))
 
 
 def test_what_is_no_sweep_is_one_line(tmp_path, workspace):
@@ -283,6 +291,16 @@ def test_an_interrupt_tells_the_running_job_and_keeps_the_others_from_beginning(
     assert told.value.exit_status == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert "press Ctrl-C again to stop without waiting" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", ["echo Aborted!; exit 1", "kill -INT $$"], ids=["papermill", "python"])
+def test_a_job_that_is_stopped_before_papermill_listens_has_not_failed(sweep, workspace, monkeypatch, ends):
+    (job,) = read_sweep(sweep()).jobs
+    stop = workspace / "stop"
+    words = ["sh", "-c", f"touch {stop}; {ends}"]
+    monkeypatch.setattr(process, "_start", lambda job, log: subprocess.Popen(words, stdout=log, start_new_session=True))
+    assert run_job(job, stop).stopped
+    assert not job.copy.with_suffix(".log").exists()
 
 
 def test_a_job_does_not_begin_once_the_sweep_is_stopped(sweep, tmp_path):

@@ -63,6 +63,11 @@ class Outcome:
         """Whether another process is doing it."""
         return self.status == BusyError.exit_status
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by itself, and not well."""
+        return bool(self.status) and not self.stopped and not self.elsewhere
+
 
 def run_job(job: Job, stop: Path) -> Outcome:
     """Execute a job's notebook; once the file `stop` exists, the job saves and ends, or does not begin.
@@ -86,7 +91,7 @@ def run_job(job: Job, stop: Path) -> Outcome:
     path = job.copy.with_suffix(".log")
     path.unlink(missing_ok=True)
     outcome = Outcome(job.number, status, _last_line(lines, status), time.monotonic() - began)
-    if status and not outcome.stopped and not outcome.elsewhere:
+    if outcome.failed:
         write_text(path, "\n".join([shlex.join(command(job)), *lines[-LOG_LINES:]]) + "\n", durable=False)
     return outcome
 

@@ -76,8 +76,7 @@ class RunningSweep:
     def failed(self) -> "list[Job]":
         """The jobs that failed, and were not only stopped."""
         ended = ((job, self.outcomes.get(job.number)) for job in self.waiting)
-        others = (job for job, outcome in ended if outcome and outcome.status and not outcome.stopped)
-        return [job for job in others if not self.outcomes[job.number].elsewhere]
+        return [job for job, outcome in ended if outcome and outcome.failed]
 
     def table(self) -> "pd.DataFrame":
         """Return a row per job: what is varied, its state, val mIoU of a training, seconds, and its run or notebook."""

@@ -17,7 +17,7 @@ from cityscapes.errors import InputError, ParameterError, UserError
 from cityscapes.files.atomic import check_writable
 from cityscapes.files.channels import ChannelImage
 from cityscapes.files.untrusted import given_path
-from cityscapes.findings import ProblemsError, refuse_problems
+from cityscapes.findings import refuse_problems
 from cityscapes.parallel import worker_processes_beside
 from cityscapes.workspace import output_folder
 from dlv3p.data.roots import open_for_viewing, open_images, open_split, resolve_data_root
@@ -34,7 +34,7 @@ from dlv3p.prediction.browser import Browser, letterbox, shrink
 from dlv3p.prediction.predict import predict_images
 from dlv3p.prediction.predictor import ImagePredictor, as_image, load_predictor, predictor_of
 from dlv3p.prediction.results import Outputs, Predictions, Results, open_results, recorded_runtime
-from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, problem_of, why_unread
+from dlv3p.prediction.sources import ImageFile, Source, find_images, name_results, problem_of, problem_of_file
 from dlv3p.prediction.videos import predict_video, read_frame
 from dlv3p.runtime.progress import track
 from dlv3p.runtime.widgets import plain_label
@@ -209,9 +209,7 @@ def _opened(predictor: ImagePredictor, path: Path) -> tuple[Image.Image | Channe
     try:
         return predictor.opened(path), None
     except InputError as error:
-        if why := why_unread(path):
-            raise InputError(f"{path}: {why}") from error
-        raise
+        raise InputError(problem_of_file(path, error)) from error
 
 
 def _drive(
@@ -270,8 +268,8 @@ def _composed(
             footer=f"{footer} in tiles of {parameters.tile}" if tiles else footer,
             name_classes=parameters.name_classes,
         )
-    if shape is None and problems:
-        raise ProblemsError(parameters.images or parameters.split, "no frame can be drawn", problems)
+    if shape is None:
+        refuse_problems(parameters.images or parameters.split, "no frame can be drawn", problems)
 
 
 def _as_recorded(predictor: ImagePredictor, parameters: PredictParameters, output: Path) -> ImagePredictor:

@@ -26,7 +26,7 @@ from cityscapes.parallel import map_bounded
 from dlv3p.prediction.memory import IN_FLIGHT_BYTES
 from dlv3p.prediction.predictor import ImagePredictor, Prediction, PredictorFile, Size, file_of, load_again
 from dlv3p.prediction.results import Outputs, Results
-from dlv3p.prediction.sources import ImageFile, problem_of, why_unread
+from dlv3p.prediction.sources import ImageFile, problem_of, problem_of_file
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2
 """Groups of images that are decoded before, and written after, the one that the network sees."""
@@ -144,8 +144,7 @@ class Pipeline:
             job.sha256 = file_sha256(image.path)
             job.done = self.results.is_done(image, job.sha256)
         except (UserError, OSError) as error:
-            why = why_unread(image.path) if isinstance(error, InputError) else ""
-            job.problem = f"{image.path}: {why}" if why else problem_of(image.path, error)
+            job.problem = problem_of_file(image.path, error)
         return job
 
     def _decode(self, job: Job) -> None:

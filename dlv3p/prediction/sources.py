@@ -89,6 +89,12 @@ def problem_of(path: str | Path, error: Exception) -> str:
     return text if known else f"{path}: {text.removeprefix('image: ')}"
 
 
+def problem_of_file(path: Path, error: Exception) -> str:
+    """Return the one line of a file that could not be opened: for what is no image by its name, what it is."""
+    why = why_unread(path) if isinstance(error, InputError) else ""
+    return f"{path}: {why}" if why else problem_of(path, error)
+
+
 def name_results(paths: Sequence[Path], base: Path) -> tuple[ImageFile, ...]:
     """Name each image by its path below `base`, without its suffix, unless two images then had the same name."""
     whole = [os.path.relpath(path, base) for path in paths]
@@ -118,8 +124,8 @@ def _of_folder(folder: Path, output: Path | None) -> Source:
             "folder, such as one beside it"
         )
     paths = sorted(walk(folder))
-    without = [*([output] if output else []), *result_folders(paths)]  # they would be predicted as if they were photos
-    found = [path for path in paths if not any(_lies_in(path, other) for other in without)]
+    results = set(result_folders(paths))  # they would be predicted as if they were photos
+    found = [path for path in paths if results.isdisjoint(path.parents) and not (output and _lies_in(path, output))]
     images, others = _split_by_suffix(found, str(folder))
     return Source(_title(folder.resolve().name), name_results(images, folder), left_out=others)
 
